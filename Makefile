@@ -1,0 +1,71 @@
+# make          the library and the programs (finetune, chat, quantize, evaluate, tokenize, bench, hello, graph)
+# make demo     fetch a real model, quantize it to NF4, fine-tune it, and talk to it before and after
+# make test     build and run every test
+# make lint     the include inspector: floors, file sizes
+# make dist     build/dist/qlora.h, the library in one file
+# make bench    speed of prompt, generation and training, each beside a peak measured in the same run
+# Variables: CXX, CXXFLAGS, SANITIZE=address,undefined | thread, BUILD=folder of the objects
+CXX      ?= g++
+CXXFLAGS ?= -O3 -g1
+BUILD    ?= build
+WARN     := -Wall -Wextra
+FLAGS    := -std=c++20 -I. -pthread $(WARN) $(CXXFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+PROGRAMS := $(patsubst examples/%.cpp,%,$(wildcard examples/*.cpp))
+ROOMS    := $(wildcard src/*/*.cpp) $(wildcard src/api.cpp)
+OBJECTS  := $(ROOMS:%.cpp=$(BUILD)/%.o)
+COMMON   := $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard examples/common/*.cpp))
+TESTS    := $(wildcard tests/*/*_test.cpp)
+TEST_OBJECTS := $(TESTS:%.cpp=$(BUILD)/%.o)
+LIBRARY  := $(BUILD)/libqlora.a
+MAKEFLAGS += $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 2))
+
+.PHONY: all test unit lint dist demo clean
+all: $(PROGRAMS)
+
+$(PROGRAMS): %: $(BUILD)/examples/%.o $(COMMON) $(LIBRARY)
+	$(CXX) $(FLAGS) $^ -o $@
+
+$(LIBRARY): $(OBJECTS)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(BUILD)/%.o: %.cpp
+	@mkdir -p $(dir $@)
+	$(CXX) $(FLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/tests/%.o: tests/%.cpp
+	@mkdir -p $(dir $@)
+	$(CXX) $(FLAGS) -O1 -MMD -MP -c $< -o $@
+
+$(BUILD)/unit: $(TEST_OBJECTS) $(LIBRARY)
+	$(CXX) $(FLAGS) $^ -lgtest -lgtest_main -o $@
+
+unit: $(BUILD)/unit
+
+test: all $(BUILD)/unit lint
+	sh tests/run.sh $(BUILD)
+
+$(BUILD)/amalgamate: tools/amalgamate.cpp
+	@mkdir -p $(BUILD)
+	$(CXX) -std=c++20 -O1 $(WARN) $< -o $@
+
+lint: $(BUILD)/amalgamate
+	$(BUILD)/amalgamate --check
+
+dist: $(BUILD)/amalgamate
+	@mkdir -p $(BUILD)/dist
+	$(BUILD)/amalgamate qlora.h > $(BUILD)/dist/qlora.h
+	$(BUILD)/amalgamate qlora-cuda.cu > $(BUILD)/dist/qlora-cuda.cu
+
+bench: bench-program
+.PHONY: bench-program
+bench-program: $(BUILD)/examples/bench.o
+	./bench --synthetic 135m
+
+demo: all
+	sh examples/demo.sh
+
+clean:
+	rm -rf $(BUILD) $(PROGRAMS)
+
+-include $(OBJECTS:.o=.d) $(TEST_OBJECTS:.o=.d) $(COMMON:.o=.d) $(PROGRAMS:%=$(BUILD)/examples/%.d)

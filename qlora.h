@@ -1,0 +1,304 @@
+// qlora.h - run 4-bit language models and fine-tune them, anywhere a C++20 compiler runs.
+//
+//   auto model   = qlora::Model::load("model.gguf", {.quantize = qlora::DType::nf4});
+//   auto lora    = qlora::Lora::create(model, {.rank = 16});
+//   auto trainer = qlora::Trainer(lora, qlora::Dataset::load("chats.jsonl", model), {.epochs = 3});
+//   while (trainer.step()) std::cout << trainer.last().loss << '\n';
+//   qlora::Session(lora).chat("Hello!", {}, [](std::string_view s) { std::cout << s; return true; });
+//
+// Three ways in:
+//   1. a checkout: include "qlora.h" and add qlora.cpp to your sources (plus qlora-cuda.cu and -DQLORA_CUDA for NVIDIA GPUs);
+//   2. one file: `make dist` writes build/dist/qlora.h; in exactly one source file write
+//          #define QLORA_IMPLEMENTATION
+//          #include "qlora.h"
+//   3. CMake: add_subdirectory or find_package(qlora), then link qlora::qlora.
+// Nothing else is needed at run time; on Linux link with -pthread.
+//
+// Rules that hold everywhere in this file:
+//   * Every failure throws Error; its text names the operation, the values and the remedy. The library never prints, aborts or exits.
+//   * Cancelling is not an error: a callback returns false and the call returns what it has so far.
+//   * Handles (Model, Lora, Dataset, ...) are cheap to copy and keep alive what they depend on.
+//   * Sizes are 64-bit. Same seed, same bytes, on any number of threads.
+//   * Nothing lossy happens unasked: a model keeps its stored precision until you say otherwise.
+#ifndef QLORA_H
+#define QLORA_H
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#define QLORA_VERSION 100                              // major * 10000 + minor * 100 + patch
+#define QLORA_VERSION_STRING "0.1.0"
+
+namespace qlora { inline namespace v0_1 {              // a stale .cpp fails to link instead of misbehaving
+
+// ---- Errors: one type. `code` is for programs; what() is for people.
+enum class Errc { io, format, unsupported, shape, argument, memory, device, numeric };
+struct Error : std::runtime_error {
+    Errc code;
+    Error(Errc c, const std::string& what) : std::runtime_error(what), code(c) {}
+};
+
+// ---- Types of stored numbers. The first four are dense; the others are blocks (see src/tensor/dtype.h for their layouts).
+// nf4 and fp4 are the 4-bit types of QLoRA (arXiv:2305.14314), bit for bit as bitsandbytes defines them; the rest are GGUF's.
+enum class DType : uint8_t {
+    f32, f16, bf16, i32, nf4, fp4,
+    q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4
+};
+std::string_view name_of(DType);                       // "nf4", "q4_k", ...
+
+using Shape  = std::vector<int64_t>;                   // row-major, last dimension contiguous; a weight is {out, in}
+using Token  = int32_t;
+using Tokens = std::vector<Token>;
+
+// ---- Where work runs. A shared handle: copy it freely.
+enum class Compute { f32, bf16 };                      // bf16: products of bf16-rounded factors summed in f32, about twice as fast
+class Backend {                                        // where the CPU has AVX512-BF16; elsewhere bf16 computes in f32
+public:
+    static Backend best();                             // cuda(0) if built in and present, else cpu()
+    static Backend cpu(int threads = 0, Compute = Compute::f32);       // 0 = every core
+    static Backend cuda(int device = 0);               // throws Error{device} if there is none
+    std::string name() const;                          // "cpu, 2 threads, avx512"
+    size_t memory_free() const;                        // bytes
+    explicit Backend(std::shared_ptr<struct BackendImpl> impl) : impl_(std::move(impl)) {}
+    const std::shared_ptr<struct BackendImpl>& impl() const { return impl_; }
+private:
+    std::shared_ptr<struct BackendImpl> impl_;
+};
+
+// ---- Text. A tokenizer is part of every model; it can be loaded alone, also from a file that holds only a vocabulary.
+struct Message { std::string role, content; };         // role: "system", "user", "assistant" or "tool"
+struct Rendered {                                      // a dialogue as the model's own chat template prints it
+    std::string text;
+    Tokens tokens;
+    std::vector<uint8_t> trained;                      // per token: 1 where the assistant speaks (the loss mask of fine-tuning)
+};
+class Tokenizer {
+public:
+    static Tokenizer load(const std::string& path);    // a GGUF file, a Hugging Face folder or a tokenizer.json
+    Tokens encode(std::string_view text, bool add_bos = false) const;  // text only: never yields a control token
+    std::string decode(std::span<const Token> tokens) const;           // control tokens print nothing
+    Rendered render(std::span<const Message> chat, bool reply_next = false) const;   // reply_next opens the assistant's turn
+    bool has_chat_template() const;
+    bool ends_reply(Token) const;                      // end of text, end of turn
+    int64_t size() const;                              // number of ids
+    Token bos() const, eos() const;                    // -1 = none
+    explicit Tokenizer(std::shared_ptr<const struct TokenizerImpl> impl) : impl_(std::move(impl)) {}
+    const std::shared_ptr<const struct TokenizerImpl>& impl() const { return impl_; }
+private:
+    std::shared_ptr<const struct TokenizerImpl> impl_;
+};
+
+// ---- Models. Immutable once loaded: copies share the weights, and any thread may read them.
+struct LoadOptions {
+    Backend backend = Backend::best();
+    std::optional<DType> quantize = {};                // nothing = as stored; nf4 or fp4 = QLoRA, one tensor at a time
+    bool double_quant = true;                          // of the nf4/fp4 scales: 4.127 instead of 4.5 bits a weight
+    std::function<bool(float fraction)> on_progress = {};              // return false to cancel: load then throws Error{argument}
+};
+struct ModelInfo {
+    std::string path, family;                          // family: "llama", "qwen2", ...
+    int64_t parameters = 0, bytes = 0;                 // bytes: of the weights as they are held
+    int64_t layers = 0, hidden = 0, heads = 0, kv_heads = 0, feed_forward = 0, vocabulary = 0, context = 0;
+    std::string weights;                               // "nf4, double-quantized" or "q4_1": the type of the linear layers
+};
+class Model {
+public:
+    static Model load(const std::string& path, const LoadOptions& = {});   // a GGUF file or a Hugging Face folder
+    void save(const std::string& path) const;          // PATH.gguf, or a Hugging Face folder (4-bit in the bitsandbytes layout)
+    ModelInfo info() const;
+    Tokenizer tokenizer() const;
+    Backend backend() const;
+    // Scores of the next token at every position: [tokens, vocabulary], row-major. For tests and small inputs.
+    std::vector<float> logits(std::span<const Token> tokens) const;
+    explicit Model(std::shared_ptr<const struct ModelImpl> impl) : impl_(std::move(impl)) {}
+    const std::shared_ptr<const struct ModelImpl>& impl() const { return impl_; }
+private:
+    std::shared_ptr<const struct ModelImpl> impl_;
+};
+
+// ---- Adapters (arXiv:2106.09685): y = W x + scale * B A x. A Lora keeps its Model alive; copies share the factors.
+struct LoraOptions {
+    int64_t rank = 64;
+    float alpha = 16, dropout = 0;                     // scale = alpha / rank (alpha / sqrt(rank) with rank_stabilized)
+    std::string modules = "all";                       // "all" (every linear layer but the head), "attention", or a list: "q_proj,v_proj"
+    bool rank_stabilized = false;
+    uint64_t seed = 0;
+};
+class Lora {
+public:
+    static Lora create(Model base, const LoraOptions& = {});           // A uniform (PEFT's initialisation), B = 0: starts as the base model
+    static Lora load(Model base, const std::string& path);             // a PEFT folder or a GGUF adapter; every tensor must bind
+    void save(const std::string& path) const;          // a PEFT folder, or PATH.gguf for llama.cpp
+    Model base() const;
+    int64_t parameters() const;
+    LoraOptions options() const;
+    std::vector<float> logits(std::span<const Token> tokens) const;    // as Model::logits, with the adapter
+    explicit Lora(std::shared_ptr<struct LoraImpl> impl) : impl_(std::move(impl)) {}
+    const std::shared_ptr<struct LoraImpl>& impl() const { return impl_; }
+private:
+    std::shared_ptr<struct LoraImpl> impl_;
+};
+
+// ---- Training data: dialogues, instructions or text, detected; each row tokenized through the model's own chat template.
+enum class Loss { assistant, completion, all };        // train on the assistant's turns | on its last turn | on every token
+struct DatasetOptions {
+    int64_t context = 1024;                            // longer rows are cut (text is cut into pieces of this length)
+    Loss loss = Loss::assistant;
+    std::string split = {};                            // of a folder: "train", "valid" or "test"
+};
+struct DatasetInfo {
+    std::string format;                                // "messages", "prompt/completion", "alpaca", "sharegpt", "text"
+    int64_t rows = 0, tokens = 0, trained_tokens = 0, longest = 0, truncated = 0, dropped = 0;   // dropped: nothing left to train on
+};
+class Dataset {
+public:
+    static Dataset load(const std::string& path, const Tokenizer&, const DatasetOptions& = {});
+    static Dataset load(const std::string& path, const Model& model, const DatasetOptions& options = {}) { return load(path, model.tokenizer(), options); }
+    DatasetInfo info() const;
+    Rendered row(int64_t index) const;                 // as the trainer sees it
+    std::pair<Dataset, Dataset> split(float fraction, uint64_t seed = 0) const;   // {the rest, a random `fraction` of the rows}
+    explicit Dataset(std::shared_ptr<const struct DatasetImpl> impl) : impl_(std::move(impl)) {}
+    const std::shared_ptr<const struct DatasetImpl>& impl() const { return impl_; }
+private:
+    std::shared_ptr<const struct DatasetImpl> impl_;
+};
+
+// ---- Training: one optimizer step at a time, so that an app can pause, save, or stop between any two.
+enum class Optimizer { adamw, adamw_8bit, paged_adamw, paged_adamw_8bit };   // paged: state in unified memory on a GPU; on the CPU as unpaged
+enum class Schedule { constant, linear, cosine };
+struct TrainOptions {                                  // the defaults are the recipe of the QLoRA paper
+    double  epochs = 1;
+    int64_t max_steps = 0;                             // 0 = as the epochs say
+    int64_t batch = 1, accumulate = 16, context = 1024;                // rows a micro-batch, micro-batches a step, tokens a row at most
+    bool packing = false;                              // several short rows in one sequence; they do not see each other
+    float learning_rate = 2e-4f, min_learning_rate = 0, warmup_ratio = 0.03f;
+    int64_t warmup_steps = 0;                          // overrides warmup_ratio unless 0
+    Schedule schedule = Schedule::constant;
+    float weight_decay = 0, beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-8f, max_grad_norm = 0.3f;
+    Optimizer optimizer = Optimizer::paged_adamw;
+    bool checkpoint_activations = true;                // recompute each layer in the backward pass instead of keeping its activations
+    int64_t max_bad_steps = 10;                        // steps in a row with a non-finite loss or gradient: skipped, then Error{numeric}
+    uint64_t seed = 0;
+};
+struct TrainStep {
+    int64_t step = 0, steps = 0;                       // 1-based, of the whole run
+    double epoch = 0, loss = 0, learning_rate = 0, grad_norm = 0, seconds = 0;   // loss: mean over the step's trained tokens
+    int64_t tokens = 0, trained_tokens = 0;            // of this step
+    int64_t skipped_steps = 0;                         // so far
+    bool skipped = false;                              // this one
+};
+struct MemoryPlan {
+    struct Item { std::string name; int64_t bytes = 0; };
+    std::vector<Item> items;
+    int64_t peak = 0;                                  // bytes
+};
+class Trainer {
+public:
+    Trainer(Lora, Dataset, const TrainOptions& = {});
+    MemoryPlan plan() const;                           // the planner's own result: what a run will use
+    bool step();                                       // one optimizer step; false when training is complete
+    const TrainStep& last() const;
+    double evaluate(const Dataset&) const;             // mean loss per trained token
+    void save(const std::string& folder) const;        // everything a run needs to go on; atomic
+    void resume(const std::string& folder);            // continues byte for byte
+    ~Trainer();
+    Trainer(Trainer&&) noexcept;
+private:
+    std::unique_ptr<struct TrainerImpl> impl_;
+};
+
+// ---- Generation. A Session is one conversation (KV cache and history). One thread at a time; make as many as you like.
+struct Sampling {
+    float temperature = 0.7f, top_p = 0.9f, min_p = 0, repeat_penalty = 1;   // temperature 0 = greedy, reproducible
+    int64_t top_k = 40, max_tokens = 512, repeat_last = 64;
+    uint64_t seed = 0;
+    std::vector<std::string> stop = {};                // ends the reply before any of these texts
+};
+using OnText = std::function<bool(std::string_view)>;  // whole UTF-8 characters; return false to stop
+struct SessionStats { int64_t prompt_tokens = 0, reply_tokens = 0, context_used = 0, context = 0; double prompt_seconds = 0, reply_seconds = 0; };
+class Session {
+public:
+    explicit Session(Model, int64_t context = 0);      // 0 = the model's own length, 4096 at most
+    explicit Session(Lora, int64_t context = 0);
+    std::string chat(std::string_view user, const Sampling& = {}, const OnText& = {});        // one turn through the chat template
+    std::string complete(std::string_view prompt, const Sampling& = {}, const OnText& = {});  // raw text, history cleared first
+    void reset(std::string_view system = {});          // forgets the dialogue, sets the system text
+    void set_history(std::vector<Message>);            // replaces the dialogue (to undo, to load)
+    const std::vector<Message>& history() const;
+    SessionStats stats() const;                        // of the last reply
+    ~Session();
+    Session(Session&&) noexcept;
+    Session& operator=(Session&&) noexcept;
+private:
+    std::unique_ptr<struct SessionImpl> impl_;
+};
+
+// ---- Measuring.
+struct Perplexity { double nll = 0, perplexity = 0; int64_t tokens = 0; };   // nll: mean over the scored tokens
+Perplexity perplexity(const Model&, std::span<const Token> tokens, int64_t context = 512, int64_t stride = 256);
+Perplexity perplexity(const Lora&,  std::span<const Token> tokens, int64_t context = 512, int64_t stride = 256);
+double evaluate(const Model&, const Dataset&);         // mean loss per trained token
+double evaluate(const Lora&,  const Dataset&);
+int64_t best_choice(const Model&, std::string_view query, std::span<const std::string> choices);   // highest mean log-probability per byte
+int64_t best_choice(const Lora&,  std::string_view query, std::span<const std::string> choices);
+
+// ---- The floor below: tensors and graphs. Building checks shapes at once; run() plans memory once, then only computes.
+class Graph;
+class Tensor {                                         // a name for a node: copy freely, valid as long as its Graph
+public:
+    Shape shape() const;
+    DType dtype() const;
+    Tensor() = default;
+    Tensor(struct GraphImpl* graph, int32_t id) : graph_(graph), id_(id) {}
+    struct GraphImpl* graph() const { return graph_; }
+    int32_t id() const { return id_; }
+private:
+    struct GraphImpl* graph_ = nullptr;
+    int32_t id_ = -1;
+};
+class Graph {
+public:
+    explicit Graph(Backend = Backend::best());
+    Tensor input(Shape, DType = DType::f32);           // f32 or i32; fed by write()
+    Tensor param(Shape);                               // f32; fed by write(), has a gradient and may be stepped
+    Tensor weight(const Model&, std::string_view name);// a stored, frozen tensor of a model; asking for its gradient throws
+    void   backward(Tensor scalar_loss);               // appends the gradient nodes
+    Tensor grad(Tensor param) const;                   // throws Error{argument} before backward() or where no gradient flows
+    void   write(Tensor, std::span<const float>);
+    void   write(Tensor, std::span<const int32_t>);
+    void   run();
+    void   step(float learning_rate, const TrainOptions& = {});        // AdamW on every param with the gradients of the last run
+    std::vector<float> read(Tensor) const;
+    int64_t planned_bytes() const, used_bytes() const; // of the arena: the plan's prediction, and the high-water mark of the runs
+    ~Graph();
+    Graph(Graph&&) noexcept;
+private:
+    std::unique_ptr<struct GraphImpl> impl_;
+};
+Tensor operator+(Tensor, Tensor);                      // same shape, or b {n}: added to every row of a {..., n}
+Tensor operator*(Tensor, Tensor);                      // same shape
+Tensor operator*(Tensor, float);
+Tensor matmul(Tensor x, Tensor w);                     // x {rows, in}, w {out, in} (float or stored) -> {rows, out}
+Tensor silu(Tensor);
+Tensor sum(Tensor);                                    // -> {1}
+Tensor rms_norm(Tensor x, Tensor w, float eps = 1e-5f);
+Tensor rope(Tensor x, Tensor positions, int64_t heads, float theta = 10000);   // x {rows, heads * head_dim}, halves rotated
+Tensor attention(Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, Tensor first_key = {});   // causal; first_key i32 {rows}
+Tensor embed(Tensor table, Tensor ids);                // table {vocabulary, n}, ids i32 {rows} -> {rows, n}
+Tensor cross_entropy(Tensor logits, Tensor targets);   // mean over targets >= 0 -> {1}
+
+} }  // namespace qlora
+#endif  // QLORA_H
+
+#if defined(QLORA_IMPLEMENTATION) && !defined(QLORA_IMPLEMENTED)
+#define QLORA_IMPLEMENTED
+#include "qlora.cpp"
+#endif

@@ -1,0 +1,32 @@
+// threads.h - a pool that runs numbered tasks. What a task computes depends on its number only, never on the thread that runs it
+// or on how many there are: that is how results stay identical for every thread count.
+#pragma once
+#include "src/base/error.h"
+
+namespace qlora::inline v0_1 {
+
+class ThreadPool {
+public:
+    explicit ThreadPool(int threads = 0);              // 0 = every core this process may use; the caller is one of the threads
+    int size() const { return size_; }
+
+    // Calls task(number, thread) once for each number in [0, count), thread in [0, size()); returns when all are done.
+    // The first exception of a task is rethrown here after the others have finished. Not reentrant: one run() at a time
+    // (a second caller waits). Tasks must not call run() of the same pool.
+    template <class Task>
+    void run(int64_t count, const Task& task) {
+        run_erased(count, [](const void* context, int64_t number, int thread) { (*static_cast<const Task*>(context))(number, thread); }, &task);
+    }
+
+    ~ThreadPool();
+    ThreadPool(const ThreadPool&) = delete;
+    ThreadPool& operator=(const ThreadPool&) = delete;
+private:
+    using Call = void (*)(const void* context, int64_t number, int thread);
+    void run_erased(int64_t count, Call call, const void* context);
+    struct State;
+    std::unique_ptr<State> state_;
+    int size_ = 1;
+};
+
+}  // namespace qlora

@@ -1,0 +1,25 @@
+// vec.h - the vector loops that the operations share, one copy per instruction set behind a table of pointers.
+// Sums run in a fixed order (lanes, then a tree), so a result depends on the instruction set but never on the threads.
+#pragma once
+#include "src/cpu/cpu.h"
+
+namespace qlora::inline v0_1 {
+
+struct Vec {
+    float (*dot)(const float* a, const float* b, int64_t n);
+    float (*sum)(const float* a, int64_t n);
+    float (*max)(const float* a, int64_t n);                                   // -inf for n = 0
+    void  (*axpy)(float s, const float* x, float* y, int64_t n);               // y += s x
+    void  (*scale)(float s, const float* x, float* y, int64_t n);              // y = s x
+    void  (*add)(const float* a, const float* b, float* y, int64_t n);         // y = a + b
+    void  (*mul)(const float* a, const float* b, float* y, int64_t n);         // y = a * b
+    float (*exp_sum)(const float* x, float shift, float* y, int64_t n);        // y = exp(x - shift), returns their sum; y may be x
+    void  (*silu)(const float* x, float* y, int64_t n);                        // y = x / (1 + exp(-x))
+    void  (*swiglu)(const float* gate, const float* up, float* y, int64_t n);  // y = silu(gate) * up
+    // With s = sigmoid(gate): dgate = dy * up * s * (1 + gate * (1 - s)), dup = dy * gate * s
+    void  (*swiglu_back)(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n);
+};
+
+const Vec& vec(Isa);                                   // exp within 2 ulp; exp(-inf) = 0
+
+}  // namespace qlora

@@ -1,0 +1,152 @@
+// graph.h - the tensor graph: nodes in execution order, the operation table, autograd, the memory plan and the backend interface.
+//
+// Life of a graph: builders append nodes (each checks its shapes at once); backward() appends gradient nodes, which are ordinary
+// nodes; plan() gives every node an offset in one arena; Backend::run() executes the nodes in order. Nothing is allocated while running.
+#pragma once
+#include "src/graph/attrs.h"
+#include "src/tensor/weight.h"
+
+#include <array>
+#include <cstring>
+#include <type_traits>
+
+namespace qlora::inline v0_1 {
+
+enum class Op : uint8_t {
+#define QLORA_OP(name, room) name,
+#include "src/graph/ops.def"
+#undef QLORA_OP
+    count
+};
+
+struct GraphImpl;
+struct Node;
+
+// ---- Memory on a backend. A slice shares its parent's allocation.
+struct Buffer {
+    void* data = nullptr;
+    int64_t bytes = 0;
+    std::shared_ptr<void> owner;
+};
+using BufferRef = std::shared_ptr<Buffer>;
+BufferRef slice(const BufferRef&, int64_t offset, int64_t bytes);
+
+// ---- The backend: buffers and one way to run a planned graph. The CPU is one (src/ops/cpu_backend.cpp), CUDA fills the same.
+struct Plan;
+struct BackendImpl {
+    virtual ~BackendImpl() = default;
+    virtual std::string name() const = 0;
+    virtual int64_t memory_free() const = 0;
+    virtual BufferRef allocate(int64_t bytes) = 0;                              // zeroed, 64-byte aligned; Error{memory} names the size
+    virtual void upload(Buffer& to, int64_t offset, const void* from, int64_t bytes) = 0;
+    virtual void download(const Buffer& from, int64_t offset, void* to, int64_t bytes) = 0;
+    virtual void run(GraphImpl&, const Plan&) = 0;                              // executes plan.order
+    virtual bool supports(Op) const = 0;
+    virtual struct Cpu* cpu() { return nullptr; }                               // the CPU's threads and kernels, when it is the CPU
+};
+std::shared_ptr<BackendImpl> make_cpu_backend(int threads, Compute compute);
+
+// ---- Nodes.
+constexpr int max_sources = 8;
+
+struct Attr {                                          // one of the structs of attrs.h, by value
+    template <class T> void set(const T& value) { static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= sizeof bytes); std::memcpy(bytes, &value, sizeof value); }
+    template <class T> T get() const { static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= sizeof bytes); T value; std::memcpy(&value, bytes, sizeof value); return value; }
+    alignas(8) unsigned char bytes[64] = {};
+};
+
+struct Node {
+    Op op = Op::input;
+    DType dtype = DType::f32;
+    Shape shape;
+    std::array<int32_t, max_sources> src{-1, -1, -1, -1, -1, -1, -1, -1};      // earlier nodes; -1 = absent
+    Attr attr;
+    int64_t saved = 0;                                 // floats kept behind the result for the backward pass (attention: log-sum-exp)
+    std::shared_ptr<const Weight> weight;              // Op::weight
+    BufferRef buffer;                                  // leaves (input, param, state): memory that outlives a run and may be shared by graphs
+    bool wants_grad = false;                           // a parameter can be reached from here
+    int32_t segment = -1;                              // checkpointing: nodes of one segment are recomputed in the backward pass
+    int32_t origin = -1;                               // of a recomputed copy: the node it repeats
+    int64_t elements() const { return elements_of(shape); }
+    int64_t bytes() const { return (elements() + saved) * 4; }                  // of the arena: results are f32 or i32
+};
+
+// ---- One operation, in full: what its room exports.
+struct Call {                                          // one node, ready to compute
+    const GraphImpl& graph;
+    const Node& node;
+    void* out;
+    const void* src[max_sources];                      // null = absent, or a weight (read it from source(i).weight)
+    void* scratch;
+    BackendImpl& backend;
+    const Node& source(int i) const;
+    bool has(int i) const { return node.src[size_t(i)] >= 0; }
+    template <class T = float> const T* in(int i) const { return static_cast<const T*>(src[i]); }
+    template <class T = float> T* result() const { return static_cast<T*>(out); }
+    WeightRef matrix(int i) const;                     // source i as a stored matrix: a weight, or a float node {rows, cols}
+};
+
+struct OpDef {
+    const char* name;
+    void (*shape)(const GraphImpl&, Node&);            // checks the sources, sets shape, dtype and saved, or throws with the values
+    void (*cpu)(const Call&);                          // computes the result; null for leaves and views
+    void (*grad)(GraphImpl&, const Node& forward, int32_t self, int32_t dy);   // appends gradient nodes, hands them to accumulate(); null = none flows
+    int64_t (*scratch)(const GraphImpl&, const Node&) = nullptr;               // bytes of scratch, all threads together
+    int aliases = -1;                                  // the result is the memory of this source (views, and operations that update a state)
+    bool effect = false;                               // changes a state: runs even when nobody reads it
+    Tensor (*composed)(GraphImpl&, const Node&) = nullptr;                     // the same value out of simpler operations, for tests
+};
+const OpDef& op_def(Op);
+
+// ---- The memory plan: liveness of every node -> offsets in one arena, before anything runs.
+struct Plan {
+    std::vector<int32_t> order;                        // nodes to run: those that an output, a leaf update or another needed node reads
+    std::vector<int64_t> offset;                       // per node: bytes into the arena, -1 = none (leaf, pruned); aliases are resolved
+    std::vector<int64_t> scratch;                      // per node: bytes into the arena, -1 = none
+    int64_t arena = 0;                                 // bytes: the peak
+};
+
+struct GraphImpl {
+    std::shared_ptr<BackendImpl> backend;
+    std::vector<Node> nodes;
+    std::vector<int32_t> grads;                        // per node: its gradient node after backward(), -1 = none
+    std::vector<int32_t> outputs;                      // nodes that may be read after run(); their memory is not reused
+    int32_t segment = -1;                              // given to new nodes
+    bool frozen = false;                               // planned: no more nodes
+    uint64_t step = 0;                                 // mixed into dropout seeds: set by the trainer for every micro-batch
+    Plan plan;
+    BufferRef arena;
+
+    explicit GraphImpl(std::shared_ptr<BackendImpl> b) : backend(std::move(b)) {}
+
+    // Appends a node: runs its shape rule, derives wants_grad from its sources. The builders of the rooms call this.
+    Tensor add(Op, std::initializer_list<Tensor> sources, const Attr& = {});
+    Tensor input(Shape, DType = DType::f32);
+    Tensor param(Shape, BufferRef = {});               // allocates unless given memory
+    Tensor state(Shape, BufferRef = {});
+    Tensor weight(std::shared_ptr<const Weight>);
+    void output(Tensor);                               // keep until the next run, so that it can be read
+
+    // Appends the gradient of a {1} loss towards every param it depends on. With `checkpoint`, nodes in segments are recomputed
+    // from the segment's inputs in the backward pass instead of being kept.
+    void backward(Tensor loss, bool checkpoint = false);
+    void accumulate(int32_t node, Tensor grad);        // for gradient rules: adds to what flows into `node`; ignored where no gradient is wanted
+    bool wants_grad(int32_t node) const { return node >= 0 && nodes[size_t(node)].wants_grad; }
+
+    const Node& node(int32_t id) const { return nodes[size_t(id)]; }
+    const Node& source(const Node& n, int i) const { return nodes[size_t(n.src[size_t(i)])]; }
+    Tensor handle(int32_t id) { return {this, id}; }
+
+    void prepare();                                    // plans and allocates; run() does it on first use
+    void run();
+    void write(Tensor leaf, const void* values, int64_t bytes);
+    void read(Tensor, void* values, int64_t bytes) const;
+    void* address(int32_t id) const;                   // of a node's memory once prepared
+};
+
+Plan make_plan(const GraphImpl&);
+
+// For builders: the graph of a tensor; throws unless all belong to the same one.
+GraphImpl& graph_of(std::initializer_list<Tensor>, const char* operation);
+
+}  // namespace qlora

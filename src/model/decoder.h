@@ -1,0 +1,55 @@
+// decoder.h - the transformer as a graph: built once for a number of rows, then run with new inputs.
+//
+// Rows are tokens in one flat stream: documents of a packed or batched micro-batch lie one after another and do not see each other,
+// because row t attends to the keys [first[t], last[t]) only. Padding rows carry token 0, target -1 and an empty range.
+#pragma once
+#include "src/model/lora.h"
+
+namespace qlora::inline v0_1 {
+
+struct KvCache {                                       // one buffer a layer and side, f32 {capacity, kv_heads * head_dim}
+    int64_t capacity = 0, used = 0;
+    std::vector<BufferRef> keys, values;
+};
+KvCache make_cache(const ModelImpl&, int64_t capacity);
+
+struct DecoderSpec {
+    int64_t rows = 0;
+    enum class Output { logits, loss } output = Output::logits;
+    int64_t logit_rows = 0;                            // logits: of how many rows (chosen at run time), 0 = all
+    const KvCache* cache = nullptr;                    // keys and values are stored there and read from there
+    bool backward = false;                             // loss only: gradients are added to `gradients`
+    bool checkpoint = false;
+    bool dropout = false;
+    BufferRef gradients;                               // flat, the layout of LoraImpl::values
+};
+
+struct DecoderBatch {                                  // what a run is fed; every vector has spec.rows entries
+    std::vector<int32_t> tokens, positions, first, last;
+    std::vector<int32_t> cache_rows;                   // with a cache: where row t's key goes, -1 = nowhere
+    std::vector<int32_t> targets;                      // loss: the id to predict, -1 = not trained
+    std::vector<int32_t> logit_rows;                   // logits: which rows
+    uint64_t dropout_step = 0;
+};
+
+class Decoder {
+public:
+    Decoder(std::shared_ptr<const ModelImpl>, const LoraImpl* lora, const DecoderSpec&);
+    const DecoderSpec& spec() const { return spec_; }
+    void run(const DecoderBatch&);
+    std::vector<float> logits() const;                 // [logit_rows, vocabulary]
+    std::vector<float> nll() const;                    // [rows]; 0 where the target is negative
+    int64_t arena_bytes() const;                       // the plan's peak
+    GraphImpl& graph() { return *graph_; }
+private:
+    DecoderSpec spec_;
+    std::unique_ptr<GraphImpl> graph_;
+    std::shared_ptr<const ModelImpl> model_;
+    Tensor tokens_, positions_, first_, last_, window_first_, cache_rows_, targets_, logit_rows_, logits_, nll_;
+};
+
+// A batch of documents laid one after another; rows >= the sum of their lengths, the rest is padding.
+struct Document { std::span<const Token> tokens; std::span<const uint8_t> trained; };   // trained may be empty: all
+DecoderBatch lay_out(std::span<const Document>, int64_t rows);
+
+}  // namespace qlora

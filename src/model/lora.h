@@ -1,0 +1,31 @@
+// lora.h - adapters: y = W x + scale * B A dropout(x) on chosen linear layers. All factors live in one flat f32 buffer, so that
+// gradients, moments, checkpoints and clipping each are one array of the same layout.
+#pragma once
+#include "src/model/model.h"
+
+namespace qlora::inline v0_1 {
+
+struct LoraTarget {
+    int64_t layer = 0;
+    Module module = Module::q_proj;
+    int64_t in = 0, out = 0, rank = 0;
+    float scale = 1;                                   // alpha / rank, or alpha / sqrt(rank)
+    int64_t a = 0, b = 0;                              // offsets in floats into the flat buffer: A {rank, in}, B {out, rank}
+};
+
+struct LoraImpl {
+    std::shared_ptr<const ModelImpl> base;
+    LoraOptions options;
+    std::vector<LoraTarget> targets;                   // ordered by layer, then module
+    BufferRef values;                                  // the flat buffer, on the base's backend
+    int64_t parameters = 0;                            // floats in it
+    const LoraTarget* find(int64_t layer, Module) const;
+};
+
+std::shared_ptr<LoraImpl> create_lora(std::shared_ptr<const ModelImpl>, const LoraOptions&);
+std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl>, const std::string& path);        // PEFT folder or GGUF adapter
+void save_lora_peft(const LoraImpl&, const std::string& folder);       // adapter_config.json + adapter_model.safetensors; q and k in Hugging Face row order
+void save_lora_gguf(const LoraImpl&, const std::string& path);
+std::vector<Module> parse_modules(std::string_view modules);           // "all", "attention", "q_proj,v_proj"
+
+}  // namespace qlora

@@ -1,0 +1,57 @@
+// model.h - what a loaded model is: a configuration that no longer knows its file format, the weights of every layer, the text side.
+#pragma once
+#include "src/graph/graph.h"
+#include "src/text/chat_template.h"
+#include "src/text/tokenizer.h"
+
+namespace qlora::inline v0_1 {
+
+struct Config {
+    std::string family;                                // a row of the family table: "llama", "mistral", "qwen2", "qwen3"
+    int64_t vocabulary = 0, hidden = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, feed_forward = 0, context = 0;
+    float eps = 1e-5f;
+    bool tied = false;                                 // the head is the embedding
+    int64_t window = 0;                                // sliding attention: keys a query sees, 0 = all
+    int64_t window_from_layer = 0;                     // the first layer that slides
+    // Rotary embedding: everything that scaling schemes do ends up in inverse_frequencies {rotated / 2} and magnitude.
+    int64_t rotated = 0;
+    bool adjacent_pairs = false;                       // GGUF's "llama": q and k rows are stored permuted (see adapter.cpp)
+    float rope_magnitude = 1;
+    std::vector<float> inverse_frequencies;
+};
+
+using WeightPtr = std::shared_ptr<const Weight>;
+
+// The seven linear layers that LoRA adapts, by their Hugging Face names.
+enum class Module : uint8_t { q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj };
+constexpr int module_count = 7;
+std::string_view name_of(Module);
+
+struct LayerWeights {
+    WeightPtr attention_norm, feed_forward_norm;       // {hidden}
+    WeightPtr linear[module_count];                    // {out, in}
+    WeightPtr bias[module_count];                      // {out}, null = none
+    WeightPtr q_norm, k_norm;                          // {head_dim}, null = none
+};
+
+struct ModelImpl {
+    std::string path;
+    Config config;
+    std::vector<LayerWeights> layers;
+    WeightPtr embedding, final_norm, head;             // head is the embedding's Weight when tied
+    std::shared_ptr<const TokenizerImpl> tokenizer;    // may be null: a model without a vocabulary runs on ids
+    std::shared_ptr<const ChatTemplate> chat_template; // may be null
+    std::shared_ptr<BackendImpl> backend;
+};
+
+// Loaders. They check every tensor against the configuration before using it; errors name file, tensor and field.
+std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOptions&);
+std::shared_ptr<ModelImpl> load_hf_model(const std::string& folder, const LoadOptions&);
+std::shared_ptr<const TokenizerImpl> load_tokenizer(const std::string& path);       // GGUF (vocabulary-only too), folder, tokenizer.json
+void save_gguf_model(const ModelImpl&, const std::string& path);       // nf4 tensors as I8 with companion tensors; loads again bit for bit
+ModelInfo describe(const ModelImpl&);
+
+// The tokens of a dialogue and its loss mask through the model's own template (or the fallback).
+Rendered render_chat(const TokenizerImpl&, std::span<const Message>, bool reply_next);
+
+}  // namespace qlora

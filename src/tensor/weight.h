@@ -1,0 +1,54 @@
+// weight.h - a frozen tensor in its stored form: dense, GGUF blocks, or 4-bit codes with their scales.
+#pragma once
+#include "src/tensor/dtype.h"
+
+namespace qlora::inline v0_1 {
+
+// The scales of 4-bit codes. The tensor is flattened row-major and cut into blocks of `block` elements (a block may straddle rows):
+//   w[e] = codebook[code[e]] * absmax(e / block)
+//   absmax(b) = absmax[b]                                                    (single)
+//             = absmax_map[absmax_code[b]] * absmax2[b / block2] + offset    (double quantization)
+// Pointers are borrowed; the Weight that holds this owns the memory.
+struct FourBit {
+    int64_t block = 64, block2 = 256;
+    const float* codebook = nullptr;                   // [16]
+    const float* absmax = nullptr;                     // [blocks], or null with double quantization
+    const uint8_t* absmax_code = nullptr;              // [blocks]
+    const float* absmax_map = nullptr;                 // [256]
+    const float* absmax2 = nullptr;                    // [ceil(blocks / block2)]
+    float offset = 0;
+    float scale(int64_t b) const {
+        return absmax ? absmax[b] : absmax_map[absmax_code[b]] * absmax2[b / block2] + offset;
+    }
+};
+
+// What a kernel needs to read a stored matrix: borrowed, trivially copyable. A float matrix of the graph is one too (dtype f32).
+struct WeightRef {
+    DType dtype = DType::f32;
+    const void* data = nullptr;                        // packed codes: element e in byte e / 2, high nibble first
+    FourBit quant;                                     // nf4 and fp4 only
+    int64_t rows = 0, cols = 0;                        // {out, in}
+};
+
+// Decodes `count` elements from flat position `first`, which may start inside a block.
+void decode(const WeightRef&, int64_t first, int64_t count, float* out);
+
+struct Weight {
+    std::string name;
+    DType dtype = DType::f32;
+    Shape shape;                                       // {out, in} or {n}
+    const uint8_t* data = nullptr;
+    FourBit quant;
+    std::shared_ptr<const void> owner;                 // the mapped file or the allocation behind the pointers
+
+    int64_t elements() const { return elements_of(shape); }
+    int64_t rows() const { return shape.size() < 2 ? 1 : shape[0]; }
+    int64_t cols() const { return shape.empty() ? 1 : shape.back(); }
+    int64_t bytes() const;                             // all of it: codes and scales
+    WeightRef ref() const { return {dtype, data, quant, rows(), cols()}; }
+    std::vector<float> decoded() const;                // the whole tensor as floats
+};
+
+Weight dense_weight(std::string name, Shape shape, std::vector<float> values);
+
+}  // namespace qlora

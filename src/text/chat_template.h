@@ -1,0 +1,27 @@
+// chat_template.h - the subset of Jinja that chat templates use, interpreted with limits on depth, steps and output.
+#pragma once
+#include "src/base/json.h"
+
+namespace qlora::inline v0_1 {
+
+struct RenderedTemplate {
+    std::string text;
+    struct Span { int64_t begin, end; };               // byte ranges of text
+    std::vector<Span> generation;                      // what {% generation %} blocks printed
+    std::vector<Span> content;                         // what came verbatim from the messages' strings: never read as control tokens
+    bool marks_generation = false;                     // the template has a {% generation %} block
+};
+
+class ChatTemplate {                                   // parsed once, rendered often, from any thread
+public:
+    static std::shared_ptr<const ChatTemplate> parse(std::string_view source, std::string_view where);
+    struct Limits { int64_t depth = 200, steps = 10'000'000, output = int64_t(64) << 20; };
+    // variables: an object: messages, bos_token, eos_token, add_generation_prompt, tools, ...
+    virtual RenderedTemplate render(const Json& variables, const Limits& = {}) const = 0;
+    virtual ~ChatTemplate() = default;
+};
+
+// The template to use when a model ships none: ChatML if it has "<|im_start|>", Llama-3 headers, Llama-2 [INST], Zephyr, or plain text.
+std::string fallback_chat_template(const std::function<bool(std::string_view token)>& has_token);
+
+}  // namespace qlora

@@ -1,0 +1,41 @@
+// tokenizer.h - text to ids and back: byte-level BPE and SPM-style BPE, from a GGUF vocabulary or a Hugging Face tokenizer.json.
+//
+// Linear or n log n in the length of the text, whatever the text. Control tokens are never matched inside user text: only
+// encode_template(), which is fed by the chat template, turns "<|im_end|>" into its id.
+#pragma once
+#include "src/base/json.h"
+
+namespace qlora::inline v0_1 {
+
+struct Vocabulary {                                    // as the file gives it; the loaders (gguf, tokenizer.json) fill it
+    enum class Kind : uint8_t { byte_bpe, spm };       // "gpt2" | "llama" of tokenizer.ggml.model
+    enum class Type : uint8_t { normal = 1, unknown, control, user_defined, unused, byte };
+    Kind kind = Kind::byte_bpe;
+    std::string pre;                                   // name of the pre-tokenizer: "smollm", "llama-bpe", "qwen2", ...
+    std::vector<std::string> tokens;                   // by id
+    std::vector<float> scores;                         // spm; empty = none
+    std::vector<Type> types;                           // by id; empty = all normal
+    std::vector<std::string> merges;                   // byte_bpe: "left right", best first
+    Token bos = -1, eos = -1, eot = -1, unk = -1, pad = -1;
+    bool add_bos = false, add_eos = false, add_space_prefix = true, ignore_merges = false;
+    std::string chat_template;                         // jinja; empty = none
+};
+
+struct TokenizerImpl {
+    virtual ~TokenizerImpl() = default;
+    virtual void encode(std::string_view text, Tokens& out) const = 0;          // text only
+    virtual void encode_template(std::string_view text, Tokens& out) const = 0; // control tokens written out in the text are recognised
+    virtual std::string piece(Token, bool control = false) const = 0;           // the bytes of one token in running text; control tokens print only when asked
+    virtual std::string decode(std::span<const Token> tokens, bool control = false) const = 0;
+    virtual int64_t size() const = 0;
+    virtual Token id_of(std::string_view token) const = 0;                      // -1 = no such token
+    Token bos = -1, eos = -1;
+    bool add_bos = false, add_eos = false;
+    std::vector<Token> end_of_reply;                   // eos, eot and the tokens that models name as such ("<|im_end|>", "<|eot_id|>", ...)
+    std::string chat_template, bos_text, eos_text;
+};
+
+std::shared_ptr<const TokenizerImpl> make_tokenizer(Vocabulary, std::string_view where);               // `where` names the file in errors
+std::shared_ptr<const TokenizerImpl> load_tokenizer_json(const Json& tokenizer, const Json& config, std::string_view where);   // config: tokenizer_config.json or null
+
+}  // namespace qlora
