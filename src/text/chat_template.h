@@ -12,12 +12,13 @@ struct RenderedTemplate {
     bool marks_generation = false;                     // the template has a {% generation %} block
 };
 
+struct TemplateLimits { int64_t depth = 200, steps = 10'000'000, output = int64_t(64) << 20; };
+
 class ChatTemplate {                                   // parsed once, rendered often, from any thread
 public:
     static std::shared_ptr<const ChatTemplate> parse(std::string_view source, std::string_view where);
-    struct Limits { int64_t depth = 200, steps = 10'000'000, output = int64_t(64) << 20; };
     // variables: an object: messages, bos_token, eos_token, add_generation_prompt, tools, ...
-    virtual RenderedTemplate render(const Json& variables, const Limits& = {}) const = 0;
+    virtual RenderedTemplate render(const Json& variables, const TemplateLimits& = {}) const = 0;
     virtual ~ChatTemplate() = default;
 };
 
