@@ -1,0 +1,116 @@
+// threads_test.cpp - every task runs once, on a thread that exists, for any number of threads; errors come back, the lowest first.
+#include "src/base/threads.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+namespace threads_tests {
+
+TEST(ThreadPool, RunsEveryNumberOnce) {
+    for (int threads : {1, 2, 3, 8}) {
+        qlora::ThreadPool pool(threads);
+        ASSERT_EQ(pool.size(), threads);
+        for (int64_t count : {0, 1, 2, 7, 1000}) {
+            std::vector<std::atomic<int>> runs(static_cast<size_t>(count));
+            std::atomic<bool> strange{false};
+            pool.run(count, [&](int64_t i, int thread) {
+                runs[size_t(i)].fetch_add(1);
+                if (thread < 0 || thread >= threads) strange = true;
+            });
+            for (auto& r : runs) EXPECT_EQ(r.load(), 1);
+            EXPECT_FALSE(strange);
+        }
+    }
+}
+
+TEST(ThreadPool, ThousandsOfShortRunsAndSleepsBetween) {
+    qlora::ThreadPool pool(4);
+    std::atomic<int64_t> sum{0};
+    for (int run = 0; run < 3000; ++run) {
+        pool.run(5, [&](int64_t i, int) { sum.fetch_add(i, std::memory_order_relaxed); });
+        if (run % 500 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(3));     // long enough for the workers to sleep
+    }
+    EXPECT_EQ(sum.load(), 3000 * 10);
+}
+
+TEST(ThreadPool, WorkersDoTakePart) {
+    qlora::ThreadPool pool(3);
+    std::atomic<int> arrived{0};
+    pool.run(3, [&](int64_t, int) {                     // ends only if three threads are inside at the same time
+        arrived.fetch_add(1);
+        while (arrived.load() < 3) std::this_thread::yield();
+    });
+    EXPECT_EQ(arrived.load(), 3);
+}
+
+TEST(ThreadPool, TheLowestFailingNumberIsRethrown) {
+    qlora::ThreadPool pool(4);
+    for (int round = 0; round < 50; ++round) {
+        try {
+            pool.run(100, [](int64_t i, int) {
+                if (i == 3) std::this_thread::sleep_for(std::chrono::microseconds(300));
+                if (i >= 3) qlora::fail(qlora::Errc::numeric, "task ", i);
+            });
+            FAIL();
+        } catch (const qlora::Error& e) {
+            EXPECT_STREQ(e.what(), "task 3");
+        }
+    }
+    std::atomic<int> after{0};
+    pool.run(10, [&](int64_t, int) { after.fetch_add(1); });
+    EXPECT_EQ(after.load(), 10);
+}
+
+TEST(ThreadPool, TwoCallersTakeTurns) {
+    qlora::ThreadPool pool(2);
+    std::atomic<int64_t> sum{0};
+    std::atomic<int> inside{0};
+    std::atomic<bool> overlapped{false};
+    const auto caller = [&](int64_t mine) {
+        for (int run = 0; run < 200; ++run) {
+            int64_t only_mine = 0;
+            pool.run(1, [&](int64_t, int) {
+                if (inside.fetch_add(1) != 0) overlapped = true;
+                only_mine = mine;
+                inside.fetch_sub(1);
+            });
+            sum += only_mine;
+        }
+    };
+    std::thread other(caller, 1);
+    caller(1000);
+    other.join();
+    EXPECT_EQ(sum.load(), 200 * 1001);
+    EXPECT_FALSE(overlapped);
+}
+
+TEST(ThreadPool, MisuseIsAnError) {
+    EXPECT_THROW(qlora::ThreadPool(-1), qlora::Error);
+    EXPECT_THROW(qlora::ThreadPool(1 << 20), qlora::Error);
+    for (int threads : {1, 2}) {
+        qlora::ThreadPool pool(threads);
+        EXPECT_THROW(pool.run(2, [&](int64_t, int) { pool.run(1, [](int64_t, int) {}); }), qlora::Error);
+    }
+}
+
+#if defined(__linux__)
+TEST(ThreadPool, CountsTheCoresItMayUse) {
+    cpu_set_t before, one;
+    ASSERT_EQ(sched_getaffinity(0, sizeof before, &before), 0);
+    EXPECT_EQ(qlora::ThreadPool().size(), CPU_COUNT(&before));
+    CPU_ZERO(&one);
+    for (int c = 0; c < CPU_SETSIZE; ++c)
+        if (CPU_ISSET(c, &before)) { CPU_SET(c, &one); break; }
+    ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+    EXPECT_EQ(qlora::ThreadPool().size(), 1);
+    sched_setaffinity(0, sizeof before, &before);
+}
+#endif
+
+}  // namespace threads_tests
