@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstring>
+#include <deque>
 #include <type_traits>
 
 namespace qlora::inline v0_1 {
@@ -54,6 +55,7 @@ struct Attr {                                          // one of the structs of 
     template <class T> T get() const { static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= sizeof bytes); T value; std::memcpy(&value, bytes, sizeof value); return value; }
     alignas(8) unsigned char bytes[64] = {};
 };
+template <class T> Attr attr_of(const T& value) { Attr a; a.set(value); return a; }
 
 struct Node {
     Op op = Op::input;
@@ -98,6 +100,10 @@ struct OpDef {
 };
 const OpDef& op_def(Op);
 
+#define QLORA_OP(name, room) extern const OpDef name##_def;                    // the rooms define them: const OpDef silu_def{...};
+#include "src/graph/ops.def"
+#undef QLORA_OP
+
 // ---- The memory plan: liveness of every node -> offsets in one arena, before anything runs.
 struct Plan {
     std::vector<int32_t> order;                        // nodes to run: those that an output, a leaf update or another needed node reads
@@ -108,7 +114,7 @@ struct Plan {
 
 struct GraphImpl {
     std::shared_ptr<BackendImpl> backend;
-    std::vector<Node> nodes;
+    std::deque<Node> nodes;                            // a deque: references to nodes stay valid while nodes are appended
     std::vector<int32_t> grads;                        // per node: its gradient node after backward(), -1 = none
     std::vector<int32_t> outputs;                      // nodes that may be read after run(); their memory is not reused
     int32_t segment = -1;                              // given to new nodes
@@ -116,11 +122,14 @@ struct GraphImpl {
     uint64_t step = 0;                                 // mixed into dropout seeds: set by the trainer for every micro-batch
     Plan plan;
     BufferRef arena;
+    int64_t used = 0;                                  // bytes: the furthest end in the arena that a run has touched, noted by the backend
+    std::shared_ptr<struct Stepper> stepper;           // of the public Graph::step (src/ops/graph_api.cpp)
 
     explicit GraphImpl(std::shared_ptr<BackendImpl> b) : backend(std::move(b)) {}
 
     // Appends a node: runs its shape rule, derives wants_grad from its sources. The builders of the rooms call this.
-    Tensor add(Op, std::initializer_list<Tensor> sources, const Attr& = {});
+    // `shape` is for operations whose sources do not tell it (view, fill, ...): the rule finds it in node.shape. An empty Tensor{} is an absent source.
+    Tensor add(Op, std::initializer_list<Tensor> sources, const Attr& = {}, Shape shape = {});
     Tensor input(Shape, DType = DType::f32);
     Tensor param(Shape, BufferRef = {});               // allocates unless given memory
     Tensor state(Shape, BufferRef = {});
@@ -141,7 +150,8 @@ struct GraphImpl {
     void run();
     void write(Tensor leaf, const void* values, int64_t bytes);
     void read(Tensor, void* values, int64_t bytes) const;
-    void* address(int32_t id) const;                   // of a node's memory once prepared
+    void* address(int32_t id) const;                   // of a node's memory once prepared; null for a stored weight
+    int32_t root(int32_t id) const;                    // the node whose memory this one is: itself, or through views and updates
 };
 
 Plan make_plan(const GraphImpl&);

@@ -1,0 +1,73 @@
+// autograd.cpp - the backward pass as nodes: walks the graph from the loss to the params and asks each operation's rule for gradients.
+//
+// With checkpointing, a segment (a layer) keeps nothing but what other segments read. Before the rules of its nodes run, the segment's
+// forward nodes are appended a second time, reading the same outside inputs; the rules are handed the copies, so that they read recomputed
+// values, and the first ones die in the forward pass. A gradient that flows into a copy counts for its original. Copies that no rule reads
+// are never executed: the plan prunes them.
+#include "src/graph/graph.h"
+
+namespace qlora::inline v0_1 {
+namespace autograd_room {
+
+struct Recomputed {                                    // per original node: its copy, or itself
+    std::vector<int32_t> copy;
+    std::vector<bool> done;                            // per segment
+};
+
+void recompute_segment(GraphImpl& g, int32_t segment, Recomputed& r) {
+    if (size_t(segment) >= r.done.size()) r.done.resize(size_t(segment) + 1);
+    if (r.done[size_t(segment)]) return;
+    r.done[size_t(segment)] = true;
+    for (size_t i = 0; i < r.copy.size(); ++i) {
+        const Node& original = g.nodes[i];
+        if (original.segment != segment || op_def(original.op).effect) continue;    // an update of a state happens once
+        Node n = original;
+        for (int32_t& s : n.src) {
+            if (s >= 0 && g.nodes[size_t(s)].segment == segment) s = r.copy[size_t(s)];
+        }
+        n.segment = -1;
+        n.origin = int32_t(i);
+        r.copy[i] = int32_t(g.nodes.size());
+        g.nodes.push_back(std::move(n));
+    }
+}
+
+}  // namespace autograd_room
+
+void GraphImpl::accumulate(int32_t id, Tensor grad) {
+    if (id < 0) return;
+    if (node(id).origin >= 0) id = node(id).origin;
+    if (!wants_grad(id)) return;
+    const Node& n = node(id);
+    const Node& flowing = node(grad.id());
+    if (flowing.elements() != n.elements())
+        fail(Errc::shape, "backward: a gradient of shape ", flowing.shape, " for the result of ", op_def(n.op).name, ", shape ", n.shape);
+    if (flowing.shape != n.shape) grad = add(Op::view, {grad}, attr_of(ViewAttr{0}), n.shape);
+    int32_t& sum = grads[size_t(id)];
+    sum = sum < 0 ? grad.id() : add(Op::add, {handle(sum), grad}).id();
+}
+
+void GraphImpl::backward(Tensor loss, bool checkpoint) {
+    graph_of({loss}, "backward");
+    if (!grads.empty()) fail(Errc::argument, "backward: this graph already has its gradients; build another graph for another loss");
+    if (node(loss.id()).elements() != 1) fail(Errc::shape, "backward: the loss has shape ", node(loss.id()).shape, ", expected [1]; reduce it with sum()");
+    if (!wants_grad(loss.id())) fail(Errc::argument, "backward: the loss does not depend on any param, or only through operations without a gradient");
+
+    const int32_t count = int32_t(nodes.size());
+    autograd_room::Recomputed recomputed;
+    for (int32_t i = 0; i < count; ++i) recomputed.copy.push_back(i);
+    grads.assign(size_t(count), -1);
+    const int32_t building = segment;
+    segment = -1;
+    accumulate(loss.id(), add(Op::fill, {}, attr_of(FillAttr{1}), node(loss.id()).shape));
+    for (int32_t i = loss.id(); i >= 0; --i) {
+        const OpDef& def = op_def(node(i).op);
+        if (grads[size_t(i)] < 0 || !def.grad) continue;
+        if (checkpoint && node(i).segment >= 0) autograd_room::recompute_segment(*this, node(i).segment, recomputed);
+        const int32_t self = recomputed.copy[size_t(i)];
+        def.grad(*this, node(self), self, grads[size_t(i)]);
+    }
+    segment = building;
+}
+
+}  // namespace qlora

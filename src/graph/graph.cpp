@@ -1,0 +1,177 @@
+// graph.cpp - nodes and their memory: appending, leaves, reading and writing, and what a running operation sees of its node.
+#include "src/graph/graph.h"
+
+#include <algorithm>
+
+namespace qlora::inline v0_1 {
+namespace graph_room {
+
+Tensor append(GraphImpl& g, Node node) {
+    if (g.frozen) fail(Errc::argument, "graph: it has been planned for running and takes no more nodes; build everything before the first run()");
+    g.nodes.push_back(std::move(node));
+    return g.handle(int32_t(g.nodes.size()) - 1);
+}
+
+void check_leaf_shape(const char* what, const Shape& shape) {
+    if (shape.empty()) fail(Errc::shape, what, ": a shape needs at least one dimension, a single number is {1}");
+    for (const int64_t d : shape) {
+        if (d < 1) fail(Errc::shape, what, ": shape ", shape, " has a dimension below 1");
+    }
+}
+
+Tensor leaf(GraphImpl& g, const char* what, Op op, DType dtype, Shape shape, BufferRef buffer) {
+    check_leaf_shape(what, shape);
+    Node n;
+    n.op = op;
+    n.dtype = dtype;
+    n.shape = std::move(shape);
+    n.wants_grad = op == Op::param;
+    if (!buffer) buffer = g.backend->allocate(n.bytes());
+    if (buffer->bytes < n.bytes()) fail(Errc::argument, what, ": shape ", n.shape, " needs ", n.bytes(), " bytes, the memory given has ", buffer->bytes);
+    n.buffer = std::move(buffer);
+    return append(g, std::move(n));
+}
+
+bool is_leaf(Op op) { return op == Op::input || op == Op::param || op == Op::state || op == Op::weight; }
+
+// Bytes between the start of node `id` and the start of its root.
+int64_t alias_offset(const GraphImpl& g, int32_t id) {
+    int64_t bytes = 0;
+    for (int alias; (alias = op_def(g.node(id).op).aliases) >= 0; id = g.node(id).src[size_t(alias)]) {
+        if (g.node(id).op == Op::view) bytes += g.node(id).attr.get<ViewAttr>().offset * 4;
+    }
+    return bytes;
+}
+
+}  // namespace graph_room
+
+BufferRef slice(const BufferRef& parent, int64_t offset, int64_t bytes) {
+    if (offset < 0 || bytes < 0 || offset > parent->bytes - bytes)
+        fail(Errc::argument, "slice: bytes ", offset, " to ", offset + bytes, " of a buffer of ", parent->bytes);
+    return std::make_shared<Buffer>(Buffer{static_cast<char*>(parent->data) + offset, bytes, parent});
+}
+
+const Node& Call::source(int i) const { return graph.source(node, i); }
+
+WeightRef Call::matrix(int i) const {
+    const Node& n = source(i);
+    if (n.weight) return n.weight->ref();
+    const int64_t cols = n.shape.back();
+    WeightRef w;
+    w.data = src[i];
+    w.rows = n.elements() / cols;
+    w.cols = cols;
+    return w;
+}
+
+Tensor GraphImpl::add(Op op, std::initializer_list<Tensor> sources, const Attr& attr, Shape shape) {
+    const OpDef& def = op_def(op);
+    if (sources.size() > size_t(max_sources)) fail(Errc::argument, def.name, ": ", sources.size(), " sources, at most ", max_sources);
+    Node n;
+    n.op = op;
+    n.attr = attr;
+    n.shape = std::move(shape);
+    n.segment = segment;
+    size_t i = 0;
+    bool reached = false;
+    for (const Tensor& t : sources) {
+        if (t.graph() && (t.graph() != this || t.id() < 0 || size_t(t.id()) >= nodes.size()))
+            fail(Errc::argument, def.name, ": source ", i, " belongs to another graph");
+        n.src[i] = t.graph() ? t.id() : -1;
+        reached = reached || wants_grad(n.src[i]);
+        ++i;
+    }
+    def.shape(*this, n);
+    n.wants_grad = reached && def.grad && grads.empty();                        // once backward() has begun, nodes are gradients themselves
+    return graph_room::append(*this, std::move(n));
+}
+
+Tensor GraphImpl::input(Shape shape, DType dtype) {
+    if (dtype != DType::f32 && dtype != DType::i32) fail(Errc::argument, "input: type ", name_of(dtype), ", expected f32 or i32");
+    return graph_room::leaf(*this, "input", Op::input, dtype, std::move(shape), {});
+}
+
+Tensor GraphImpl::param(Shape shape, BufferRef buffer) { return graph_room::leaf(*this, "param", Op::param, DType::f32, std::move(shape), std::move(buffer)); }
+
+Tensor GraphImpl::state(Shape shape, BufferRef buffer) { return graph_room::leaf(*this, "state", Op::state, DType::f32, std::move(shape), std::move(buffer)); }
+
+Tensor GraphImpl::weight(std::shared_ptr<const Weight> w) {
+    if (!w) fail(Errc::argument, "weight: there is none");
+    graph_room::check_leaf_shape("weight", w->shape);
+    Node n;
+    n.op = Op::weight;
+    n.dtype = w->dtype;
+    n.shape = w->shape;
+    n.weight = std::move(w);
+    return graph_room::append(*this, std::move(n));
+}
+
+void GraphImpl::output(Tensor t) {
+    graph_of({t}, "output");
+    if (frozen) fail(Errc::argument, "output: the graph has been planned; name the results to keep before the first run()");
+    if (std::find(outputs.begin(), outputs.end(), t.id()) == outputs.end()) outputs.push_back(t.id());
+}
+
+int32_t GraphImpl::root(int32_t id) const {
+    for (int alias; (alias = op_def(node(id).op).aliases) >= 0;) id = node(id).src[size_t(alias)];
+    return id;
+}
+
+void GraphImpl::prepare() {
+    if (frozen) return;
+    Plan made = make_plan(*this);
+    if (made.order.empty()) fail(Errc::argument, "run: nothing to compute; name a result with output() or update a state");
+    for (const int32_t id : made.order) {
+        if (!backend->supports(node(id).op)) fail(Errc::unsupported, "run: ", backend->name(), " does not have the operation ", op_def(node(id).op).name);
+    }
+    arena = backend->allocate(made.arena);
+    plan = std::move(made);
+    frozen = true;
+}
+
+void GraphImpl::run() {
+    prepare();
+    backend->run(*this, plan);
+}
+
+void* GraphImpl::address(int32_t id) const {
+    const int64_t offset = plan.offset.empty() ? -1 : plan.offset[size_t(id)];
+    if (offset >= 0) return static_cast<char*>(arena->data) + offset;
+    const Node& leaf = node(root(id));
+    return leaf.buffer ? static_cast<char*>(leaf.buffer->data) + graph_room::alias_offset(*this, id) : nullptr;
+}
+
+void GraphImpl::write(Tensor t, const void* values, int64_t bytes) {
+    graph_of({t}, "write");
+    const Node& n = node(t.id());
+    if (!n.buffer) fail(Errc::argument, "write: only inputs, params and states can be written, this is the result of ", op_def(n.op).name);
+    if (bytes != n.bytes()) fail(Errc::shape, "write: ", bytes / 4, " values for shape ", n.shape, ", expected ", n.elements());
+    backend->upload(*n.buffer, 0, values, bytes);
+}
+
+void GraphImpl::read(Tensor t, void* values, int64_t bytes) const {
+    const GraphImpl& g = graph_of({t}, "read");
+    const Node& n = g.node(t.id());
+    if (bytes != n.elements() * 4) fail(Errc::shape, "read: ", bytes / 4, " values of shape ", n.shape, ", expected ", n.elements());
+    const int32_t owner = root(t.id());
+    if (const BufferRef& buffer = node(owner).buffer) return backend->download(*buffer, graph_room::alias_offset(*this, t.id()), values, bytes);
+    if (n.weight) fail(Errc::argument, "read: ", n.weight->name, " is a stored weight, not a value of the graph");
+    if (!frozen) fail(Errc::argument, "read: the graph has not run yet; call run() first");
+    const bool kept = std::any_of(outputs.begin(), outputs.end(), [&](int32_t o) { return root(o) == owner; });
+    if (!kept || plan.offset[size_t(t.id())] < 0)
+        fail(Errc::argument, "read: this result of ", op_def(n.op).name, " is not kept after a run; name it with output() before the first run()");
+    backend->download(*arena, plan.offset[size_t(t.id())], values, bytes);
+}
+
+GraphImpl& graph_of(std::initializer_list<Tensor> tensors, const char* operation) {
+    GraphImpl* g = nullptr;
+    for (const Tensor& t : tensors) {
+        if (!t.graph()) fail(Errc::argument, operation, ": an empty Tensor; use one that a graph has returned");
+        if (g && t.graph() != g) fail(Errc::argument, operation, ": the tensors belong to different graphs");
+        g = t.graph();
+    }
+    if (!g) fail(Errc::argument, operation, ": no tensors");
+    return *g;
+}
+
+}  // namespace qlora

@@ -1,0 +1,162 @@
+// plan.cpp - the memory plan: which nodes run, how long each result lives, and where it lies in one arena. Made once, before anything runs.
+//
+// A block is a stretch of memory with a life: the positions in the order from the node that writes it to the last that reads it (through
+// views too). Scratch is a block that lives at one position. Two blocks may share bytes if their lives are apart. Blocks are placed from the
+// largest to the smallest, each into the tightest gap among those already placed that live at the same time.
+#include "src/graph/graph.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace qlora::inline v0_1 {
+namespace plan_room {
+
+constexpr int64_t alignment = 64;                      // bytes: a cache line, and the widest vector
+constexpr int32_t forever = std::numeric_limits<int32_t>::max();
+
+struct Block {
+    int32_t node = -1;
+    bool scratch = false;
+    int64_t bytes = 0;
+    int32_t first = 0, last = 0;                       // positions in the order, both included
+    int64_t offset = -1;
+};
+
+std::vector<bool> needed_nodes(const GraphImpl& g) {
+    std::vector<bool> needed(g.nodes.size(), false);
+    for (const int32_t id : g.outputs) needed[size_t(id)] = true;
+    for (size_t i = g.nodes.size(); i-- > 0;) {
+        const Node& n = g.nodes[i];
+        if (op_def(n.op).effect) needed[i] = true;
+        if (!needed[i]) continue;
+        for (const int32_t s : n.src) {
+            if (s >= 0) needed[size_t(s)] = true;
+        }
+    }
+    return needed;
+}
+
+bool share_memory(const Node& a, const Node& b) {
+    if (!a.buffer || !b.buffer) return false;
+    const char *a0 = static_cast<const char*>(a.buffer->data), *b0 = static_cast<const char*>(b.buffer->data);
+    return a0 < b0 + b.bytes() && b0 < a0 + a.bytes();
+}
+
+// Per node: the leaves whose memory it reads or updates.
+std::vector<std::vector<int32_t>> touched_leaves(const GraphImpl& g, const std::vector<bool>& needed) {
+    std::vector<std::vector<int32_t>> leaves(g.nodes.size());
+    for (int32_t i = 0; i < int32_t(g.nodes.size()); ++i) {
+        if (!needed[size_t(i)] || !op_def(g.node(i).op).cpu) continue;
+        for (const int32_t s : g.node(i).src) {
+            if (s >= 0 && g.node(g.root(s)).buffer) leaves[size_t(i)].push_back(g.root(s));
+        }
+    }
+    return leaves;
+}
+
+// Where an `accumulate` may run: right after the node that computes its gradient, unless something in between uses the same state. -1 = in its place.
+int32_t earliest(const GraphImpl& g, int32_t id, const std::vector<std::vector<int32_t>>& leaves) {
+    const Node& n = g.node(id);
+    const int32_t ready = g.root(n.src[1]);
+    if (!op_def(g.node(ready).op).cpu) return -1;
+    for (int32_t s = n.src[0]; op_def(g.node(s).op).aliases >= 0; s = g.node(s).src[0]) {
+        if (op_def(g.node(s).op).effect) return -1;
+    }
+    const Node& state = g.node(g.root(id));
+    for (int32_t k = ready; k < id; ++k) {
+        for (const int32_t leaf : leaves[size_t(k)]) {
+            if (share_memory(g.node(leaf), state)) return -1;
+        }
+    }
+    return ready;
+}
+
+// Gradients are added to their running sums by `accumulate` nodes, which a builder appends after backward(). Run where they stand, all gradients
+// would pile up until the end of the pass; so each runs as early as it may.
+std::vector<int32_t> run_order(const GraphImpl& g, const std::vector<bool>& needed) {
+    const std::vector<std::vector<int32_t>> leaves = touched_leaves(g, needed);
+    std::vector<std::vector<int32_t>> early(g.nodes.size());
+    std::vector<bool> moved(g.nodes.size(), false);
+    for (int32_t i = 0; i < int32_t(g.nodes.size()); ++i) {
+        if (g.node(i).op != Op::accumulate) continue;
+        const int32_t after = earliest(g, i, leaves);
+        if (after < 0) continue;
+        early[size_t(after)].push_back(i);
+        moved[size_t(i)] = true;
+    }
+    std::vector<int32_t> order;
+    for (int32_t i = 0; i < int32_t(g.nodes.size()); ++i) {
+        if (needed[size_t(i)] && !moved[size_t(i)] && op_def(g.node(i).op).cpu) order.push_back(i);
+        order.insert(order.end(), early[size_t(i)].begin(), early[size_t(i)].end());
+    }
+    return order;
+}
+
+std::vector<Block> blocks_of(const GraphImpl& g, const std::vector<int32_t>& order) {
+    std::vector<int32_t> last(g.nodes.size(), -1);     // per root: the position of its last reader
+    for (int32_t at = 0; at < int32_t(order.size()); ++at) {
+        for (const int32_t s : g.node(order[size_t(at)]).src) {
+            if (s >= 0) last[size_t(g.root(s))] = at;
+        }
+    }
+    for (const int32_t id : g.outputs) last[size_t(g.root(id))] = forever;
+
+    std::vector<Block> blocks;
+    for (int32_t at = 0; at < int32_t(order.size()); ++at) {
+        const int32_t id = order[size_t(at)];
+        const OpDef& def = op_def(g.node(id).op);
+        if (def.aliases < 0) blocks.push_back({id, false, g.node(id).bytes(), at, std::max(at, last[size_t(id)])});
+        const int64_t scratch = def.scratch ? def.scratch(g, g.node(id)) : 0;
+        if (scratch > 0) blocks.push_back({id, true, scratch, at, at});
+    }
+    return blocks;
+}
+
+// The tightest gap between placed blocks (sorted by offset) that are alive together with b; past the last of them if no gap fits.
+int64_t best_offset(const Block& b, const std::vector<const Block*>& placed) {
+    int64_t end = 0, best = -1, best_gap = std::numeric_limits<int64_t>::max();
+    for (const Block* p : placed) {
+        if (p->last < b.first || b.last < p->first) continue;
+        const int64_t gap = p->offset - end;
+        if (gap >= b.bytes && gap < best_gap) best = end, best_gap = gap;
+        end = std::max(end, (p->offset + p->bytes + alignment - 1) / alignment * alignment);
+    }
+    return best >= 0 ? best : end;
+}
+
+int64_t place(std::vector<Block>& blocks) {
+    std::vector<Block*> by_size;
+    for (Block& b : blocks) by_size.push_back(&b);
+    std::stable_sort(by_size.begin(), by_size.end(), [](const Block* a, const Block* b) { return a->bytes > b->bytes; });
+    std::vector<const Block*> placed;
+    int64_t peak = 0;
+    for (Block* b : by_size) {
+        b->offset = best_offset(*b, placed);
+        peak = std::max(peak, b->offset + b->bytes);
+        placed.insert(std::upper_bound(placed.begin(), placed.end(), b, [](const Block* a, const Block* c) { return a->offset < c->offset; }), b);
+    }
+    return peak;
+}
+
+}  // namespace plan_room
+
+Plan make_plan(const GraphImpl& g) {
+    Plan plan;
+    const std::vector<bool> needed = plan_room::needed_nodes(g);
+    plan.order = plan_room::run_order(g, needed);
+    std::vector<plan_room::Block> blocks = plan_room::blocks_of(g, plan.order);
+    plan.arena = plan_room::place(blocks);
+    plan.offset.assign(g.nodes.size(), -1);
+    plan.scratch.assign(g.nodes.size(), -1);
+    for (const plan_room::Block& b : blocks) (b.scratch ? plan.scratch : plan.offset)[size_t(b.node)] = b.offset;
+    for (size_t i = 0; i < g.nodes.size(); ++i) {
+        const Node& n = g.nodes[i];
+        const int alias = op_def(n.op).aliases;
+        if (alias < 0 || !needed[i]) continue;
+        const int64_t source = plan.offset[size_t(n.src[size_t(alias)])];
+        if (source >= 0) plan.offset[i] = source + (n.op == Op::view ? n.attr.get<ViewAttr>().offset * 4 : 0);
+    }
+    return plan;
+}
+
+}  // namespace qlora

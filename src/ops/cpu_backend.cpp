@@ -1,0 +1,91 @@
+// cpu_backend.cpp - the CPU as a backend: host memory, and a loop that calls the cpu function of each planned node.
+#include "src/cpu/cpu.h"
+#include "src/graph/graph.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
+
+namespace qlora::inline v0_1 {
+namespace cpu_backend_room {
+
+constexpr int64_t alignment = 64;                      // a cache line, and the widest vector
+
+// The kernel's own estimate counts reclaimable file pages as free, which a plain count of free pages does not.
+int64_t available_memory() {
+    std::ifstream info("/proc/meminfo");
+    for (std::string key, unit; info >> key;) {
+        int64_t kib = 0;
+        if (!(info >> kib)) break;
+        if (key == "MemAvailable:") return kib * 1024;
+        std::getline(info, unit);
+    }
+#if defined(_SC_AVPHYS_PAGES)
+    return int64_t(sysconf(_SC_AVPHYS_PAGES)) * int64_t(sysconf(_SC_PAGESIZE));
+#else
+    return int64_t(1) << 30;                           // unknown here: one GiB, which every machine that can run this has
+#endif
+}
+
+class CpuBackend final : public BackendImpl {
+public:
+    CpuBackend(int threads, Compute compute) : cpu_(threads, compute) {}
+
+    std::string name() const override {
+        return str("cpu, ", cpu_.pool.size(), cpu_.pool.size() == 1 ? " thread, " : " threads, ", name_of(cpu_.isa));
+    }
+    int64_t memory_free() const override { return available_memory(); }
+
+    BufferRef allocate(int64_t bytes) override {
+        // calloc and not aligned_alloc: large zeroed memory comes from the system page by page, when it is first touched.
+        void* raw = bytes < 0 || bytes > INT64_MAX - 2 * alignment ? nullptr : std::calloc(size_t(bytes + 2 * alignment), 1);
+        if (!raw) fail(Errc::memory, "cpu: ", bytes, " bytes of memory are not available; use a smaller model, context or batch");
+        const uintptr_t aligned = (reinterpret_cast<uintptr_t>(raw) + alignment - 1) / alignment * alignment;
+        return std::make_shared<Buffer>(Buffer{reinterpret_cast<void*>(aligned), bytes, std::shared_ptr<void>(raw, [](void* p) { std::free(p); })});
+    }
+
+    void upload(Buffer& to, int64_t offset, const void* from, int64_t bytes) override {
+        check_range("upload", to, offset, bytes);
+        if (bytes) std::memcpy(static_cast<char*>(to.data) + offset, from, size_t(bytes));
+    }
+
+    void download(const Buffer& from, int64_t offset, void* to, int64_t bytes) override {
+        check_range("download", from, offset, bytes);
+        if (bytes) std::memcpy(to, static_cast<const char*>(from.data) + offset, size_t(bytes));
+    }
+
+    void run(GraphImpl& g, const Plan& plan) override {
+        for (const int32_t id : plan.order) {
+            const Node& n = g.node(id);
+            const OpDef& def = op_def(n.op);
+            Call call{g, n, g.address(id), {}, nullptr, *this};
+            for (int i = 0; i < max_sources; ++i) call.src[i] = n.src[size_t(i)] >= 0 ? g.address(n.src[size_t(i)]) : nullptr;
+            if (const int64_t at = plan.offset[size_t(id)]; at >= 0) g.used = std::max(g.used, at + n.bytes());
+            if (const int64_t at = plan.scratch[size_t(id)]; at >= 0) {
+                call.scratch = static_cast<char*>(g.arena->data) + at;
+                g.used = std::max(g.used, at + def.scratch(g, n));
+            }
+            def.cpu(call);
+        }
+    }
+
+    bool supports(Op op) const override { return op < Op::count; }
+    Cpu* cpu() override { return &cpu_; }
+
+private:
+    static void check_range(const char* what, const Buffer& b, int64_t offset, int64_t bytes) {
+        if (offset < 0 || bytes < 0 || offset > b.bytes - bytes) fail(Errc::argument, "cpu: ", what, " of bytes ", offset, " to ", offset + bytes, " of ", b.bytes);
+    }
+    Cpu cpu_;
+};
+
+}  // namespace cpu_backend_room
+
+std::shared_ptr<BackendImpl> make_cpu_backend(int threads, Compute compute) {
+    return std::make_shared<cpu_backend_room::CpuBackend>(threads, compute);
+}
+
+}  // namespace qlora

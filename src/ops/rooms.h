@@ -1,0 +1,74 @@
+// rooms.h - what the rooms of the operations share: checks for shape rules, and the split of large tensors into tasks.
+#pragma once
+#include "src/cpu/vec.h"
+#include "src/ops/ops.h"
+
+#include <algorithm>
+
+namespace qlora::inline v0_1 {
+
+// Source i as float values of the graph: not absent, not i32, not a stored weight.
+inline const Node& float_source(const GraphImpl& g, const Node& n, int i) {
+    const char* name = op_def(n.op).name;
+    if (n.src[size_t(i)] < 0) fail(Errc::argument, name, ": source ", i, " is missing");
+    const Node& s = g.source(n, i);
+    if (s.op == Op::weight) fail(Errc::argument, name, ": source ", i, " is the stored weight ", s.weight->name, ", expected float values; weights go into matmul, embed, rms_norm and bias");
+    if (s.dtype != DType::f32) fail(Errc::argument, name, ": source ", i, " has type ", name_of(s.dtype), ", expected f32");
+    return s;
+}
+
+// Source i as a vector or matrix of factors: float values, or a stored weight of any type.
+inline const Node& weight_source(const GraphImpl& g, const Node& n, int i) {
+    if (n.src[size_t(i)] >= 0 && g.source(n, i).op == Op::weight) return g.source(n, i);
+    return float_source(g, n, i);
+}
+
+inline const Node& index_source(const GraphImpl& g, const Node& n, int i, int64_t count) {
+    const char* name = op_def(n.op).name;
+    if (n.src[size_t(i)] < 0) fail(Errc::argument, name, ": source ", i, " is missing");
+    const Node& s = g.source(n, i);
+    if (s.dtype != DType::i32) fail(Errc::argument, name, ": source ", i, " has type ", name_of(s.dtype), ", expected i32");
+    if (s.elements() != count) fail(Errc::shape, name, ": ", s.elements(), " indices of shape ", s.shape, " for ", count, " rows");
+    return s;
+}
+
+inline void same_shape(const Node& n, const Node& a, const Node& b) {
+    if (a.shape != b.shape) fail(Errc::shape, op_def(n.op).name, ": shapes ", a.shape, " and ", b.shape, " differ");
+}
+
+// Source 0 of an operation that updates memory in place: it must be, or be a view of, a param or a state.
+inline const Node& updated_source(const GraphImpl& g, const Node& n, int i) {
+    const Node& s = float_source(g, n, i);
+    const Op owner = g.node(g.root(n.src[size_t(i)])).op;
+    if (owner != Op::param && owner != Op::state)
+        fail(Errc::argument, op_def(n.op).name, ": source ", i, " is updated in place and must be a param or a state, is ", op_def(s.op).name);
+    return s;
+}
+
+inline int64_t last_dim(const Node& n) { return n.shape.back(); }
+inline int64_t leading(const Node& n) { return n.elements() / n.shape.back(); }
+
+inline Cpu& cpu_of(const Call& call) { return *call.backend.cpu(); }
+
+// A task handles 16384 floats, 64 KiB: large enough that handing it to a thread costs nothing beside it, small enough to stay in the L2 cache.
+// The split depends on the size alone, so results are the same for any number of threads.
+constexpr int64_t task_floats = 16384;
+
+// f(first, last) over [0, count), `floats` being the work of one item; what fits one task runs right here.
+template <class F>
+void split(const Call& call, int64_t count, int64_t floats, const F& f) {
+    const int64_t piece = std::max<int64_t>(1, task_floats / std::max<int64_t>(1, floats));
+    if (count <= piece) return f(int64_t(0), count);
+    cpu_of(call).pool.run((count + piece - 1) / piece, [&](int64_t number, int) { f(number * piece, std::min(count, (number + 1) * piece)); });
+}
+
+// Source i as floats: where they are, or decoded into `buffer` when it is a weight of another type. Such a source needs decoded_bytes() of scratch.
+inline const float* decoded_source(const Call& call, int i, float* buffer) {
+    const WeightRef w = call.matrix(i);
+    if (w.dtype == DType::f32) return static_cast<const float*>(w.data);
+    decode(w, 0, w.rows * w.cols, buffer);
+    return buffer;
+}
+inline int64_t decoded_bytes(const Node& source) { return source.dtype == DType::f32 ? 0 : source.elements() * 4; }
+
+}  // namespace qlora

@@ -1,0 +1,15 @@
+// table.cpp - the operation table: one row for each line of ops.def. An operation that is listed and has no room fails to link.
+#include "src/graph/graph.h"
+
+namespace qlora::inline v0_1 {
+
+const OpDef& op_def(Op op) {
+    static const OpDef* const table[] = {
+#define QLORA_OP(name, room) &name##_def,
+#include "src/graph/ops.def"
+#undef QLORA_OP
+    };
+    return *table[size_t(op)];
+}
+
+}  // namespace qlora
