@@ -34,7 +34,7 @@ class AtomicFile {
 public:
     explicit AtomicFile(const std::string& path);
     void write(const void* bytes, int64_t count);
-    int64_t written() const { return written_; }
+    int64_t written() const { return written_ + int64_t(buffer_.size()); }   // bytes so far, whether flushed or not
     void commit();
     ~AtomicFile();
     AtomicFile(const AtomicFile&) = delete;

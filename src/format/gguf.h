@@ -9,6 +9,8 @@
 #include "src/base/json.h"
 #include "src/tensor/weight.h"
 
+#include <unordered_map>
+
 namespace qlora::inline v0_1 {
 
 struct GgufTensor {
@@ -18,12 +20,24 @@ struct GgufTensor {
     int64_t offset = 0, bytes = 0;                     // from the start of the file; bytes 0 for an unknown type
 };
 
+// One metadata pair as it lies in the file. Arrays stay in the map and are converted when asked for: a vocabulary costs no memory here.
+struct GgufPair {
+    std::string key;
+    uint32_t type = 0, element = 0;                    // GgufWriter::Type; element: of an array
+    int64_t count = 0;                                 // elements of an array
+    int64_t offset = 0, bytes = 0;                     // the value in the file (of an array: its elements)
+    Json value;                                        // of a scalar
+};
+
 class Gguf {
 public:
     static std::shared_ptr<const Gguf> open(const std::string& path);
     int version() const { return version_; }
     const std::string& path() const { return path_; }
-    const Json* find(std::string_view key) const;      // metadata: integers, numbers, booleans, strings; numeric arrays are kept apart
+    const Json* find(std::string_view key) const;      // a scalar: integer, number, boolean, string; null when absent or an array
+    const std::vector<GgufPair>& pairs() const { return pairs_; }
+    const GgufPair* pair(std::string_view key) const;
+    std::string_view bytes_of_pair(const GgufPair& p) const { return {reinterpret_cast<const char*>(file_->data()) + p.offset, size_t(p.bytes)}; }
     // Checked access; the error names file and key. Without a fallback a missing key is an error.
     int64_t integer(std::string_view key) const;
     int64_t integer(std::string_view key, int64_t fallback) const;
@@ -31,7 +45,7 @@ public:
     bool boolean(std::string_view key, bool fallback) const;
     std::string string(std::string_view key, std::string_view fallback) const;
     std::vector<std::string> strings(std::string_view key) const;      // array of strings; empty when absent
-    std::vector<float> floats(std::string_view key) const;
+    std::vector<float> floats(std::string_view key) const;             // array of numbers, or one number; empty when absent
     std::vector<int64_t> integers(std::string_view key) const;
     const std::vector<GgufTensor>& tensors() const { return tensors_; }
     const GgufTensor* tensor(std::string_view name) const;
@@ -41,8 +55,9 @@ private:
     std::string path_;
     int version_ = 0;
     std::shared_ptr<const MappedFile> file_;
-    Json::Object metadata_;
+    std::vector<GgufPair> pairs_;
     std::vector<GgufTensor> tensors_;
+    std::unordered_map<std::string, size_t> pair_index_, tensor_index_;
 };
 
 struct GgufWriter {                                    // metadata in order, then tensors in order
@@ -50,9 +65,10 @@ struct GgufWriter {                                    // metadata in order, the
     enum class Type : uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
     void set(std::string key, Type type, Json value);
     void set_array(std::string key, Type element, Json::Array values);
+    void copy(const Gguf&, const GgufPair&);           // bytes as they are
     void add(Tensor tensor) { tensors.push_back(std::move(tensor)); }
     void write(const std::string& path) const;         // atomic
-    struct Pair { std::string key; Type type; Type element; Json value; };
+    struct Pair { std::string key; Type type; Type element; Json value; int64_t count = 0; std::string raw = {}; };   // raw: the value's bytes, instead of value
     std::vector<Pair> pairs;
     std::vector<Tensor> tensors;
 };

@@ -6,6 +6,8 @@
 #include "src/base/json.h"
 #include "src/tensor/weight.h"
 
+#include <unordered_map>
+
 namespace qlora::inline v0_1 {
 
 struct SafeTensor { std::string name, dtype; Shape shape; const uint8_t* data = nullptr; int64_t bytes = 0; };   // dtype as in the file: "F32", "BF16", "U8", ...
@@ -23,6 +25,7 @@ private:
     friend struct SafeTensorsParser;
     std::shared_ptr<const MappedFile> file_;
     std::vector<SafeTensor> tensors_;
+    std::unordered_map<std::string, size_t> index_;
     std::vector<std::pair<std::string, std::string>> metadata_;
 };
 
