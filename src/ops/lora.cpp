@@ -1,0 +1,145 @@
+// lora.cpp - y {rows, out} = base + s drop(x) A^T B^T, the low-rank path of a layer in one operation (arXiv:2106.09685).
+//
+// drop(x) is never kept: its mask is a function of (seed + step, stream, element), so the backward pass draws it again.
+// With u = drop(x) A^T {rows, r} and v = s dy B {rows, r}:
+//     dbase = dy        dx = drop'(v A)        dA {r, in} = v^T drop(x)        dB {out, r} = s dy^T u
+// Rows go in chunks, so that the dropped copy of x stays small however long the batch is.
+#include "src/base/rng.h"
+#include "src/cpu/gemm.h"
+#include "src/ops/ops.h"
+
+#include <algorithm>
+
+namespace qlora::inline v0_1 {
+namespace lora_room {
+
+constexpr int64_t chunk_rows = 256;                    // 1.5 MB of dropped x for a layer of 1536: second-level cache on most machines
+
+struct Sizes { int64_t rows, in, out, rank; };
+
+Sizes sizes(const Shape& base, const Shape& a) { return {base[0], a[1], base[1], a[0]}; }
+
+void check(const GraphImpl& g, const Node& node) {     // sources base or dy {rows, out}, x {rows, in}, a {r, in}, b {out, r}
+    const Node &base = g.source(node, 0), &x = g.source(node, 1), &a = g.source(node, 2), &b = g.source(node, 3);
+    const bool ranks = base.shape.size() == 2 && x.shape.size() == 2 && a.shape.size() == 2 && b.shape.size() == 2;
+    if (!ranks || x.shape[0] != base.shape[0] || a.shape[1] != x.shape[1] || b.shape != Shape{base.shape[1], a.shape[0]}) {
+        fail(Errc::shape, "lora: base ", base.shape, ", x ", x.shape, ", A ", a.shape, ", B ", b.shape, ", expected {rows, out}, {rows, in}, {r, in}, {out, r}");
+    }
+    if (base.dtype != DType::f32 || x.dtype != DType::f32 || a.dtype != DType::f32 || b.dtype != DType::f32) fail(Errc::argument, "lora: every source must be f32");
+    const LoraAttr attr = node.attr.get<LoraAttr>();
+    if (!(attr.p >= 0 && attr.p < 1)) fail(Errc::argument, "lora: dropout ", attr.p, " must be at least 0 and less than 1");
+}
+
+// to {rows, in} = from with the mask of the rows [row, row + rows) of x: element e is kept iff its draw is >= p, and then divided by 1 - p.
+void drop(const Call& call, int64_t row, int64_t rows, int64_t in, const float* from, float* to) {
+    const LoraAttr attr = call.node.attr.get<LoraAttr>();
+    const uint64_t seed = attr.seed + call.graph.step;
+    const float keep = 1 / (1 - attr.p);
+    call.backend.cpu()->pool.run(rows, [&](int64_t i, int) {
+        const float* source = from + i * in;
+        float* target = to + i * in;
+        const uint64_t begin = uint64_t((row + i) * in), end = begin + uint64_t(in);
+        for (uint64_t e = begin; e < end;) {
+            const Random4 draw = philox(seed, attr.stream, e >> 2);        // four elements a draw; a row may begin within one
+            for (uint64_t stop = std::min(end, (e | 3) + 1); e < stop; ++e) target[e - begin] = uniform01(draw.v[e & 3]) >= attr.p ? source[e - begin] * keep : 0;
+        }
+    });
+}
+
+void shape(const GraphImpl& g, Node& node) {
+    check(g, node);
+    node.shape = g.source(node, 0).shape;
+}
+
+int64_t scratch(const GraphImpl& g, const Node& node) {   // a chunk of drop(x), and u
+    const Sizes s = sizes(g.source(node, 0).shape, g.source(node, 2).shape);
+    return std::min(s.rows, chunk_rows) * (s.in + s.rank) * 4;
+}
+
+void forward(const Call& call) {
+    const Sizes s = sizes(call.source(0).shape, call.source(2).shape);
+    const LoraAttr attr = call.node.attr.get<LoraAttr>();
+    Cpu& cpu = *call.backend.cpu();
+    float* dropped = static_cast<float*>(call.scratch);                    // {chunk, in}
+    float* u = dropped + std::min(s.rows, chunk_rows) * s.in;              // {chunk, r}
+    float* y = call.result();
+    for (int64_t row = 0; row < s.rows; row += chunk_rows) {
+        const int64_t rows = std::min(chunk_rows, s.rows - row);
+        const float* x = call.in(1) + row * s.in;
+        if (attr.p > 0) { drop(call, row, rows, s.in, x, dropped); x = dropped; }
+        std::copy_n(call.in(0) + row * s.out, rows * s.out, y + row * s.out);
+        gemm_nt(cpu, rows, x, s.in, call.matrix(2), u, s.rank);
+        gemm_nt(cpu, rows, u, s.rank, call.matrix(3), y + row * s.out, s.out, attr.scale, 1);
+    }
+}
+
+void back_shape(const GraphImpl& g, Node& node) {      // flat [dx | dA | dB]
+    check(g, node);
+    node.shape = {g.source(node, 1).elements() + g.source(node, 2).elements() + g.source(node, 3).elements()};
+}
+
+int64_t back_scratch(const GraphImpl& g, const Node& node) {   // a chunk of drop(x), u and v
+    const Sizes s = sizes(g.source(node, 0).shape, g.source(node, 2).shape);
+    return std::min(s.rows, chunk_rows) * (s.in + 2 * s.rank) * 4;
+}
+
+void backward(const Call& call) {
+    const Sizes s = sizes(call.source(0).shape, call.source(2).shape);
+    const LoraAttr attr = call.node.attr.get<LoraAttr>();
+    Cpu& cpu = *call.backend.cpu();
+    float* dropped = static_cast<float*>(call.scratch);                    // {chunk, in}
+    float* u = dropped + std::min(s.rows, chunk_rows) * s.in;              // {chunk, r}
+    float* v = u + std::min(s.rows, chunk_rows) * s.rank;                  // {chunk, r}
+    float *dx = call.result(), *da = dx + s.rows * s.in, *db = da + s.rank * s.in;
+    for (int64_t row = 0; row < s.rows; row += chunk_rows) {
+        const int64_t rows = std::min(chunk_rows, s.rows - row);
+        const float *x = call.in(1) + row * s.in, *dy = call.in(0) + row * s.out;
+        const float sum = row > 0 ? 1 : 0;             // dA and dB add up over the chunks, in order
+        if (attr.p > 0) { drop(call, row, rows, s.in, x, dropped); x = dropped; }
+        gemm_nt(cpu, rows, x, s.in, call.matrix(2), u, s.rank);
+        gemm_nn(cpu, rows, dy, s.out, call.matrix(3), v, s.rank, attr.scale);
+        gemm_tn(cpu, rows, s.rank, s.in, v, s.rank, x, s.in, da, s.in, 1, sum);
+        gemm_tn(cpu, rows, s.out, s.rank, dy, s.out, u, s.rank, db, s.rank, attr.scale, sum);
+        gemm_nn(cpu, rows, v, s.rank, call.matrix(2), dx + row * s.in, s.in);
+        if (attr.p > 0) drop(call, row, rows, s.in, dx + row * s.in, dx + row * s.in);
+    }
+}
+
+void grad(GraphImpl& g, const Node& forward, int32_t, int32_t dy) {
+    const auto src = forward.src;                      // by value: add() may move the nodes
+    const Attr attr = forward.attr;
+    g.accumulate(src[0], g.handle(dy));
+    const Tensor back = g.add(Op::lora_back, {g.handle(dy), g.handle(src[1]), g.handle(src[2]), g.handle(src[3])}, attr);
+    int64_t at = 0;
+    for (int i = 1; i < 4; ++i) {
+        const Shape part = g.node(src[size_t(i)]).shape;
+        if (g.wants_grad(src[size_t(i)])) g.accumulate(src[size_t(i)], view(back, at, part));
+        at += elements_of(part);
+    }
+}
+
+Tensor composed(GraphImpl& g, const Node& node) {
+    const auto src = node.src;
+    const LoraAttr a = node.attr.get<LoraAttr>();
+    DropoutAttr d;
+    d.p = a.p;
+    d.seed = a.seed;
+    d.stream = a.stream;
+    const Tensor x = a.p > 0 ? dropout(g.handle(src[1]), d) : g.handle(src[1]);
+    return add(g.handle(src[0]), scale(matmul(matmul(x, g.handle(src[2])), g.handle(src[3])), a.scale));
+}
+
+}  // namespace lora_room
+
+extern const OpDef lora_def;
+extern const OpDef lora_back_def;
+const OpDef lora_def{"lora", lora_room::shape, lora_room::forward, lora_room::grad, lora_room::scratch, -1, false, lora_room::composed};
+const OpDef lora_back_def{"lora_back", lora_room::back_shape, lora_room::backward, nullptr, lora_room::back_scratch};
+
+Tensor lora(Tensor base, Tensor x, Tensor a, Tensor b, const LoraAttr& attr) {
+    Attr packed;
+    packed.set(attr);
+    return graph_of({base, x, a, b}, "lora").add(Op::lora, {base, x, a, b}, packed);
+}
+
+}  // namespace qlora

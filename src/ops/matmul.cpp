@@ -1,0 +1,71 @@
+// matmul.cpp - y {rows, out} = x {rows, in} W^T with a float W {out, in} of the graph, and both gradients:
+//     dx {rows, in} = dy W          dW {out, in} = dy^T x
+// The public builder also takes stored weights and sends them to qmatmul.
+#include "src/cpu/gemm.h"
+#include "src/ops/ops.h"
+
+namespace qlora::inline v0_1 {
+namespace matmul_room {
+
+// Both sources must be float matrices that agree in the dimension named.
+void check(const char* op, const Node& a, const Node& b, int dim_a, int dim_b) {
+    if (a.shape.size() != 2 || b.shape.size() != 2 || a.shape[size_t(dim_a)] != b.shape[size_t(dim_b)]) {
+        fail(Errc::shape, op, ": ", a.shape, " and ", b.shape, " do not fit: dimension ", dim_a, " of the first must equal dimension ", dim_b, " of the second");
+    }
+    if (a.dtype != DType::f32 || b.dtype != DType::f32) fail(Errc::argument, op, ": needs f32, got ", name_of(a.dtype), " and ", name_of(b.dtype));
+}
+
+void shape(const GraphImpl& g, Node& node) {
+    const Node &x = g.source(node, 0), &w = g.source(node, 1);
+    check("matmul", x, w, 1, 1);
+    node.shape = {x.shape[0], w.shape[0]};
+}
+
+void forward(const Call& call) {
+    const Node& x = call.source(0);
+    gemm_nt(*call.backend.cpu(), x.shape[0], call.in(0), x.shape[1], call.matrix(1), call.result(), call.node.shape[1]);
+}
+
+void grad(GraphImpl& g, const Node& forward, int32_t, int32_t dy) {
+    const auto src = forward.src;                      // by value: add() may move the nodes
+    if (g.wants_grad(src[0])) g.accumulate(src[0], g.add(Op::matmul_dx, {g.handle(dy), g.handle(src[1])}));
+    if (g.wants_grad(src[1])) g.accumulate(src[1], g.add(Op::matmul_dw, {g.handle(dy), g.handle(src[0])}));
+}
+
+void dx_shape(const GraphImpl& g, Node& node) {        // sources dy {rows, out}, W {out, in}
+    const Node &dy = g.source(node, 0), &w = g.source(node, 1);
+    check("matmul_dx", dy, w, 1, 0);
+    node.shape = {dy.shape[0], w.shape[1]};
+}
+
+void dx(const Call& call) {
+    const Node& dy = call.source(0);
+    gemm_nn(*call.backend.cpu(), dy.shape[0], call.in(0), dy.shape[1], call.matrix(1), call.result(), call.node.shape[1]);
+}
+
+void dw_shape(const GraphImpl& g, Node& node) {        // sources dy {rows, out}, x {rows, in}
+    const Node &dy = g.source(node, 0), &x = g.source(node, 1);
+    check("matmul_dw", dy, x, 0, 0);
+    node.shape = {dy.shape[1], x.shape[1]};
+}
+
+void dw(const Call& call) {
+    const int64_t out = call.node.shape[0], in = call.node.shape[1];
+    gemm_tn(*call.backend.cpu(), call.source(0).shape[0], out, in, call.in(0), out, call.in(1), in, call.result(), in);
+}
+
+}  // namespace matmul_room
+
+extern const OpDef matmul_def;
+extern const OpDef matmul_dx_def;
+extern const OpDef matmul_dw_def;
+const OpDef matmul_def{"matmul", matmul_room::shape, matmul_room::forward, matmul_room::grad};
+const OpDef matmul_dx_def{"matmul_dx", matmul_room::dx_shape, matmul_room::dx, nullptr};
+const OpDef matmul_dw_def{"matmul_dw", matmul_room::dw_shape, matmul_room::dw, nullptr};
+
+Tensor matmul(Tensor x, Tensor w) {
+    GraphImpl& g = graph_of({x, w}, "matmul");
+    return g.add(g.node(w.id()).op == Op::weight ? Op::qmatmul : Op::matmul, {x, w});
+}
+
+}  // namespace qlora

@@ -1,0 +1,52 @@
+// qmatmul.cpp - y {rows, out} = x {rows, in} W^T with a stored weight W {out, in}, decoded a panel at a time, never as a whole.
+//
+// The weight is frozen: gradients pass through it to x, dx = dy W, and none ever reaches W itself. That is the Q of QLoRA.
+#include "src/cpu/gemm.h"
+#include "src/ops/ops.h"
+
+namespace qlora::inline v0_1 {
+namespace qmatmul_room {
+
+const Weight& weight_of(const char* op, const GraphImpl& g, const Node& node, int64_t x_dim, int64_t w_dim) {
+    const Node &x = g.source(node, 0), &w = g.source(node, 1);
+    if (w.op != Op::weight || !w.weight) fail(Errc::argument, op, ": the second source ", w.shape, " is no stored weight; float nodes go through matmul");
+    if (x.shape.size() != 2 || w.shape.size() != 2 || x.shape[size_t(x_dim)] != w.shape[size_t(w_dim)]) {
+        fail(Errc::shape, op, ": ", x.shape, " and weight ", w.weight->name, ' ', w.shape, " do not fit: dimension ", x_dim, " of the first must equal dimension ", w_dim, " of the weight");
+    }
+    if (x.dtype != DType::f32) fail(Errc::argument, op, ": needs f32, got ", name_of(x.dtype));
+    return *w.weight;
+}
+
+void shape(const GraphImpl& g, Node& node) {
+    const Weight& w = weight_of("qmatmul", g, node, 1, 1);
+    node.shape = {g.source(node, 0).shape[0], w.rows()};
+}
+
+void forward(const Call& call) {
+    const Node& x = call.source(0);
+    gemm_nt(*call.backend.cpu(), x.shape[0], call.in(0), x.shape[1], call.matrix(1), call.result(), call.node.shape[1]);
+}
+
+void grad(GraphImpl& g, const Node& forward, int32_t, int32_t dy) {
+    const auto src = forward.src;                      // by value: add() may move the nodes
+    if (g.wants_grad(src[0])) g.accumulate(src[0], g.add(Op::qmatmul_dx, {g.handle(dy), g.handle(src[1])}));
+}
+
+void dx_shape(const GraphImpl& g, Node& node) {        // sources dy {rows, out}, W {out, in}
+    const Weight& w = weight_of("qmatmul_dx", g, node, 1, 0);
+    node.shape = {g.source(node, 0).shape[0], w.cols()};
+}
+
+void dx(const Call& call) {
+    const Node& dy = call.source(0);
+    gemm_nn(*call.backend.cpu(), dy.shape[0], call.in(0), dy.shape[1], call.matrix(1), call.result(), call.node.shape[1]);
+}
+
+}  // namespace qmatmul_room
+
+extern const OpDef qmatmul_def;
+extern const OpDef qmatmul_dx_def;
+const OpDef qmatmul_def{"qmatmul", qmatmul_room::shape, qmatmul_room::forward, qmatmul_room::grad};
+const OpDef qmatmul_dx_def{"qmatmul_dx", qmatmul_room::dx_shape, qmatmul_room::dx, nullptr};
+
+}  // namespace qlora
