@@ -116,4 +116,7 @@ bool jinja_has_method(const JinjaValue& self, std::string_view name);
 JinjaValue jinja_attribute(const JinjaValue& object, std::string_view name);   // dict entry, undefined otherwise
 std::vector<JinjaValue> jinja_items(JinjaContext&, const JinjaValue&);         // what iterating yields
 
+// Renders a parsed template; `where` names it in errors.
+RenderedTemplate run_jinja(const JinjaNode& root, std::string_view where, const Json& variables, const TemplateLimits&);
+
 }  // namespace qlora

@@ -1,0 +1,44 @@
+#!/bin/sh
+# The doors into the library: one generated file in two translation units (which is also the unity build), and CMake install.
+# usage: tests/dropin/check.sh BUILD_FOLDER; run from the top of the checkout. Prints "ok NAME" or "FAILED NAME" a check.
+build=${1:-build}/dropin
+cxx=${CXX:-g++}
+rm -rf "$build"
+mkdir -p "$build/one-file"
+failed=0
+check() {
+    name=$1; shift
+    if "$@" > "$build/log" 2>&1; then echo "ok $name"; else echo "FAILED $name"; sed 's/^/    /' "$build/log" | head -n 40; failed=1; fi
+}
+
+one_file() {
+    make -s dist BUILD="$build/dist-build" && cp "$build/dist-build/dist/qlora.h" tests/dropin/user_a.cpp tests/dropin/user_b.cpp "$build/one-file" || return 1
+    flags="-std=c++20 -O1 -Wall -Wextra -Werror -pthread"
+    (cd "$build/one-file" && $cxx $flags -c user_a.cpp -o a.o & cd "$build/one-file" && $cxx $flags -c user_b.cpp -o b.o && wait &&
+     $cxx a.o b.o -pthread -o consumer && ./consumer)
+}
+symbols() {                                            # nothing of ours outside qlora:: is exported
+    nm -C --defined-only -g "$build/one-file/b.o" | grep -v -E ' (W|V|u|w|v) ' | grep -v -E 'qlora::|errors_are_catchable' | grep -E ' [TDBR] ' && return 1
+    return 0
+}
+cmake_install() {
+    root=$(pwd)
+    mkdir -p "$build/app" && cp tests/dropin/user_a.cpp "$build/app" &&
+    sed '/QLORA_IMPLEMENTATION/d' tests/dropin/user_b.cpp > "$build/app/user_b.cpp" &&
+    cat > "$build/app/CMakeLists.txt" <<'END' &&
+cmake_minimum_required(VERSION 3.20)
+project(app CXX)
+find_package(qlora 0.1 REQUIRED)
+add_executable(app user_a.cpp user_b.cpp)
+target_link_libraries(app PRIVATE qlora::qlora)
+END
+    cmake -S "$root" -B "$build/cmake" -DQLORA_PROGRAMS=OFF -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS=-O0 -DCMAKE_INSTALL_PREFIX="$root/$build/prefix" &&
+    cmake --build "$build/cmake" -j 2 && cmake --install "$build/cmake" &&
+    cmake -S "$build/app" -B "$build/app/build" -DCMAKE_PREFIX_PATH="$root/$build/prefix" && cmake --build "$build/app/build" && "$build/app/build/app" &&
+    grep -q lqlora "$build"/prefix/lib*/pkgconfig/qlora.pc "$build"/prefix/lib*/*/pkgconfig/qlora.pc 2>/dev/null || test -n "$(find "$build/prefix" -name qlora.pc)"
+}
+
+check "one file, two translation units, -Werror" one_file
+check "one file exports qlora:: only" symbols
+if command -v cmake > /dev/null; then check "CMake install and find_package" cmake_install; else echo "skipped CMake install: no cmake"; fi
+exit $failed

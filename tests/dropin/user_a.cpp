@@ -1,0 +1,31 @@
+// A consumer's first source file: only the interface, and the opening example of qlora.h as a function.
+#include "qlora.h"
+
+#include <cstdio>
+#include <iostream>
+
+int errors_are_catchable();
+
+// The opening example, word for word: it must compile; it runs when a model is given.
+void opening_example() {
+    auto model   = qlora::Model::load("model.gguf", {.quantize = qlora::DType::nf4});
+    auto lora    = qlora::Lora::create(model, {.rank = 16});
+    auto trainer = qlora::Trainer(lora, qlora::Dataset::load("chats.jsonl", model), {.epochs = 3});
+    while (trainer.step()) std::cout << trainer.last().loss << '\n';
+    qlora::Session(lora).chat("Hello!", {}, [](std::string_view s) { std::cout << s; return true; });
+}
+
+int main(int argc, char**) {
+    if (argc > 1) opening_example();                   // in a folder with model.gguf and chats.jsonl
+    qlora::Graph g(qlora::Backend::cpu(1));
+    const qlora::Tensor x = g.input({2, 3}), w = g.param({1, 3});
+    const qlora::Tensor loss = qlora::sum(qlora::matmul(x, w));
+    g.backward(loss);
+    const float values[] = {1, 2, 3, 4, 5, 6}, weights[] = {1, 0, 2};
+    g.write(x, values);
+    g.write(w, weights);
+    g.run();
+    const std::vector<float> grad = g.read(g.grad(w));
+    std::printf("loss %g, gradient %g %g %g\n", double(g.read(loss)[0]), double(grad[0]), double(grad[1]), double(grad[2]));
+    return g.read(loss)[0] == 23 && grad[0] == 5 && grad[1] == 7 && grad[2] == 9 ? errors_are_catchable() : 1;
+}
