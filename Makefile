@@ -42,6 +42,12 @@ $(BUILD)/unit: $(TEST_OBJECTS) $(LIBRARY)
 
 unit: $(BUILD)/unit
 
+$(TEST_OBJECTS): | gtest
+.PHONY: gtest
+gtest:
+	@echo '#include <gtest/gtest.h>' | $(CXX) -std=c++20 -E -x c++ - > /dev/null 2>&1 || \
+	{ echo "The tests need GoogleTest: apt-get install libgtest-dev (Debian, Ubuntu), dnf install gtest-devel (Fedora), brew install googletest (macOS)"; exit 1; }
+
 test: all $(BUILD)/unit lint
 	sh tests/run.sh $(BUILD)
 

@@ -1,0 +1,43 @@
+// qlora.cpp - the table of contents: the library in reading order, and the release build in one translation unit.
+// Every room also compiles alone; `make lint` checks that none is missing here.
+#include "qlora.h"
+
+// base: errors, files, threads, json, random numbers
+#include "src/base/file.cpp"                        // POSIX files
+#include "src/base/json.cpp"                        // RFC 8259 to the letter
+#include "src/base/threads.cpp"                     // the worker pool
+
+// cpu: kernels per instruction set, matrix products over any stored type
+#include "src/cpu/gemm.cpp"                         // matrix products
+#include "src/cpu/isa.cpp"                          // which instruction set the CPU kernels use
+#include "src/cpu/tile.cpp"                         // the tile products, once per instruction set
+#include "src/cpu/vec.cpp"                          // the portable vector loops and the choice of the table by instruction set
+
+// graph: nodes, autograd, the memory plan, the backend interface
+#include "src/graph/autograd.cpp"                   // the backward pass as nodes
+#include "src/graph/graph.cpp"                      // nodes and their memory
+#include "src/graph/plan.cpp"                       // the memory plan
+
+// ops: one room per operation
+#include "src/ops/attention.cpp"                    // softmax(scale q k^T) v over a range of keys for each query row, without ever holding rows
+#include "src/ops/cpu_backend.cpp"                  // the CPU as a backend
+#include "src/ops/leaf.cpp"                         // what a graph starts from
+#include "src/ops/linear_cross_entropy.cpp"         // nll {rows} of targets under the logits x {rows, n} W^T, W {vocabulary, n}, with the
+#include "src/ops/lora.cpp"                         // y {rows, out} = base + s drop(x) A^T B^T, the low-rank path of a layer in one operation
+#include "src/ops/matmul.cpp"                       // y {rows, out} = x {rows, in} W^T with a float W {out, in} of the graph, and both gradients
+#include "src/ops/qmatmul.cpp"                      // y {rows, out} = x {rows, in} W^T with a stored weight W {out, in}, decoded a panel at a
+#include "src/ops/table.cpp"                        // the operation table
+#include "src/ops/view.cpp"                         // the same memory under another shape
+
+// format: GGUF and safetensors
+#include "src/format/gguf.cpp"                      // the GGUF reader
+#include "src/format/gguf_writer.cpp"               // writes GGUF version 3 under the rules that llama.cpp's reader enforces
+#include "src/format/safetensors.cpp"               // reads and writes safetensors
+
+// text: tokenizers and chat templates
+#include "src/text/chat_template.cpp"               // a parsed template as the rest of the library sees it, and the layouts for models that
+#include "src/text/jinja_builtins.cpp"              // the filters, tests and methods that chat templates call
+#include "src/text/jinja_lexer.cpp"                 // cuts a template into texts and tags, and tags into names, numbers, strings and operators
+#include "src/text/jinja_parser.cpp"                // lexemes to syntax tree
+#include "src/text/jinja_run.cpp"                   // the interpreter
+#include "src/text/jinja_value.cpp"                 // truth, equality, printing and JSON of template values, as Python does them
