@@ -1,0 +1,48 @@
+// sum.cpp - y {1} = sum of all x.   dx = dy[0] everywhere (sum_back, whose shape is given).
+// Each task leaves one partial sum; these are added in order in double, so the result does not depend on the threads.
+#include "src/ops/rooms.h"
+
+namespace qlora::inline v0_1 {
+namespace sum_room {
+
+void shape(const GraphImpl& g, Node& n) {
+    float_source(g, n, 0);
+    n.shape = {1};
+}
+
+int64_t tasks(const Node& x) { return (x.elements() + task_floats - 1) / task_floats; }
+
+int64_t scratch(const GraphImpl& g, const Node& n) { return tasks(g.source(n, 0)) * 4; }
+
+void cpu(const Call& call) {
+    const Vec& v = vec(cpu_of(call).isa);
+    const float* x = call.in(0);
+    float* part = static_cast<float*>(call.scratch);   // [tasks]
+    split(call, call.source(0).elements(), 1, [&](int64_t first, int64_t last) { part[first / task_floats] = v.sum(x + first, last - first); });
+    double total = 0;
+    for (int64_t i = 0; i < tasks(call.source(0)); ++i) total += part[i];
+    *call.result() = float(total);
+}
+
+void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) { g.accumulate(n.src[0], g.add(Op::sum_back, {g.handle(dy)}, {}, g.source(n, 0).shape)); }
+
+void back_shape(const GraphImpl& g, Node& n) {
+    const Node& dy = float_source(g, n, 0);
+    if (dy.elements() != 1) fail(Errc::shape, "sum_back: a gradient of shape ", dy.shape, ", expected [1]");
+    if (n.shape.empty()) fail(Errc::shape, "sum_back: the shape of the result is missing");
+}
+
+void back_cpu(const Call& call) {
+    const float value = *call.in(0);
+    float* dx = call.result();
+    split(call, call.node.elements(), 1, [&](int64_t first, int64_t last) { std::fill(dx + first, dx + last, value); });
+}
+
+}  // namespace sum_room
+
+const OpDef sum_def{.name = "sum", .shape = sum_room::shape, .cpu = sum_room::cpu, .grad = sum_room::grad, .scratch = sum_room::scratch};
+const OpDef sum_back_def{.name = "sum_back", .shape = sum_room::back_shape, .cpu = sum_room::back_cpu, .grad = nullptr};
+
+Tensor sum(Tensor x) { return graph_of({x}, "sum").add(Op::sum, {x}); }
+
+}  // namespace qlora
