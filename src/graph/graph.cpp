@@ -124,7 +124,7 @@ void GraphImpl::prepare() {
     for (const int32_t id : made.order) {
         if (!backend->supports(node(id).op)) fail(Errc::unsupported, "run: ", backend->name(), " does not have the operation ", op_def(node(id).op).name);
     }
-    arena = backend->allocate(made.arena);
+    if (!arena || arena->bytes < made.arena) arena = backend->allocate(made.arena);         // graphs that never run at once may share one
     plan = std::move(made);
     frozen = true;
 }

@@ -121,7 +121,7 @@ struct GraphImpl {
     bool frozen = false;                               // planned: no more nodes
     uint64_t step = 0;                                 // mixed into dropout seeds: set by the trainer for every micro-batch
     Plan plan;
-    BufferRef arena;
+    BufferRef arena;                                   // set before prepare() to share one among graphs that never run at once
     int64_t used = 0;                                  // bytes: the furthest end in the arena that a run has touched, noted by the backend
     std::shared_ptr<struct Stepper> stepper;           // of the public Graph::step (src/ops/graph_api.cpp)
 
