@@ -324,10 +324,9 @@ int64_t back_scratch(const GraphImpl& g, const Node& node) {
 }
 
 void grad(GraphImpl& g, const Node& forward, int32_t self, int32_t dy) {
-    const auto src = forward.src;                      // by value: add() may move the nodes
-    const Attr attr = forward.attr;
+    const auto& src = forward.src;
     const Shape q = g.node(src[0]).shape, k = g.node(src[1]).shape;
-    const Tensor back = g.add(Op::attention_back, {g.handle(dy), g.handle(src[0]), g.handle(src[1]), g.handle(src[2]), g.handle(src[3]), g.handle(src[4]), g.handle(self)}, attr);
+    const Tensor back = g.add(Op::attention_back, {g.handle(dy), g.handle(src[0]), g.handle(src[1]), g.handle(src[2]), g.handle(src[3]), g.handle(src[4]), g.handle(self)}, forward.attr);
     g.accumulate(src[0], view(back, 0, q));
     g.accumulate(src[1], view(back, elements_of(q), k));
     g.accumulate(src[2], view(back, elements_of(q) + elements_of(k), k));
@@ -335,15 +334,11 @@ void grad(GraphImpl& g, const Node& forward, int32_t self, int32_t dy) {
 
 }  // namespace attention_room
 
-extern const OpDef attention_def;
-extern const OpDef attention_back_def;
 const OpDef attention_def{"attention", attention_room::shape, attention_room::forward, attention_room::grad, attention_room::scratch};
 const OpDef attention_back_def{"attention_back", attention_room::back_shape, attention_room::backward, nullptr, attention_room::back_scratch};
 
 Tensor attention(Tensor q, Tensor k, Tensor v, Tensor first, Tensor last, const AttentionAttr& attr) {
-    Attr packed;
-    packed.set(attr);
-    return graph_of({q, k, v, first, last}, "attention").add(Op::attention, {q, k, v, first, last}, packed);
+    return graph_of({q, k, v, first, last}, "attention").add(Op::attention, {q, k, v, first, last}, attr_of(attr));
 }
 
 Tensor attention(Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, Tensor first_key) {

@@ -92,7 +92,7 @@ void forward(const Call& call) {
 }
 
 void grad(GraphImpl& g, const Node& forward, int32_t self, int32_t dy) {
-    const auto src = forward.src;                      // by value: add() may move the nodes
+    const auto& src = forward.src;
     if (g.wants_grad(src[1])) {
         fail(Errc::unsupported, "linear_cross_entropy: the gradient towards w ", g.node(src[1]).shape, " is not computed; use matmul and cross_entropy to train it");
     }
@@ -103,16 +103,13 @@ void grad(GraphImpl& g, const Node& forward, int32_t self, int32_t dy) {
 
 }  // namespace linear_cross_entropy_room
 
-extern const OpDef linear_cross_entropy_def;
 const OpDef linear_cross_entropy_def{"linear_cross_entropy", linear_cross_entropy_room::shape, linear_cross_entropy_room::forward,
                                      linear_cross_entropy_room::grad, linear_cross_entropy_room::scratch};
 
 Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad) {
     CrossEntropyAttr attr;
     attr.with_grad = with_grad;
-    Attr packed;
-    packed.set(attr);
-    return graph_of({x, w, targets}, "linear_cross_entropy").add(Op::linear_cross_entropy, {x, w, targets}, packed);
+    return graph_of({x, w, targets}, "linear_cross_entropy").add(Op::linear_cross_entropy, {x, w, targets}, attr_of(attr));
 }
 
 }  // namespace qlora

@@ -106,10 +106,9 @@ void backward(const Call& call) {
 }
 
 void grad(GraphImpl& g, const Node& forward, int32_t, int32_t dy) {
-    const auto src = forward.src;                      // by value: add() may move the nodes
-    const Attr attr = forward.attr;
+    const auto& src = forward.src;
     g.accumulate(src[0], g.handle(dy));
-    const Tensor back = g.add(Op::lora_back, {g.handle(dy), g.handle(src[1]), g.handle(src[2]), g.handle(src[3])}, attr);
+    const Tensor back = g.add(Op::lora_back, {g.handle(dy), g.handle(src[1]), g.handle(src[2]), g.handle(src[3])}, forward.attr);
     int64_t at = 0;
     for (int i = 1; i < 4; ++i) {
         const Shape part = g.node(src[size_t(i)]).shape;
@@ -119,7 +118,7 @@ void grad(GraphImpl& g, const Node& forward, int32_t, int32_t dy) {
 }
 
 Tensor composed(GraphImpl& g, const Node& node) {
-    const auto src = node.src;
+    const auto& src = node.src;
     const LoraAttr a = node.attr.get<LoraAttr>();
     DropoutAttr d;
     d.p = a.p;
@@ -131,15 +130,11 @@ Tensor composed(GraphImpl& g, const Node& node) {
 
 }  // namespace lora_room
 
-extern const OpDef lora_def;
-extern const OpDef lora_back_def;
 const OpDef lora_def{"lora", lora_room::shape, lora_room::forward, lora_room::grad, lora_room::scratch, -1, false, lora_room::composed};
 const OpDef lora_back_def{"lora_back", lora_room::back_shape, lora_room::backward, nullptr, lora_room::back_scratch};
 
 Tensor lora(Tensor base, Tensor x, Tensor a, Tensor b, const LoraAttr& attr) {
-    Attr packed;
-    packed.set(attr);
-    return graph_of({base, x, a, b}, "lora").add(Op::lora, {base, x, a, b}, packed);
+    return graph_of({base, x, a, b}, "lora").add(Op::lora, {base, x, a, b}, attr_of(attr));
 }
 
 }  // namespace qlora

@@ -27,7 +27,7 @@ void forward(const Call& call) {
 }
 
 void grad(GraphImpl& g, const Node& forward, int32_t, int32_t dy) {
-    const auto src = forward.src;                      // by value: add() may move the nodes
+    const auto& src = forward.src;
     if (g.wants_grad(src[0])) g.accumulate(src[0], g.add(Op::matmul_dx, {g.handle(dy), g.handle(src[1])}));
     if (g.wants_grad(src[1])) g.accumulate(src[1], g.add(Op::matmul_dw, {g.handle(dy), g.handle(src[0])}));
 }
@@ -56,9 +56,6 @@ void dw(const Call& call) {
 
 }  // namespace matmul_room
 
-extern const OpDef matmul_def;
-extern const OpDef matmul_dx_def;
-extern const OpDef matmul_dw_def;
 const OpDef matmul_def{"matmul", matmul_room::shape, matmul_room::forward, matmul_room::grad};
 const OpDef matmul_dx_def{"matmul_dx", matmul_room::dx_shape, matmul_room::dx, nullptr};
 const OpDef matmul_dw_def{"matmul_dw", matmul_room::dw_shape, matmul_room::dw, nullptr};

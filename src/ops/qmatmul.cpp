@@ -28,7 +28,7 @@ void forward(const Call& call) {
 }
 
 void grad(GraphImpl& g, const Node& forward, int32_t, int32_t dy) {
-    const auto src = forward.src;                      // by value: add() may move the nodes
+    const auto& src = forward.src;
     if (g.wants_grad(src[0])) g.accumulate(src[0], g.add(Op::qmatmul_dx, {g.handle(dy), g.handle(src[1])}));
 }
 
@@ -44,8 +44,6 @@ void dx(const Call& call) {
 
 }  // namespace qmatmul_room
 
-extern const OpDef qmatmul_def;
-extern const OpDef qmatmul_dx_def;
 const OpDef qmatmul_def{"qmatmul", qmatmul_room::shape, qmatmul_room::forward, qmatmul_room::grad};
 const OpDef qmatmul_dx_def{"qmatmul_dx", qmatmul_room::dx_shape, qmatmul_room::dx, nullptr};
 

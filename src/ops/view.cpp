@@ -11,9 +11,9 @@ void shape(const GraphImpl& g, Node& n) {
     if (x.op == Op::weight) fail(Errc::argument, "view: ", x.weight->name, " is a stored weight and keeps its shape");
     if (n.shape.empty()) fail(Errc::shape, "view: the result needs at least one dimension");
     const int64_t offset = n.attr.get<ViewAttr>().offset, count = n.elements();
-    if (offset < 0 || count < 1 || offset > x.elements() - count)
+    if (offset < 0 || count < 1 || offset > x.elements() + x.saved - count)
         fail(Errc::shape, "view: ", n.shape, " from element ", offset, " does not fit into ", x.shape);
-    if (count != x.elements() && g.wants_grad(n.src[0]))
+    if (count != x.elements() && g.grads.empty() && g.wants_grad(n.src[0]))         // gradient rules may cut, also from what is saved behind a result
         fail(Errc::unsupported, "view: a part ", n.shape, " of ", x.shape, " has no gradient; view all of it");
     n.dtype = x.dtype;
 }

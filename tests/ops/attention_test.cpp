@@ -1,0 +1,267 @@
+// attention_test.cpp - attention against a naive double-precision definition, forward and backward, over every kind of key range.
+#include "src/base/rng.h"
+#include "src/cpu/cpu.h"
+#include "src/ops/ops.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace attention_test {
+
+using qlora::AttentionAttr;
+using qlora::DType;
+using qlora::Errc;
+using qlora::GraphImpl;
+using qlora::Op;
+using qlora::Tensor;
+
+std::vector<float> random_values(int64_t count, uint64_t seed) {
+    qlora::Rng rng{seed};
+    std::vector<float> values(static_cast<size_t>(count));
+    for (float& v : values) v = rng.normal();
+    return values;
+}
+
+struct Case {
+    int64_t rows = 0, keys = 0, heads = 0, kv_heads = 0, head_dim = 0;
+    std::vector<int32_t> first, last;
+    std::vector<float> q, k, v, dy;
+    AttentionAttr attr() const {
+        AttentionAttr a;
+        a.heads = heads;
+        a.kv_heads = kv_heads;
+        a.head_dim = head_dim;
+        a.scale = 1 / std::sqrt(float(head_dim));
+        return a;
+    }
+};
+
+Case causal(int64_t rows, int64_t heads, int64_t kv_heads, int64_t head_dim) {
+    Case c{rows, rows, heads, kv_heads, head_dim, {}, {}, random_values(rows * heads * head_dim, 1), random_values(rows * kv_heads * head_dim, 2),
+           random_values(rows * kv_heads * head_dim, 3), random_values(rows * heads * head_dim, 4)};
+    for (int64_t t = 0; t < rows; ++t) {
+        c.first.push_back(0);
+        c.last.push_back(int32_t(t + 1));
+    }
+    return c;
+}
+
+struct Result { std::vector<float> y, back; };         // back: [dq | dk | dv]
+
+Result run(const Case& c, int threads = 2, qlora::Isa isa = qlora::best_isa(), bool backward = true) {
+    GraphImpl g(qlora::make_cpu_backend(threads, qlora::Compute::f32));
+    g.backend->cpu()->isa = isa;
+    const Tensor q = g.input({c.rows, c.heads * c.head_dim}), k = g.input({c.keys, c.kv_heads * c.head_dim}), v = g.input({c.keys, c.kv_heads * c.head_dim});
+    const Tensor first = g.input({c.rows}, DType::i32), last = g.input({c.rows}, DType::i32), dy = g.input(q.shape());
+    const Tensor y = qlora::attention(q, k, v, first, last, c.attr());
+    const Tensor back = backward ? g.add(Op::attention_back, {dy, q, k, v, first, last, y}, qlora::attr_of(c.attr())) : y;
+    g.output(y);
+    g.output(back);
+    g.write(q, c.q.data(), int64_t(c.q.size()) * 4);
+    g.write(k, c.k.data(), int64_t(c.k.size()) * 4);
+    g.write(v, c.v.data(), int64_t(c.v.size()) * 4);
+    g.write(dy, c.dy.data(), int64_t(c.dy.size()) * 4);
+    g.write(first, c.first.data(), c.rows * 4);
+    g.write(last, c.last.data(), c.rows * 4);
+    g.run();
+    Result r{std::vector<float>(size_t(qlora::elements_of(y.shape()))), std::vector<float>(size_t(qlora::elements_of(back.shape())))};
+    g.read(y, r.y.data(), int64_t(r.y.size()) * 4);
+    g.read(back, r.back.data(), int64_t(r.back.size()) * 4);
+    return r;
+}
+
+struct Expected { std::vector<double> y, back; };
+
+// The definition, one score at a time.
+Expected naive(const Case& c) {
+    const int64_t n = c.head_dim, group = c.heads / c.kv_heads, ldq = c.heads * n, ldk = c.kv_heads * n;
+    const double scale = double(c.attr().scale);
+    Expected e{std::vector<double>(c.q.size()), std::vector<double>(c.q.size() + 2 * c.k.size())};
+    double *dq = e.back.data(), *dk = dq + c.q.size(), *dv = dk + c.k.size();
+    for (int64_t h = 0; h < c.heads; ++h)
+        for (int64_t t = 0; t < c.rows; ++t) {
+            const int64_t from = c.first[size_t(t)], to = c.last[size_t(t)], q = t * ldq + h * n;
+            std::vector<double> p;
+            double sum = 0, highest = -INFINITY, dot = 0;
+            for (int64_t j = from; j < to; ++j) {
+                double s = 0;
+                for (int64_t d = 0; d < n; ++d) s += double(c.q[size_t(q + d)]) * c.k[size_t(j * ldk + h / group * n + d)];
+                p.push_back(s * scale);
+                highest = std::max(highest, p.back());
+            }
+            for (double& s : p) sum += s = std::exp(s - highest);
+            for (int64_t j = from; j < to; ++j)
+                for (int64_t d = 0; d < n; ++d) e.y[size_t(q + d)] += p[size_t(j - from)] / sum * c.v[size_t(j * ldk + h / group * n + d)];
+            for (int64_t d = 0; d < n; ++d) dot += double(c.dy[size_t(q + d)]) * e.y[size_t(q + d)];
+            for (int64_t j = from; j < to; ++j) {
+                const double weight = p[size_t(j - from)] / sum;
+                const int64_t key = j * ldk + h / group * n;
+                double dp = 0;
+                for (int64_t d = 0; d < n; ++d) dp += double(c.dy[size_t(q + d)]) * c.v[size_t(key + d)];
+                const double ds = weight * (dp - dot) * scale;
+                for (int64_t d = 0; d < n; ++d) {
+                    dq[q + d] += ds * c.k[size_t(key + d)];
+                    dk[key + d] += ds * c.q[size_t(q + d)];
+                    dv[key + d] += weight * c.dy[size_t(q + d)];
+                }
+            }
+        }
+    return e;
+}
+
+// Scores of unit normal vectors are of order 1, so that a float softmax is good to about 1e-6; sums over a few hundred terms keep 1e-5.
+void expect_near(const std::vector<float>& got, const std::vector<double>& want, const char* what) {
+    ASSERT_EQ(got.size(), want.size());
+    double worst = 0, largest = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+        ASSERT_TRUE(std::isfinite(got[i])) << what << " at " << i;
+        worst = std::max(worst, std::abs(double(got[i]) - want[i]));
+        largest = std::max(largest, std::abs(want[i]));
+    }
+    EXPECT_LE(worst, 1e-5 * std::max(1.0, largest)) << what;
+}
+
+void check(const Case& c) {
+    const Expected want = naive(c);
+    for (qlora::Isa isa : {qlora::Isa::scalar, qlora::Isa::avx2, qlora::Isa::avx512}) {
+        if (isa > qlora::best_isa()) continue;
+        const Result got = run(c, 2, isa);
+        expect_near(got.y, want.y, "y");
+        expect_near(got.back, want.back, "gradients");
+    }
+}
+
+TEST(Attention, CausalOverBlockBorders) {
+    for (int64_t rows : {1, 4, 5, 63, 64, 65, 150}) check(causal(rows, 2, 1, 16));
+}
+
+TEST(Attention, HeadsOfAnySize) {
+    for (int64_t head_dim : {1, 6, 8, 40, 64, 80, 128}) check(causal(70, 3, 3, head_dim));
+}
+
+TEST(Attention, GroupedQueries) {
+    check(causal(67, 8, 2, 16));
+    check(causal(67, 9, 3, 64));
+    check(causal(67, 4, 1, 32));
+}
+
+TEST(Attention, DocumentsDoNotSeeEachOther) {
+    Case c = causal(140, 4, 2, 16);
+    const std::vector<int32_t> starts{0, 3, 70, 129};
+    for (int32_t t = 0; t < 140; ++t) c.first[size_t(t)] = *(std::upper_bound(starts.begin(), starts.end(), t) - 1);
+    check(c);
+    // What happens in the second document leaves the bytes of the others alone.
+    const Result before = run(c);
+    for (int64_t i = 3 * 4 * 16; i < 70 * 4 * 16; ++i) c.q[size_t(i)] += 1;
+    for (int64_t i = 3 * 2 * 16; i < 70 * 2 * 16; ++i) c.k[size_t(i)] -= 2, c.v[size_t(i)] *= 3;
+    const Result after = run(c);
+    for (int64_t i = 0; i < 140 * 4 * 16; ++i) {
+        const int64_t t = i / (4 * 16);
+        if (t >= 3 && t < 70) continue;
+        ASSERT_EQ(before.y[size_t(i)], after.y[size_t(i)]) << "row " << t;
+    }
+}
+
+TEST(Attention, SlidingWindow) {
+    Case c = causal(200, 2, 2, 16);
+    for (int32_t t = 0; t < 200; ++t) c.first[size_t(t)] = std::max(0, t - 32);
+    check(c);
+}
+
+TEST(Attention, EmptyRangesGiveZeros) {
+    for (int64_t rows : {3, 100}) {
+        Case c = causal(rows, 2, 1, 16);
+        for (int64_t t : {int64_t(1), rows - 1}) c.first[size_t(t)] = c.last[size_t(t)] = 0;
+        check(c);
+        const Result r = run(c);
+        for (int64_t i = 0; i < 2 * 16; ++i) {
+            EXPECT_EQ(r.y[size_t(1 * 32 + i)], 0);
+            EXPECT_EQ(r.back[size_t(1 * 32 + i)], 0);
+        }
+        for (int64_t t = 0; t < rows; ++t) c.first[size_t(t)] = c.last[size_t(t)] = 0;
+        for (float y : run(c).y) ASSERT_EQ(y, 0);
+        for (float d : run(c).back) ASSERT_EQ(d, 0);
+    }
+}
+
+TEST(Attention, CachedDecodeEqualsFullAttention) {
+    const Case full = causal(300, 4, 2, 32);
+    const std::vector<float> want = run(full, 2, qlora::best_isa(), false).y;
+    for (int64_t rows : {1, 2, 4, 7}) {                // the last rows, against a cache with room to spare that holds garbage
+        Case c = full;
+        c.rows = rows;
+        c.keys = 400;
+        c.k.resize(400 * 64, NAN);
+        c.v.resize(400 * 64, NAN);
+        c.q.assign(full.q.end() - rows * 128, full.q.end());
+        c.dy.resize(size_t(rows * 128));
+        c.first.assign(size_t(rows), 0);
+        c.last.assign(full.last.end() - rows, full.last.end());
+        const std::vector<float> got = run(c, 2, qlora::best_isa(), false).y;
+        for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], want[want.size() - got.size() + i], 2e-6) << rows << " rows at " << i;
+    }
+}
+
+TEST(Attention, LargeScoresStayFinite) {
+    Case c = causal(130, 2, 1, 16);
+    for (float& q : c.q) q *= 300;                     // scores up to some thousands: exp alone would overflow
+    const Result r = run(c);
+    const Expected want = naive(c);
+    for (size_t i = 0; i < r.y.size(); ++i) ASSERT_NEAR(r.y[i], want.y[i], 2e-3);   // a score of 2000 in float is good to 1e-4
+    for (float d : r.back) ASSERT_TRUE(std::isfinite(d));
+}
+
+TEST(Attention, SameBytesForAnyNumberOfThreads) {
+    Case c = causal(200, 6, 2, 24);
+    for (int32_t t = 0; t < 200; ++t) c.first[size_t(t)] = t / 90 * 90;
+    const Result one = run(c, 1);
+    for (int threads : {2, 3}) {
+        const Result many = run(c, threads);
+        EXPECT_EQ(std::memcmp(one.y.data(), many.y.data(), one.y.size() * 4), 0) << threads;
+        EXPECT_EQ(std::memcmp(one.back.data(), many.back.data(), one.back.size() * 4), 0) << threads;
+    }
+}
+
+TEST(Attention, WildRangesNeverReadOutside) {          // for the address sanitizer, and for finite results
+    Case c = causal(70, 2, 1, 8);
+    c.first[10] = -1000;
+    c.last[20] = 1 << 30;
+    c.first[30] = 1 << 30;
+    c.last[40] = -5;
+    const Result r = run(c);
+    for (float y : r.y) ASSERT_TRUE(std::isfinite(y));
+    for (float d : r.back) ASSERT_TRUE(std::isfinite(d));
+}
+
+TEST(Attention, PublicBuilderIsCausal) {
+    const Case c = causal(20, 4, 2, 8);
+    GraphImpl g(qlora::make_cpu_backend(1, qlora::Compute::f32));
+    const Tensor q = g.input({20, 32}), k = g.input({20, 16}), v = g.input({20, 16});
+    const Tensor y = qlora::attention(q, k, v, 4, 2);
+    g.output(y);
+    g.write(q, c.q.data(), int64_t(c.q.size()) * 4);
+    g.write(k, c.k.data(), int64_t(c.k.size()) * 4);
+    g.write(v, c.v.data(), int64_t(c.v.size()) * 4);
+    g.run();
+    std::vector<float> got(c.q.size());
+    g.read(y, got.data(), int64_t(got.size()) * 4);
+    expect_near(got, naive(c).y, "y");
+}
+
+TEST(Attention, WrongShapesName) {
+    GraphImpl g(qlora::make_cpu_backend(1, qlora::Compute::f32));
+    const Tensor q = g.input({4, 32}), k = g.input({4, 16}), v = g.input({4, 24});
+    try {
+        qlora::attention(q, k, v, 4, 2);
+        FAIL() << "accepted a v of another shape";
+    } catch (const qlora::Error& e) {
+        EXPECT_EQ(e.code, Errc::shape);
+        for (const char* part : {"[4, 32]", "[4, 16]", "[4, 24]"}) EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what();
+    }
+    EXPECT_THROW(qlora::attention(q, k, k, 4, 3), qlora::Error);
+    EXPECT_THROW(qlora::attention(q, k, k, 0, 0), qlora::Error);
+}
+
+}  // namespace attention_test
