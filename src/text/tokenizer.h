@@ -3,7 +3,7 @@
 // Linear or n log n in the length of the text, whatever the text. Control tokens are never matched inside user text: only
 // encode_template(), which is fed by the chat template, turns "<|im_end|>" into its id.
 #pragma once
-#include "src/base/json.h"
+#include "src/text/chat_template.h"
 
 namespace qlora::inline v0_1 {
 
@@ -25,6 +25,9 @@ struct TokenizerImpl {
     virtual ~TokenizerImpl() = default;
     virtual void encode(std::string_view text, Tokens& out) const = 0;          // text only
     virtual void encode_template(std::string_view text, Tokens& out) const = 0; // control tokens written out in the text are recognised
+    // A rendered chat as one text: control tokens are recognised outside the literal ranges (sorted: RenderedTemplate::content), where they stay text.
+    // starts (null = not wanted) gets, per token added, the byte of `text` at which it begins: what the loss mask is made from.
+    virtual void encode_rendered(std::string_view text, std::span<const RenderedTemplate::Span> literal, Tokens& out, std::vector<int64_t>* starts) const = 0;
     virtual std::string piece(Token, bool control = false) const = 0;           // the bytes of one token in running text; control tokens print only when asked
     virtual std::string decode(std::span<const Token> tokens, bool control = false) const = 0;
     virtual int64_t size() const = 0;

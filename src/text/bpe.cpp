@@ -1,0 +1,152 @@
+// bpe.cpp - see bpe.h. A word starts as its bytes (or characters); the best-ranked neighbours merge until none is left.
+#include "src/text/bpe.h"
+
+namespace qlora::inline v0_1 {
+namespace bpe_room {
+
+class BpeTokenizer final : public TokenCore {
+public:
+    BpeTokenizer(Vocabulary vocabulary, BpeOptions options, DecodeRules decode, std::vector<AddedToken> added, std::string_view where)
+        : TokenCore(std::move(vocabulary), std::move(decode), where), options_(std::move(options)) {
+        if (!added.empty()) set_added(std::move(added));
+        for (int b = 0; b < 256; ++b) {
+            static const char* digit = "0123456789ABCDEF";
+            const std::string byte(1, char(b));
+            const std::string name = options_.byte_level ? byte_level_text(byte) : std::string("<0x") + digit[b / 16] + digit[b % 16] + ">";
+            byte_ids_[b] = text_token(name);
+            byte_fallback_ = byte_fallback_ && byte_ids_[b] >= 0;
+        }
+        byte_fallback_ = byte_fallback_ && options_.byte_fallback;
+        read_merges();
+    }
+
+protected:
+    void encode_segment(std::string_view text, bool first, Tokens& out) const override {
+        std::string changed;
+        if (options_.normalize) {
+            changed = std::string(text);
+            options_.normalize(changed, first);
+            text = changed;
+        }
+        Work work{out, {}, {}};
+        const auto emit = [&](std::string_view word) { encode_word(word, work); };
+        for_each_word(options_.words, text, emit);
+    }
+
+private:
+    // Words seen before in this segment, as the range of `out` that holds their tokens. Longer words are rarely met twice.
+    static constexpr size_t longest_cached_word = 32;
+    struct Work {
+        Tokens& out;
+        std::unordered_map<std::string_view, std::pair<size_t, size_t>> seen;
+        MergeScratch scratch;
+    };
+
+    Token text_token(std::string_view text) const {    // a token that text may become
+        const Token id = id_of(text);
+        return id >= 0 && !is_control(id) ? id : -1;
+    }
+
+    // Files may list merges whose parts or result are no tokens. Such strings get ids beyond the vocabulary: they merge on,
+    // and if one is left at the end it falls apart into its bytes. A merge that would spell a control token is dropped.
+    void read_merges() {
+        std::unordered_map<std::string_view, int32_t> beyond;
+        const auto symbol = [&](std::string_view text) {
+            if (const Token id = id_of(text); id >= 0) return id;
+            return beyond.try_emplace(text, int32_t(size() + int64_t(beyond.size()))).first->second;
+        };
+        const std::vector<std::string>& list = vocabulary_.merges;
+        if (list.size() > size_t(INT32_MAX) / 4) fail(Errc::format, where_, ": ", list.size(), " merges");
+        merges_ = MergeTable(list.size());
+        std::vector<std::string> results(list.size()); // keeps the texts that `beyond` refers to
+        for (size_t rank = 0; rank < list.size(); ++rank) {
+            const std::string_view merge = list[rank];
+            const size_t space = merge.find(' ', 1);   // a part may itself begin with a space
+            if (space == std::string_view::npos || space + 1 == merge.size())
+                fail(Errc::format, where_, ": merge ", rank, " (\"", merge, "\") is not two parts with a space between");
+            const std::string_view left = merge.substr(0, space), right = merge.substr(space + 1);
+            results[rank] = std::string(left).append(right);
+            const int32_t whole = symbol(results[rank]);
+            if (whole < size() && is_control(whole)) continue;
+            merges_.add(symbol(left), symbol(right), {int32_t(rank), whole});
+        }
+        vocabulary_.merges = {};
+    }
+
+    void encode_word(std::string_view word, Work& work) const {
+        const bool cache = word.size() <= longest_cached_word;
+        if (cache) {
+            if (const auto known = work.seen.find(word); known != work.seen.end()) {
+                const auto [from, count] = known->second;
+                for (size_t i = 0; i < count; ++i) work.out.push_back(work.out[from + i]);
+                return;
+            }
+        }
+        const size_t from = work.out.size();
+        Token whole = -1;
+        if (vocabulary_.ignore_merges) whole = text_token(options_.byte_level ? byte_level_text(word) : std::string(word));
+        if (whole >= 0) work.out.push_back(whole);
+        else merge_word(word, work);
+        if (cache) work.seen.emplace(word, std::pair(from, work.out.size() - from));
+    }
+
+    void merge_word(std::string_view word, Work& work) const {
+        work.scratch.start();
+        if (options_.byte_level) {
+            for (size_t i = 0; i < word.size(); ++i) work.scratch.add(int32_t(i), 1, byte_ids_[uint8_t(word[i])]);
+        } else {
+            add_characters(word, work.scratch);
+        }
+        merge_all(work.scratch, [this](const Symbol& a, const Symbol& b) { return a.id < 0 || b.id < 0 ? MergeRule{} : merges_(a.id, b.id); });
+        bool unknown = false;                          // the token before was the unknown token
+        for (const Symbol& s : work.scratch.symbols) {
+            if (s.length == 0) continue;
+            if (s.id >= size()) {
+                for (int32_t i = 0; i < s.length; ++i) {
+                    if (const Token id = byte_ids_[uint8_t(word[size_t(s.begin + i)])]; id >= 0) work.out.push_back(id);
+                }
+            } else if (s.id >= 0) {
+                work.out.push_back(s.id);
+            } else if (!options_.byte_level && vocabulary_.unk >= 0 && !(unknown && options_.fuse_unknown)) {
+                work.out.push_back(vocabulary_.unk);
+            }
+            unknown = s.id < 0;
+        }
+    }
+
+    void add_characters(std::string_view word, MergeScratch& scratch) const {
+        for (size_t at = 0; at < word.size();) {
+            const size_t bytes = size_t(utf8_at(word, at).bytes);
+            const Token id = text_token(word.substr(at, bytes));
+            if (id < 0 && byte_fallback_) {
+                for (size_t i = 0; i < bytes; ++i) scratch.add(int32_t(at + i), 1, byte_ids_[uint8_t(word[at + i])]);
+            } else {
+                scratch.add(int32_t(at), int32_t(bytes), id);
+            }
+            at += bytes;
+        }
+    }
+
+    BpeOptions options_;
+    MergeTable merges_;
+    Token byte_ids_[256];
+    bool byte_fallback_ = true;                        // every byte has its token
+};
+
+}  // namespace bpe_room
+
+std::shared_ptr<const TokenizerImpl> make_bpe(Vocabulary vocabulary, BpeOptions options, DecodeRules decode, std::vector<AddedToken> added, std::string_view where) {
+    return std::make_shared<bpe_room::BpeTokenizer>(std::move(vocabulary), std::move(options), std::move(decode), std::move(added), where);
+}
+
+std::shared_ptr<const TokenizerImpl> make_tokenizer(Vocabulary vocabulary, std::string_view where) {
+    if (vocabulary.kind == Vocabulary::Kind::spm) return make_spm(std::move(vocabulary), where);
+    BpeOptions options;
+    options.words = word_scanners(vocabulary.pre, where);
+    if (whole_words_first(vocabulary.pre)) vocabulary.ignore_merges = true;
+    DecodeRules decode;
+    decode.byte_level = true;
+    return make_bpe(std::move(vocabulary), std::move(options), std::move(decode), {}, where);
+}
+
+}  // namespace qlora

@@ -1,0 +1,18 @@
+// bpe.h - BPE by a list of merges: byte-level (GPT-2, Llama 3, Qwen, ...) or over characters (tokenizer.json of Llama 2, Mistral, Gemma).
+#pragma once
+#include "src/text/token_core.h"
+
+namespace qlora::inline v0_1 {
+
+struct BpeOptions {
+    // Changes a stretch of text before it is cut into words; first: it begins the text. Null = leaves it as it is.
+    std::function<void(std::string& text, bool first)> normalize;
+    WordScanners words;                                // empty = the whole stretch is one word
+    bool byte_level = true;                            // symbols are bytes; else characters
+    bool byte_fallback = false, fuse_unknown = false;  // of characters that are no token: their bytes as "<0xE2>", else the unknown token
+};
+
+std::shared_ptr<const TokenizerImpl> make_bpe(Vocabulary vocabulary, BpeOptions options, DecodeRules decode, std::vector<AddedToken> added, std::string_view where);
+std::shared_ptr<const TokenizerImpl> make_spm(Vocabulary vocabulary, std::string_view where);
+
+}  // namespace qlora

@@ -1,0 +1,31 @@
+// pretokenize.h - cuts text into words before byte-level BPE merges inside each: the known regular expressions as linear scanners.
+#pragma once
+#include "src/text/unicode.h"
+
+namespace qlora::inline v0_1 {
+
+// The end of the word that begins at `at` (at < text.size()); always beyond `at`.
+using WordScanner = std::function<size_t(std::string_view text, size_t at)>;
+using WordScanners = std::vector<WordScanner>;         // passes: each cuts the words of the one before it
+
+// By the name in tokenizer.ggml.pre ("" = "default"). An unknown name is an error: a wrong cut is silently a worse model.
+WordScanners word_scanners(std::string_view pre, std::string_view where);
+bool whole_words_first(std::string_view pre);          // these vocabularies take a word that is a token as it is, without merging
+
+// By the exact text of the regular expression in a tokenizer.json; empty = not one of the known ones.
+WordScanners word_scanners_of_regex(std::string_view regex);
+size_t scan_gpt2(std::string_view text, size_t at);    // the expression of ByteLevel{use_regex}
+size_t scan_digit(std::string_view text, size_t at);   // Digits{individual_digits}: every \p{N} alone
+size_t scan_digits(std::string_view text, size_t at);  // runs of \p{N}
+
+template <class Emit>                                  // Emit: void(std::string_view word)
+void for_each_word(std::span<const WordScanner> passes, std::string_view text, Emit& emit) {
+    if (passes.empty()) return emit(text);
+    for (size_t at = 0; at < text.size();) {
+        const size_t end = passes[0](text, at);
+        for_each_word(passes.subspan(1), text.substr(at, end - at), emit);
+        at = end;
+    }
+}
+
+}  // namespace qlora

@@ -1,0 +1,296 @@
+// token_core.cpp - see token_core.h.
+#include "src/text/token_core.h"
+
+#include <array>
+
+namespace qlora::inline v0_1 {
+namespace token_core_room {
+
+// An added token longer than this is refused: the trie walks at most so far from every position, which keeps encoding linear.
+constexpr size_t longest_added_token = 1024;
+
+// GPT-2 writes bytes as printable characters: those of Latin-1 that print stay, the other 68 become U+0100, U+0101, ...
+struct ByteAlphabet {
+    std::array<char32_t, 256> code{};
+    std::unordered_map<char32_t, uint8_t> byte;
+    ByteAlphabet() {
+        char32_t next = 0x100;
+        for (int b = 0; b < 256; ++b) {
+            const bool prints = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
+            code[size_t(b)] = prints ? char32_t(b) : next++;
+            byte[code[size_t(b)]] = uint8_t(b);
+        }
+    }
+};
+
+inline const ByteAlphabet& byte_alphabet() {
+    static const ByteAlphabet alphabet;
+    return alphabet;
+}
+
+inline bool word_before(std::string_view text, size_t at) {            // is the character before `at` part of a word?
+    size_t from = at;
+    while (from > 0 && at - from < 4) {
+        --from;
+        if ((uint8_t(text[from]) & 0xC0) != 0x80) break;
+    }
+    const Utf8Char c = utf8_at(text, from);
+    return from < at && (c.code == '_' || (char_class(c.code) & (char_letter | char_number | char_mark)));
+}
+
+inline bool word_after(std::string_view text, size_t at) {
+    const Utf8Char c = utf8_at(text, at);
+    return c.bytes && (c.code == '_' || (char_class(c.code) & (char_letter | char_number | char_mark)));
+}
+
+inline size_t skip_space(std::string_view text, size_t at) {
+    for (Utf8Char c = utf8_at(text, at); c.bytes && (char_class(c.code) & char_space); c = utf8_at(text, at)) at += size_t(c.bytes);
+    return at;
+}
+
+inline size_t skip_space_back(std::string_view text, size_t at, size_t stop) {
+    while (at > stop) {
+        size_t from = at - 1;
+        while (from > stop && (uint8_t(text[from]) & 0xC0) == 0x80) --from;
+        const Utf8Char c = utf8_at(text, from);
+        if (from + size_t(c.bytes) != at || !(char_class(c.code) & char_space)) break;
+        at = from;
+    }
+    return at;
+}
+
+}  // namespace token_core_room
+
+TokenTrie::TokenTrie(const std::vector<std::pair<std::string_view, int32_t>>& strings) {
+    size_t bytes = 0;
+    for (const auto& [text, value] : strings) bytes += text.size();
+    edges_ = MergeTable(bytes);
+    values_.push_back(-1);
+    for (const auto& [text, value] : strings) {
+        if (text.empty()) continue;                    // would match everywhere
+        int32_t node = 0;
+        for (char c : text) {
+            MergeRule edge = edges_(node, uint8_t(c));
+            if (edge.rank < 0) {
+                edge = {0, int32_t(values_.size())};
+                edges_.add(node, uint8_t(c), edge);
+                values_.push_back(-1);
+            }
+            node = edge.id;
+        }
+        values_[size_t(node)] = value;
+        starts_[uint8_t(text[0])] = true;
+    }
+}
+
+TokenTrie::Match TokenTrie::longest(std::string_view text, size_t at) const {
+    Match best;
+    if (!starts_[uint8_t(text[at])]) return best;
+    int32_t node = 0;
+    for (size_t i = at; i < text.size(); ++i) {
+        const MergeRule edge = edges_(node, uint8_t(text[i]));
+        if (edge.rank < 0) break;
+        node = edge.id;
+        if (values_[size_t(node)] >= 0) best = {values_[size_t(node)], i + 1 - at};
+    }
+    return best;
+}
+
+std::string byte_level_text(std::string_view bytes) {
+    std::string out;
+    for (char c : bytes) utf8_append(out, token_core_room::byte_alphabet().code[uint8_t(c)]);
+    return out;
+}
+
+std::string byte_level_bytes(std::string_view text) {
+    std::string out;
+    for (size_t at = 0; at < text.size();) {
+        const Utf8Char c = utf8_at(text, at);
+        const auto found = token_core_room::byte_alphabet().byte.find(c.code);
+        if (!c.valid || found == token_core_room::byte_alphabet().byte.end()) return std::string(text);
+        out += char(found->second);
+        at += size_t(c.bytes);
+    }
+    return out;
+}
+
+int byte_of_token(std::string_view token) {
+    if (token.size() != 6 || token.substr(0, 3) != "<0x" || token[5] != '>') return -1;
+    const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; };
+    const int high = digit(token[3]), low = digit(token[4]);
+    return high < 0 || low < 0 ? -1 : high * 16 + low;
+}
+
+bool ends_reply_by_name(std::string_view token) {
+    for (std::string_view name : {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>",
+                                  "<|eot|>", "<EOT>", "<|return|>", "<|END_OF_TURN_TOKEN|>", "<｜end▁of▁sentence｜>", "<end_of_utterance>", "</s>"})
+        if (name == token) return true;
+    return false;
+}
+
+std::string replace_all(std::string text, std::string_view from, std::string_view to) {
+    if (from.empty() || text.find(from) == std::string::npos) return text;
+    std::string out;
+    out.reserve(text.size() + text.size() / 4);
+    size_t at = 0;
+    for (size_t hit = text.find(from); hit != std::string::npos; hit = text.find(from, at)) {
+        out.append(text, at, hit - at).append(to);
+        at = hit + from.size();
+    }
+    return out.append(text, at);
+}
+
+TokenCore::TokenCore(Vocabulary vocabulary, DecodeRules decode, std::string_view where)
+    : where_(where), vocabulary_(std::move(vocabulary)), decode_(std::move(decode)) {
+    Vocabulary& v = vocabulary_;
+    const size_t count = v.tokens.size();
+    if (count == 0 || count > size_t(INT32_MAX) / 2) fail(Errc::format, where, ": a vocabulary of ", count, " tokens; the file has no usable tokenizer");
+    if (!v.types.empty() && v.types.size() != count) fail(Errc::format, where, ": ", v.types.size(), " token types for ", count, " tokens");
+    if (!v.scores.empty() && v.scores.size() != count) fail(Errc::format, where, ": ", v.scores.size(), " token scores for ", count, " tokens");
+    ids_.reserve(count);
+    for (size_t i = 0; i < count; ++i) ids_[v.tokens[i]] = Token(i);
+    // Files name special tokens beyond the vocabulary now and then (a padding id of a larger embedding): such a token does not exist.
+    for (Token* id : {&v.bos, &v.eos, &v.eot, &v.unk, &v.pad})
+        if (*id < 0 || size_t(*id) >= count) *id = -1;
+    bos = v.bos;
+    eos = v.eos;
+    add_bos = v.add_bos && bos >= 0;
+    add_eos = v.add_eos && eos >= 0;
+    chat_template = v.chat_template;
+    if (bos >= 0) bos_text = v.tokens[size_t(bos)];
+    if (eos >= 0) eos_text = v.tokens[size_t(eos)];
+    collect_end_of_reply();
+    std::vector<AddedToken> added;
+    for (size_t i = 0; i < v.types.size(); ++i) {
+        const Vocabulary::Type type = v.types[i];
+        const bool control = type == Vocabulary::Type::control || type == Vocabulary::Type::unknown;
+        if (control || type == Vocabulary::Type::user_defined) added.push_back({Token(i), control});
+    }
+    set_added(std::move(added));
+}
+
+// A token with such a name is a control token whatever the file says: user text must not be able to end a turn.
+void TokenCore::collect_end_of_reply() {
+    Vocabulary& v = vocabulary_;
+    const auto add = [&](Token id) {
+        if (id >= 0 && std::find(end_of_reply.begin(), end_of_reply.end(), id) == end_of_reply.end()) end_of_reply.push_back(id);
+    };
+    add(v.eos);
+    add(v.eot);
+    for (size_t i = 0; i < v.tokens.size(); ++i)
+        if ((v.tokens[i][0] == '<') && ends_reply_by_name(v.tokens[i])) {
+            add(Token(i));
+            if (v.types.empty()) v.types.assign(v.tokens.size(), Vocabulary::Type::normal);
+            v.types[i] = Vocabulary::Type::control;
+        }
+}
+
+void TokenCore::set_added(std::vector<AddedToken> added) {
+    added_ = std::move(added);
+    std::vector<std::pair<std::string_view, int32_t>> all, text_only;
+    for (size_t i = 0; i < added_.size(); ++i) {
+        const std::string& text = vocabulary_.tokens[size_t(added_[i].id)];
+        if (text.size() > token_core_room::longest_added_token)
+            fail(Errc::format, where_, ": the special token ", added_[i].id, " has ", text.size(), " bytes; ", token_core_room::longest_added_token, " are the most");
+        all.emplace_back(text, int32_t(i));
+        if (!added_[i].control) text_only.emplace_back(text, int32_t(i));
+    }
+    all_ = TokenTrie(all);
+    text_only_ = TokenTrie(text_only);
+}
+
+bool TokenCore::is_control(Token id) const {
+    const Vocabulary::Type type = type_of(id);
+    return type == Vocabulary::Type::control || type == Vocabulary::Type::unknown;
+}
+
+// Control tokens that touch a literal range are text. literal: sorted; those before `from` may be left out.
+TokenCore::Found TokenCore::find_added(std::string_view text, size_t from, bool controls, std::span<const RenderedTemplate::Span> literal) const {
+    for (size_t at = from; at < text.size(); ++at) {
+        TokenTrie::Match match = (controls ? all_ : text_only_).longest(text, at);
+        if (match.value < 0) continue;
+        if (added_[size_t(match.value)].control) {
+            while (!literal.empty() && literal.front().end <= int64_t(at)) literal = literal.subspan(1);
+            if (!literal.empty() && literal.front().begin < int64_t(at + match.length)) match = text_only_.longest(text, at);
+            if (match.value < 0) continue;
+        }
+        const AddedToken& token = added_[size_t(match.value)];
+        size_t begin = at, end = at + match.length;
+        if (token.single_word && (token_core_room::word_before(text, begin) || token_core_room::word_after(text, end))) continue;
+        if (token.left_strip) begin = token_core_room::skip_space_back(text, begin, from);
+        if (token.right_strip) end = token_core_room::skip_space(text, end);
+        return {begin, end, &token};
+    }
+    return {text.size(), text.size(), nullptr};
+}
+
+void TokenCore::split(std::string_view text, bool controls, std::span<const RenderedTemplate::Span> literal, Tokens& out, std::vector<int64_t>* starts) const {
+    // Positions are 32 bits wide while merging, and a space may grow to three bytes.
+    if (text.size() > size_t(INT32_MAX) / 4)
+        fail(Errc::argument, "encode: ", text.size(), " bytes in one text; ", INT32_MAX / 4, " are the most: cut it into pieces");
+    for (size_t at = 0; at < text.size();) {
+        while (!literal.empty() && literal.front().end <= int64_t(at)) literal = literal.subspan(1);
+        const Found found = find_added(text, at, controls, literal);
+        if (found.begin > at) {
+            const size_t before = out.size();
+            encode_segment(text.substr(at, found.begin - at), at == 0, out);
+            if (starts) add_starts(text.substr(at, found.begin - at), at, std::span(out).subspan(before), *starts);
+        }
+        if (found.token) {
+            out.push_back(found.token->id);
+            if (starts) starts->push_back(int64_t(found.begin));
+        }
+        at = found.end;
+    }
+}
+
+// Where the tokens of a segment begin: their lengths add up to it, give or take the space that SPM puts in front. Where a normal form
+// changed the text they do not, and the positions are in proportion.
+void TokenCore::add_starts(std::string_view segment, size_t begin, std::span<const Token> tokens, std::vector<int64_t>& starts) const {
+    std::vector<int64_t> ends;
+    int64_t sum = 0;
+    for (Token id : tokens) ends.push_back(sum += int64_t(piece(id, true).size()));
+    const int64_t length = int64_t(segment.size()), front = sum == length + 1 ? 1 : 0;
+    const bool exact = sum == length + front;
+    for (size_t i = 0; i < tokens.size(); ++i) {
+        const int64_t at = i == 0 ? 0 : exact ? std::max<int64_t>(0, ends[i - 1] - front) : ends[i - 1] * length / std::max<int64_t>(1, sum);
+        starts.push_back(int64_t(begin) + at);
+    }
+}
+
+void TokenCore::encode(std::string_view text, Tokens& out) const { split(text, false, {}, out, nullptr); }
+void TokenCore::encode_template(std::string_view text, Tokens& out) const { split(text, true, {}, out, nullptr); }
+void TokenCore::encode_rendered(std::string_view text, std::span<const RenderedTemplate::Span> literal, Tokens& out, std::vector<int64_t>* starts) const {
+    split(text, true, literal, out, starts);
+}
+
+std::string TokenCore::piece(Token id, bool control) const {
+    if (id < 0 || int64_t(id) >= size()) fail(Errc::argument, where_, ": token ", id, " is not one of the ", size(), " of this vocabulary");
+    const std::string& text = vocabulary_.tokens[size_t(id)];
+    if (is_control(id)) return control ? text : std::string();
+    if (type_of(id) == Vocabulary::Type::user_defined) return text;
+    if (decode_.byte_level) return byte_level_bytes(text);
+    if (decode_.byte_tokens) {
+        if (const int byte = byte_of_token(text); byte >= 0) return std::string(1, char(byte));
+    }
+    std::string out = text;
+    for (const auto& [from, to] : decode_.replace) out = replace_all(std::move(out), from, to);
+    return out;
+}
+
+std::string TokenCore::decode(std::span<const Token> tokens, bool control) const {
+    std::string out;
+    for (Token id : tokens) out += piece(id, control);
+    int64_t left = 0, right = 0;
+    const int64_t length = int64_t(out.size());
+    while (left < decode_.strip_left && left < length && out[size_t(left)] == ' ') ++left;
+    while (right < decode_.strip_right && left + right < length && out[size_t(length - 1 - right)] == ' ') ++right;
+    return left + right ? out.substr(size_t(left), size_t(length - left - right)) : out;
+}
+
+Token TokenCore::id_of(std::string_view token) const {
+    const auto found = ids_.find(token);
+    return found == ids_.end() ? -1 : found->second;
+}
+
+}  // namespace qlora

@@ -1,0 +1,72 @@
+// token_core.h - what every tokenizer shares: the vocabulary, the tokens that are cut out of the text before anything else, decoding.
+#pragma once
+#include "src/text/merge.h"
+#include "src/text/pretokenize.h"
+#include "src/text/tokenizer.h"
+
+#include <unordered_map>
+
+namespace qlora::inline v0_1 {
+
+struct AddedToken {                                    // found in the text as it is written, whatever the model would make of it
+    Token id = -1;
+    bool control = false;                              // only in template text
+    bool single_word = false, left_strip = false, right_strip = false;   // whole words only; takes the white space beside it along
+};
+
+class TokenTrie {                                      // the longest of many strings at a position
+public:
+    explicit TokenTrie(const std::vector<std::pair<std::string_view, int32_t>>& strings = {});
+    struct Match { int32_t value = -1; size_t length = 0; };
+    Match longest(std::string_view text, size_t at) const;
+private:
+    MergeTable edges_;                                 // (node, byte) -> node
+    std::vector<int32_t> values_;                      // by node; -1: no string ends here
+    bool starts_[256] = {};
+};
+
+struct DecodeRules {                                   // from the text of a token to its bytes
+    bool byte_level = false;                           // GPT-2's alphabet of bytes
+    bool byte_tokens = false;                          // "<0x0A>" is the byte 10
+    std::vector<std::pair<std::string, std::string>> replace;          // U+2581 -> " "
+    int64_t strip_left = 0, strip_right = 0;           // up to so many spaces off the ends of the whole text
+};
+
+std::string byte_level_text(std::string_view bytes);   // bytes in GPT-2's alphabet, as UTF-8
+std::string byte_level_bytes(std::string_view text);   // back; a text with other characters stays as it is
+int byte_of_token(std::string_view token);             // "<0x0A>" -> 10; -1 for every other text
+bool ends_reply_by_name(std::string_view token);       // "<|im_end|>", "<|eot_id|>", ...
+std::string replace_all(std::string text, std::string_view from, std::string_view to);
+
+class TokenCore : public TokenizerImpl {
+public:
+    TokenCore(Vocabulary vocabulary, DecodeRules decode, std::string_view where);
+    void encode(std::string_view text, Tokens& out) const final;
+    void encode_template(std::string_view text, Tokens& out) const final;
+    void encode_rendered(std::string_view text, std::span<const RenderedTemplate::Span> literal, Tokens& out, std::vector<int64_t>* starts) const final;
+    std::string piece(Token, bool control) const final;
+    std::string decode(std::span<const Token> tokens, bool control) const final;
+    int64_t size() const final { return int64_t(vocabulary_.tokens.size()); }
+    Token id_of(std::string_view token) const final;
+protected:
+    // One stretch of text without added tokens. first: nothing of the text precedes it.
+    virtual void encode_segment(std::string_view text, bool first, Tokens& out) const = 0;
+    void set_added(std::vector<AddedToken> added);     // replaces those that the types of the vocabulary give
+    bool is_control(Token id) const;
+    Vocabulary::Type type_of(Token id) const { return vocabulary_.types.empty() ? Vocabulary::Type::normal : vocabulary_.types[size_t(id)]; }
+
+    std::string where_;
+    Vocabulary vocabulary_;
+    std::unordered_map<std::string_view, Token> ids_;  // into vocabulary_.tokens
+private:
+    struct Found { size_t begin = 0, end = 0; const AddedToken* token = nullptr; };
+    Found find_added(std::string_view text, size_t from, bool controls, std::span<const RenderedTemplate::Span> literal) const;
+    void collect_end_of_reply();
+    void split(std::string_view text, bool controls, std::span<const RenderedTemplate::Span> literal, Tokens& out, std::vector<int64_t>* starts) const;
+    void add_starts(std::string_view segment, size_t begin, std::span<const Token> tokens, std::vector<int64_t>& starts) const;
+    DecodeRules decode_;
+    std::vector<AddedToken> added_;
+    TokenTrie all_, text_only_;                        // values index added_
+};
+
+}  // namespace qlora

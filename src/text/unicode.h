@@ -1,0 +1,24 @@
+// unicode.h - what tokenizers must know of characters: general categories, white space, and the normal form NFC.
+#pragma once
+#include "src/text/utf8.h"
+
+namespace qlora::inline v0_1 {
+
+// One bit each, so that a set of categories is a mask. Space (the property White_Space) is a bit beside the category.
+enum CharClass : uint16_t {
+    char_upper = 1, char_lower = 2, char_title = 4, char_modifier = 8, char_other_letter = 16,     // Lu Ll Lt Lm Lo
+    char_mark = 32, char_number = 64, char_punctuation = 128, char_symbol = 256, char_none = 512,  // M N P S, and all others
+    char_space = 1024,
+    char_letter = char_upper | char_lower | char_title | char_modifier | char_other_letter
+};
+
+uint16_t char_class(char32_t code);
+
+std::string nfc(std::string_view text);                // canonical composition; invalid bytes stay as they are
+
+// Packed tables (unicode_tables.cpp).
+extern const char unicode_class_runs[];
+extern const char unicode_combining_runs[];
+extern const char unicode_decompositions[];
+
+}  // namespace qlora

@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""Writes src/text/unicode_tables.cpp: general categories, canonical decompositions and combining classes as packed text.
+
+    python3 tools/make_unicode_tables.py > src/text/unicode_tables.cpp
+
+Takes the data of the module unicodedata2 if it is installed (newer), else of Python's own unicodedata.
+Numbers are base 32 (0-9a-v); the upper-case letter that ends a number says what it was. A number before a class that is 1 is left out.
+"""
+try:
+    import unicodedata2 as unicodedata
+except ImportError:
+    import unicodedata
+
+LAST = 0x110000
+CLASS = {"Lu": "U", "Ll": "L", "Lt": "T", "Lm": "M", "Lo": "O", "M": "K", "N": "N", "P": "P", "S": "S"}
+
+
+def base32(n):
+    digits = ""
+    while True:
+        digits = "0123456789abcdefghijklmnopqrstuv"[n % 32] + digits
+        n //= 32
+        if n == 0:
+            return digits
+
+
+def runs(of):
+    start, value = 0, of(0)
+    for code in range(1, LAST + 1):
+        here = of(code) if code < LAST else None
+        if here != value:
+            yield code - start, value
+            start, value = code, here
+
+
+def category(code):
+    general = unicodedata.category(chr(code))
+    return CLASS.get(general) or CLASS.get(general[0], "Z")
+
+
+def classes():
+    return "".join((base32(n) if n > 1 else "") + c for n, c in runs(category))
+
+
+def combining():
+    return "".join(base32(n) + "R" + base32(v) + "C" for n, v in runs(lambda code: unicodedata.combining(chr(code))))
+
+
+def decompositions():
+    out, last = [], 0
+    for code in range(LAST):
+        parts = unicodedata.decomposition(chr(code)).split()
+        if not parts or parts[0].startswith("<"):
+            continue
+        numbers = [int(p, 16) for p in parts]
+        assert len(numbers) <= 2
+        out.append(base32(code - last) + "D")
+        last = code
+        if len(numbers) == 1:
+            out.append(base32(numbers[0]) + "S")
+        else:
+            composes = unicodedata.normalize("NFC", chr(code)) == chr(code)
+            out.append(base32(numbers[0]) + "A" + base32(numbers[1]) + ("B" if composes else "X"))
+    return "".join(out)
+
+
+def literal(name, text):
+    print(f"const char {name}[] =")
+    for i in range(0, len(text), 128):
+        print(f'    "{text[i:i + 128]}"' + (";" if i + 128 >= len(text) else ""))
+    print()
+
+
+print(f"// unicode_tables.cpp - Unicode {unicodedata.unidata_version} as packed text; written by tools/make_unicode_tables.py, which explains the packing.")
+print('#include "src/text/unicode.h"\n')
+print("namespace qlora::inline v0_1 {\n")
+literal("unicode_class_runs", classes())
+literal("unicode_combining_runs", combining())
+literal("unicode_decompositions", decompositions())
+print("}  // namespace qlora")
