@@ -19,7 +19,7 @@ TEST_OBJECTS := $(TESTS:%.cpp=$(BUILD)/%.o)
 LIBRARY  := $(BUILD)/libqlora.a
 MAKEFLAGS += $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 2))
 
-.PHONY: all test unit lint dist demo clean
+.PHONY: all test unit lint dist demo tiny clean
 all: $(PROGRAMS)
 
 $(PROGRAMS): %: $(BUILD)/examples/%.o $(COMMON) $(LIBRARY)
@@ -62,6 +62,12 @@ dist: $(BUILD)/amalgamate
 	@mkdir -p $(BUILD)/dist
 	$(BUILD)/amalgamate qlora.h > $(BUILD)/dist/qlora.h
 	$(BUILD)/amalgamate qlora-cuda.cu > $(BUILD)/dist/qlora-cuda.cu
+
+# How models/tiny.gguf is made (see models/README.md); TEXT is the tiny Shakespeare corpus.
+$(BUILD)/train_tiny: $(BUILD)/tools/train_tiny.o $(LIBRARY)
+	$(CXX) $(FLAGS) $^ -o $@
+tiny: $(BUILD)/train_tiny
+	$(BUILD)/train_tiny $(TEXT) models/tiny.gguf
 
 bench: bench-program
 .PHONY: bench-program
