@@ -19,13 +19,31 @@
 #include "src/graph/plan.cpp"                       // the memory plan
 
 // ops: one room per operation
+#include "src/ops/accumulate.cpp"                   // state += x, in place
+#include "src/ops/adamw.cpp"                        // one step of AdamW in place
+#include "src/ops/add.cpp"                          // y = a + b of one shape
 #include "src/ops/attention.cpp"                    // softmax(scale q k^T) v over a range of keys for each query row, without ever holding rows
+#include "src/ops/bias.cpp"                         // y = x + b, a row of b for every row of x
+#include "src/ops/clip.cpp"                         // the global norm of gradients
 #include "src/ops/cpu_backend.cpp"                  // the CPU as a backend
+#include "src/ops/cross_entropy.cpp"                // mean of lse(logits) - logit of the target
+#include "src/ops/dropout.cpp"                      // a mask that is a function and never stored
+#include "src/ops/embedding.cpp"                    // y[row] = table[ids[row]]
+#include "src/ops/fill.cpp"                         // a tensor of one value
+#include "src/ops/graph_api.cpp"                    // the public Graph and Tensor
 #include "src/ops/leaf.cpp"                         // what a graph starts from
 #include "src/ops/linear_cross_entropy.cpp"         // nll {rows} of targets under the logits x {rows, n} W^T, W {vocabulary, n}, with the
 #include "src/ops/lora.cpp"                         // y {rows, out} = base + s drop(x) A^T B^T, the low-rank path of a layer in one operation
 #include "src/ops/matmul.cpp"                       // y {rows, out} = x {rows, in} W^T with a float W {out, in} of the graph, and both gradients
+#include "src/ops/mul.cpp"                          // y = a * b, element by element, of one shape
 #include "src/ops/qmatmul.cpp"                      // y {rows, out} = x {rows, in} W^T with a stored weight W {out, in}, decoded a panel at a
+#include "src/ops/rms_norm.cpp"                     // y = x * r * w, r = 1 / sqrt(mean(x^2) + eps)
+#include "src/ops/rope.cpp"                         // rotary position embedding
+#include "src/ops/scale.cpp"                        // y = factor * x, and y = s[row] * x
+#include "src/ops/silu.cpp"                         // y = x / (1 + exp(-x)): the room to copy for a new one
+#include "src/ops/store_rows.cpp"                   // state[rows[i]] = x[i] in place: the KV cache
+#include "src/ops/sum.cpp"                          // y {1} = sum of all x
+#include "src/ops/swiglu.cpp"                       // y = silu(gate) * up
 #include "src/ops/table.cpp"                        // the operation table
 #include "src/ops/view.cpp"                         // the same memory under another shape
 
