@@ -4,10 +4,14 @@
 // All matrices are row-major; ld is the distance between rows in floats. Every output element sums over its reduction index in an
 // order that depends on the shapes only: the same bytes for any number of threads.
 // With Compute::bf16 (and the instructions) both factors are rounded to bf16 and the products summed in f32.
+// Row t of y is the same bytes in every batch of more than gemv_rows rows, and in every batch of at most gemv_rows rows; gemm_nt
+// computes these small ones another way, in f32 always, whose sums may differ in the last bits.
 #pragma once
 #include "src/cpu/cpu.h"
 
 namespace qlora::inline v0_1 {
+
+constexpr int64_t gemv_rows = 4;
 
 // y[m, w.rows] = alpha * x[m, w.cols] W^T + beta * y.    beta 0 ignores what y held (NaN included). Small m takes the GEMV path.
 void gemm_nt(Cpu&, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha = 1, float beta = 0);

@@ -1,14 +1,14 @@
-// vec.cpp - the portable vector loops and the choice of the table by instruction set.
-#include "src/cpu/vec.h"
+// vec.cpp - the vector loops without special instructions; sixteen independent sums let any compiler use the vectors it has.
+#include "src/cpu/exp_constants.h"
+#include "src/cpu/kernels.h"
 
 #include <bit>
-#include <cmath>
 #include <limits>
 
 namespace qlora::inline v0_1 {
 namespace vec_room {
 
-constexpr int lanes = 16;                              // independent sums: the compiler turns them into vectors of any width
+constexpr int lanes = 16;
 
 float tree(const float* lane) {
     float part[lanes];
@@ -18,7 +18,18 @@ float tree(const float* lane) {
     return part[0];
 }
 
-float exp1(float x) { return std::exp(x); }
+// 2^n as a product of two powers, so that results below the normal range round once.
+inline float exp1(float x) {
+    using namespace exp_constants;
+    const float within = x < least ? least : x > most ? most : x;            // NaN stays
+    const float shifted = within * log2e + 0x1.8p23f, n = shifted - 0x1.8p23f;   // the adder rounds to a whole number
+    const int32_t whole = std::bit_cast<int32_t>(shifted) - 0x4b400000, first = whole >> 1, second = whole - first;
+    const float r = within - n * ln2_high - n * ln2_low;
+    const float p = (((p4 * r + p3) * r + p2) * r + p1) * r + p0;
+    return (r * r * p + r + 1) * std::bit_cast<float>((first + 127) << 23) * std::bit_cast<float>((second + 127) << 23);
+}
+
+inline float sigmoid(float x) { return 1 / (1 + exp1(-x)); }
 
 float dot(const float* a, const float* b, int64_t n) {
     float s[lanes] = {};
@@ -62,30 +73,32 @@ void mul(const float* a, const float* b, float* y, int64_t n) {
 
 float exp_sum(const float* x, float shift, float* y, int64_t n) {
     float s[lanes] = {};
-    for (int64_t i = 0; i < n; ++i) s[i % lanes] += y[i] = exp1(x[i] - shift);
+    int64_t i = 0;
+    for (; i + lanes <= n; i += lanes)
+        for (int l = 0; l < lanes; ++l) s[l] += y[i + l] = exp1(x[i + l] - shift);
+    for (int l = 0; i < n; ++i, ++l) s[l] += y[i] = exp1(x[i] - shift);
     return tree(s);
 }
 
 void silu(const float* x, float* y, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) y[i] = x[i] / (1 + exp1(-x[i]));
+    for (int64_t i = 0; i < n; ++i) y[i] = x[i] * sigmoid(x[i]);
 }
 
 void swiglu(const float* gate, const float* up, float* y, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) y[i] = gate[i] / (1 + exp1(-gate[i])) * up[i];
+    for (int64_t i = 0; i < n; ++i) y[i] = gate[i] * sigmoid(gate[i]) * up[i];
 }
 
 void swiglu_back(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
-        const float g = gate[i], u = up[i], d = dy[i], s = 1 / (1 + exp1(-g));
+        const float g = gate[i], u = up[i], d = dy[i], s = sigmoid(g);
         dgate[i] = d * u * s * (1 + g * (1 - s));
         dup[i] = d * g * s;
     }
 }
 
-const Vec portable{dot, sum, max, axpy, scale, add, mul, exp_sum, silu, swiglu, swiglu_back};
-
 }  // namespace vec_room
 
-const Vec& vec(Isa) { return vec_room::portable; }
+const Vec vec_portable{vec_room::dot,  vec_room::sum,     vec_room::max,  vec_room::axpy,   vec_room::scale,      vec_room::add,
+                       vec_room::mul,  vec_room::exp_sum, vec_room::silu, vec_room::swiglu, vec_room::swiglu_back};
 
 }  // namespace qlora

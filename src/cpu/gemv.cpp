@@ -1,0 +1,65 @@
+// gemv.cpp - y = x W^T for the few rows of x of token generation: W is read once, row by row, as it is stored.
+//
+// The cost is the traffic of W, so nothing is packed. Tasks are runs of rows of about 64 Ki weights, whatever the thread count.
+// Sums are f32 whatever the precision of products, and row t of y does not depend on how many rows x has.
+#include "src/cpu/kernels.h"
+
+#include <algorithm>
+
+namespace qlora::inline v0_1 {
+namespace gemv_room {
+
+struct Output {
+    int64_t m;
+    float* y;
+    int64_t ldy;
+    float alpha, beta;
+    void put(int64_t t, int64_t row, float sum) const {
+        float& at = y[t * ldy + row];
+        at = beta == 0 ? alpha * sum : alpha * sum + beta * at;
+    }
+};
+
+int64_t rows_of_a_task(const WeightRef& w) { return std::clamp<int64_t>(65536 / std::max<int64_t>(w.cols, 1), 1, 4096); }
+
+void codes_task(const FourBitKernels& kernels, const WeightRef& w, int64_t first, int64_t count, const float* spread, const Output& to) {
+    thread_local Scratch memory;
+    const int64_t runs = w.cols / 64;                  // of a row
+    float *sums = memory.floats(count * (to.m + runs)), *scales = sums + count * to.m;
+    run_scales(w.quant, first * runs, count * runs, scales);
+    kernels.dots(static_cast<const uint8_t*>(w.data) + first * w.cols / 2, scales, w.quant.codebook, count, w.cols, spread, to.m, sums);
+    for (int64_t r = 0; r < count; ++r)
+        for (int64_t t = 0; t < to.m; ++t) to.put(t, first + r, sums[r * to.m + t]);
+}
+
+void floats_task(Isa isa, const WeightRef& w, int64_t first, int64_t count, const float* x, int64_t ldx, const Output& to) {
+    thread_local Scratch memory;
+    const Vec& v = vec(isa);
+    float* scratch = memory.floats(w.cols);
+    for (int64_t r = first; r < first + count; ++r) {
+        const FloatRows row = float_rows(isa, w, w.cols, r, 1, 0, w.cols, scratch);
+        for (int64_t t = 0; t < to.m; ++t) to.put(t, r, v.dot(x + t * ldx, row.data, w.cols));
+    }
+}
+
+}  // namespace gemv_room
+
+void gemv(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha, float beta) {
+    thread_local Scratch memory;
+    const gemv_room::Output to{m, y, ldy, alpha, beta};
+    const FourBitKernels* kernels = has_runs_of_64(w) ? four_bit_kernels(cpu.isa) : nullptr;
+    float* spread = nullptr;
+    if (kernels && kernels->dots) {
+        const int64_t size = spread_size(w.cols);
+        spread = memory.floats(m * size);
+        for (int64_t t = 0; t < m; ++t) spread_for_codes(x + t * ldx, w.cols, spread + t * size);
+    }
+    const int64_t rows = gemv_room::rows_of_a_task(w);
+    cpu.pool.run((w.rows + rows - 1) / rows, [&](int64_t task, int) {
+        const int64_t first = task * rows, count = std::min(rows, w.rows - first);
+        if (spread) gemv_room::codes_task(*kernels, w, first, count, spread, to);
+        else gemv_room::floats_task(cpu.isa, w, first, count, x, ldx, to);
+    });
+}
+
+}  // namespace qlora

@@ -1,0 +1,37 @@
+// kernels.cpp - the choice among the tables of kernels by instruction set.
+#include "src/cpu/kernels.h"
+
+#include <new>
+
+namespace qlora::inline v0_1 {
+
+#if defined(__x86_64__)
+const Vec& vec(Isa isa) { return isa >= Isa::avx512 ? vec_avx512 : isa == Isa::avx2 ? vec_avx2 : vec_portable; }
+
+const GemmKernels& gemm_kernels(Isa isa, Compute compute) {
+    if (isa == Isa::avx512_bf16 && compute == Compute::bf16) return gemm_bf16;
+    return isa >= Isa::avx512 ? gemm_avx512 : isa == Isa::avx2 ? gemm_avx2 : gemm_portable;
+}
+
+const FourBitKernels* four_bit_kernels(Isa isa) { return isa >= Isa::avx512 ? &four_bit_avx512 : isa == Isa::avx2 ? &four_bit_avx2 : nullptr; }
+#else
+const Vec& vec(Isa) { return vec_portable; }
+const GemmKernels& gemm_kernels(Isa, Compute) { return gemm_portable; }
+const FourBitKernels* four_bit_kernels(Isa) { return nullptr; }
+#endif
+
+void* Scratch::bytes(int64_t count) {
+    if (count > size_) {
+        void* larger = ::operator new(size_t(count), std::align_val_t(64));
+        if (memory_) ::operator delete(memory_, std::align_val_t(64));
+        memory_ = larger;
+        size_ = count;
+    }
+    return memory_;
+}
+
+Scratch::~Scratch() {
+    if (memory_) ::operator delete(memory_, std::align_val_t(64));
+}
+
+}  // namespace qlora

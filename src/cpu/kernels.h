@@ -1,0 +1,79 @@
+// kernels.h - the tables that each instruction set fills in: packing, register tiles, and the reading of 4-bit codes.
+//
+// A product is cut into register tiles: c[rows, cols] += left strip x right panel. Both factors are packed the same way, as
+// packed[depth][width] with width = rows or cols of the tile, so that a tile reads two streams from start to end.
+// With bf16 two neighbours in depth sit side by side: packed[depth / 2][width][2], as the instruction wants them.
+#pragma once
+#include "src/cpu/gemm.h"
+#include "src/cpu/vec.h"
+
+// One loop unrolled completely, so that an array of accumulators becomes registers.
+#if defined(__clang__)
+#define QLORA_UNROLL _Pragma("unroll")
+#else
+#define QLORA_UNROLL _Pragma("GCC unroll 16")
+#endif
+#define QLORA_INLINE inline __attribute__((always_inline))
+
+namespace qlora::inline v0_1 {
+
+struct GemmKernels {
+    int64_t rows, cols;                                // of the register tile
+    int64_t pair;                                      // neighbours in depth that sit side by side: 1, or 2 with bf16
+    int64_t bytes;                                     // of a packed element
+    // packed[d][l] = source[l * ld + d], or source[d * ld + l]; lines beyond `lines` (and depth beyond an odd one) become 0.
+    void (*across)(const float* source, int64_t ld, int64_t lines, int64_t depth, int64_t width, void* packed);
+    void (*along)(const float* source, int64_t ld, int64_t lines, int64_t depth, int64_t width, void* packed);
+    // c = alpha * left^T panel + beta * c for the first rows x cols of the tile; beta 0 does not read c.
+    void (*tile)(const void* left, const void* panel, int64_t depth, float* c, int64_t ldc, int64_t rows, int64_t cols, float alpha, float beta);
+};
+const GemmKernels& gemm_kernels(Isa, Compute);
+
+// 4-bit codes. A run of 64 elements shares a scale; codes are packed high nibble first.
+struct FourBitKernels {
+    // out = codebook[code] * scale for `count` elements, a multiple of 32; the first run has only 32 left when `half` is 1.
+    void (*unpack)(const uint8_t* codes, const float* scales, int64_t half, const float* codebook, int64_t count, float* out);
+    // out[r * m + t] = row r of the matrix . x[t], for m <= gemv_rows; null where there is no faster way than unpacking.
+    // spread holds m vectors in the order of spread_for_codes, each spread_size(cols) long.
+    void (*dots)(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols, const float* spread, int64_t m, float* out);
+};
+const FourBitKernels* four_bit_kernels(Isa);           // null: use decode()
+
+inline int64_t spread_size(int64_t cols) { return (cols + 127) / 128 * 128; }
+void spread_for_codes(const float* x, int64_t cols, float* spread);
+
+// Part of a stored matrix as floats: in place when it is dense, else decoded into scratch (rows * cols floats).
+struct FloatRows {
+    const float* data;
+    int64_t ld;
+};
+FloatRows float_rows(Isa, const WeightRef&, int64_t ld, int64_t row, int64_t rows, int64_t col, int64_t cols, float* scratch);
+
+bool has_runs_of_64(const WeightRef&);                 // 4-bit, and no run of 64 elements straddles rows or blocks
+void run_scales(const FourBit&, int64_t first_run, int64_t count, float* scales);
+
+void gemv(Cpu&, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha, float beta);   // m <= gemv_rows
+
+// Memory of one thread that only grows and is used again by the next call.
+class Scratch {
+public:
+    void* bytes(int64_t count);                        // aligned to a cache line; contents undefined
+    float* floats(int64_t count) { return static_cast<float*>(bytes(count * int64_t(sizeof(float)))); }
+    ~Scratch();
+    Scratch() = default;
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+private:
+    void* memory_ = nullptr;
+    int64_t size_ = 0;
+};
+
+#if defined(__x86_64__)
+extern const Vec vec_avx2, vec_avx512;
+extern const GemmKernels gemm_avx2, gemm_avx512, gemm_bf16;
+extern const FourBitKernels four_bit_avx2, four_bit_avx512;
+#endif
+extern const Vec vec_portable;
+extern const GemmKernels gemm_portable;
+
+}  // namespace qlora

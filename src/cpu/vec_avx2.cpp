@@ -1,0 +1,169 @@
+// vec_avx2.cpp - the vector loops with AVX2 and FMA: eight lanes, and masked loads and stores for the last few.
+#include "src/cpu/exp_constants.h"
+#include "src/cpu/intrinsics.h"
+#include "src/cpu/kernels.h"
+
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#endif
+
+namespace qlora::inline v0_1 {
+namespace vec_avx2_room {
+
+static QLORA_INLINE __m256i first_lanes(int64_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n < 8 ? int(n) : 8), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+static QLORA_INLINE __m256 set(float x) { return _mm256_set1_ps(x); }
+static QLORA_INLINE __m256 load(const float* p, __m256i lanes) { return _mm256_maskload_ps(p, lanes); }
+static QLORA_INLINE __m256i power_of_2(__m256i n) { return _mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23); }
+
+// 2^n as a product of two powers, so that results below the normal range round once.
+static QLORA_INLINE __m256 exp8(__m256 x) {
+    using namespace exp_constants;
+    x = _mm256_min_ps(set(most), _mm256_max_ps(set(least), x));            // the second operand, where it is NaN
+    const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, set(log2e)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m256 r = _mm256_fnmadd_ps(n, set(ln2_low), _mm256_fnmadd_ps(n, set(ln2_high), x));
+    __m256 p = _mm256_fmadd_ps(set(p4), r, set(p3));
+    p = _mm256_fmadd_ps(p, r, set(p2));
+    p = _mm256_fmadd_ps(p, r, set(p1));
+    p = _mm256_fmadd_ps(p, r, set(p0));
+    p = _mm256_add_ps(_mm256_fmadd_ps(_mm256_mul_ps(r, r), p, r), set(1));
+    const __m256i whole = _mm256_cvtps_epi32(n), first = _mm256_srai_epi32(whole, 1), second = _mm256_sub_epi32(whole, first);
+    return _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(power_of_2(first))), _mm256_castsi256_ps(power_of_2(second)));
+}
+
+static QLORA_INLINE __m256 sigmoid(__m256 x) {
+    return _mm256_div_ps(set(1), _mm256_add_ps(set(1), exp8(_mm256_sub_ps(_mm256_setzero_ps(), x))));
+}
+
+static QLORA_INLINE float total(__m256 v) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+static QLORA_INLINE float total(__m256 a, __m256 b, __m256 c, __m256 d) { return total(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d))); }
+
+static float dot(const float* a, const float* b, int64_t n) {
+    __m256 s0 = _mm256_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;
+    int64_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        s0 = _mm256_fmadd_ps(_mm256_loadu_ps(a + i), _mm256_loadu_ps(b + i), s0);
+        s1 = _mm256_fmadd_ps(_mm256_loadu_ps(a + i + 8), _mm256_loadu_ps(b + i + 8), s1);
+        s2 = _mm256_fmadd_ps(_mm256_loadu_ps(a + i + 16), _mm256_loadu_ps(b + i + 16), s2);
+        s3 = _mm256_fmadd_ps(_mm256_loadu_ps(a + i + 24), _mm256_loadu_ps(b + i + 24), s3);
+    }
+    for (; i < n; i += 8) {
+        const __m256i lanes = first_lanes(n - i);
+        s0 = _mm256_fmadd_ps(load(a + i, lanes), load(b + i, lanes), s0);
+    }
+    return total(s0, s1, s2, s3);
+}
+
+static float sum(const float* a, int64_t n) {
+    __m256 s0 = _mm256_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;
+    int64_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        s0 = _mm256_add_ps(s0, _mm256_loadu_ps(a + i));
+        s1 = _mm256_add_ps(s1, _mm256_loadu_ps(a + i + 8));
+        s2 = _mm256_add_ps(s2, _mm256_loadu_ps(a + i + 16));
+        s3 = _mm256_add_ps(s3, _mm256_loadu_ps(a + i + 24));
+    }
+    for (; i < n; i += 8) s0 = _mm256_add_ps(s0, load(a + i, first_lanes(n - i)));
+    return total(s0, s1, s2, s3);
+}
+
+static float max(const float* a, int64_t n) {
+    const __m256 lowest = set(-__builtin_inff());
+    __m256 m = lowest;
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256i lanes = first_lanes(n - i);
+        m = _mm256_max_ps(_mm256_blendv_ps(lowest, load(a + i, lanes), _mm256_castsi256_ps(lanes)), m);   // a NaN loses
+    }
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+
+static void axpy(float s, const float* x, float* y, int64_t n) {
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256i lanes = first_lanes(n - i);
+        _mm256_maskstore_ps(y + i, lanes, _mm256_fmadd_ps(set(s), load(x + i, lanes), load(y + i, lanes)));
+    }
+}
+
+static void scale(float s, const float* x, float* y, int64_t n) {
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256i lanes = first_lanes(n - i);
+        _mm256_maskstore_ps(y + i, lanes, _mm256_mul_ps(set(s), load(x + i, lanes)));
+    }
+}
+
+static void add(const float* a, const float* b, float* y, int64_t n) {
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256i lanes = first_lanes(n - i);
+        _mm256_maskstore_ps(y + i, lanes, _mm256_add_ps(load(a + i, lanes), load(b + i, lanes)));
+    }
+}
+
+static void mul(const float* a, const float* b, float* y, int64_t n) {
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256i lanes = first_lanes(n - i);
+        _mm256_maskstore_ps(y + i, lanes, _mm256_mul_ps(load(a + i, lanes), load(b + i, lanes)));
+    }
+}
+
+static float exp_sum(const float* x, float shift, float* y, int64_t n) {
+    __m256 s = _mm256_setzero_ps();
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256i lanes = first_lanes(n - i);
+        const __m256 e = exp8(_mm256_sub_ps(load(x + i, lanes), set(shift)));
+        _mm256_maskstore_ps(y + i, lanes, e);
+        s = _mm256_add_ps(s, _mm256_and_ps(e, _mm256_castsi256_ps(lanes)));
+    }
+    return total(s);
+}
+
+static void silu(const float* x, float* y, int64_t n) {
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256i lanes = first_lanes(n - i);
+        const __m256 v = load(x + i, lanes);
+        _mm256_maskstore_ps(y + i, lanes, _mm256_mul_ps(v, sigmoid(v)));
+    }
+}
+
+static void swiglu(const float* gate, const float* up, float* y, int64_t n) {
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256i lanes = first_lanes(n - i);
+        const __m256 g = load(gate + i, lanes);
+        _mm256_maskstore_ps(y + i, lanes, _mm256_mul_ps(_mm256_mul_ps(g, sigmoid(g)), load(up + i, lanes)));
+    }
+}
+
+static void swiglu_back(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256i lanes = first_lanes(n - i);
+        const __m256 g = load(gate + i, lanes), u = load(up + i, lanes), d = load(dy + i, lanes), s = sigmoid(g), ds = _mm256_mul_ps(d, s);
+        const __m256 slope = _mm256_fmadd_ps(g, _mm256_sub_ps(set(1), s), set(1));
+        _mm256_maskstore_ps(dgate + i, lanes, _mm256_mul_ps(_mm256_mul_ps(ds, u), slope));
+        _mm256_maskstore_ps(dup + i, lanes, _mm256_mul_ps(ds, g));
+    }
+}
+
+}  // namespace vec_avx2_room
+
+const Vec vec_avx2{vec_avx2_room::dot, vec_avx2_room::sum,     vec_avx2_room::max,  vec_avx2_room::axpy,   vec_avx2_room::scale,      vec_avx2_room::add,
+                   vec_avx2_room::mul, vec_avx2_room::exp_sum, vec_avx2_room::silu, vec_avx2_room::swiglu, vec_avx2_room::swiglu_back};
+
+}  // namespace qlora
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif

@@ -1,0 +1,168 @@
+// vec_test.cpp - the vector loops of every instruction set against the standard library in double, at every length of tail.
+#include "src/base/rng.h"
+#include "src/cpu/vec.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <limits>
+
+namespace vec_test {
+
+using namespace qlora;
+
+std::vector<Isa> isas() {
+    std::vector<Isa> all;
+    for (int i = 0; i <= int(best_isa()); ++i) all.push_back(Isa(i));
+    return all;
+}
+
+std::vector<float> normals(int64_t n, uint64_t stream, float by = 1) {
+    Rng rng{7, stream};
+    std::vector<float> v(size_t(n), 0.0f);
+    for (float& x : v) x = by * rng.normal();
+    return v;
+}
+
+constexpr float untouched = 123.0f;
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+double ulp_of(double x) {                              // the distance of floats near x
+    const float f = float(std::abs(x));
+    return f < 0x1p-126f ? 0x1p-149 : std::ldexp(1.0, std::ilogb(f) - 23);
+}
+
+TEST(Vec, ExpWithinTwoUlp) {
+    std::vector<float> x;
+    for (float v = -110; v < 90; v += 0.00173f) x.push_back(v);
+    for (float v : {0.0f, -0.0f, 1e-30f, -1e-30f, 88.72283f, -87.33655f, -103.97f, -103.9f, -1e30f}) x.push_back(v);
+    for (Isa isa : isas()) {
+        std::vector<float> y(x.size());
+        vec(isa).exp_sum(x.data(), 0, y.data(), int64_t(x.size()));
+        double worst = 0;
+        for (size_t i = 0; i < x.size(); ++i) {
+            const double want = std::exp(double(x[i]));
+            if (want > std::numeric_limits<float>::max()) {
+                ASSERT_EQ(y[i], infinity) << name_of(isa) << " exp(" << x[i] << ")";
+                continue;
+            }
+            worst = std::max(worst, std::abs(y[i] - want) / ulp_of(want));
+        }
+        EXPECT_LE(worst, 2.0) << name_of(isa);
+        RecordProperty("worst_ulp_" + std::string(name_of(isa)), std::to_string(worst));
+    }
+}
+
+TEST(Vec, ExpOfSpecialValues) {
+    for (Isa isa : isas()) {
+        const float x[5] = {-infinity, infinity, std::numeric_limits<float>::quiet_NaN(), -200, 200};
+        float y[5];
+        vec(isa).exp_sum(x, 0, y, 5);
+        EXPECT_EQ(y[0], 0.0f) << name_of(isa);
+        EXPECT_EQ(y[1], infinity) << name_of(isa);
+        EXPECT_TRUE(std::isnan(y[2])) << name_of(isa);
+        EXPECT_EQ(y[3], 0.0f) << name_of(isa);
+        EXPECT_EQ(y[4], infinity) << name_of(isa);
+        float masked[20];                              // a row of attention scores with all but one entry masked
+        std::fill_n(masked, 20, -infinity);
+        masked[18] = 3;
+        EXPECT_EQ(vec(isa).exp_sum(masked, 3, masked, 20), 1.0f) << name_of(isa);
+        EXPECT_EQ(masked[18], 1.0f);
+    }
+}
+
+TEST(Vec, SumsAtEveryLength) {
+    for (Isa isa : isas()) {
+        const Vec& v = vec(isa);
+        for (int64_t n = 0; n < 200; ++n) {
+            const std::vector<float> a = normals(n, 1), b = normals(n, 2);
+            double dot = 0, sum = 0, size = 0;
+            float most = -infinity;
+            for (int64_t i = 0; i < n; ++i) {
+                const size_t at = size_t(i);
+                dot += double(a[at]) * b[at];
+                sum += a[at];
+                size += std::abs(double(a[at]) * b[at]) + std::abs(a[at]);
+                most = std::max(most, a[at]);
+            }
+            ASSERT_NEAR(v.dot(a.data(), b.data(), n), dot, 1e-6 * size) << name_of(isa) << " n " << n;
+            ASSERT_NEAR(v.sum(a.data(), n), sum, 1e-6 * size) << name_of(isa) << " n " << n;
+            ASSERT_EQ(v.max(a.data(), n), most) << name_of(isa) << " n " << n;
+        }
+    }
+}
+
+TEST(Vec, MaxOfNegativeNumbersAndInfinities) {
+    for (Isa isa : isas()) {
+        for (int64_t n = 1; n < 40; ++n) {
+            const std::vector<float> low(size_t(n), -5.0f), none(size_t(n), -infinity);
+            EXPECT_EQ(vec(isa).max(low.data(), n), -5.0f);
+            EXPECT_EQ(vec(isa).max(none.data(), n), -infinity);
+        }
+    }
+}
+
+TEST(Vec, ElementwiseAtEveryLengthWithoutTouchingTheNext) {
+    for (Isa isa : isas()) {
+        const Vec& v = vec(isa);
+        for (int64_t n = 0; n < 70; ++n) {
+            const std::vector<float> a = normals(n, 1, 2), b = normals(n, 2, 2), d = normals(n, 3, 2);
+            std::vector<float> axpy = b, scale(size_t(n + 1), untouched), add = scale, mul = scale, exps = scale, silu = scale, swiglu = scale, dgate = scale, dup = scale;
+            axpy.push_back(untouched);
+            v.axpy(0.7f, a.data(), axpy.data(), n);
+            v.scale(0.7f, a.data(), scale.data(), n);
+            v.add(a.data(), b.data(), add.data(), n);
+            v.mul(a.data(), b.data(), mul.data(), n);
+            const float sum = v.exp_sum(a.data(), 1.5f, exps.data(), n);
+            v.silu(a.data(), silu.data(), n);
+            v.swiglu(a.data(), b.data(), swiglu.data(), n);
+            v.swiglu_back(a.data(), b.data(), d.data(), dgate.data(), dup.data(), n);
+            double total = 0;
+            for (int64_t i = 0; i < n; ++i) {
+                const size_t at = size_t(i);
+                const double x = a[at], y = b[at], g = d[at], s = 1 / (1 + std::exp(-x)), e = std::exp(double(a[at] - 1.5f));
+                total += e;
+                const auto near = [&](float got, double want, const char* what) {
+                    ASSERT_NEAR(got, want, 6e-7 * std::abs(want) + 1e-7) << what << " " << name_of(isa) << " n " << n << " i " << i;
+                };
+                near(axpy[at], y + double(0.7f) * x, "axpy");
+                near(scale[at], double(0.7f) * x, "scale");
+                near(add[at], x + y, "add");
+                near(mul[at], x * y, "mul");
+                near(exps[at], e, "exp_sum");
+                near(silu[at], x * s, "silu");
+                near(swiglu[at], x * s * y, "swiglu");
+                near(dgate[at], g * y * s * (1 + x * (1 - s)), "dgate");
+                near(dup[at], g * x * s, "dup");
+            }
+            EXPECT_NEAR(sum, total, 1e-6 * total);
+            for (const auto* out : {&axpy, &scale, &add, &mul, &exps, &silu, &swiglu, &dgate, &dup}) ASSERT_EQ((*out)[size_t(n)], untouched) << name_of(isa) << " n " << n;
+        }
+    }
+}
+
+TEST(Vec, SwigluOfLargeGates) {
+    for (Isa isa : isas()) {
+        const float gate[4] = {-300, 300, -90, 90}, up[4] = {2, 2, 2, 2}, dy[4] = {1, 1, 1, 1};
+        float y[4], dgate[4], dup[4];
+        vec(isa).swiglu(gate, up, y, 4);
+        vec(isa).swiglu_back(gate, up, dy, dgate, dup, 4);
+        for (int i = 0; i < 4; ++i) {
+            EXPECT_NEAR(y[i], gate[i] > 0 ? 2 * gate[i] : 0, 1e-30) << name_of(isa);
+            EXPECT_NEAR(dgate[i], gate[i] > 0 ? 2 : 0, 1e-30) << name_of(isa);
+            EXPECT_NEAR(dup[i], gate[i] > 0 ? gate[i] : 0, 1e-30) << name_of(isa);
+        }
+    }
+}
+
+TEST(Vec, InPlace) {
+    for (Isa isa : isas()) {
+        std::vector<float> a = normals(37, 4), b = a, c(37);
+        const float first = vec(isa).exp_sum(a.data(), 0.5f, c.data(), 37), second = vec(isa).exp_sum(b.data(), 0.5f, b.data(), 37);
+        EXPECT_EQ(first, second);
+        EXPECT_EQ(b, c);
+    }
+}
+
+}  // namespace vec_test
