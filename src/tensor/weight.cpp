@@ -1,0 +1,94 @@
+// weight.cpp - decoding any part of any stored tensor.
+#include "src/tensor/weight.h"
+
+#include <algorithm>
+
+namespace qlora::inline v0_1 {
+namespace weight_room {
+
+constexpr int64_t largest_block = 256;
+
+// Blocks cut by the ends of the range are decoded aside; those between, in one call.
+void decode_blocks(const TypeInfo& info, const uint8_t* data, int64_t first, int64_t count, float* out) {
+    const auto at = [&](int64_t element) { return data + element / info.block * info.bytes; };
+    float whole[largest_block];
+    if (const int64_t skip = first % info.block; skip != 0 && count > 0) {
+        const int64_t take = std::min(count, info.block - skip);
+        info.decode(at(first), whole, info.block);
+        std::copy_n(whole + skip, take, out);
+        first += take;
+        count -= take;
+        out += take;
+    }
+    const int64_t middle = count / info.block * info.block;
+    if (middle > 0) info.decode(at(first), out, middle);
+    if (middle == count) return;
+    info.decode(at(first + middle), whole, info.block);
+    std::copy_n(whole, count - middle, out + middle);
+}
+
+// One scale: its 16 products are computed once, so that an element is a lookup.
+void decode_run(const uint8_t* codes, const float* codebook, float scale, int64_t first, int64_t count, float* out) {
+    float value[16];
+    for (int c = 0; c < 16; ++c) value[c] = codebook[c] * scale;
+    if ((first & 1) && count > 0) {
+        *out++ = value[codes[first / 2] & 15];
+        ++first;
+        --count;
+    }
+    const uint8_t* p = codes + first / 2;
+    for (int64_t i = 0; i < count / 2; ++i) {
+        out[2 * i] = value[p[i] >> 4];
+        out[2 * i + 1] = value[p[i] & 15];
+    }
+    if (count & 1) out[count - 1] = value[p[count / 2] >> 4];
+}
+
+void decode_4bit(const WeightRef& w, int64_t first, int64_t count, float* out) {
+    const uint8_t* codes = static_cast<const uint8_t*>(w.data);
+    while (count > 0) {
+        const int64_t block = first / w.quant.block, take = std::min(count, (block + 1) * w.quant.block - first);
+        decode_run(codes, w.quant.codebook, w.quant.scale(block), first, take, out);
+        first += take;
+        count -= take;
+        out += take;
+    }
+}
+
+}  // namespace weight_room
+
+void decode(const WeightRef& w, int64_t first, int64_t count, float* out) {
+    const TypeInfo& info = type_info(w.dtype);
+    const int64_t elements = checked_mul(w.rows, w.cols, "decode");
+    if (first < 0 || count < 0 || first > elements - count)
+        fail(Errc::argument, "decode: ", count, " elements from position ", first, " of a [", w.rows, ", ", w.cols, "] tensor of type ", info.name);
+    if (is_4bit(w.dtype)) weight_room::decode_4bit(w, first, count, out);
+    else if (info.decode) weight_room::decode_blocks(info, static_cast<const uint8_t*>(w.data), first, count, out);
+    else fail(Errc::unsupported, "decode: type ", info.name, " holds integers");
+}
+
+int64_t Weight::bytes() const {
+    const int64_t n = elements(), codes = bytes_of(dtype, n);
+    if (!is_4bit(dtype)) return codes;
+    const int64_t blocks = (n + quant.block - 1) / quant.block, blocks2 = (blocks + quant.block2 - 1) / quant.block2;
+    return codes + (quant.absmax ? blocks * int64_t(sizeof(float)) : blocks + blocks2 * int64_t(sizeof(float)));
+}
+
+std::vector<float> Weight::decoded() const {
+    std::vector<float> out(static_cast<size_t>(elements()));
+    decode({dtype, data, quant, 1, elements()}, 0, elements(), out.data());    // one row: right for any number of dimensions
+    return out;
+}
+
+Weight dense_weight(std::string name, Shape shape, std::vector<float> values) {
+    Weight w;
+    w.name = std::move(name);
+    w.shape = std::move(shape);
+    if (w.elements() != int64_t(values.size())) fail(Errc::shape, w.name, ": ", values.size(), " values for the shape ", w.shape);
+    auto owner = std::make_shared<const std::vector<float>>(std::move(values));
+    w.data = reinterpret_cast<const uint8_t*>(owner->data());
+    w.owner = std::move(owner);
+    return w;
+}
+
+}  // namespace qlora
