@@ -7,10 +7,8 @@
 // in two passes, so that every result has one writer and one order of summation: over (head, query block) for dq, then over
 // (kv head, key block) for dk and dv. Hence the same bytes for any number of threads.
 #include "src/cpu/tile.h"
-#include "src/cpu/vec.h"
-#include "src/ops/ops.h"
+#include "src/ops/rooms.h"
 
-#include <algorithm>
 #include <cmath>
 
 namespace qlora::inline v0_1 {
@@ -49,7 +47,7 @@ struct Problem {
 
 Problem problem(const Call& call, int q) {             // sources q, k, v, first, last from position q on
     const AttentionAttr attr = call.node.attr.get<AttentionAttr>();
-    const Cpu& cpu = *call.backend.cpu();
+    const Cpu& cpu = cpu_of(call);
     return {attr, call.source(q).shape[0], call.source(q + 1).shape[0], attr.heads / attr.kv_heads, attr.heads * attr.head_dim, attr.kv_heads * attr.head_dim,
             tile_up(attr.head_dim, tile_cols), call.in(q), call.in(q + 1), call.in(q + 2), call.in<int32_t>(q + 3), call.in<int32_t>(q + 4), vec(cpu.isa), tile(cpu.isa)};
 }
@@ -160,7 +158,7 @@ void forward_row(const Problem& p, int64_t head, int64_t row, float* scores, flo
 
 void forward(const Call& call) {
     const Problem p = problem(call, 0);
-    ThreadPool& pool = call.backend.cpu()->pool;
+    ThreadPool& pool = cpu_of(call).pool;
     float* out = call.result();
     float* logsum = out + p.rows * p.ldq;
     float* scratch = static_cast<float*>(call.scratch);
@@ -265,7 +263,7 @@ void backward_keys(const Backward& b, int64_t kv_head, int64_t start, float* scr
 
 void backward(const Call& call) {                      // sources dy, q, k, v, first, last, y with its L behind it
     const Problem p = problem(call, 1);
-    ThreadPool& pool = call.backend.cpu()->pool;
+    ThreadPool& pool = cpu_of(call).pool;
     const float* y = call.in(6);
     float* dots = static_cast<float*>(call.scratch);
     float* scratch = dots + p.attr.heads * p.rows;
@@ -334,8 +332,8 @@ void grad(GraphImpl& g, const Node& forward, int32_t self, int32_t dy) {
 
 }  // namespace attention_room
 
-const OpDef attention_def{"attention", attention_room::shape, attention_room::forward, attention_room::grad, attention_room::scratch};
-const OpDef attention_back_def{"attention_back", attention_room::back_shape, attention_room::backward, nullptr, attention_room::back_scratch};
+const OpDef attention_def{.name = "attention", .shape = attention_room::shape, .cpu = attention_room::forward, .grad = attention_room::grad, .scratch = attention_room::scratch};
+const OpDef attention_back_def{.name = "attention_back", .shape = attention_room::back_shape, .cpu = attention_room::backward, .grad = nullptr, .scratch = attention_room::back_scratch};
 
 Tensor attention(Tensor q, Tensor k, Tensor v, Tensor first, Tensor last, const AttentionAttr& attr) {
     return graph_of({q, k, v, first, last}, "attention").add(Op::attention, {q, k, v, first, last}, attr_of(attr));

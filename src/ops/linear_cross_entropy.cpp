@@ -5,10 +5,8 @@
 // The bracket times W is kept behind the result, {rows, n}; the gradient rule only multiplies its rows by dy.
 // Rows with a negative target are never projected: the trained rows are gathered first.
 #include "src/cpu/gemm.h"
-#include "src/cpu/vec.h"
-#include "src/ops/ops.h"
+#include "src/ops/rooms.h"
 
-#include <algorithm>
 #include <cmath>
 
 namespace qlora::inline v0_1 {
@@ -67,7 +65,7 @@ int64_t gather_trained(const int32_t* targets, int64_t rows, int64_t vocabulary,
 void forward(const Call& call) {
     const CrossEntropyAttr attr = call.node.attr.get<CrossEntropyAttr>();
     const Sizes s = sizes(call.source(0), call.source(1), attr);
-    Cpu& cpu = *call.backend.cpu();
+    Cpu& cpu = cpu_of(call);
     const Vec& loops = vec(cpu.isa);
     const float* x = call.in(0);
     const int32_t* targets = call.in<int32_t>(2);
@@ -103,8 +101,7 @@ void grad(GraphImpl& g, const Node& forward, int32_t self, int32_t dy) {
 
 }  // namespace linear_cross_entropy_room
 
-const OpDef linear_cross_entropy_def{"linear_cross_entropy", linear_cross_entropy_room::shape, linear_cross_entropy_room::forward,
-                                     linear_cross_entropy_room::grad, linear_cross_entropy_room::scratch};
+const OpDef linear_cross_entropy_def{.name = "linear_cross_entropy", .shape = linear_cross_entropy_room::shape, .cpu = linear_cross_entropy_room::forward, .grad = linear_cross_entropy_room::grad, .scratch = linear_cross_entropy_room::scratch};
 
 Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad) {
     CrossEntropyAttr attr;

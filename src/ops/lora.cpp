@@ -6,9 +6,7 @@
 // Rows go in chunks, so that the dropped copy of x stays small however long the batch is.
 #include "src/base/rng.h"
 #include "src/cpu/gemm.h"
-#include "src/ops/ops.h"
-
-#include <algorithm>
+#include "src/ops/rooms.h"
 
 namespace qlora::inline v0_1 {
 namespace lora_room {
@@ -35,7 +33,7 @@ void drop(const Call& call, int64_t row, int64_t rows, int64_t in, const float* 
     const LoraAttr attr = call.node.attr.get<LoraAttr>();
     const uint64_t seed = attr.seed + call.graph.step;
     const float keep = 1 / (1 - attr.p);
-    call.backend.cpu()->pool.run(rows, [&](int64_t i, int) {
+    cpu_of(call).pool.run(rows, [&](int64_t i, int) {
         const float* source = from + i * in;
         float* target = to + i * in;
         const uint64_t begin = uint64_t((row + i) * in), end = begin + uint64_t(in);
@@ -59,7 +57,7 @@ int64_t scratch(const GraphImpl& g, const Node& node) {   // a chunk of drop(x),
 void forward(const Call& call) {
     const Sizes s = sizes(call.source(0).shape, call.source(2).shape);
     const LoraAttr attr = call.node.attr.get<LoraAttr>();
-    Cpu& cpu = *call.backend.cpu();
+    Cpu& cpu = cpu_of(call);
     float* dropped = static_cast<float*>(call.scratch);                    // {chunk, in}
     float* u = dropped + std::min(s.rows, chunk_rows) * s.in;              // {chunk, r}
     float* y = call.result();
@@ -86,7 +84,7 @@ int64_t back_scratch(const GraphImpl& g, const Node& node) {   // a chunk of dro
 void backward(const Call& call) {
     const Sizes s = sizes(call.source(0).shape, call.source(2).shape);
     const LoraAttr attr = call.node.attr.get<LoraAttr>();
-    Cpu& cpu = *call.backend.cpu();
+    Cpu& cpu = cpu_of(call);
     float* dropped = static_cast<float*>(call.scratch);                    // {chunk, in}
     float* u = dropped + std::min(s.rows, chunk_rows) * s.in;              // {chunk, r}
     float* v = u + std::min(s.rows, chunk_rows) * s.rank;                  // {chunk, r}
@@ -130,8 +128,8 @@ Tensor composed(GraphImpl& g, const Node& node) {
 
 }  // namespace lora_room
 
-const OpDef lora_def{"lora", lora_room::shape, lora_room::forward, lora_room::grad, lora_room::scratch, -1, false, lora_room::composed};
-const OpDef lora_back_def{"lora_back", lora_room::back_shape, lora_room::backward, nullptr, lora_room::back_scratch};
+const OpDef lora_def{.name = "lora", .shape = lora_room::shape, .cpu = lora_room::forward, .grad = lora_room::grad, .scratch = lora_room::scratch, .composed = lora_room::composed};
+const OpDef lora_back_def{.name = "lora_back", .shape = lora_room::back_shape, .cpu = lora_room::backward, .grad = nullptr, .scratch = lora_room::back_scratch};
 
 Tensor lora(Tensor base, Tensor x, Tensor a, Tensor b, const LoraAttr& attr) {
     return graph_of({base, x, a, b}, "lora").add(Op::lora, {base, x, a, b}, attr_of(attr));

@@ -2,7 +2,7 @@
 //     dx {rows, in} = dy W          dW {out, in} = dy^T x
 // The public builder also takes stored weights and sends them to qmatmul.
 #include "src/cpu/gemm.h"
-#include "src/ops/ops.h"
+#include "src/ops/rooms.h"
 
 namespace qlora::inline v0_1 {
 namespace matmul_room {
@@ -23,7 +23,7 @@ void shape(const GraphImpl& g, Node& node) {
 
 void forward(const Call& call) {
     const Node& x = call.source(0);
-    gemm_nt(*call.backend.cpu(), x.shape[0], call.in(0), x.shape[1], call.matrix(1), call.result(), call.node.shape[1]);
+    gemm_nt(cpu_of(call), x.shape[0], call.in(0), x.shape[1], call.matrix(1), call.result(), call.node.shape[1]);
 }
 
 void grad(GraphImpl& g, const Node& forward, int32_t, int32_t dy) {
@@ -40,7 +40,7 @@ void dx_shape(const GraphImpl& g, Node& node) {        // sources dy {rows, out}
 
 void dx(const Call& call) {
     const Node& dy = call.source(0);
-    gemm_nn(*call.backend.cpu(), dy.shape[0], call.in(0), dy.shape[1], call.matrix(1), call.result(), call.node.shape[1]);
+    gemm_nn(cpu_of(call), dy.shape[0], call.in(0), dy.shape[1], call.matrix(1), call.result(), call.node.shape[1]);
 }
 
 void dw_shape(const GraphImpl& g, Node& node) {        // sources dy {rows, out}, x {rows, in}
@@ -51,14 +51,14 @@ void dw_shape(const GraphImpl& g, Node& node) {        // sources dy {rows, out}
 
 void dw(const Call& call) {
     const int64_t out = call.node.shape[0], in = call.node.shape[1];
-    gemm_tn(*call.backend.cpu(), call.source(0).shape[0], out, in, call.in(0), out, call.in(1), in, call.result(), in);
+    gemm_tn(cpu_of(call), call.source(0).shape[0], out, in, call.in(0), out, call.in(1), in, call.result(), in);
 }
 
 }  // namespace matmul_room
 
-const OpDef matmul_def{"matmul", matmul_room::shape, matmul_room::forward, matmul_room::grad};
-const OpDef matmul_dx_def{"matmul_dx", matmul_room::dx_shape, matmul_room::dx, nullptr};
-const OpDef matmul_dw_def{"matmul_dw", matmul_room::dw_shape, matmul_room::dw, nullptr};
+const OpDef matmul_def{.name = "matmul", .shape = matmul_room::shape, .cpu = matmul_room::forward, .grad = matmul_room::grad};
+const OpDef matmul_dx_def{.name = "matmul_dx", .shape = matmul_room::dx_shape, .cpu = matmul_room::dx, .grad = nullptr};
+const OpDef matmul_dw_def{.name = "matmul_dw", .shape = matmul_room::dw_shape, .cpu = matmul_room::dw, .grad = nullptr};
 
 Tensor matmul(Tensor x, Tensor w) {
     GraphImpl& g = graph_of({x, w}, "matmul");

@@ -2,7 +2,7 @@
 //
 // The weight is frozen: gradients pass through it to x, dx = dy W, and none ever reaches W itself. That is the Q of QLoRA.
 #include "src/cpu/gemm.h"
-#include "src/ops/ops.h"
+#include "src/ops/rooms.h"
 
 namespace qlora::inline v0_1 {
 namespace qmatmul_room {
@@ -24,7 +24,7 @@ void shape(const GraphImpl& g, Node& node) {
 
 void forward(const Call& call) {
     const Node& x = call.source(0);
-    gemm_nt(*call.backend.cpu(), x.shape[0], call.in(0), x.shape[1], call.matrix(1), call.result(), call.node.shape[1]);
+    gemm_nt(cpu_of(call), x.shape[0], call.in(0), x.shape[1], call.matrix(1), call.result(), call.node.shape[1]);
 }
 
 void grad(GraphImpl& g, const Node& forward, int32_t, int32_t dy) {
@@ -39,12 +39,12 @@ void dx_shape(const GraphImpl& g, Node& node) {        // sources dy {rows, out}
 
 void dx(const Call& call) {
     const Node& dy = call.source(0);
-    gemm_nn(*call.backend.cpu(), dy.shape[0], call.in(0), dy.shape[1], call.matrix(1), call.result(), call.node.shape[1]);
+    gemm_nn(cpu_of(call), dy.shape[0], call.in(0), dy.shape[1], call.matrix(1), call.result(), call.node.shape[1]);
 }
 
 }  // namespace qmatmul_room
 
-const OpDef qmatmul_def{"qmatmul", qmatmul_room::shape, qmatmul_room::forward, qmatmul_room::grad};
-const OpDef qmatmul_dx_def{"qmatmul_dx", qmatmul_room::dx_shape, qmatmul_room::dx, nullptr};
+const OpDef qmatmul_def{.name = "qmatmul", .shape = qmatmul_room::shape, .cpu = qmatmul_room::forward, .grad = qmatmul_room::grad};
+const OpDef qmatmul_dx_def{.name = "qmatmul_dx", .shape = qmatmul_room::dx_shape, .cpu = qmatmul_room::dx, .grad = nullptr};
 
 }  // namespace qlora
