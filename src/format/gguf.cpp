@@ -114,7 +114,7 @@ struct GgufParser {
         if (const GgufPair* p = out.pair("general.alignment")) {
             if (GgufWriter::Type(p->type) != GgufWriter::Type::u32) bad("general.alignment must be a u32");
             alignment = p->value.integer();
-            if (alignment < 1 || alignment > (1 << 20) || (alignment & (alignment - 1))) bad("general.alignment is ", alignment, ", expected a power of two up to 2^20");
+            if (alignment < 8 || alignment > (1 << 20) || (alignment & (alignment - 1))) bad("general.alignment is ", alignment, ", expected a power of two from 8 to 2^20");
         }
         out.tensors_.reserve(size_t(tensors));
         for (int64_t i = 0; i < tensors; ++i) parse_tensor();

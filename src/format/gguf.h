@@ -50,6 +50,8 @@ public:
     const std::vector<GgufTensor>& tensors() const { return tensors_; }
     const GgufTensor* tensor(std::string_view name) const;
     Weight weight(const GgufTensor&) const;            // points into the map; an unknown type is an error that names it
+    const uint8_t* data(const GgufTensor& t) const { return file_->data() + t.offset; }
+    std::shared_ptr<const void> owner() const { return file_; }
 private:
     friend struct GgufParser;
     std::string path_;

@@ -15,7 +15,7 @@ struct Config {
     int64_t window_from_layer = 0;                     // the first layer that slides
     // Rotary embedding: everything that scaling schemes do ends up in inverse_frequencies {rotated / 2} and magnitude.
     int64_t rotated = 0;
-    bool adjacent_pairs = false;                       // GGUF's "llama": q and k rows are stored permuted (see adapter.cpp)
+    bool adjacent_pairs = false;                       // GGUF's "llama": q and k rows are stored permuted (see adapter_peft.cpp)
     float rope_magnitude = 1;
     std::vector<float> inverse_frequencies;
 };
@@ -42,6 +42,7 @@ struct ModelImpl {
     std::shared_ptr<const TokenizerImpl> tokenizer;    // may be null: a model without a vocabulary runs on ids
     std::shared_ptr<const ChatTemplate> chat_template; // may be null
     std::shared_ptr<BackendImpl> backend;
+    std::shared_ptr<const class Gguf> gguf;            // the file it came from, whose metadata save_gguf_model() copies; null for a folder
 };
 
 // Loaders. They check every tensor against the configuration before using it; errors name file, tensor and field.

@@ -1,0 +1,220 @@
+// decoder.cpp - the decoder-only transformer, written once for every family: embedding, layers of attention and feed-forward with
+// their residual connections, final norm, and either scores or the loss.
+//
+//   h = norm(x);  q, k, v = h W^T (+ bias) (+ adapter);  [q, k normed per head];  q, k turned by position
+//   x = x + attention(q, k, v) Wo^T;  h = norm(x);  x = x + (silu(h Wg^T) * (h Wu^T)) Wd^T
+#include "src/model/decoder.h"
+
+#include "src/ops/ops.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace qlora::inline v0_1 {
+
+namespace decoder_room {
+
+struct Inputs { Tensor positions, first, last, window_first, cache_rows, frequencies; };
+
+struct Builder {
+    GraphImpl& graph;
+    const ModelImpl& model;
+    const LoraImpl* lora;
+    const DecoderSpec& spec;
+    Inputs in;
+    struct Adapted { const LoraTarget* target; Tensor a, b; };
+    std::vector<Adapted> adapted;                      // the params, in the order in which gradients are collected
+
+    const Config& config() const { return model.config; }
+
+    // x {rows, in} -> {rows, out}
+    Tensor linear(Tensor x, int64_t layer, Module m) {
+        const LayerWeights& w = model.layers[size_t(layer)];
+        Tensor y = matmul(x, graph.weight(w.linear[int(m)]));
+        if (w.bias[int(m)]) y = bias(y, graph.weight(w.bias[int(m)]));
+        const LoraTarget* t = lora ? lora->find(layer, m) : nullptr;
+        if (!t) return y;
+        const Tensor a = graph.param({t->rank, t->in}, slice(lora->values, t->a * 4, t->rank * t->in * 4));
+        const Tensor b = graph.param({t->out, t->rank}, slice(lora->values, t->b * 4, t->out * t->rank * 4));
+        adapted.push_back({t, a, b});
+        // Each adapter drops its own elements: its place in the list is its stream.
+        const LoraAttr attr{t->scale, spec.dropout ? lora->options.dropout : 0.0f, lora->options.seed, uint64_t(t - lora->targets.data())};
+        return qlora::lora(y, x, a, b, attr);
+    }
+
+    // q or k {rows, heads * head_dim}: normed per head where the family does so, then turned.
+    Tensor turned(Tensor x, int64_t heads, const WeightPtr& norm) {
+        const Config& c = config();
+        if (norm) x = reshape(rms_norm(reshape(x, {spec.rows * heads, c.head_dim}), graph.weight(norm), c.eps), {spec.rows, heads * c.head_dim});
+        RopeAttr attr;
+        attr.head_dim = c.head_dim;
+        attr.rotated = c.rotated;
+        attr.adjacent = c.adjacent_pairs;
+        attr.magnitude = c.rope_magnitude;
+        return rope(x, in.positions, in.frequencies, attr);
+    }
+
+    Tensor layer(Tensor x, int64_t i) {
+        const Config& c = config();
+        const LayerWeights& w = model.layers[size_t(i)];
+        Tensor h = rms_norm(x, graph.weight(w.attention_norm), c.eps);
+        const Tensor q = turned(linear(h, i, Module::q_proj), c.heads, w.q_norm);
+        Tensor k = turned(linear(h, i, Module::k_proj), c.kv_heads, w.k_norm);
+        Tensor v = linear(h, i, Module::v_proj);
+        if (spec.cache) {
+            const Shape shape{spec.cache->capacity, c.kv_heads * c.head_dim};
+            k = store_rows(graph.state(shape, spec.cache->keys[size_t(i)]), k, in.cache_rows);
+            v = store_rows(graph.state(shape, spec.cache->values[size_t(i)]), v, in.cache_rows);
+        }
+        const bool slides = c.window > 0 && i >= c.window_from_layer;
+        const AttentionAttr attr{c.heads, c.kv_heads, c.head_dim, 1 / std::sqrt(float(c.head_dim))};
+        const Tensor mixed = attention(q, k, v, slides ? in.window_first : in.first, in.last, attr);
+        x = add(x, linear(mixed, i, Module::o_proj));
+        h = rms_norm(x, graph.weight(w.feed_forward_norm), c.eps);
+        const Tensor gate = linear(h, i, Module::gate_proj), up = linear(h, i, Module::up_proj);
+        return add(x, linear(swiglu(gate, up), i, Module::down_proj));
+    }
+};
+
+void check_range(const char* what, const std::vector<int32_t>& values, size_t count, int64_t low, int64_t high) {
+    if (values.size() != count) fail(Errc::argument, "decoder: ", what, " has ", values.size(), " entries, expected ", count);
+    for (size_t i = 0; i < count; ++i)
+        if (values[i] < low || values[i] >= high) fail(Errc::argument, "decoder: ", what, "[", i, "] is ", values[i], ", expected ", low, " to ", high - 1);
+}
+
+}  // namespace decoder_room
+
+KvCache make_cache(const ModelImpl& model, int64_t capacity) {
+    if (capacity < 1) fail(Errc::argument, "cache: the capacity must be at least 1, is ", capacity);
+    KvCache cache;
+    cache.capacity = capacity;
+    const int64_t bytes = checked_mul(capacity, model.config.kv_heads * model.config.head_dim * 4, "cache");
+    for (int64_t i = 0; i < model.config.layers; ++i) {
+        cache.keys.push_back(model.backend->allocate(bytes));
+        cache.values.push_back(model.backend->allocate(bytes));
+    }
+    return cache;
+}
+
+Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, const DecoderSpec& spec) : spec_(spec), model_(std::move(model)) {
+    const Config& c = model_->config;
+    const bool loss = spec.output == DecoderSpec::Output::loss;
+    if (spec.rows < 1) fail(Errc::argument, "decoder: rows must be at least 1, is ", spec.rows);
+    if (spec.logit_rows < 0 || spec.logit_rows > spec.rows) fail(Errc::argument, "decoder: ", spec.logit_rows, " logit rows of ", spec.rows);
+    if (spec.backward && (!loss || !lora || !spec.gradients)) fail(Errc::argument, "decoder: a backward pass needs the loss, an adapter and a gradient buffer");
+    if (spec.backward && spec.gradients->bytes < lora->parameters * 4) fail(Errc::argument, "decoder: the gradient buffer has ", spec.gradients->bytes, " bytes, the adapter needs ", lora->parameters * 4);
+    graph_ = std::make_unique<GraphImpl>(model_->backend);
+    GraphImpl& graph = *graph_;
+    decoder_room::Builder build{graph, *model_, lora, spec_, {}, {}};
+    const Shape rows{spec.rows};
+    tokens_ = graph.input(rows, DType::i32);
+    build.in.positions = positions_ = graph.input(rows, DType::i32);
+    build.in.first = first_ = graph.input(rows, DType::i32);
+    build.in.last = last_ = graph.input(rows, DType::i32);
+    if (c.window > 0) build.in.window_first = window_first_ = graph.input(rows, DType::i32);
+    if (spec.cache) build.in.cache_rows = cache_rows_ = graph.input(rows, DType::i32);
+    const BufferRef frequencies = model_->backend->allocate(int64_t(c.inverse_frequencies.size()) * 4);
+    model_->backend->upload(*frequencies, 0, c.inverse_frequencies.data(), frequencies->bytes);
+    build.in.frequencies = graph.state({c.rotated / 2}, frequencies);
+    Tensor x = embed(graph.weight(model_->embedding), tokens_);
+    for (int64_t i = 0; i < c.layers; ++i) {
+        graph.segment = int32_t(i);
+        x = build.layer(x, i);
+    }
+    graph.segment = -1;
+    x = rms_norm(x, graph.weight(model_->final_norm), c.eps);
+    const Tensor head = graph.weight(model_->head);
+    if (!loss) {
+        if (spec.logit_rows > 0) {
+            logit_rows_ = graph.input({spec.logit_rows}, DType::i32);
+            x = embed(x, logit_rows_);
+        }
+        logits_ = matmul(x, head);
+        graph.output(logits_);
+        return;
+    }
+    targets_ = graph.input(rows, DType::i32);
+    nll_ = linear_cross_entropy(x, head, targets_, spec.backward);
+    graph.output(nll_);
+    if (!spec.backward) return;
+    graph.backward(sum(nll_), spec.checkpoint);
+    for (const auto& [target, a, b] : build.adapted)
+        for (const auto& [param, offset] : {std::pair{a, target->a}, std::pair{b, target->b}}) {
+            const int32_t gradient = graph.grads[size_t(param.id())];
+            if (gradient < 0) continue;
+            const int64_t count = graph.node(param.id()).elements();
+            accumulate(graph.state(graph.node(param.id()).shape, slice(spec.gradients, offset * 4, count * 4)), graph.handle(gradient));
+        }
+}
+
+void Decoder::run(const DecoderBatch& batch) {
+    const Config& c = model_->config;
+    const size_t rows = size_t(spec_.rows);
+    const int64_t keys = spec_.cache ? spec_.cache->capacity : spec_.rows;
+    decoder_room::check_range("tokens", batch.tokens, rows, 0, c.vocabulary);
+    decoder_room::check_range("positions", batch.positions, rows, 0, int64_t(1) << 31);
+    decoder_room::check_range("first", batch.first, rows, 0, keys + 1);
+    decoder_room::check_range("last", batch.last, rows, 0, keys + 1);
+    auto write = [&](Tensor to, const std::vector<int32_t>& values) { graph_->write(to, values.data(), int64_t(values.size()) * 4); };
+    write(tokens_, batch.tokens);
+    write(positions_, batch.positions);
+    write(first_, batch.first);
+    write(last_, batch.last);
+    if (window_first_.id() >= 0) {                     // the last key of a row is its own: a window of w keys begins w before the end
+        std::vector<int32_t> windowed = batch.first;
+        for (size_t i = 0; i < rows; ++i) windowed[i] = int32_t(std::max<int64_t>(windowed[i], batch.last[i] - c.window));
+        write(window_first_, windowed);
+    }
+    if (spec_.cache) {
+        decoder_room::check_range("cache_rows", batch.cache_rows, rows, -1, spec_.cache->capacity);
+        write(cache_rows_, batch.cache_rows);
+    }
+    if (targets_.id() >= 0) {
+        decoder_room::check_range("targets", batch.targets, rows, -1, c.vocabulary);
+        write(targets_, batch.targets);
+    }
+    if (logit_rows_.id() >= 0) {
+        decoder_room::check_range("logit_rows", batch.logit_rows, size_t(spec_.logit_rows), 0, spec_.rows);
+        write(logit_rows_, batch.logit_rows);
+    }
+    graph_->step = batch.dropout_step;
+    graph_->run();
+}
+
+std::vector<float> Decoder::logits() const {
+    if (logits_.id() < 0) fail(Errc::argument, "decoder: built for the loss, it has no logits");
+    std::vector<float> out(size_t(graph_->node(logits_.id()).elements()));
+    graph_->read(logits_, out.data(), int64_t(out.size()) * 4);
+    return out;
+}
+
+std::vector<float> Decoder::nll() const {
+    if (nll_.id() < 0) fail(Errc::argument, "decoder: built for logits, it has no loss");
+    std::vector<float> out(size_t(spec_.rows));
+    graph_->read(nll_, out.data(), int64_t(out.size()) * 4);
+    return out;
+}
+
+int64_t Decoder::arena_bytes() const { return graph_->frozen ? graph_->plan.arena : make_plan(*graph_).arena; }
+
+DecoderBatch lay_out(std::span<const Document> documents, int64_t rows) {
+    DecoderBatch batch;
+    for (const Document& d : documents) {
+        if (!d.trained.empty() && d.trained.size() != d.tokens.size()) fail(Errc::argument, "decoder: a document has ", d.tokens.size(), " tokens and ", d.trained.size(), " loss flags");
+        const int32_t begin = int32_t(batch.tokens.size());
+        for (size_t i = 0; i < d.tokens.size(); ++i) {
+            batch.tokens.push_back(d.tokens[i]);
+            batch.positions.push_back(int32_t(i));
+            batch.first.push_back(begin);
+            batch.last.push_back(begin + int32_t(i) + 1);
+            const bool trained = i + 1 < d.tokens.size() && (d.trained.empty() || d.trained[i + 1]);
+            batch.targets.push_back(trained ? d.tokens[i + 1] : -1);
+        }
+    }
+    if (int64_t(batch.tokens.size()) > rows) fail(Errc::argument, "decoder: the documents have ", batch.tokens.size(), " tokens, there are ", rows, " rows");
+    for (std::vector<int32_t>* v : {&batch.tokens, &batch.positions, &batch.first, &batch.last}) v->resize(size_t(rows), 0);
+    batch.targets.resize(size_t(rows), -1);
+    return batch;
+}
+
+}  // namespace qlora

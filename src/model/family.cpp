@@ -1,0 +1,128 @@
+// family.cpp - the table of families, the names of their tensors, and the bounds of a configuration.
+#include "src/model/family.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace qlora::inline v0_1 {
+
+namespace family_room {
+
+// The columns after adjacent_pairs are the class defaults of Hugging Face transformers, which it leaves out of saved files.
+constexpr Family table[] = {
+    // name      gguf     class                 bias   qk_norm adjacent  vocab   hidden layers heads kv  head_dim ff   context window eps
+    {"llama",   "llama", "LlamaForCausalLM",   false, false,  true,     32000,  4096,  32,    32,   0,  0,   11008,  2048,   0,     1e-6},
+    {"mistral", "llama", "MistralForCausalLM", false, false,  true,     32000,  4096,  32,    32,   8,  0,   14336,  131072, 4096,  1e-6},
+    {"qwen2",   "qwen2", "Qwen2ForCausalLM",   true,  false,  false,    151936, 4096,  32,    32,   32, 0,   22016,  32768,  4096,  1e-6},
+    {"qwen3",   "qwen3", "Qwen3ForCausalLM",   false, true,   false,    151936, 4096,  32,    32,   32, 128, 22016,  32768,  4096,  1e-6},
+};
+
+struct ModuleRow { std::string_view name, hf_block, gguf; };
+constexpr ModuleRow modules[module_count] = {
+    {"q_proj", "self_attn", "attn_q"}, {"k_proj", "self_attn", "attn_k"}, {"v_proj", "self_attn", "attn_v"}, {"o_proj", "self_attn", "attn_output"},
+    {"gate_proj", "mlp", "ffn_gate"}, {"up_proj", "mlp", "ffn_up"}, {"down_proj", "mlp", "ffn_down"}};
+
+}  // namespace family_room
+
+const Family* family_named(std::string_view model_type) {
+    for (const Family& f : family_room::table)
+        if (f.name == model_type) return &f;
+    return nullptr;
+}
+
+const Family* family_of_gguf(std::string_view architecture) {
+    for (const Family& f : family_room::table)
+        if (f.gguf == architecture) return &f;         // the first: "llama" covers mistral
+    return nullptr;
+}
+
+std::string family_names() {
+    std::string names;
+    for (const Family& f : family_room::table) names += (names.empty() ? "" : ", ") + std::string(f.name);
+    return names;
+}
+
+std::string_view name_of(Module m) { return family_room::modules[size_t(m)].name; }
+
+std::string gguf_name(int64_t layer, Module m, std::string_view suffix) { return str("blk.", layer, ".", family_room::modules[size_t(m)].gguf, ".", suffix); }
+
+std::string hf_name(int64_t layer, Module m) {
+    const family_room::ModuleRow& row = family_room::modules[size_t(m)];
+    return str("model.layers.", layer, ".", row.hf_block, ".", row.name);
+}
+
+Shape linear_shape(const Config& c, Module m) {
+    switch (m) {
+        case Module::q_proj: return {c.heads * c.head_dim, c.hidden};
+        case Module::k_proj: case Module::v_proj: return {c.kv_heads * c.head_dim, c.hidden};
+        case Module::o_proj: return {c.hidden, c.heads * c.head_dim};
+        case Module::gate_proj: case Module::up_proj: return {c.feed_forward, c.hidden};
+        case Module::down_proj: break;
+    }
+    return {c.hidden, c.feed_forward};
+}
+
+// Bounds far above every model there is; below them no product of two sizes overflows, and no small file makes a large allocation
+// before its tensors have been compared with these numbers.
+void check_config(const Config& c, const std::string& where) {
+    const struct { const char* name; int64_t value, most; } bounds[] = {
+        {"number of layers", c.layers, 4096}, {"hidden size", c.hidden, 1 << 20}, {"number of heads", c.heads, 1 << 14}, {"number of key-value heads", c.kv_heads, 1 << 14},
+        {"head size", c.head_dim, 1 << 14}, {"feed-forward size", c.feed_forward, 1 << 22}, {"vocabulary size", c.vocabulary, 1 << 24}, {"context length", c.context, int64_t(1) << 31},
+        {"rotary size", c.rotated, c.head_dim}};
+    for (const auto& b : bounds)
+        if (b.value < 1 || b.value > b.most) fail(Errc::format, where, ": the ", b.name, " is ", b.value, ", expected 1 to ", b.most);
+    if (c.heads % c.kv_heads) fail(Errc::format, where, ": ", c.heads, " heads are not a multiple of ", c.kv_heads, " key-value heads");
+    if (c.head_dim % 2 || c.rotated % 2) fail(Errc::format, where, ": head size ", c.head_dim, " and rotary size ", c.rotated, " must be even");
+    if (!(c.eps > 0) || !(c.eps < 1)) fail(Errc::format, where, ": the epsilon of the norms is ", c.eps, ", expected a number in (0, 1)");
+    if (c.window < 0 || c.window_from_layer < 0) fail(Errc::format, where, ": the sliding window is ", c.window, " from layer ", c.window_from_layer);
+}
+
+int64_t hf_row_of_gguf(int64_t row, int64_t head_dim) {
+    const int64_t head = row / head_dim, r = row % head_dim;
+    return head * head_dim + (r % 2) * (head_dim / 2) + r / 2;
+}
+
+int64_t gguf_row_of_hf(int64_t row, int64_t head_dim) {
+    const int64_t head = row / head_dim, r = row % head_dim, half = head_dim / 2;
+    return head * head_dim + (r % half) * 2 + r / half;
+}
+
+// Plain rotary embedding turns pair i by position * theta^(-2i / rotated). The schemes that stretch a context change that frequency:
+//   linear  divides all by the factor;
+//   yarn    (arXiv:2309.00071) divides those that turn less than beta_slow times over the original context, keeps those that turn more
+//           than beta_fast times, mixes linearly in between, and scales sine and cosine by the attention factor;
+//   llama3  does the same by wavelength: longer than context / low divided, shorter than context / high kept.
+void set_frequencies(Config& c, double theta, const RopeScaling& s, const std::string& where) {
+    if (!std::isfinite(theta) || theta <= 1) fail(Errc::format, where, ": the rotary base is ", theta, ", expected a number above 1");
+    if (!std::isfinite(s.factor) || s.factor <= 0) fail(Errc::format, where, ": the rotary scaling factor is ", s.factor, ", expected a number above 0");
+    const bool by_context = s.kind == RopeScaling::Kind::yarn || s.kind == RopeScaling::Kind::llama3;
+    if (by_context && (!std::isfinite(s.original_context) || s.original_context < 1)) fail(Errc::format, where, ": the rotary scaling needs an original context length, found ", s.original_context);
+    if (s.kind == RopeScaling::Kind::llama3 && !(s.low > 0 && s.high > s.low)) fail(Errc::format, where, ": the rotary low and high frequency factors are ", s.low, " and ", s.high);
+    if (s.kind == RopeScaling::Kind::yarn && !(s.beta_slow > 0 && s.beta_fast > s.beta_slow)) fail(Errc::format, where, ": yarn's beta_fast and beta_slow are ", s.beta_fast, " and ", s.beta_slow);
+    constexpr double two_pi = 6.283185307179586;
+    const double n = double(c.rotated);
+    auto turning = [&](double turns) { return n * std::log(s.original_context / (turns * two_pi)) / (2 * std::log(theta)); };
+    double low = 0, high = 0;
+    if (s.kind == RopeScaling::Kind::yarn) {
+        low = std::max(std::floor(turning(s.beta_fast)), 0.0);
+        high = std::min(std::ceil(turning(s.beta_slow)), n - 1);
+        c.rope_magnitude = float(s.attention_factor > 0 ? s.attention_factor : 0.1 * std::log(s.factor) + 1);
+        if (s.factor <= 1 && s.attention_factor <= 0) c.rope_magnitude = 1;
+    }
+    c.inverse_frequencies.resize(size_t(c.rotated / 2));
+    for (int64_t i = 0; i < c.rotated / 2; ++i) {
+        double f = std::pow(theta, -2.0 * double(i) / n);
+        if (s.kind == RopeScaling::Kind::linear) {
+            f /= s.factor;
+        } else if (s.kind == RopeScaling::Kind::yarn) {
+            const double divided = std::clamp((double(i) - low) / std::max(high - low, 0.001), 0.0, 1.0);
+            f = f / s.factor * divided + f * (1 - divided);
+        } else if (s.kind == RopeScaling::Kind::llama3) {
+            const double kept = std::clamp((s.original_context * f / two_pi - s.low) / (s.high - s.low), 0.0, 1.0);
+            f = f / s.factor * (1 - kept) + f * kept;
+        }
+        c.inverse_frequencies[size_t(i)] = float(f);
+    }
+}
+
+}  // namespace qlora

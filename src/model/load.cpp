@@ -1,0 +1,71 @@
+// load.cpp - the steps that both loaders share, and the summary of a loaded model.
+#include "src/model/load.h"
+
+#include "src/cpu/cpu.h"
+#include "src/tensor/nf4.h"
+
+#include <algorithm>
+#include <set>
+
+namespace qlora::inline v0_1 {
+
+WeightPtr as_f32(Weight w) {
+    if (w.dtype == DType::f32) return std::make_shared<const Weight>(std::move(w));
+    return std::make_shared<const Weight>(dense_weight(w.name, w.shape, w.decoded()));
+}
+
+void check_shape(const Weight& w, const Shape& expected, const std::string& where) {
+    if (w.shape != expected) fail(Errc::format, where, ": tensor ", w.name, " has shape ", w.shape, ", the configuration says ", expected);
+}
+
+Loading::Loading(const LoadOptions& options, std::string where, int64_t layers) : options_(options), where_(std::move(where)), expected_(layers * 9 + 2) {
+    if (options.quantize && !is_4bit(*options.quantize))
+        fail(Errc::unsupported, "load ", where_, ": quantize = ", name_of(*options.quantize), " is not possible; choose nf4 or fp4, or leave it empty to keep the stored types");
+}
+
+WeightPtr Loading::linear(Weight w) {
+    // What is stored in the wanted type stays as it is: quantizing it again would only add error.
+    if (!options_.quantize || w.dtype == *options_.quantize) return keep(std::move(w));
+    Cpu* cpu = options_.backend.impl() ? options_.backend.impl()->cpu() : nullptr;
+    return keep(quantize_4bit(w, *options_.quantize, options_.double_quant, cpu ? &cpu->pool : nullptr));
+}
+
+WeightPtr Loading::tick(WeightPtr weight) {
+    done_ = std::min(done_ + 1, expected_);
+    if (options_.on_progress && !options_.on_progress(float(done_) / float(expected_))) fail(Errc::argument, "load ", where_, ": cancelled");
+    return weight;
+}
+
+void set_text(ModelImpl& model) {
+    if (model.tokenizer && !model.tokenizer->chat_template.empty()) model.chat_template = ChatTemplate::parse(model.tokenizer->chat_template, model.path + ": chat template");
+}
+
+ModelInfo describe(const ModelImpl& m) {
+    const Config& c = m.config;
+    ModelInfo info;
+    info.path = m.path;
+    info.family = c.family;
+    info.layers = c.layers; info.hidden = c.hidden; info.heads = c.heads; info.kv_heads = c.kv_heads;
+    info.feed_forward = c.feed_forward; info.vocabulary = c.vocabulary; info.context = c.context;
+    auto count = [&](const WeightPtr& w) {
+        if (!w) return;
+        info.parameters += w->elements();
+        info.bytes += w->bytes();
+    };
+    std::set<std::string> types;
+    for (const LayerWeights& l : m.layers) {
+        for (const WeightPtr& w : {l.attention_norm, l.feed_forward_norm, l.q_norm, l.k_norm}) count(w);
+        for (int i = 0; i < module_count; ++i) {
+            count(l.linear[i]);
+            count(l.bias[i]);
+            if (l.linear[i]) types.insert(str(name_of(l.linear[i]->dtype), is_4bit(l.linear[i]->dtype) && !l.linear[i]->quant.absmax ? ", double-quantized" : ""));
+        }
+    }
+    count(m.embedding);
+    count(m.final_norm);
+    if (m.head != m.embedding) count(m.head);
+    for (const std::string& t : types) info.weights += (info.weights.empty() ? "" : " + ") + t;
+    return info;
+}
+
+}  // namespace qlora

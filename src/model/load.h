@@ -1,0 +1,26 @@
+// load.h - what the loaders of both formats share.
+#pragma once
+#include "src/model/family.h"
+
+namespace qlora::inline v0_1 {
+
+WeightPtr as_f32(Weight);                              // norms and biases: the kernels read them as floats
+void check_shape(const Weight&, const Shape& expected, const std::string& where);
+
+// LoadOptions at work: quantizes the linear layers one tensor at a time, and reports after each tensor.
+class Loading {
+public:
+    Loading(const LoadOptions&, std::string where, int64_t layers);
+    WeightPtr linear(Weight);                          // quantized if asked for
+    WeightPtr keep(Weight weight) { return tick(std::make_shared<const Weight>(std::move(weight))); }
+    WeightPtr small(Weight weight) { return tick(as_f32(std::move(weight))); }
+private:
+    WeightPtr tick(WeightPtr);
+    const LoadOptions& options_;
+    std::string where_;
+    int64_t expected_, done_ = 0;                      // tensors
+};
+
+void set_text(ModelImpl&);                             // the chat template that the tokenizer carries
+
+}  // namespace qlora

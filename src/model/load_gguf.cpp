@@ -1,0 +1,223 @@
+// load_gguf.cpp - a model out of a GGUF file. Every tensor is compared with the configuration before anybody computes with it.
+#include "src/model/gguf_model.h"
+
+#include <cmath>
+#include <limits>
+
+namespace qlora::inline v0_1 {
+
+namespace load_gguf_room {
+
+struct Source {
+    const Gguf& file;
+    std::string prefix, where;                         // "llama.", the path
+    std::string key(std::string_view name) const { return prefix + std::string(name); }
+
+    // One number for all layers; files may spell it as an array of equal numbers.
+    int64_t number(std::string_view name, int64_t fallback) const {
+        const std::vector<int64_t> values = file.integers(key(name));
+        if (values.empty()) {
+            if (fallback < 0) fail(Errc::format, "gguf: ", where, ": the key ", key(name), " is missing");
+            return fallback;
+        }
+        for (int64_t v : values)
+            if (v != values[0]) fail(Errc::unsupported, "gguf: ", where, ": ", key(name), " differs from layer to layer, which is not supported");
+        return values[0];
+    }
+
+    const GgufTensor* find(const std::string& name) const { return file.tensor(name); }
+    Weight tensor(const std::string& name, const Shape& shape) const;
+};
+
+Weight Source::tensor(const std::string& name, const Shape& shape) const {
+    const GgufTensor* t = find(name);
+    if (!t) fail(Errc::format, "gguf: ", where, ": the tensor ", name, " is missing");
+    Weight w = file.weight(*t);
+    check_shape(w, shape, "gguf: " + where);
+    return w;
+}
+
+RopeScaling scaling(const Source& s) {
+    RopeScaling r;
+    const std::string kind = s.file.string(s.key("rope.scaling.type"), "");
+    const double legacy = s.file.number(s.key("rope.scale_linear"), 1);
+    r.factor = s.file.number(s.key("rope.scaling.factor"), legacy);
+    r.original_context = s.file.number(s.key("rope.scaling.original_context_length"), double(s.file.integer(s.key("context_length"))));
+    if (kind == "linear" || (kind.empty() && r.factor != 1)) r.kind = RopeScaling::Kind::linear;
+    else if (kind == "yarn") r.kind = RopeScaling::Kind::yarn;
+    else if (!kind.empty() && kind != "none") fail(Errc::unsupported, "gguf: ", s.where, ": rope.scaling.type \"", kind, "\" is not supported (none, linear and yarn are)");
+    if (r.kind == RopeScaling::Kind::yarn) {
+        const double attention = s.file.number(s.key("rope.scaling.attn_factor"), 1) * s.file.number(s.key("rope.scaling.yarn_attn_factor"), 1);
+        r.attention_factor = attention * (0.1 * std::log(r.factor) + 1);
+        r.beta_fast = s.file.number(s.key("rope.scaling.yarn_beta_fast"), 32);
+        r.beta_slow = s.file.number(s.key("rope.scaling.yarn_beta_slow"), 1);
+    }
+    return r;
+}
+
+Config config(const Source& s, const Family& family) {
+    Config c;
+    c.family = family.name;
+    c.layers = s.number("block_count", -1);
+    c.hidden = s.number("embedding_length", -1);
+    c.heads = s.number("attention.head_count", -1);
+    c.kv_heads = s.number("attention.head_count_kv", c.heads);
+    c.feed_forward = s.number("feed_forward_length", -1);
+    c.context = s.number("context_length", -1);
+    if (c.heads < 1) fail(Errc::format, "gguf: ", s.where, ": ", s.key("attention.head_count"), " is ", c.heads);
+    c.head_dim = s.number("attention.key_length", c.hidden / c.heads);
+    if (s.number("attention.value_length", c.head_dim) != c.head_dim) fail(Errc::unsupported, "gguf: ", s.where, ": keys and values of different sizes are not supported");
+    if (s.number("expert_count", 0) != 0) fail(Errc::unsupported, "gguf: ", s.where, ": mixtures of experts are not supported");
+    c.rotated = s.number("rope.dimension_count", c.head_dim);
+    c.adjacent_pairs = s.file.boolean("qlora.adjacent_pairs", family.adjacent_pairs);
+    c.eps = float(s.file.number(s.key("attention.layer_norm_rms_epsilon"), 1e-5));
+    // llama.cpp ignores a window in qwen2 files, where the original model only uses it when told to.
+    if (family.gguf == "llama" || s.file.pair("qlora.window_from_layer")) c.window = s.number("attention.sliding_window", 0);
+    c.window_from_layer = s.file.integer("qlora.window_from_layer", 0);
+    const GgufTensor* table = s.find("token_embd.weight");
+    if (!table || table->shape.size() != 2) fail(Errc::format, "gguf: ", s.where, ": the tensor token_embd.weight is missing or not a matrix: this file holds no model");
+    c.vocabulary = table->shape[0];
+    if (s.number("vocab_size", c.vocabulary) != c.vocabulary)
+        fail(Errc::format, "gguf: ", s.where, ": ", s.key("vocab_size"), " is ", s.number("vocab_size", 0), ", token_embd.weight has ", c.vocabulary, " rows");
+    c.tied = !s.find("output.weight");
+    check_config(c, "gguf: " + s.where);
+    set_frequencies(c, s.file.number(s.key("rope.freq_base"), 10000), scaling(s), "gguf: " + s.where);
+    if (s.find("rope_freqs.weight")) {                 // Llama 3.1 and later: a divisor for each frequency
+        const std::vector<float> factors = s.tensor("rope_freqs.weight", {c.rotated / 2}).decoded();
+        for (size_t i = 0; i < factors.size(); ++i) {
+            if (!std::isfinite(factors[i]) || factors[i] <= 0) fail(Errc::format, "gguf: ", s.where, ": rope_freqs.weight holds ", factors[i], ", expected numbers above 0");
+            c.inverse_frequencies[i] /= factors[i];
+        }
+    }
+    return c;
+}
+
+Weight linear(const Source& s, int64_t layer, Module m, const Config& c) {
+    const std::string name = gguf_name(layer, m, "weight");
+    const GgufTensor* t = s.find(name);
+    if (t && t->ggml_type == ggml_i8 && s.file.pair("qlora.type")) {
+        Weight w = read_four_bit(s.file, name);
+        check_shape(w, linear_shape(c, m), "gguf: " + s.where);
+        return w;
+    }
+    return s.tensor(name, linear_shape(c, m));
+}
+
+void layer(ModelImpl& model, const Source& s, Loading& loading, int64_t i) {
+    const Config& c = model.config;
+    LayerWeights l;
+    auto name = [&](const char* suffix) { return str("blk.", i, ".", suffix, ".weight"); };
+    l.attention_norm = loading.small(s.tensor(name("attn_norm"), {c.hidden}));
+    l.feed_forward_norm = loading.small(s.tensor(name("ffn_norm"), {c.hidden}));
+    const Family& family = *family_named(c.family);
+    if (family.qk_norm) {
+        l.q_norm = loading.small(s.tensor(name("attn_q_norm"), {c.head_dim}));
+        l.k_norm = loading.small(s.tensor(name("attn_k_norm"), {c.head_dim}));
+    }
+    for (int m = 0; m < module_count; ++m) {
+        l.linear[m] = loading.linear(linear(s, i, Module(m), c));
+        const std::string bias = gguf_name(i, Module(m), "bias");
+        if (s.find(bias) || (family.qkv_bias && m <= int(Module::v_proj))) l.bias[m] = as_f32(s.tensor(bias, {linear_shape(c, Module(m))[0]}));
+    }
+    model.layers.push_back(std::move(l));
+}
+
+// A tensor that no part of the model took would silently change what the model computes.
+void refuse_leftovers(const ModelImpl& model, const Source& s) {
+    static constexpr std::string_view known[] = {"attn_norm.weight", "ffn_norm.weight", "attn_q_norm.weight", "attn_k_norm.weight"};
+    const bool qk_norm = family_named(model.config.family)->qk_norm;
+    for (const GgufTensor& t : s.file.tensors()) {
+        std::string_view name = t.name;
+        if (name == "token_embd.weight" || name == "output_norm.weight" || name == "output.weight" || name == "rope_freqs.weight") continue;
+        bool taken = false;
+        if (name.substr(0, 4) == "blk." && name.find('.', 4) != name.npos) {
+            const std::string_view rest = name.substr(name.find('.', 4) + 1);
+            for (std::string_view k : known) taken = taken || (rest == k && (qk_norm || k.find("_q_") == k.npos) && (qk_norm || k.find("_k_") == k.npos));
+            for (int m = 0; m < module_count; ++m) {
+                const std::string weight = gguf_name(0, Module(m), "weight").substr(6), bias = gguf_name(0, Module(m), "bias").substr(6);
+                taken = taken || rest == bias || rest == weight || rest.substr(0, weight.size() + 1) == weight + ".";
+            }
+            taken = taken || rest == "attn_rot_embd" || rest == "rope_freqs.weight" || rest == "attn_rot_embd.weight";
+        }
+        if (!taken) fail(Errc::unsupported, "gguf: ", s.where, ": the tensor ", t.name, " is not part of a ", model.config.family, " model as this library knows it");
+    }
+}
+
+}  // namespace load_gguf_room
+
+Vocabulary gguf_vocabulary(const Gguf& file) {
+    Vocabulary v;
+    const std::string kind = file.string("tokenizer.ggml.model", "none");
+    if (kind == "llama") v.kind = Vocabulary::Kind::spm;
+    else if (kind == "gpt2") v.kind = Vocabulary::Kind::byte_bpe;
+    else fail(Errc::unsupported, "gguf: ", file.path(), ": tokenizer.ggml.model \"", kind, "\" is not supported (llama and gpt2 are)");
+    const bool spm = v.kind == Vocabulary::Kind::spm;
+    v.pre = file.string("tokenizer.ggml.pre", "default");
+    v.tokens = file.strings("tokenizer.ggml.tokens");
+    v.scores = file.floats("tokenizer.ggml.scores");
+    v.merges = file.strings("tokenizer.ggml.merges");
+    if (v.tokens.empty()) fail(Errc::format, "gguf: ", file.path(), ": tokenizer.ggml.tokens is missing or empty");
+    for (int64_t t : file.integers("tokenizer.ggml.token_type")) {
+        if (t < 1 || t > 6) fail(Errc::format, "gguf: ", file.path(), ": tokenizer.ggml.token_type holds ", t, ", expected 1 to 6");
+        v.types.push_back(Vocabulary::Type(t));
+    }
+    for (const auto& [name, size] : {std::pair{"token_type", v.types.size()}, std::pair{"scores", v.scores.size()}})
+        if (size && size != v.tokens.size()) fail(Errc::format, "gguf: ", file.path(), ": tokenizer.ggml.", name, " has ", size, " entries for ", v.tokens.size(), " tokens");
+    auto id = [&](const char* name, int64_t fallback) {
+        const int64_t value = file.integer(std::string("tokenizer.ggml.") + name, fallback);
+        if (value == std::numeric_limits<uint32_t>::max()) return Token(-1);   // some writers spell "none" so
+        if (value < -1 || value >= int64_t(v.tokens.size())) fail(Errc::format, "gguf: ", file.path(), ": tokenizer.ggml.", name, " is ", value, ", there are ", v.tokens.size(), " tokens");
+        return Token(value);
+    };
+    v.bos = id("bos_token_id", spm ? 1 : -1);
+    v.eos = id("eos_token_id", spm ? 2 : -1);
+    v.unk = id("unknown_token_id", spm ? 0 : -1);
+    v.eot = id("eot_token_id", -1);
+    v.pad = id("padding_token_id", -1);
+    // Defaults of llama.cpp, where files leave these out.
+    const bool llama3 = v.pre == "llama-bpe" || v.pre == "llama3" || v.pre == "llama-v3" || v.pre == "falcon3" || v.pre == "pixtral" || v.pre == "tekken";
+    v.ignore_merges = !spm && llama3;
+    v.add_bos = file.boolean("tokenizer.ggml.add_bos_token", spm || llama3);
+    v.add_eos = file.boolean("tokenizer.ggml.add_eos_token", false);
+    v.add_space_prefix = file.boolean("tokenizer.ggml.add_space_prefix", spm);
+    v.chat_template = file.string("tokenizer.chat_template", "");
+    return v;
+}
+
+std::shared_ptr<const TokenizerImpl> gguf_tokenizer(const Gguf& file) {
+    if (file.pair("tokenizer.ggml.tokens")) return make_tokenizer(gguf_vocabulary(file), file.path());
+    if (file.pair("tokenizer.huggingface.json")) {     // how we keep the text side of a Hugging Face folder
+        const Json tokenizer = Json::parse(file.string("tokenizer.huggingface.json", ""), file.path() + ": tokenizer.huggingface.json");
+        const std::string config = file.string("qlora.tokenizer_config", "");
+        return load_tokenizer_json(tokenizer, config.empty() ? Json() : Json::parse(config, file.path() + ": qlora.tokenizer_config"), file.path());
+    }
+    return nullptr;
+}
+
+std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOptions& options) {
+    const auto file = Gguf::open(path);
+    if (file->string("general.type", "model") == "adapter") fail(Errc::argument, "load ", path, ": this file is an adapter; load its base model, then the adapter with Lora::load");
+    if (file->integer("split.count", 1) > 1) fail(Errc::unsupported, "load ", path, ": the model is split over ", file->integer("split.count"), " files; merge them first (llama-gguf-split --merge)");
+    const std::string architecture = file->string("general.architecture", "");
+    const Family* family = family_of_gguf(architecture);
+    if (!family) fail(Errc::unsupported, "load ", path, ": architecture \"", architecture, "\" is not supported; supported families: ", family_names());
+    const load_gguf_room::Source source{*file, architecture + ".", path};
+    auto model = std::make_shared<ModelImpl>();
+    model->path = path;
+    model->backend = options.backend.impl();
+    model->gguf = file;
+    model->config = load_gguf_room::config(source, *family);
+    const Config& c = model->config;
+    if (file->string("qlora.family", "") == "mistral") model->config.family = "mistral";
+    Loading loading(options, path, c.layers);
+    load_gguf_room::refuse_leftovers(*model, source);
+    model->embedding = loading.keep(source.tensor("token_embd.weight", {c.vocabulary, c.hidden}));
+    model->final_norm = loading.small(source.tensor("output_norm.weight", {c.hidden}));
+    for (int64_t i = 0; i < c.layers; ++i) load_gguf_room::layer(*model, source, loading, i);
+    model->head = c.tied ? model->embedding : loading.keep(source.tensor("output.weight", {c.vocabulary, c.hidden}));
+    model->tokenizer = gguf_tokenizer(*file);
+    set_text(*model);
+    return model;
+}
+
+}  // namespace qlora
