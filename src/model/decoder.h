@@ -21,7 +21,7 @@ struct DecoderSpec {
     bool backward = false;                             // loss only: gradients are added to `gradients`
     bool checkpoint = false;
     bool dropout = false;
-    BufferRef gradients;                               // flat, the layout of LoraImpl::values
+    BufferRef gradients = {};                          // flat, the layout of LoraImpl::values
 };
 
 struct DecoderBatch {                                  // what a run is fed; every vector has spec.rows entries

@@ -1,0 +1,86 @@
+// lora.cpp - new adapters: which layers they sit on, where their factors lie in the flat buffer, and what they start with.
+#include "src/model/lora_impl.h"
+
+#include "src/base/rng.h"
+#include "src/model/family.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace qlora::inline v0_1 {
+
+std::vector<Module> parse_modules(std::string_view text) {
+    std::vector<Module> out;
+    auto add = [&](Module m) {
+        if (std::find(out.begin(), out.end(), m) == out.end()) out.push_back(m);
+    };
+    auto add_range = [&](int from, int to) { for (int m = from; m < to; ++m) add(Module(m)); };
+    for (size_t at = 0; at <= text.size();) {
+        const size_t comma = std::min(text.find(',', at), text.size());
+        std::string_view word = text.substr(at, comma - at);
+        while (!word.empty() && word.front() == ' ') word.remove_prefix(1);
+        while (!word.empty() && word.back() == ' ') word.remove_suffix(1);
+        at = comma + 1;
+        if (word == "all" || word == "all-linear") { add_range(0, module_count); continue; }
+        if (word == "attention") { add_range(0, int(Module::gate_proj)); continue; }
+        if (word == "mlp") { add_range(int(Module::gate_proj), module_count); continue; }
+        int found = -1;
+        for (int m = 0; m < module_count; ++m)
+            if (name_of(Module(m)) == word) found = m;
+        if (found < 0) fail(Errc::argument, "adapter: there is no module \"", word, "\"; use all, attention, mlp, or a list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj");
+        add(Module(found));
+    }
+    std::sort(out.begin(), out.end());
+    return out;
+}
+
+void add_lora_target(LoraImpl& lora, int64_t layer, Module m, int64_t rank, float scale) {
+    const Shape shape = linear_shape(lora.base->config, m);
+    if (rank < 1 || rank > std::max(shape[0], shape[1])) fail(Errc::argument, "adapter: rank ", rank, " for ", name_of(m), " of shape ", shape, ", expected 1 to ", std::max(shape[0], shape[1]));
+    if (!std::isfinite(scale)) fail(Errc::argument, "adapter: the scale of ", name_of(m), " is ", scale);
+    LoraTarget t;
+    t.layer = layer; t.module = m; t.rank = rank; t.scale = scale;
+    t.out = shape[0]; t.in = shape[1];
+    t.a = lora.parameters;
+    t.b = t.a + rank * t.in;
+    lora.parameters = t.b + t.out * rank;
+    lora.targets.push_back(t);
+}
+
+float lora_scale(const LoraOptions& o) { return o.rank_stabilized ? o.alpha / std::sqrt(float(o.rank)) : o.alpha / float(o.rank); }
+
+std::shared_ptr<LoraImpl> empty_lora(std::shared_ptr<const ModelImpl> base, const LoraOptions& options) {
+    if (options.rank < 1) fail(Errc::argument, "adapter: the rank must be at least 1, is ", options.rank);
+    if (!std::isfinite(options.alpha)) fail(Errc::argument, "adapter: alpha must be a finite number");
+    if (!(options.dropout >= 0 && options.dropout < 1)) fail(Errc::argument, "adapter: the dropout must be in [0, 1), is ", options.dropout);
+    auto lora = std::make_shared<LoraImpl>();
+    lora->base = std::move(base);
+    lora->options = options;
+    return lora;
+}
+
+const LoraTarget* LoraImpl::find(int64_t layer, Module m) const {
+    const auto it = std::lower_bound(targets.begin(), targets.end(), std::pair(layer, m), [](const LoraTarget& t, const auto& key) { return std::pair(t.layer, t.module) < key; });
+    return it != targets.end() && it->layer == layer && it->module == m ? &*it : nullptr;
+}
+
+// A ~ U(-1 / sqrt(in), 1 / sqrt(in)), which is what PEFT's kaiming_uniform(a = sqrt(5)) amounts to; B = 0, so that the adapter starts as
+// the base model. Target t draws from stream t of the seed: the values depend on nothing else.
+std::shared_ptr<LoraImpl> create_lora(std::shared_ptr<const ModelImpl> base, const LoraOptions& options) {
+    const std::vector<Module> modules = parse_modules(options.modules);
+    auto lora = empty_lora(std::move(base), options);
+    for (int64_t layer = 0; layer < lora->base->config.layers; ++layer)
+        for (Module m : modules) add_lora_target(*lora, layer, m, options.rank, lora_scale(options));
+    std::vector<float> values(size_t(lora->parameters), 0.0f);
+    for (size_t i = 0; i < lora->targets.size(); ++i) {
+        const LoraTarget& t = lora->targets[i];
+        Rng rng{options.seed, i, 0};
+        const float bound = 1 / std::sqrt(float(t.in));
+        for (int64_t e = 0; e < t.rank * t.in; ++e) values[size_t(t.a + e)] = (2 * rng.uniform() - 1) * bound;
+    }
+    lora->values = lora->base->backend->allocate(lora->parameters * 4);
+    lora->base->backend->upload(*lora->values, 0, values.data(), lora->parameters * 4);
+    return lora;
+}
+
+}  // namespace qlora

@@ -1,0 +1,11 @@
+// lora_impl.h - the steps that creating and loading adapters share.
+#pragma once
+#include "src/model/lora.h"
+
+namespace qlora::inline v0_1 {
+
+std::shared_ptr<LoraImpl> empty_lora(std::shared_ptr<const ModelImpl>, const LoraOptions&);
+void add_lora_target(LoraImpl&, int64_t layer, Module, int64_t rank, float scale);     // in the order of layer, then module
+float lora_scale(const LoraOptions&);
+
+}  // namespace qlora
