@@ -49,7 +49,8 @@ Problem problem(const Call& call, int q) {             // sources q, k, v, first
     const AttentionAttr attr = call.node.attr.get<AttentionAttr>();
     const Cpu& cpu = cpu_of(call);
     return {attr, call.source(q).shape[0], call.source(q + 1).shape[0], attr.heads / attr.kv_heads, attr.heads * attr.head_dim, attr.kv_heads * attr.head_dim,
-            tile_up(attr.head_dim, tile_cols), call.in(q), call.in(q + 1), call.in(q + 2), call.in<int32_t>(q + 3), call.in<int32_t>(q + 4), vec(cpu.isa), tile(cpu.isa)};
+            tile_up(attr.head_dim, tile_cols), call.in(q), call.in(q + 1), call.in(q + 2),
+            call.in<int32_t>(q + 3), call.in<int32_t>(q + 4), vec(cpu.isa), tile(cpu.isa)};
 }
 
 // Copies rows {rows, n} into a tile {padded rows, ldto}, times factor; what is added around them is zero.
@@ -200,7 +201,8 @@ void softmax_back(const Backward& b, int64_t head, int64_t row, int64_t rows, in
 
 void backward_queries(const Backward& b, int64_t head, int64_t row, float* scratch, float* dq_out) {
     const Problem& p = b.p;
-    const int64_t n = p.attr.head_dim, rows = std::min(query_block, p.rows - row), padded = tile_up(rows, tile_rows), kv = head / p.group * n, at = row * p.ldq + head * n;
+    const int64_t n = p.attr.head_dim, rows = std::min(query_block, p.rows - row), padded = tile_up(rows, tile_rows);
+    const int64_t kv = head / p.group * n, at = row * p.ldq + head * n;
     float* q = scratch;                                // {query_block, width}, scaled
     float* dy = q + tile_floats(p.width);              // {query_block, width}
     float* dq = dy + tile_floats(p.width);             // {query_block, width}
@@ -281,19 +283,20 @@ void backward(const Call& call) {                      // sources dy, q, k, v, f
 // ---- Shapes, scratch, gradient.
 void check(const GraphImpl& g, const Node& node, int at) {   // sources q, k, v, first, last from position `at` on
     const AttentionAttr a = node.attr.get<AttentionAttr>();
-    const Node &q = g.source(node, at), &k = g.source(node, at + 1), &v = g.source(node, at + 2), &first = g.source(node, at + 3), &last = g.source(node, at + 4);
+    const Node &q = float_source(g, node, at), &k = float_source(g, node, at + 1), &v = float_source(g, node, at + 2);
+    const Node &first = g.source(node, at + 3), &last = g.source(node, at + 4);
     if (a.kv_heads < 1 || a.head_dim < 1 || a.heads < 1 || a.heads % a.kv_heads) {
         fail(Errc::shape, "attention: ", a.heads, " heads of ", a.head_dim, " cannot share ", a.kv_heads, " kv heads: q ", q.shape, ", k ", k.shape);
     }
     if (q.shape.size() != 2 || k.shape.size() != 2 || q.shape[1] != a.heads * a.head_dim || k.shape[1] != a.kv_heads * a.head_dim || v.shape != k.shape) {
-        fail(Errc::shape, "attention: q ", q.shape, ", k ", k.shape, ", v ", v.shape, ", expected {rows, ", a.heads * a.head_dim, "} and twice {keys, ", a.kv_heads * a.head_dim, '}');
+        fail(Errc::shape, "attention: q ", q.shape, ", k ", k.shape, ", v ", v.shape,
+             ", expected {rows, ", a.heads * a.head_dim, "} and twice {keys, ", a.kv_heads * a.head_dim, '}');
     }
     if (first.shape != Shape{q.shape[0]} || last.shape != Shape{q.shape[0]}) {
         fail(Errc::shape, "attention: first ", first.shape, ", last ", last.shape, " for q ", q.shape, ": one key range for each row is needed");
     }
-    if (q.dtype != DType::f32 || k.dtype != DType::f32 || v.dtype != DType::f32 || first.dtype != DType::i32 || last.dtype != DType::i32) {
-        fail(Errc::argument, "attention: q, k and v must be f32, first and last i32; got ", name_of(q.dtype), ' ', name_of(k.dtype), ' ', name_of(v.dtype), ' ',
-             name_of(first.dtype), ' ', name_of(last.dtype));
+    if (first.dtype != DType::i32 || last.dtype != DType::i32) {
+        fail(Errc::argument, "attention: first and last must be i32, got ", name_of(first.dtype), " and ", name_of(last.dtype));
     }
 }
 
@@ -305,7 +308,7 @@ void shape(const GraphImpl& g, Node& node) {
 
 void back_shape(const GraphImpl& g, Node& node) {      // flat [dq | dk | dv]
     check(g, node, 1);
-    const Node &dy = g.source(node, 0), &q = g.source(node, 1);
+    const Node &dy = float_source(g, node, 0), &q = g.source(node, 1);
     if (dy.shape != q.shape) fail(Errc::shape, "attention_back: dy ", dy.shape, " for q ", q.shape);
     node.shape = {q.elements() + 2 * g.source(node, 2).elements()};
 }
@@ -324,7 +327,8 @@ int64_t back_scratch(const GraphImpl& g, const Node& node) {
 void grad(GraphImpl& g, const Node& forward, int32_t self, int32_t dy) {
     const auto& src = forward.src;
     const Shape q = g.node(src[0]).shape, k = g.node(src[1]).shape;
-    const Tensor back = g.add(Op::attention_back, {g.handle(dy), g.handle(src[0]), g.handle(src[1]), g.handle(src[2]), g.handle(src[3]), g.handle(src[4]), g.handle(self)}, forward.attr);
+    const auto source = [&](size_t i) { return g.handle(src[i]); };
+    const Tensor back = g.add(Op::attention_back, {g.handle(dy), source(0), source(1), source(2), source(3), source(4), g.handle(self)}, forward.attr);
     g.accumulate(src[0], view(back, 0, q));
     g.accumulate(src[1], view(back, elements_of(q), k));
     g.accumulate(src[2], view(back, elements_of(q) + elements_of(k), k));
@@ -332,8 +336,10 @@ void grad(GraphImpl& g, const Node& forward, int32_t self, int32_t dy) {
 
 }  // namespace attention_room
 
-const OpDef attention_def{.name = "attention", .shape = attention_room::shape, .cpu = attention_room::forward, .grad = attention_room::grad, .scratch = attention_room::scratch};
-const OpDef attention_back_def{.name = "attention_back", .shape = attention_room::back_shape, .cpu = attention_room::backward, .grad = nullptr, .scratch = attention_room::back_scratch};
+const OpDef attention_def{.name = "attention", .shape = attention_room::shape, .cpu = attention_room::forward, .grad = attention_room::grad,
+                          .scratch = attention_room::scratch};
+const OpDef attention_back_def{.name = "attention_back", .shape = attention_room::back_shape, .cpu = attention_room::backward, .grad = nullptr,
+                               .scratch = attention_room::back_scratch};
 
 Tensor attention(Tensor q, Tensor k, Tensor v, Tensor first, Tensor last, const AttentionAttr& attr) {
     return graph_of({q, k, v, first, last}, "attention").add(Op::attention, {q, k, v, first, last}, attr_of(attr));
@@ -342,7 +348,9 @@ Tensor attention(Tensor q, Tensor k, Tensor v, Tensor first, Tensor last, const 
 Tensor attention(Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, Tensor first_key) {
     GraphImpl& g = graph_of({q, k, v}, "attention");
     const Shape shape = q.shape();
-    if (heads < 1 || shape.size() != 2 || shape[1] % heads || k.shape().size() != 2) fail(Errc::shape, "attention: q ", shape, ", k ", k.shape(), " with ", heads, " heads");
+    if (heads < 1 || shape.size() != 2 || shape[1] % heads || k.shape().size() != 2) {
+        fail(Errc::shape, "attention: q ", shape, ", k ", k.shape(), " with ", heads, " heads");
+    }
     // Causal, with the last query row at the last key: with more keys than rows the first of them are a past that every row sees.
     const int64_t rows = shape[0], past = k.shape()[0] - rows;
     std::vector<int32_t> ends(size_t(rows), 0), starts(size_t(rows), 0);

@@ -21,13 +21,11 @@ struct Sizes { int64_t rows, n, vocabulary, chunk; };
 Sizes sizes(const Node& x, const Node& w, const CrossEntropyAttr& attr) { return {x.shape[0], x.shape[1], w.shape[0], std::min(attr.chunk, x.shape[0])}; }
 
 void shape(const GraphImpl& g, Node& node) {
-    const Node &x = g.source(node, 0), &w = g.source(node, 1), &targets = g.source(node, 2);
+    const Node &x = float_source(g, node, 0), &w = weight_source(g, node, 1), &targets = g.source(node, 2);
     if (x.shape.size() != 2 || w.shape.size() != 2 || x.shape[1] != w.shape[1] || targets.shape != Shape{x.shape[0]} || w.shape[0] < 1) {
         fail(Errc::shape, "linear_cross_entropy: x ", x.shape, ", w ", w.shape, ", targets ", targets.shape, ", expected {rows, n}, {vocabulary, n}, {rows}");
     }
-    if (x.dtype != DType::f32 || targets.dtype != DType::i32) {
-        fail(Errc::argument, "linear_cross_entropy: needs f32 x and i32 targets, got ", name_of(x.dtype), " and ", name_of(targets.dtype));
-    }
+    if (targets.dtype != DType::i32) fail(Errc::argument, "linear_cross_entropy: targets have type ", name_of(targets.dtype), ", expected i32");
     CrossEntropyAttr attr = node.attr.get<CrossEntropyAttr>();
     if (attr.chunk <= 0) attr.chunk = chunk_of(w.shape[0]);
     node.attr.set(attr);
@@ -55,7 +53,8 @@ int64_t gather_trained(const int32_t* targets, int64_t rows, int64_t vocabulary,
     int64_t count = 0;
     for (int64_t i = 0; i < rows; ++i) {
         if (targets[i] >= vocabulary) {
-            fail(Errc::argument, "linear_cross_entropy: target ", targets[i], " of row ", i, " is outside the vocabulary of ", vocabulary, "; negative targets are ignored");
+            fail(Errc::argument, "linear_cross_entropy: target ", targets[i], " of row ", i,
+                 " is outside the vocabulary of ", vocabulary, "; negative targets are ignored");
         }
         if (targets[i] >= 0) trained[count++] = int32_t(i);
     }
@@ -101,7 +100,8 @@ void grad(GraphImpl& g, const Node& forward, int32_t self, int32_t dy) {
 
 }  // namespace linear_cross_entropy_room
 
-const OpDef linear_cross_entropy_def{.name = "linear_cross_entropy", .shape = linear_cross_entropy_room::shape, .cpu = linear_cross_entropy_room::forward, .grad = linear_cross_entropy_room::grad, .scratch = linear_cross_entropy_room::scratch};
+const OpDef linear_cross_entropy_def{.name = "linear_cross_entropy", .shape = linear_cross_entropy_room::shape, .cpu = linear_cross_entropy_room::forward,
+                                     .grad = linear_cross_entropy_room::grad, .scratch = linear_cross_entropy_room::scratch};
 
 Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad) {
     CrossEntropyAttr attr;

@@ -18,12 +18,12 @@ struct Sizes { int64_t rows, in, out, rank; };
 Sizes sizes(const Shape& base, const Shape& a) { return {base[0], a[1], base[1], a[0]}; }
 
 void check(const GraphImpl& g, const Node& node) {     // sources base or dy {rows, out}, x {rows, in}, a {r, in}, b {out, r}
-    const Node &base = g.source(node, 0), &x = g.source(node, 1), &a = g.source(node, 2), &b = g.source(node, 3);
+    const Node &base = float_source(g, node, 0), &x = float_source(g, node, 1), &a = float_source(g, node, 2), &b = float_source(g, node, 3);
     const bool ranks = base.shape.size() == 2 && x.shape.size() == 2 && a.shape.size() == 2 && b.shape.size() == 2;
     if (!ranks || x.shape[0] != base.shape[0] || a.shape[1] != x.shape[1] || b.shape != Shape{base.shape[1], a.shape[0]}) {
-        fail(Errc::shape, "lora: base ", base.shape, ", x ", x.shape, ", A ", a.shape, ", B ", b.shape, ", expected {rows, out}, {rows, in}, {r, in}, {out, r}");
+        fail(Errc::shape, op_def(node.op).name, ": base ", base.shape, ", x ", x.shape, ", A ", a.shape, ", B ", b.shape,
+             ", expected {rows, out}, {rows, in}, {r, in}, {out, r}");
     }
-    if (base.dtype != DType::f32 || x.dtype != DType::f32 || a.dtype != DType::f32 || b.dtype != DType::f32) fail(Errc::argument, "lora: every source must be f32");
     const LoraAttr attr = node.attr.get<LoraAttr>();
     if (!(attr.p >= 0 && attr.p < 1)) fail(Errc::argument, "lora: dropout ", attr.p, " must be at least 0 and less than 1");
 }
@@ -128,7 +128,8 @@ Tensor composed(GraphImpl& g, const Node& node) {
 
 }  // namespace lora_room
 
-const OpDef lora_def{.name = "lora", .shape = lora_room::shape, .cpu = lora_room::forward, .grad = lora_room::grad, .scratch = lora_room::scratch, .composed = lora_room::composed};
+const OpDef lora_def{.name = "lora", .shape = lora_room::shape, .cpu = lora_room::forward, .grad = lora_room::grad,
+                     .scratch = lora_room::scratch, .composed = lora_room::composed};
 const OpDef lora_back_def{.name = "lora_back", .shape = lora_room::back_shape, .cpu = lora_room::backward, .grad = nullptr, .scratch = lora_room::back_scratch};
 
 Tensor lora(Tensor base, Tensor x, Tensor a, Tensor b, const LoraAttr& attr) {

@@ -7,18 +7,18 @@
 namespace qlora::inline v0_1 {
 namespace matmul_room {
 
-// Both sources must be float matrices that agree in the dimension named.
-void check(const char* op, const Node& a, const Node& b, int dim_a, int dim_b) {
+// Both sources must be float matrices that agree in the dimensions named.
+void check(const GraphImpl& g, const Node& node, int dim_a, int dim_b) {
+    const Node &a = float_source(g, node, 0), &b = float_source(g, node, 1);
     if (a.shape.size() != 2 || b.shape.size() != 2 || a.shape[size_t(dim_a)] != b.shape[size_t(dim_b)]) {
-        fail(Errc::shape, op, ": ", a.shape, " and ", b.shape, " do not fit: dimension ", dim_a, " of the first must equal dimension ", dim_b, " of the second");
+        fail(Errc::shape, op_def(node.op).name, ": ", a.shape, " and ", b.shape, " do not fit: dimension ",
+             dim_a, " of the first must equal dimension ", dim_b, " of the second");
     }
-    if (a.dtype != DType::f32 || b.dtype != DType::f32) fail(Errc::argument, op, ": needs f32, got ", name_of(a.dtype), " and ", name_of(b.dtype));
 }
 
 void shape(const GraphImpl& g, Node& node) {
-    const Node &x = g.source(node, 0), &w = g.source(node, 1);
-    check("matmul", x, w, 1, 1);
-    node.shape = {x.shape[0], w.shape[0]};
+    check(g, node, 1, 1);
+    node.shape = {g.source(node, 0).shape[0], g.source(node, 1).shape[0]};
 }
 
 void forward(const Call& call) {
@@ -33,9 +33,8 @@ void grad(GraphImpl& g, const Node& forward, int32_t, int32_t dy) {
 }
 
 void dx_shape(const GraphImpl& g, Node& node) {        // sources dy {rows, out}, W {out, in}
-    const Node &dy = g.source(node, 0), &w = g.source(node, 1);
-    check("matmul_dx", dy, w, 1, 0);
-    node.shape = {dy.shape[0], w.shape[1]};
+    check(g, node, 1, 0);
+    node.shape = {g.source(node, 0).shape[0], g.source(node, 1).shape[1]};
 }
 
 void dx(const Call& call) {
@@ -44,9 +43,8 @@ void dx(const Call& call) {
 }
 
 void dw_shape(const GraphImpl& g, Node& node) {        // sources dy {rows, out}, x {rows, in}
-    const Node &dy = g.source(node, 0), &x = g.source(node, 1);
-    check("matmul_dw", dy, x, 0, 0);
-    node.shape = {dy.shape[1], x.shape[1]};
+    check(g, node, 0, 0);
+    node.shape = {g.source(node, 0).shape[1], g.source(node, 1).shape[1]};
 }
 
 void dw(const Call& call) {

@@ -7,18 +7,20 @@
 namespace qlora::inline v0_1 {
 namespace qmatmul_room {
 
-const Weight& weight_of(const char* op, const GraphImpl& g, const Node& node, int64_t x_dim, int64_t w_dim) {
-    const Node &x = g.source(node, 0), &w = g.source(node, 1);
+// The weight of source 1, whose dimension w_dim must equal dimension 1 of the float matrix in source 0.
+const Weight& weight_of(const GraphImpl& g, const Node& node, size_t w_dim) {
+    const char* op = op_def(node.op).name;
+    const Node &x = float_source(g, node, 0), &w = g.source(node, 1);
     if (w.op != Op::weight || !w.weight) fail(Errc::argument, op, ": the second source ", w.shape, " is no stored weight; float nodes go through matmul");
-    if (x.shape.size() != 2 || w.shape.size() != 2 || x.shape[size_t(x_dim)] != w.shape[size_t(w_dim)]) {
-        fail(Errc::shape, op, ": ", x.shape, " and weight ", w.weight->name, ' ', w.shape, " do not fit: dimension ", x_dim, " of the first must equal dimension ", w_dim, " of the weight");
+    if (x.shape.size() != 2 || w.shape.size() != 2 || x.shape[1] != w.shape[w_dim]) {
+        fail(Errc::shape, op, ": ", x.shape, " and weight ", w.weight->name, ' ', w.shape,
+             " do not fit: dimension 1 of the first must equal dimension ", w_dim, " of the weight");
     }
-    if (x.dtype != DType::f32) fail(Errc::argument, op, ": needs f32, got ", name_of(x.dtype));
     return *w.weight;
 }
 
 void shape(const GraphImpl& g, Node& node) {
-    const Weight& w = weight_of("qmatmul", g, node, 1, 1);
+    const Weight& w = weight_of(g, node, 1);
     node.shape = {g.source(node, 0).shape[0], w.rows()};
 }
 
@@ -33,7 +35,7 @@ void grad(GraphImpl& g, const Node& forward, int32_t, int32_t dy) {
 }
 
 void dx_shape(const GraphImpl& g, Node& node) {        // sources dy {rows, out}, W {out, in}
-    const Weight& w = weight_of("qmatmul_dx", g, node, 1, 0);
+    const Weight& w = weight_of(g, node, 0);
     node.shape = {g.source(node, 0).shape[0], w.cols()};
 }
 
