@@ -1,0 +1,65 @@
+// load.cpp - loading models the same way in every program.
+#include "examples/common/load.h"
+
+#include "examples/common/interrupt.h"
+#include "examples/common/run_folder.h"
+#include "examples/common/terminal.h"
+
+namespace program {
+
+void ModelFlags::declare(Flags& flags, bool with_adapter) {
+    flags.section("Model");
+    flags.add("-m --model --model-name-or-path", model, "MODEL", "a GGUF file or a Hugging Face folder").required();
+    if (with_adapter) flags.add("--adapter --lora --adapter-path", adapter, "DIR", "a LoRA adapter: a PEFT folder or a GGUF adapter");
+    flags.choice("--quant --quant-type", quant, {"nf4", "fp4", "none"}, "4-bit type to hold the linear layers in; none = as stored");
+    flags.toggle("--double-quant", double_quant, "quantize the 4-bit scales again: 4.127 instead of 4.5 bits a weight");
+    flags.section("Machine");
+    flags.choice("--device", device, {"auto", "cpu", "cuda"}, "where to compute");
+    flags.add("-t --threads", threads, 0, 1024, "threads of the CPU; 0 = every core");
+    flags.choice("--compute", compute, {"f32", "bf16"}, "precision of the products on the CPU");
+}
+
+void ModelFlags::follow_adapter(const Flags& flags) {
+    if (adapter.empty() || flags.given("--quant")) return;
+    const BaseRecord base = read_base_record(adapter);
+    if (base.quant == quant) return;
+    quant = base.quant;
+    double_quant = base.double_quant;
+    if (is_terminal(2)) std::fprintf(stderr, "%s\n", styled("base held in " + quant + ", as " + adapter + " was trained on it (--quant none: as stored)", Style::dim, 2).c_str());
+}
+
+qlora::Model ModelFlags::load() const {
+    qlora::LoadOptions options;
+    const qlora::Compute precision = compute == "bf16" ? qlora::Compute::bf16 : qlora::Compute::f32;
+    if (device == "cuda") options.backend = qlora::Backend::cuda();
+    else if (device == "cpu" || threads > 0 || precision != qlora::Compute::f32) options.backend = qlora::Backend::cpu(int(threads), precision);
+    if (quant == "nf4") options.quantize = qlora::DType::nf4;
+    if (quant == "fp4") options.quantize = qlora::DType::fp4;
+    options.double_quant = double_quant;
+    const bool show = is_terminal(2);
+    options.on_progress = [&](float fraction) {
+        if (show) std::fprintf(stderr, "\r\033[Kloading %.0f%%", double(fraction) * 100);
+        return interrupted() == 0;
+    };
+    const auto clear = [&] { if (show) std::fputs("\r\033[K", stderr); };
+    try {
+        qlora::Model loaded = qlora::Model::load(model, options);
+        clear();
+        return loaded;
+    } catch (...) {
+        clear();
+        throw;
+    }
+}
+
+Loaded::Loaded(const ModelFlags& flags) : model(flags.load()) {
+    if (!flags.adapter.empty()) lora = qlora::Lora::load(model, flags.adapter);
+}
+
+std::string base_line(const qlora::Model& model) {
+    const qlora::ModelInfo info = model.info();
+    return info.path + ": " + info.family + ", " + human_count(double(info.parameters)) + " parameters, " + info.weights + ", " + human_bytes(info.bytes) +
+           " in memory; " + model.backend().name();
+}
+
+}  // namespace program

@@ -1,0 +1,57 @@
+// run_folder.h - the output folder of a fine-tuning run:
+//
+//   OUT/adapter_config.json, adapter_model.safetensors      the adapter (written by the library)
+//   OUT/base.json                                           which model it was trained on, and in which 4-bit type
+//   OUT/metrics.jsonl, loss.svg                             one line per step; the curve
+//   OUT/checkpoints/step-N/                                 what a run needs to go on
+//   OUT/.lock                                               held while a run is alive; the system releases it when the process dies
+#pragma once
+#include "examples/common/svg.h"
+
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+namespace program {
+
+// What an adapter belongs to. chat and evaluate load the base the same way, so that the adapter meets the weights it was trained on.
+struct BaseRecord {
+    std::string model, quant = "none";                 // quant: "nf4", "fp4" or "none" = as stored
+    bool double_quant = true;
+};
+BaseRecord read_base_record(const std::string& adapter_folder);    // defaults where there is none
+
+class RunFolder {
+public:
+    // Creates the folder and takes the lock. A folder that holds anything is refused unless `reuse`.
+    RunFolder(const std::string& path, bool reuse);
+    ~RunFolder();
+    RunFolder(const RunFolder&) = delete;
+
+    const std::string& path() const { return path_; }
+    std::string checkpoint(int64_t step) const;        // the folder's name
+    std::vector<int64_t> checkpoints() const;          // steps that have one, newest first
+    void keep_newest(int64_t count) const;             // removes older checkpoints, and what interrupted saves left
+    void set_aside(int64_t step) const;                // renames a checkpoint that this run does not go on from, out of the way of new ones
+    void forget_run() const;                           // --overwrite: checkpoints, metrics and curve of an earlier run
+    void write_base_record(const BaseRecord&) const;
+    void write_curve(const std::string& title) const;
+
+    // metrics.jsonl: lines beyond `step` are cut, so that a resumed run leaves a curve without repeats; flushed line by line.
+    void open_metrics(int64_t step);
+    bool write_metrics(const std::string& line);       // false: the disk did not take it (the run goes on)
+    void add_train(int64_t step, double loss) { train_.push_back({double(step), loss}); }
+    void add_held_out(int64_t step, double loss) { held_out_.push_back({double(step), loss}); }
+    const Curve& held_out() const { return held_out_; }
+
+private:
+    std::string path_;
+    int lock_ = -1;
+    FILE* metrics_ = nullptr;
+    Curve train_, held_out_;
+};
+
+void write_text(const std::string& path, const std::string& text);   // beside the target, then renamed over it
+
+}  // namespace program
