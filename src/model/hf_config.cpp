@@ -1,0 +1,120 @@
+// hf_config.cpp - config.json of Hugging Face folders, as versions 4 and 5 of transformers write it, to a Config. Fields that would
+// change what the model computes and that we do not implement are errors; what the file leaves out has the default of its class.
+#include "src/model/hf_model.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace qlora::inline v0_1 {
+
+namespace hf_config_room {
+
+struct Fields {
+    const Json& json;
+    const std::string& where;
+
+    const Json* find(std::string_view key) const {     // null counts as absent
+        const Json* v = json.find(key);
+        return v && !v->is_null() ? v : nullptr;
+    }
+    std::string at(std::string_view key) const { return where + ": " + std::string(key); }
+    int64_t integer(std::string_view key, int64_t fallback) const { const Json* v = find(key); return v ? v->as_int(at(key)) : fallback; }
+    bool boolean(std::string_view key, bool fallback) const { const Json* v = find(key); return v ? v->as_bool(at(key)) : fallback; }
+    double number(std::string_view key, double fallback) const {
+        const Json* v = find(key);
+        const double value = v ? v->as_number(at(key)) : fallback;
+        if (!std::isfinite(value)) fail(Errc::format, at(key), " is not finite");
+        return value;
+    }
+    std::string text(std::string_view key, std::string_view fallback) const { const Json* v = find(key); return v ? v->as_string(at(key)) : std::string(fallback); }
+};
+
+// Version 4: rope_theta and rope_scaling {type or rope_type, ...}. Version 5: rope_parameters {rope_theta, rope_type, ...}.
+void set_rope(Config& c, const Fields& f) {
+    static const Json none;
+    const Json *v5 = f.find("rope_parameters"), *v4 = f.find("rope_scaling");
+    const Json& rope = v5 ? *v5 : v4 ? *v4 : none;
+    if (!rope.is_null() && !rope.is_object()) fail(Errc::format, f.where, ": the rotary parameters must be an object");
+    for (const auto& [key, value] : rope.object())
+        if (value.is_object()) fail(Errc::unsupported, f.where, ": rotary parameters by kind of layer (", key, ") are not supported");
+    const Fields r{rope, f.where};
+    const std::string kind = r.text("rope_type", r.text("type", "default"));
+    const double theta = r.number("rope_theta", f.number("rope_theta", 10000));
+    RopeScaling s;
+    s.factor = r.number("factor", 1);
+    s.original_context = r.number("original_max_position_embeddings", double(c.context));
+    if (kind == "linear") s.kind = RopeScaling::Kind::linear;
+    else if (kind == "llama3") s.kind = RopeScaling::Kind::llama3;
+    else if (kind == "yarn") s.kind = RopeScaling::Kind::yarn;
+    else if (kind == "dynamic") c.context = std::min<int64_t>(c.context, int64_t(s.original_context));   // changes nothing up to this length
+    else if (kind != "default") fail(Errc::unsupported, f.where, ": rotary scaling \"", kind, "\" is not supported (default, linear, llama3, yarn and dynamic are)");
+    s.low = r.number("low_freq_factor", 1);
+    s.high = r.number("high_freq_factor", 4);
+    s.beta_fast = r.number("beta_fast", 32);
+    s.beta_slow = r.number("beta_slow", 1);
+    s.attention_factor = r.number("attention_factor", 0);
+    if (r.find("mscale") || r.find("mscale_all_dim") || !r.boolean("truncate", true)) fail(Errc::unsupported, f.where, ": this variant of yarn (mscale, truncate) is not supported");
+    set_frequencies(c, theta, s, f.where);
+}
+
+void set_window(Config& c, const Fields& f, const Family& family) {
+    if (family.name == "mistral") {
+        // Version 5 of the class defaults to 4096; a null means that every key is seen.
+        const Json* v = f.json.find("sliding_window");
+        c.window = v && v->is_null() ? 0 : f.integer("sliding_window", family.window);
+    } else if (f.boolean("use_sliding_window", false)) {
+        c.window = f.integer("sliding_window", family.window);
+        c.window_from_layer = f.integer("max_window_layers", 28);
+    }
+    if (const Json* types = f.find("layer_types")) {
+        const Json::Array& list = types->as_array(f.at("layer_types"));
+        if (int64_t(list.size()) != c.layers) fail(Errc::format, f.where, ": layer_types has ", list.size(), " entries for ", c.layers, " layers");
+        for (int64_t i = 0; i < c.layers; ++i) {
+            const std::string& type = list[size_t(i)].as_string(f.at("layer_types"));
+            const bool slides = c.window > 0 && i >= c.window_from_layer;
+            if (type != (slides ? "sliding_attention" : "full_attention")) fail(Errc::unsupported, f.where, ": layer_types[", i, "] = ", type, " in this arrangement is not supported");
+        }
+    }
+    if (c.window_from_layer >= c.layers) c.window = 0;
+}
+
+}  // namespace hf_config_room
+
+Config hf_config(const Json& json, const std::string& where) {
+    if (!json.is_object()) fail(Errc::format, where, " must hold an object");
+    const hf_config_room::Fields f{json, where};
+    const std::string type = f.text("model_type", "");
+    const Family* family = family_named(type);
+    if (!family) fail(Errc::unsupported, where, ": model_type \"", type, "\" is not supported; supported families: ", family_names());
+    if (const Json* classes = f.find("architectures"))
+        if (!classes->as_array(f.at("architectures")).empty() && classes->array()[0].as_string(f.at("architectures")) != family->hf_class)
+            fail(Errc::unsupported, where, ": the class ", classes->array()[0].string(), " is not supported, expected ", family->hf_class);
+    if (const std::string act = f.text("hidden_act", "silu"); act != "silu" && act != "swish") fail(Errc::unsupported, where, ": hidden_act \"", act, "\" is not supported, only silu is");
+    Config c;
+    c.family = family->name;
+    c.vocabulary = f.integer("vocab_size", family->vocabulary);
+    c.hidden = f.integer("hidden_size", family->hidden);
+    c.layers = f.integer("num_hidden_layers", family->layers);
+    c.heads = f.integer("num_attention_heads", family->heads);
+    // A null here means as many as heads; a missing key means the default of the class.
+    const Json* kv = json.find("num_key_value_heads");
+    c.kv_heads = kv && kv->is_null() ? c.heads : f.integer("num_key_value_heads", family->kv_heads ? family->kv_heads : c.heads);
+    c.feed_forward = f.integer("intermediate_size", family->feed_forward);
+    c.context = f.integer("max_position_embeddings", family->context);
+    if (c.heads < 1) fail(Errc::format, where, ": num_attention_heads is ", c.heads);
+    if (c.hidden < 1) fail(Errc::format, where, ": hidden_size is ", c.hidden);
+    if (!f.find("head_dim") && !family->head_dim && c.hidden % c.heads) fail(Errc::format, where, ": hidden_size ", c.hidden, " is not a multiple of num_attention_heads ", c.heads);
+    c.head_dim = f.integer("head_dim", family->head_dim ? family->head_dim : c.hidden / c.heads);
+    c.eps = float(f.number("rms_norm_eps", family->eps));
+    c.tied = f.boolean("tie_word_embeddings", false);
+    const double part = f.number("partial_rotary_factor", 1);
+    if (part <= 0 || part > 1) fail(Errc::format, where, ": partial_rotary_factor is ", part, ", expected a number in (0, 1]");
+    c.rotated = int64_t(double(c.head_dim) * part);
+    if (c.layers < 0 || c.layers > 4096) fail(Errc::format, where, ": num_hidden_layers is ", c.layers, ", expected 1 to 4096");
+    hf_config_room::set_window(c, f, *family);
+    check_config(c, where);
+    hf_config_room::set_rope(c, f);
+    return c;
+}
+
+}  // namespace qlora

@@ -1,0 +1,28 @@
+// hf_model.h - what the loader and the saver of Hugging Face folders share.
+#pragma once
+#include "src/format/safetensors.h"
+#include "src/model/load.h"
+
+namespace qlora::inline v0_1 {
+
+// The tensors of a folder: one model.safetensors, or shards named by model.safetensors.index.json.
+class HfTensors {
+public:
+    explicit HfTensors(const std::string& folder);
+    struct Entry { std::shared_ptr<const SafeTensors> file; const SafeTensor* tensor; };
+    const Entry* find(const std::string& name) const;
+    const Entry& get(const std::string& name) const;   // Error{format} when missing
+    const std::unordered_map<std::string, Entry>& all() const { return entries_; }
+    const std::string& folder() const { return folder_; }
+private:
+    void add(const std::string& file);
+    std::string folder_;
+    std::unordered_map<std::string, Entry> entries_;
+};
+
+// P.weight with its bitsandbytes companions as one 4-bit Weight; nothing when P.weight is an ordinary tensor.
+std::optional<Weight> read_bitsandbytes(const HfTensors&, const std::string& name);
+
+Config hf_config(const Json& config, const std::string& where);
+
+}  // namespace qlora
