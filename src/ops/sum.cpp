@@ -1,5 +1,5 @@
 // sum.cpp - y {1} = sum of all x.   dx = dy[0] everywhere (sum_back, whose shape is given).
-// Each task leaves one partial sum; these are added in order in double, so the result does not depend on the threads.
+// Pieces of 1024 are summed in float, the pieces of a task and then the tasks in double and in order: accurate, and the same for any threads.
 #include "src/ops/rooms.h"
 
 namespace qlora::inline v0_1 {
@@ -12,13 +12,17 @@ void shape(const GraphImpl& g, Node& n) {
 
 int64_t tasks(const Node& x) { return (x.elements() + task_floats - 1) / task_floats; }
 
-int64_t scratch(const GraphImpl& g, const Node& n) { return tasks(g.source(n, 0)) * 4; }
+int64_t scratch(const GraphImpl& g, const Node& n) { return tasks(g.source(n, 0)) * 8; }
 
 void cpu(const Call& call) {
     const Vec& v = vec(cpu_of(call).isa);
     const float* x = call.in(0);
-    float* part = static_cast<float*>(call.scratch);   // [tasks]
-    split(call, call.source(0).elements(), 1, [&](int64_t first, int64_t last) { part[first / task_floats] = v.sum(x + first, last - first); });
+    double* part = static_cast<double*>(call.scratch); // [tasks]
+    split(call, call.source(0).elements(), 1, [&](int64_t first, int64_t last) {
+        double total = 0;
+        for (int64_t i = first; i < last; i += 1024) total += v.sum(x + i, std::min<int64_t>(1024, last - i));
+        part[first / task_floats] = total;
+    });
     double total = 0;
     for (int64_t i = 0; i < tasks(call.source(0)); ++i) total += part[i];
     *call.result() = float(total);
