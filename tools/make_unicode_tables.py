@@ -64,6 +64,23 @@ def decompositions():
     return "".join(out)
 
 
+def lowercase():
+    """Runs of letters at a stride of 1 or 2 whose lower case is equally far away. U+0130 becomes two characters: left to the code."""
+    pairs = [(code, ord(chr(code).lower()) - code) for code in range(LAST) if code != 0x130 and chr(code).lower() != chr(code)]
+    out, last, i = [], 0, 0
+    while i < len(pairs):
+        code, shift = pairs[i]
+        stride = pairs[i + 1][0] - code if i + 1 < len(pairs) and pairs[i + 1][1] == shift else 1
+        stride = stride if stride in (1, 2) else 1
+        n = 1
+        while i + n < len(pairs) and pairs[i + n] == (code + n * stride, shift):
+            n += 1
+        out.append(base32(code - last) + "D" + base32(n) + "N" + base32(abs(shift)) + ("ABPQ"[(shift < 0) * 2 + stride - 1]))
+        last = code
+        i += n
+    return "".join(out)
+
+
 def literal(name, text):
     print(f"const char {name}[] =")
     for i in range(0, len(text), 128):
@@ -77,4 +94,5 @@ print("namespace qlora::inline v0_1 {\n")
 literal("unicode_class_runs", classes())
 literal("unicode_combining_runs", combining())
 literal("unicode_decompositions", decompositions())
+literal("unicode_lowercase_runs", lowercase())
 print("}  // namespace qlora")

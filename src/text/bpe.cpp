@@ -47,12 +47,13 @@ private:
         return id >= 0 && !is_control(id) ? id : -1;
     }
 
-    // Files may list merges whose parts or result are no tokens. Such strings get ids beyond the vocabulary: they merge on,
+    // GGUF files may list merges whose parts or result are no tokens. Such strings get ids beyond the vocabulary: they merge on,
     // and if one is left at the end it falls apart into its bytes. A merge that would spell a control token is dropped.
     void read_merges() {
         std::unordered_map<std::string_view, int32_t> beyond;
         const auto symbol = [&](std::string_view text) {
             if (const Token id = id_of(text); id >= 0) return id;
+            if (options_.strict) fail(Errc::format, where_, ": a merge has \"", text, "\", which is not in the vocabulary");
             return beyond.try_emplace(text, int32_t(size() + int64_t(beyond.size()))).first->second;
         };
         const std::vector<std::string>& list = vocabulary_.merges;
@@ -93,7 +94,7 @@ private:
     void merge_word(std::string_view word, Work& work) const {
         work.scratch.start();
         if (options_.byte_level) {
-            for (size_t i = 0; i < word.size(); ++i) work.scratch.add(int32_t(i), 1, byte_ids_[uint8_t(word[i])]);
+            for (size_t i = 0; i < word.size(); ++i) add_symbol(int32_t(i), 1, byte_ids_[uint8_t(word[i])], work.scratch);
         } else {
             add_characters(word, work.scratch);
         }
@@ -107,7 +108,7 @@ private:
                 }
             } else if (s.id >= 0) {
                 work.out.push_back(s.id);
-            } else if (!options_.byte_level && vocabulary_.unk >= 0 && !(unknown && options_.fuse_unknown)) {
+            } else if (options_.strict && vocabulary_.unk >= 0 && !(unknown && options_.fuse_unknown)) {
                 work.out.push_back(vocabulary_.unk);
             }
             unknown = s.id < 0;
@@ -121,10 +122,15 @@ private:
             if (id < 0 && byte_fallback_) {
                 for (size_t i = 0; i < bytes; ++i) scratch.add(int32_t(at + i), 1, byte_ids_[uint8_t(word[at + i])]);
             } else {
-                scratch.add(int32_t(at), int32_t(bytes), id);
+                add_symbol(int32_t(at), int32_t(bytes), id, scratch);
             }
             at += bytes;
         }
+    }
+
+    // Without a token for the unknown, such symbols vanish, and what is beside them may merge.
+    void add_symbol(int32_t begin, int32_t length, Token id, MergeScratch& scratch) const {
+        if (id >= 0 || !options_.strict || vocabulary_.unk >= 0) scratch.add(begin, length, id);
     }
 
     BpeOptions options_;

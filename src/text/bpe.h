@@ -9,6 +9,7 @@ struct BpeOptions {
     std::function<void(std::string& text, bool first)> normalize;
     WordScanners words;                                // empty = the whole stretch is one word
     bool byte_level = true;                            // symbols are bytes; else characters
+    bool strict = false;                               // tokenizer.json: merges must be of tokens; symbols that are no token vanish before merging
     bool byte_fallback = false, fuse_unknown = false;  // of characters that are no token: their bytes as "<0xE2>", else the unknown token
 };
 

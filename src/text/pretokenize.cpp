@@ -118,34 +118,33 @@ inline size_t gpt2_word(std::string_view text, size_t at) {
     return scan_space(text, at, false);
 }
 
-// The case-aware word of tekken and gpt-4o from `at` on, after the optional first character; `at` if there is none:
-//   U* D+ | U+ D*    with U = Lu Lt Lm Lo M, D = Ll Lm Lo M
-inline size_t cased_word(std::string_view text, size_t at) {
+// The case-aware words of tekken and gpt-4o at `at`: where U* D+ and U+ D* end, with U = Lu Lt Lm Lo M and D = Ll Lm Lo M; `at` for no match.
+struct CasedWord { size_t lower, upper; };
+inline CasedWord cased_word(std::string_view text, size_t at) {
     constexpr unsigned upper = char_upper | char_title | char_modifier | char_other_letter | char_mark;
     constexpr unsigned lower = char_lower | char_modifier | char_other_letter | char_mark;
-    size_t end = at, both = at;                        // both: after the last character of the run of U that is in D too
+    size_t end = at, both = at;                        // both: after the last character of the run of U that is in D too:
     for (Char c = read(text, at); c.is(upper); c = read(text, end)) {
-        end += c.bytes;
+        end += c.bytes;                                // if no D follows the run, U* gives characters back until D+ has that one
         if (c.is(lower)) both = end;
     }
-    if (read(text, end).is(lower)) return skip(text, end, lower);
-    return both > at ? both : end;                     // U* gives characters back until D+ has one; if it cannot, U+ takes the run
+    const size_t after = skip(text, end, lower);
+    return {after > end ? after : both, end > at ? after : at};
 }
 
-// word? as above with [^\r\n L N]? before it | N{1,digits} | " "? [^s L N]+ [\r\n/]* | s*[\r\n]+ | s+(?!S) | s+
+// F? U* D+ | F? U+ D* (F = [^\r\n L N], C? after both for gpt-4o) | N{1,digits} | " "? [^s L N]+ [\r\n/]* | s*[\r\n]+ | s+(?!S) | s+
 inline size_t scan_cased(std::string_view text, size_t at, int64_t digits, bool contractions) {
     const Char c = read(text, at);
-    size_t end = at;
-    if (!c.newline() && !c.is(char_letter | char_number)) {
-        end = cased_word(text, at + c.bytes);
-        if (end == at + c.bytes) end = at;
-    }
-    if (end == at) end = cased_word(text, at);
+    const size_t next = at + c.bytes;
+    const bool front = !c.newline() && !c.is(char_letter | char_number);
+    const CasedWord here = cased_word(text, at), behind = front ? cased_word(text, next) : CasedWord{next, next};
+    // A mark may be F or U: each alternative is tried with F first.
+    const size_t end = behind.lower > next ? behind.lower : here.lower > at ? here.lower : behind.upper > next ? behind.upper : here.upper;
     if (end > at) return contractions && end < text.size() && text[end] == '\'' ? contraction(text, end, true) : end;
     if (c.is(char_number)) return skip(text, at, char_number, digits);
     const size_t from = at + (c.code == ' ');
-    end = skip_others(text, from, char_space | char_letter | char_number);
-    if (end > from) return skip_while(text, end, [](Char d) { return d.newline() || d.code == '/'; });
+    const size_t other = skip_others(text, from, char_space | char_letter | char_number);
+    if (other > from) return skip_while(text, other, [](Char d) { return d.newline() || d.code == '/'; });
     return scan_space(text, at, true);
 }
 

@@ -123,7 +123,7 @@ int byte_of_token(std::string_view token) {
 
 bool ends_reply_by_name(std::string_view token) {
     for (std::string_view name : {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>",
-                                  "<|eot|>", "<EOT>", "<|return|>", "<|END_OF_TURN_TOKEN|>", "<｜end▁of▁sentence｜>", "<end_of_utterance>", "</s>"})
+                                  "<|eot|>", "<EOT>", "<|return|>", "<|END_OF_TURN_TOKEN|>", "<｜end▁of▁sentence｜>", "<end_of_utterance>"})
         if (name == token) return true;
     return false;
 }
@@ -268,8 +268,7 @@ std::string TokenCore::piece(Token id, bool control) const {
     if (id < 0 || int64_t(id) >= size()) fail(Errc::argument, where_, ": token ", id, " is not one of the ", size(), " of this vocabulary");
     const std::string& text = vocabulary_.tokens[size_t(id)];
     if (is_control(id)) return control ? text : std::string();
-    if (type_of(id) == Vocabulary::Type::user_defined) return text;
-    if (decode_.byte_level) return byte_level_bytes(text);
+    if (decode_.byte_level) return type_of(id) == Vocabulary::Type::user_defined ? text : byte_level_bytes(text);
     if (decode_.byte_tokens) {
         if (const int byte = byte_of_token(text); byte >= 0) return std::string(1, char(byte));
     }

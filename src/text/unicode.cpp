@@ -85,6 +85,25 @@ inline const Composition& composition() {
     return tables;
 }
 
+inline const std::unordered_map<char32_t, char32_t>& lowercase_letters() {
+    static const std::unordered_map<char32_t, char32_t> letters = [] {
+        std::unordered_map<char32_t, char32_t> lower;
+        PackedReader in{unicode_lowercase_runs};
+        uint32_t number = 0, count = 0;
+        char32_t code = 0;
+        for (char letter = 0; in.next(number, letter);) {
+            if (letter == 'D') code += number;
+            else if (letter == 'N') count = number;
+            else {                                     // A, B: the shift, stride 1 or 2; P, Q: the same downwards
+                const char32_t stride = letter == 'B' || letter == 'Q' ? 2 : 1;
+                for (char32_t i = 0, c = code; i < count; ++i, c += stride) lower[c] = letter < 'P' ? c + number : c - number;
+            }
+        }
+        return lower;
+    }();
+    return letters;
+}
+
 // Hangul syllables are composed by arithmetic: L (19), V (21) and T (28, the first of them "none").
 constexpr char32_t hangul_s = 0xAC00, hangul_l = 0x1100, hangul_v = 0x1161, hangul_t = 0x11A7;
 
@@ -166,6 +185,21 @@ std::string nfc(std::string_view text) {
         at += size_t(c.bytes);
     }
     flush();
+    return out;
+}
+
+std::string lowercase(std::string_view text) {
+    const std::unordered_map<char32_t, char32_t>& letters = unicode_room::lowercase_letters();
+    std::string out;
+    out.reserve(text.size());
+    for (size_t at = 0; at < text.size();) {
+        const Utf8Char c = utf8_at(text, at);
+        const auto found = letters.find(c.code);
+        if (c.code == 0x130) out += "i\xCC\x87";      // the one letter whose lower case is two characters
+        else if (c.valid && found != letters.end()) utf8_append(out, found->second);
+        else out.append(text.substr(at, size_t(c.bytes)));
+        at += size_t(c.bytes);
+    }
     return out;
 }
 

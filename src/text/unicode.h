@@ -16,9 +16,12 @@ uint16_t char_class(char32_t code);
 
 std::string nfc(std::string_view text);                // canonical composition; invalid bytes stay as they are
 
+std::string lowercase(std::string_view text);          // character by character, whatever stands around it
+
 // Packed tables (unicode_tables.cpp).
 extern const char unicode_class_runs[];
 extern const char unicode_combining_runs[];
 extern const char unicode_decompositions[];
+extern const char unicode_lowercase_runs[];
 
 }  // namespace qlora
