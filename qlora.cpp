@@ -59,3 +59,19 @@
 #include "src/text/jinja_parser.cpp"                // lexemes to syntax tree
 #include "src/text/jinja_run.cpp"                   // the interpreter
 #include "src/text/jinja_value.cpp"                 // truth, equality, printing and JSON of template values, as Python does them
+
+// run: data, training, generation, measuring
+#include "src/run/batches.cpp"                      // which rows form which micro-batch of which step
+#include "src/run/checkpoint.cpp"                   // saving and continuing a training run
+#include "src/run/dataset.cpp"                      // examples to rows of tokens and loss masks
+#include "src/run/decoders.cpp"                     // decoders of a few row counts that share one arena
+#include "src/run/evaluate.cpp"                     // loss, perplexity, the choice among answers
+#include "src/run/optimizer.cpp"                    // AdamW over an adapter, with 32-bit or 8-bit states
+#include "src/run/records.cpp"                      // the record formats of training data
+#include "src/run/sampler.cpp"                      // the next token from its scores
+#include "src/run/schedule.cpp"                     // the learning rate of every step
+#include "src/run/session.cpp"                      // one conversation
+#include "src/run/trainer.cpp"                      // one optimizer step after another
+
+// the public classes
+#include "src/api.cpp"                              // arguments in, one call down, results out

@@ -1,0 +1,259 @@
+// api.cpp - the public classes of qlora.h over the rooms: arguments in, one call down, results out.
+// Graph and Tensor live in src/ops/graph_api.cpp, all but Graph::weight, which needs to know what a model is.
+#include "src/base/file.h"
+#include "src/run/checkpoint.h"
+#include "src/run/evaluate.h"
+#include "src/run/session.h"
+
+#include <algorithm>
+#include <mutex>
+
+namespace qlora::inline v0_1 {
+#ifdef QLORA_CUDA
+std::shared_ptr<BackendImpl> make_cuda_backend(int device);            // src/cuda; throws Error{device} if there is none
+#endif
+
+namespace api_room {
+
+template <class Impl>
+const Impl& checked(const std::shared_ptr<Impl>& impl, const char* what) {
+    if (!impl) fail(Errc::argument, what, ": an empty handle; use one that load() or create() has returned");
+    return *impl;
+}
+
+std::shared_ptr<const TokenizerImpl> tokenizer_of(const ModelImpl& model) {
+    if (!model.tokenizer) fail(Errc::argument, "tokenizer: ", model.path, " has no vocabulary; load one with Tokenizer::load");
+    return model.tokenizer;
+}
+
+// One run of all rows. The graph is built for this length, so this is for tests and short inputs.
+std::vector<float> logits(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, std::span<const Token> tokens) {
+    if (tokens.empty()) return {};
+    DecoderSpec spec;
+    spec.rows = int64_t(tokens.size());
+    Decoder decoder(std::move(model), lora, spec);
+    const Document document{tokens, {}};
+    decoder.run(lay_out(std::span(&document, 1), spec.rows));
+    return decoder.logits();
+}
+
+}  // namespace api_room
+
+// ---- Backend. While anyone holds the default CPU backend it is shared: one pool of threads, not one for each model.
+Backend Backend::cpu(int threads, Compute compute) {
+    if (threads < 0) fail(Errc::argument, "Backend::cpu: ", threads, " threads, expected 0 (every core) or more");
+    if (threads > 0 || compute != Compute::f32) return Backend(make_cpu_backend(threads, compute));
+    static std::mutex mutex;
+    static std::weak_ptr<BackendImpl> shared;
+    const std::lock_guard lock(mutex);
+    std::shared_ptr<BackendImpl> backend = shared.lock();
+    if (!backend) shared = backend = make_cpu_backend(0, Compute::f32);
+    return Backend(backend);
+}
+
+Backend Backend::cuda([[maybe_unused]] int device) {
+#ifdef QLORA_CUDA
+    return Backend(make_cuda_backend(device));
+#else
+    fail(Errc::device, "Backend::cuda: this program was built without CUDA; compile with -DQLORA_CUDA and add qlora-cuda.cu, or use Backend::cpu()");
+#endif
+}
+
+Backend Backend::best() {
+#ifdef QLORA_CUDA
+    try {
+        return cuda(0);
+    } catch (const Error&) {                           // no device here: the CPU is the best there is
+        return cpu();
+    }
+#else
+    return cpu();
+#endif
+}
+
+std::string Backend::name() const { return api_room::checked(impl_, "Backend").name(); }
+size_t Backend::memory_free() const { return size_t(api_room::checked(impl_, "Backend").memory_free()); }
+
+// ---- Tokenizer
+Tokenizer Tokenizer::load(const std::string& path) { return Tokenizer(load_tokenizer(path)); }
+
+Tokens Tokenizer::encode(std::string_view text, bool add_bos) const {
+    const TokenizerImpl& t = api_room::checked(impl_, "Tokenizer");
+    Tokens tokens;
+    if (add_bos && t.bos >= 0) tokens.push_back(t.bos);
+    t.encode(text, tokens);
+    return tokens;
+}
+
+std::string Tokenizer::decode(std::span<const Token> tokens) const {
+    const TokenizerImpl& t = api_room::checked(impl_, "Tokenizer");
+    for (const Token id : tokens)
+        if (id < 0 || id >= t.size()) fail(Errc::argument, "decode: token ", id, " is outside the vocabulary of ", t.size());
+    return t.decode(tokens);
+}
+
+Rendered Tokenizer::render(std::span<const Message> chat, bool reply_next) const { return render_chat(api_room::checked(impl_, "Tokenizer"), chat, reply_next); }
+bool Tokenizer::has_chat_template() const { return !api_room::checked(impl_, "Tokenizer").chat_template.empty(); }
+int64_t Tokenizer::size() const { return api_room::checked(impl_, "Tokenizer").size(); }
+Token Tokenizer::bos() const { return api_room::checked(impl_, "Tokenizer").bos; }
+Token Tokenizer::eos() const { return api_room::checked(impl_, "Tokenizer").eos; }
+
+bool Tokenizer::ends_reply(Token token) const {
+    const std::vector<Token>& ends = api_room::checked(impl_, "Tokenizer").end_of_reply;
+    return std::find(ends.begin(), ends.end(), token) != ends.end();
+}
+
+// ---- Model
+Model Model::load(const std::string& path, const LoadOptions& options) {
+    if (!options.backend.impl()) fail(Errc::argument, "Model::load: the backend is an empty handle");
+    if (!exists(path)) fail(Errc::io, "Model::load: ", path, ": no such file or folder");
+    if (is_folder(path)) return Model(load_hf_model(path, options));
+    return Model(load_gguf_model(path, options));
+}
+
+void Model::save(const std::string& path) const {
+    const ModelImpl& model = api_room::checked(impl_, "Model");
+    if (path.ends_with(".gguf")) return save_gguf_model(model, path);
+    fail(Errc::unsupported, "Model::save: ", path, ": models are saved as GGUF only; end the name in .gguf");
+}
+
+ModelInfo Model::info() const { return describe(api_room::checked(impl_, "Model")); }
+Tokenizer Model::tokenizer() const { return Tokenizer(api_room::tokenizer_of(api_room::checked(impl_, "Model"))); }
+Backend Model::backend() const { return Backend(api_room::checked(impl_, "Model").backend); }
+
+std::vector<float> Model::logits(std::span<const Token> tokens) const {
+    api_room::checked(impl_, "Model");
+    return api_room::logits(impl_, nullptr, tokens);
+}
+
+// ---- Lora
+Lora Lora::create(Model base, const LoraOptions& options) {
+    api_room::checked(base.impl(), "Model");
+    return Lora(create_lora(base.impl(), options));
+}
+
+Lora Lora::load(Model base, const std::string& path) {
+    api_room::checked(base.impl(), "Model");
+    return Lora(load_lora(base.impl(), path));
+}
+
+void Lora::save(const std::string& path) const {
+    const LoraImpl& lora = api_room::checked(impl_, "Lora");
+    if (path.ends_with(".gguf")) save_lora_gguf(lora, path);
+    else save_lora_peft(lora, path);
+}
+
+Model Lora::base() const { return Model(api_room::checked(impl_, "Lora").base); }
+int64_t Lora::parameters() const { return api_room::checked(impl_, "Lora").parameters; }
+LoraOptions Lora::options() const { return api_room::checked(impl_, "Lora").options; }
+std::vector<float> Lora::logits(std::span<const Token> tokens) const { return api_room::logits(api_room::checked(impl_, "Lora").base, impl_.get(), tokens); }
+
+// ---- Dataset
+Dataset Dataset::load(const std::string& path, const Tokenizer& tokenizer, const DatasetOptions& options) {
+    return Dataset(load_dataset(path, tokenizer.impl(), options));
+}
+
+DatasetInfo Dataset::info() const { return api_room::checked(impl_, "Dataset").info; }
+
+Rendered Dataset::row(int64_t index) const {
+    const DatasetImpl& data = api_room::checked(impl_, "Dataset");
+    if (index < 0 || index >= data.size()) fail(Errc::argument, "Dataset::row: row ", index, " of ", data.size());
+    const auto tokens = data.tokens(index);
+    const auto trained = data.trained(index);
+    return {data.tokenizer->decode(tokens, true), Tokens(tokens.begin(), tokens.end()), std::vector<uint8_t>(trained.begin(), trained.end())};
+}
+
+std::pair<Dataset, Dataset> Dataset::split(float fraction, uint64_t seed) const {
+    auto [rest, part] = split_dataset(api_room::checked(impl_, "Dataset"), fraction, seed);
+    return {Dataset(std::move(rest)), Dataset(std::move(part))};
+}
+
+// ---- Trainer
+Trainer::Trainer(Lora lora, Dataset data, const TrainOptions& options) {
+    api_room::checked(lora.impl(), "Lora");
+    api_room::checked(data.impl(), "Dataset");
+    impl_ = std::make_unique<TrainerImpl>(lora.impl(), data.impl(), options);
+}
+
+Trainer::~Trainer() = default;
+Trainer::Trainer(Trainer&&) noexcept = default;
+MemoryPlan Trainer::plan() const { return impl_->plan(); }
+bool Trainer::step() { return impl_->step(); }
+const TrainStep& Trainer::last() const { return impl_->progress.last; }
+double Trainer::evaluate(const Dataset& data) const { return impl_->evaluate(api_room::checked(data.impl(), "Dataset")); }
+void Trainer::save(const std::string& folder) const { save_checkpoint(*impl_, folder); }
+void Trainer::resume(const std::string& folder) { load_checkpoint(*impl_, folder); }
+
+// ---- Session
+Session::Session(Model model, int64_t context) {
+    api_room::checked(model.impl(), "Model");
+    impl_ = std::make_unique<SessionImpl>(model.impl(), nullptr, context);
+}
+
+Session::Session(Lora lora, int64_t context) : impl_(std::make_unique<SessionImpl>(api_room::checked(lora.impl(), "Lora").base, lora.impl(), context)) {}
+
+Session::~Session() = default;
+Session::Session(Session&&) noexcept = default;
+Session& Session::operator=(Session&&) noexcept = default;
+std::string Session::chat(std::string_view user, const Sampling& sampling, const OnText& on_text) { return impl_->chat(user, sampling, on_text); }
+std::string Session::complete(std::string_view prompt, const Sampling& sampling, const OnText& on_text) { return impl_->complete(prompt, sampling, on_text); }
+const std::vector<Message>& Session::history() const { return impl_->history; }
+void Session::set_history(std::vector<Message> history) { impl_->history = std::move(history); }
+SessionStats Session::stats() const { return impl_->stats; }
+
+void Session::reset(std::string_view system) {
+    impl_->history.clear();
+    if (!system.empty()) impl_->history.push_back({"system", std::string(system)});
+}
+
+// ---- Measuring
+Perplexity perplexity(const Model& model, std::span<const Token> tokens, int64_t context, int64_t stride) {
+    api_room::checked(model.impl(), "Model");
+    DecoderPool pool = measuring_pool(model.impl(), nullptr);
+    return measure_perplexity(pool, tokens, context, stride);
+}
+
+Perplexity perplexity(const Lora& lora, std::span<const Token> tokens, int64_t context, int64_t stride) {
+    DecoderPool pool = measuring_pool(api_room::checked(lora.impl(), "Lora").base, lora.impl().get());
+    return measure_perplexity(pool, tokens, context, stride);
+}
+
+double evaluate(const Model& model, const Dataset& data) {
+    api_room::checked(model.impl(), "Model");
+    DecoderPool pool = measuring_pool(model.impl(), nullptr);
+    return dataset_loss(pool, api_room::checked(data.impl(), "Dataset"));
+}
+
+double evaluate(const Lora& lora, const Dataset& data) {
+    DecoderPool pool = measuring_pool(api_room::checked(lora.impl(), "Lora").base, lora.impl().get());
+    return dataset_loss(pool, api_room::checked(data.impl(), "Dataset"));
+}
+
+int64_t best_choice(const Model& model, std::string_view query, std::span<const std::string> choices) {
+    const ModelImpl& impl = api_room::checked(model.impl(), "Model");
+    DecoderPool pool = measuring_pool(model.impl(), nullptr);
+    return choose_best(pool, *api_room::tokenizer_of(impl), query, choices);
+}
+
+int64_t best_choice(const Lora& lora, std::string_view query, std::span<const std::string> choices) {
+    const LoraImpl& impl = api_room::checked(lora.impl(), "Lora");
+    DecoderPool pool = measuring_pool(impl.base, &impl);
+    return choose_best(pool, *api_room::tokenizer_of(*impl.base), query, choices);
+}
+
+// ---- The floor below
+Tensor Graph::weight(const Model& model, std::string_view name) {
+    const ModelImpl& m = api_room::checked(model.impl(), "Model");
+    if (m.backend != impl_->backend) fail(Errc::argument, "Graph::weight: the model is on ", m.backend->name(), ", the graph on ", impl_->backend->name(), "; make the graph with model.backend()");
+    std::vector<WeightPtr> all{m.embedding, m.final_norm, m.head};
+    for (const LayerWeights& layer : m.layers) {
+        for (const WeightPtr& w : {layer.attention_norm, layer.feed_forward_norm, layer.q_norm, layer.k_norm}) all.push_back(w);
+        all.insert(all.end(), std::begin(layer.linear), std::end(layer.linear));
+        all.insert(all.end(), std::begin(layer.bias), std::end(layer.bias));
+    }
+    for (const WeightPtr& w : all)
+        if (w && w->name == name) return impl_->weight(w);
+    fail(Errc::argument, "Graph::weight: ", m.path, " has no tensor \"", name, "\"; its first layer's query matrix is called \"", m.layers.empty() ? "" : m.layers[0].linear[0]->name, "\"");
+}
+
+}  // namespace qlora

@@ -1,0 +1,188 @@
+// checkpoint.cpp - saving and continuing a training run.
+#include "src/run/checkpoint.h"
+
+#include "src/base/file.h"
+
+#include <cmath>
+#include <cstdio>
+
+namespace qlora::inline v0_1 {
+namespace checkpoint_room {
+
+constexpr int64_t format_number = 1;                   // raised when a newer manifest can no longer be read as this one
+
+std::string hex(uint64_t v) {
+    char text[17];
+    std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(v));
+    return text;
+}
+
+// Of the base model: its sizes and the first bytes of every linear layer. Enough to tell one model, or one quantization, from another.
+uint64_t model_fingerprint(const ModelImpl& m) {
+    const Config& c = m.config;
+    const int64_t sizes[] = {c.vocabulary, c.hidden, c.layers, c.heads, c.kv_heads, c.head_dim, c.feed_forward, c.context};
+    uint64_t h = hash_bytes(sizes, sizeof sizes);
+    for (const LayerWeights& layer : m.layers) {
+        for (const WeightPtr& w : layer.linear) {
+            if (!w) continue;
+            const int64_t kind = int64_t(w->dtype), bytes = std::min<int64_t>(4096, bytes_of(w->dtype, w->elements()));
+            h = hash_bytes(&kind, sizeof kind, h);
+            if (w->data) h = hash_bytes(w->data, bytes, h);
+        }
+    }
+    return h;
+}
+
+// What decides the numbers of a step. Left out on purpose: epochs and max_steps (a run may be made longer), checkpoint_activations
+// (the same bytes either way) and max_bad_steps.
+Json options_json(const TrainOptions& o, int64_t context) {
+    return Json().set("batch", o.batch).set("accumulate", o.accumulate).set("context", context).set("packing", o.packing)
+        .set("learning_rate", double(o.learning_rate)).set("min_learning_rate", double(o.min_learning_rate)).set("warmup_ratio", double(o.warmup_ratio))
+        .set("warmup_steps", o.warmup_steps).set("schedule", int64_t(o.schedule)).set("weight_decay", double(o.weight_decay)).set("beta1", double(o.beta1))
+        .set("beta2", double(o.beta2)).set("epsilon", double(o.epsilon)).set("max_grad_norm", double(o.max_grad_norm))
+        .set("optimizer", is_8bit(o.optimizer) ? "adamw_8bit" : "adamw").set("seed", hex(o.seed));
+}
+
+Json adapter_json(const LoraImpl& l) {
+    return Json().set("rank", l.options.rank).set("alpha", double(l.options.alpha)).set("dropout", double(l.options.dropout)).set("modules", l.options.modules)
+        .set("rank_stabilized", l.options.rank_stabilized).set("seed", hex(l.options.seed)).set("parameters", l.parameters);
+}
+
+// JSON has no infinity: a skipped step's loss is kept as text.
+Json number(double v) { return std::isfinite(v) ? Json(v) : Json(std::isnan(v) ? "nan" : v > 0 ? "inf" : "-inf"); }
+
+double number_of(const Json& v, const std::string& where) {
+    if (!v.is_string()) return v.as_number(where);
+    if (v.string() == "nan") return std::nan("");
+    if (v.string() == "inf" || v.string() == "-inf") return v.string() == "inf" ? HUGE_VAL : -HUGE_VAL;
+    fail(Errc::format, where, " is \"", v.string(), "\", expected a number");
+}
+
+Json progress_json(const TrainProgress& p) {
+    const TrainStep& s = p.last;
+    Json last = Json().set("step", s.step).set("steps", s.steps).set("epoch", s.epoch).set("loss", number(s.loss)).set("learning_rate", s.learning_rate)
+        .set("grad_norm", number(s.grad_norm)).set("seconds", s.seconds).set("tokens", s.tokens).set("trained_tokens", s.trained_tokens).set("skipped", s.skipped);
+    return Json().set("step", p.step).set("updates", p.updates).set("skipped", p.skipped).set("bad_in_a_row", p.bad_in_a_row).set("last", std::move(last));
+}
+
+const Json& field(const Json& object, std::string_view key, const std::string& where) {
+    const Json* value = object.find(key);
+    if (!value) fail(Errc::format, where, ": \"", key, "\" is missing");
+    return *value;
+}
+
+TrainProgress read_progress(const Json& j, const std::string& where) {
+    const auto count = [&](const Json& from, const char* key) {
+        const int64_t v = field(from, key, where).as_int(str(where, ": ", key));
+        if (v < 0) fail(Errc::format, where, ": ", key, " is ", v);
+        return v;
+    };
+    TrainProgress p;
+    p.step = count(j, "step");
+    p.updates = count(j, "updates");
+    p.skipped = count(j, "skipped");
+    p.bad_in_a_row = count(j, "bad_in_a_row");
+    const Json& last = field(j, "last", where);
+    p.last.step = count(last, "step");
+    p.last.steps = count(last, "steps");
+    p.last.tokens = count(last, "tokens");
+    p.last.trained_tokens = count(last, "trained_tokens");
+    p.last.epoch = field(last, "epoch", where).as_number(where);
+    p.last.loss = number_of(field(last, "loss", where), where);
+    p.last.learning_rate = field(last, "learning_rate", where).as_number(where);
+    p.last.grad_norm = number_of(field(last, "grad_norm", where), where);
+    p.last.seconds = field(last, "seconds", where).as_number(where);
+    p.last.skipped = field(last, "skipped", where).as_bool(where);
+    p.last.skipped_steps = p.skipped;
+    return p;
+}
+
+struct File { std::string name; BufferRef buffer; };
+
+std::vector<File> files_of(const TrainerImpl& t) {
+    std::vector<File> files{{"factors.bin", t.lora->values}};
+    for (const AdamW::State& s : t.optimizer.states()) files.push_back({s.name + ".bin", s.buffer});
+    return files;
+}
+
+// Every difference at once, so that a mistaken command line is mended in one go.
+void compare(const Json& saved, const Json& now, const std::string& what, const std::string& where) {
+    std::string differences;
+    for (const auto& [key, value] : now.object()) {
+        const Json* old = saved.find(key);
+        if (old && old->dump() == value.dump()) continue;
+        differences += str(differences.empty() ? "" : ", ", key, " was ", old ? old->dump() : "absent", " and is ", value.dump());
+    }
+    if (!differences.empty()) fail(Errc::argument, where, ": the checkpoint was made with another ", what, ": ", differences, "; resume with the same, or start a new run");
+}
+
+void save(const TrainerImpl& t, const std::string& folder) {
+    if (exists(folder) && !exists(folder + "/manifest.json"))
+        fail(Errc::io, "checkpoint ", folder, ": exists and is not a checkpoint; choose another folder (an old checkpoint may be overwritten)");
+    AtomicFolder out(folder, true);
+    save_lora_peft(*t.lora, out.path() + "/adapter");
+    Json listed{Json::Array()};
+    for (const File& file : files_of(t)) {
+        std::string bytes(size_t(file.buffer->bytes), '\0');
+        t.lora->base->backend->download(*file.buffer, 0, bytes.data(), file.buffer->bytes);
+        write_file_atomic(out.path() + "/" + file.name, bytes);
+        listed.push(Json().set("name", file.name).set("bytes", file.buffer->bytes).set("hash", hex(hash_bytes(bytes.data(), file.buffer->bytes))));
+    }
+    Json manifest;
+    manifest.set("format", "qlora checkpoint").set("format_number", format_number).set("library", QLORA_VERSION_STRING);
+    manifest.set("progress", progress_json(t.progress)).set("options", options_json(t.options, t.context)).set("adapter", adapter_json(*t.lora));
+    manifest.set("model", Json().set("path", t.lora->base->path).set("fingerprint", hex(model_fingerprint(*t.lora->base))));
+    manifest.set("data", Json().set("rows", t.data->size()).set("fingerprint", hex(t.data->fingerprint()))).set("files", std::move(listed));
+    // The manifest vouches for the files, and this for the manifest.
+    const std::string body = manifest.dump(1);
+    manifest.set("hash", hex(hash_bytes(body.data(), int64_t(body.size()))));
+    write_file_atomic(out.path() + "/manifest.json", manifest.dump(1) + "\n");
+    out.commit();
+}
+
+void load(TrainerImpl& t, const std::string& folder) {
+    const std::string where = str("resume ", folder);
+    if (!exists(folder + "/manifest.json")) fail(Errc::io, where, ": no manifest.json there; not a checkpoint, or one that was not finished");
+    Json manifest = Json::parse(read_file(folder + "/manifest.json", 16 << 20), folder + "/manifest.json");
+    if (const Json* f = manifest.find("format"); !f || !f->is_string() || f->string() != "qlora checkpoint") fail(Errc::format, where, ": manifest.json is not that of a checkpoint");
+    if (const int64_t n = field(manifest, "format_number", where).as_int(where); n != format_number)
+        fail(Errc::unsupported, where, ": checkpoint format ", n, ", this version (", QLORA_VERSION_STRING, ") reads ", format_number);
+    const std::string stated = field(manifest, "hash", where).as_string(where);
+    std::erase_if(manifest.object(), [](const Json::Member& m) { return m.first == "hash"; });
+    const std::string body = manifest.dump(1);
+    if (stated != hex(hash_bytes(body.data(), int64_t(body.size())))) fail(Errc::format, where, ": manifest.json is damaged or was edited; use an earlier checkpoint");
+
+    compare(field(manifest, "adapter", where), adapter_json(*t.lora), "adapter", where);
+    compare(field(manifest, "options", where), options_json(t.options, t.context), "set of options", where);
+    compare(field(manifest, "model", where), Json().set("fingerprint", hex(model_fingerprint(*t.lora->base))), "base model", where);
+    compare(field(manifest, "data", where), Json().set("rows", t.data->size()).set("fingerprint", hex(t.data->fingerprint())), "data set", where);
+
+    // Read and check everything before anything is changed.
+    std::vector<std::string> contents;
+    const std::vector<File> files = files_of(t);
+    const Json::Array& listed = field(manifest, "files", where).as_array(where);
+    for (const File& file : files) {
+        const Json* entry = nullptr;
+        for (const Json& e : listed)
+            if (const Json* name = e.find("name"); name && name->is_string() && name->string() == file.name) entry = &e;
+        if (!entry) fail(Errc::format, where, ": manifest.json does not list ", file.name);
+        if (!exists(folder + "/" + file.name)) fail(Errc::format, where, ": ", file.name, " is missing; use an earlier checkpoint");
+        std::string& bytes = contents.emplace_back(read_file(folder + "/" + file.name, file.buffer->bytes + 1));
+        if (int64_t(bytes.size()) != file.buffer->bytes || field(*entry, "bytes", where).as_int(where) != file.buffer->bytes)
+            fail(Errc::format, where, ": ", file.name, " has ", bytes.size(), " bytes, expected ", file.buffer->bytes, "; use an earlier checkpoint");
+        if (field(*entry, "hash", where).as_string(where) != hex(hash_bytes(bytes.data(), int64_t(bytes.size()))))
+            fail(Errc::format, where, ": ", file.name, " is damaged (its hash differs from the manifest's); use an earlier checkpoint");
+    }
+    TrainProgress progress = read_progress(field(manifest, "progress", where), where + ": manifest.json");
+    if (progress.step > t.batches.steps())
+        fail(Errc::argument, where, ": the checkpoint is at step ", progress.step, ", the run ends at ", t.batches.steps(), "; raise epochs or max_steps");
+    for (size_t i = 0; i < files.size(); ++i) t.lora->base->backend->upload(*files[i].buffer, 0, contents[i].data(), int64_t(contents[i].size()));
+    t.progress = progress;
+}
+
+}  // namespace checkpoint_room
+
+void save_checkpoint(const TrainerImpl& trainer, const std::string& folder) { checkpoint_room::save(trainer, folder); }
+void load_checkpoint(TrainerImpl& trainer, const std::string& folder) { checkpoint_room::load(trainer, folder); }
+
+}  // namespace qlora

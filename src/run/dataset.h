@@ -1,0 +1,56 @@
+// dataset.h - training data: files in, rows of tokens and loss masks out.
+//
+// Formats, told by the first record (a record of another format later in the file is an error that names its line):
+//   messages            {"messages": [{"role", "content"}, ...], "tools"?}           OpenAI, TRL
+//   prompt/completion   {"prompt", "completion" or "response"}                       strings or lists of messages
+//   alpaca              {"instruction", "input"?, "output", "system"?, "history"?}
+//   sharegpt            {"conversations": [{"from", "value"}, ...], "system"?, "tools"?}
+//   text                {"text"}, or a .txt file
+// Containers: .jsonl, .json (an array, or lines), .txt, or a folder with train/valid/test files.
+// Dialogues, prompts and instructions go through the model's chat template; where the model has none of its own, prompts are put
+// before completions as they are and instructions are printed in Alpaca's layout.
+#pragma once
+#include "src/model/model.h"
+
+namespace qlora::inline v0_1 {
+
+struct DatasetRows {                                   // all rows, one after another; shared by the parts of a split
+    Tokens tokens;
+    std::vector<uint8_t> trained;                      // per token
+    std::vector<int64_t> begin{0};                     // of row i; one more entry than rows
+};
+
+struct DatasetImpl {
+    std::shared_ptr<const DatasetRows> rows;
+    std::vector<int64_t> index;                        // which of the rows, in which order
+    std::shared_ptr<const TokenizerImpl> tokenizer;
+    DatasetInfo info;
+    int64_t size() const { return int64_t(index.size()); }
+    std::span<const Token> tokens(int64_t row) const;
+    std::span<const uint8_t> trained(int64_t row) const;
+    uint64_t fingerprint() const;                      // of every token and mask, in order
+};
+
+std::shared_ptr<const DatasetImpl> load_dataset(const std::string& path, std::shared_ptr<const TokenizerImpl>, const DatasetOptions&);
+std::pair<std::shared_ptr<const DatasetImpl>, std::shared_ptr<const DatasetImpl>> split_dataset(const DatasetImpl&, float fraction, uint64_t seed);
+
+// Tokens of a row that are predicted and trained: the first is never predicted.
+int64_t trained_targets(std::span<const uint8_t> trained);
+
+// ---- The first half of loading (records.cpp): files to examples.
+struct Example {
+    std::string format;                                // as in DatasetInfo
+    bool is_text = false;                              // text: else a dialogue
+    std::string text;
+    Json messages{Json::Array()};                      // role, content, tool_calls
+    Json tools;
+    std::string prompt, completion;                    // the same without a chat template; messages lists have none
+    bool plain = false;                                // prompt and completion are set
+};
+struct Record { int64_t line = 0; std::string_view text; };
+
+std::string dataset_file(const std::string& path, const std::string& split);           // a folder's file of the split
+std::vector<Record> split_records(std::string_view text, const std::string& path);     // lines, or the elements of an array
+Example read_example(const Json& record, const std::string& where);
+
+}  // namespace qlora

@@ -1,0 +1,31 @@
+// decoders.h - decoders of a few row counts that share one arena, so that batches of any length run without planning anew.
+#pragma once
+#include "src/model/decoder.h"
+
+#include <algorithm>
+#include <map>
+
+namespace qlora::inline v0_1 {
+
+constexpr int64_t row_step = 32;                       // batches are padded to a multiple: at most 31 rows of waste, few graphs
+
+inline int64_t round_rows(int64_t rows) { return std::max(row_step, (rows + row_step - 1) / row_step * row_step); }
+
+class DecoderPool {
+public:
+    // spec.rows is ignored. The caller keeps what spec and lora point to.
+    DecoderPool(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, const DecoderSpec& spec) : model_(std::move(model)), lora_(lora), spec_(spec) {}
+    void reserve(int64_t rows);                        // builds the largest first: the others then fit into its arena
+    Decoder& at(int64_t rows);                         // rows: a multiple of row_step
+    const BufferRef& arena() const { return arena_; }
+    void use_arena(BufferRef arena) { arena_ = std::move(arena); }     // of another pool, when never both run at once
+    const ModelImpl& model() const { return *model_; }
+private:
+    std::shared_ptr<const ModelImpl> model_;
+    const LoraImpl* lora_;
+    DecoderSpec spec_;
+    BufferRef arena_;
+    std::map<int64_t, std::unique_ptr<Decoder>> decoders_;
+};
+
+}  // namespace qlora

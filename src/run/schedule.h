@@ -1,0 +1,17 @@
+// schedule.h - the learning rate of every step, with the meaning Hugging Face gives the names.
+//
+// With k = step - 1, W warm-up steps and N steps in all:
+//   k < W       rate * k / W                            (the first step of a warm-up has rate 0)
+//   constant    rate
+//   linear      min + (rate - min) * (N - k) / (N - W)
+//   cosine      min + (rate - min) * (1 + cos(pi * (k - W) / (N - W))) / 2
+// Hugging Face's "constant" ignores a warm-up; here it is its "constant_with_warmup".
+#pragma once
+#include "src/base/error.h"
+
+namespace qlora::inline v0_1 {
+
+int64_t warmup_steps(const TrainOptions&, int64_t steps);              // warmup_steps, or ceil(warmup_ratio * steps)
+double learning_rate(const TrainOptions&, int64_t step, int64_t steps);        // step: 1-based
+
+}  // namespace qlora

@@ -1,0 +1,158 @@
+// trainer.cpp - one optimizer step after another.
+#include "src/run/trainer.h"
+
+#include "src/run/evaluate.h"
+#include "src/run/schedule.h"
+
+#include <chrono>
+#include <cmath>
+
+namespace qlora::inline v0_1 {
+namespace trainer_room {
+
+void require(bool ok, const char* option, double value, const char* expected) {
+    if (!ok) fail(Errc::argument, "train: ", option, " is ", value, ", expected ", expected);
+}
+
+TrainOptions checked(const TrainOptions& o) {
+    require(o.epochs > 0 && o.epochs < 1e9, "epochs", o.epochs, "more than 0");
+    require(o.max_steps >= 0, "max_steps", double(o.max_steps), "0 (as the epochs say) or more");
+    require(o.batch >= 1, "batch", double(o.batch), "1 or more");
+    require(o.accumulate >= 1, "accumulate", double(o.accumulate), "1 or more");
+    require(o.context >= 2, "context", double(o.context), "2 or more");
+    require(o.learning_rate >= 0 && std::isfinite(o.learning_rate), "learning_rate", o.learning_rate, "0 or more");
+    require(o.min_learning_rate >= 0 && o.min_learning_rate <= o.learning_rate, "min_learning_rate", o.min_learning_rate, "0 to learning_rate");
+    require(o.warmup_ratio >= 0 && o.warmup_ratio <= 1, "warmup_ratio", o.warmup_ratio, "0 to 1");
+    require(o.warmup_steps >= 0, "warmup_steps", double(o.warmup_steps), "0 or more");
+    require(o.weight_decay >= 0 && std::isfinite(o.weight_decay), "weight_decay", o.weight_decay, "0 or more");
+    require(o.beta1 >= 0 && o.beta1 < 1, "beta1", o.beta1, "0 to below 1");
+    require(o.beta2 >= 0 && o.beta2 < 1, "beta2", o.beta2, "0 to below 1");
+    require(o.epsilon > 0 && std::isfinite(o.epsilon), "epsilon", o.epsilon, "more than 0");
+    require(o.max_grad_norm >= 0 && std::isfinite(o.max_grad_norm), "max_grad_norm", o.max_grad_norm, "0 (no clipping) or more");
+    require(o.max_bad_steps >= 1, "max_bad_steps", double(o.max_bad_steps), "1 or more");
+    return o;
+}
+
+int64_t context_of(const LoraImpl& lora, const TrainOptions& o) {
+    const int64_t own = lora.base->config.context;
+    return own > 0 ? std::min(own, o.context) : o.context;
+}
+
+DecoderSpec training_spec(const LoraImpl& lora, const TrainOptions& o, const BufferRef& gradients) {
+    DecoderSpec spec;
+    spec.output = DecoderSpec::Output::loss;
+    spec.backward = true;
+    spec.checkpoint = o.checkpoint_activations;
+    spec.dropout = lora.options.dropout > 0;
+    spec.gradients = gradients;
+    return spec;
+}
+
+void check_vocabulary(const DatasetImpl& data, const Config& config) {
+    for (const Token t : data.rows->tokens)
+        if (t < 0 || t >= config.vocabulary)
+            fail(Errc::argument, "train: the data set has token ", t, ", the model's vocabulary ends at ", config.vocabulary, "; load the data set with this model's tokenizer");
+}
+
+}  // namespace trainer_room
+
+TrainerImpl::TrainerImpl(std::shared_ptr<LoraImpl> l, std::shared_ptr<const DatasetImpl> d, const TrainOptions& o)
+    : lora(std::move(l)), data(std::move(d)), options(trainer_room::checked(o)), context(trainer_room::context_of(*lora, options)),
+      batches(data, options, context), gradients(lora->base->backend->allocate(lora->parameters * 4)),
+      optimizer(lora->base->backend, lora->values, gradients, lora->parameters, options),
+      decoders(lora->base, lora.get(), trainer_room::training_spec(*lora, options, gradients)) {
+    trainer_room::check_vocabulary(*data, lora->base->config);
+    progress.last.steps = batches.steps();
+}
+
+TrainerImpl::Sum TrainerImpl::run_micro_batches(const std::vector<std::vector<int64_t>>& micro_batches) {
+    decoders.reserve(batches.most_rows());
+    optimizer.clear_gradients();
+    Sum sum;
+    uint64_t micro = uint64_t(progress.step) * uint64_t(options.accumulate);
+    for (const std::vector<int64_t>& rows : micro_batches) {
+        const std::vector<Document> documents = batches.documents(rows);
+        int64_t count = 0;
+        for (const Document& d : documents) count += int64_t(d.tokens.size());
+        Decoder& decoder = decoders.at(round_rows(count));
+        DecoderBatch batch = lay_out(documents, decoder.spec().rows);
+        batch.dropout_step = micro++;
+        decoder.run(batch);
+        const std::vector<float> nll = decoder.nll();
+        for (size_t i = 0; i < nll.size(); ++i) {
+            if (batch.targets[i] < 0) continue;
+            sum.loss += double(nll[i]);
+            ++sum.trained;
+        }
+        sum.tokens += count;
+    }
+    return sum;
+}
+
+bool TrainerImpl::step() {
+    if (progress.step >= batches.steps()) return false;
+    const auto start = std::chrono::steady_clock::now();
+    const auto micro_batches = batches.step(progress.step);
+    const Sum sum = run_micro_batches(micro_batches);
+    const float factor = float(1.0 / double(sum.trained)), norm = optimizer.norm();
+
+    TrainStep s;
+    s.step = progress.step + 1;
+    s.steps = batches.steps();
+    s.epoch = batches.epoch_after(s.step);
+    s.loss = sum.loss / double(sum.trained);
+    s.grad_norm = double(norm) * double(factor);
+    s.learning_rate = learning_rate(options, s.step, s.steps);
+    s.tokens = sum.tokens;
+    s.trained_tokens = sum.trained;
+    s.skipped = !std::isfinite(s.loss) || !std::isfinite(norm);
+    if (!s.skipped) optimizer.step(float(s.learning_rate), progress.updates + 1, factor, norm);
+
+    progress.step = s.step;
+    progress.updates += s.skipped ? 0 : 1;
+    progress.skipped += s.skipped ? 1 : 0;
+    progress.bad_in_a_row = s.skipped ? progress.bad_in_a_row + 1 : 0;
+    s.skipped_steps = progress.skipped;
+    s.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    progress.last = s;
+    if (progress.bad_in_a_row >= options.max_bad_steps) give_up(s, micro_batches);
+    return true;
+}
+
+std::string TrainerImpl::first_bad_gradient() const {
+    std::vector<float> g(size_t(lora->parameters));
+    lora->base->backend->download(*gradients, 0, g.data(), lora->parameters * 4);
+    for (const LoraTarget& t : lora->targets) {
+        for (const auto& [name, at, count] : {std::tuple{"A", t.a, t.rank * t.in}, std::tuple{"B", t.b, t.out * t.rank}})
+            for (int64_t i = at; i < at + count; ++i)
+                if (!std::isfinite(g[size_t(i)])) return str("layer ", t.layer, " ", name_of(t.module), " ", name);
+    }
+    return "none (the loss alone is not finite)";
+}
+
+void TrainerImpl::give_up(const TrainStep& s, const std::vector<std::vector<int64_t>>& micro_batches) {
+    std::string rows;
+    for (const auto& batch : micro_batches)
+        for (const int64_t row : batch) rows += (rows.empty() ? "" : ", ") + std::to_string(row);
+    if (rows.size() > 200) rows = rows.substr(0, 200) + " ...";
+    fail(Errc::numeric, "train: ", progress.bad_in_a_row, " steps in a row had a non-finite loss or gradient; the last: step ", s.step, ", loss ", s.loss, ", gradient norm ",
+        s.grad_norm, ", learning rate ", s.learning_rate, ", first non-finite gradient: ", first_bad_gradient(), ", rows ", rows,
+        "; resume an earlier checkpoint with a lower learning_rate, or look at these rows");
+}
+
+MemoryPlan TrainerImpl::plan() {
+    decoders.reserve(batches.most_rows());
+    MemoryPlan plan;
+    plan.items = {{"weights", describe(*lora->base).bytes}, {"adapter", lora->values->bytes}, {"gradients", gradients->bytes},
+                  {"optimizer states", optimizer.bytes()}, {"activations", decoders.arena()->bytes}};
+    for (const MemoryPlan::Item& item : plan.items) plan.peak += item.bytes;
+    return plan;
+}
+
+double TrainerImpl::evaluate(const DatasetImpl& other) {
+    DecoderPool pool = measuring_pool(lora->base, lora.get());
+    pool.use_arena(decoders.arena());                  // training and evaluating never run at once
+    return dataset_loss(pool, other, context);
+}
+
+}  // namespace qlora

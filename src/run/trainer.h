@@ -1,0 +1,42 @@
+// trainer.h - fine-tuning: micro-batches through a decoder that adds its gradients to one flat buffer, then one AdamW step.
+//
+// The loss of a step is the sum of the losses of all its trained tokens divided by their number, over all micro-batches: how the rows
+// are spread over micro-batches does not change what is minimised. Everything about a step follows from its number, the seed and the
+// data, so the state of a run is: the factors, the optimizer's states, and a few counters.
+#pragma once
+#include "src/run/batches.h"
+#include "src/run/decoders.h"
+#include "src/run/optimizer.h"
+
+namespace qlora::inline v0_1 {
+
+struct TrainProgress {                                 // what a checkpoint keeps beside the buffers
+    int64_t step = 0;                                  // steps taken, skipped ones included: the position in the data
+    int64_t updates = 0;                               // steps that changed the adapter: AdamW's t
+    int64_t skipped = 0, bad_in_a_row = 0;
+    TrainStep last;
+};
+
+struct TrainerImpl {
+    std::shared_ptr<LoraImpl> lora;
+    std::shared_ptr<const DatasetImpl> data;
+    TrainOptions options;
+    int64_t context = 0;                               // options.context, or the model's own if that is less
+    BatchPlan batches;
+    BufferRef gradients;                               // flat, as LoraImpl::values
+    AdamW optimizer;
+    DecoderPool decoders;
+    TrainProgress progress;
+
+    TrainerImpl(std::shared_ptr<LoraImpl>, std::shared_ptr<const DatasetImpl>, const TrainOptions&);
+    bool step();
+    MemoryPlan plan();
+    double evaluate(const DatasetImpl&);
+private:
+    struct Sum { double loss = 0; int64_t tokens = 0, trained = 0; };
+    Sum run_micro_batches(const std::vector<std::vector<int64_t>>&);
+    [[noreturn]] void give_up(const TrainStep&, const std::vector<std::vector<int64_t>>&);
+    std::string first_bad_gradient() const;
+};
+
+}  // namespace qlora

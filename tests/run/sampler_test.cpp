@@ -1,0 +1,122 @@
+// sampler_test.cpp - what each option keeps, that draws follow the distribution, and that they repeat.
+#include "src/run/sampler.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+namespace sampler_test {
+
+qlora::Sampling plain() {
+    qlora::Sampling s;
+    s.temperature = 1;
+    s.top_p = 1;
+    s.top_k = 0;
+    s.seed = 7;
+    return s;
+}
+
+std::map<qlora::Token, int> draw(const qlora::Sampling& s, const std::vector<float>& logits, int count) {
+    qlora::Sampler sampler(s);
+    std::map<qlora::Token, int> seen;
+    for (int i = 0; i < count; ++i) ++seen[sampler.pick(logits)];
+    return seen;
+}
+
+const std::vector<float> logits{std::log(0.5f), std::log(0.1f), std::log(0.3f), std::log(0.06f), std::log(0.04f)};
+
+TEST(Sampler, GreedyTakesTheBestAndTheLowerOfEquals) {
+    qlora::Sampling s = plain();
+    s.temperature = 0;
+    EXPECT_EQ(draw(s, {1, 3, 2, 3}, 1).begin()->first, 1);
+}
+
+TEST(Sampler, FollowsTheDistribution) {
+    const int n = 100000;
+    auto seen = draw(plain(), logits, n);
+    for (size_t i = 0; i < logits.size(); ++i) {
+        const double p = std::exp(double(logits[i])), sigma = std::sqrt(p * (1 - p) / n);
+        EXPECT_NEAR(double(seen[qlora::Token(i)]) / n, p, 4.5 * sigma) << i;
+    }
+}
+
+TEST(Sampler, TemperatureSharpens) {
+    qlora::Sampling s = plain();
+    s.temperature = 0.5f;
+    const int n = 50000;
+    auto seen = draw(s, logits, n);
+    const double total = 0.25 + 0.01 + 0.09 + 0.0036 + 0.0016;         // squares of the probabilities
+    EXPECT_NEAR(double(seen[0]) / n, 0.25 / total, 0.01);
+    EXPECT_NEAR(double(seen[2]) / n, 0.09 / total, 0.01);
+}
+
+TEST(Sampler, CutsTheTail) {
+    qlora::Sampling s = plain();
+    s.top_k = 2;
+    EXPECT_EQ(draw(s, logits, 5000).size(), 2u);
+    s = plain();
+    s.top_p = 0.75f;                                   // 0.5 + 0.3 reaches it
+    EXPECT_EQ(draw(s, logits, 5000).size(), 2u);
+    s.top_p = 0.81f;
+    EXPECT_EQ(draw(s, logits, 5000).size(), 3u);
+    s.top_p = 1e-6f;
+    EXPECT_EQ(draw(s, logits, 100).size(), 1u);
+    s = plain();
+    s.min_p = 0.19f;                                   // of the best: 0.5 * 0.19 = 0.095
+    EXPECT_EQ(draw(s, logits, 5000).size(), 3u);
+}
+
+TEST(Sampler, PenaltyCountsRecentTokensOnce) {
+    qlora::Sampling s = plain();
+    s.temperature = 0;
+    s.repeat_penalty = 2;
+    s.repeat_last = 2;
+    qlora::Sampler sampler(s);
+    const std::vector<float> scores{4, 3, -1, -1.5f};
+    EXPECT_EQ(sampler.pick(scores), 0);
+    sampler.accept(0);
+    sampler.accept(0);
+    EXPECT_EQ(sampler.pick(scores), 1);                // 4 / 2 < 3; applied once, not twice
+    sampler.accept(1);
+    EXPECT_EQ(sampler.pick(scores), 0);                // 2 against 1.5
+    sampler.accept(1);                                 // 0 is forgotten now
+    EXPECT_EQ(sampler.pick(scores), 0);
+    qlora::Sampler negative(s);
+    negative.accept(2);
+    EXPECT_EQ(negative.pick(std::vector<float>{-9, -9, -1, -1.5f}), 3);        // -1 * 2 < -1.5
+}
+
+TEST(Sampler, SameSeedSameDraws) {
+    qlora::Sampling s = plain();
+    qlora::Sampler a(s), b(s);
+    s.seed = 8;
+    qlora::Sampler c(s);
+    int different = 0;
+    for (int i = 0; i < 200; ++i) {
+        const qlora::Token x = a.pick(logits);
+        EXPECT_EQ(x, b.pick(logits));
+        different += x != c.pick(logits);
+    }
+    EXPECT_GT(different, 20);
+}
+
+TEST(Sampler, RefusesNonsense) {
+    const auto refused = [](auto change) {
+        qlora::Sampling s = plain();
+        change(s);
+        EXPECT_THROW(qlora::Sampler sampler(s), qlora::Error);
+    };
+    refused([](auto& s) { s.temperature = -1; });
+    refused([](auto& s) { s.temperature = NAN; });
+    refused([](auto& s) { s.top_p = 0; });
+    refused([](auto& s) { s.top_p = 1.5f; });
+    refused([](auto& s) { s.min_p = -0.1f; });
+    refused([](auto& s) { s.repeat_penalty = 0; });
+    refused([](auto& s) { s.top_k = -1; });
+    refused([](auto& s) { s.max_tokens = -1; });
+    qlora::Sampler sampler(plain());
+    EXPECT_THROW(sampler.pick(std::vector<float>{1, NAN}), qlora::Error);
+    EXPECT_THROW(sampler.pick(std::vector<float>{}), qlora::Error);
+}
+
+}  // namespace sampler_test
