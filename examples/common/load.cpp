@@ -7,9 +7,10 @@
 
 namespace program {
 
-void ModelFlags::declare(Flags& flags, bool with_adapter) {
+void ModelFlags::declare(Flags& flags, bool with_adapter, bool required) {
     flags.section("Model");
-    flags.add("-m --model --model-name-or-path", model, "MODEL", "a GGUF file or a Hugging Face folder").required();
+    Flag& name = flags.add("-m --model --model-name-or-path", model, "MODEL", "a GGUF file or a Hugging Face folder");
+    if (required) name.required();
     if (with_adapter) flags.add("--adapter --lora --adapter-path", adapter, "DIR", "a LoRA adapter: a PEFT folder or a GGUF adapter");
     flags.choice("--quant --quant-type", quant, {"nf4", "fp4", "none"}, "4-bit type to hold the linear layers in; none = as stored");
     flags.toggle("--double-quant", double_quant, "quantize the 4-bit scales again: 4.127 instead of 4.5 bits a weight");

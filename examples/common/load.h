@@ -11,7 +11,8 @@ struct ModelFlags {
     bool double_quant = true;
     int64_t threads = 0;
 
-    void declare(Flags& flags, bool with_adapter);     // -m, --adapter, --quant, --double-quant, --device, --threads, --compute
+    // -m, --adapter, --quant, --double-quant, --device, --threads, --compute
+    void declare(Flags& flags, bool with_adapter, bool required = true);
     // When an adapter names how its base was quantized and the user did not say otherwise, the base is loaded that way; a note says so.
     void follow_adapter(const Flags& flags);
     qlora::Model load() const;                         // a progress line on stderr where that is a terminal; stops on Ctrl-C
