@@ -59,6 +59,17 @@ std::shared_ptr<LoraImpl> empty_lora(std::shared_ptr<const ModelImpl> base, cons
     return lora;
 }
 
+void set_lora_values(LoraImpl& lora, const std::vector<float>& values) {
+    lora.values = lora.base->backend->allocate(lora.parameters * 4);
+    lora.base->backend->upload(*lora.values, 0, values.data(), lora.parameters * 4);
+}
+
+std::vector<float> lora_values(const LoraImpl& lora) {
+    std::vector<float> values(size_t(lora.parameters));
+    lora.base->backend->download(*lora.values, 0, values.data(), lora.parameters * 4);
+    return values;
+}
+
 const LoraTarget* LoraImpl::find(int64_t layer, Module m) const {
     const auto it = std::lower_bound(targets.begin(), targets.end(), std::pair(layer, m), [](const LoraTarget& t, const auto& key) { return std::pair(t.layer, t.module) < key; });
     return it != targets.end() && it->layer == layer && it->module == m ? &*it : nullptr;
@@ -78,8 +89,7 @@ std::shared_ptr<LoraImpl> create_lora(std::shared_ptr<const ModelImpl> base, con
         const float bound = 1 / std::sqrt(float(t.in));
         for (int64_t e = 0; e < t.rank * t.in; ++e) values[size_t(t.a + e)] = (2 * rng.uniform() - 1) * bound;
     }
-    lora->values = lora->base->backend->allocate(lora->parameters * 4);
-    lora->base->backend->upload(*lora->values, 0, values.data(), lora->parameters * 4);
+    set_lora_values(*lora, values);
     return lora;
 }
 
