@@ -12,7 +12,8 @@ namespace qlora::inline v0_1 {
 namespace gemm_room {
 
 constexpr int64_t stretch = 512;                       // of depth: 32 columns are 64 KiB of f32 or 32 KiB of bf16, within reach of L1 and L2
-constexpr int64_t most_rows = 768;                     // packed at once, a multiple of every tile; bounds the memory of the left factor
+constexpr int64_t most_rows = 768;                     // of the left factor packed at once, a multiple of every tile height,
+constexpr int64_t slab = 4 * stretch;                  // and the depth of that: 6 MiB of f32, which stay in L3 while every task reads them
 constexpr int64_t piece = 256;                         // of depth, decoded at a time: 32 rows are 32 KiB and stay in L1
 constexpr int64_t enough_tasks = 16;                   // below this many column tiles, rows are cut too
 
@@ -32,6 +33,11 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 int64_t even(int64_t depth) { return (depth + 1) / 2 * 2; }
 
+// Rows [row, row + rows) and depth [from, from + count) of the left factor: what is packed at a time.
+struct Block {
+    int64_t row, rows, from, count;
+};
+
 struct Product {
     Cpu& cpu;
     const GemmKernels& kernels;
@@ -42,12 +48,13 @@ struct Product {
     int64_t ldc;
     float alpha, beta;
 
-    int64_t strip_bytes() const { return kernels.rows * even(depth) * kernels.bytes; }
+    int64_t strip_bytes(const Block& block) const { return kernels.rows * even(block.count) * kernels.bytes; }
     int64_t panel_bytes() const { return kernels.cols * std::min(stretch, even(depth)) * kernels.bytes; }
 
-    void pack_strip(int64_t row, int64_t lines, void* strip) const {
-        if (left.deep_rows) kernels.along(left.data + row, left.ld, lines, depth, kernels.rows, strip);
-        else kernels.across(left.data + row * left.ld, left.ld, lines, depth, kernels.rows, strip);
+    void pack_strip(const Block& block, int64_t row, void* strip) const {
+        const int64_t lines = std::min(kernels.rows, block.rows - row), first = block.row + row;
+        if (left.deep_rows) kernels.along(left.data + block.from * left.ld + first, left.ld, lines, block.count, kernels.rows, strip);
+        else kernels.across(left.data + first * left.ld + block.from, left.ld, lines, block.count, kernels.rows, strip);
     }
 
     // Columns [col, col + cols) of the stretch from d: panels of kernels.cols columns, one after the other.
@@ -73,20 +80,21 @@ struct Product {
         return panels + panel * panel_bytes() + depth_in_panel * kernels.cols * kernels.bytes;
     }
 
-    // One task: rows [row, row + rows) of the packed ones, columns [col, col + cols).
-    void run_tile(const char* strips, float* out, int64_t row, int64_t rows, int64_t col, int64_t cols) const {
+    // One task: rows [row, row + rows) of the block, columns [col, col + cols).
+    void run_tile(const Block& block, const char* strips, int64_t row, int64_t rows, int64_t col, int64_t cols) const {
         thread_local Scratch panel_memory, float_memory;
         const int64_t columns = ceil_div(cols, kernels.cols);
         char* panels = static_cast<char*>(panel_memory.bytes(columns * panel_bytes()));
-        float* floats = float_memory.floats(std::max(kernels.cols * piece, cols * 64));
-        for (int64_t d = 0; d < depth; d += stretch) {
-            const int64_t count = std::min(stretch, depth - d);
-            pack_panels(col, cols, d, count, floats, panels);
-            for (int64_t r = 0; r < rows; r += kernels.rows) {
-                const char* strip = strips + (row + r) / kernels.rows * strip_bytes() + d * kernels.rows * kernels.bytes;
+        float* floats = float_memory.floats(std::max(float_rows_size(kernels.cols, piece), float_rows_size(64, cols)));
+        for (int64_t d = 0; d < block.count; d += stretch) {
+            const int64_t count = std::min(stretch, block.count - d);
+            pack_panels(col, cols, block.from + d, count, floats, panels);
+            for (int64_t r = row; r < row + rows; r += kernels.rows) {
+                const char* strip = strips + r / kernels.rows * strip_bytes(block) + d * kernels.rows * kernels.bytes;
+                float* out = c + (block.row + r) * ldc + col;
                 for (int64_t p = 0; p < columns; ++p) {
-                    kernels.tile(strip, at(panels, p, 0), count, out + (row + r) * ldc + col + p * kernels.cols, ldc, std::min(kernels.rows, rows - r),
-                                 std::min(kernels.cols, cols - p * kernels.cols), alpha, d ? 1.0f : beta);
+                    kernels.tile(strip, at(panels, p, 0), count, out + p * kernels.cols, ldc, std::min(kernels.rows, row + rows - r),
+                                 std::min(kernels.cols, cols - p * kernels.cols), alpha, block.from + d ? 1.0f : beta);
                 }
             }
         }
@@ -98,22 +106,17 @@ struct Product {
         return n >= 4096 ? 64 : 32;
     }
 
-    // Rows [first, first + rows) of the product.
-    void run_rows(int64_t first, int64_t rows) const {
+    void run_block(const Block& block) const {
         thread_local Scratch strip_memory;
-        const int64_t strips = ceil_div(rows, kernels.rows);
-        char* packed = static_cast<char*>(strip_memory.bytes(strips * strip_bytes()));
-        cpu.pool.run(strips, [&](int64_t s, int) {
-            const int64_t row = s * kernels.rows;
-            pack_strip(first + row, std::min(kernels.rows, rows - row), packed + s * strip_bytes());
-        });
+        const int64_t strips = ceil_div(block.rows, kernels.rows), bytes = strip_bytes(block);
+        char* packed = static_cast<char*>(strip_memory.bytes(strips * bytes));
+        cpu.pool.run(strips, [&](int64_t s, int) { pack_strip(block, s * kernels.rows, packed + s * bytes); });
         const int64_t wide = columns_of_a_task(), column_tiles = ceil_div(n, wide);
-        const int64_t cuts = std::clamp<int64_t>(ceil_div(enough_tasks, column_tiles), 1, ceil_div(rows, 48));
-        const int64_t tall = ceil_div(ceil_div(rows, cuts), kernels.rows) * kernels.rows, row_tiles = ceil_div(rows, tall);
-        float* out = c + first * ldc;
+        const int64_t cuts = std::clamp<int64_t>(ceil_div(enough_tasks, column_tiles), 1, ceil_div(block.rows, 48));
+        const int64_t tall = ceil_div(ceil_div(block.rows, cuts), kernels.rows) * kernels.rows, row_tiles = ceil_div(block.rows, tall);
         cpu.pool.run(column_tiles * row_tiles, [&](int64_t task, int) {
             const int64_t col = task / row_tiles * wide, row = task % row_tiles * tall;
-            run_tile(packed, out, row, std::min(tall, rows - row), col, std::min(wide, n - col));
+            run_tile(block, packed, row, std::min(tall, block.rows - row), col, std::min(wide, n - col));
         });
     }
 };
@@ -126,7 +129,8 @@ void multiply(Cpu& cpu, const Left& left, const Right& right, int64_t m, int64_t
         return;
     }
     const Product product{cpu, gemm_kernels(cpu.isa, cpu.compute), left, right, n, depth, c, ldc, alpha, beta};
-    for (int64_t first = 0; first < m; first += most_rows) product.run_rows(first, std::min(most_rows, m - first));
+    for (int64_t row = 0; row < m; row += most_rows)
+        for (int64_t from = 0; from < depth; from += slab) product.run_block({row, std::min(most_rows, m - row), from, std::min(slab, depth - from)});
 }
 
 }  // namespace gemm_room

@@ -26,7 +26,7 @@ void codes_task(const FourBitKernels& kernels, const WeightRef& w, int64_t first
     thread_local Scratch memory;
     const int64_t runs = w.cols / 64;                  // of a row
     float *sums = memory.floats(count * (to.m + runs)), *scales = sums + count * to.m;
-    run_scales(w.quant, first * runs, count * runs, scales);
+    run_scales(w.quant, first * runs, 0, 1, count * runs, scales);
     kernels.dots(static_cast<const uint8_t*>(w.data) + first * w.cols / 2, scales, w.quant.codebook, count, w.cols, spread, to.m, sums);
     for (int64_t r = 0; r < count; ++r)
         for (int64_t t = 0; t < to.m; ++t) to.put(t, first + r, sums[r * to.m + t]);
@@ -35,7 +35,7 @@ void codes_task(const FourBitKernels& kernels, const WeightRef& w, int64_t first
 void floats_task(Isa isa, const WeightRef& w, int64_t first, int64_t count, const float* x, int64_t ldx, const Output& to) {
     thread_local Scratch memory;
     const Vec& v = vec(isa);
-    float* scratch = memory.floats(w.cols);
+    float* scratch = memory.floats(float_rows_size(1, w.cols));
     for (int64_t r = first; r < first + count; ++r) {
         const FloatRows row = float_rows(isa, w, w.cols, r, 1, 0, w.cols, scratch);
         for (int64_t t = 0; t < to.m; ++t) to.put(t, r, v.dot(x + t * ldx, row.data, w.cols));

@@ -31,8 +31,9 @@ const GemmKernels& gemm_kernels(Isa, Compute);
 
 // 4-bit codes. A run of 64 elements shares a scale; codes are packed high nibble first.
 struct FourBitKernels {
-    // out = codebook[code] * scale for `count` elements, a multiple of 32; the first run has only 32 left when `half` is 1.
-    void (*unpack)(const uint8_t* codes, const float* scales, int64_t half, const float* codebook, int64_t count, float* out);
+    // Rows of `count` codes, a multiple of 32, `stride` bytes apart: out[r * count + i] = codebook[code] * scale. Each row has its own
+    // scales, one for every run that it touches; the first run has only 32 elements left when `half` is 1.
+    void (*unpack)(const uint8_t* codes, int64_t stride, const float* scales, int64_t half, const float* codebook, int64_t rows, int64_t count, float* out);
     // out[r * m + t] = row r of the matrix . x[t], for m <= gemv_rows; null where there is no faster way than unpacking.
     // spread holds m vectors in the order of spread_for_codes, each spread_size(cols) long.
     void (*dots)(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols, const float* spread, int64_t m, float* out);
@@ -42,15 +43,17 @@ const FourBitKernels* four_bit_kernels(Isa);           // null: use decode()
 inline int64_t spread_size(int64_t cols) { return (cols + 127) / 128 * 128; }
 void spread_for_codes(const float* x, int64_t cols, float* spread);
 
-// Part of a stored matrix as floats: in place when it is dense, else decoded into scratch (rows * cols floats).
+// Part of a stored matrix as floats: in place when it is dense, else decoded into scratch of float_rows_size floats.
 struct FloatRows {
     const float* data;
     int64_t ld;
 };
+inline int64_t float_rows_size(int64_t rows, int64_t cols) { return rows * (cols + cols / 64 + 2); }   // the floats and their scales
 FloatRows float_rows(Isa, const WeightRef&, int64_t ld, int64_t row, int64_t rows, int64_t col, int64_t cols, float* scratch);
 
 bool has_runs_of_64(const WeightRef&);                 // 4-bit, and no run of 64 elements straddles rows or blocks
-void run_scales(const FourBit&, int64_t first_run, int64_t count, float* scales);
+// scales[r * count + i] = the scale of run first + r * stride + i.
+void run_scales(const FourBit&, int64_t first, int64_t stride, int64_t rows, int64_t count, float* scales);
 
 void gemv(Cpu&, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha, float beta);   // m <= gemv_rows
 

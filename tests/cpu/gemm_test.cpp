@@ -200,6 +200,8 @@ TEST(Gemm, LongReductionsAreCutInBlocks) {
             check_weight_products(cpu, Kind::f32, 14, 1603, 66, -2, 1);
             check_weight_products(cpu, Kind::nf4, 530, 37, 65, 1, 1);
             check_dense_product(cpu, 1601, 17, 35, 0.5f, 1);
+            check_dense_product(cpu, 4133, 9, 33, 0.5f, 1);
+            check_weight_products(cpu, Kind::nf4, 6, 2061, 64, 1, 0.5f);
         }
     }
 }
