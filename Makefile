@@ -17,7 +17,9 @@ COMMON   := $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard examples/common/*.cpp))
 TESTS    := $(wildcard tests/*/*_test.cpp)
 TEST_OBJECTS := $(TESTS:%.cpp=$(BUILD)/%.o)
 LIBRARY  := $(BUILD)/libqlora.a
-MAKEFLAGS += $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null || echo 2))
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
+endif
 
 .PHONY: all test unit lint dist demo tiny clean
 all: $(PROGRAMS)
