@@ -8,10 +8,21 @@
 #include "src/base/threads.cpp"                     // the worker pool
 
 // cpu: kernels per instruction set, matrix products over any stored type
-#include "src/cpu/gemm.cpp"                         // matrix products
+#include "src/cpu/blocks_avx2.cpp"                  // the most used block types of GGUF files to floats with AVX2
+#include "src/cpu/gemm.cpp"                         // the three matrix products on one driver
+#include "src/cpu/gemm_avx2.cpp"                    // packing and the register tile with AVX2 and FMA: 6 x 16, twelve sums in sixteen registers
+#include "src/cpu/gemm_avx512.cpp"                  // packing and the register tiles with AVX-512
+#include "src/cpu/gemm_portable.cpp"                // packing and the register tile without special instructions
+#include "src/cpu/gemv.cpp"                         // y = x W^T for the few rows of x of token generation
 #include "src/cpu/isa.cpp"                          // which instruction set the CPU kernels use
+#include "src/cpu/kernels.cpp"                      // the choice among the tables of kernels by instruction set
 #include "src/cpu/tile.cpp"                         // the tile products, once per instruction set
-#include "src/cpu/vec.cpp"                          // the portable vector loops and the choice of the table by instruction set
+#include "src/cpu/unpack.cpp"                       // parts of a stored matrix as floats, and the scales of its 4-bit runs
+#include "src/cpu/unpack_avx2.cpp"                  // 4-bit codes to floats with AVX2
+#include "src/cpu/unpack_avx512.cpp"                // 4-bit codes with AVX-512
+#include "src/cpu/vec.cpp"                          // the vector loops without special instructions
+#include "src/cpu/vec_avx2.cpp"                     // the vector loops with AVX2 and FMA
+#include "src/cpu/vec_avx512.cpp"                   // the vector loops with AVX-512: sixteen lanes, and a mask for the last few
 
 // graph: nodes, autograd, the memory plan, the backend interface
 #include "src/graph/autograd.cpp"                   // the backward pass as nodes

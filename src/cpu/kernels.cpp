@@ -14,10 +14,13 @@ const GemmKernels& gemm_kernels(Isa isa, Compute compute) {
 }
 
 const FourBitKernels* four_bit_kernels(Isa isa) { return isa >= Isa::avx512 ? &four_bit_avx512 : isa == Isa::avx2 ? &four_bit_avx2 : nullptr; }
+
+BlockDecoder block_decoder(Isa isa, DType type) { return isa >= Isa::avx2 ? block_decoder_avx2(type) : nullptr; }
 #else
 const Vec& vec(Isa) { return vec_portable; }
 const GemmKernels& gemm_kernels(Isa, Compute) { return gemm_portable; }
 const FourBitKernels* four_bit_kernels(Isa) { return nullptr; }
+BlockDecoder block_decoder(Isa, DType) { return nullptr; }
 #endif
 
 void* Scratch::bytes(int64_t count) {

@@ -40,6 +40,10 @@ struct FourBitKernels {
 };
 const FourBitKernels* four_bit_kernels(Isa);           // null: use decode()
 
+// Whole blocks to floats like TypeInfo::decode, with the same bits, where an instruction set does it faster; else null.
+using BlockDecoder = void (*)(const void* blocks, float* out, int64_t count);
+BlockDecoder block_decoder(Isa, DType);
+
 inline int64_t spread_size(int64_t cols) { return (cols + 127) / 128 * 128; }
 void spread_for_codes(const float* x, int64_t cols, float* spread);
 
@@ -75,6 +79,7 @@ private:
 extern const Vec vec_avx2, vec_avx512;
 extern const GemmKernels gemm_avx2, gemm_avx512, gemm_bf16;
 extern const FourBitKernels four_bit_avx2, four_bit_avx512;
+BlockDecoder block_decoder_avx2(DType);
 #endif
 extern const Vec vec_portable;
 extern const GemmKernels gemm_portable;

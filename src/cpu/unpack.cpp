@@ -34,6 +34,13 @@ FloatRows float_rows(Isa isa, const WeightRef& w, int64_t ld, int64_t row, int64
         float* scales = scratch + rows * cols;
         run_scales(w.quant, first / 64, w.cols / 64, rows, runs, scales);
         kernels->unpack(static_cast<const uint8_t*>(w.data) + first / 2, w.cols / 2, scales, half, w.quant.codebook, rows, cols, scratch);
+        return {scratch, cols};
+    }
+    const TypeInfo& info = type_info(w.dtype);
+    const bool whole = w.cols % info.block == 0 && col % info.block == 0 && cols % info.block == 0;
+    if (const BlockDecoder decoder = whole ? block_decoder(isa, w.dtype) : nullptr) {
+        const uint8_t* data = static_cast<const uint8_t*>(w.data);
+        for (int64_t r = 0; r < rows; ++r) decoder(data + (first + r * w.cols) / info.block * info.bytes, scratch + r * cols, cols);
     } else {
         for (int64_t r = 0; r < rows; ++r) decode(w, first + r * w.cols, cols, scratch + r * cols);
     }

@@ -1,0 +1,103 @@
+// unpack_test.cpp - the fast ways from stored bytes to floats give the bits of decode(), for every type, piece and instruction set.
+#include "src/base/half.h"
+#include "src/base/rng.h"
+#include "src/cpu/kernels.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+namespace unpack_test {
+
+using namespace qlora;
+
+std::vector<Isa> isas() {
+    std::vector<Isa> all;
+    for (int i = 0; i <= int(best_isa()); ++i) all.push_back(Isa(i));
+    return all;
+}
+
+// Where the f16 numbers of a block are: random bits there could be infinite.
+std::vector<int64_t> halves_of(DType type) {
+    switch (type) {
+        case DType::f16: case DType::q4_0: case DType::q5_0: case DType::q8_0: case DType::iq4_nl: case DType::iq4_xs: return {0};
+        case DType::q4_1: case DType::q5_1: case DType::q4_k: case DType::q5_k: return {0, 2};
+        case DType::q2_k: return {80, 82};
+        case DType::q3_k: return {108};
+        case DType::q6_k: return {208};
+        default: return {};
+    }
+}
+
+std::vector<uint8_t> random_blocks(DType type, int64_t elements) {
+    std::vector<uint8_t> bytes(size_t(bytes_of(type, elements)));
+    Rng rng{3, uint64_t(type)};
+    if (type == DType::f32) {
+        for (int64_t i = 0; i < elements; ++i) {
+            const float v = rng.normal();
+            std::memcpy(bytes.data() + 4 * i, &v, 4);
+        }
+        return bytes;
+    }
+    for (uint8_t& b : bytes) b = uint8_t(rng.next());
+    const int64_t size = type_info(type).bytes;
+    for (int64_t at = 0; at < int64_t(bytes.size()); at += size) {
+        for (const int64_t offset : halves_of(type)) {
+            const uint16_t h = f16_from_f32(rng.normal() * (rng.below(8) == 0 ? 1e-6f : 0.1f));   // now and then subnormal
+            std::memcpy(bytes.data() + at + offset, &h, 2);
+        }
+    }
+    return bytes;
+}
+
+void expect_pieces(const WeightRef& w, const std::string& what) {
+    const int64_t pieces[][2] = {{0, w.cols}, {0, 256}, {256, 256}, {32, 32}, {96, 160}, {64, 64}, {5, 100}, {33, 31}};
+    for (Isa isa : isas()) {
+        for (const auto& [col, cols] : pieces) {
+            if (col + cols > w.cols) continue;
+            const int64_t row = 1, rows = 3;
+            std::vector<float> scratch(size_t(float_rows_size(rows, cols))), want(size_t(cols), 0.0f);
+            const FloatRows got = float_rows(isa, w, w.cols, row, rows, col, cols, scratch.data());
+            for (int64_t r = 0; r < rows; ++r) {
+                decode(w, (row + r) * w.cols + col, cols, want.data());
+                ASSERT_EQ(std::memcmp(got.data + r * got.ld, want.data(), size_t(cols) * sizeof(float)), 0)
+                    << what << " " << name_of(isa) << " row " << row + r << " from " << col << " count " << cols;
+            }
+        }
+    }
+}
+
+TEST(Unpack, EveryTypeGivesTheBitsOfDecode) {
+    for (int t = 0; t < dtype_count; ++t) {
+        const DType type = DType(t);
+        if (type == DType::i32 || type == DType::bf16 || is_4bit(type)) continue;
+        const std::vector<uint8_t> bytes = random_blocks(type, 4 * 512);
+        expect_pieces({type, bytes.data(), {}, 4, 512}, std::string(name_of(type)));
+    }
+}
+
+TEST(Unpack, FourBitWithEveryKindOfScale) {
+    const int64_t rows = 4;
+    for (const int64_t cols : {512, 576, 500}) {       // whole runs, an odd number of them, and rows that start inside a run
+        std::vector<uint8_t> codes(size_t(rows * cols / 2)), scale_codes(size_t(rows * cols / 32));
+        std::vector<float> book(16), absmax(size_t(rows * cols / 32)), map(256), absmax2(64);
+        Rng rng{4, 4};
+        for (uint8_t& v : codes) v = uint8_t(rng.next());
+        for (uint8_t& v : scale_codes) v = uint8_t(rng.next());
+        for (auto* list : {&book, &absmax, &map, &absmax2})
+            for (float& v : *list) v = rng.normal();
+        for (const int64_t block : {64, 128, 32, 4096}) {
+            const FourBit single{block, 256, book.data(), absmax.data(), nullptr, nullptr, nullptr, 0};
+            expect_pieces({DType::nf4, codes.data(), single, rows, cols}, "single, block " + std::to_string(block));
+            for (const int64_t block2 : {256, 8, 6}) {
+                const FourBit twice{block, block2, book.data(), nullptr, scale_codes.data(), map.data(), absmax2.data(), 0.25f};
+                const int64_t blocks = (rows * cols + block - 1) / block;
+                ASSERT_LE((blocks + block2 - 1) / block2, 64);
+                expect_pieces({DType::fp4, codes.data(), twice, rows, cols}, "double, block " + std::to_string(block) + " of " + std::to_string(block2));
+            }
+        }
+    }
+}
+
+}  // namespace unpack_test
