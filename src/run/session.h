@@ -36,10 +36,10 @@ struct SessionImpl {
     SessionImpl(std::shared_ptr<const ModelImpl>, std::shared_ptr<const LoraImpl>, int64_t context);
     std::string chat(std::string_view user, const Sampling&, const OnText&);
     std::string complete(std::string_view prompt, const Sampling&, const OnText&);
+    std::vector<float> feed(std::span<const Token> tokens);            // appends to the cache; scores after the last
 private:
     // opening: the reply begins a text, so the space that SPM vocabularies put there is not part of it.
     std::string generate(const Tokens& prompt, bool opening, const Sampling&, const OnText&);
-    std::vector<float> feed(std::span<const Token> tokens);            // appends to the cache; scores after the last
     std::vector<float> feed_chunk(Decoder&, std::span<const Token> tokens);
     Decoder& decoder(int64_t rows);
     const TokenizerImpl& tokenizer() const;

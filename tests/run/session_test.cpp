@@ -1,0 +1,144 @@
+// session_test.cpp - generation: the published story byte for byte, the cache against the whole, prefixes, limits, cancelling.
+#include "src/run/session.h"
+#include "tests/run/run_support.h"
+
+namespace session_test {
+
+using run_support::contains;
+using run_support::error_of;
+
+const std::string story_model = data_path("model/stories260K/stories260K.gguf");
+
+qlora::Sampling greedy(int64_t tokens) {
+    qlora::Sampling s;
+    s.temperature = 0;
+    s.max_tokens = tokens;
+    return s;
+}
+
+qlora::Model stories(int threads = 1) { return qlora::Model::load(story_model, {.backend = qlora::Backend::cpu(threads, qlora::Compute::f32)}); }
+
+// A conversation needs a template; the story model has none and gets the plain fallback.
+struct StoryTest : ::testing::Test {
+    void SetUp() override {
+        if (!qlora::exists(story_model)) GTEST_SKIP() << "needs ../shared/data";
+    }
+};
+
+using Session = StoryTest;
+
+TEST_F(Session, TellsThePublishedStory) {
+    const qlora::Json expected = qlora::Json::parse(qlora::read_file(data_path("model/stories260K/expected.json")), "expected.json");
+    const std::string story = expected.find("computed")->find("greedy_text")->string();
+    qlora::Session session(stories());
+    std::string streamed;
+    const std::string reply = session.complete("", greedy(256), [&](std::string_view part) {
+        streamed += part;
+        return true;
+    });
+    EXPECT_EQ(reply, story);
+    EXPECT_EQ(streamed, story);
+    EXPECT_EQ(session.stats().reply_tokens, 256);
+    EXPECT_EQ(session.stats().prompt_tokens, 1);
+}
+
+TEST_F(Session, CachedScoresEqualThoseOfTheWhole) {
+    const qlora::Model model = stories();
+    qlora::SessionImpl session(model.impl(), nullptr, 300);
+    qlora::Tokens tokens = model.tokenizer().encode("Once upon a time there was a big dog who liked to run and play in the park with his friends all day long.", true);
+    tokens.insert(tokens.end(), tokens.begin(), tokens.end());
+    tokens.insert(tokens.end(), tokens.begin(), tokens.end());         // longer than a chunk
+    ASSERT_GT(tokens.size(), 130u);
+    ASSERT_LT(tokens.size(), 300u);
+    const std::vector<float> whole = model.logits(tokens);
+    const size_t vocabulary = size_t(model.info().vocabulary);
+    size_t at = 0;
+    for (const size_t count : {size_t(1), size_t(3), size_t(20), size_t(1), tokens.size() - 25}) {
+        const std::vector<float> logits = session.feed(std::span(tokens).subspan(at, count));
+        at += count;
+        ASSERT_EQ(logits.size(), vocabulary);
+        for (size_t i = 0; i < vocabulary; ++i) ASSERT_NEAR(logits[i], whole[(at - 1) * vocabulary + i], 2e-4) << "after " << at;
+    }
+}
+
+TEST_F(Session, ReusesTheCommonPrefixWithoutChangingTheReply) {
+    const qlora::Model model = stories();
+    qlora::SessionImpl warm(model.impl(), nullptr, 0), cold(model.impl(), nullptr, 0);
+    const std::string first = "Once upon a time, there was a little girl named Lily. She had a red ball", second = "Once upon a time, there was a little girl named Lily. She had a blue hat";
+    warm.complete(first, greedy(20), {});
+    const qlora::Tokens before = warm.cached;
+    const std::string a = warm.complete(second, greedy(20), {}), b = cold.complete(second, greedy(20), {});
+    EXPECT_EQ(a, b);
+    EXPECT_EQ(warm.cached, cold.cached);
+    EXPECT_GT(before.size(), 20u);
+}
+
+TEST_F(Session, ConversationGrowsAndResets) {
+    qlora::Session session(stories());
+    session.reset("You tell stories.");
+    const std::string a = session.chat("Tell one.", greedy(12));
+    ASSERT_EQ(session.history().size(), 3u);
+    EXPECT_EQ(session.history()[0].role, "system");
+    EXPECT_EQ(session.history()[2].content, a);
+    const std::string b = session.chat("And another.", greedy(12));
+    ASSERT_EQ(session.history().size(), 5u);
+    auto history = session.history();
+    history.resize(3);
+    session.set_history(history);                      // undo, then the same again
+    EXPECT_EQ(session.chat("And another.", greedy(12)), b);
+    session.reset();
+    EXPECT_TRUE(session.history().empty());
+    EXPECT_NE(session.chat("And another.", greedy(12)), "");
+}
+
+TEST_F(Session, SeedsAndThreads) {
+    qlora::Sampling s;
+    s.seed = 5;
+    s.temperature = 1;
+    s.max_tokens = 40;
+    qlora::Session one(stories(1)), three(stories(3));
+    const std::string a = one.complete("The cat", s);
+    EXPECT_EQ(a, one.complete("The cat", s));
+    EXPECT_EQ(a, three.complete("The cat", s));
+    s.seed = 6;
+    EXPECT_NE(a, one.complete("The cat", s));
+}
+
+TEST_F(Session, StopsWhereTold) {
+    qlora::Session session(stories());
+    qlora::Sampling s = greedy(100);
+    s.stop = {" Lily"};
+    EXPECT_EQ(session.complete("Once upon a time", s), ", there was a little girl named");
+    int calls = 0;
+    std::string seen;
+    const std::string reply = session.complete("Once upon a time", greedy(100), [&](std::string_view part) {
+        seen += part;
+        return ++calls < 4;
+    });
+    EXPECT_EQ(calls, 4);
+    EXPECT_EQ(reply, seen);
+    EXPECT_EQ(session.complete("Once", greedy(0)), "");
+}
+
+TEST_F(Session, ContextIsALimit) {
+    qlora::Session session(stories(), 32);
+    std::string longer;
+    for (int i = 0; i < 40; ++i) longer += "the dog ";
+    const std::string error = error_of([&] { session.complete(longer, greedy(5)); });
+    EXPECT_TRUE(contains(error, "context 32")) << error;
+    session.complete("Once upon a time", greedy(500));
+    EXPECT_EQ(session.stats().context_used, 32);       // the reply ends where the context does
+    EXPECT_EQ(session.stats().context, 32);
+    EXPECT_THROW(qlora::Session(stories(), 100000), qlora::Error);
+    EXPECT_THROW(qlora::Session(stories(), -1), qlora::Error);
+    session.reset();
+    EXPECT_THROW(session.chat(longer, greedy(5)), qlora::Error);
+    EXPECT_TRUE(session.history().empty());            // a failed turn leaves no trace
+}
+
+TEST(SessionWithoutWords, NeedsAVocabulary) {
+    qlora::Session session(run_support::tiny_model());
+    EXPECT_THROW(session.complete("x"), qlora::Error);
+}
+
+}  // namespace session_test
