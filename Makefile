@@ -3,6 +3,7 @@
 # make test     build and run every test
 # make lint     the include inspector: floors, file sizes
 # make dist     build/dist/qlora.h, the library in one file
+# make cuda     compile the CUDA wing for sm_80 and sm_90 (needs nvcc; NVCC= names it)
 # make bench    speed of prompt, generation and training, each beside a peak measured in the same run
 # Variables: CXX, CXXFLAGS, SANITIZE=address,undefined | thread, BUILD=folder of the objects
 CXX      ?= g++
@@ -64,6 +65,15 @@ dist: $(BUILD)/amalgamate
 	@mkdir -p $(BUILD)/dist
 	$(BUILD)/amalgamate qlora.h > $(BUILD)/dist/qlora.h
 	$(BUILD)/amalgamate qlora-cuda.cu > $(BUILD)/dist/qlora-cuda.cu
+
+# The wing has no CPU code: its kernels are run by the tests on an emulation, here they are compiled for real devices.
+NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
+CUDA_ARCHS ?= 80 90
+.PHONY: cuda
+cuda: $(BUILD)/qlora-cuda.o
+$(BUILD)/qlora-cuda.o: qlora-cuda.cu qlora.h $(wildcard src/cuda/*.cuh src/base/*.h src/tensor/*.h src/graph/*.h)
+	@mkdir -p $(BUILD)
+	$(NVCC) -std=c++20 -I. -O3 -Werror all-warnings -Xcompiler -Wall,-Wextra $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -c $< -o $@
 
 # How models/tiny.gguf is made (see models/README.md); TEXT is the tiny Shakespeare corpus.
 $(BUILD)/train_tiny: $(BUILD)/tools/train_tiny.o $(LIBRARY)

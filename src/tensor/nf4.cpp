@@ -116,7 +116,7 @@ float quantize_scales(Storage& s, ThreadPool* pool) {
     const float* map = dynamic_map_signed();
     run_tasks(pool, groups, [&](int64_t g, int) {
         const int64_t first = g * block2, count = std::min(block2, blocks - first);
-        float centred[block2], scaled[block2];
+        float centred[block2] = {}, scaled[block2] = {};
         for (int64_t i = 0; i < count; ++i) centred[i] = s.absmax[size_t(first + i)] - offset;
         s.absmax2[size_t(g)] = largest(centred, count);
         normalize(centred, count, s.absmax2[size_t(g)], scaled);

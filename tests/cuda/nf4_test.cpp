@@ -1,0 +1,224 @@
+// nf4_test.cpp - the 4-bit kernels of src/cuda, run on the emulation in several thread orders, against the definition on the CPU.
+#include "tests/cuda-emulation/cuda_emulation.h"
+
+#include "src/base/half.h"
+#include "src/base/rng.h"
+#include "src/cuda/nf4.cuh"
+#include "src/tensor/nf4.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace cuda_nf4_tests {
+
+using cuda_emulation::Order;
+using qlora::DType;
+namespace cuda = qlora::cuda;
+
+constexpr std::pair<Order, uint64_t> orders[] = {{Order::forward, 0}, {Order::reverse, 0}, {Order::random, 1}, {Order::random, 2}};
+
+qlora::Weight random_weight(int64_t rows, int64_t cols, DType type, bool double_quant) {
+    qlora::Rng rng{uint64_t(rows * 1000 + cols)};
+    std::vector<float> x(size_t(rows * cols));
+    for (float& v : x) v = rng.normal() * 0.02f;
+    return qlora::quantize_4bit(qlora::dense_weight("w", {rows, cols}, std::move(x)), type, double_quant);
+}
+
+// A copy on the "device", every array of exactly its size, so that the address sanitizer sees the first byte read beyond it.
+struct OnDevice {
+    cuda::Stream stream{0};
+    std::vector<cuda::Memory> memory;
+    qlora::WeightRef w;
+
+    template <class T> const T* copy(const T* from, int64_t count) {
+        memory.emplace_back(count * int64_t(sizeof(T)));
+        memory.back().upload(stream, from, memory.back().bytes());
+        return memory.back().as<T>();
+    }
+    explicit OnDevice(const qlora::Weight& source) : w(source.ref()) {
+        const int64_t n = source.elements(), blocks = (n + 63) / 64;
+        qlora::FourBit& q = w.quant;
+        w.data = copy(source.data, qlora::bytes_of(source.dtype, n));
+        q.codebook = copy(q.codebook, 16);
+        if (q.absmax) q.absmax = copy(q.absmax, blocks);
+        if (q.absmax_code) {
+            q.absmax_code = copy(q.absmax_code, blocks);
+            q.absmax_map = copy(q.absmax_map, 256);
+            q.absmax2 = copy(q.absmax2, (blocks + 255) / 256);
+        }
+    }
+};
+
+TEST(CudaNf4, ToBf16IsTheDefinitionBitForBit) {
+    struct Case { int64_t rows, cols, stride; DType type; bool double_quant; };
+    for (const Case& c : {Case{5, 96, 96, DType::nf4, true}, {3, 1088, 1104, DType::nf4, true}, {4, 64, 65, DType::nf4, false},
+                          {7, 77, 80, DType::nf4, true}, {1, 1, 1, DType::nf4, true}, {130, 200, 200, DType::fp4, false}, {9, 33, 33, DType::fp4, true}}) {
+        const qlora::Weight weight = random_weight(c.rows, c.cols, c.type, c.double_quant);
+        const std::vector<float> expected = weight.decoded();
+        OnDevice device(weight);
+        for (const auto& [order, seed] : orders) {
+            cuda_emulation::options = {order, seed};
+            cuda::Memory out(c.rows * c.stride * 2);
+            cuda::nf4_to_bf16(device.stream, device.w, out.as<uint16_t>(), c.stride);
+            std::vector<uint16_t> got(size_t(c.rows * c.stride));
+            out.download(device.stream, got.data(), out.bytes());
+            for (int64_t r = 0; r < c.rows; ++r)
+                for (int64_t k = 0; k < c.stride; ++k) {
+                    const uint16_t want = k < c.cols ? qlora::bf16_from_f32(expected[size_t(r * c.cols + k)]) : 0xFFFF;    // beside a row: untouched
+                    ASSERT_EQ(got[size_t(r * c.stride + k)], want) << c.rows << 'x' << c.cols << " row " << r << " column " << k;
+                }
+        }
+    }
+}
+
+TEST(CudaNf4, GemvMultipliesAsTheDefinition) {
+    struct Case { int64_t rows, cols, tokens; DType type; bool double_quant; };
+    for (const Case& c : {Case{13, 96, 3, DType::nf4, true}, {9, 4128, 1, DType::nf4, true}, {8, 8224, 1, DType::fp4, false}, {11, 77, 2, DType::nf4, true},
+                          {1, 1, 1, DType::nf4, false}, {4100, 32, 1, DType::nf4, true}}) {
+        const qlora::Weight weight = random_weight(c.rows, c.cols, c.type, c.double_quant);
+        const std::vector<float> w = weight.decoded();
+        qlora::Rng rng{77};
+        std::vector<float> x(size_t(c.tokens * c.cols)), first;
+        for (float& v : x) v = rng.normal();
+        OnDevice device(weight);
+        const float* at = device.copy(x.data(), int64_t(x.size()));
+        for (const auto& [order, seed] : orders) {
+            cuda_emulation::options = {order, seed};
+            cuda::Memory out(c.tokens * c.rows * 4);
+            cuda::nf4_gemv(device.stream, device.w, at, out.as<float>(), c.tokens);
+            std::vector<float> y(size_t(c.tokens * c.rows));
+            out.download(device.stream, y.data(), out.bytes());
+            for (int64_t t = 0; t < c.tokens; ++t)
+                for (int64_t r = 0; r < c.rows; ++r) {
+                    double sum = 0, size = 0;
+                    for (int64_t k = 0; k < c.cols; ++k) {
+                        const double term = double(w[size_t(r * c.cols + k)]) * x[size_t(t * c.cols + k)];
+                        sum += term;
+                        size += std::fabs(term);
+                    }
+                    ASSERT_NEAR(y[size_t(t * c.rows + r)], sum, 2e-6 * size) << c.rows << 'x' << c.cols << " row " << r << " token " << t;
+                }
+            if (first.empty()) first = y;
+            ASSERT_EQ(y, first) << "the result depends on the order of threads";
+        }
+    }
+    cuda_emulation::options = {};
+}
+
+TEST(CudaNf4, RefusesWhatItCannotDo) {
+    const qlora::Weight weight = random_weight(4, 64, DType::nf4, true);
+    OnDevice device(weight);
+    std::vector<uint16_t> out(256);
+    EXPECT_THROW(cuda::nf4_to_bf16(device.stream, device.w, out.data(), 63), qlora::Error);
+    qlora::WeightRef odd = device.w;
+    odd.quant.block = 48;
+    EXPECT_THROW(cuda::nf4_to_bf16(device.stream, odd, out.data(), 64), qlora::Error);
+    odd = device.w;
+    odd.dtype = DType::q4_0;
+    EXPECT_THROW(cuda::nf4_gemv(device.stream, odd, nullptr, nullptr, 1), qlora::Error);
+    odd = device.w;
+    odd.rows = int64_t(1) << 40;                        // more blocks than a grid holds
+    EXPECT_THROW(cuda::nf4_to_bf16(device.stream, odd, out.data(), 64), qlora::Error);
+    EXPECT_THROW(cuda::nf4_gemv(device.stream, device.w, nullptr, nullptr, 70'000), qlora::Error);
+}
+
+template <class Action>
+std::pair<qlora::Errc, std::string> refusal(const Action& action) {
+    try {
+        action();
+    } catch (const qlora::Error& e) {
+        return {e.code, e.what()};
+    }
+    return {qlora::Errc::io, "accepted"};
+}
+
+TEST(CudaDevice, ErrorsOfTheRuntimeAreExceptions) {
+    using cuda_emulation::next_error;
+    const cuda::Stream stream(0);
+    next_error = cudaErrorMemoryAllocation;
+    EXPECT_EQ(refusal([] { cuda::Memory m(1000); }), std::pair(qlora::Errc::memory, std::string("cuda: allocate 1000 bytes: out of memory")));
+    const cuda::Memory memory(16);                      // the error is forgotten
+    next_error = cudaErrorLaunchFailure;
+    EXPECT_EQ(refusal([&] { stream.sync(); }), std::pair(qlora::Errc::device, std::string("cuda: wait for the device: unspecified launch failure")));
+    EXPECT_EQ(refusal([] { cuda::Stream s(1); }).first, qlora::Errc::device);
+    cuda_emulation::devices = 0;
+    EXPECT_EQ(refusal([] { cuda::Stream s(0); }).second.substr(0, 36), "cuda: device 0 asked for, 0 found: c");
+    cuda_emulation::devices = 1;
+    char byte = 0;
+    EXPECT_EQ(refusal([&] { memory.download(stream, &byte, 1, 16); }).first, qlora::Errc::argument);
+    EXPECT_EQ(stream.memory_free(), int64_t(1) << 30);
+}
+
+TEST(CudaDevice, MemoryIsFreedOnce) {
+    const int before = cuda_emulation::live_allocations;
+    {
+        cuda::Memory a(10), b(20);
+        cuda::Memory c = std::move(a);
+        b = std::move(c);
+        EXPECT_EQ(b.bytes(), 10);
+        const cuda::Memory nothing(0);
+    }
+    EXPECT_EQ(cuda_emulation::live_allocations, before);
+}
+
+// ---- The emulation itself: it must see the mistakes that it is there to see.
+void launch(unsigned threads, const std::function<void()>& kernel) { cuda_emulation::run(dim3(1), threads, kernel); }
+
+std::string mistake(unsigned threads, const std::function<void()>& kernel) {
+    try {
+        launch(threads, kernel);
+    } catch (const cuda_emulation::Failure& e) {
+        return e.what();
+    }
+    return "none";
+}
+
+#if !defined(__SANITIZE_THREAD__)                       // which reports the planted race and the abandoned threads itself
+TEST(CudaEmulation, AMissingBarrierShows) {
+    const auto reversed = [](bool with_barrier, Order order) {
+        std::vector<float> out(64);
+        cuda_emulation::options = {order, 3};
+        launch(64, [&] {
+            QLORA_SHARED(float, s, 64);
+            s[threadIdx.x] = float(threadIdx.x);
+            if (with_barrier) __syncthreads();
+            out[threadIdx.x] = s[63 - threadIdx.x];
+        });
+        cuda_emulation::options = {};
+        return out;
+    };
+    std::vector<float> right;
+    for (int i = 63; i >= 0; --i) right.push_back(float(i));
+    for (const auto& [order, seed] : orders) {
+        EXPECT_EQ(reversed(true, order), right);
+        EXPECT_NE(reversed(false, order), right);
+    }
+}
+
+TEST(CudaEmulation, UndefinedBehaviourIsAnError) {
+    EXPECT_EQ(mistake(64, [] { if (threadIdx.x < 32) __syncthreads(); __syncwarp(); }).find("line"), std::string::npos);    // legal: the rest has ended
+    const auto two = [] {
+        if (threadIdx.x < 32) __syncthreads();
+        else
+            __syncthreads();
+    };
+    EXPECT_NE(mistake(64, two).find("two barriers"), std::string::npos);
+    EXPECT_NE(mistake(32, [] { if (threadIdx.x < 16) __shfl_xor_sync(~0u, 1, 1); }).find("ended"), std::string::npos);
+    EXPECT_NE(mistake(32, [] { if (threadIdx.x < 16) __shfl_sync(0xffffu, 1, 20); }).find("outside the mask"), std::string::npos);
+    EXPECT_NE(mistake(32, [] { if (threadIdx.x < 16) __syncthreads(); else __shfl_sync(~0u, 1, 0); }).find("deadlock"), std::string::npos);
+    EXPECT_NE(mistake(2048, [] {}).find("limits"), std::string::npos);
+    EXPECT_NE(mistake(32, [] { throw std::runtime_error("x"); }).find("exception in a kernel: x"), std::string::npos);
+}
+#endif
+
+TEST(CudaEmulation, SharedMemoryStartsAsNan) {
+    std::vector<char> nan(32);
+    launch(32, [&] {
+        QLORA_SHARED(float, s, 32);
+        nan[threadIdx.x] = std::isnan(s[threadIdx.x]);
+    });
+    EXPECT_EQ(nan, std::vector<char>(32, 1));
+}
+
+}  // namespace cuda_nf4_tests
