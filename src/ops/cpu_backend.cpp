@@ -13,6 +13,7 @@ namespace qlora::inline v0_1 {
 namespace cpu_backend_room {
 
 constexpr int64_t alignment = 64;                      // a cache line, and the widest vector
+constexpr int64_t worth_checking = int64_t(64) << 20;  // bytes: below this, asking for the free memory is not worth its system calls
 
 // The kernel's own estimate counts reclaimable file pages as free, which a plain count of free pages does not.
 int64_t available_memory() {
@@ -41,7 +42,9 @@ public:
 
     BufferRef allocate(int64_t bytes) override {
         // calloc and not aligned_alloc: large zeroed memory comes from the system page by page, when it is first touched.
-        void* raw = bytes < 0 || bytes > INT64_MAX - 2 * alignment ? nullptr : std::calloc(size_t(bytes + 2 * alignment), 1);
+        // That is also why calloc alone does not notice that a large request cannot be met: the machine would, later, by killing the process.
+        const bool refuse = bytes < 0 || (bytes > worth_checking && bytes > available_memory());
+        void* raw = refuse ? nullptr : std::calloc(size_t(bytes + 2 * alignment), 1);
         if (!raw) fail(Errc::memory, "cpu: ", bytes, " bytes of memory are not available; use a smaller model, context or batch");
         const uintptr_t aligned = (reinterpret_cast<uintptr_t>(raw) + alignment - 1) / alignment * alignment;
         return std::make_shared<Buffer>(Buffer{reinterpret_cast<void*>(aligned), bytes, std::shared_ptr<void>(raw, [](void* p) { std::free(p); })});
