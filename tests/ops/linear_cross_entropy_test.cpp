@@ -14,13 +14,14 @@ using qlora::Tensor;
 constexpr int64_t rows = 37, n = 64, vocabulary = 301;
 
 // The mean nll of trained rows and its gradient towards x, by either way.
-std::pair<float, std::vector<float>> mean_loss(bool fused, const std::vector<int32_t>& targets, bool checkpoint = false) {
+std::pair<float, std::vector<float>> mean_loss(bool fused, const std::vector<int32_t>& targets, bool checkpoint = false, int64_t chunk = 0) {
     GraphImpl g(qlora::make_cpu_backend(2, qlora::Compute::f32));
     const Tensor x = g.param({rows, n}), t = g.input({rows}, DType::i32), w = g.weight(samples::stored_weight({vocabulary, n}, 5));
     int64_t trained = 0;
     for (int32_t target : targets) trained += target >= 0;
     g.segment = checkpoint ? 0 : -1;
-    const Tensor loss = fused ? qlora::scale(qlora::sum(qlora::linear_cross_entropy(x, w, t, true)), 1 / float(trained)) : qlora::cross_entropy(qlora::matmul(x, w), t);
+    const auto nll = [&] { return g.add(qlora::Op::linear_cross_entropy, {x, w, t}, qlora::attr_of(qlora::CrossEntropyAttr{.chunk = chunk, .with_grad = true})); };
+    const Tensor loss = fused ? qlora::scale(qlora::sum(nll()), 1 / float(trained)) : qlora::cross_entropy(qlora::matmul(x, w), t);
     g.segment = -1;
     g.backward(loss, checkpoint);
     g.output(loss);
@@ -44,6 +45,9 @@ TEST(LinearCrossEntropy, EqualsCrossEntropyOfExplicitLogits) {
         const auto [want_loss, want_dx] = mean_loss(false, targets);
         EXPECT_NEAR(loss, want_loss, 1e-5 * want_loss);
         for (size_t i = 0; i < dx.size(); ++i) ASSERT_NEAR(dx[i], want_dx[i], 1e-6) << i;      // gradients are of order 1 / rows
+        const auto [cut_loss, cut_dx] = mean_loss(true, targets, false, 5);    // several chunks, the last one shorter
+        EXPECT_NEAR(cut_loss, want_loss, 1e-5 * want_loss);
+        for (size_t i = 0; i < dx.size(); ++i) ASSERT_NEAR(cut_dx[i], want_dx[i], 1e-6) << i;
         const auto [again, again_dx] = mean_loss(true, targets, true);
         EXPECT_EQ(loss, again);                        // recomputed in a checkpointed segment: the same numbers
         EXPECT_EQ(dx, again_dx);
