@@ -9,6 +9,7 @@
 
 // cpu: kernels per instruction set, matrix products over any stored type
 #include "src/cpu/blocks_avx2.cpp"                  // the most used block types of GGUF files to floats with AVX2
+#include "src/cpu/drop.cpp"                         // the dropout mask, many counters at a time
 #include "src/cpu/gemm.cpp"                         // the three matrix products on one driver
 #include "src/cpu/gemm_avx2.cpp"                    // packing and the register tile with AVX2 and FMA: 6 x 16, twelve sums in sixteen registers
 #include "src/cpu/gemm_avx512.cpp"                  // packing and the register tiles with AVX-512

@@ -1,6 +1,6 @@
 // dropout.cpp - y[e] = keep(e) ? x[e] / (1 - p) : 0, keep(e) = uniform(seed + step, stream, e) >= p.   dx = dropout(dy), the same mask.
 // The mask is a function and is never stored: the backward pass, a recomputation, any thread and any device find the same one.
-#include "src/base/rng.h"
+#include "src/cpu/drop.h"
 #include "src/ops/rooms.h"
 
 namespace qlora::inline v0_1 {
@@ -17,23 +17,13 @@ void cpu(const Call& call) {
     const float* x = call.in(0);
     float* y = call.result();
     split(call, call.node.elements(), 1, [&](int64_t first, int64_t last) {
-        drop(x + first, y + first, first, last - first, a.p, a.seed + call.graph.step, a.stream);
+        drop(cpu_of(call).isa, x + first, y + first, first, last - first, a.p, a.seed + call.graph.step, a.stream);
     });
 }
 
 void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) { g.accumulate(n.src[0], dropout(g.handle(dy), n.attr.get<DropoutAttr>())); }
 
 }  // namespace dropout_room
-
-void drop(const float* x, float* y, int64_t first, int64_t count, float p, uint64_t seed, uint64_t stream) {
-    const float kept = 1 / (1 - p);
-    Random4 r{};
-    for (int64_t i = 0; i < count; ++i) {
-        const uint64_t e = uint64_t(first + i);
-        if (i == 0 || (e & 3) == 0) r = philox(seed, stream, e >> 2);
-        y[i] = uniform01(r.v[e & 3]) >= p ? x[i] * kept : 0;
-    }
-}
 
 const OpDef dropout_def{.name = "dropout", .shape = dropout_room::shape, .cpu = dropout_room::cpu, .grad = dropout_room::grad};
 

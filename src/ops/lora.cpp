@@ -4,7 +4,7 @@
 // With u = drop(x) A^T {rows, r} and v = s dy B {rows, r}:
 //     dbase = dy        dx = drop'(v A)        dA {r, in} = v^T drop(x)        dB {out, r} = s dy^T u
 // Rows go in chunks, so that the dropped copy of x stays small however long the batch is.
-#include "src/base/rng.h"
+#include "src/cpu/drop.h"
 #include "src/cpu/gemm.h"
 #include "src/ops/rooms.h"
 
@@ -28,19 +28,12 @@ void check(const GraphImpl& g, const Node& node) {     // sources base or dy {ro
     if (!(attr.p >= 0 && attr.p < 1)) fail(Errc::argument, "lora: dropout ", attr.p, " must be at least 0 and less than 1");
 }
 
-// to {rows, in} = from with the mask of the rows [row, row + rows) of x: element e is kept iff its draw is >= p, and then divided by 1 - p.
-void drop(const Call& call, int64_t row, int64_t rows, int64_t in, const float* from, float* to) {
+// to {rows, in} = from under the mask that belongs to the rows [row, row + rows) of x.
+void drop_rows(const Call& call, int64_t row, int64_t rows, int64_t in, const float* from, float* to) {
     const LoraAttr attr = call.node.attr.get<LoraAttr>();
-    const uint64_t seed = attr.seed + call.graph.step;
-    const float keep = 1 / (1 - attr.p);
-    cpu_of(call).pool.run(rows, [&](int64_t i, int) {
-        const float* source = from + i * in;
-        float* target = to + i * in;
-        const uint64_t begin = uint64_t((row + i) * in), end = begin + uint64_t(in);
-        for (uint64_t e = begin; e < end;) {
-            const Random4 draw = philox(seed, attr.stream, e >> 2);        // four elements a draw; a row may begin within one
-            for (uint64_t stop = std::min(end, (e | 3) + 1); e < stop; ++e) target[e - begin] = uniform01(draw.v[e & 3]) >= attr.p ? source[e - begin] * keep : 0;
-        }
+    const int64_t start = row * in;
+    split(call, rows * in, 1, [&](int64_t first, int64_t last) {
+        drop(cpu_of(call).isa, from + first, to + first, start + first, last - first, attr.p, attr.seed + call.graph.step, attr.stream);
     });
 }
 
@@ -64,7 +57,7 @@ void forward(const Call& call) {
     for (int64_t row = 0; row < s.rows; row += chunk_rows) {
         const int64_t rows = std::min(chunk_rows, s.rows - row);
         const float* x = call.in(1) + row * s.in;
-        if (attr.p > 0) { drop(call, row, rows, s.in, x, dropped); x = dropped; }
+        if (attr.p > 0) { drop_rows(call, row, rows, s.in, x, dropped); x = dropped; }
         std::copy_n(call.in(0) + row * s.out, rows * s.out, y + row * s.out);
         gemm_nt(cpu, rows, x, s.in, call.matrix(2), u, s.rank);
         gemm_nt(cpu, rows, u, s.rank, call.matrix(3), y + row * s.out, s.out, attr.scale, 1);
@@ -93,13 +86,13 @@ void backward(const Call& call) {
         const int64_t rows = std::min(chunk_rows, s.rows - row);
         const float *x = call.in(1) + row * s.in, *dy = call.in(0) + row * s.out;
         const float sum = row > 0 ? 1 : 0;             // dA and dB add up over the chunks, in order
-        if (attr.p > 0) { drop(call, row, rows, s.in, x, dropped); x = dropped; }
+        if (attr.p > 0) { drop_rows(call, row, rows, s.in, x, dropped); x = dropped; }
         gemm_nt(cpu, rows, x, s.in, call.matrix(2), u, s.rank);
         gemm_nn(cpu, rows, dy, s.out, call.matrix(3), v, s.rank, attr.scale);
         gemm_tn(cpu, rows, s.rank, s.in, v, s.rank, x, s.in, da, s.in, 1, sum);
         gemm_tn(cpu, rows, s.out, s.rank, dy, s.out, u, s.rank, db, s.rank, attr.scale, sum);
         gemm_nn(cpu, rows, v, s.rank, call.matrix(2), dx + row * s.in, s.in);
-        if (attr.p > 0) drop(call, row, rows, s.in, dx + row * s.in, dx + row * s.in);
+        if (attr.p > 0) drop_rows(call, row, rows, s.in, dx + row * s.in, dx + row * s.in);
     }
 }
 

@@ -71,8 +71,4 @@ inline const float* decoded_source(const Call& call, int i, float* buffer) {
 }
 inline int64_t decoded_bytes(const Node& source) { return source.dtype == DType::f32 ? 0 : source.elements() * 4; }
 
-// y = dropout(x) for the elements [first, first + count) of a tensor (dropout.cpp); x and y point at element `first` and may be the same.
-// `seed` is the seed of the attributes plus the graph's step.
-void drop(const float* x, float* y, int64_t first, int64_t count, float p, uint64_t seed, uint64_t stream);
-
 }  // namespace qlora
