@@ -103,12 +103,13 @@ void set_frequencies(Config& c, double theta, const RopeScaling& s, const std::s
     const double n = double(c.rotated);
     auto turning = [&](double turns) { return n * std::log(s.original_context / (turns * two_pi)) / (2 * std::log(theta)); };
     double low = 0, high = 0;
+    c.rope_magnitude = s.attention_factor > 0 ? float(s.attention_factor) : 1;
     if (s.kind == RopeScaling::Kind::yarn) {
         low = std::max(std::floor(turning(s.beta_fast)), 0.0);
         high = std::min(std::ceil(turning(s.beta_slow)), n - 1);
-        c.rope_magnitude = float(s.attention_factor > 0 ? s.attention_factor : 0.1 * std::log(s.factor) + 1);
-        if (s.factor <= 1 && s.attention_factor <= 0) c.rope_magnitude = 1;
+        if (s.attention_factor <= 0 && s.factor > 1) c.rope_magnitude = float(0.1 * std::log(s.factor) + 1);
     }
+    c.rope_theta = float(theta);
     c.inverse_frequencies.resize(size_t(c.rotated / 2));
     for (int64_t i = 0; i < c.rotated / 2; ++i) {
         double f = std::pow(theta, -2.0 * double(i) / n);

@@ -1,6 +1,7 @@
 // load_gguf.cpp - a model out of a GGUF file. Every tensor is compared with the configuration before anybody computes with it.
 #include "src/model/gguf_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -46,9 +47,11 @@ RopeScaling scaling(const Source& s) {
     if (kind == "linear" || (kind.empty() && r.factor != 1)) r.kind = RopeScaling::Kind::linear;
     else if (kind == "yarn") r.kind = RopeScaling::Kind::yarn;
     else if (!kind.empty() && kind != "none") fail(Errc::unsupported, "gguf: ", s.where, ": rope.scaling.type \"", kind, "\" is not supported (none, linear and yarn are)");
+    r.attention_factor = s.file.number(s.key("rope.scaling.attn_factor"), 1);
+    if (r.attention_factor <= 0 || r.attention_factor > 1e3) fail(Errc::format, "gguf: ", s.where, ": rope.scaling.attn_factor is ", r.attention_factor);
     if (r.kind == RopeScaling::Kind::yarn) {
-        const double attention = s.file.number(s.key("rope.scaling.attn_factor"), 1) * s.file.number(s.key("rope.scaling.yarn_attn_factor"), 1);
-        r.attention_factor = attention * (0.1 * std::log(r.factor) + 1);
+        const double attention = r.attention_factor * s.file.number(s.key("rope.scaling.yarn_attn_factor"), 1);
+        r.attention_factor = attention * (0.1 * std::log(std::max(r.factor, 1.0)) + 1);
         r.beta_fast = s.file.number(s.key("rope.scaling.yarn_beta_fast"), 32);
         r.beta_slow = s.file.number(s.key("rope.scaling.yarn_beta_slow"), 1);
     }
@@ -88,6 +91,12 @@ Config config(const Source& s, const Family& family) {
             if (!std::isfinite(factors[i]) || factors[i] <= 0) fail(Errc::format, "gguf: ", s.where, ": rope_freqs.weight holds ", factors[i], ", expected numbers above 0");
             c.inverse_frequencies[i] /= factors[i];
         }
+    }
+    if (const std::vector<float> exact = s.file.floats("qlora.inverse_frequencies"); !exact.empty()) {
+        if (exact.size() != c.inverse_frequencies.size()) fail(Errc::format, "gguf: ", s.where, ": qlora.inverse_frequencies has ", exact.size(), " entries, expected ", c.inverse_frequencies.size());
+        for (float f : exact)
+            if (!std::isfinite(f) || f <= 0) fail(Errc::format, "gguf: ", s.where, ": qlora.inverse_frequencies holds ", f);
+        c.inverse_frequencies = exact;
     }
     return c;
 }

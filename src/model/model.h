@@ -16,7 +16,7 @@ struct Config {
     // Rotary embedding: everything that scaling schemes do ends up in inverse_frequencies {rotated / 2} and magnitude.
     int64_t rotated = 0;
     bool adjacent_pairs = false;                       // GGUF's "llama": q and k rows are stored permuted (see adapter_peft.cpp)
-    float rope_magnitude = 1;
+    float rope_theta = 10000, rope_magnitude = 1;      // theta is the base that the frequencies began with: only savers need it
     std::vector<float> inverse_frequencies;
 };
 

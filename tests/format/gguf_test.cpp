@@ -183,20 +183,19 @@ TEST(GgufHostile, TruncatedAndFlippedAnywhere) {
     size_t opened = 0;
     for (size_t n = 0; n < bytes.size(); ++n) opened += error_of(bytes.substr(0, n)).empty();
     EXPECT_LT(opened, 32u) << "only padding may be cut off";
-    for (size_t n = 0; n < bytes.size(); ++n)
-        for (int bit : {0, 6, 7}) {
-            std::string flipped = bytes;
-            flipped[n] = char(flipped[n] ^ (1 << bit));
-            const std::string path = temporary("flipped.gguf");
-            save(path, flipped);
-            try {
-                const auto g = Gguf::open(path);
-                for (const GgufPair& p : g->pairs())
-                    if (p.type == 9 && p.element == 8) g->strings(p.key);
-                    else if (p.type == 9) g->floats(p.key);
-            } catch (const Error&) {
-            }
+    const std::string path = temporary("flipped.gguf");
+    for (size_t n = 0; n < bytes.size(); ++n) {
+        std::string flipped = bytes;
+        flipped[n] = char(flipped[n] ^ (n % 2 ? 0x80 : 0x01));
+        save(path, flipped);
+        try {
+            const auto g = Gguf::open(path);
+            for (const GgufPair& p : g->pairs())
+                if (p.type == 9 && p.element == 8) g->strings(p.key);
+                else if (p.type == 9) g->floats(p.key);
+        } catch (const Error&) {
         }
+    }
 }
 
 TEST(GgufHostile, WriterRefusesWhatReadersRefuse) {

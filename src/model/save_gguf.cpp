@@ -1,0 +1,155 @@
+// save_gguf.cpp - a model into a GGUF file. What came from GGUF keeps its metadata byte for byte and its tensors in their stored types;
+// what came from a Hugging Face folder gets the keys of its family. Dense and block types give a file that llama.cpp reads; 4-bit codes
+// give one that only this library reads (gguf_model.h), and it loads again bit for bit.
+#include "src/model/gguf_model.h"
+
+namespace qlora::inline v0_1 {
+
+namespace save_gguf_room {
+
+using Type = GgufWriter::Type;
+
+// Is any linear layer held in 4-bit codes? Sets type and blocks, which are the same for all of them.
+bool four_bit(const ModelImpl& model, GgufWriter& out) {
+    const Weight* first = nullptr;
+    auto visit = [&](const WeightPtr& w) {
+        if (!w || !is_4bit(w->dtype)) return;
+        if (!first) first = w.get();
+        if (w->dtype != first->dtype || w->quant.block != first->quant.block || w->quant.block2 != first->quant.block2)
+            fail(Errc::unsupported, "save: ", w->name, " and ", first->name, " are quantized in different ways, which one file cannot hold");
+    };
+    for (const LayerWeights& l : model.layers)
+        for (const WeightPtr& w : l.linear) visit(w);
+    for (const WeightPtr& w : {model.embedding, model.head})
+        if (w && is_4bit(w->dtype)) fail(Errc::unsupported, "save: ", w->name, " is held in 4 bits, only the linear layers of the blocks can be saved so");
+    if (!first) return false;
+    out.set("qlora.type", Type::string, Json(name_of(first->dtype)));
+    out.set("qlora.block", Type::u32, Json(first->quant.block));
+    out.set("qlora.block2", Type::u32, Json(first->quant.block2));
+    return true;
+}
+
+// The keys of a model that did not come from GGUF. Frequencies go where llama.cpp looks for them: a divisor of each in rope_freqs.weight.
+void describe_config(const ModelImpl& model, const Family& family, GgufWriter& out) {
+    const Config& c = model.config;
+    const std::string prefix = std::string(family.gguf) + ".";
+    auto set = [&](const char* key, int64_t value) { out.set(prefix + key, Type::u32, Json(value)); };
+    out.set("general.architecture", Type::string, Json(family.gguf));
+    out.set("general.type", Type::string, Json("model"));
+    out.set("general.quantization_version", Type::u32, Json(2));
+    set("vocab_size", c.vocabulary);
+    set("context_length", c.context);
+    set("embedding_length", c.hidden);
+    set("block_count", c.layers);
+    set("feed_forward_length", c.feed_forward);
+    set("attention.head_count", c.heads);
+    set("attention.head_count_kv", c.kv_heads);
+    set("attention.key_length", c.head_dim);
+    set("attention.value_length", c.head_dim);
+    set("rope.dimension_count", c.rotated);
+    out.set(prefix + "attention.layer_norm_rms_epsilon", Type::f32, Json(double(c.eps)));
+    out.set(prefix + "rope.freq_base", Type::f32, Json(double(c.rope_theta)));
+    if (c.window) {
+        set("attention.sliding_window", c.window);
+        out.set("qlora.window_from_layer", Type::u32, Json(c.window_from_layer));
+    }
+    out.set("qlora.family", Type::string, Json(c.family));
+    if (c.rope_magnitude != 1) out.set(prefix + "rope.scaling.attn_factor", Type::f32, Json(double(c.rope_magnitude)));
+}
+
+void tensor(GgufWriter& out, const std::string& name, const WeightPtr& w) {
+    if (!w) return;
+    if (is_4bit(w->dtype)) return write_four_bit(out, name, w);
+    const int type = type_info(w->dtype).ggml;
+    if (type < 0) fail(Errc::unsupported, "save: ", name, " is of type ", name_of(w->dtype), ", which GGUF cannot hold");
+    out.add({name, type, w->shape, w->bytes(), [w](AtomicFile& f) { f.write(w->data, w->bytes()); }});
+}
+
+// A q or k matrix (or bias) in Hugging Face row order, written in GGUF's order for adjacent pairs: whole rows move.
+void permuted(GgufWriter& out, const std::string& name, const WeightPtr& w, int64_t head_dim) {
+    if (!w) return;
+    const int64_t rows = w->shape[0], row = w->bytes() / rows;
+    out.add({name, type_info(w->dtype).ggml, w->shape, w->bytes(), [w, rows, row, head_dim](AtomicFile& f) {
+        for (int64_t r = 0; r < rows; ++r) f.write(w->data + hf_row_of_gguf(r, head_dim) * row, row);
+    }});
+}
+
+void layer(GgufWriter& out, const ModelImpl& model, int64_t i, bool permute) {
+    const LayerWeights& l = model.layers[size_t(i)];
+    auto name = [&](const char* part) { return str("blk.", i, ".", part, ".weight"); };
+    tensor(out, name("attn_norm"), l.attention_norm);
+    tensor(out, name("ffn_norm"), l.feed_forward_norm);
+    tensor(out, name("attn_q_norm"), l.q_norm);
+    tensor(out, name("attn_k_norm"), l.k_norm);
+    for (int m = 0; m < module_count; ++m) {
+        const std::string weight = gguf_name(i, Module(m), "weight"), bias = gguf_name(i, Module(m), "bias");
+        const bool turns = permute && (Module(m) == Module::q_proj || Module(m) == Module::k_proj);
+        if (turns) {
+            permuted(out, weight, l.linear[m], model.config.head_dim);
+            permuted(out, bias, l.bias[m], model.config.head_dim);
+        } else {
+            tensor(out, weight, l.linear[m]);
+            tensor(out, bias, l.bias[m]);
+        }
+    }
+}
+
+// rope_freqs.weight: theta^(-2i / n) / frequency, unless all are 1. Dividing twice may cost the last bit, so the frequencies themselves
+// are kept beside it for our own loader.
+void frequencies(GgufWriter& out, const Config& c) {
+    std::vector<float> divisors(c.inverse_frequencies.size());
+    Config plain = c;
+    set_frequencies(plain, c.rope_theta, {}, "save");
+    bool needed = false;
+    for (size_t i = 0; i < divisors.size(); ++i) {
+        divisors[i] = plain.inverse_frequencies[i] / c.inverse_frequencies[i];
+        needed = needed || divisors[i] != 1;
+    }
+    if (!needed) return;
+    Json::Array exact;
+    for (float f : c.inverse_frequencies) exact.push_back(Json(double(f)));
+    out.set_array("qlora.inverse_frequencies", Type::f32, std::move(exact));
+    out.add({"rope_freqs.weight", 0, {int64_t(divisors.size())}, int64_t(divisors.size()) * 4, [d = divisors](AtomicFile& f) { f.write(d.data(), int64_t(d.size()) * 4); }});
+}
+
+// The tokenizer of a Hugging Face folder travels as its own files do.
+void copy_text(const ModelImpl& model, GgufWriter& out) {
+    if (!model.tokenizer) return;
+    const std::string tokenizer = model.path + "/tokenizer.json", config = model.path + "/tokenizer_config.json";
+    if (!exists(tokenizer)) fail(Errc::io, "save: ", tokenizer, " is needed to save the model's tokenizer, and is gone");
+    out.set("tokenizer.huggingface.json", Type::string, Json(read_file(tokenizer, int64_t(256) << 20)));
+    if (exists(config)) out.set("qlora.tokenizer_config", Type::string, Json(read_file(config, int64_t(64) << 20)));
+    if (!model.tokenizer->chat_template.empty()) out.set("tokenizer.chat_template", Type::string, Json(model.tokenizer->chat_template));
+}
+
+}  // namespace save_gguf_room
+
+void save_gguf_model(const ModelImpl& model, const std::string& path) {
+    namespace room = save_gguf_room;
+    const Config& c = model.config;
+    const Family& family = *family_named(c.family);
+    GgufWriter out;
+    bool permute = false;
+    if (model.gguf) {
+        for (const GgufPair& p : model.gguf->pairs())
+            if (p.key != "general.alignment") out.copy(*model.gguf, p);
+        room::four_bit(model, out);
+    } else {
+        room::describe_config(model, family, out);
+        // 4-bit codes cross row borders and stay in the order they have; only we read such files anyway.
+        const bool codes = room::four_bit(model, out);
+        permute = family.adjacent_pairs && !c.adjacent_pairs && !codes && c.rotated == c.head_dim;
+        if (family.adjacent_pairs && !permute) out.set("qlora.adjacent_pairs", room::Type::boolean, Json(c.adjacent_pairs));
+        room::copy_text(model, out);
+    }
+    room::tensor(out, "token_embd.weight", model.embedding);
+    for (int64_t i = 0; i < c.layers; ++i) room::layer(out, model, i, permute);
+    room::tensor(out, "output_norm.weight", model.final_norm);
+    if (!c.tied) room::tensor(out, "output.weight", model.head);
+    const GgufTensor* factors = model.gguf ? model.gguf->tensor("rope_freqs.weight") : nullptr;
+    if (factors) room::tensor(out, "rope_freqs.weight", std::make_shared<const Weight>(model.gguf->weight(*factors)));
+    else if (!model.gguf) room::frequencies(out, c);
+    out.write(path);
+}
+
+}  // namespace qlora
