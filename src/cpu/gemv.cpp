@@ -22,11 +22,11 @@ struct Output {
 
 int64_t rows_of_a_task(const WeightRef& w) { return std::clamp<int64_t>(65536 / std::max<int64_t>(w.cols, 1), 1, 4096); }
 
-void codes_task(const FourBitKernels& kernels, const WeightRef& w, int64_t first, int64_t count, const float* spread, const Output& to) {
+void codes_task(Isa isa, const FourBitKernels& kernels, const WeightRef& w, int64_t first, int64_t count, const float* spread, const Output& to) {
     thread_local Scratch memory;
     const int64_t runs = w.cols / 64;                  // of a row
     float *sums = memory.floats(count * (to.m + runs)), *scales = sums + count * to.m;
-    run_scales(w.quant, first * runs, 0, 1, count * runs, scales);
+    run_scales(isa, w.quant, first * runs, 0, 1, count * runs, scales);
     kernels.dots(static_cast<const uint8_t*>(w.data) + first * w.cols / 2, scales, w.quant.codebook, count, w.cols, spread, to.m, sums);
     for (int64_t r = 0; r < count; ++r)
         for (int64_t t = 0; t < to.m; ++t) to.put(t, first + r, sums[r * to.m + t]);
@@ -57,7 +57,7 @@ void gemv(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, 
     const int64_t rows = gemv_room::rows_of_a_task(w);
     cpu.pool.run((w.rows + rows - 1) / rows, [&](int64_t task, int) {
         const int64_t first = task * rows, count = std::min(rows, w.rows - first);
-        if (spread) gemv_room::codes_task(*kernels, w, first, count, spread, to);
+        if (spread) gemv_room::codes_task(cpu.isa, *kernels, w, first, count, spread, to);
         else gemv_room::floats_task(cpu.isa, w, first, count, x, ldx, to);
     });
 }

@@ -37,6 +37,8 @@ struct FourBitKernels {
     // out[r * m + t] = row r of the matrix . x[t], for m <= gemv_rows; null where there is no faster way than unpacking.
     // spread holds m vectors in the order of spread_for_codes, each spread_size(cols) long.
     void (*dots)(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols, const float* spread, int64_t m, float* out);
+    // scales = map[code] * by + offset, rounded twice like FourBit::scale(); null where a plain loop is as good.
+    void (*look_up)(const uint8_t* codes, const float* map, float by, float offset, int64_t count, float* scales);
 };
 const FourBitKernels* four_bit_kernels(Isa);           // null: use decode()
 
@@ -57,7 +59,7 @@ FloatRows float_rows(Isa, const WeightRef&, int64_t ld, int64_t row, int64_t row
 
 bool has_runs_of_64(const WeightRef&);                 // 4-bit, and no run of 64 elements straddles rows or blocks
 // scales[r * count + i] = the scale of run first + r * stride + i.
-void run_scales(const FourBit&, int64_t first, int64_t stride, int64_t rows, int64_t count, float* scales);
+void run_scales(Isa, const FourBit&, int64_t first, int64_t stride, int64_t rows, int64_t count, float* scales);
 
 void gemv(Cpu&, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha, float beta);   // m <= gemv_rows
 

@@ -1,6 +1,7 @@
 // unpack.cpp - parts of a stored matrix as floats, and the scales of its 4-bit runs.
 #include "src/cpu/kernels.h"
 
+#include <algorithm>
 #include <bit>
 
 namespace qlora::inline v0_1 {
@@ -8,19 +9,42 @@ namespace qlora::inline v0_1 {
 // Runs of 64 suit every kernel: rows then start at a run, and a block of 64, 128, ... holds whole runs.
 bool has_runs_of_64(const WeightRef& w) { return is_4bit(w.dtype) && w.cols % 64 == 0 && w.quant.block % 64 == 0; }
 
-// scale(run * 64 / block) for rows of runs. A division a run would cost as much as the run, so the sizes are powers of two here
-// (as all files have them) or go the slow way.
-void run_scales(const FourBit& quant, int64_t first, int64_t stride, int64_t rows, int64_t count, float* scales) {
-    const bool simple = quant.block == 64 && (quant.absmax || std::has_single_bit(uint64_t(quant.block2)));
-    const int shift = simple && !quant.absmax ? std::countr_zero(uint64_t(quant.block2)) : 0;
+namespace unpack_room {
+
+// Scales that were quantized again, for runs that are blocks, [first, first + count).
+void double_scales(Isa isa, const FourBit& quant, int64_t first, int64_t count, float* scales) {
+    const FourBitKernels* kernels = four_bit_kernels(isa);
+    while (count > 0) {
+        const int64_t group = first / quant.block2, some = std::min(count, (group + 1) * quant.block2 - first);
+        const float by = quant.absmax2[group];
+        if (kernels && kernels->look_up && some >= 16) {
+            kernels->look_up(quant.absmax_code + first, quant.absmax_map, by, quant.offset, some, scales);
+        } else {
+            for (int64_t i = 0; i < some; ++i) scales[i] = quant.absmax_map[quant.absmax_code[first + i]] * by + quant.offset;
+        }
+        first += some;
+        count -= some;
+        scales += some;
+    }
+}
+
+}  // namespace unpack_room
+
+// scale(run * 64 / block) for rows of runs; runs are blocks in all files that bitsandbytes writes by default.
+void run_scales(Isa isa, const FourBit& quant, int64_t first, int64_t stride, int64_t rows, int64_t count, float* scales) {
+    // A division a run would cost as much as the run: short rows shift instead, for the sizes that occur.
+    const bool shifts = count < 16 && std::has_single_bit(uint64_t(quant.block2));
+    const int shift = std::countr_zero(uint64_t(quant.block2));
     for (int64_t r = 0; r < rows; ++r, first += stride, scales += count) {
-        if (!simple) {
+        if (quant.block != 64) {
             for (int64_t i = 0; i < count; ++i) scales[i] = quant.scale((first + i) * 64 / quant.block);
         } else if (quant.absmax) {
             for (int64_t i = 0; i < count; ++i) scales[i] = quant.absmax[first + i];
-        } else {
+        } else if (shifts) {
             for (int64_t i = first; i < first + count; ++i)
                 scales[i - first] = quant.absmax_map[quant.absmax_code[i]] * quant.absmax2[i >> shift] + quant.offset;
+        } else {
+            unpack_room::double_scales(isa, quant, first, count, scales);
         }
     }
 }
@@ -32,7 +56,7 @@ FloatRows float_rows(Isa isa, const WeightRef& w, int64_t ld, int64_t row, int64
     if (kernels) {
         const int64_t half = first % 64 / 32, runs = (cols + half * 32 + 63) / 64;
         float* scales = scratch + rows * cols;
-        run_scales(w.quant, first / 64, w.cols / 64, rows, runs, scales);
+        run_scales(isa, w.quant, first / 64, w.cols / 64, rows, runs, scales);
         kernels->unpack(static_cast<const uint8_t*>(w.data) + first / 2, w.cols / 2, scales, half, w.quant.codebook, rows, cols, scratch);
         return {scratch, cols};
     }
@@ -50,12 +74,16 @@ FloatRows float_rows(Isa isa, const WeightRef& w, int64_t ld, int64_t row, int64
 // Sixteen words of eight codes side by side: lane i of vector p holds nibble p of word i, which is element p ^ 1 of that word
 // (high nibble first). So shifting all words by 4 p brings the codes of vector p into place, with no further shuffling.
 void spread_for_codes(const float* x, int64_t cols, float* spread) {
-    for (int64_t g = 0; g < cols; g += 128)
+    float last[128] = {};                              // the columns after the last whole group, and zeros
+    for (int64_t g = 0; g < cols; g += 128) {
+        const float* group = x + g;
+        if (cols - g < 128) {
+            std::copy_n(group, cols - g, last);
+            group = last;
+        }
         for (int64_t p = 0; p < 8; ++p)
-            for (int64_t i = 0; i < 16; ++i) {
-                const int64_t e = g + i * 8 + (p ^ 1);
-                spread[g + p * 16 + i] = e < cols ? x[e] : 0.0f;
-            }
+            for (int64_t i = 0; i < 16; ++i) spread[g + p * 16 + i] = group[i * 8 + (p ^ 1)];
+    }
 }
 
 }  // namespace qlora

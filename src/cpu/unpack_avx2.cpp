@@ -34,7 +34,7 @@ static void unpack(const uint8_t* codes, int64_t stride, const float* scales, in
 
 }  // namespace unpack_avx2_room
 
-const FourBitKernels four_bit_avx2{unpack_avx2_room::unpack, nullptr};
+const FourBitKernels four_bit_avx2{unpack_avx2_room::unpack, nullptr, nullptr};
 
 }  // namespace qlora
 

@@ -100,4 +100,26 @@ TEST(Unpack, FourBitWithEveryKindOfScale) {
     }
 }
 
+TEST(Unpack, ScalesOfLongStripsAreThoseOfTheFormula) {
+    const int64_t blocks = 3000;
+    std::vector<uint8_t> codes(static_cast<size_t>(blocks));
+    std::vector<float> map(256), absmax2(64), absmax(static_cast<size_t>(blocks)), got(static_cast<size_t>(blocks));
+    Rng rng{8, 8};
+    for (size_t i = 0; i < codes.size(); ++i) codes[i] = i < 256 ? uint8_t(i) : uint8_t(rng.next());   // every code at least once
+    for (auto* list : {&map, &absmax2, &absmax})
+        for (float& v : *list) v = rng.normal();
+    for (const int64_t block2 : {256, 64, 48}) {
+        for (const bool twice : {false, true}) {
+            const FourBit quant{64, block2, nullptr, twice ? nullptr : absmax.data(), codes.data(), map.data(), absmax2.data(), 0.3f};
+            for (Isa isa : isas()) {
+                for (const int64_t first : {0, 1, 200, 255}) {
+                    const int64_t count = blocks - 256 - first;
+                    run_scales(isa, quant, first, 0, 1, count, got.data());
+                    for (int64_t i = 0; i < count; ++i) ASSERT_EQ(got[size_t(i)], quant.scale(first + i)) << name_of(isa) << " block " << first + i << " block2 " << block2;
+                }
+            }
+        }
+    }
+}
+
 }  // namespace unpack_test
