@@ -17,6 +17,8 @@ public:
             byte_fallback_ = byte_fallback_ && byte_ids_[b] >= 0;
         }
         byte_fallback_ = byte_fallback_ && options_.byte_fallback;
+        if (!options_.byte_level && options_.words.empty() && !vocabulary_.ignore_merges && byte_fallback_)
+            options_.words.push_back(scan_before_spaces(vocabulary_.tokens));
         read_merges();
     }
 
@@ -28,17 +30,15 @@ protected:
             options_.normalize(changed, first);
             text = changed;
         }
-        Work work{out, {}, {}};
+        Work work{out, WordMemory(out), {}};
         const auto emit = [&](std::string_view word) { encode_word(word, work); };
         for_each_word(options_.words, text, emit);
     }
 
 private:
-    // Words seen before in this segment, as the range of `out` that holds their tokens. Longer words are rarely met twice.
-    static constexpr size_t longest_cached_word = 32;
     struct Work {
         Tokens& out;
-        std::unordered_map<std::string_view, std::pair<size_t, size_t>> seen;
+        WordMemory memory;
         MergeScratch scratch;
     };
 
@@ -75,20 +75,13 @@ private:
     }
 
     void encode_word(std::string_view word, Work& work) const {
-        const bool cache = word.size() <= longest_cached_word;
-        if (cache) {
-            if (const auto known = work.seen.find(word); known != work.seen.end()) {
-                const auto [from, count] = known->second;
-                for (size_t i = 0; i < count; ++i) work.out.push_back(work.out[from + i]);
-                return;
-            }
-        }
+        if (work.memory.repeat(word)) return;
         const size_t from = work.out.size();
         Token whole = -1;
         if (vocabulary_.ignore_merges) whole = text_token(options_.byte_level ? byte_level_text(word) : std::string(word));
         if (whole >= 0) work.out.push_back(whole);
         else merge_word(word, work);
-        if (cache) work.seen.emplace(word, std::pair(from, work.out.size() - from));
+        work.memory.remember(word, from);
     }
 
     void merge_word(std::string_view word, Work& work) const {

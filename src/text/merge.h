@@ -1,7 +1,7 @@
 // merge.h - the greedy merging of BPE, n log n: symbols in a linked list, candidate pairs in a heap, best rank first, leftmost first.
 //
-// A pair in the heap is stale once one of its symbols has changed. Symbols only grow by taking in their right neighbour, which dies,
-// so a pair is as it was pushed exactly if both are alive and their lengths still add up.
+// A pair in the heap is stale once one of its symbols has changed. It remembers the length of both together: symbols only grow, by
+// taking in their right neighbour, so the left symbol and its neighbour of now are as long as that only if they are still the two.
 #pragma once
 #include "src/base/error.h"
 
@@ -41,7 +41,7 @@ private:
 };
 
 struct MergeScratch {                                  // kept between words
-    struct Pair { int32_t rank, left, right, id, length; };
+    struct Pair { int32_t rank, left, id, length; };             // length: of both together
     std::vector<Symbol> symbols;
     std::vector<Pair> heap;
     void start() { symbols.clear(); }
@@ -63,7 +63,7 @@ void merge_all(MergeScratch& scratch, Rule rule) {
         if (left < 0 || right < 0) return false;
         const Symbol &a = symbols[size_t(left)], &b = symbols[size_t(right)];
         const MergeRule found = rule(a, b);
-        if (found.rank >= 0) heap.push_back({found.rank, left, right, found.id, a.length + b.length});
+        if (found.rank >= 0) heap.push_back({found.rank, left, found.id, a.length + b.length});
         return found.rank >= 0;
     };
     heap.clear();
@@ -73,8 +73,10 @@ void merge_all(MergeScratch& scratch, Rule rule) {
         std::pop_heap(heap.begin(), heap.end(), worse);
         const Pair best = heap.back();
         heap.pop_back();
-        Symbol &left = symbols[size_t(best.left)], &right = symbols[size_t(best.right)];
-        if (left.length == 0 || right.length == 0 || left.length + right.length != best.length) continue;
+        Symbol& left = symbols[size_t(best.left)];
+        if (left.length == 0 || left.next < 0) continue;
+        Symbol& right = symbols[size_t(left.next)];
+        if (left.length + right.length != best.length) continue;
         left.length = best.length;
         left.id = best.id;
         left.next = right.next;

@@ -26,29 +26,40 @@ public:
             if (byte >= 0 && !is_control(Token(i))) byte_ids_[byte] = Token(i);
         }
         rank_tokens();
+        words_ = {scan_before_spaces(vocabulary_.tokens)};
         strip_after_controls();
     }
 
 protected:
     void encode_segment(std::string_view text, bool, Tokens& out) const override {
         const std::string escaped = replace_all((vocabulary_.add_space_prefix ? " " : "") + std::string(text), " ", lower_block);
+        WordMemory memory(out);
         MergeScratch scratch;
-        for (size_t at = 0; at < escaped.size();) {
-            const int bytes = utf8_at(escaped, at).bytes;
-            scratch.add(int32_t(at), bytes, token_of(std::string_view(escaped).substr(at, size_t(bytes))).id);
-            at += size_t(bytes);
-        }
-        merge_all(scratch, [&](const Symbol& a, const Symbol& b) {
-            return token_of(std::string_view(escaped).substr(size_t(a.begin), size_t(a.length + b.length)));
-        });
-        for (const Symbol& s : scratch.symbols) {
-            if (s.length == 0) continue;
-            if (s.id >= 0) out.push_back(s.id);
-            else for (int32_t i = 0; i < s.length; ++i) add_byte(uint8_t(escaped[size_t(s.begin + i)]), out);
-        }
+        const auto emit = [&](std::string_view word) {
+            if (memory.repeat(word)) return;
+            const size_t from = out.size();
+            merge_word(word, scratch, out);
+            memory.remember(word, from);
+        };
+        for_each_word(words_, escaped, emit);
     }
 
 private:
+    void merge_word(std::string_view word, MergeScratch& scratch, Tokens& out) const {
+        scratch.start();
+        for (size_t at = 0; at < word.size();) {
+            const int bytes = utf8_at(word, at).bytes;
+            scratch.add(int32_t(at), bytes, token_of(word.substr(at, size_t(bytes))).id);
+            at += size_t(bytes);
+        }
+        merge_all(scratch, [&](const Symbol& a, const Symbol& b) { return token_of(word.substr(size_t(a.begin), size_t(a.length + b.length))); });
+        for (const Symbol& s : scratch.symbols) {
+            if (s.length == 0) continue;
+            if (s.id >= 0) out.push_back(s.id);
+            else for (int32_t i = 0; i < s.length; ++i) add_byte(uint8_t(word[size_t(s.begin + i)]), out);
+        }
+    }
+
     MergeRule token_of(std::string_view text) const {
         if (text.size() > longest_) return {};
         const auto found = ids_.find(text);
@@ -95,6 +106,7 @@ private:
         set_added(std::move(added));
     }
 
+    WordScanners words_;
     std::vector<int32_t> ranks_;                       // by id; -1: text does not become this token
     Token byte_ids_[256];
     size_t longest_ = 0;                               // bytes of the longest token: longer spans are not looked up

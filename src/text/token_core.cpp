@@ -140,6 +140,21 @@ std::string replace_all(std::string text, std::string_view from, std::string_vie
     return out.append(text, at);
 }
 
+WordScanner scan_before_spaces(const std::vector<std::string>& tokens) {
+    constexpr std::string_view space = "\xE2\x96\x81";
+    std::vector<char> joined(256, 0);                  // last bytes of the characters that some token has right before a space
+    for (const std::string& token : tokens)
+        for (size_t hit = token.find(space, 1); hit != std::string::npos; hit = token.find(space, hit + 1))
+            if (hit < 3 || token.compare(hit - 3, 3, space) != 0) joined[uint8_t(token[hit - 1])] = 1;
+    return [joined, space](std::string_view text, size_t at) {
+        for (size_t hit = text.find(space, at + 1); hit != std::string_view::npos; hit = text.find(space, hit + 1)) {
+            const bool run = hit >= at + 3 && text.compare(hit - 3, 3, space) == 0;
+            if (!run && !joined[uint8_t(text[hit - 1])]) return hit;
+        }
+        return text.size();
+    };
+}
+
 TokenCore::TokenCore(Vocabulary vocabulary, DecodeRules decode, std::string_view where)
     : where_(where), vocabulary_(std::move(vocabulary)), decode_(std::move(decode)) {
     Vocabulary& v = vocabulary_;

@@ -38,6 +38,28 @@ int byte_of_token(std::string_view token);             // "<0x0A>" -> 10; -1 for
 bool ends_reply_by_name(std::string_view token);       // "<|im_end|>", "<|eot_id|>", ...
 std::string replace_all(std::string text, std::string_view from, std::string_view to);
 
+// SPM-style text is one long word. It may be cut before every U+2581 that follows another character x, without changing a single id,
+// as long as no token contains x followed by U+2581: no merge can then reach across.
+WordScanner scan_before_spaces(const std::vector<std::string>& tokens);
+
+class WordMemory {                                     // words met before in this segment: where in `out` their tokens stand
+public:
+    explicit WordMemory(Tokens& out) : out_(out) {}
+    bool repeat(std::string_view word) {               // appends the tokens of a known word
+        const auto known = word.size() > longest ? seen_.end() : seen_.find(word);
+        if (known == seen_.end()) return false;
+        for (size_t i = 0; i < known->second.second; ++i) out_.push_back(out_[known->second.first + i]);
+        return true;
+    }
+    void remember(std::string_view word, size_t from) {
+        if (word.size() <= longest && seen_.size() < most) seen_.emplace(word, std::pair(from, out_.size() - from));
+    }
+private:
+    static constexpr size_t longest = 32, most = 1 << 16;              // longer words rarely come twice; some 5 MB
+    Tokens& out_;
+    std::unordered_map<std::string_view, std::pair<size_t, size_t>> seen_;
+};
+
 class TokenCore : public TokenizerImpl {
 public:
     TokenCore(Vocabulary vocabulary, DecodeRules decode, std::string_view where);

@@ -254,6 +254,17 @@ TEST(TokenizerSpm, ScoresSpacesAndBytes) {
     EXPECT_EQ(make_tokenizer(v, "small")->decode(Tokens{263}), " he");
 }
 
+// Text is cut before spaces for speed, but not where a token reaches across one; and repeated words come from memory.
+TEST(TokenizerSpm, TokensAcrossSpaces) {
+    Vocabulary v = small_spm();
+    v.tokens.push_back("e▁");
+    v.types.push_back(Type::normal);
+    v.scores.push_back(-1);                            // better than everything else
+    EXPECT_EQ(encode(make_tokenizer(v, "small"), "he h"), (Tokens{269, 270, 260}));
+    EXPECT_EQ(encode(make_tokenizer(small_spm(), "small"), "he h"), (Tokens{263, 269}));
+    EXPECT_EQ(encode(make_tokenizer(small_spm(), "small"), "he he he\nhe"), (Tokens{263, 263, 263, 3 + 10, 262}));
+}
+
 TEST(TokenizerSpm, ControlTokensOnlyFromTemplates) {
     const Tokenizer t = make_tokenizer(small_spm(), "small");
     for (Token id : encode(t, "<s></s><unk><0x0A>")) EXPECT_GT(id, 2);
