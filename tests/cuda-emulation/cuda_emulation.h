@@ -85,6 +85,7 @@ struct Thread {
     dim3 index;
     unsigned number = 0;
     int line = 0;                                      // of the barrier where it waits
+    unsigned barriers = 0, warp_operations = 0;        // passed so far
     WarpRequest request;
     void* sanitizer = nullptr;                         // the fake stack (address) or the fiber (thread) of a sanitizer
 };
@@ -94,6 +95,7 @@ struct Block {
     std::vector<Thread*> threads;
     std::map<const void*, std::unique_ptr<std::vector<unsigned char>>> shared;
     const std::function<void()>* body = nullptr;
+    char meetings[2] = {}, warp_meetings[32 * 3] = {}; // where threads meet, as the thread sanitizer sees it
     std::string error;                                 // of an exception inside the kernel
     ucontext_t scheduler{};
     Thread* running = nullptr;
@@ -182,9 +184,11 @@ inline void barrier(int line) {
     Thread& me = *block->running;
     me.state = Thread::State::at_barrier;
     me.line = line;
-    release_memory(&block->shared);
+    // Two places in turn: a thread that resumes late must not see what others released at the next barrier already.
+    void* const meeting = &block->meetings[me.barriers++ % 2];
+    release_memory(meeting);
     yield_to_scheduler();
-    acquire_memory(&block->shared);
+    acquire_memory(meeting);
 }
 
 inline uint64_t warp_operation(uint32_t mask, uint64_t value, int source, int line) {
@@ -192,10 +196,12 @@ inline uint64_t warp_operation(uint32_t mask, uint64_t value, int source, int li
     Thread& me = *block->running;
     me.request = {mask, source, line, value, 0};
     me.state = Thread::State::at_warp;
-    void* const warp = &block->threads[me.number / 32];
-    release_memory(warp);
+    // Lanes of a full mask count alike; where masks differ, one place for all may hide a race but never invents one.
+    const unsigned turn = mask == ~0u ? me.warp_operations++ % 2 : 2;
+    void* const meeting = &block->warp_meetings[me.number / 32 * 3 + turn];
+    release_memory(meeting);
     yield_to_scheduler();
-    acquire_memory(warp);
+    acquire_memory(meeting);
     return me.request.result;
 }
 
@@ -299,6 +305,7 @@ struct Fibers {
         t.context.uc_link = nullptr;
         makecontext(&t.context, thread_entry, 0);
         t.state = Thread::State::ready;
+        t.barriers = t.warp_operations = 0;
 #if defined(__SANITIZE_THREAD__)
         t.sanitizer = __tsan_create_fiber(0);
 #else

@@ -16,7 +16,13 @@ using cuda_emulation::Order;
 using qlora::DType;
 namespace cuda = qlora::cuda;
 
+#if defined(__SANITIZE_THREAD__)                        // finds a race in any order, and a thread costs it milliseconds
+constexpr std::pair<Order, uint64_t> orders[] = {{Order::forward, 0}};
+constexpr int64_t most_rows = 20;
+#else
 constexpr std::pair<Order, uint64_t> orders[] = {{Order::forward, 0}, {Order::reverse, 0}, {Order::random, 1}, {Order::random, 2}};
+constexpr int64_t most_rows = 10'000;
+#endif
 
 qlora::Weight random_weight(int64_t rows, int64_t cols, DType type, bool double_quant) {
     qlora::Rng rng{uint64_t(rows * 1000 + cols)};
@@ -53,7 +59,8 @@ struct OnDevice {
 TEST(CudaNf4, ToBf16IsTheDefinitionBitForBit) {
     struct Case { int64_t rows, cols, stride; DType type; bool double_quant; };
     for (const Case& c : {Case{5, 96, 96, DType::nf4, true}, {3, 1088, 1104, DType::nf4, true}, {4, 64, 65, DType::nf4, false},
-                          {7, 77, 80, DType::nf4, true}, {1, 1, 1, DType::nf4, true}, {130, 200, 200, DType::fp4, false}, {9, 33, 33, DType::fp4, true}}) {
+                          {7, 77, 80, DType::nf4, true}, {1, 1, 1, DType::nf4, true}, {130, 200, 200, DType::fp4, true}, {9, 33, 33, DType::fp4, false}}) {
+        if (c.rows > most_rows) continue;
         const qlora::Weight weight = random_weight(c.rows, c.cols, c.type, c.double_quant);
         const std::vector<float> expected = weight.decoded();
         OnDevice device(weight);
@@ -76,6 +83,7 @@ TEST(CudaNf4, GemvMultipliesAsTheDefinition) {
     struct Case { int64_t rows, cols, tokens; DType type; bool double_quant; };
     for (const Case& c : {Case{13, 96, 3, DType::nf4, true}, {9, 4128, 1, DType::nf4, true}, {8, 8224, 1, DType::fp4, false}, {11, 77, 2, DType::nf4, true},
                           {1, 1, 1, DType::nf4, false}, {4100, 32, 1, DType::nf4, true}}) {
+        if (c.rows > most_rows) continue;
         const qlora::Weight weight = random_weight(c.rows, c.cols, c.type, c.double_quant);
         const std::vector<float> w = weight.decoded();
         qlora::Rng rng{77};
