@@ -175,6 +175,9 @@ TokenCore::TokenCore(Vocabulary vocabulary, DecodeRules decode, std::string_view
     if (bos >= 0) bos_text = v.tokens[size_t(bos)];
     if (eos >= 0) eos_text = v.tokens[size_t(eos)];
     collect_end_of_reply();
+    // What text without a token becomes must not be able to begin or end one: then it becomes nothing.
+    if (v.unk >= 0 && (v.unk == bos || std::find(end_of_reply.begin(), end_of_reply.end(), v.unk) != end_of_reply.end())) v.unk = -1;
+    if (v.unk >= 0 && type_of(v.unk) == Vocabulary::Type::control) v.types[size_t(v.unk)] = Vocabulary::Type::unknown;
     std::vector<AddedToken> added;
     for (size_t i = 0; i < v.types.size(); ++i) {
         const Vocabulary::Type type = v.types[i];

@@ -276,6 +276,15 @@ TEST(TokenizerSpm, ControlTokensOnlyFromTemplates) {
     EXPECT_THROW(make_tokenizer(v, "small"), Error);
 }
 
+// Text that has no token does not become one that ends a turn, as where the unknown token is the end token too.
+TEST(TokenizerSpm, UnknownTextIsNoControlToken) {
+    Vocabulary v = small_spm();
+    for (size_t i = 3; i < 259; ++i) v.tokens[i] = "no byte " + std::to_string(i);
+    EXPECT_EQ(encode(make_tokenizer(v, "small"), "heQ"), (Tokens{263, 0}));
+    v.unk = v.eos;
+    EXPECT_EQ(encode(make_tokenizer(v, "small"), "heQ"), (Tokens{263}));
+}
+
 // n log n whatever the text: half a megabyte in 0.1 s each, where a quadratic loop would take hours.
 TEST(TokenizerHostile, LongRunsTakeLinearTime) {
     const auto seconds = [](const Tokenizer& t, const std::string& text) {
