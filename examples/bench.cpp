@@ -58,7 +58,7 @@ static Row measure_prompt(const Settings& s, const qlora::Model& model, int thre
     double best = 0, peak = 0;
     for (int64_t i = 0; i <= s.repeats && !interrupted(); ++i) {   // the first round warms up
         peak = std::max(peak, fma_peak(threads));
-        session.complete(text, {.temperature = 0, .max_tokens = 1});
+        session.complete(std::to_string(i) + text, {.temperature = 0, .max_tokens = 1});   // another start, or the cache would answer
         const qlora::SessionStats t = session.stats();
         if (i > 0 && t.prompt_seconds > 0) best = std::max(best, double(t.prompt_tokens) / t.prompt_seconds);
     }

@@ -112,11 +112,10 @@ private:
 
     std::string stats() const {
         const qlora::SessionStats t = session_.stats();
-        const auto speed = [](int64_t tokens, double seconds) { return seconds > 0 ? double(tokens) / seconds : 0; };
         char text[200];
-        std::snprintf(text, sizeof text, "[%lld tokens, %.1f tok/s; prompt %lld tokens, %.1f tok/s; context %lld of %lld]", static_cast<long long>(t.reply_tokens),
-                      speed(t.reply_tokens, t.reply_seconds), static_cast<long long>(t.prompt_tokens), speed(t.prompt_tokens, t.prompt_seconds),
-                      static_cast<long long>(t.context_used), static_cast<long long>(t.context));
+        std::snprintf(text, sizeof text, "[%lld tokens, %.1f tok/s; prompt %lld tokens in %s; context %lld of %lld]", static_cast<long long>(t.reply_tokens),
+                      t.reply_seconds > 0 ? double(t.reply_tokens) / t.reply_seconds : 0, static_cast<long long>(t.prompt_tokens),
+                      human_time(t.prompt_seconds).c_str(), static_cast<long long>(t.context_used), static_cast<long long>(t.context));
         return text;
     }
 
@@ -233,8 +232,8 @@ static int body(int argc, char** argv) {
     catch_interrupts();
 
     const Loaded loaded(s.model);
-    if (!s.no_template && !loaded.model.tokenizer().has_chat_template())
-        throw qlora::Error(qlora::Errc::unsupported, s.model.model + " has no chat template; complete raw text with --no-template");
+    if (!s.no_template && !s.quiet && !loaded.model.tokenizer().has_chat_template())
+        std::fprintf(stderr, "%s\n", styled(s.model.model + " has no chat template: a built-in one is used (--no-template completes raw text)", Style::dim, 2).c_str());
     Chat chat(s, loaded.with([&](const auto& m) { return qlora::Session(m, s.context); }));
     if (flags.given("--prompt")) return chat.once();
     if (is_terminal(0) && is_terminal(1)) std::fprintf(stderr, "%s\n", styled(base_line(loaded.model) + "\n/help lists the commands", Style::dim, 2).c_str());

@@ -326,7 +326,7 @@ private:
         if (data_.held_out && measured_ != step_) measure();
         progress_.finish();
         if (s_.save_every > 0 && saved_ != step_ && step_ > first_) save_checkpoint();
-        lora_.save(s_.out);
+        folder_.take_adapter([&](const std::string& where) { lora_.save(where); });
         folder_.write_base_record({s_.model.model, s_.model.quant, s_.model.double_quant});
         draw();
         Json done;

@@ -1,36 +1,37 @@
 // graph.cpp - the floor below the models: a character-level language model built on the raw tensor graph and trained from nothing.
 //
 //   ./graph --text FILE                        trains on FILE and writes a sample of its own
-//   ./graph --text FILE --save tiny.gguf       the same, and keeps the model: it is a small Llama that ./chat can load
 //
-// What the model reads are bytes, and <|im_start|> and <|im_end|> as one token each, so that a text of dialogues teaches turns.
+// A Llama in sixty lines: what it reads are bytes, and its parameters are dense and all trained. (tools/train_tiny.cpp makes models/tiny.gguf the same way.)
 #include "examples/common/flags.h"
 #include "examples/common/interrupt.h"
-#include "examples/common/llama_gguf.h"
 #include "examples/common/terminal.h"
 
 #include "qlora.h"
 
 #include <cmath>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
 #include <random>
 
 using namespace program;
 using qlora::Graph;
 using qlora::Tensor;
 
-constexpr int im_start = 256, im_end = 257, end_of_text = 258;
-static const char* const markers[] = {"<|im_start|>", "<|im_end|>", "<|endoftext|>"};
+struct LlamaShape {
+    int64_t layers = 3, hidden = 96, heads = 6, kv_heads = 3, feed_forward = 256, vocabulary = 256;
+};
 
 struct Settings {
-    std::string text, save;
-    LlamaShape shape{"tiny", 3, 96, 6, 3, 256, 259, 256, 10000};
+    std::string text;
+    LlamaShape shape;
     int64_t steps = 200, batch = 8, length = 128, sample = 240, threads = 0;
     float learning_rate = 2e-3f;
     uint64_t seed = 1;
 };
 
-struct Weight { std::string name; Tensor tensor; };    // name: as GGUF calls it
+struct Weight { std::string name; Tensor tensor; };
 
 // One network: its inputs, its parameters in a fixed order, its logits. Built for training (with targets) or for sampling (without).
 struct Network {
@@ -69,19 +70,6 @@ struct Network {
         graph.backward(loss);
     }
 };
-
-static std::vector<int32_t> encode(const std::string& text) {
-    std::vector<int32_t> ids;
-    for (size_t i = 0; i < text.size();) {
-        int marker = -1;
-        for (int m = 0; m < 3; ++m) if (text.compare(i, std::string(markers[m]).size(), markers[m]) == 0) marker = m;
-        if (marker < 0) ids.push_back(static_cast<unsigned char>(text[i++]));
-        else ids.push_back(im_start + marker), i += std::string(markers[marker]).size();
-    }
-    return ids;
-}
-
-static std::string decode(int32_t id) { return id < 256 ? std::string(1, char(id)) : markers[id - im_start]; }
 
 // Norms start at one; matrices are normal, small enough that the sum over a row is of order one; the two that write to the residual stream smaller still.
 static void initialise(Network& net, const Settings& s) {
@@ -158,46 +146,16 @@ static void sample(const Network& trained, const Settings& s) {
         std::vector<double> weight;
         for (int64_t i = 0; i < s.shape.vocabulary; ++i) weight.push_back(std::exp(double(row[i]) / 0.7));
         ids.push_back(std::discrete_distribution<int32_t>(weight.begin(), weight.end())(random));
-        std::fputs(decode(ids.back()).c_str(), stdout);
+        std::fputc(ids.back(), stdout);
         std::fflush(stdout);
     }
     std::printf("\n");
 }
 
-// GGUF's "llama" pairs neighbours in the rotary embedding where the graph's rope pairs halves: rows of q and k are reordered, head by head.
-static std::vector<float> paired(const std::vector<float>& w, int64_t heads, int64_t in) {
-    std::vector<float> out(w.size());
-    const int64_t rows = int64_t(w.size()) / in, dim = rows / heads;
-    for (int64_t r = 0; r < rows; ++r) {
-        const int64_t head = r / dim, i = r % dim, to = head * dim + (i < dim / 2 ? 2 * i : 2 * (i - dim / 2) + 1);
-        std::copy_n(w.begin() + r * in, in, out.begin() + to * in);
-    }
-    return out;
-}
-
-static void save(Network& net, const Settings& s) {
-    qlora::GgufWriter writer;
-    set_llama(writer, s.shape);
-    set_byte_vocabulary(writer, {markers[0], markers[1], markers[2]}, end_of_text, im_end,
-                        "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}{% if message['role'] == 'assistant' %}{% generation %}"
-                        "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\\n' }}"
-                        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}");
-    for (const Weight& w : net.weights) {
-        std::vector<float> values = net.graph.read(w.tensor);
-        if (w.name.find("attn_q.") != std::string::npos) values = paired(values, s.shape.heads, s.shape.hidden);
-        if (w.name.find("attn_k.") != std::string::npos) values = paired(values, s.shape.kv_heads, s.shape.hidden);
-        if (w.tensor.shape().size() == 1) add_f32(writer, w.name, w.tensor.shape(), values);
-        else add_f16(writer, w.name, w.tensor.shape(), values);
-    }
-    writer.write(s.save);
-    std::printf("saved %s\n", s.save.c_str());
-}
-
 static int body(int argc, char** argv) {
     Settings s;
-    Flags flags("graph", "--text FILE [--save OUT.gguf] [options]", "Trains a small character-level language model from nothing, on the raw tensor graph.");
+    Flags flags("graph", "--text FILE [options]", "Trains a small character-level language model from nothing, on the raw tensor graph.");
     flags.add("-f --text --data --file", s.text, "FILE", "text to learn").required();
-    flags.add("--save -o", s.save, "OUT.gguf", "keep the model as a GGUF file that chat can load");
     flags.add("--steps --iters", s.steps, 0, 1 << 30, "optimizer steps");
     flags.add("--batch-size", s.batch, 1, 4096, "pieces of text a step");
     flags.add("--length", s.length, 8, 8192, "characters a piece");
@@ -214,10 +172,12 @@ static int body(int argc, char** argv) {
     if (s.shape.hidden % (2 * s.shape.heads) != 0) throw UsageError("--hidden must be a multiple of 2 * --heads");
     if (s.shape.heads % s.shape.kv_heads != 0) throw UsageError("--kv-heads must divide --heads");
     catch_interrupts();
-    const std::vector<int32_t> ids = encode(qlora::read_file(s.text));
+    std::ifstream file(s.text, std::ios::binary);
+    if (!file) throw qlora::Error(qlora::Errc::io, "cannot read " + s.text);
+    std::vector<int32_t> ids;
+    for (std::istreambuf_iterator<char> at(file), end; at != end; ++at) ids.push_back(static_cast<unsigned char>(*at));
     if (int64_t(ids.size()) < s.length + 2)
         throw qlora::Error(qlora::Errc::format, s.text + " has " + std::to_string(ids.size()) + " characters; --length " + std::to_string(s.length) + " needs more");
-    s.shape.context = std::max<int64_t>(256, s.length);
 
     Network net(s, s.batch * s.length, true);
     initialise(net, s);
@@ -230,7 +190,6 @@ static int body(int argc, char** argv) {
     std::printf("%s characters, %s parameters, %s a step\n", human_count(double(ids.size())).c_str(), human_count(double(parameters)).c_str(),
                 human_bytes(net.graph.planned_bytes()).c_str());
     train(net, s, ids);
-    if (!s.save.empty()) save(net, s);
     if (s.sample > 0) sample(net, s);
     return interrupted() ? 128 + interrupted() : 0;
 }

@@ -78,7 +78,7 @@ void redraw(const std::string& prompt, const std::string& line, size_t cursor) {
     while (to < line.size() && width(line, from, after(line, to)) <= room) to = after(line, to);
     std::string out = "\r" + styled(prompt, Style::green) + line.substr(from, to - from) + "\033[K";
     const int back = width(line, cursor, to);
-    if (back > 0) out += "\033[" + std::to_string(back) + 'D';
+    if (back > 0) out.append("\033[").append(std::to_string(back)).append("D");
     std::fwrite(out.data(), 1, out.size(), stdout);
     std::fflush(stdout);
 }

@@ -109,6 +109,18 @@ void RunFolder::forget_run() const {
     }
 }
 
+void RunFolder::take_adapter(const std::function<void(const std::string& folder)>& save) const {
+    const fs::path fresh = fs::path(path_) / ".adapter";
+    std::error_code error;
+    fs::remove_all(fresh, error);                      // of a run that died while saving
+    save(fresh.string());
+    for (const char* name : {"adapter_model.safetensors", "adapter_config.json"}) {
+        fs::rename(fresh / name, fs::path(path_) / name, error);
+        check(error, "writing " + path_ + '/' + name);
+    }
+    fs::remove_all(fresh, error);
+}
+
 void RunFolder::write_base_record(const BaseRecord& base) const {
     qlora::Json json;
     json.set("model", base.model).set("quant", base.quant).set("double_quant", base.double_quant);

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,9 @@ public:
     void keep_newest(int64_t count) const;             // removes older checkpoints, and what interrupted saves left
     void set_aside(int64_t step) const;                // renames a checkpoint that this run does not go on from, out of the way of new ones
     void forget_run() const;                           // --overwrite: checkpoints, metrics and curve of an earlier run
+    // Lets `save` write a whole PEFT folder beside everything else, then moves its files into place: the weights first, so that a first
+    // adapter is complete as soon as it has its config.
+    void take_adapter(const std::function<void(const std::string& folder)>& save) const;
     void write_base_record(const BaseRecord&) const;
     void write_curve(const std::string& title) const;
 

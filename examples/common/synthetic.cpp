@@ -1,7 +1,9 @@
-// synthetic.cpp - random models.
+// synthetic.cpp - random models. Reading and writing GGUF is the library's business, so its own writer is included (it is not part of the
+// public header) instead of a second one.
 #include "examples/common/synthetic.h"
 
-#include "examples/common/llama_gguf.h"
+#include "src/base/file.h"
+#include "src/format/gguf.h"
 
 #include <cstring>
 #include <filesystem>
@@ -11,16 +13,37 @@ namespace program {
 using qlora::GgufWriter;
 using qlora::Json;
 
+struct LlamaShape {
+    const char* name;
+    int64_t layers, hidden, heads, kv_heads, feed_forward, vocabulary, context;
+    double rope_base;
+};
+
 static const LlamaShape shapes[] = {
-    {"tiny", 2, 64, 4, 2, 192, 512, 1024},
-    {"135m", 30, 576, 9, 3, 1536, 49152, 8192},        // SmolLM2-135M
-    {"1b", 16, 2048, 32, 8, 8192, 128256, 131072},     // Llama-3.2-1B
+    {"tiny", 2, 64, 4, 2, 192, 512, 1024, 10000},
+    {"135m", 30, 576, 9, 3, 1536, 49152, 8192, 100000},        // SmolLM2-135M
+    {"1b", 16, 2048, 32, 8, 8192, 128256, 131072, 500000},     // Llama-3.2-1B
 };
 
 std::vector<std::string> synthetic_shapes() {
     std::vector<std::string> names;
     for (const LlamaShape& shape : shapes) names.push_back(shape.name);
     return names;
+}
+
+static void set_llama(GgufWriter& writer, const LlamaShape& shape) {
+    writer.set("general.architecture", GgufWriter::Type::string, "llama");
+    writer.set("general.name", GgufWriter::Type::string, std::string("synthetic-") + shape.name);
+    writer.set("llama.block_count", GgufWriter::Type::u32, shape.layers);
+    writer.set("llama.context_length", GgufWriter::Type::u32, shape.context);
+    writer.set("llama.embedding_length", GgufWriter::Type::u32, shape.hidden);
+    writer.set("llama.feed_forward_length", GgufWriter::Type::u32, shape.feed_forward);
+    writer.set("llama.attention.head_count", GgufWriter::Type::u32, shape.heads);
+    writer.set("llama.attention.head_count_kv", GgufWriter::Type::u32, shape.kv_heads);
+    writer.set("llama.attention.layer_norm_rms_epsilon", GgufWriter::Type::f32, 1e-5);
+    writer.set("llama.rope.dimension_count", GgufWriter::Type::u32, shape.hidden / shape.heads);
+    writer.set("llama.rope.freq_base", GgufWriter::Type::f32, shape.rope_base);
+    writer.set("llama.vocab_size", GgufWriter::Type::u32, shape.vocabulary);
 }
 
 // Q4_0: 32 weights a block, a half-precision scale and 16 bytes of nibbles. The scale is 2^-8, so that activations stay of order one.
@@ -61,9 +84,9 @@ static void add_vocabulary(GgufWriter& writer, int64_t size) {
     using Type = GgufWriter::Type;
     Json::Array tokens, scores, kinds;
     for (int64_t i = 0; i < size; ++i) {
-        char byte[8];
-        std::snprintf(byte, sizeof byte, "<0x%02X>", unsigned(i - 3));
-        tokens.push_back(i == 0 ? Json("<unk>") : i == 1 ? Json("<s>") : i == 2 ? Json("</s>") : i < 259 ? Json(byte) : Json("\x01" + std::to_string(i)));
+        char byte[16];
+        std::snprintf(byte, sizeof byte, i < 259 ? "<0x%02X>" : "\x01%u", unsigned(i < 259 ? i - 3 : i));
+        tokens.push_back(i == 0 ? Json("<unk>") : i == 1 ? Json("<s>") : i == 2 ? Json("</s>") : Json(byte));
         scores.push_back(Json(i < 259 ? 0.0 : -double(i)));
         kinds.push_back(Json(int64_t(i == 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : 1)));     // unknown, control, byte, normal
     }

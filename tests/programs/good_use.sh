@@ -1,0 +1,74 @@
+#!/bin/sh
+# good_use.sh - the programs do what they say, on a small random model: help, training, stopping and going on, talking, measuring.
+. "$(dirname "$0")/support.inc"
+
+for program in finetune chat quantize evaluate tokenize bench hello graph; do
+    good "$program --help" ./$program --help
+    says "$program --help says how to use it" "usage: $program"
+    good "$program --version" ./$program --version
+    says "$program --version names a version" "qlora) 0\."
+done
+
+# ---- Training
+tune="./finetune -m $model --data $dir/chats.jsonl $small --val-split 0.2 --epochs 40"
+good "the memory plan" $tune --dry-run
+says "it names a peak" "peak"
+says "the sample marks what is trained on" "\[\["
+good "the memory plan as JSON" $tune --dry-run --json
+says "it is one object" '^{.*"peak_bytes": [0-9]*.*}$'
+good "a whole run" $tune -o "$dir/a" --save-every 50 --eval-every 50
+says "held-out loss before and after" "held-out loss [0-9.]* before, [0-9.]* after"
+says "the next command" "./chat -m $model --adapter $dir/a"
+steps=$(grep -c '"loss"' "$dir/a/metrics.jsonl")
+[ "$steps" -gt 100 ] && ok "a line of metrics a step" || failed "a line of metrics a step" "$steps lines"
+grep -q '<polyline' "$dir/a/loss.svg" && ok "a curve" || failed "a curve" "none in loss.svg"
+[ "$(ls "$dir/a/checkpoints" | wc -l)" -eq 3 ] && ok "three checkpoints stay" || failed "three checkpoints stay" "$(ls "$dir/a/checkpoints" | tr '\n' ' ')"
+
+# ---- Stopping and going on
+$tune -o "$dir/b" --save-every 50 --eval-every 50 > "$dir/b.out" 2>&1 &
+run=$!
+i=0
+while [ $i -lt 200 ] && [ "$(grep -s -c '"loss"' "$dir/b/metrics.jsonl")" -lt 7 ] 2> /dev/null; do sleep 0.02; i=$((i + 1)); done
+kill -INT $run 2> /dev/null
+wait $run
+status=$?
+# A shell without job control starts background commands with SIGINT ignored; finetune installs its own handler, so that does not matter.
+[ $status -eq 130 ] && ok "Ctrl-C ends with 130" || failed "Ctrl-C ends with 130" "status $status: $(tail -n 1 "$dir/b.out")"
+grep -q -e '--resume auto' "$dir/b.out" && ok "it prints the command that goes on" || failed "it prints the command that goes on" "$(tail -n 2 "$dir/b.out")"
+good "going on" $tune -o "$dir/b" --save-every 50 --eval-every 50 --resume auto
+says "it says from where" "going on from"
+cmp -s "$dir/a/adapter_model.safetensors" "$dir/b/adapter_model.safetensors" && ok "the adapter is the same to the byte" || failed "the adapter is the same to the byte" "it differs"
+[ "$(grep -c '"loss"' "$dir/b/metrics.jsonl")" -eq "$steps" ] && ok "no step is counted twice" || failed "no step is counted twice" "$(grep -c '"loss"' "$dir/b/metrics.jsonl") lines, not $steps"
+newest=$(ls "$dir/b/checkpoints" | sed 's/step-//' | sort -n | tail -n 1)
+for file in "$dir/b/checkpoints/step-$newest/"*.bin; do echo garbage > "$file"; done
+good "a broken checkpoint: the one before is used" $tune -o "$dir/b" --save-every 50 --eval-every 50 --resume auto
+says "and it says so" "falling back"
+cmp -s "$dir/a/adapter_model.safetensors" "$dir/b/adapter_model.safetensors" && ok "again the same to the byte" || failed "again the same to the byte" "it differs"
+good "one JSON object a line" $tune -o "$dir/c" --iters 3 --json
+[ "$(grep -c '^{.*}$' "$dir/out")" -eq "$(wc -l < "$dir/out")" ] && ok "and nothing else" || failed "and nothing else" "$(grep -v '^{' "$dir/out" | head -n 1)"
+
+# ---- The other programs
+good "quantize" ./quantize "$model" "$dir/nf4.gguf"
+says "sizes before and after" "bits a parameter"
+good "chat with the quantized model" ./chat -m "$dir/nf4.gguf" --no-template -n 4 -p "Hello"
+good "an empty prompt" ./chat -m "$model" --no-template -n 4 --temp 0 -p ""
+good "chat with the adapter" ./chat -m "$model" --adapter "$dir/a" --no-template -n 4 --temp 0 -p "Hello"
+printf 'Hello\n/stats\n/nonsense\n/exit\n' | ./chat -m "$model" --no-template -n 4 > "$dir/out" 2> "$dir/err"
+grep -q 'unknown command /nonsense' "$dir/err" && ok "an unknown command is named" || failed "an unknown command is named" "$(head -n 2 "$dir/err")"
+grep -q 'tok/s' "$dir/err" && ok "speed after an answer" || failed "speed after an answer" "$(head -n 2 "$dir/err")"
+good "loss of dialogues" ./evaluate -m "$model" --data "$dir/chats.jsonl" --json
+says "one object" '^{"kind": "dialogues".*"loss": [0-9.]*.*}$'
+i=0; while [ $i -lt 80 ]; do echo "All work and no play makes line $i dull."; i=$((i + 1)); done > "$dir/text.txt"
+good "perplexity of a text" ./evaluate -m "$model" --data "$dir/text.txt" --context 128 --stride 64
+says "it is a number" "perplexity [0-9]"
+echo '{"query": "One and one is", "choices": ["two", "a long wrong answer"], "gold": 0}' > "$dir/choices.jsonl"
+good "accuracy" ./evaluate -m "$model" --adapter "$dir/a" --data "$dir/choices.jsonl"
+says "it is a share" "accuracy [01]\."
+printf 'one\n\ntwo words\n' > "$dir/lines.txt"
+good "tokenize" ./tokenize -m "$model" -f "$dir/lines.txt"
+[ "$(wc -l < "$dir/out")" -eq 3 ] && ok "one line of ids a line of text" || failed "one line of ids a line of text" "$(wc -l < "$dir/out") lines"
+good "tokenize dialogues" ./tokenize -m "$model" --chat "$dir/chats.jsonl"
+says "with their mask" "^mask [01 ]*1"
+good "a network from nothing" ./graph --text "$dir/text.txt" --steps 30 --batch-size 2 --length 64 --layers 1 --hidden 32 --heads 2 --kv-heads 1 --feed-forward 64 --sample 8
+says "its loss" "step 30/30"
+exit $((failures > 0))
