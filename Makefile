@@ -27,6 +27,12 @@ all: $(PROGRAMS)
 
 $(PROGRAMS): %: $(BUILD)/examples/%.o $(COMMON) $(LIBRARY)
 	$(CXX) $(FLAGS) $^ -o $@
+	$(if $(filter $@,$(filter bench,$(MAKECMDGOALS))),./bench --synthetic 135m)
+
+# bench is a program, and asking for it by name also runs it.
+ifneq ($(filter bench,$(MAKECMDGOALS)),)
+.PHONY: bench
+endif
 
 $(LIBRARY): $(OBJECTS)
 	@rm -f $@
@@ -80,11 +86,6 @@ $(BUILD)/train_tiny: $(BUILD)/tools/train_tiny.o $(LIBRARY)
 	$(CXX) $(FLAGS) $^ -o $@
 tiny: $(BUILD)/train_tiny
 	$(BUILD)/train_tiny $(TEXT) models/tiny.gguf
-
-bench: bench-program
-.PHONY: bench-program
-bench-program: $(BUILD)/examples/bench.o
-	./bench --synthetic 135m
 
 demo: all
 	sh examples/demo.sh

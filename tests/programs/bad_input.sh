@@ -72,12 +72,12 @@ data() { name=$1 pattern=$2; bad "$name" "$pattern" ./finetune -m "$model" --dat
 bad "missing data" "." ./finetune -m "$model" --data "$dir/nothing.jsonl" -o "$dir/never"
 : > "$dir/data.jsonl"; data "empty data" "."
 printf '\n  \n' > "$dir/data.jsonl"; data "data of blank lines" "."
-{ head -n 1 "$dir/chats.jsonl"; echo '{"messages": [{"role": "user"'; } > "$dir/data.jsonl"; data "malformed line" "line 2"
-{ head -n 1 "$dir/chats.jsonl"; echo '{"messages": [{"role": "user", "content": 5}]}'; } > "$dir/data.jsonl"; data "a field of the wrong type" "line 2"
-{ head -n 1 "$dir/chats.jsonl"; echo '{"text": "of another kind"}'; } > "$dir/data.jsonl"; data "two formats in one file" "line 2"
+{ head -n 1 "$dir/chats.jsonl"; echo '{"messages": [{"role": "user"'; } > "$dir/data.jsonl"; data "malformed line" ":2:"
+{ head -n 1 "$dir/chats.jsonl"; echo '{"messages": [{"role": "user", "content": 5}]}'; } > "$dir/data.jsonl"; data "a field of the wrong type" ":2:"
+{ head -n 1 "$dir/chats.jsonl"; echo '{"text": "of another kind"}'; } > "$dir/data.jsonl"; data "two formats in one file" ":2:"
 echo '{"messages": [{"role": "user", "content": "only a question"}]}' > "$dir/data.jsonl"; data "nothing to train on" "."
 echo '{"messages": [{"role": "wizard", "content": "hm"}, {"role": "assistant", "content": "hm"}]}' > "$dir/data.jsonl"; data "an unknown role" "wizard"
-echo '{"colour": "blue"}' > "$dir/data.jsonl"; data "an unknown format" "line 1"
+echo '{"colour": "blue"}' > "$dir/data.jsonl"; data "an unknown format" ":1:"
 echo '[1, 2' > "$dir/data.jsonl"; data "not rows at all" "."
 printf 'short\n' > "$dir/short.txt"
 bad "a text shorter than the context" "fewer than one context" ./evaluate -m "$model" --data "$dir/short.txt"
@@ -117,7 +117,7 @@ after=$(cat "$dir/run/adapter_model.safetensors" "$dir/run/checkpoints/step-2/"*
 [ "$before" = "$after" ] && ok "the full disk cost neither adapter nor checkpoint" || failed "the full disk cost neither adapter nor checkpoint" "they changed"
 ls -A "$dir/run" "$dir/run/checkpoints" | grep -q part && failed "no parts are left behind" "$(ls -A "$dir/run" "$dir/run/checkpoints")" || ok "no parts are left behind"
 if command -v flock > /dev/null; then
-    flock "$dir/run/.lock" sleep 20 & holder=$!
+    flock "$dir/run/.lock" sleep 5 > /dev/null 2>&1 & holder=$!
     sleep 0.3
     bad "two runs in one folder" "another run" $tune -o "$dir/run" --resume auto
     kill $holder 2> /dev/null
