@@ -80,8 +80,8 @@ TEST(Unpack, EveryTypeGivesTheBitsOfDecode) {
 TEST(Unpack, FourBitWithEveryKindOfScale) {
     const int64_t rows = 4;
     for (const int64_t cols : {512, 576, 500}) {       // whole runs, an odd number of them, and rows that start inside a run
-        std::vector<uint8_t> codes(size_t(rows * cols / 2)), scale_codes(size_t(rows * cols / 32));
-        std::vector<float> book(16), absmax(size_t(rows * cols / 32)), map(256), absmax2(64);
+        std::vector<uint8_t> codes(size_t(rows * cols / 2)), scale_codes(size_t(rows * cols / 32 + 1));
+        std::vector<float> book(16), absmax(size_t(rows * cols / 32 + 1)), map(256), absmax2(64);
         Rng rng{4, 4};
         for (uint8_t& v : codes) v = uint8_t(rng.next());
         for (uint8_t& v : scale_codes) v = uint8_t(rng.next());
