@@ -254,4 +254,28 @@ TEST(Gemm, SameBytesForEveryThreadCount) {
     }
 }
 
+TEST(Gemm, ARowIsTheSameInEveryBatchOfItsPath) {
+    const int64_t n = 70, k = 640, most = 61;
+    const std::vector<float> x = normals(most * k, 1), dy = normals(most * n, 2);
+    for (Isa isa : isas()) {
+        for (Compute compute : {Compute::f32, Compute::bf16}) {
+            for (Kind kind : {Kind::f32, Kind::q4_1, Kind::nf4_double}) {
+                Cpu cpu(2, compute, isa);
+                const auto w = stored(kind, n, k);
+                const auto same = [&](int64_t m, int64_t of) {   // the last m rows alone and as the end of a batch of `of`
+                    std::vector<float> y(size_t(of * n)), dx(size_t(of * k)), part_y(size_t(m * n)), part_dx(size_t(m * k));
+                    gemm_nt(cpu, of, x.data(), k, w->ref, y.data(), n);
+                    gemm_nt(cpu, m, x.data() + (of - m) * k, k, w->ref, part_y.data(), n);
+                    gemm_nn(cpu, of, dy.data(), n, w->ref, dx.data(), k);
+                    gemm_nn(cpu, m, dy.data() + (of - m) * n, n, w->ref, part_dx.data(), k);
+                    EXPECT_EQ(std::memcmp(part_y.data(), y.data() + (of - m) * n, part_y.size() * 4), 0) << label("gemm_nt", cpu, kind, m, n, k) << " of " << of;
+                    EXPECT_EQ(std::memcmp(part_dx.data(), dx.data() + (of - m) * k, part_dx.size() * 4), 0) << label("gemm_nn", cpu, kind, m, n, k) << " of " << of;
+                };
+                for (int64_t m : {5, 8, 12, 13, 48}) same(m, most);
+                for (int64_t m : {1, 2, 3}) same(m, gemv_rows);
+            }
+        }
+    }
+}
+
 }  // namespace gemm_test
