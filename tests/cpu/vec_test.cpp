@@ -93,6 +93,15 @@ TEST(Vec, SumsAtEveryLength) {
     }
 }
 
+TEST(Vec, LongSumsOfEqualNumbersStayAccurate) {
+    for (Isa isa : isas()) {
+        for (const int64_t n : {1000, 1024, 12345, 1 << 20}) {
+            const std::vector<float> a(size_t(n), 0.1f);   // a plain running sum would drift by 1e-2
+            EXPECT_NEAR(vec(isa).sum(a.data(), n), double(0.1f) * double(n), 3e-7 * 0.1 * double(n)) << name_of(isa) << " n " << n;
+        }
+    }
+}
+
 TEST(Vec, MaxOfNegativeNumbersAndInfinities) {
     for (Isa isa : isas()) {
         for (int64_t n = 1; n < 40; ++n) {
