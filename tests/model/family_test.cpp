@@ -1,0 +1,181 @@
+// family_test.cpp - every family against transformers, adapters against peft, 4-bit checkpoints against bitsandbytes
+// (tools/make_family_golden.py wrote the references).
+#include "src/format/safetensors.h"
+#include "src/model/lora.h"
+#include "tests/model/tiny.h"
+#include "tests/support/support.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+namespace family_test {
+
+using namespace qlora;
+
+Json golden(const std::string& name) {
+    const std::string path = golden_path("model/" + name);
+    return Json::parse(read_file(path), path);
+}
+
+// The weights of the references follow this formula.
+std::vector<float> values(const std::string& name, int64_t count, double size) {
+    int64_t seed = 0;
+    for (size_t i = 0; i < name.size(); ++i) seed += int64_t(i + 1) * name[i];
+    std::vector<float> v;
+    for (int64_t i = 0; i < count; ++i) v.push_back(float(size * std::sin(double(seed % 1000) + 1.7 * double(i) + 0.01 * double(i) * double(i))));
+    return v;
+}
+
+std::string folder_of(const std::string& name, const Json& reference) {
+    const std::string folder = testing::TempDir() + "qlora_family_" + name;
+    std::filesystem::remove_all(folder);
+    std::filesystem::create_directory(folder);
+    std::ofstream(folder + "/config.json") << reference.find("config")->dump();
+    SafeTensorsWriter w;
+    for (const auto& [tensor, dims] : reference.find("tensors")->object()) {
+        Shape shape;
+        for (const Json& d : dims.array()) shape.push_back(d.integer());
+        const bool norm = tensor.find("norm") != tensor.npos;
+        std::vector<float> v = values(tensor, elements_of(shape), norm ? 0.1 : tensor.find("embed") != tensor.npos ? 1.0 : 0.3);
+        if (norm) for (float& x : v) x += 1;
+        w.add(tensor, shape, v);
+    }
+    w.write(folder + "/model.safetensors");
+    return folder;
+}
+
+void expect_rows(const std::vector<float>& logits, const Json& rows, double tolerance) {
+    size_t at = 0;
+    for (const Json& row : rows.array())
+        for (const Json& v : row.array()) {
+            ASSERT_LT(at, logits.size());
+            ASSERT_NEAR(logits[at], v.number(), tolerance) << "element " << at;
+            ++at;
+        }
+    EXPECT_EQ(at, logits.size());
+}
+
+Tokens reference_ids() {
+    Tokens ids;
+    const Json families = golden("families.json");
+    for (const Json& v : families.find("ids")->array()) ids.push_back(Token(v.integer()));
+    return ids;
+}
+
+class Families : public testing::TestWithParam<const char*> {};
+
+TEST_P(Families, ScoresMatchTransformers) {
+    const Json families = golden("families.json");
+    const Json& reference = *families.find("cases")->find(GetParam());
+    const std::string folder = folder_of(GetParam(), reference);
+    const auto model = tiny::load(folder);
+    expect_rows(tiny::logits(model, nullptr, reference_ids()), *reference.find("logits"), 2e-4);
+    // Through a GGUF file: rows permuted, frequencies as divisors, the same function.
+    const std::string path = folder + "/model.gguf";
+    save_gguf_model(*model, path);
+    const auto again = tiny::load(path);
+    expect_rows(tiny::logits(again, nullptr, reference_ids()), *reference.find("logits"), 2e-4);
+    EXPECT_EQ(again->config.inverse_frequencies, model->config.inverse_frequencies);
+    EXPECT_EQ(again->config.family, model->config.family);
+}
+INSTANTIATE_TEST_SUITE_P(Model, Families, testing::Values("llama", "llama_linear", "llama_llama3", "llama_yarn", "llama_bias", "mistral", "qwen2", "qwen3"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST(PeftReference, ScoresLossAndGradients) {
+    const Json families = golden("families.json"), reference = golden("peft.json");
+    const auto model = tiny::load(folder_of("llama_peft", *families.find("cases")->find("llama")));
+    const Tokens ids = reference_ids();
+    const auto lora = load_lora(model, golden_path("model/peft"));
+    EXPECT_EQ(lora->find(1, Module::q_proj)->rank, 2);
+    EXPECT_FLOAT_EQ(lora->find(0, Module::q_proj)->scale, float(6 / std::sqrt(3.0)));
+    expect_rows(tiny::logits(model, lora.get(), ids), *reference.find("logits"), 3e-4);
+    const BufferRef buffer = model->backend->allocate(lora->parameters * 4);
+    Decoder d(model, lora.get(), {.rows = int64_t(ids.size()), .output = DecoderSpec::Output::loss, .backward = true, .checkpoint = true, .gradients = buffer});
+    d.run(lay_out(std::vector<Document>{{ids, {}}}, int64_t(ids.size())));
+    double loss = 0;
+    for (float v : d.nll()) loss += v;
+    EXPECT_NEAR(loss, reference.find("loss")->number(), 1e-3);
+    std::vector<float> g(size_t(lora->parameters));
+    model->backend->download(*buffer, 0, g.data(), lora->parameters * 4);
+    int compared = 0;
+    for (const LoraTarget& t : lora->targets)
+        for (const bool is_a : {true, false}) {
+            const Json* list = reference.find("gradients")->find("base_model.model." + hf_name(t.layer, t.module) + (is_a ? ".lora_A.weight" : ".lora_B.weight"));
+            if (!list) continue;
+            ++compared;
+            for (size_t i = 0; i < list->array().size(); ++i) {
+                const double expected = list->array()[i].number();
+                ASSERT_NEAR(g[size_t(is_a ? t.a : t.b) + i], expected, 2e-4 + 1e-3 * std::fabs(expected)) << name_of(t.module) << " " << i;
+            }
+        }
+    EXPECT_EQ(compared, 8);                            // A and B of four modules of layer 1
+    // Saved and loaded again, it is the same adapter.
+    const std::string again = testing::TempDir() + "qlora_family_peft_again";
+    save_lora_peft(*lora, again);
+    expect_rows(tiny::logits(model, load_lora(model, again).get(), ids), *reference.find("logits"), 3e-4);
+}
+
+TEST(BitsAndBytes, CheckpointsLoadAsStored) {
+    const auto model = tiny::load(golden_path("model/bnb"));
+    EXPECT_EQ(model->layers[0].linear[0]->dtype, DType::nf4);
+    EXPECT_EQ(model->layers[0].linear[0]->quant.absmax, nullptr);
+    EXPECT_EQ(model->layers[1].linear[6]->dtype, DType::fp4);
+    EXPECT_NE(model->layers[1].linear[6]->quant.absmax, nullptr);
+    EXPECT_EQ(model->layers[2].linear[0]->dtype, DType::bf16);
+    const Json reference = golden("bnb.json");
+    expect_rows(tiny::logits(model, nullptr, reference_ids()), *reference.find("logits"), 2e-4);
+}
+
+TEST(BitsAndBytes, EveryLieIsNamed) {
+    const std::string source = golden_path("model/bnb"), folder = testing::TempDir() + "qlora_family_bnb", name = "model.layers.0.mlp.up_proj.weight";
+    const auto good = SafeTensors::open(source + "/model.safetensors");
+    const std::string state = name + ".quant_state.bitsandbytes__nf4";
+    const SafeTensor& t = *good->find(state);
+    const std::string text(reinterpret_cast<const char*>(t.data), size_t(t.bytes));
+    std::filesystem::remove_all(folder);
+    std::filesystem::create_directory(folder);
+    std::filesystem::copy_file(source + "/config.json", folder + "/config.json");
+    // The checkpoint with one tensor replaced (or left out: bytes empty).
+    auto error_with = [&](const std::string& victim, const std::string& dtype, Shape shape, std::string bytes) -> std::string {
+        SafeTensorsWriter w;
+        for (const SafeTensor& s : good->tensors()) {
+            if (s.name != victim) w.tensors.push_back({s.name, s.dtype, s.shape, s.bytes, [&s](AtomicFile& f) { f.write(s.data, s.bytes); }});
+            else if (!bytes.empty()) w.tensors.push_back({s.name, dtype, shape, int64_t(bytes.size()), [bytes](AtomicFile& f) { f.write(bytes.data(), int64_t(bytes.size())); }});
+        }
+        w.write(folder + "/model.safetensors");
+        try { tiny::load(folder); } catch (const Error& e) { return e.what(); }
+        return "loaded";
+    };
+    auto with_state = [&](const std::string& json) { return error_with(state, "U8", {int64_t(json.size())}, json); };
+    auto replaced = [&](std::string from, const std::string& to) {
+        std::string json = text;
+        EXPECT_NE(json.find(from), json.npos) << json;
+        return with_state(json.replace(json.find(from), from.size(), to));
+    };
+    EXPECT_EQ(with_state(text), "loaded");
+    EXPECT_NE(replaced("[128, 64]", "[128, 128]").find("bytes"), std::string::npos);
+    EXPECT_NE(replaced("[128, 64]", "[64, 128]").find("shape"), std::string::npos);
+    EXPECT_NE(replaced("[128, 64]", "[-128, -64]").find("dimension"), std::string::npos);
+    EXPECT_NE(replaced("[128, 64]", "[1099511627776, 1099511627776]").find("dimension"), std::string::npos);
+    EXPECT_NE(replaced("[128, 64]", "[128]").find("two integers"), std::string::npos);
+    EXPECT_NE(replaced("\"blocksize\": 64", "\"blocksize\": 0").find("blocksize"), std::string::npos);
+    EXPECT_NE(replaced("\"blocksize\": 64", "\"blocksize\": 128").find("absmax"), std::string::npos);
+    EXPECT_NE(replaced("\"nested_blocksize\": 256", "\"nested_blocksize\": 3").find("nested_blocksize"), std::string::npos);
+    EXPECT_NE(replaced("\"nf4\"", "\"fp4\"").find("quant_type"), std::string::npos);
+    EXPECT_NE(with_state("not json").find("line"), std::string::npos);
+    const float nan = std::nanf("");
+    std::string map(64, '\0');
+    std::memcpy(map.data() + 8, &nan, 4);
+    EXPECT_NE(error_with(name + ".quant_map", "F32", {16}, map).find("nan"), std::string::npos);
+    EXPECT_NE(error_with(name + ".quant_map", "F32", {15}, std::string(60, '\0')).find("expected 16"), std::string::npos);
+    EXPECT_NE(error_with(name + ".quant_map", "", {}, "").find("missing"), std::string::npos);
+    EXPECT_NE(error_with(name + ".absmax", "U8", {127}, std::string(127, '\0')).find("absmax"), std::string::npos);
+    EXPECT_NE(error_with(name + ".nested_absmax", "F32", {2}, std::string(8, '\0')).find("expected 1"), std::string::npos);
+    EXPECT_NE(error_with(name, "U8", {100, 1}, std::string(100, '\0')).find("bytes"), std::string::npos);
+    EXPECT_NE(error_with(state, "", {}, ""), "loaded");
+}
+
+}  // namespace family_test

@@ -1,0 +1,107 @@
+# make_family_golden.py - reference numbers for tests/model/family_test.cpp from transformers, peft and bitsandbytes:
+#   families.json   scores of small models of every family, whose weights follow a formula that the test repeats
+#   peft/           an adapter as PEFT saves it, for the llama of families.json; peft.json: its scores, loss and gradients
+#   bnb/            a checkpoint with 4-bit linear layers as bitsandbytes saves it; bnb.json: its scores
+#   python tools/make_family_golden.py tests/golden/model
+import json
+import os
+import sys
+
+import bitsandbytes.functional as bnb
+import numpy as np
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+
+target = sys.argv[1]
+base = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, vocab_size=40,
+            max_position_embeddings=128, rms_norm_eps=1e-5, tie_word_embeddings=False, attn_implementation="eager")
+ids = [3, 17, 5, 22, 9, 31, 2, 8, 14, 30, 7, 1]
+cases = {
+    "llama": ("Llama", {}),
+    "llama_linear": ("Llama", dict(rope_parameters=dict(rope_type="linear", factor=4.0, rope_theta=10000.0))),
+    "llama_llama3": ("Llama", dict(rope_parameters=dict(rope_type="llama3", factor=8.0, rope_theta=500.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64))),
+    "llama_yarn": ("Llama", dict(rope_parameters=dict(rope_type="yarn", factor=4.0, rope_theta=10000.0, original_max_position_embeddings=32))),
+    "llama_bias": ("Llama", dict(attention_bias=True, mlp_bias=True)),
+    "mistral": ("Mistral", dict(sliding_window=4, head_dim=16)),
+    "qwen2": ("Qwen2", dict(use_sliding_window=True, sliding_window=4, max_window_layers=2, tie_word_embeddings=True)),
+    "qwen3": ("Qwen3", dict(head_dim=16)),
+}
+
+
+def value(name, index, size):  # the formula: the test has it too
+    seed = sum((i + 1) * ord(c) for i, c in enumerate(name)) % 1000
+    return size * np.sin(np.float64(seed) + 1.7 * index + 0.01 * index * index)
+
+
+def fill(model):
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            n = p.numel()
+            v = value(name, np.arange(n), 1.0 if "embed" in name else 0.3)
+            if "norm" in name:
+                v = 1 + v / 3
+            p.copy_(torch.from_numpy(v.astype(np.float32)).reshape(p.shape))
+
+
+def build(case):
+    kind, extra = cases[case]
+    config = getattr(transformers, kind + "Config")(**{**base, **extra})
+    torch.manual_seed(0)
+    model = getattr(transformers, kind + "ForCausalLM")(config).float().eval()
+    fill(model)
+    return model
+
+
+def rows(logits):
+    return [[round(float(v), 5) for v in row] for row in logits]
+
+
+families = {"ids": ids, "cases": {}}
+for case in cases:
+    model = build(case)
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0]
+    config = json.loads(model.config.to_json_string())
+    families["cases"][case] = {"config": config, "tensors": {n: list(p.shape) for n, p in model.named_parameters()}, "logits": rows(logits)}
+json.dump(families, open(f"{target}/families.json", "w"))
+
+model = get_peft_model(build("llama"), LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "k_proj", "o_proj", "down_proj"], use_rslora=True, rank_pattern={"layers.1.self_attn.q_proj": 2}, task_type="CAUSAL_LM"))
+with torch.no_grad():
+    for name, p in model.named_parameters():
+        if "lora_" in name:
+            p.copy_(torch.from_numpy(value(name, np.arange(p.numel()), 0.2).astype(np.float32)).reshape(p.shape))
+model.save_pretrained(f"{target}/peft")
+os.path.exists(f"{target}/peft/README.md") and os.remove(f"{target}/peft/README.md")
+logits = model(torch.tensor([ids])).logits[0]
+loss = torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(ids[1:]), reduction="sum")
+loss.backward()
+gradients = {n.replace(".default", ""): [round(float(v), 6) for v in p.grad.flatten()] for n, p in model.named_parameters() if p.grad is not None and ".layers.1." in n}
+json.dump({"logits": rows(logits.detach()), "loss": float(loss), "gradients": gradients}, open(f"{target}/peft.json", "w"))
+
+# 4-bit: the layout of Linear4bit's state dict, with the linear layers of layer 0 double-quantized, of layer 1 in fp4 without, layer 2 plain.
+# Rows of whole blocks: bitsandbytes 0.50 dequantizes rows of 32, 48 or 80 elements wrongly on the CPU.
+config = transformers.LlamaConfig(**{**base, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3})
+model = transformers.LlamaForCausalLM(config).float().eval()
+fill(model)
+tensors = {}
+with torch.no_grad():
+    for name, p in model.named_parameters():
+        layer = int(name.split(".")[2]) if ".layers." in name else 9
+        if "_proj" not in name or layer > 1:
+            tensors[name] = p.detach().to(torch.bfloat16).contiguous()
+            p.copy_(tensors[name].float())
+            continue
+        codes, state = bnb.quantize_4bit(p.detach().clone(), blocksize=64, compress_statistics=layer == 0, quant_type="nf4" if layer == 0 else "fp4")
+        tensors[name] = codes
+        for key, v in state.as_dict(packed=True).items():
+            tensors[f"{name}.{key}"] = v
+        p.copy_(bnb.dequantize_4bit(codes, state).reshape(p.shape))
+    os.makedirs(f"{target}/bnb", exist_ok=True)
+    save_file(tensors, f"{target}/bnb/model.safetensors", metadata={"format": "pt"})
+    written = json.loads(config.to_json_string())
+    written["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+    written["architectures"] = ["LlamaForCausalLM"]
+    json.dump(written, open(f"{target}/bnb/config.json", "w"), indent=2)
+    json.dump({"logits": rows(model(torch.tensor([ids])).logits[0])}, open(f"{target}/bnb.json", "w"))
