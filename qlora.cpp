@@ -7,11 +7,17 @@
 #include "src/base/json.cpp"                        // RFC 8259 to the letter
 #include "src/base/threads.cpp"                     // the worker pool
 
+// tensor: number types, weights, 4-bit quantization
+#include "src/tensor/blocks.cpp"                    // what the bytes of GGUF's block types mean
+#include "src/tensor/dtype.cpp"                     // the table of number types, in the order of the enum
+#include "src/tensor/nf4.cpp"                       // quantization to the 4-bit types of QLoRA, and double quantization of their scales
+#include "src/tensor/weight.cpp"                    // decoding any part of any stored tensor
+
 // cpu: kernels per instruction set, matrix products over any stored type
-#include "src/cpu/blocks_avx2.cpp"                  // the most used block types of GGUF files to floats with AVX2
-#include "src/cpu/drop.cpp"                         // the dropout mask, many counters at a time
+#include "src/cpu/blocks_avx2.cpp"                  // the most used block types of GGUF files to floats with AVX2, the same bits as the
+#include "src/cpu/drop.cpp"                         // the dropout mask with one Philox counter a lane
 #include "src/cpu/gemm.cpp"                         // the three matrix products on one driver
-#include "src/cpu/gemm_avx2.cpp"                    // packing and the register tile with AVX2 and FMA: 6 x 16, twelve sums in sixteen registers
+#include "src/cpu/gemm_avx2.cpp"                    // packing and the register tile with AVX2 and FMA
 #include "src/cpu/gemm_avx512.cpp"                  // packing and the register tiles with AVX-512
 #include "src/cpu/gemm_portable.cpp"                // packing and the register tile without special instructions
 #include "src/cpu/gemv.cpp"                         // y = x W^T for the few rows of x of token generation
@@ -23,7 +29,7 @@
 #include "src/cpu/unpack_avx512.cpp"                // 4-bit codes with AVX-512
 #include "src/cpu/vec.cpp"                          // the vector loops without special instructions
 #include "src/cpu/vec_avx2.cpp"                     // the vector loops with AVX2 and FMA
-#include "src/cpu/vec_avx512.cpp"                   // the vector loops with AVX-512: sixteen lanes, and a mask for the last few
+#include "src/cpu/vec_avx512.cpp"                   // the vector loops with AVX-512
 
 // graph: nodes, autograd, the memory plan, the backend interface
 #include "src/graph/autograd.cpp"                   // the backward pass as nodes
@@ -32,30 +38,30 @@
 
 // ops: one room per operation
 #include "src/ops/accumulate.cpp"                   // state += x, in place
-#include "src/ops/adamw.cpp"                        // one step of AdamW in place
+#include "src/ops/adamw.cpp"                        // one step of AdamW (arXiv:1711.05101) in place, as PyTorch computes it
 #include "src/ops/add.cpp"                          // y = a + b of one shape
 #include "src/ops/attention.cpp"                    // softmax(scale q k^T) v over a range of keys for each query row, without ever holding rows
-#include "src/ops/bias.cpp"                         // y = x + b, a row of b for every row of x
-#include "src/ops/clip.cpp"                         // the global norm of gradients
+#include "src/ops/bias.cpp"                         // y = x + b, x {..., n}, b {n} added to every row
+#include "src/ops/clip.cpp"                         // global_norm
 #include "src/ops/cpu_backend.cpp"                  // the CPU as a backend
-#include "src/ops/cross_entropy.cpp"                // mean of lse(logits) - logit of the target
-#include "src/ops/dropout.cpp"                      // a mask that is a function and never stored
-#include "src/ops/embedding.cpp"                    // y[row] = table[ids[row]]
+#include "src/ops/cross_entropy.cpp"                // y {1} = mean over the rows with targets[row] >= 0 of  lse(logits[row]) -
+#include "src/ops/dropout.cpp"                      // y[e] = keep(e) ? x[e] / (1 - p) 
+#include "src/ops/embedding.cpp"                    // y[row] = table[ids[row]], table {vocabulary, n}, ids i32 {rows}
 #include "src/ops/fill.cpp"                         // a tensor of one value
-#include "src/ops/graph_api.cpp"                    // the public Graph and Tensor
+#include "src/ops/graph_api.cpp"                    // the public Graph and Tensor over GraphImpl
 #include "src/ops/leaf.cpp"                         // what a graph starts from
 #include "src/ops/linear_cross_entropy.cpp"         // nll {rows} of targets under the logits x {rows, n} W^T, W {vocabulary, n}, with the
 #include "src/ops/lora.cpp"                         // y {rows, out} = base + s drop(x) A^T B^T, the low-rank path of a layer in one operation
 #include "src/ops/matmul.cpp"                       // y {rows, out} = x {rows, in} W^T with a float W {out, in} of the graph, and both gradients
 #include "src/ops/mul.cpp"                          // y = a * b, element by element, of one shape
 #include "src/ops/qmatmul.cpp"                      // y {rows, out} = x {rows, in} W^T with a stored weight W {out, in}, decoded a panel at a
-#include "src/ops/rms_norm.cpp"                     // y = x * r * w, r = 1 / sqrt(mean(x^2) + eps)
-#include "src/ops/rope.cpp"                         // rotary position embedding
-#include "src/ops/scale.cpp"                        // y = factor * x, and y = s[row] * x
-#include "src/ops/silu.cpp"                         // y = x / (1 + exp(-x)): the room to copy for a new one
-#include "src/ops/store_rows.cpp"                   // state[rows[i]] = x[i] in place: the KV cache
+#include "src/ops/rms_norm.cpp"                     // y = x * r * w by rows of n, r = 1 / sqrt(mean(x^2) + eps)
+#include "src/ops/rope.cpp"                         // rotary position embedding (arXiv:2104.09864)
+#include "src/ops/scale.cpp"                        // y = factor * x, and y = s[row] * x for x {..., n}
+#include "src/ops/silu.cpp"                         // y = x * s(x) with s(x) = 1 / (1 + exp(-x)), element by element
+#include "src/ops/store_rows.cpp"                   // state[rows[i]] = x[i] in place
 #include "src/ops/sum.cpp"                          // y {1} = sum of all x
-#include "src/ops/swiglu.cpp"                       // y = silu(gate) * up
+#include "src/ops/swiglu.cpp"                       // y = silu(gate) * up, element by element, of one shape
 #include "src/ops/table.cpp"                        // the operation table
 #include "src/ops/view.cpp"                         // the same memory under another shape
 
@@ -65,25 +71,49 @@
 #include "src/format/safetensors.cpp"               // reads and writes safetensors
 
 // text: tokenizers and chat templates
+#include "src/text/bpe.cpp"                         // see bpe.h
 #include "src/text/chat_template.cpp"               // a parsed template as the rest of the library sees it, and the layouts for models that
 #include "src/text/jinja_builtins.cpp"              // the filters, tests and methods that chat templates call
 #include "src/text/jinja_lexer.cpp"                 // cuts a template into texts and tags, and tags into names, numbers, strings and operators
 #include "src/text/jinja_parser.cpp"                // lexemes to syntax tree
 #include "src/text/jinja_run.cpp"                   // the interpreter
 #include "src/text/jinja_value.cpp"                 // truth, equality, printing and JSON of template values, as Python does them
+#include "src/text/pretokenize.cpp"                 // the regular expressions of the model families, each written out as a scanner that reads a
+#include "src/text/spm.cpp"                         // SentencePiece's BPE as GGUF stores it
+#include "src/text/token_core.cpp"                  // see token_core.h
+#include "src/text/tokenizer_json.cpp"              // Hugging Face's tokenizer.json
+#include "src/text/unicode.cpp"                     // unpacks the character tables once, and composes text to NFC (Unicode Standard Annex 15)
+#include "src/text/unicode_tables.cpp"              // Unicode 16.0.0 as packed text
+#include "src/text/utf8.cpp"                        // UTF-8 by the table of well-formed sequences (Unicode, section 3.9, table 3-7)
 
-// run: data, training, generation, measuring
-#include "src/run/batches.cpp"                      // which rows form which micro-batch of which step
+// model: configuration, weights, decoder, adapters
+#include "src/model/adapter_gguf.cpp"               // adapters as llama.cpp's --lora reads them
+#include "src/model/adapter_peft.cpp"               // adapters as PEFT writes them
+#include "src/model/decoder.cpp"                    // the decoder-only transformer, written once for every family
+#include "src/model/family.cpp"                     // the table of families, the names of their tensors, and the bounds of a configuration
+#include "src/model/gguf_four_bit.cpp"              // nf4 and fp4 tensors in a GGUF file, out of it and into it, bit for bit
+#include "src/model/hf_config.cpp"                  // config.json of Hugging Face folders, as versions 4 and 5 of transformers write it, to a
+#include "src/model/hf_tensors.cpp"                 // where the tensors of a Hugging Face folder lie, and bitsandbytes' 4-bit layout
+#include "src/model/load.cpp"                       // the steps that both loaders share, and the summary of a loaded model
+#include "src/model/load_gguf.cpp"                  // a model out of a GGUF file
+#include "src/model/load_hf.cpp"                    // a model out of a Hugging Face folder
+#include "src/model/lora.cpp"                       // new adapters
+#include "src/model/render_chat.cpp"                // prints a dialogue through the chat template, encodes it, and marks the tokens of the
+#include "src/model/save_gguf.cpp"                  // a model into a GGUF file
+#include "src/model/text.cpp"                       // tokenizers out of any kind of file
+
+// run: data, training, sessions, measuring
+#include "src/run/batches.cpp"                      // packing, shuffling and cutting into micro-batches
 #include "src/run/checkpoint.cpp"                   // saving and continuing a training run
-#include "src/run/dataset.cpp"                      // examples to rows of tokens and loss masks
-#include "src/run/decoders.cpp"                     // decoders of a few row counts that share one arena
-#include "src/run/evaluate.cpp"                     // loss, perplexity, the choice among answers
-#include "src/run/optimizer.cpp"                    // AdamW over an adapter, with 32-bit or 8-bit states
-#include "src/run/records.cpp"                      // the record formats of training data
-#include "src/run/sampler.cpp"                      // the next token from its scores
-#include "src/run/schedule.cpp"                     // the learning rate of every step
-#include "src/run/session.cpp"                      // one conversation
+#include "src/run/dataset.cpp"                      // examples to rows
+#include "src/run/decoders.cpp"                     // one graph for each row count that occurs, made on first use
+#include "src/run/evaluate.cpp"                     // every measure is the loss of some documents with some of their tokens marked
+#include "src/run/optimizer.cpp"                    // drives AdamW
+#include "src/run/records.cpp"                      // the record formats of training data, detected and brought into one shape
+#include "src/run/sampler.cpp"                      // one token after another, reproducibly
+#include "src/run/schedule.cpp"                     // warm-up, then constant, linear or cosine decay
+#include "src/run/session.cpp"                      // prompt in chunks, then one token at a time
 #include "src/run/trainer.cpp"                      // one optimizer step after another
 
-// the public classes
-#include "src/api.cpp"                              // arguments in, one call down, results out
+// the only file that knows both the public classes and the rooms
+#include "src/api.cpp"

@@ -23,8 +23,8 @@ const std::map<std::string, std::set<std::string>> floors = {
     {"ops",    {"base", "tensor", "cpu", "graph"}},
     {"format", {"base", "tensor"}},
     {"text",   {"base"}},
-    {"model",  {"base", "tensor", "graph", "ops", "format", "text"}},
-    {"run",    {"base", "tensor", "graph", "ops", "format", "text", "model"}},
+    {"model",  {"base", "tensor", "cpu", "graph", "ops", "format", "text"}},
+    {"run",    {"base", "tensor", "cpu", "graph", "ops", "format", "text", "model"}},
     {"cuda",   {"base", "tensor", "graph"}},
 };
 constexpr int max_lines = 500;                         // above, a file says "Long because ..." near its top
