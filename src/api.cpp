@@ -114,7 +114,7 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
 void Model::save(const std::string& path) const {
     const ModelImpl& model = api_room::checked(impl_, "Model");
     if (path.ends_with(".gguf")) return save_gguf_model(model, path);
-    fail(Errc::unsupported, "Model::save: ", path, ": models are saved as GGUF only; end the name in .gguf");
+    save_hf_model(model, path);
 }
 
 ModelInfo Model::info() const { return describe(api_room::checked(impl_, "Model")); }

@@ -129,6 +129,33 @@ TEST(BitsAndBytes, CheckpointsLoadAsStored) {
     expect_rows(tiny::logits(model, nullptr, reference_ids()), *reference.find("logits"), 2e-4);
 }
 
+// What bitsandbytes saved, loaded and saved by us, is the same tensors; a model quantized here goes through a folder bit for bit.
+TEST(BitsAndBytes, FoldersAreSavedBitForBit) {
+    const std::string source = golden_path("model/bnb"), target = testing::TempDir() + "qlora_family_saved";
+    std::filesystem::remove_all(target);
+    save_hf_model(*tiny::load(source), target);
+    const auto a = SafeTensors::open(source + "/model.safetensors"), b = SafeTensors::open(target + "/model.safetensors");
+    ASSERT_EQ(a->tensors().size(), b->tensors().size());
+    for (const SafeTensor& t : a->tensors()) {
+        const SafeTensor* s = b->find(t.name);
+        ASSERT_NE(s, nullptr) << t.name;
+        EXPECT_EQ(s->shape, t.shape) << t.name;
+        if (t.name.find("norm.weight") != t.name.npos || t.name.find("layernorm") != t.name.npos) EXPECT_EQ(b->floats(*s), a->floats(t));
+        else EXPECT_TRUE(s->bytes == t.bytes && std::memcmp(s->data, t.data, size_t(t.bytes)) == 0) << t.name;
+    }
+    EXPECT_THROW(save_hf_model(*tiny::load(source), target), Error) << "a folder that exists is not overwritten";
+    const Json families = golden("families.json");
+    for (const bool twice : {false, true}) {
+        const auto model = tiny::load(folder_of("qwen3_nf4", *families.find("cases")->find("qwen3")), DType::nf4, twice);
+        std::filesystem::remove_all(target);
+        save_hf_model(*model, target);
+        EXPECT_EQ(tiny::logits(tiny::load(target), nullptr, reference_ids()), tiny::logits(model, nullptr, reference_ids()));
+    }
+    const std::string gguf = testing::TempDir() + "qlora_family_saved.gguf";
+    save_gguf_model(*tiny::load(folder_of("llama_gguf", *families.find("cases")->find("llama"))), gguf);
+    EXPECT_THROW(save_hf_model(*tiny::load(gguf), target + "2"), Error);
+}
+
 TEST(BitsAndBytes, EveryLieIsNamed) {
     const std::string source = golden_path("model/bnb"), folder = testing::TempDir() + "qlora_family_bnb", name = "model.layers.0.mlp.up_proj.weight";
     const auto good = SafeTensors::open(source + "/model.safetensors");

@@ -1,0 +1,101 @@
+// save_hf.cpp - a model into a Hugging Face folder: its own config.json and tokenizer files, and one model.safetensors in which 4-bit
+// linear layers lie as bitsandbytes writes them, bit for bit.
+//
+// Only models that came from such a folder can be saved so: a GGUF file has no tokenizer.json, and a folder without it is of no use.
+#include "src/model/hf_model.h"
+
+#include <cmath>
+#include <cstring>
+
+namespace qlora::inline v0_1 {
+
+namespace save_hf_room {
+
+using Tensor = SafeTensorsWriter::Tensor;
+
+void raw(SafeTensorsWriter& out, std::string name, const char* dtype, Shape shape, const void* data, int64_t bytes, WeightPtr owner) {
+    out.tensors.push_back(Tensor{std::move(name), dtype, std::move(shape), bytes, [data, bytes, owner](AtomicFile& f) { f.write(data, bytes); }});
+}
+
+// The text of a float as Python prints the double of the same value: 17 digits name it exactly.
+std::string exact(float v) {
+    std::string text = Json(double(v)).dump();
+    return text.find_first_of(".en") == text.npos ? text + ".0" : text;
+}
+
+// W, W.absmax, W.quant_map, W.nested_absmax, W.nested_quant_map and the JSON text W.quant_state.bitsandbytes__nf4.
+void four_bit(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w) {
+    const FourBit& q = w->quant;
+    const int64_t n = w->elements(), blocks = (n + q.block - 1) / q.block, groups = (blocks + q.block2 - 1) / q.block2;
+    const std::string type(name_of(w->dtype));
+    raw(out, name, "U8", {(n + 1) / 2, 1}, w->data, (n + 1) / 2, w);
+    raw(out, name + ".quant_map", "F32", {16}, q.codebook, 64, w);
+    std::string state = str("{\"quant_type\": \"", type, "\", \"blocksize\": ", q.block, ", \"dtype\": \"float32\", \"shape\": [", w->shape[0], ", ", w->shape[1], "]");
+    if (q.absmax) {
+        raw(out, name + ".absmax", "F32", {blocks}, q.absmax, blocks * 4, w);
+    } else {
+        raw(out, name + ".absmax", "U8", {blocks}, q.absmax_code, blocks, w);
+        raw(out, name + ".nested_absmax", "F32", {groups}, q.absmax2, groups * 4, w);
+        raw(out, name + ".nested_quant_map", "F32", {256}, q.absmax_map, 1024, w);
+        state += str(", \"nested_blocksize\": ", q.block2, ", \"nested_dtype\": \"float32\", \"nested_offset\": ", exact(q.offset));
+    }
+    state += "}";
+    out.tensors.push_back(Tensor{name + ".quant_state.bitsandbytes__" + type, "U8", {int64_t(state.size())}, int64_t(state.size()),
+                                 [state](AtomicFile& f) { f.write(state.data(), int64_t(state.size())); }});
+}
+
+void tensor(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w) {
+    if (!w) return;
+    if (is_4bit(w->dtype)) return four_bit(out, name, w);
+    const char* dtype = w->dtype == DType::f32 ? "F32" : w->dtype == DType::f16 ? "F16" : w->dtype == DType::bf16 ? "BF16" : nullptr;
+    if (!dtype) fail(Errc::unsupported, "save: ", name, " is of type ", name_of(w->dtype), ", which a Hugging Face folder cannot hold");
+    raw(out, name, dtype, w->shape, w->data, w->bytes(), w);
+}
+
+// The configuration of the source, with what quantization changed.
+Json config(const ModelImpl& model) {
+    const std::string where = model.path + "/config.json";
+    Json j = Json::parse(read_file(where, int64_t(16) << 20), where);
+    const Weight* first = nullptr;
+    for (const LayerWeights& l : model.layers)
+        for (const WeightPtr& w : l.linear)
+            if (!first && is_4bit(w->dtype)) first = w.get();
+    if (!first || j.find("quantization_config")) return j;
+    Json q{Json::Object{}};
+    q.set("_load_in_4bit", Json(true)).set("_load_in_8bit", Json(false)).set("bnb_4bit_compute_dtype", Json("bfloat16")).set("bnb_4bit_quant_storage", Json("uint8"));
+    q.set("bnb_4bit_quant_type", Json(name_of(first->dtype))).set("bnb_4bit_use_double_quant", Json(first->quant.absmax == nullptr));
+    q.set("llm_int8_enable_fp32_cpu_offload", Json(false)).set("llm_int8_has_fp16_weight", Json(false)).set("llm_int8_skip_modules", Json()).set("llm_int8_threshold", Json(6.0));
+    q.set("load_in_4bit", Json(true)).set("load_in_8bit", Json(false)).set("quant_method", Json("bitsandbytes"));
+    return j.set("quantization_config", std::move(q));
+}
+
+}  // namespace save_hf_room
+
+void save_hf_model(const ModelImpl& model, const std::string& folder) {
+    namespace room = save_hf_room;
+    if (model.gguf) fail(Errc::unsupported, "save ", folder, ": a model that came from a GGUF file can only be saved as one: end the name in .gguf, or load the original Hugging Face folder");
+    SafeTensorsWriter out;
+    room::tensor(out, "model.embed_tokens.weight", model.embedding);
+    room::tensor(out, "model.norm.weight", model.final_norm);
+    if (!model.config.tied) room::tensor(out, "lm_head.weight", model.head);
+    for (int64_t i = 0; i < model.config.layers; ++i) {
+        const LayerWeights& l = model.layers[size_t(i)];
+        const std::string prefix = str("model.layers.", i, ".");
+        room::tensor(out, prefix + "input_layernorm.weight", l.attention_norm);
+        room::tensor(out, prefix + "post_attention_layernorm.weight", l.feed_forward_norm);
+        room::tensor(out, prefix + "self_attn.q_norm.weight", l.q_norm);
+        room::tensor(out, prefix + "self_attn.k_norm.weight", l.k_norm);
+        for (int m = 0; m < module_count; ++m) {
+            room::tensor(out, hf_name(i, Module(m)) + ".weight", l.linear[m]);
+            room::tensor(out, hf_name(i, Module(m)) + ".bias", l.bias[m]);
+        }
+    }
+    AtomicFolder target(folder);
+    write_file_atomic(target.path() + "/config.json", room::config(model).dump(2) + "\n");
+    for (const char* file : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json"})
+        if (exists(model.path + "/" + file)) write_file_atomic(target.path() + "/" + file, read_file(model.path + "/" + file, int64_t(256) << 20));
+    out.write(target.path() + "/model.safetensors");
+    target.commit();
+}
+
+}  // namespace qlora
