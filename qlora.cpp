@@ -100,6 +100,7 @@
 #include "src/model/lora.cpp"                       // new adapters
 #include "src/model/render_chat.cpp"                // prints a dialogue through the chat template, encodes it, and marks the tokens of the
 #include "src/model/save_gguf.cpp"                  // a model into a GGUF file
+#include "src/model/save_hf.cpp"                    // a model into a Hugging Face folder
 #include "src/model/text.cpp"                       // tokenizers out of any kind of file
 
 // run: data, training, sessions, measuring
