@@ -127,10 +127,10 @@ static void train(Network& net, const Settings& s, const std::vector<int32_t>& i
 
 // Draws characters one by one. The graph has a fixed number of rows, so each step reads the last `length` characters anew; the rest is padding
 // behind them, which causal attention does not look at.
-static void sample(const Network& trained, const Settings& s) {
+static void sample(const Network& trained, const Settings& s, const std::vector<int32_t>& text) {
     Network net(s, s.length, false);
     for (size_t i = 0; i < net.weights.size(); ++i) net.graph.write(net.weights[i].tensor, const_cast<Graph&>(trained.graph).read(trained.weights[i].tensor));
-    std::vector<int32_t> positions(size_t(s.length)), first_key(size_t(s.length), 0), ids{'\n'};
+    std::vector<int32_t> positions(size_t(s.length)), first_key(size_t(s.length), 0), ids(text.begin(), text.begin() + 8);   // 8: it goes on from the text's own beginning
     for (size_t i = 0; i < positions.size(); ++i) positions[i] = int32_t(i);
     net.graph.write(net.positions, positions);
     net.graph.write(net.first_key, first_key);
@@ -190,7 +190,7 @@ static int body(int argc, char** argv) {
     std::printf("%s characters, %s parameters, %s a step\n", human_count(double(ids.size())).c_str(), human_count(double(parameters)).c_str(),
                 human_bytes(net.graph.planned_bytes()).c_str());
     train(net, s, ids);
-    if (s.sample > 0) sample(net, s);
+    if (s.sample > 0) sample(net, s, ids);
     return interrupted() ? 128 + interrupted() : 0;
 }
 
