@@ -25,12 +25,28 @@ def hf_rows(w):
     return w.reshape(n, size // 2, 2, -1).swapaxes(1, 2).reshape(w.shape)
 
 
+dynamic_map = bnb.create_dynamic_map().numpy()
+
+
+def eight_bit(absmax):  # double quantization: bitsandbytes' CPU code does not always take the nearest of the 256 codes, so it is spelled out
+    offset = np.float32(absmax.mean(dtype=np.float64))
+    out = np.empty_like(absmax)
+    for i in range(0, len(absmax), 256):
+        x = absmax[i : i + 256] - offset
+        most = abs(x).max()
+        code = abs((x * (np.float32(1) / most))[:, None] - dynamic_map[None]).argmin(1)
+        out[i : i + 256] = dynamic_map[code] * most + offset
+    return out
+
+
 def nf4(name):  # `double`: 8-bit scales
     w = weights[name]
     permuted = "q_proj" in name or "k_proj" in name
     if permuted:
         w = gguf_rows(w)
-    codes, state = bnb.quantize_4bit(torch.from_numpy(np.ascontiguousarray(w)), blocksize=64, compress_statistics=double, quant_type="nf4")
+    codes, state = bnb.quantize_4bit(torch.from_numpy(np.ascontiguousarray(w)), blocksize=64, quant_type="nf4")
+    if double:
+        state.absmax = torch.from_numpy(eight_bit(state.absmax.numpy()))
     w = bnb.dequantize_4bit(codes, state).numpy().astype(np.float64).reshape(w.shape)
     return hf_rows(w) if permuted else w
 

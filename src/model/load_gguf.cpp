@@ -146,7 +146,7 @@ void refuse_leftovers(const ModelImpl& model, const Source& s) {
                 const std::string weight = gguf_name(0, Module(m), "weight").substr(6), bias = gguf_name(0, Module(m), "bias").substr(6);
                 taken = taken || rest == bias || rest == weight || rest.substr(0, weight.size() + 1) == weight + ".";
             }
-            taken = taken || rest == "attn_rot_embd" || rest == "rope_freqs.weight" || rest == "attn_rot_embd.weight";
+            taken = taken || rest == "rope_freqs.weight" || rest == "attn_rot_embd.weight";
         }
         if (!taken) fail(Errc::unsupported, "gguf: ", s.where, ": the tensor ", t.name, " is not part of a ", model.config.family, " model as this library knows it");
     }
