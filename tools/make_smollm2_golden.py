@@ -19,14 +19,25 @@ def unpermute(w, heads):                               # GGUF rows 2i + j of a h
     return w.reshape(heads, w.shape[0] // heads // 2, 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
 
 
+def nf4_double_quantized(w):
+    """NF4 with double quantization, by the definition: bitsandbytes' CPU build picks a neighbour of the nearest 8-bit code near zero."""
+    q, state = bnb.quantize_4bit(w, blocksize=64, quant_type="nf4", compress_statistics=False)
+    absmax, code = state.absmax, bnb.create_dynamic_map(signed=True)
+    offset = absmax.double().mean().float()
+    blocks = torch.nn.functional.pad(absmax - offset, (0, -absmax.numel() % 256)).view(-1, 256)
+    scale = blocks.abs().amax(1, keepdim=True)
+    nearest = torch.bucketize(blocks * (1 / scale), ((code[1:].double() + code[:-1].double()) / 2).float())
+    state.absmax = (code[nearest] * scale).flatten()[: absmax.numel()] + offset
+    return bnb.dequantize_4bit(q, state)
+
+
 def load(path, nf4):
     reader = gguf.GGUFReader(path)
     w = {t.name: torch.from_numpy(gguf.dequantize(t.data, t.tensor_type).astype(np.float32)) for t in reader.tensors}
     if nf4:                                            # of the GGUF's own row order: blocks of 64 never straddle rows here (576 and 1536)
         for name in w:
             if name.startswith("blk.") and w[name].ndim == 2:
-                q, state = bnb.quantize_4bit(w[name], blocksize=64, quant_type="nf4", compress_statistics=True)
-                w[name] = bnb.dequantize_4bit(q, state)
+                w[name] = nf4_double_quantized(w[name])
     config = LlamaConfig(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
                          max_position_embeddings=8192, rms_norm_eps=1e-5, rope_theta=100000.0, tie_word_embeddings=True)
     model = LlamaForCausalLM(config).eval()
