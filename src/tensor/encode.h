@@ -1,0 +1,21 @@
+// encode.h - floats to stored numbers: the types that models are written in, and any weight in another type.
+#pragma once
+#include "src/base/threads.h"
+#include "src/tensor/weight.h"
+
+namespace qlora::inline v0_1 {
+
+// count elements, a multiple of the block. The values must be finite and within the type's range: convert_weight() checks both.
+void encode_f32(const float* in, void* blocks, int64_t count);
+void encode_f16(const float* in, void* blocks, int64_t count);
+void encode_bf16(const float* in, void* blocks, int64_t count);
+void encode_q8_0(const float* in, void* blocks, int64_t count);
+void encode_q4_0(const float* in, void* blocks, int64_t count);
+
+bool can_encode(DType);                                // these five, nf4 and fp4
+
+// Decoded and encoded in pieces, so no second copy of the tensor exists in floats. A weight that has the type already is returned as it
+// is. Rows must be whole blocks. double_quant is for nf4 and fp4. pool may be null.
+Weight convert_weight(const Weight& source, DType type, bool double_quant = true, ThreadPool* pool = nullptr);
+
+}  // namespace qlora
