@@ -16,15 +16,16 @@
 
 namespace qlora::inline v0_1 {
 
-// Quantiles of the normal distribution, 7 below zero and 8 above, divided by the largest. The thresholds are the midpoints; some are
-// not floats, and these decimals are those of the reference's GPU kernels.
+// Quantiles of the normal distribution, 7 below zero and 8 above, divided by the largest.
 const float nf4_codebook[16] = {
     -1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f, -0.28444138169288635f, -0.18477343022823334f, -0.09105003625154495f, 0.0f,
     0.07958029955625534f, 0.16093020141124725f, 0.24611230194568634f, 0.33791524171829224f, 0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f, 1.0f};
+// Midpoints of neighbouring codes, taken in double and rounded to float: four of them lie halfway between two floats, where a decimal
+// literal with an f would round the other way than the reference's table does.
 const float nf4_thresholds[15] = {
-    -0.8480964004993439f, -0.6106329262256622f, -0.4599952697753906f, -0.33967943489551544f, -0.23460740596055984f, -0.13791173323988914f, -0.045525018125772476f,
-    0.03979014977812767f, 0.1202552504837513f, 0.2035212516784668f, 0.2920137718319893f, 0.3893125355243683f, 0.5016634166240692f, 0.6427869200706482f,
-    0.8614784181118011f};
+    float(-0.8480964004993439), float(-0.6106329262256622), float(-0.4599952697753906), float(-0.33967943489551544), float(-0.23460740596055984),
+    float(-0.13791173323988914), float(-0.045525018125772476), float(0.03979014977812767), float(0.1202552504837513), float(0.2035212516784668),
+    float(0.2920137718319893), float(0.3893125355243683), float(0.5016634166240692), float(0.6427869200706482), float(0.8614784181118011)};
 
 // Bit 3 is the sign; the magnitudes are 0, 1/16, 8, 12, 4, 6, 2, 3 twelfths: not in the order of the codes.
 const float fp4_codebook[16] = {
