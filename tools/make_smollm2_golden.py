@@ -89,4 +89,5 @@ def main():
     pathlib.Path("tests/golden/smollm2.json").write_text(json.dumps(result) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()
