@@ -1,4 +1,4 @@
-# make          the library and the programs (finetune, chat, quantize, evaluate, tokenize, bench, hello, graph)
+# make          the library and the programs (finetune, chat, quantize, export, evaluate, tokenize, bench, hello, graph)
 # make demo     fetch a real model, quantize it to NF4, fine-tune it, and talk to it before and after
 # make test     build and run every test
 # make lint     the include inspector: floors, file sizes

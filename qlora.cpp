@@ -118,6 +118,7 @@
 #include "src/run/dataset.cpp"                      // examples to rows
 #include "src/run/decoders.cpp"                     // one graph for each row count that occurs, made on first use
 #include "src/run/evaluate.cpp"                     // every measure is the loss of some documents with some of their tokens marked
+#include "src/run/merge.cpp"                        // a model in another type, with or without an adapter inside, one tensor at a time
 #include "src/run/optimizer.cpp"                    // drives AdamW
 #include "src/run/records.cpp"                      // the record formats of training data, detected and brought into one shape
 #include "src/run/sampler.cpp"                      // one token after another, reproducibly

@@ -113,6 +113,7 @@ class Model {
 public:
     static Model load(const std::string& path, const LoadOptions& = {});   // a GGUF file or a Hugging Face folder
     void save(const std::string& path) const;          // PATH.gguf, or a Hugging Face folder (4-bit in the bitsandbytes layout)
+    Model convert(DType type, bool double_quant = true) const;         // f32, f16, bf16, q8_0, q4_0, nf4 or fp4: another model, this one stays
     ModelInfo info() const;
     Tokenizer tokenizer() const;
     Backend backend() const;
@@ -137,6 +138,9 @@ public:
     static Lora create(Model base, const LoraOptions& = {});           // A uniform (PEFT's initialisation), B = 0: starts as the base model
     static Lora load(Model base, const std::string& path);             // a PEFT folder or a GGUF adapter; every tensor must bind
     void save(const std::string& path) const;          // a PEFT folder, or PATH.gguf for llama.cpp
+    // A model of its own: W + scale * B A in every adapted layer, added to the base as it is held (so of an nf4 base: to what the adapter
+    // was trained on), in f32, then written in `type` (as Model::convert does).
+    Model merge(DType type = DType::f32, bool double_quant = true) const;
     Model base() const;
     int64_t parameters() const;
     LoraOptions options() const;
@@ -245,6 +249,15 @@ private:
 struct Perplexity { double nll = 0, perplexity = 0; int64_t tokens = 0; };   // nll: mean over the scored tokens
 Perplexity perplexity(const Model&, std::span<const Token> tokens, int64_t context = 512, int64_t stride = 256);
 Perplexity perplexity(const Lora&,  std::span<const Token> tokens, int64_t context = 512, int64_t stride = 256);
+struct Difference {                                    // over all positions of a text
+    double mean_logit = 0, max_logit = 0;              // |expected - actual|
+    double kl = 0;                                     // mean divergence of actual from expected, in nats
+    double same_best = 0;                              // share of positions where both think the same token likeliest
+    double nll_expected = 0, nll_actual = 0;           // mean loss of each
+    int64_t tokens = 0;
+};
+Difference difference(const Model& expected, const Model& actual, std::span<const Token> tokens);   // what a conversion, ...
+Difference difference(const Lora&  expected, const Model& actual, std::span<const Token> tokens);   // ... or a merge costs
 double evaluate(const Model&, const Dataset&);         // mean loss per trained token
 double evaluate(const Lora&,  const Dataset&);
 int64_t best_choice(const Model&, std::string_view query, std::span<const std::string> choices);   // highest mean log-probability per byte

@@ -3,6 +3,7 @@
 #include "src/base/file.h"
 #include "src/run/checkpoint.h"
 #include "src/run/evaluate.h"
+#include "src/run/merge.h"
 #include "src/run/session.h"
 
 #include <algorithm>
@@ -117,6 +118,7 @@ void Model::save(const std::string& path) const {
     save_hf_model(model, path);
 }
 
+Model Model::convert(DType type, bool double_quant) const { return Model(convert_model(api_room::checked(impl_, "Model"), type, double_quant)); }
 ModelInfo Model::info() const { return describe(api_room::checked(impl_, "Model")); }
 Tokenizer Model::tokenizer() const { return Tokenizer(api_room::tokenizer_of(api_room::checked(impl_, "Model"))); }
 Backend Model::backend() const { return Backend(api_room::checked(impl_, "Model").backend); }
@@ -143,6 +145,7 @@ void Lora::save(const std::string& path) const {
     else save_lora_peft(lora, path);
 }
 
+Model Lora::merge(DType type, bool double_quant) const { return Model(merge_lora(api_room::checked(impl_, "Lora"), type, double_quant)); }
 Model Lora::base() const { return Model(api_room::checked(impl_, "Lora").base); }
 int64_t Lora::parameters() const { return api_room::checked(impl_, "Lora").parameters; }
 LoraOptions Lora::options() const { return api_room::checked(impl_, "Lora").options; }
@@ -216,6 +219,18 @@ Perplexity perplexity(const Model& model, std::span<const Token> tokens, int64_t
 Perplexity perplexity(const Lora& lora, std::span<const Token> tokens, int64_t context, int64_t stride) {
     DecoderPool pool = measuring_pool(api_room::checked(lora.impl(), "Lora").base, lora.impl().get());
     return measure_perplexity(pool, tokens, context, stride);
+}
+
+Difference difference(const Model& expected, const Model& actual, std::span<const Token> tokens) {
+    api_room::checked(expected.impl(), "Model");
+    api_room::checked(actual.impl(), "Model");
+    return measure_difference(expected.impl(), nullptr, actual.impl(), nullptr, tokens);
+}
+
+Difference difference(const Lora& expected, const Model& actual, std::span<const Token> tokens) {
+    const LoraImpl& lora = api_room::checked(expected.impl(), "Lora");
+    api_room::checked(actual.impl(), "Model");
+    return measure_difference(lora.base, &lora, actual.impl(), nullptr, tokens);
 }
 
 double evaluate(const Model& model, const Dataset& data) {

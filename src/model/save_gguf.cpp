@@ -29,6 +29,25 @@ bool four_bit(const ModelImpl& model, GgufWriter& out) {
     return true;
 }
 
+// The keys of the file that the model came from, without those that say how its tensors lie: they are set anew.
+void copy_pairs(const ModelImpl& model, GgufWriter& out) {
+    for (const GgufPair& p : model.gguf->pairs())
+        if (p.key != "general.alignment" && p.key != "qlora.type" && p.key != "qlora.block" && p.key != "qlora.block2" && p.key != "qlora.adjacent_pairs") out.copy(*model.gguf, p);
+}
+
+// general.file_type, llama.cpp's number for the type of most tensors: of a file that was converted, and where there is a number.
+void set_file_type(const ModelImpl& model, GgufWriter& out) {
+    static constexpr struct { DType type; int64_t number; } numbers[] = {{DType::f32, 0}, {DType::f16, 1}, {DType::q4_0, 2}, {DType::q8_0, 7}, {DType::bf16, 32}};
+    const Weight& first = *model.layers.at(0).linear[0];
+    const GgufTensor* before = model.gguf ? model.gguf->tensor(gguf_name(0, Module(0), "weight")) : nullptr;
+    if (before && before->ggml_type == type_info(first.dtype).ggml) return;
+    for (const auto& row : numbers) {
+        if (row.type != first.dtype) continue;
+        out.set("general.file_type", Type::u32, Json(row.number));
+        out.set("general.quantization_version", Type::u32, Json(2));
+    }
+}
+
 // The keys of a model that did not come from GGUF. Frequencies go where llama.cpp looks for them: a divisor of each in rope_freqs.weight.
 void describe_config(const ModelImpl& model, const Family& family, GgufWriter& out) {
     const Config& c = model.config;
@@ -129,19 +148,14 @@ void save_gguf_model(const ModelImpl& model, const std::string& path) {
     const Config& c = model.config;
     const Family& family = *family_named(c.family);
     GgufWriter out;
-    bool permute = false;
-    if (model.gguf) {
-        for (const GgufPair& p : model.gguf->pairs())
-            if (p.key != "general.alignment") out.copy(*model.gguf, p);
-        room::four_bit(model, out);
-    } else {
-        room::describe_config(model, family, out);
-        // 4-bit codes cross row borders and stay in the order they have; only we read such files anyway.
-        const bool codes = room::four_bit(model, out);
-        permute = family.adjacent_pairs && !c.adjacent_pairs && !codes && c.rotated == c.head_dim;
-        if (family.adjacent_pairs && !permute) out.set("qlora.adjacent_pairs", room::Type::boolean, Json(c.adjacent_pairs));
-        room::copy_text(model, out);
-    }
+    if (model.gguf) room::copy_pairs(model, out);
+    else room::describe_config(model, family, out);
+    room::set_file_type(model, out);
+    // 4-bit codes cross row borders and stay in the order they have; only we read such files anyway.
+    const bool codes = room::four_bit(model, out);
+    const bool permute = family.adjacent_pairs && !c.adjacent_pairs && !codes && c.rotated == c.head_dim;
+    if (family.adjacent_pairs && !c.adjacent_pairs && !permute) out.set("qlora.adjacent_pairs", room::Type::boolean, Json(false));
+    if (!model.gguf) room::copy_text(model, out);
     room::tensor(out, "token_embd.weight", model.embedding);
     for (int64_t i = 0; i < c.layers; ++i) room::layer(out, model, i, permute);
     room::tensor(out, "output_norm.weight", model.final_norm);

@@ -48,8 +48,18 @@ void tensor(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w)
     if (!w) return;
     if (is_4bit(w->dtype)) return four_bit(out, name, w);
     const char* dtype = w->dtype == DType::f32 ? "F32" : w->dtype == DType::f16 ? "F16" : w->dtype == DType::bf16 ? "BF16" : nullptr;
-    if (!dtype) fail(Errc::unsupported, "save: ", name, " is of type ", name_of(w->dtype), ", which a Hugging Face folder cannot hold");
+    if (!dtype) fail(Errc::unsupported, "save: ", name, " is of type ", name_of(w->dtype), ", which a Hugging Face folder cannot hold; convert the model to f32, f16, bf16 or nf4, or save a GGUF file");
     raw(out, name, dtype, w->shape, w->data, w->bytes(), w);
+}
+
+// Without 4-bit layers nothing says so any more, and the model computes in the type it is stored in.
+Json dense_config(Json j, DType type) {
+    std::erase_if(j.object(), [](const Json::Member& m) { return m.first == "quantization_config"; });
+    const Json name(type == DType::f16 ? "float16" : type == DType::bf16 ? "bfloat16" : "float32");
+    const bool v5 = j.find("dtype"), v4 = j.find("torch_dtype") || !v5;
+    if (v5) j.set("dtype", name);
+    if (v4) j.set("torch_dtype", name);
+    return j;
 }
 
 // The configuration of the source, with what quantization changed.
@@ -57,15 +67,22 @@ Json config(const ModelImpl& model) {
     const std::string where = model.path + "/config.json";
     Json j = Json::parse(read_file(where, int64_t(16) << 20), where);
     const Weight* first = nullptr;
+    bool mixed = false;
     for (const LayerWeights& l : model.layers)
-        for (const WeightPtr& w : l.linear)
-            if (!first && is_4bit(w->dtype)) first = w.get();
-    if (!first || j.find("quantization_config")) return j;
-    Json q{Json::Object{}};
-    q.set("_load_in_4bit", Json(true)).set("_load_in_8bit", Json(false)).set("bnb_4bit_compute_dtype", Json("bfloat16")).set("bnb_4bit_quant_storage", Json("uint8"));
+        for (const WeightPtr& w : l.linear) {
+            if (!is_4bit(w->dtype)) mixed = true;
+            else if (!first) first = w.get();
+        }
+    if (!first) return dense_config(std::move(j), model.layers.at(0).linear[0]->dtype);
+    const Json* before = j.find("quantization_config");
+    Json q = before && before->is_object() ? *before : Json{Json::Object{}};
+    if (!before) {
+        q.set("_load_in_4bit", Json(true)).set("_load_in_8bit", Json(false)).set("bnb_4bit_compute_dtype", Json("bfloat16")).set("bnb_4bit_quant_storage", Json("uint8"));
+        q.set("llm_int8_enable_fp32_cpu_offload", Json(false)).set("llm_int8_has_fp16_weight", Json(false)).set("llm_int8_threshold", Json(6.0));
+        q.set("load_in_4bit", Json(true)).set("load_in_8bit", Json(false)).set("quant_method", Json("bitsandbytes"));
+    }
     q.set("bnb_4bit_quant_type", Json(name_of(first->dtype))).set("bnb_4bit_use_double_quant", Json(first->quant.absmax == nullptr));
-    q.set("llm_int8_enable_fp32_cpu_offload", Json(false)).set("llm_int8_has_fp16_weight", Json(false)).set("llm_int8_skip_modules", Json()).set("llm_int8_threshold", Json(6.0));
-    q.set("load_in_4bit", Json(true)).set("load_in_8bit", Json(false)).set("quant_method", Json("bitsandbytes"));
+    if (!before || !mixed) q.set("llm_int8_skip_modules", Json());     // layers that stayed dense in the source may be quantized by now
     return j.set("quantization_config", std::move(q));
 }
 

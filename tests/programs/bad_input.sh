@@ -104,6 +104,18 @@ bad "an output that cannot be made" "." $tune -o /proc/qlora-output
 bad "quantize: an output that exists" "exists" ./quantize "$model" "$dir/full"
 bad "quantize: an output that cannot be made" "." ./quantize "$model" /proc/qlora.gguf
 bad "quantize: the output is the model" "the model itself" ./quantize "$model" "$model" --overwrite
+bad "export: no output" "missing -o" ./export -m "$model"
+bad "export: a type that does not exist" "f16|bf16" ./export -m "$model" -o "$dir/x.gguf" --type int3
+bad "export: an output that exists" "exists" ./export -m "$model" -o "$dir/chats.jsonl"
+bad "export: a folder that exists" "folders are not replaced" ./export -m "$model" -o "$dir/full" --overwrite
+bad "export: an output that cannot be made" "." ./export -m "$model" -o /proc/qlora.gguf
+bad "export: the output is the model" "the model or the adapter itself" ./export -m "$model" -o "$model" --overwrite
+bad "export: blocks in a folder" "end -o in .gguf" ./export -m "$model" -o "$dir/never" --type q8_0
+bad "export: an adapter alone without one" "name it with --adapter" ./export -m "$model" -o "$dir/x.gguf" --type lora
+bad "export: a probe that is not there" "nothing.txt" ./export -m "$model" -o "$dir/x.gguf" --probe "$dir/nothing.txt"
+bad "export: an empty probe" "." ./export -m "$model" -o "$dir/x.gguf" --probe "$dir/none.txt"
+bad "export: a malformed adapter" "." ./export -m "$model" --adapter "$dir/adapter" -o "$dir/x.gguf"
+[ -e "$dir/x.gguf" ] && failed "a refused export leaves no output" "x.gguf is there" || ok "a refused export leaves no output"
 if [ "$(id -u)" -ne 0 ]; then
     mkdir "$dir/readonly" && chmod a-w "$dir/readonly"
     bad "a read-only output folder" "." $tune -o "$dir/readonly"

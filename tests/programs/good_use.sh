@@ -2,7 +2,7 @@
 # good_use.sh - the programs do what they say, on a small random model: help, training, stopping and going on, talking, measuring.
 . "$(dirname "$0")/support.inc"
 
-for program in finetune chat quantize evaluate tokenize bench hello graph; do
+for program in finetune chat quantize export evaluate tokenize bench hello graph; do
     good "$program --help" ./$program --help
     says "$program --help says how to use it" "usage: $program"
     good "$program --version" ./$program --version
@@ -74,6 +74,24 @@ good "tokenize" ./tokenize -m "$model" -f "$dir/lines.txt"
 [ "$(wc -l < "$dir/out")" -eq 3 ] && ok "one line of ids a line of text" || failed "one line of ids a line of text" "$(wc -l < "$dir/out") lines"
 good "tokenize dialogues" ./tokenize -m "$model" --chat "$dir/chats.jsonl"
 says "with their mask" "^mask [01 ]*1"
+
+# ---- Export
+for type in f16 bf16 f32 q8_0 q4_0 nf4; do
+    good "export, merged, as $type" ./export -m "$model" --adapter "$dir/a" -o "$dir/merged-$type.gguf" --type $type
+    says "it names the base it used" "nf4, double-quantized codes, which the adapter was trained on"
+    says "its error" "logits  mean |difference| [0-9]"
+    good "chat with it" ./chat -m "$dir/merged-$type.gguf" --no-template -n 4 --temp 0 -p "Hello"
+done
+good "export on another base" ./export -m "$model" --adapter "$dir/a" -o "$dir/other.gguf" --base-type none
+says "it names that one" "as stored (.*), as --base-type says"
+good "export, only converted" ./export -m "$model" -o "$dir/plain.gguf" --probe "$dir/text.txt"
+says "auto is f16" "plain.gguf: f16, "
+good "export of the adapter for llama.cpp" ./export -m "$model" --adapter "$dir/a" -o "$dir/adapter.gguf" --type lora
+says "it reads back the same" "differ by 0 at most"
+good "chat with that adapter" ./chat -m "$model" --adapter "$dir/adapter.gguf" --quant nf4 --no-template -n 4 --temp 0 -p "Hello"
+good "export of a 4-bit folder as a dense one" ./export -m tests/golden/model/bnb -o "$dir/folder" --no-check
+grep -q quantization_config "$dir/folder/config.json" && failed "it is no longer quantized" "quantization_config is still there" || ok "it is no longer quantized"
+
 good "a network from nothing" ./graph --text "$dir/text.txt" --steps 30 --batch-size 2 --length 64 --layers 1 --hidden 32 --heads 2 --kv-heads 1 --feed-forward 64 --sample 8
 says "its loss" "step 30/30"
 exit $((failures > 0))

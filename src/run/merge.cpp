@@ -1,0 +1,127 @@
+// merge.cpp - a model in another type, with or without an adapter inside, one tensor at a time: beside source and result only one tensor
+// exists in floats.
+#include "src/run/merge.h"
+
+#include "src/cpu/gemm.h"
+#include "src/model/lora_impl.h"
+#include "src/tensor/encode.h"
+
+#include <cmath>
+
+namespace qlora::inline v0_1 {
+namespace merge_room {
+
+DType type_for(const Weight& w, DType wanted, bool linear) {
+    if (is_4bit(wanted)) return linear ? wanted : w.dtype;
+    if (wanted == DType::q4_0 && !linear) wanted = DType::q8_0;
+    return w.cols() % type_info(wanted).block ? DType::f16 : wanted;
+}
+
+// W {out, in} + scale B {out, rank} A {rank, in} in f32.
+Weight merged(Cpu& cpu, const Weight& w, const LoraTarget& t, const float* factors) {
+    std::vector<float> values = w.decoded();
+    gemm_nn(cpu, t.out, factors + t.b, t.rank, dense_ref(factors + t.a, t.rank, t.in), values.data(), t.in, t.scale, 1);
+    return dense_weight(w.name, w.shape, std::move(values));
+}
+
+std::shared_ptr<ModelImpl> rebuild(const ModelImpl& source, const LoraImpl* lora, DType type, bool double_quant) {
+    if (!can_encode(type)) fail(Errc::unsupported, "convert ", source.path, ": models are not written as ", name_of(type), "; choose f32, f16, bf16, q8_0, q4_0, nf4 or fp4");
+    Cpu* shared = source.backend->cpu();
+    Cpu cpu(shared ? shared->pool.size() : 0);         // of its own: the sums are in f32 even where the backend computes in bf16
+    const std::vector<float> factors = lora ? lora_values(*lora) : std::vector<float>();
+    const auto converted = [&](const WeightPtr& w, bool linear) -> WeightPtr {
+        const DType to = type_for(*w, type, linear);
+        return to == w->dtype ? w : std::make_shared<const Weight>(convert_weight(*w, to, double_quant, &cpu.pool));
+    };
+    auto out = std::make_shared<ModelImpl>(source);
+    for (size_t i = 0; i < out->layers.size(); ++i)
+        for (int m = 0; m < module_count; ++m) {
+            WeightPtr& w = out->layers[i].linear[m];
+            const LoraTarget* t = lora ? lora->find(int64_t(i), Module(m)) : nullptr;
+            if (t) w = std::make_shared<const Weight>(merged(cpu, *w, *t, factors.data()));
+            w = converted(w, true);
+        }
+    out->embedding = converted(source.embedding, false);
+    out->head = source.head == source.embedding ? out->embedding : converted(source.head, false);
+    return out;
+}
+
+// How far apart the two are at one position.
+struct Position { double mean = 0, most = 0, kl = 0; bool same_best = false; };
+Position position(const float* expected, const float* actual, int64_t n) {
+    Position p;
+    int64_t best_e = 0, best_a = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        const double d = std::fabs(double(expected[i]) - double(actual[i]));
+        p.mean += d / double(n);
+        p.most = d > p.most || std::isnan(d) ? d : p.most;
+        if (expected[i] > expected[best_e]) best_e = i;
+        if (actual[i] > actual[best_a]) best_a = i;
+    }
+    double sum_e = 0, sum_a = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        sum_e += std::exp(double(expected[i]) - double(expected[best_e]));
+        sum_a += std::exp(double(actual[i]) - double(actual[best_a]));
+    }
+    const double lse_e = double(expected[best_e]) + std::log(sum_e), lse_a = double(actual[best_a]) + std::log(sum_a);
+    for (int64_t i = 0; i < n; ++i) {
+        const double log_p = double(expected[i]) - lse_e, log_q = double(actual[i]) - lse_a;
+        p.kl += std::exp(log_p) * (log_p - log_q);
+    }
+    p.same_best = best_e == best_a;
+    return p;
+}
+
+double loss_at(const float* logits, int64_t n, Token target) {
+    double most = logits[0], sum = 0;
+    for (int64_t i = 1; i < n; ++i) most = std::max(most, double(logits[i]));
+    for (int64_t i = 0; i < n; ++i) sum += std::exp(double(logits[i]) - most);
+    return most + std::log(sum) - double(logits[target]);
+}
+
+}  // namespace merge_room
+
+std::shared_ptr<ModelImpl> convert_model(const ModelImpl& model, DType type, bool double_quant) { return merge_room::rebuild(model, nullptr, type, double_quant); }
+std::shared_ptr<ModelImpl> merge_lora(const LoraImpl& lora, DType type, bool double_quant) { return merge_room::rebuild(*lora.base, &lora, type, double_quant); }
+
+Difference measure_difference(std::shared_ptr<const ModelImpl> expected, const LoraImpl* expected_lora, std::shared_ptr<const ModelImpl> actual, const LoraImpl* actual_lora,
+                              std::span<const Token> tokens) {
+    const int64_t n = expected->config.vocabulary, count = int64_t(tokens.size());
+    if (actual->config.vocabulary != n) fail(Errc::argument, "difference: ", expected->path, " has a vocabulary of ", n, ", ", actual->path, " one of ", actual->config.vocabulary);
+    if (count < 2) fail(Errc::argument, "difference: ", count, " tokens; at least 2 are needed");
+    for (const Token t : tokens)
+        if (t < 0 || t >= n) fail(Errc::argument, "difference: token ", t, " is outside the vocabulary of ", n);
+    constexpr int64_t most_rows = 128;                 // so that two sets of logits stay small beside the models
+    DecoderPool expected_pool(expected, expected_lora, {}), actual_pool(actual, actual_lora, {});
+    Difference sum;
+    double nll_e = 0, nll_a = 0;
+    int64_t predicted = 0;
+    for (int64_t first = 0; first < count; first += most_rows) {
+        const Document document{tokens.subspan(size_t(first), size_t(std::min(most_rows, count - first))), {}};
+        const int64_t rows = int64_t(document.tokens.size());
+        const auto run = [&](DecoderPool& pool) {
+            Decoder& decoder = pool.at(round_rows(rows));
+            decoder.run(lay_out(std::span(&document, 1), decoder.spec().rows));
+            return decoder.logits();
+        };
+        const std::vector<float> e = run(expected_pool), a = run(actual_pool);
+        for (int64_t r = 0; r < rows; ++r) {
+            const float *er = e.data() + r * n, *ar = a.data() + r * n;
+            const merge_room::Position p = merge_room::position(er, ar, n);
+            sum.mean_logit += p.mean / double(count);
+            sum.max_logit = p.most > sum.max_logit || std::isnan(p.most) ? p.most : sum.max_logit;
+            sum.kl += p.kl / double(count);
+            sum.same_best += double(p.same_best) / double(count);
+            if (r + 1 == rows) continue;
+            nll_e += merge_room::loss_at(er, n, document.tokens[size_t(r) + 1]);
+            nll_a += merge_room::loss_at(ar, n, document.tokens[size_t(r) + 1]);
+            ++predicted;
+        }
+    }
+    sum.tokens = count;
+    sum.nll_expected = predicted ? nll_e / double(predicted) : 0;
+    sum.nll_actual = predicted ? nll_a / double(predicted) : 0;
+    return sum;
+}
+
+}  // namespace qlora
