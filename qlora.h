@@ -132,6 +132,11 @@ struct LoraOptions {
     std::string modules = "all";                       // "all" (every linear layer but the head), "attention", or a list: "q_proj,v_proj"
     bool rank_stabilized = false;
     uint64_t seed = 0;
+    // Finer choices, as PEFT has them. A name is a layer's or its end: "down_proj", "layers.3.mlp.down_proj".
+    std::vector<int64_t> layers = {};                  // only these layers of the model get adapters; empty = all
+    std::vector<std::string> exclude = {};             // names that get none
+    std::vector<std::pair<std::string, int64_t>> rank_pattern = {};    // names with a rank of their own; the first that fits counts
+    std::vector<std::pair<std::string, float>> alpha_pattern = {};     // the same for alpha
 };
 class Lora {
 public:

@@ -21,7 +21,7 @@ struct Settings {
     ModelFlags model{.quant = "nf4"};                  // QLoRA: the base is held in NF4
     qlora::LoraOptions lora;
     qlora::TrainOptions train;
-    std::string data, valid, out, resume, scheduler = "constant", optimizer = "paged_adamw", loss = "assistant", command;
+    std::string data, valid, out, resume, exclude, layers, ranks, alphas, scheduler = "constant", optimizer = "paged_adamw", loss = "assistant", command;
     float val_split = 0;
     int64_t eval_every = 0, save_every = 250, keep = 3, log_every = 1;
     bool overwrite = false, dry_run = false, json = false;
@@ -41,6 +41,10 @@ static void declare(Flags& flags, Settings& s) {
     flags.add("--lora-alpha", s.lora.alpha, 1e-3, 1e6, "scale of the adapter: alpha / rank");
     flags.add("--lora-dropout", s.lora.dropout, 0, 0.99, "dropout before the adapter");
     flags.add("--lora-modules --target-modules --lora-target-modules", s.lora.modules, "all|attention|LIST", "layers that get one, as in q_proj,v_proj");
+    flags.add("--lora-exclude --exclude-modules", s.exclude, "LIST", "names that get none, as in down_proj,layers.0.mlp.up_proj").note("none");
+    flags.add("--lora-layers --layers-to-transform", s.layers, "LIST", "only these layers of the model, as in 0-3,7").note("all");
+    flags.add("--lora-rank-pattern --rank-pattern", s.ranks, "LIST", "ranks of their own, as in down_proj=8,layers.0.self_attn.q_proj=4").note("none");
+    flags.add("--lora-alpha-pattern --alpha-pattern", s.alphas, "LIST", "the same for alpha").note("none");
     flags.toggle("--rslora --use-rslora", s.lora.rank_stabilized, "scale alpha / sqrt(rank)");
     flags.section("Training");
     flags.add("--iters --max-steps --num-steps", s.train.max_steps, 0, int64_t(1) << 40, "optimizer steps; 0 = as --epochs says");
@@ -71,7 +75,44 @@ static void declare(Flags& flags, Settings& s) {
     flags.toggle("--json", s.json, "one JSON object a line instead of text");
 }
 
+static std::vector<std::string> words(const std::string& list, char separator) {
+    std::vector<std::string> out;
+    for (size_t from = 0; from < list.size();) {
+        const size_t to = std::min(list.find(separator, from), list.size());
+        if (to > from) out.push_back(list.substr(from, to - from));
+        from = to + 1;
+    }
+    return out;
+}
+
+// A number of a list flag, all of `text`.
+static double number(const std::string& text, const char* flag, double low, double high) {
+    char* end = nullptr;
+    const double value = std::strtod(text.c_str(), &end);
+    if (text.empty() || *end || !(value >= low && value <= high)) throw UsageError(std::string(flag) + ": \"" + text + "\" is no number it can take");
+    return value;
+}
+
+// The flags that choose among the layers are lists of their own.
+static void finish_scope(Settings& s) {
+    s.lora.exclude = words(s.exclude, ',');
+    for (const std::string& range : words(s.layers, ',')) {
+        const std::vector<std::string> ends = words(range, '-');
+        if (ends.empty() || ends.size() > 2) throw UsageError("--lora-layers: \"" + range + "\" is no layer and no range; expected e.g. 0-3,7");
+        const int64_t first = int64_t(number(ends.front(), "--lora-layers", 0, 1e5)), last = int64_t(number(ends.back(), "--lora-layers", double(first), 1e5));
+        for (int64_t layer = first; layer <= last; ++layer) s.lora.layers.push_back(layer);
+    }
+    const auto pattern = [](const std::string& entry, const char* flag) {
+        const size_t at = entry.find('=');
+        if (at == std::string::npos) throw UsageError(std::string(flag) + ": \"" + entry + "\" needs NAME=NUMBER");
+        return std::pair(entry.substr(0, at), number(entry.substr(at + 1), flag, 1e-3, 1e6));
+    };
+    for (const std::string& entry : words(s.ranks, ',')) s.lora.rank_pattern.emplace_back(pattern(entry, "--lora-rank-pattern"));
+    for (const std::string& entry : words(s.alphas, ',')) s.lora.alpha_pattern.emplace_back(pattern(entry, "--lora-alpha-pattern"));
+}
+
 static void finish(Settings& s) {
+    finish_scope(s);
     s.train.schedule = s.scheduler == "cosine" ? qlora::Schedule::cosine : s.scheduler == "linear" ? qlora::Schedule::linear : qlora::Schedule::constant;
     s.train.optimizer = s.optimizer == "adamw" ? qlora::Optimizer::adamw
                         : s.optimizer == "adamw_8bit" ? qlora::Optimizer::adamw_8bit

@@ -1,6 +1,7 @@
 # make_family_golden.py - reference numbers for tests/model/family_test.cpp from transformers, peft and bitsandbytes:
 #   families.json   scores of small models of every family, whose weights follow a formula that the test repeats
 #   peft/           an adapter as PEFT saves it, for the llama of families.json; peft.json: its scores, loss and gradients
+#   peft_patterns/  an adapter with ranks and alphas by name, on some layers, without some modules; peft_patterns.json: its scores
 #   bnb/            a checkpoint with 4-bit linear layers as bitsandbytes saves it; bnb.json: its scores
 #   python tools/make_family_golden.py tests/golden/model
 import json
@@ -67,13 +68,23 @@ for case in cases:
     families["cases"][case] = {"config": config, "tensors": {n: list(p.shape) for n, p in model.named_parameters()}, "logits": rows(logits)}
 json.dump(families, open(f"{target}/families.json", "w"))
 
-model = get_peft_model(build("llama"), LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "k_proj", "o_proj", "down_proj"], use_rslora=True, rank_pattern={"layers.1.self_attn.q_proj": 2}, task_type="CAUSAL_LM"))
+def adapted(folder, **options):
+    model = get_peft_model(build("llama"), LoraConfig(task_type="CAUSAL_LM", **options))
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_" in name:
+                p.copy_(torch.from_numpy(value(name, np.arange(p.numel()), 0.2).astype(np.float32)).reshape(p.shape))
+    model.save_pretrained(f"{target}/{folder}")
+    os.path.exists(f"{target}/{folder}/README.md") and os.remove(f"{target}/{folder}/README.md")
+    return model
+
+
+model = adapted("peft_patterns", r=2, lora_alpha=3, target_modules=["q_proj", "v_proj", "up_proj", "down_proj"], use_rslora=True, layers_to_transform=[0, 2],
+                exclude_modules=["layers.2.mlp.down_proj", "up_proj"], rank_pattern={"v_proj": 3, "layers.0.self_attn.q_proj": 1}, alpha_pattern={"down_proj": 5.5, "layers.2.self_attn.v_proj": 7})
 with torch.no_grad():
-    for name, p in model.named_parameters():
-        if "lora_" in name:
-            p.copy_(torch.from_numpy(value(name, np.arange(p.numel()), 0.2).astype(np.float32)).reshape(p.shape))
-model.save_pretrained(f"{target}/peft")
-os.path.exists(f"{target}/peft/README.md") and os.remove(f"{target}/peft/README.md")
+    json.dump({"logits": rows(model(torch.tensor([ids])).logits[0])}, open(f"{target}/peft_patterns.json", "w"))
+
+model = adapted("peft", r=3, lora_alpha=6, target_modules=["q_proj", "k_proj", "o_proj", "down_proj"], use_rslora=True, rank_pattern={"layers.1.self_attn.q_proj": 2})
 logits = model(torch.tensor([ids])).logits[0]
 loss = torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(ids[1:]), reduction="sum")
 loss.backward()

@@ -32,39 +32,69 @@ void reorder(const Config& c, Module m, std::vector<float>& b, int64_t rank, boo
     b = std::move(out);
 }
 
-Json config_json(const LoraImpl& lora) {
-    std::vector<std::string> modules;
-    for (const LoraTarget& t : lora.targets)
-        if (std::string name(name_of(t.module)); std::find(modules.begin(), modules.end(), name) == modules.end()) modules.push_back(name);
-    std::sort(modules.begin(), modules.end());
-    Json targets{Json::Array{}}, ranks{Json::Object{}}, alphas{Json::Object{}};
-    for (const std::string& m : modules) targets.push(Json(m));
-    // Layers that differ from the common rank or scale are named one by one.
+// Which layers have adapters, in the fields of the configuration. The options say it where they still describe the targets; an adapter
+// of another shape (a file may hold any selection) names every layer in full, which PEFT understands as well.
+struct Selection { Json modules{Json::Array{}}, layers, exclude, ranks{Json::Object{}}, alphas{Json::Object{}}; };
+Selection selection(const LoraImpl& lora) {
     const LoraOptions& o = lora.options;
+    std::vector<Module> modules;
+    for (const LoraTarget& t : lora.targets)
+        if (std::find(modules.begin(), modules.end(), t.module) == modules.end()) modules.push_back(t.module);
+    bool described = true, patterns = true;
+    for (int64_t layer = 0; layer < lora.base->config.layers; ++layer)
+        for (const Module m : modules) described = described && selects(o, layer, m) == (lora.find(layer, m) != nullptr);
+    const auto near = [](float a, float b) { return std::fabs(a - b) <= 1e-6f * std::fabs(b); };
+    for (const LoraTarget& t : lora.targets) {
+        const LoraOptions local = options_at(o, t.layer, t.module);
+        patterns = patterns && local.rank == t.rank && near(t.scale, lora_scale(local));
+    }
+    Selection s;
+    if (described) {
+        std::vector<std::string> list;
+        for (const Module m : modules) list.emplace_back(name_of(m));
+        std::sort(list.begin(), list.end());
+        for (const std::string& m : list) s.modules.push(Json(m));
+        for (const int64_t layer : o.layers) s.layers.push(Json(layer));
+        for (const std::string& key : o.exclude) s.exclude.push(Json(key));
+    } else {
+        for (const LoraTarget& t : lora.targets) s.modules.push(Json(hf_name(t.layer, t.module)));
+    }
+    if (patterns) {
+        for (const auto& [key, rank] : o.rank_pattern) s.ranks.set(key, Json(rank));
+        for (const auto& [key, alpha] : o.alpha_pattern) s.alphas.set(key, Json(double(alpha)));
+        return s;
+    }
     for (const LoraTarget& t : lora.targets) {
         const std::string name = hf_name(t.layer, t.module).substr(6);
         const float alpha = o.rank_stabilized ? t.scale * std::sqrt(float(t.rank)) : t.scale * float(t.rank);
-        if (t.rank != o.rank) ranks.set(name, Json(t.rank));
-        if (std::fabs(alpha - o.alpha) > 1e-6f * std::fabs(o.alpha)) alphas.set(name, Json(double(alpha)));
+        if (t.rank != o.rank) s.ranks.set(name, Json(t.rank));
+        if (!near(alpha, o.alpha)) s.alphas.set(name, Json(double(alpha)));
     }
+    return s;
+}
+
+Json config_json(const LoraImpl& lora) {
+    const LoraOptions& o = lora.options;
+    Selection s = selection(lora);
     Json j{Json::Object{}};
-    j.set("alpha_pattern", std::move(alphas));
+    j.set("alpha_pattern", std::move(s.alphas));
     j.set("auto_mapping", Json());
     j.set("base_model_name_or_path", Json(lora.base->path));
     j.set("bias", Json("none"));
+    j.set("exclude_modules", std::move(s.exclude));
     j.set("fan_in_fan_out", Json(false));
     j.set("inference_mode", Json(true));
     j.set("init_lora_weights", Json(true));
     j.set("layers_pattern", Json());
-    j.set("layers_to_transform", Json());
+    j.set("layers_to_transform", std::move(s.layers));
     j.set("lora_alpha", o.alpha == std::floor(o.alpha) ? Json(int64_t(o.alpha)) : Json(double(o.alpha)));
     j.set("lora_dropout", Json(double(o.dropout)));
     j.set("modules_to_save", Json());
     j.set("peft_type", Json("LORA"));
     j.set("r", Json(o.rank));
-    j.set("rank_pattern", std::move(ranks));
+    j.set("rank_pattern", std::move(s.ranks));
     j.set("revision", Json());
-    j.set("target_modules", std::move(targets));
+    j.set("target_modules", std::move(s.modules));
     j.set("task_type", Json("CAUSAL_LM"));
     j.set("use_dora", Json(false));
     j.set("use_rslora", Json(o.rank_stabilized));
@@ -103,6 +133,12 @@ void refuse_unsupported(const Json& j, const std::string& where) {
         const bool empty = !v || v->is_null() || (v->is_bool() && !v->boolean()) || (v->is_array() && v->array().empty()) || (v->is_object() && v->object().empty());
         if (!empty) fail(Errc::unsupported, where, ": ", key, " = ", v->dump().substr(0, 80), " is not supported");
     }
+    // These change the base model before they start, and PEFT changes it again when it loads them.
+    if (const Json* init = j.find("init_lora_weights"); init && init->is_string()) {
+        static constexpr std::string_view harmless[] = {"gaussian", "eva", "orthogonal"};
+        if (std::find(std::begin(harmless), std::end(harmless), init->string()) == std::end(harmless))
+            fail(Errc::unsupported, where, ": init_lora_weights = ", init->string(), " stands on a changed base model, which is not supported; convert the adapter to plain LoRA with PEFT's path_initial_model_for_weight_conversion");
+    }
 }
 
 int64_t positive(const Json& j, std::string_view key, int64_t fallback, const std::string& where) {
@@ -118,14 +154,44 @@ double finite(const Json& v, const std::string& where) {
     return n;
 }
 
-// The value for a module out of rank_pattern or alpha_pattern: PEFT takes the first key that is the name or its end behind a dot.
-const Json* pattern(const Json* table, const std::string& name, const std::string& where) {
-    if (!table || table->is_null()) return nullptr;
-    for (const auto& [key, value] : table->as_object(where)) {
-        if (key.find_first_of("*+?[](){}|\\^$") != key.npos) fail(Errc::unsupported, where, ": the pattern \"", key, "\" is a regular expression; only names are supported");
-        if (name == key || (name.size() > key.size() && name.compare(name.size() - key.size(), key.size(), key) == 0 && name[name.size() - key.size() - 1] == '.')) return &value;
-    }
-    return nullptr;
+// Names and the values beside them. A key may be a regular expression in PEFT; names are the expressions that fit themselves.
+const std::string& plain_name(const std::string& key, const std::string& where) {
+    if (key.find_first_of("*+?[](){}|\\^$") != key.npos) fail(Errc::unsupported, where, ": the pattern \"", key, "\" is a regular expression; only names are supported");
+    return key;
+}
+
+LoraOptions read_options(const Json& j, const std::string& where) {
+    const auto given = [&](const char* key) { const Json* v = j.find(key); return v && !v->is_null() ? v : nullptr; };
+    const auto at = [&](const char* key) { return where + ": " + key; };
+    LoraOptions o;
+    o.rank = positive(j, "r", 8, where);
+    o.alpha = float(finite(given("lora_alpha") ? *given("lora_alpha") : Json(8), at("lora_alpha")));
+    o.dropout = float(finite(given("lora_dropout") ? *given("lora_dropout") : Json(0), at("lora_dropout")));
+    o.rank_stabilized = given("use_rslora") && given("use_rslora")->as_bool(at("use_rslora"));
+    if (const Json* v = given("rank_pattern"))
+        for (const auto& [key, rank] : v->as_object(at("rank_pattern"))) o.rank_pattern.emplace_back(plain_name(key, at("rank_pattern")), positive(*v, key, 0, at("rank_pattern")));
+    if (const Json* v = given("alpha_pattern"))
+        for (const auto& [key, alpha] : v->as_object(at("alpha_pattern"))) o.alpha_pattern.emplace_back(plain_name(key, at("alpha_pattern")), float(finite(alpha, at("alpha_pattern") + ": " + key)));
+    if (const Json* v = given("exclude_modules"))
+        for (const Json& key : v->as_array(at("exclude_modules")))
+            o.exclude.push_back(plain_name(key.as_string(at("exclude_modules")), at("exclude_modules")));
+    if (const Json* v = given("layers_to_transform"))
+        for (const Json& layer : v->is_int() ? Json::Array{*v} : v->as_array(at("layers_to_transform"))) o.layers.push_back(layer.as_int(at("layers_to_transform")));
+    if (const Json* v = given("layers_pattern"))
+        for (const Json& key : v->is_string() ? Json::Array{*v} : v->as_array(at("layers_pattern")))
+            if (const std::string& k = key.as_string(at("layers_pattern")); k != "layers" && !k.empty()) fail(Errc::unsupported, at("layers_pattern"), " = ", k, " is not supported, only layers");
+    return o;
+}
+
+// PEFT makes no adapter where its own fields rule one out, and drops what a file holds for it: such a file contradicts itself.
+void check_selected(const Json& j, const LoraOptions& o, int64_t layer, Module m, const std::string& where, const std::string& file) {
+    const Json* targets = j.find("target_modules");
+    const std::string name = hf_name(layer, m);
+    bool listed = !targets || !targets->is_array();    // a string is an expression: what it says is in the file's tensors
+    if (!listed)
+        for (const Json& key : targets->array()) listed = listed || names(key.as_string(where + ": target_modules"), name);
+    if (!listed || !selects(o, layer, m))
+        fail(Errc::format, file, ": there are tensors for ", name, ", which ", listed ? "layers_to_transform or exclude_modules" : "target_modules", " of ", where, " rules out");
 }
 
 // base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight -> layer, module, A or B
@@ -152,11 +218,7 @@ std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, 
     room::refuse_unsupported(j, where);
     if (!exists(file) && exists(folder + "/adapter_model.bin")) fail(Errc::unsupported, "load ", folder, ": only adapter_model.bin is there; convert it to safetensors first");
     const auto tensors = SafeTensors::open(file);
-    LoraOptions options;
-    options.rank = room::positive(j, "r", 8, where);
-    options.alpha = float(room::finite(j.find("lora_alpha") ? *j.find("lora_alpha") : Json(8), where + ": lora_alpha"));
-    options.dropout = float(room::finite(j.find("lora_dropout") ? *j.find("lora_dropout") : Json(0), where + ": lora_dropout"));
-    options.rank_stabilized = j.find("use_rslora") && !j.find("use_rslora")->is_null() && j.find("use_rslora")->as_bool(where + ": use_rslora");
+    const LoraOptions options = room::read_options(j, where);
     auto lora = empty_lora(std::move(base), options);
     const Config& c = lora->base->config;
     std::map<std::pair<int64_t, Module>, std::pair<const SafeTensor*, const SafeTensor*>> found;
@@ -172,14 +234,11 @@ std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, 
         const auto& [layer, m] = key;
         const std::string name = hf_name(layer, m);
         if (!ab.first || !ab.second) fail(Errc::format, file, ": ", name, " has lora_", ab.first ? "A" : "B", " but no lora_", ab.first ? "B" : "A");
-        const Json *rank_of = room::pattern(j.find("rank_pattern"), name, where + ": rank_pattern"), *alpha_of = room::pattern(j.find("alpha_pattern"), name, where + ": alpha_pattern");
-        LoraOptions local = options;
-        if (rank_of) local.rank = rank_of->as_int(where + ": rank_pattern");
-        if (local.rank < 1) fail(Errc::format, where, ": rank_pattern has ", local.rank, " for ", name);
-        if (alpha_of) local.alpha = float(room::finite(*alpha_of, where + ": alpha_pattern"));
+        const LoraOptions local = options_at(options, layer, m);
         const Shape shape = linear_shape(c, m), a{local.rank, shape[1]}, b{shape[0], local.rank};
         if (ab.first->shape != a || ab.second->shape != b)
             fail(Errc::shape, file, ": ", name, " has A of shape ", ab.first->shape, " and B of shape ", ab.second->shape, ", the configuration and the base model say ", a, " and ", b);
+        room::check_selected(j, options, layer, m, where, file);
         add_lora_target(*lora, layer, m, local.rank, lora_scale(local));
         if (modules.find(name_of(m)) == modules.npos) modules += (modules.empty() ? "" : ",") + std::string(name_of(m));
     }

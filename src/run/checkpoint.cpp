@@ -44,8 +44,15 @@ Json options_json(const TrainOptions& o, int64_t context) {
 }
 
 Json adapter_json(const LoraImpl& l) {
-    return Json().set("rank", l.options.rank).set("alpha", double(l.options.alpha)).set("dropout", double(l.options.dropout)).set("modules", l.options.modules)
-        .set("rank_stabilized", l.options.rank_stabilized).set("seed", hex(l.options.seed)).set("parameters", l.parameters);
+    const LoraOptions& o = l.options;
+    Json layers{Json::Array{}}, exclude{Json::Array{}}, patterns{Json::Array{}};
+    for (const int64_t layer : o.layers) layers.push(layer);
+    for (const std::string& key : o.exclude) exclude.push(key);
+    for (const auto& [key, rank] : o.rank_pattern) patterns.push(str(key, " rank ", rank));
+    for (const auto& [key, alpha] : o.alpha_pattern) patterns.push(str(key, " alpha ", alpha));
+    return Json().set("rank", o.rank).set("alpha", double(o.alpha)).set("dropout", double(o.dropout)).set("modules", o.modules)
+        .set("rank_stabilized", o.rank_stabilized).set("seed", hex(o.seed)).set("parameters", l.parameters)
+        .set("layers", std::move(layers)).set("exclude", std::move(exclude)).set("patterns", std::move(patterns));
 }
 
 // JSON has no infinity: a skipped step's loss is kept as text.

@@ -2,10 +2,7 @@
 // (tools/make_family_golden.py wrote the references).
 #include "src/format/safetensors.h"
 #include "src/model/lora.h"
-#include "tests/model/tiny.h"
-#include "tests/support/support.h"
-
-#include <gtest/gtest.h>
+#include "tests/model/reference.h"
 
 #include <cmath>
 #include <filesystem>
@@ -14,56 +11,7 @@
 namespace family_test {
 
 using namespace qlora;
-
-Json golden(const std::string& name) {
-    const std::string path = golden_path("model/" + name);
-    return Json::parse(read_file(path), path);
-}
-
-// The weights of the references follow this formula.
-std::vector<float> values(const std::string& name, int64_t count, double size) {
-    int64_t seed = 0;
-    for (size_t i = 0; i < name.size(); ++i) seed += int64_t(i + 1) * name[i];
-    std::vector<float> v;
-    for (int64_t i = 0; i < count; ++i) v.push_back(float(size * std::sin(double(seed % 1000) + 1.7 * double(i) + 0.01 * double(i) * double(i))));
-    return v;
-}
-
-std::string folder_of(const std::string& name, const Json& reference) {
-    const std::string folder = testing::TempDir() + "qlora_family_" + name;
-    std::filesystem::remove_all(folder);
-    std::filesystem::create_directory(folder);
-    std::ofstream(folder + "/config.json") << reference.find("config")->dump();
-    SafeTensorsWriter w;
-    for (const auto& [tensor, dims] : reference.find("tensors")->object()) {
-        Shape shape;
-        for (const Json& d : dims.array()) shape.push_back(d.integer());
-        const bool norm = tensor.find("norm") != tensor.npos;
-        std::vector<float> v = values(tensor, elements_of(shape), norm ? 0.1 : tensor.find("embed") != tensor.npos ? 1.0 : 0.3);
-        if (norm) for (float& x : v) x += 1;
-        w.add(tensor, shape, v);
-    }
-    w.write(folder + "/model.safetensors");
-    return folder;
-}
-
-void expect_rows(const std::vector<float>& logits, const Json& rows, double tolerance) {
-    size_t at = 0;
-    for (const Json& row : rows.array())
-        for (const Json& v : row.array()) {
-            ASSERT_LT(at, logits.size());
-            ASSERT_NEAR(logits[at], v.number(), tolerance) << "element " << at;
-            ++at;
-        }
-    EXPECT_EQ(at, logits.size());
-}
-
-Tokens reference_ids() {
-    Tokens ids;
-    const Json families = golden("families.json");
-    for (const Json& v : families.find("ids")->array()) ids.push_back(Token(v.integer()));
-    return ids;
-}
+using reference::expect_rows, reference::folder_of, reference::golden, reference::reference_ids;
 
 class Families : public testing::TestWithParam<const char*> {};
 

@@ -14,6 +14,9 @@ bad "a flag without its value" "needs a value" ./finetune -m
 bad "a flag that is required" "missing -m" ./chat
 bad "no output folder" "missing -o" ./finetune -m "$model" --data "$dir/chats.jsonl"
 bad "a stray argument" "unexpected argument" ./chat -m "$model" stray
+bad "a range of layers that is none" "is no number" $tune -o "$dir/x" --lora-layers 1-x
+bad "a rank pattern without a rank" "NAME=NUMBER" $tune -o "$dir/x" --lora-rank-pattern q_proj
+bad "an exclusion that excludes nothing" "names no linear layer" $tune -o "$dir/x" --lora-exclude what
 bad "overwrite and resume" "choose one" $tune -o "$dir/x" --overwrite --resume auto
 bad "no such layers" "." $tune -o "$dir/x1" --lora-modules nothing_proj
 bad "a shape that bench does not know" "tiny|135m|1b" ./bench --synthetic 9t
