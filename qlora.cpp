@@ -111,6 +111,7 @@
 #include "src/model/save_gguf.cpp"                  // a model into a GGUF file
 #include "src/model/save_hf.cpp"                    // a model into a Hugging Face folder
 #include "src/model/text.cpp"                       // tokenizers out of any kind of file
+#include "src/model/vocabulary_gguf.cpp"            // a tokenizer.json as the keys that llama.cpp reads
 
 // run: data, training, sessions, measuring
 #include "src/run/batches.cpp"                      // packing, shuffling and cutting into micro-batches

@@ -194,8 +194,10 @@ Vocabulary gguf_vocabulary(const Gguf& file) {
 }
 
 std::shared_ptr<const TokenizerImpl> gguf_tokenizer(const Gguf& file) {
-    if (file.pair("tokenizer.ggml.tokens")) return make_tokenizer(gguf_vocabulary(file), file.path());
-    if (file.pair("tokenizer.huggingface.json")) {     // how we keep the text side of a Hugging Face folder
+    // How we keep the text side of a Hugging Face folder: exact where the other keys are llama.cpp's nearest.
+    const bool kept = file.pair("tokenizer.huggingface.json") && file.pair("qlora.family");
+    if (!kept && file.pair("tokenizer.ggml.tokens")) return make_tokenizer(gguf_vocabulary(file), file.path());
+    if (file.pair("tokenizer.huggingface.json")) {
         const Json tokenizer = Json::parse(file.string("tokenizer.huggingface.json", ""), file.path() + ": tokenizer.huggingface.json");
         const std::string config = file.string("qlora.tokenizer_config", "");
         return load_tokenizer_json(tokenizer, config.empty() ? Json() : Json::parse(config, file.path() + ": qlora.tokenizer_config"), file.path());

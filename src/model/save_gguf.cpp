@@ -2,6 +2,7 @@
 // what came from a Hugging Face folder gets the keys of its family. Dense and block types give a file that llama.cpp reads; 4-bit codes
 // give one that only this library reads (gguf_model.h), and it loads again bit for bit.
 #include "src/model/gguf_model.h"
+#include "src/model/vocabulary.h"
 
 namespace qlora::inline v0_1 {
 
@@ -29,10 +30,10 @@ bool four_bit(const ModelImpl& model, GgufWriter& out) {
     return true;
 }
 
-// The keys of the file that the model came from, without those that say how its tensors lie: they are set anew.
+// The keys of the file that the model came from.
 void copy_pairs(const ModelImpl& model, GgufWriter& out) {
     for (const GgufPair& p : model.gguf->pairs())
-        if (p.key != "general.alignment" && p.key != "qlora.type" && p.key != "qlora.block" && p.key != "qlora.block2" && p.key != "qlora.adjacent_pairs") out.copy(*model.gguf, p);
+        if (p.key != "general.alignment") out.copy(*model.gguf, p);
 }
 
 // general.file_type, llama.cpp's number for the type of most tensors: of a file that was converted, and where there is a number.
@@ -131,14 +132,20 @@ void frequencies(GgufWriter& out, const Config& c) {
     out.add({"rope_freqs.weight", 0, {int64_t(divisors.size())}, int64_t(divisors.size()) * 4, [d = divisors](AtomicFile& f) { f.write(d.data(), int64_t(d.size()) * 4); }});
 }
 
-// The tokenizer of a Hugging Face folder travels as its own files do.
-void copy_text(const ModelImpl& model, GgufWriter& out) {
-    if (!model.tokenizer) return;
-    const std::string tokenizer = model.path + "/tokenizer.json", config = model.path + "/tokenizer_config.json";
-    if (!exists(tokenizer)) fail(Errc::io, "save: ", tokenizer, " is needed to save the model's tokenizer, and is gone");
-    out.set("tokenizer.huggingface.json", Type::string, Json(read_file(tokenizer, int64_t(256) << 20)));
-    if (exists(config)) out.set("qlora.tokenizer_config", Type::string, Json(read_file(config, int64_t(64) << 20)));
-    if (!model.tokenizer->chat_template.empty()) out.set("tokenizer.chat_template", Type::string, Json(model.tokenizer->chat_template));
+// The tokenizer of a Hugging Face folder travels as its own files do, for us, and as llama.cpp reads it.
+void write_text(const ModelImpl& model, GgufWriter& out, bool codes) {
+    if (!model.tokenizer) {
+        if (!model.gguf) out.set("tokenizer.ggml.model", Type::string, Json("none"));
+        return;
+    }
+    const std::optional<TextFiles> files = original_text(model);
+    if (!files && model.gguf) return;                  // its own keys have been copied
+    if (!files) fail(Errc::io, "save: ", model.path, "/tokenizer.json is needed to save the model's tokenizer, and is gone");
+    out.set("tokenizer.huggingface.json", Type::string, Json(files->tokenizer));
+    if (!files->config.empty()) out.set("qlora.tokenizer_config", Type::string, Json(files->config));
+    if (!files->chat_template.empty()) out.set("tokenizer.chat_template", Type::string, Json(files->chat_template));
+    if (!write_gguf_vocabulary(out, *files, model) && !codes)
+        fail(Errc::unsupported, "save: llama.cpp has no counterpart for the tokenizer of ", model.path, "; save a Hugging Face folder, or 4-bit codes, which only this library reads");
 }
 
 }  // namespace save_gguf_room
@@ -154,8 +161,12 @@ void save_gguf_model(const ModelImpl& model, const std::string& path) {
     // 4-bit codes cross row borders and stay in the order they have; only we read such files anyway.
     const bool codes = room::four_bit(model, out);
     const bool permute = family.adjacent_pairs && !c.adjacent_pairs && !codes && c.rotated == c.head_dim;
+    // Our own keys that no longer hold: the file may have come from one with codes, which is in another order.
+    std::erase_if(out.pairs, [&](const GgufWriter::Pair& p) {
+        return (!codes && (p.key == "qlora.type" || p.key == "qlora.block" || p.key == "qlora.block2")) || (permute && p.key == "qlora.adjacent_pairs");
+    });
     if (family.adjacent_pairs && !c.adjacent_pairs && !permute) out.set("qlora.adjacent_pairs", room::Type::boolean, Json(false));
-    if (!model.gguf) room::copy_text(model, out);
+    room::write_text(model, out, codes);
     room::tensor(out, "token_embd.weight", model.embedding);
     for (int64_t i = 0; i < c.layers; ++i) room::layer(out, model, i, permute);
     room::tensor(out, "output_norm.weight", model.final_norm);

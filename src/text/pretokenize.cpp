@@ -293,4 +293,20 @@ WordScanners word_scanners_of_regex(std::string_view regex) {
     return {};
 }
 
+std::string_view pre_of_regex(std::string_view regex, bool whole_words) {
+    for (const pretokenize_room::Family& family : pretokenize_room::families())
+        for (std::string_view known : family.regexes)
+            if (known == regex)
+                for (std::string_view name : family.names)
+                    if (whole_words_first(name) == whole_words) return name;
+    return {};
+}
+
+std::string_view regex_of_pre(std::string_view pre) {
+    for (const pretokenize_room::Family& family : pretokenize_room::families())
+        for (std::string_view name : family.names)
+            if (name == pre && !family.regexes.empty()) return family.regexes[0];
+    return {};
+}
+
 }  // namespace qlora

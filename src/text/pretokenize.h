@@ -14,6 +14,9 @@ bool whole_words_first(std::string_view pre);          // these vocabularies tak
 
 // By the exact text of the regular expression in a tokenizer.json; empty = not one of the known ones.
 WordScanners word_scanners_of_regex(std::string_view regex);
+// From the one kind of file to the other; empty = has no counterpart. whole_words: a word that is a token is taken without merging.
+std::string_view pre_of_regex(std::string_view regex, bool whole_words);
+std::string_view regex_of_pre(std::string_view pre);
 size_t scan_gpt2(std::string_view text, size_t at);    // the expression of ByteLevel{use_regex}
 size_t scan_digit(std::string_view text, size_t at);   // Digits{individual_digits}: every \p{N} alone
 size_t scan_digits(std::string_view text, size_t at);  // runs of \p{N}

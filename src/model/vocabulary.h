@@ -1,0 +1,17 @@
+// vocabulary.h - the text side of a model in the other format: tokenizer.json as the keys tokenizer.ggml.*, and back.
+#pragma once
+#include "src/format/gguf.h"
+#include "src/model/model.h"
+
+namespace qlora::inline v0_1 {
+
+// The files of a Hugging Face folder, as text; "" = none.
+struct TextFiles { std::string tokenizer, config, chat_template; };    // tokenizer.json, tokenizer_config.json, chat_template.jinja
+
+// As the model came with them (from the folder, or kept in a GGUF file by our writer); nothing when it has a GGUF vocabulary only.
+std::optional<TextFiles> original_text(const ModelImpl&);
+
+// tokenizer.ggml.* as llama.cpp reads it. False, and nothing is written, when llama.cpp has no counterpart for the tokenizer.
+bool write_gguf_vocabulary(GgufWriter&, const TextFiles&, const ModelImpl&);
+
+}  // namespace qlora
