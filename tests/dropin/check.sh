@@ -17,6 +17,10 @@ one_file() {
     (cd "$build/one-file" && $cxx $flags -c user_a.cpp -o a.o & cd "$build/one-file" && $cxx $flags -c user_b.cpp -o b.o && wait &&
      $cxx a.o b.o -pthread -o consumer && ./consumer)
 }
+opening_example() {                                    # of qlora.h, word for word, on the tiny model
+    cp models/tiny.gguf "$build/one-file/model.gguf" && cp examples/data/about-qlora-valid.jsonl "$build/one-file/chats.jsonl" &&
+    (cd "$build/one-file" && ./consumer run)
+}
 symbols() {                                            # nothing of ours outside qlora:: is exported
     nm -C --defined-only -g "$build/one-file/b.o" | grep -v -E ' (W|V|u|w|v) ' | grep -v -E 'qlora::|errors_are_catchable' | grep -E ' [TDBR] ' && return 1
     return 0
@@ -39,6 +43,7 @@ END
 }
 
 check "one file, two translation units, -Werror" one_file
+check "the opening example of qlora.h runs" opening_example
 check "one file exports qlora:: only" symbols
 if command -v cmake > /dev/null; then check "CMake install and find_package" cmake_install; else echo "skipped CMake install: no cmake"; fi
 exit $failed
