@@ -20,6 +20,10 @@ private:
     std::unordered_map<std::string, Entry> entries_;
 };
 
+// "float32", "float16", "bfloat16", as PyTorch calls the dense types.
+std::string_view torch_name(DType);
+std::optional<DType> torch_dtype(std::string_view name);
+
 // P.weight with its bitsandbytes companions as one 4-bit Weight; nothing when P.weight is an ordinary tensor.
 std::optional<Weight> read_bitsandbytes(const HfTensors&, const std::string& name);
 

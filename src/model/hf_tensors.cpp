@@ -87,6 +87,14 @@ int64_t block_size(const Json& state, std::string_view key, const std::string& w
 
 }  // namespace hf_tensors_room
 
+std::string_view torch_name(DType type) { return type == DType::f16 ? "float16" : type == DType::bf16 ? "bfloat16" : "float32"; }
+
+std::optional<DType> torch_dtype(std::string_view name) {
+    for (DType type : {DType::f32, DType::f16, DType::bf16})
+        if (torch_name(type) == name) return type;
+    return {};
+}
+
 std::optional<Weight> read_bitsandbytes(const HfTensors& tensors, const std::string& name) {
     namespace room = hf_tensors_room;
     const std::string prefix = name + ".quant_state.bitsandbytes__";
@@ -107,6 +115,10 @@ std::optional<Weight> read_bitsandbytes(const HfTensors& tensors, const std::str
         w.shape.push_back(d.as_int(where));
         if (w.shape.back() < 1 || w.shape.back() > (int64_t(1) << 31)) fail(Errc::format, where, ": a dimension of ", w.shape.back());
     }
+    const Json* source = state.find("dtype");
+    const std::string source_name = source ? source->as_string(where) : "float32";
+    const std::optional<DType> source_type = torch_dtype(source_name);
+    if (!source_type) fail(Errc::format, where, ": dtype is \"", source_name, "\", expected float32, float16 or bfloat16");
     const int64_t n = w.elements(), bytes = (n + 1) / 2;
     // A storage type wider than a byte rounds up.
     if (codes.tensor->bytes < bytes || codes.tensor->bytes >= bytes + 4) fail(Errc::format, codes.file->path(), ": tensor ", name, " has ", codes.tensor->bytes, " bytes, shape ", w.shape, " needs ", bytes);
@@ -114,6 +126,7 @@ std::optional<Weight> read_bitsandbytes(const HfTensors& tensors, const std::str
     auto s = std::make_shared<room::Storage>();
     s->file = codes.file;
     FourBit& q = w.quant;
+    q.source = *source_type;
     q.block = room::block_size(state, "blocksize", where);
     const int64_t blocks = (n + q.block - 1) / q.block;
     s->codebook = room::floats(tensors, name + ".quant_map", 16);

@@ -2,7 +2,9 @@
 // linear layers lie as bitsandbytes writes them, bit for bit.
 //
 // Only models that came from such a folder can be saved so: a GGUF file has no tokenizer.json, and a folder without it is of no use.
+#include "src/base/half.h"
 #include "src/model/hf_model.h"
+#include "src/tensor/encode.h"
 
 #include <cmath>
 #include <cstring>
@@ -30,7 +32,7 @@ void four_bit(SafeTensorsWriter& out, const std::string& name, const WeightPtr& 
     const std::string type(name_of(w->dtype));
     raw(out, name, "U8", {(n + 1) / 2, 1}, w->data, (n + 1) / 2, w);
     raw(out, name + ".quant_map", "F32", {16}, q.codebook, 64, w);
-    std::string state = str("{\"quant_type\": \"", type, "\", \"blocksize\": ", q.block, ", \"dtype\": \"float32\", \"shape\": [", w->shape[0], ", ", w->shape[1], "]");
+    std::string state = str("{\"quant_type\": \"", type, "\", \"blocksize\": ", q.block, ", \"dtype\": \"", torch_name(q.source), "\", \"shape\": [", w->shape[0], ", ", w->shape[1], "]");
     if (q.absmax) {
         raw(out, name + ".absmax", "F32", {blocks}, q.absmax, blocks * 4, w);
     } else {
@@ -52,10 +54,20 @@ void tensor(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w)
     raw(out, name, dtype, w->shape, w->data, w->bytes(), w);
 }
 
+// Norms and biases, which the kernels read as floats, in the type of the embedding: transformers runs a 4-bit checkpoint in the types it
+// finds, and floats would meet bf16 in the head. Only where that changes no value.
+void small(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w, DType type) {
+    if (!w || w->dtype == type || (type != DType::f16 && type != DType::bf16)) return tensor(out, name, w);
+    const std::vector<float> values = w->decoded();
+    for (const float v : values)
+        if (v != (type == DType::f16 ? f32_from_f16(f16_from_f32(v)) : f32_from_bf16(bf16_from_f32(v)))) return tensor(out, name, w);
+    tensor(out, name, std::make_shared<const Weight>(convert_weight(*w, type)));
+}
+
 // Without 4-bit layers nothing says so any more, and the model computes in the type it is stored in.
 Json dense_config(Json j, DType type) {
     std::erase_if(j.object(), [](const Json::Member& m) { return m.first == "quantization_config"; });
-    const Json name(type == DType::f16 ? "float16" : type == DType::bf16 ? "bfloat16" : "float32");
+    const Json name(torch_name(type));
     const bool v5 = j.find("dtype"), v4 = j.find("torch_dtype") || !v5;
     if (v5) j.set("dtype", name);
     if (v4) j.set("torch_dtype", name);
@@ -75,13 +87,14 @@ Json config(const ModelImpl& model) {
         }
     if (!first) return dense_config(std::move(j), model.layers.at(0).linear[0]->dtype);
     const Json* before = j.find("quantization_config");
-    Json q = before && before->is_object() ? *before : Json{Json::Object{}};
+    if (before && !before->is_object()) before = nullptr;
+    Json q = before ? *before : Json{Json::Object{}};
     if (!before) {
-        q.set("_load_in_4bit", Json(true)).set("_load_in_8bit", Json(false)).set("bnb_4bit_compute_dtype", Json("bfloat16")).set("bnb_4bit_quant_storage", Json("uint8"));
+        q.set("_load_in_4bit", Json(true)).set("_load_in_8bit", Json(false)).set("bnb_4bit_compute_dtype", Json(torch_name(model.embedding->dtype)));
         q.set("llm_int8_enable_fp32_cpu_offload", Json(false)).set("llm_int8_has_fp16_weight", Json(false)).set("llm_int8_threshold", Json(6.0));
         q.set("load_in_4bit", Json(true)).set("load_in_8bit", Json(false)).set("quant_method", Json("bitsandbytes"));
     }
-    q.set("bnb_4bit_quant_type", Json(name_of(first->dtype))).set("bnb_4bit_use_double_quant", Json(first->quant.absmax == nullptr));
+    q.set("bnb_4bit_quant_storage", Json("uint8")).set("bnb_4bit_quant_type", Json(name_of(first->dtype))).set("bnb_4bit_use_double_quant", Json(first->quant.absmax == nullptr));
     if (!before || !mixed) q.set("llm_int8_skip_modules", Json());     // layers that stayed dense in the source may be quantized by now
     return j.set("quantization_config", std::move(q));
 }
@@ -92,19 +105,20 @@ void save_hf_model(const ModelImpl& model, const std::string& folder) {
     namespace room = save_hf_room;
     if (model.gguf) fail(Errc::unsupported, "save ", folder, ": a model that came from a GGUF file can only be saved as one: end the name in .gguf, or load the original Hugging Face folder");
     SafeTensorsWriter out;
+    const DType type = model.embedding->dtype;
     room::tensor(out, "model.embed_tokens.weight", model.embedding);
-    room::tensor(out, "model.norm.weight", model.final_norm);
+    room::small(out, "model.norm.weight", model.final_norm, type);
     if (!model.config.tied) room::tensor(out, "lm_head.weight", model.head);
     for (int64_t i = 0; i < model.config.layers; ++i) {
         const LayerWeights& l = model.layers[size_t(i)];
         const std::string prefix = str("model.layers.", i, ".");
-        room::tensor(out, prefix + "input_layernorm.weight", l.attention_norm);
-        room::tensor(out, prefix + "post_attention_layernorm.weight", l.feed_forward_norm);
-        room::tensor(out, prefix + "self_attn.q_norm.weight", l.q_norm);
-        room::tensor(out, prefix + "self_attn.k_norm.weight", l.k_norm);
+        room::small(out, prefix + "input_layernorm.weight", l.attention_norm, type);
+        room::small(out, prefix + "post_attention_layernorm.weight", l.feed_forward_norm, type);
+        room::small(out, prefix + "self_attn.q_norm.weight", l.q_norm, type);
+        room::small(out, prefix + "self_attn.k_norm.weight", l.k_norm, type);
         for (int m = 0; m < module_count; ++m) {
             room::tensor(out, hf_name(i, Module(m)) + ".weight", l.linear[m]);
-            room::tensor(out, hf_name(i, Module(m)) + ".bias", l.bias[m]);
+            room::small(out, hf_name(i, Module(m)) + ".bias", l.bias[m], type);
         }
     }
     AtomicFolder target(folder);

@@ -210,6 +210,7 @@ Weight quantize_4bit(const Weight& source, DType type, bool double_quant, Thread
     result.dtype = type;
     result.shape = source.shape;
     result.quant.codebook = type == DType::nf4 ? nf4_codebook : fp4_codebook;
+    result.quant.source = is_4bit(source.dtype) ? source.quant.source : source.dtype == DType::f16 || source.dtype == DType::bf16 ? source.dtype : DType::f32;
     if (double_quant) {
         result.quant.offset = nf4_room::quantize_scales(*s, pool);
         result.quant.absmax_map = dynamic_map_signed();

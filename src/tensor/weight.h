@@ -17,6 +17,7 @@ struct FourBit {
     const float* absmax_map = nullptr;                 // [256]
     const float* absmax2 = nullptr;                    // [ceil(blocks / block2)]
     float offset = 0;
+    DType source = DType::f32;                         // of the matrix that was quantized: bitsandbytes keeps it beside the codes
     float scale(int64_t b) const {
         return absmax ? absmax[b] : absmax_map[absmax_code[b]] * absmax2[b / block2] + offset;
     }

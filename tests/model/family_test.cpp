@@ -88,8 +88,18 @@ TEST(BitsAndBytes, FoldersAreSavedBitForBit) {
         const SafeTensor* s = b->find(t.name);
         ASSERT_NE(s, nullptr) << t.name;
         EXPECT_EQ(s->shape, t.shape) << t.name;
-        if (t.name.find("norm.weight") != t.name.npos || t.name.find("layernorm") != t.name.npos) EXPECT_EQ(b->floats(*s), a->floats(t));
-        else EXPECT_TRUE(s->bytes == t.bytes && std::memcmp(s->data, t.data, size_t(t.bytes)) == 0) << t.name;
+        EXPECT_EQ(s->dtype, t.dtype) << t.name;
+        EXPECT_TRUE(s->bytes == t.bytes && std::memcmp(s->data, t.data, size_t(t.bytes)) == 0) << t.name;
+    }
+    // Layer 2 is bf16 there. Quantized by us, it says so, as bitsandbytes would; the layers that were quantized before keep their word.
+    const std::string quantized = target + "_quantized";
+    std::filesystem::remove_all(quantized);
+    save_hf_model(*tiny::load(source, DType::nf4), quantized);
+    const auto c = SafeTensors::open(quantized + "/model.safetensors");
+    for (const auto& [layer, dtype] : {std::pair{0, "float32"}, {2, "bfloat16"}}) {
+        const SafeTensor* state = c->find(str("model.layers.", layer, ".mlp.up_proj.weight.quant_state.bitsandbytes__nf4"));
+        ASSERT_NE(state, nullptr);
+        EXPECT_EQ(Json::parse({reinterpret_cast<const char*>(state->data), size_t(state->bytes)}, "state").find("dtype")->string(), dtype);
     }
     EXPECT_THROW(save_hf_model(*tiny::load(source), target), Error) << "a folder that exists is not overwritten";
     const Json families = golden("families.json");
@@ -131,6 +141,7 @@ TEST(BitsAndBytes, EveryLieIsNamed) {
         return with_state(json.replace(json.find(from), from.size(), to));
     };
     EXPECT_EQ(with_state(text), "loaded");
+    EXPECT_NE(replaced("\"float32\"", "\"float8\"").find("dtype"), std::string::npos);
     EXPECT_NE(replaced("[128, 64]", "[128, 128]").find("bytes"), std::string::npos);
     EXPECT_NE(replaced("[128, 64]", "[64, 128]").find("shape"), std::string::npos);
     EXPECT_NE(replaced("[128, 64]", "[-128, -64]").find("dimension"), std::string::npos);
