@@ -107,9 +107,11 @@
 #include "src/model/load_gguf.cpp"                  // a model out of a GGUF file
 #include "src/model/load_hf.cpp"                    // a model out of a Hugging Face folder
 #include "src/model/lora.cpp"                       // new adapters
+#include "src/model/lora_init.cpp"                  // adapters that start from the singular values of the weights, W ~ U S V^T
 #include "src/model/render_chat.cpp"                // prints a dialogue through the chat template, encodes it, and marks the tokens of the
 #include "src/model/save_gguf.cpp"                  // a model into a GGUF file
 #include "src/model/save_hf.cpp"                    // a model into a Hugging Face folder
+#include "src/model/svd.cpp"                        // the largest singular values of a matrix by subspace iteration from a random start
 #include "src/model/text.cpp"                       // tokenizers out of any kind of file
 #include "src/model/vocabulary_gguf.cpp"            // a tokenizer.json as the keys that llama.cpp reads
 

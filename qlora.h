@@ -126,12 +126,17 @@ private:
 };
 
 // ---- Adapters (arXiv:2106.09685): y = W x + scale * B A x. A Lora keeps its Model alive; copies share the factors.
+// What the factors start from. standard: A uniform (as PEFT), B = 0, so that the adapter starts as the base model. loftq: B A makes up for what
+// quantizing the base lost. pissa: B A takes over the largest directions of the weights, and base() becomes a model without them; a saved
+// adapter finds this base again when it is loaded onto the model it was created on. Both read the model's own file once more.
+enum class LoraInit { standard, loftq, pissa };
 struct LoraOptions {
     int64_t rank = 64;
     float alpha = 16, dropout = 0;                     // scale = alpha / rank (alpha / sqrt(rank) with rank_stabilized)
     std::string modules = "all";                       // "all" (every linear layer but the head), "attention", or a list: "q_proj,v_proj"
     bool rank_stabilized = false;
     uint64_t seed = 0;
+    LoraInit init = LoraInit::standard;
     // Finer choices, as PEFT has them. A name is a layer's or its end: "down_proj", "layers.3.mlp.down_proj".
     std::vector<int64_t> layers = {};                  // only these layers of the model get adapters; empty = all
     std::vector<std::string> exclude = {};             // names that get none
@@ -140,7 +145,7 @@ struct LoraOptions {
 };
 class Lora {
 public:
-    static Lora create(Model base, const LoraOptions& = {});           // A uniform (PEFT's initialisation), B = 0: starts as the base model
+    static Lora create(Model base, const LoraOptions& = {});
     static Lora load(Model base, const std::string& path);             // a PEFT folder or a GGUF adapter; every tensor must bind
     void save(const std::string& path) const;          // a PEFT folder, or PATH.gguf for llama.cpp
     // A model of its own: W + scale * B A in every adapted layer, added to the base as it is held (so of an nf4 base: to what the adapter

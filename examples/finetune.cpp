@@ -21,7 +21,7 @@ struct Settings {
     ModelFlags model{.quant = "nf4"};                  // QLoRA: the base is held in NF4
     qlora::LoraOptions lora;
     qlora::TrainOptions train;
-    std::string data, valid, out, resume, exclude, layers, ranks, alphas, scheduler = "constant", optimizer = "paged_adamw", loss = "assistant", command;
+    std::string data, valid, out, resume, exclude, layers, ranks, alphas, init = "standard", scheduler = "constant", optimizer = "paged_adamw", loss = "assistant", command;
     float val_split = 0;
     int64_t eval_every = 0, save_every = 250, keep = 3, log_every = 1;
     bool overwrite = false, dry_run = false, json = false;
@@ -45,6 +45,7 @@ static void declare(Flags& flags, Settings& s) {
     flags.add("--lora-layers --layers-to-transform", s.layers, "LIST", "only these layers of the model, as in 0-3,7").note("all");
     flags.add("--lora-rank-pattern --rank-pattern", s.ranks, "LIST", "ranks of their own, as in down_proj=8,layers.0.self_attn.q_proj=4").note("none");
     flags.add("--lora-alpha-pattern --alpha-pattern", s.alphas, "LIST", "the same for alpha").note("none");
+    flags.choice("--lora-init --init-lora-weights", s.init, {"standard", "loftq", "pissa"}, "start: loftq makes up for the quantization, pissa takes over the largest directions");
     flags.toggle("--rslora --use-rslora", s.lora.rank_stabilized, "scale alpha / sqrt(rank)");
     flags.section("Training");
     flags.add("--iters --max-steps --num-steps", s.train.max_steps, 0, int64_t(1) << 40, "optimizer steps; 0 = as --epochs says");
@@ -117,6 +118,7 @@ static void finish(Settings& s) {
     s.train.optimizer = s.optimizer == "adamw" ? qlora::Optimizer::adamw
                         : s.optimizer == "adamw_8bit" ? qlora::Optimizer::adamw_8bit
                         : s.optimizer == "paged_adamw_8bit" ? qlora::Optimizer::paged_adamw_8bit : qlora::Optimizer::paged_adamw;
+    s.lora.init = s.init == "loftq" ? qlora::LoraInit::loftq : s.init == "pissa" ? qlora::LoraInit::pissa : qlora::LoraInit::standard;
     s.lora.seed = s.train.seed;
     if (s.out.empty() && !s.dry_run) throw UsageError("missing -o DIR: the folder of the adapter");
     if (s.overwrite && !s.resume.empty()) throw UsageError("--overwrite starts anew and --resume goes on: choose one");

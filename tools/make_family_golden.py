@@ -2,6 +2,7 @@
 #   families.json   scores of small models of every family, whose weights follow a formula that the test repeats
 #   peft/           an adapter as PEFT saves it, for the llama of families.json; peft.json: its scores, loss and gradients
 #   peft_patterns/  an adapter with ranks and alphas by name, on some layers, without some modules; peft_patterns.json: its scores
+#   peft_pissa/     an adapter that started as PiSSA, a little trained; init.json: its scores, and parts of what LoftQ makes of a layer
 #   bnb/            a checkpoint with 4-bit linear layers as bitsandbytes saves it; bnb.json: its scores
 #   python tools/make_family_golden.py tests/golden/model
 import json
@@ -12,7 +13,8 @@ import bitsandbytes.functional as bnb
 import numpy as np
 import torch
 import transformers
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import loftq_utils
 from safetensors.torch import save_file
 
 target = sys.argv[1]
@@ -90,6 +92,33 @@ loss = torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(ids[1:]), red
 loss.backward()
 gradients = {n.replace(".default", ""): [round(float(v), 6) for v in p.grad.flatten()] for n, p in model.named_parameters() if p.grad is not None and ".layers.1." in n}
 json.dump({"logits": rows(logits.detach()), "loss": float(loss), "gradients": gradients}, open(f"{target}/peft.json", "w"))
+
+# PiSSA: the folder says so, and PEFT splits the base again when it loads it.
+model = get_peft_model(build("llama"), LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "down_proj"], init_lora_weights="pissa", task_type="CAUSAL_LM"))
+with torch.no_grad():
+    for name, p in model.named_parameters():
+        if "lora_" in name:
+            p.add_(torch.from_numpy(value(name, np.arange(p.numel()), 0.05).astype(np.float32)).reshape(p.shape))
+    init = {"pissa": rows(model(torch.tensor([ids])).logits[0])}
+    model.save_pretrained(f"{target}/peft_pissa")
+    os.path.exists(f"{target}/peft_pissa/README.md") and os.remove(f"{target}/peft_pissa/README.md")
+    again = PeftModel.from_pretrained(build("llama"), f"{target}/peft_pissa").eval()
+    assert np.allclose(rows(again(torch.tensor([ids])).logits[0]), init["pissa"], atol=1e-4)
+# LoftQ by PEFT's own functions (its entry point needs a GPU): rows 0 and 5 of B A, rank 4, alpha = rank.
+shapes = {"model.layers.0.self_attn.k_proj": [64, 128], "model.layers.0.mlp.up_proj": [192, 128]}
+config = transformers.LlamaConfig(**{**base, "hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 1})
+model = transformers.LlamaForCausalLM(config).float().eval()
+fill(model)
+init["config"] = json.loads(config.to_json_string())
+init["tensors"] = {n: list(p.shape) for n, p in model.named_parameters()}
+init["loftq"] = {}
+for name in shapes:
+    w = model.get_submodule(name).weight.detach()
+    codes, state = bnb.quantize_4bit(w.clone(), blocksize=64, compress_statistics=False, quant_type="nf4")
+    parts = loftq_utils._low_rank_decomposition(w - bnb.dequantize_4bit(codes, state).reshape(w.shape), reduced_rank=4)
+    product = parts["L"] @ parts["R"]
+    init["loftq"][name] = {"rows": [[round(float(v), 6) for v in product[r]] for r in (0, 5)], "values": [round(float(v), 6) for v in parts["S"][:6]]}
+json.dump(init, open(f"{target}/init.json", "w"))
 
 # 4-bit: the layout of Linear4bit's state dict, with the linear layers of layer 0 double-quantized, of layer 1 in fp4 without, layer 2 plain.
 # Rows of whole blocks: bitsandbytes 0.50 dequantizes rows of 32, 48 or 80 elements wrongly on the CPU.

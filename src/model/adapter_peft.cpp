@@ -84,7 +84,7 @@ Json config_json(const LoraImpl& lora) {
     j.set("exclude_modules", std::move(s.exclude));
     j.set("fan_in_fan_out", Json(false));
     j.set("inference_mode", Json(true));
-    j.set("init_lora_weights", Json(true));
+    j.set("init_lora_weights", o.init == LoraInit::pissa ? Json("pissa") : Json(true));
     j.set("layers_pattern", Json());
     j.set("layers_to_transform", std::move(s.layers));
     j.set("lora_alpha", o.alpha == std::floor(o.alpha) ? Json(int64_t(o.alpha)) : Json(double(o.alpha)));
@@ -133,11 +133,11 @@ void refuse_unsupported(const Json& j, const std::string& where) {
         const bool empty = !v || v->is_null() || (v->is_bool() && !v->boolean()) || (v->is_array() && v->array().empty()) || (v->is_object() && v->object().empty());
         if (!empty) fail(Errc::unsupported, where, ": ", key, " = ", v->dump().substr(0, 80), " is not supported");
     }
-    // These change the base model before they start, and PEFT changes it again when it loads them.
+    // These change the base model before they start, and PEFT changes it again when it loads them. Only pissa does it to the same result.
     if (const Json* init = j.find("init_lora_weights"); init && init->is_string()) {
-        static constexpr std::string_view harmless[] = {"gaussian", "eva", "orthogonal"};
-        if (std::find(std::begin(harmless), std::end(harmless), init->string()) == std::end(harmless))
-            fail(Errc::unsupported, where, ": init_lora_weights = ", init->string(), " stands on a changed base model, which is not supported; convert the adapter to plain LoRA with PEFT's path_initial_model_for_weight_conversion");
+        static constexpr std::string_view known[] = {"gaussian", "eva", "orthogonal", "pissa"};
+        if (std::find(std::begin(known), std::end(known), init->string()) == std::end(known))
+            fail(Errc::unsupported, where, ": init_lora_weights = ", init->string(), " stands on a changed base model, which is not supported; save that model and set the field to true, or convert the adapter with PEFT's path_initial_model_for_weight_conversion");
     }
 }
 
@@ -180,6 +180,7 @@ LoraOptions read_options(const Json& j, const std::string& where) {
     if (const Json* v = given("layers_pattern"))
         for (const Json& key : v->is_string() ? Json::Array{*v} : v->as_array(at("layers_pattern")))
             if (const std::string& k = key.as_string(at("layers_pattern")); k != "layers" && !k.empty()) fail(Errc::unsupported, at("layers_pattern"), " = ", k, " is not supported, only layers");
+    if (const Json* v = given("init_lora_weights"); v && v->is_string() && v->string() == "pissa") o.init = LoraInit::pissa;
     return o;
 }
 
@@ -243,6 +244,7 @@ std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, 
         if (modules.find(name_of(m)) == modules.npos) modules += (modules.empty() ? "" : ",") + std::string(name_of(m));
     }
     lora->options.modules = modules;
+    start_lora(*lora, nullptr);
     std::vector<float> values(size_t(lora->parameters));
     for (const LoraTarget& t : lora->targets) {
         const auto& [a, b] = found[{t.layer, t.module}];

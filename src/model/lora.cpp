@@ -129,6 +129,7 @@ std::shared_ptr<LoraImpl> create_lora(std::shared_ptr<const ModelImpl> base, con
         const float bound = 1 / std::sqrt(float(t.in));
         for (int64_t e = 0; e < t.rank * t.in; ++e) values[size_t(t.a + e)] = (2 * rng.uniform() - 1) * bound;
     }
+    start_lora(*lora, &values);
     set_lora_values(*lora, values);
     return lora;
 }

@@ -12,6 +12,7 @@ bool selects(const LoraOptions&, int64_t layer, Module);               // by lay
 LoraOptions options_at(const LoraOptions&, int64_t layer, Module);     // with the rank and alpha that the patterns give this layer
 void set_lora_values(LoraImpl&, const std::vector<float>&);            // allocates the flat buffer on the base's backend
 std::vector<float> lora_values(const LoraImpl&);
+void start_lora(LoraImpl&, std::vector<float>* values);                // options.init at work: on the values, and for pissa on the base; null = on the base alone
 std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl>, const std::string& folder);
 std::shared_ptr<LoraImpl> load_lora_gguf(std::shared_ptr<const ModelImpl>, const std::string& path);
 

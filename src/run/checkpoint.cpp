@@ -52,7 +52,7 @@ Json adapter_json(const LoraImpl& l) {
     for (const auto& [key, alpha] : o.alpha_pattern) patterns.push(str(key, " alpha ", alpha));
     return Json().set("rank", o.rank).set("alpha", double(o.alpha)).set("dropout", double(o.dropout)).set("modules", o.modules)
         .set("rank_stabilized", o.rank_stabilized).set("seed", hex(o.seed)).set("parameters", l.parameters)
-        .set("layers", std::move(layers)).set("exclude", std::move(exclude)).set("patterns", std::move(patterns));
+        .set("init", int64_t(o.init)).set("layers", std::move(layers)).set("exclude", std::move(exclude)).set("patterns", std::move(patterns));
 }
 
 // JSON has no infinity: a skipped step's loss is kept as text.

@@ -131,8 +131,116 @@ TEST(PeftPatterns, FilesThatContradictThemselves) {
         {"target_modules", "target_modules", Json(List{Json("q_proj"), Json("v_proj")})}, {"target_modules", "must be", Json(List{Json(1)})},
         {"layers_pattern", "layers_pattern", Json("blocks")}, {"rank_pattern", "v_proj is 0", Json(Json::Object{{"v_proj", Json(0)}})}, {"rank_pattern", "must be", Json(List{Json(1)})},
         {"alpha_pattern", "v_proj", Json(Json::Object{{"v_proj", Json("x")}})}, {"alpha_pattern", "regular expression", Json(Json::Object{{"^v_proj", Json(2)}})},
-        {"init_lora_weights", "pissa", Json("pissa")}, {"init_lora_weights", "loftq", Json("loftq")}, {"init_lora_weights", "olora", Json("olora")}};
+        {"init_lora_weights", "pissa_niter_4", Json("pissa_niter_4")}, {"init_lora_weights", "loftq", Json("loftq")}, {"init_lora_weights", "olora", Json("olora")}};
     for (const auto& row : table) EXPECT_NE(error_with(row.key, row.value).find(row.expected), std::string::npos) << row.key << ": " << error_with(row.key, row.value);
+}
+
+// ---- Starts from singular values.
+
+std::vector<float> values_of(const LoraImpl& lora) {
+    std::vector<float> v(size_t(lora.parameters));
+    lora.base->backend->download(*lora.values, 0, v.data(), lora.parameters * 4);
+    return v;
+}
+
+// s B A {out, in} of a target.
+std::vector<double> product(const LoraImpl& lora, const LoraTarget& t) {
+    const std::vector<float> v = values_of(lora);
+    std::vector<double> out(size_t(t.out * t.in));
+    for (int64_t o = 0; o < t.out; ++o)
+        for (int64_t r = 0; r < t.rank; ++r)
+            for (int64_t i = 0; i < t.in; ++i) out[size_t(o * t.in + i)] += double(t.scale) * v[size_t(t.b + o * t.rank + r)] * v[size_t(t.a + r * t.in + i)];
+    return out;
+}
+
+double distance(const std::vector<float>& a, const std::vector<float>& b) {
+    double sum = 0;
+    for (size_t i = 0; i < a.size(); ++i) sum += (double(a[i]) - b[i]) * (double(a[i]) - b[i]);
+    return std::sqrt(sum / double(a.size()));
+}
+
+// The reference stores the product without a scale. Here s B A is that product for any alpha: the definition, where PEFT is off by s.
+TEST(PeftStarts, LoftqIsTheBestOfWhatWasLost) {
+    const Json reference = golden("init.json");
+    const std::string folder = folder_of("loftq", reference);
+    const auto model = tiny::load(folder, DType::nf4, false), original = tiny::load(folder);
+    for (const float alpha : {4.0f, 1.0f}) {
+        const auto lora = create_lora(model, {.rank = 4, .alpha = alpha, .init = LoraInit::loftq});
+        EXPECT_EQ(lora->base, model);
+        for (const auto& [name, golden] : reference.find("loftq")->object()) {
+            const LoraTarget& t = *lora->find(0, name.ends_with("k_proj") ? Module::k_proj : Module::up_proj);
+            const std::vector<double> ours = product(*lora, t);
+            for (const int64_t part : {0, 1})
+                for (int64_t i = 0; i < t.in; ++i)
+                    ASSERT_NEAR(ours[size_t((part ? 5 : 0) * t.in + i)], golden.find("rows")->array()[size_t(part)].array()[size_t(i)].number(), 2e-5) << name << " " << i;
+        }
+        const std::vector<float> wanted = tiny::logits(original, nullptr, reference_ids());
+        EXPECT_LT(distance(tiny::logits(model, lora.get(), reference_ids()), wanted), 0.95 * distance(tiny::logits(model, nullptr, reference_ids()), wanted));
+    }
+    // Saved, it is a plain adapter of the same base.
+    const std::string saved = temporary("loftq");
+    const auto lora = create_lora(model, {.rank = 4, .init = LoraInit::loftq});
+    save_lora_peft(*lora, saved);
+    EXPECT_EQ(tiny::logits(model, load_lora(model, saved).get(), reference_ids()), tiny::logits(model, lora.get(), reference_ids()));
+}
+
+TEST(PeftStarts, PissaStandsOnTheBaseThatPeftMakes) {
+    const auto model = llama("pissa");
+    const auto lora = load_lora(model, golden_path("model/peft_pissa"));
+    EXPECT_NE(lora->base, model);
+    EXPECT_EQ(lora->base->layers[1].linear[int(Module::k_proj)], model->layers[1].linear[int(Module::k_proj)]);
+    expect_rows(tiny::logits(lora->base, lora.get(), reference_ids()), *golden("init.json").find("pissa"), 5e-4);
+    const std::string again = temporary("pissa_again");
+    save_lora_peft(*lora, again);
+    expect_same_tensors(golden_path("model/peft_pissa"), again);
+    EXPECT_EQ(config_of(again).find("init_lora_weights")->dump(), "\"pissa\"");
+}
+
+TEST(PeftStarts, PissaTakesOverTheLargestDirections) {
+    const Json reference = golden("init.json");
+    const std::string folder = folder_of("pissa_new", reference), saved = temporary("pissa");
+    const auto original = tiny::load(folder);
+    const std::vector<float> wanted = tiny::logits(original, nullptr, reference_ids());
+    for (const std::optional<DType> type : {std::optional<DType>(), std::optional(DType::nf4)}) {
+        const auto model = tiny::load(folder, type);
+        const auto lora = create_lora(model, {.rank = 8, .alpha = 4, .init = LoraInit::pissa});
+        const std::vector<float> started = tiny::logits(lora->base, lora.get(), reference_ids());
+        // In floats it starts as the model; in 4 bits its weights are nearer to the model's than the plain 4-bit ones.
+        if (!type) EXPECT_LT(distance(started, wanted), 1e-4);
+        double plain = 0, split = 0;
+        for (const LoraTarget& t : lora->targets) {
+            const std::vector<float> w = original->layers[0].linear[int(t.module)]->decoded(), q = model->layers[0].linear[int(t.module)]->decoded();
+            const std::vector<float> rest = lora->base->layers[0].linear[int(t.module)]->decoded();
+            const std::vector<double> taken = product(*lora, t);
+            for (size_t e = 0; e < w.size(); ++e) {
+                plain += (double(w[e]) - q[e]) * (double(w[e]) - q[e]);
+                split += (w[e] - rest[e] - taken[e]) * (w[e] - rest[e] - taken[e]);
+            }
+        }
+        if (type) EXPECT_LT(split, 0.9 * plain);
+        EXPECT_GT(distance(tiny::logits(lora->base, nullptr, reference_ids()), wanted), 0.1);
+        EXPECT_EQ(lora->base->layers[0].linear[0]->dtype, model->layers[0].linear[0]->dtype);
+        save_lora_peft(*lora, saved);
+        const auto again = load_lora(model, saved);
+        EXPECT_EQ(tiny::logits(again->base, again.get(), reference_ids()), started);
+        EXPECT_THROW(save_lora_gguf(*lora, temporary("pissa.gguf")), Error);
+    }
+}
+
+TEST(PeftStarts, WhatCannotBeSplitIsRefused) {
+    const auto error_of = [](std::shared_ptr<const ModelImpl> model, const LoraOptions& o) -> std::string {
+        try { create_lora(model, o); } catch (const Error& e) { return e.what(); }
+        return "made";
+    };
+    const std::string folder = folder_of("starts", golden("init.json"));
+    const auto model = tiny::load(folder), four = tiny::load(folder, DType::nf4);
+    EXPECT_NE(error_of(model, {.rank = 2, .init = LoraInit::loftq}).find("held as it is stored"), std::string::npos);
+    EXPECT_NE(error_of(tiny::load(golden_path("model/bnb")), {.rank = 2, .modules = "q_proj", .init = LoraInit::pissa}).find("stored as nf4"), std::string::npos);
+    EXPECT_NE(error_of(tiny::load(golden_path("model/bnb")), {.rank = 2, .init = LoraInit::loftq}).find("held as it is stored"), std::string::npos);
+    EXPECT_NE(error_of(four, {.rank = 100, .modules = "k_proj", .init = LoraInit::loftq}).find("at most 64"), std::string::npos);
+    EXPECT_NE(error_of(four, {.rank = 2, .alpha = -1, .init = LoraInit::pissa}).find("alpha"), std::string::npos);
+    std::filesystem::remove_all(folder);
+    EXPECT_NE(error_of(four, {.rank = 2, .init = LoraInit::loftq}).find("is not there"), std::string::npos);
 }
 
 }  // namespace peft_test

@@ -1,0 +1,107 @@
+// lora_init.cpp - adapters that start from the singular values of the weights, W ~ U S V^T.
+//
+//   LoftQ (arXiv:2310.08659, one round): the base stays the 4-bit Q of W, and s B A = the best of this rank of W - Q, so that the adapted
+//   model starts nearer to the original than the 4-bit base alone. PEFT leaves out the division by s and so reaches this for s = 1 only.
+//
+//   PiSSA (arXiv:2404.02948): s B A = the best of this rank of W itself, and the base becomes W - s B A, encoded in the type it had: training
+//   then turns the largest directions. The changed base is a function of W and the ranks alone, so an adapter saved with
+//   init_lora_weights = "pissa" finds it again: loading does what PEFT does, it splits W once more and forgets the first factors.
+//
+// W is what the base was quantized from: its own file, read again.
+#include "src/base/file.h"
+#include "src/cpu/gemm.h"
+#include "src/model/lora_impl.h"
+#include "src/model/svd.h"
+#include "src/tensor/encode.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace qlora::inline v0_1 {
+namespace lora_init_room {
+
+const WeightPtr& linear_of(const ModelImpl& model, const LoraTarget& t) { return model.layers[size_t(t.layer)].linear[int(t.module)]; }
+
+// The model as its file holds it: another view of the same file. A base without 4-bit layers is that already.
+std::shared_ptr<const ModelImpl> original_of(const LoraImpl& lora) {
+    const ModelImpl& base = *lora.base;
+    const bool quantized = std::any_of(lora.targets.begin(), lora.targets.end(), [&](const LoraTarget& t) { return is_4bit(linear_of(base, t)->dtype); });
+    if (!quantized) return lora.base;
+    if (!exists(base.path)) fail(Errc::io, "adapter: this start needs the weights that the 4-bit base was made from, and ", base.path, " is not there");
+    LoadOptions options{.backend = Backend(base.backend)};
+    std::shared_ptr<const ModelImpl> file = is_folder(base.path) ? load_hf_model(base.path, options) : load_gguf_model(base.path, options);
+    for (const LoraTarget& t : lora.targets) {
+        if (t.layer < file->config.layers && linear_of(*file, t)->shape == linear_of(base, t)->shape) continue;
+        fail(Errc::format, "adapter: ", base.path, " is no longer the model that was loaded from it");
+    }
+    return file;
+}
+
+// s B A = the best of this rank of w.
+void split(Cpu& cpu, const LoraTarget& t, const std::vector<float>& w, float* a, float* b) {
+    const LowRank d = truncated_svd(cpu, w.data(), t.out, t.in, t.rank);
+    for (int64_t r = 0; r < t.rank; ++r) {
+        const double root = std::sqrt(d.s[size_t(r)] / double(t.scale));
+        for (int64_t i = 0; i < t.in; ++i) a[r * t.in + i] = float(root * d.v[size_t(r * t.in + i)]);
+        for (int64_t o = 0; o < t.out; ++o) b[o * t.rank + r] = float(root * d.u[size_t(r * t.out + o)]);
+    }
+}
+
+void check(const LoraImpl& lora, const LoraTarget& t, const char* name) {
+    if (t.rank > std::min(t.in, t.out)) fail(Errc::argument, "adapter: ", name, " splits ", name_of(t.module), " of shape {", t.out, ", ", t.in, "} into at most ", std::min(t.in, t.out), " directions, the rank is ", t.rank);
+    if (!(t.scale > 0)) fail(Errc::argument, "adapter: ", name, " needs a positive alpha, is ", lora.options.alpha);
+}
+
+void loftq(LoraImpl& lora, std::vector<float>& values, Cpu& cpu) {
+    const auto original = original_of(lora);
+    int64_t improved = 0;
+    for (const LoraTarget& t : lora.targets) {
+        check(lora, t, "loftq");
+        const WeightPtr &from = linear_of(*original, t), &held = linear_of(*lora.base, t);
+        if (from->dtype == held->dtype) continue;      // nothing was lost here: the usual start
+        std::vector<float> lost = from->decoded();
+        const std::vector<float> kept = held->decoded();
+        for (size_t e = 0; e < lost.size(); ++e) lost[e] -= kept[e];
+        if (std::all_of(lost.begin(), lost.end(), [](float v) { return v == 0; })) continue;
+        split(cpu, t, lost, values.data() + t.a, values.data() + t.b);
+        ++improved;
+    }
+    if (improved == 0)
+        fail(Errc::argument, "adapter: loftq makes up for what quantization lost, and ", lora.base->path, " is held as it is stored; load the original model with quantize = nf4");
+}
+
+// The model with the principal directions of its adapted layers taken out. Everything else is shared with the base.
+std::shared_ptr<const ModelImpl> residual(const LoraImpl& lora, float* values, Cpu& cpu) {
+    const auto original = original_of(lora);
+    auto model = std::make_shared<ModelImpl>(*lora.base);
+    std::vector<float> factors;
+    for (const LoraTarget& t : lora.targets) {
+        check(lora, t, "pissa");
+        const WeightPtr &from = linear_of(*original, t), &held = linear_of(*lora.base, t);
+        if (is_4bit(from->dtype) || !can_encode(held->dtype))
+            fail(Errc::argument, "adapter: pissa splits the original weights, and ", name_of(t.module), " of layer ", t.layer, " is stored as ", name_of(from->dtype),
+                 "; load a model in f32, f16, bf16 or q8_0, with quantize = nf4 if it is to be in 4 bits");
+        std::vector<float> w = from->decoded();
+        if (!values) factors.resize(size_t(t.rank * (t.in + t.out)));
+        float *a = values ? values + t.a : factors.data(), *b = values ? values + t.b : factors.data() + t.rank * t.in;
+        split(cpu, t, w, a, b);
+        gemm_nn(cpu, t.out, b, t.rank, dense_ref(a, t.rank, t.in), w.data(), t.in, -t.scale, 1);
+        const bool double_quant = is_4bit(held->dtype) && !held->quant.absmax;
+        model->layers[size_t(t.layer)].linear[int(t.module)] =
+            std::make_shared<const Weight>(convert_weight(dense_weight(held->name, held->shape, std::move(w)), held->dtype, double_quant, &cpu.pool));
+    }
+    return model;
+}
+
+}  // namespace lora_init_room
+
+void start_lora(LoraImpl& lora, std::vector<float>* values) {
+    namespace room = lora_init_room;
+    if (lora.options.init == LoraInit::standard) return;
+    Cpu* shared = lora.base->backend->cpu();
+    Cpu cpu(shared ? shared->pool.size() : 0);         // of its own: the sums are in f32 even where the backend computes in bf16
+    if (lora.options.init == LoraInit::pissa) lora.base = room::residual(lora, values ? values->data() : nullptr, cpu);
+    else if (values) room::loftq(lora, *values, cpu);
+}
+
+}  // namespace qlora
