@@ -1,18 +1,25 @@
 #!/usr/bin/env python3
-"""Writes src/text/unicode_tables.cpp: general categories, canonical decompositions and combining classes as packed text.
+"""Writes src/text/unicode_tables.cpp: general categories, canonical decompositions, combining classes and lower case as packed text.
 
     python3 tools/make_unicode_tables.py > src/text/unicode_tables.cpp
 
-Takes the data of the module unicodedata2 if it is installed (newer), else of Python's own unicodedata.
+Each is that of the package `tokenizers`, asked character by character, because ids must agree with it: its regular expressions and its
+lower case know a newer Unicode than its normal forms, which are those of Unicode 9 (marks that are newer are starters to it).
 Numbers are base 32 (0-9a-v); the upper-case letter that ends a number says what it was. A number before a class that is 1 is left out.
 """
-try:
-    import unicodedata2 as unicodedata
-except ImportError:
-    import unicodedata
+import unicodedata
 
+import tokenizers
+from tokenizers import Regex, normalizers
+
+nfc, nfd, lower = (form.normalize_str for form in (normalizers.NFC(), normalizers.NFD(), normalizers.Lowercase()))
 LAST = 0x110000
 CLASS = {"Lu": "U", "Ll": "L", "Lt": "T", "Lm": "M", "Lo": "O", "M": "K", "N": "N", "P": "P", "S": "S"}
+CODES = [code for code in range(LAST) if not 0xD800 <= code < 0xE000]           # half of a surrogate pair is no character
+CATEGORY = {}
+for name, letter in CLASS.items():
+    drop = normalizers.Replace(Regex(f"\\p{{{name}}}"), "").normalize_str
+    CATEGORY.update((code, letter) for code in CODES if drop(chr(code)) == "")
 
 
 def base32(n):
@@ -33,24 +40,26 @@ def runs(of):
             start, value = code, here
 
 
-def category(code):
-    general = unicodedata.category(chr(code))
-    return CLASS.get(general) or CLASS.get(general[0], "Z")
+def order(code):
+    """The combining class, where the normal form knows it: then it changes places with some mark beside it."""
+    c = chr(code)
+    known = unicodedata.combining(c) and nfd(c) == c and any(nfd("x" + pair) != "x" + pair for mark in "\u0334\u0345" for pair in (c + mark, mark + c))
+    return unicodedata.combining(c) if known or code in (0x334, 0x345) else 0
 
 
 def classes():
-    return "".join((base32(n) if n > 1 else "") + c for n, c in runs(category))
+    return "".join((base32(n) if n > 1 else "") + c for n, c in runs(lambda code: CATEGORY.get(code, "Z")))
 
 
 def combining():
-    return "".join(base32(n) + "R" + base32(v) + "C" for n, v in runs(lambda code: unicodedata.combining(chr(code))))
+    return "".join(base32(n) + "R" + base32(v) + "C" for n, v in runs(order))
 
 
 def decompositions():
     out, last = [], 0
-    for code in range(LAST):
+    for code in CODES:
         parts = unicodedata.decomposition(chr(code)).split()
-        if not parts or parts[0].startswith("<"):
+        if not parts or parts[0].startswith("<") or nfd(chr(code)) == chr(code):
             continue
         numbers = [int(p, 16) for p in parts]
         assert len(numbers) <= 2
@@ -59,14 +68,14 @@ def decompositions():
         if len(numbers) == 1:
             out.append(base32(numbers[0]) + "S")
         else:
-            composes = unicodedata.normalize("NFC", chr(code)) == chr(code)
+            composes = nfc(chr(code)) == chr(code)
             out.append(base32(numbers[0]) + "A" + base32(numbers[1]) + ("B" if composes else "X"))
     return "".join(out)
 
 
 def lowercase():
     """Runs of letters at a stride of 1 or 2 whose lower case is equally far away. U+0130 becomes two characters: left to the code."""
-    pairs = [(code, ord(chr(code).lower()) - code) for code in range(LAST) if code != 0x130 and chr(code).lower() != chr(code)]
+    pairs = [(code, ord(lower(chr(code))) - code) for code in CODES if code != 0x130 and lower(chr(code)) != chr(code)]
     out, last, i = [], 0, 0
     while i < len(pairs):
         code, shift = pairs[i]
@@ -88,7 +97,7 @@ def literal(name, text):
     print()
 
 
-print(f"// unicode_tables.cpp - Unicode {unicodedata.unidata_version} as packed text; written by tools/make_unicode_tables.py, which explains the packing.")
+print(f"// unicode_tables.cpp - the characters as tokenizers {tokenizers.__version__} sees them; written by tools/make_unicode_tables.py, which explains the packing.")
 print('#include "src/text/unicode.h"\n')
 print("namespace qlora::inline v0_1 {\n")
 literal("unicode_class_runs", classes())

@@ -98,6 +98,10 @@ TEST(Unicode, Nfc) {
     EXPECT_EQ(qlora::nfc("e\u0302\u0323"), "ệ");
     EXPECT_EQ(qlora::nfc("\u1112\u1161\u11ab"), "한");
     EXPECT_EQ(qlora::nfc("\uac00\u11a8"), "각");
+    // The reference's normal forms are those of Unicode 9: to it, newer marks (U+1DF6 of Unicode 10) keep their place and newer pairs stay apart.
+    EXPECT_EQ(qlora::nfc("x\u1df5\u0334"), "x\u0334\u1df5");
+    EXPECT_EQ(qlora::nfc("x\u1df6\u0334"), "x\u1df6\u0334");
+    EXPECT_EQ(qlora::nfc("\U0001611e\U0001611f"), "\U0001611e\U0001611f");
     EXPECT_EQ(qlora::nfc("\u0958"), "\u0915\u093c");                   // excluded from composition
     EXPECT_EQ(qlora::nfc("e\xFF\u0301"), "e\xFF\u0301");               // an invalid byte stays, and nothing joins across it
 }
@@ -105,6 +109,7 @@ TEST(Unicode, Nfc) {
 TEST(Unicode, Lowercase) {
     EXPECT_EQ(qlora::lowercase("ÀÉÎ straSSE ΣΊ ЖЁ ǅ Ⅷ"), "àéî strasse σί жё ǆ ⅷ");
     EXPECT_EQ(qlora::lowercase("İ"), "i\u0307");
+    EXPECT_EQ(qlora::lowercase("\ua7cb\U00010d50"), "\u0264\U00010d70");      // of Unicode 16
     EXPECT_EQ(qlora::lowercase("\xFF" "A"), "\xFF" "a");
 }
 
