@@ -52,7 +52,7 @@ void save_lora_gguf(const LoraImpl& lora, const std::string& path) {
     using Type = GgufWriter::Type;
     const Config& c = lora.base->config;
     if (lora.targets.empty()) fail(Errc::argument, "save ", path, ": the adapter has no layers");
-    if (lora.options.init == LoraInit::pissa) fail(Errc::unsupported, "save ", path, ": a pissa adapter stands on a changed base, which no GGUF adapter can say; export the merged model, or save a PEFT folder");
+    if (!lora.start.empty()) return save_lora_gguf(*without_start(lora), path);
     // The file has one alpha for all layers; effective scale = alpha / rank of each.
     const float alpha = lora.targets[0].scale * float(lora.targets[0].rank);
     for (const LoraTarget& t : lora.targets)

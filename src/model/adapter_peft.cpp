@@ -84,7 +84,7 @@ Json config_json(const LoraImpl& lora) {
     j.set("exclude_modules", std::move(s.exclude));
     j.set("fan_in_fan_out", Json(false));
     j.set("inference_mode", Json(true));
-    j.set("init_lora_weights", o.init == LoraInit::pissa ? Json("pissa") : Json(true));
+    j.set("init_lora_weights", o.init == LoraInit::pissa ? Json("pissa") : Json(true));    // pissa: in the note alone
     j.set("layers_pattern", Json());
     j.set("layers_to_transform", std::move(s.layers));
     j.set("lora_alpha", o.alpha == std::floor(o.alpha) ? Json(int64_t(o.alpha)) : Json(double(o.alpha)));
@@ -101,25 +101,25 @@ Json config_json(const LoraImpl& lora) {
     return j;
 }
 
-}  // namespace adapter_peft_room
+// A pissa adapter is saved as the plain one that it is on the original base; the note is its configuration as it was made.
+constexpr const char* pissa_note = "qlora_pissa";
 
-void save_lora_peft(const LoraImpl& lora, const std::string& folder) {
+void save(const LoraImpl& lora, const std::string& folder, const std::string& note) {
     const std::vector<float> values = lora_values(lora);
     SafeTensorsWriter writer;
+    if (!note.empty()) writer.metadata.emplace_back(pissa_note, note);
     for (const LoraTarget& t : lora.targets) {
-        const std::string name = std::string(adapter_peft_room::prefix) + hf_name(t.layer, t.module);
+        const std::string name = std::string(prefix) + hf_name(t.layer, t.module);
         writer.add(name + ".lora_A.weight", {t.rank, t.in}, {values.begin() + t.a, values.begin() + t.a + t.rank * t.in});
         std::vector<float> b(values.begin() + t.b, values.begin() + t.b + t.out * t.rank);
-        adapter_peft_room::reorder(lora.base->config, t.module, b, t.rank, true);
+        reorder(lora.base->config, t.module, b, t.rank, true);
         writer.add(name + ".lora_B.weight", {t.out, t.rank}, std::move(b));
     }
     AtomicFolder out(folder, true);
-    write_file_atomic(out.path() + "/adapter_config.json", adapter_peft_room::config_json(lora).dump(2) + "\n");
+    write_file_atomic(out.path() + "/adapter_config.json", config_json(lora).dump(2) + "\n");
     writer.write(out.path() + "/adapter_model.safetensors");
     out.commit();
 }
-
-namespace adapter_peft_room {
 
 // Fields whose default means "not used". Another value would change the result: an error, never ignored.
 void refuse_unsupported(const Json& j, const std::string& where) {
@@ -210,7 +210,21 @@ std::optional<Name> parse_name(std::string_view full, int64_t layers) {
     return {};
 }
 
+// On a base that cannot be split (its own file is in 4 bits) the adapter stays the plain one that the file holds.
+std::shared_ptr<LoraImpl> with_note(std::shared_ptr<LoraImpl> plain, const std::string& note, const std::string& where) {
+    LoraOptions options = read_options(Json::parse(note, where), where);
+    options.modules = plain->options.modules;
+    if (options.init != LoraInit::pissa) fail(Errc::format, where, ": expected a configuration with init_lora_weights = pissa");
+    return can_split(*plain) ? with_start(*plain, options) : plain;
+}
+
 }  // namespace adapter_peft_room
+
+void save_lora_peft(const LoraImpl& lora, const std::string& folder) {
+    namespace room = adapter_peft_room;
+    if (lora.start.empty()) room::save(lora, folder, "");
+    else room::save(*without_start(lora), folder, room::config_json(lora).dump());
+}
 
 std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, const std::string& folder) {
     namespace room = adapter_peft_room;
@@ -244,7 +258,6 @@ std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, 
         if (modules.find(name_of(m)) == modules.npos) modules += (modules.empty() ? "" : ",") + std::string(name_of(m));
     }
     lora->options.modules = modules;
-    start_lora(*lora, nullptr);
     std::vector<float> values(size_t(lora->parameters));
     for (const LoraTarget& t : lora->targets) {
         const auto& [a, b] = found[{t.layer, t.module}];
@@ -258,6 +271,9 @@ std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, 
         std::copy(fb.begin(), fb.end(), values.begin() + t.b);
     }
     set_lora_values(*lora, values);
+    for (const auto& [key, note] : tensors->metadata())
+        if (key == room::pissa_note) return room::with_note(lora, note, str(file, ": ", key));
+    start_lora(*lora, nullptr);
     return lora;
 }
 

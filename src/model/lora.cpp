@@ -36,7 +36,8 @@ std::vector<Module> parse_modules(std::string_view text) {
 
 void add_lora_target(LoraImpl& lora, int64_t layer, Module m, int64_t rank, float scale) {
     const Shape shape = linear_shape(lora.base->config, m);
-    if (rank < 1 || rank > std::max(shape[0], shape[1])) fail(Errc::argument, "adapter: rank ", rank, " for ", name_of(m), " of shape ", shape, ", expected 1 to ", std::max(shape[0], shape[1]));
+    const int64_t most = 2 * std::max(shape[0], shape[1]);             // twice: a pissa adapter on its original base
+    if (rank < 1 || rank > most) fail(Errc::argument, "adapter: rank ", rank, " for ", name_of(m), " of shape ", shape, ", expected 1 to ", most);
     if (!std::isfinite(scale)) fail(Errc::argument, "adapter: the scale of ", name_of(m), " is ", scale);
     LoraTarget t;
     t.layer = layer; t.module = m; t.rank = rank; t.scale = scale;

@@ -19,6 +19,7 @@ struct LoraImpl {
     std::vector<LoraTarget> targets;                   // ordered by layer, then module
     BufferRef values;                                  // the flat buffer, on the base's backend
     int64_t parameters = 0;                            // floats in it
+    std::vector<float> start;                          // pissa: the factors that left the original base, laid out as the buffer; else empty
     const LoraTarget* find(int64_t layer, Module) const;
 };
 

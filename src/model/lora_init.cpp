@@ -3,9 +3,10 @@
 //   LoftQ (arXiv:2310.08659, one round): the base stays the 4-bit Q of W, and s B A = the best of this rank of W - Q, so that the adapted
 //   model starts nearer to the original than the 4-bit base alone. PEFT leaves out the division by s and so reaches this for s = 1 only.
 //
-//   PiSSA (arXiv:2404.02948): s B A = the best of this rank of W itself, and the base becomes W - s B A, encoded in the type it had: training
-//   then turns the largest directions. The changed base is a function of W and the ranks alone, so an adapter saved with
-//   init_lora_weights = "pissa" finds it again: loading does what PEFT does, it splits W once more and forgets the first factors.
+//   PiSSA (arXiv:2404.02948): s B A = the best of this rank of W itself, s B0 A0, and the base becomes W - s B0 A0, encoded in the type it
+//   had: training then turns the largest directions. On W itself the adapter is s (B A - B0 A0), a plain one of twice the rank. That is what
+//   is saved, so that any program loads it onto the original model; a note beside it lets us find the changed base again, bit for bit.
+//   A folder that PEFT saved with init_lora_weights = "pissa" holds B A only: W is split once more, as PEFT does when it loads it.
 //
 // W is what the base was quantized from: its own file, read again.
 #include "src/base/file.h"
@@ -70,21 +71,23 @@ void loftq(LoraImpl& lora, std::vector<float>& values, Cpu& cpu) {
         fail(Errc::argument, "adapter: loftq makes up for what quantization lost, and ", lora.base->path, " is held as it is stored; load the original model with quantize = nf4");
 }
 
+bool splits(const Weight& original, const Weight& held) { return !is_4bit(original.dtype) && can_encode(held.dtype); }
+
 // The model with the principal directions of its adapted layers taken out. Everything else is shared with the base.
-std::shared_ptr<const ModelImpl> residual(const LoraImpl& lora, float* values, Cpu& cpu) {
+std::shared_ptr<const ModelImpl> residual(LoraImpl& lora, Cpu& cpu) {
     const auto original = original_of(lora);
     auto model = std::make_shared<ModelImpl>(*lora.base);
-    std::vector<float> factors;
+    const bool known = !lora.start.empty();
+    lora.start.resize(size_t(lora.parameters));
     for (const LoraTarget& t : lora.targets) {
         check(lora, t, "pissa");
         const WeightPtr &from = linear_of(*original, t), &held = linear_of(*lora.base, t);
-        if (is_4bit(from->dtype) || !can_encode(held->dtype))
+        if (!splits(*from, *held))
             fail(Errc::argument, "adapter: pissa splits the original weights, and ", name_of(t.module), " of layer ", t.layer, " is stored as ", name_of(from->dtype),
                  "; load a model in f32, f16, bf16 or q8_0, with quantize = nf4 if it is to be in 4 bits");
         std::vector<float> w = from->decoded();
-        if (!values) factors.resize(size_t(t.rank * (t.in + t.out)));
-        float *a = values ? values + t.a : factors.data(), *b = values ? values + t.b : factors.data() + t.rank * t.in;
-        split(cpu, t, w, a, b);
+        float *a = lora.start.data() + t.a, *b = lora.start.data() + t.b;
+        if (!known) split(cpu, t, w, a, b);
         gemm_nn(cpu, t.out, b, t.rank, dense_ref(a, t.rank, t.in), w.data(), t.in, -t.scale, 1);
         const bool double_quant = is_4bit(held->dtype) && !held->quant.absmax;
         model->layers[size_t(t.layer)].linear[int(t.module)] =
@@ -100,8 +103,68 @@ void start_lora(LoraImpl& lora, std::vector<float>* values) {
     if (lora.options.init == LoraInit::standard) return;
     Cpu* shared = lora.base->backend->cpu();
     Cpu cpu(shared ? shared->pool.size() : 0);         // of its own: the sums are in f32 even where the backend computes in bf16
-    if (lora.options.init == LoraInit::pissa) lora.base = room::residual(lora, values ? values->data() : nullptr, cpu);
-    else if (values) room::loftq(lora, *values, cpu);
+    if (lora.options.init == LoraInit::loftq) {
+        if (values) room::loftq(lora, *values, cpu);
+        return;
+    }
+    lora.base = room::residual(lora, cpu);
+    if (values) *values = lora.start;
+}
+
+bool can_split(const LoraImpl& lora) {
+    namespace room = lora_init_room;
+    const auto original = room::original_of(lora);
+    return std::all_of(lora.targets.begin(), lora.targets.end(), [&](const LoraTarget& t) { return room::splits(*room::linear_of(*original, t), *room::linear_of(*lora.base, t)); });
+}
+
+std::shared_ptr<LoraImpl> without_start(const LoraImpl& lora) {
+    auto out = std::make_shared<LoraImpl>();
+    out->base = lora.base;
+    LoraOptions& o = out->options = lora.options;
+    const float twice = o.rank_stabilized ? std::sqrt(2.0f) : 2.0f;    // of the rank: alpha follows, so that the scale stays
+    o.init = LoraInit::standard;
+    o.rank *= 2;
+    o.alpha *= twice;
+    for (auto& [key, rank] : o.rank_pattern) rank *= 2;
+    for (auto& [key, alpha] : o.alpha_pattern) alpha *= twice;
+    const std::vector<float> from = lora_values(lora);
+    std::vector<float> values;
+    for (const LoraTarget& t : lora.targets) {
+        add_lora_target(*out, t.layer, t.module, 2 * t.rank, t.scale);
+        values.insert(values.end(), from.begin() + t.a, from.begin() + t.a + t.rank * t.in);
+        values.insert(values.end(), lora.start.begin() + t.a, lora.start.begin() + t.a + t.rank * t.in);
+        for (int64_t row = 0; row < t.out; ++row) {
+            const int64_t at = t.b + row * t.rank;
+            values.insert(values.end(), from.begin() + at, from.begin() + at + t.rank);
+            for (int64_t r = 0; r < t.rank; ++r) values.push_back(-lora.start[size_t(at + r)]);
+        }
+    }
+    set_lora_values(*out, values);
+    return out;
+}
+
+std::shared_ptr<LoraImpl> with_start(const LoraImpl& plain, const LoraOptions& options) {
+    auto out = empty_lora(plain.base, options);
+    const std::vector<float> from = lora_values(plain);
+    std::vector<float> values;
+    for (const LoraTarget& p : plain.targets) {
+        const LoraOptions local = options_at(options, p.layer, p.module);
+        if (p.rank != 2 * local.rank) fail(Errc::format, "adapter: ", name_of(p.module), " of layer ", p.layer, " has rank ", p.rank, ", twice the rank of its pissa start would be ", 2 * local.rank);
+        add_lora_target(*out, p.layer, p.module, local.rank, lora_scale(local));
+        const LoraTarget& t = out->targets.back();
+        values.resize(size_t(out->parameters));
+        out->start.resize(size_t(out->parameters));
+        std::copy_n(from.begin() + p.a, t.rank * t.in, values.begin() + t.a);
+        std::copy_n(from.begin() + p.a + t.rank * t.in, t.rank * t.in, out->start.begin() + t.a);
+        for (int64_t row = 0; row < t.out; ++row)
+            for (int64_t r = 0; r < t.rank; ++r) {
+                values[size_t(t.b + row * t.rank + r)] = from[size_t(p.b + row * p.rank + r)];
+                out->start[size_t(t.b + row * t.rank + r)] = -from[size_t(p.b + row * p.rank + t.rank + r)];
+            }
+    }
+    set_lora_values(*out, values);
+    start_lora(*out, nullptr);
+    return out;
 }
 
 }  // namespace qlora

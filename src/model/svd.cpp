@@ -1,11 +1,13 @@
-// svd.cpp - the largest singular values of a matrix by subspace iteration from a random start (arXiv:0909.4061, algorithm 4.4):
+// svd.cpp - the largest singular values of a matrix: Chebyshev-filtered subspace iteration with deflation.
 //
-//   Q {k, cols} = orthonormal rows, random;   repeat  Y {k, rows} = orthonormal(Q W^T),  Q = orthonormal(Y W)
-//   then W ~ (Q W^T)^T Q, whose own singular values follow by Jacobi rotations of the rows of Q W^T, each done to the rows of Q as well.
+// Q {k, cols} holds guesses of right singular vectors, k a little more than what is still wanted. A round takes
+//   Y = Q W^T, turned by Jacobi rotations until its rows are orthogonal (Q turns along): their lengths s are the singular values so far;
+//   Z = Y W, so that z[i] - s[i]^2 q[i] is the residual of guess i. Guesses at the top that have settled are taken out of W;
+//   the others go through p(W^T W), p the Chebyshev polynomial that is at most 1 where s^2 is below that of the last guess and grows fastest
+//   above: spectra of weights are flat, and this needs a sixth of the products of the power method (arXiv:0909.4061).
 //
-// k exceeds the wanted rank, so that what lies just below it disturbs little. A round shrinks the error in direction i by (s[k+1] / s[i])^2;
-// rounds end when the squares captured by the wanted directions grow no more. The products with W run in f32, everything else in f64.
-// With k = min(rows, cols) one round makes the subspace the whole row space, and the result is exact to rounding.
+// The degree is bounded by what the largest value may grow to, since the products with W are in f32; what is found leaves W for that reason.
+// Everything else is in f64. With k = min(rows, cols) the first round is exact to rounding.
 #include "src/model/svd.h"
 
 #include "src/base/rng.h"
@@ -19,8 +21,10 @@ namespace qlora::inline v0_1 {
 namespace svd_room {
 
 constexpr int64_t extra = 16;                          // directions beyond the rank
-constexpr int most_rounds = 24;                        // spectra of noise are flat: directions never settle, the captured squares do long before
-constexpr double settled = 1e-7;                       // relative growth of the captured squares that ends the rounds
+constexpr int most_rounds = 60;                        // a spectrum without any gap: what is not settled by then is taken as it is
+constexpr double settled = 2e-5;                       // angle between a guess and its direction; rounding in f32 leaves about 4e-6
+constexpr double most_growth = 1e4;                    // of one direction beside another in a filter: leaves three digits of f32 to the smaller
+constexpr int most_degree = 24;
 constexpr int most_sweeps = 40;                        // Jacobi converges quadratically: about eight are enough
 
 struct Rows {                                          // k vectors of n, one a row
@@ -90,6 +94,68 @@ void jacobi(Rows& y, Rows& q) {
     }
 }
 
+// Both, rows in the order of falling lengths of y's.
+std::vector<double> sort(Rows& y, Rows& q) {
+    std::vector<double> norms, sorted;
+    for (int64_t i = 0; i < y.k; ++i) norms.push_back(std::sqrt(dot(y.row(i), y.row(i), y.n)));
+    std::vector<int64_t> order(norms.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return norms[size_t(a)] > norms[size_t(b)]; });
+    Rows to_y(y.k, y.n), to_q(q.k, q.n);
+    for (int64_t i = 0; i < y.k; ++i) {
+        const int64_t from = order[size_t(i)];
+        std::copy_n(y.row(from), y.n, to_y.row(i));
+        std::copy_n(q.row(from), q.n, to_q.row(i));
+        sorted.push_back(norms[size_t(from)]);
+    }
+    y = std::move(to_y);
+    q = std::move(to_q);
+    return sorted;
+}
+
+// How many guesses from the top have settled: their angles are their residuals over the distance to what the block does not hold.
+int64_t settled_rows(const std::vector<double>& s, Rows& q, Rows& z, int64_t wanted) {
+    const double below = s.back() * s.back(), rounding = 1e-7 * s[0] * s[0];
+    int64_t count = 0;
+    for (; count < wanted; ++count) {
+        const double square = s[size_t(count)] * s[size_t(count)];
+        double residual = 0;
+        for (int64_t e = 0; e < q.n; ++e) {
+            const double d = z.row(count)[e] - square * q.row(count)[e];
+            residual += d * d;
+        }
+        if (square > rounding && std::sqrt(residual) > settled * std::max(square - below, 1e-3 * square)) break;
+    }
+    return count;
+}
+
+// rest -= y[i]^T q[i] for the first `count` guesses, which leave the block.
+void take_out(Cpu& cpu, int64_t count, Rows& y, Rows& q, Rows& z, float* rest) {
+    if (count == 0) return;
+    const std::vector<float> u(y.at.begin(), y.at.begin() + count * y.n), v(q.at.begin(), q.at.begin() + count * q.n);
+    gemm_tn(cpu, count, y.n, q.n, u.data(), y.n, v.data(), q.n, rest, q.n, -1, 1);
+    for (Rows* r : {&y, &q, &z}) {
+        r->at.erase(r->at.begin(), r->at.begin() + count * r->n);
+        r->k -= count;
+    }
+}
+
+// q = p(W^T W) q, given z = W^T W q, for values of W^T W up to `top`. T[d + 1] = 2 t(W^T W) T[d] - T[d - 1], t taking [0, b] to [-1, 1].
+void filter(Cpu& cpu, const WeightRef& w, double top, double b, Rows& q, Rows& z) {
+    if (!(b > 0)) { q = std::move(z); return; }        // the block spans the row space: nothing to damp
+    const double growth = std::acosh(std::max(2 * top / b - 1, 1.0));
+    const int degree = growth * most_degree > std::acosh(most_growth) ? std::max(1, int(std::acosh(most_growth) / growth)) : most_degree;
+    Rows y(q.k, w.rows), before = q, now = q;
+    for (size_t e = 0; e < now.at.size(); ++e) now.at[e] = 2 / b * z.at[e] - q.at[e];
+    for (int d = 1; d < degree; ++d) {
+        multiply(cpu, now, w, true, y);
+        multiply(cpu, y, w, false, z);
+        for (size_t e = 0; e < z.at.size(); ++e) before.at[e] = 2 * (2 / b * z.at[e] - now.at[e]) - before.at[e];
+        std::swap(before, now);
+    }
+    q = std::move(now);
+}
+
 }  // namespace svd_room
 
 LowRank truncated_svd(Cpu& cpu, const float* w, int64_t rows, int64_t cols, int64_t rank) {
@@ -98,40 +164,39 @@ LowRank truncated_svd(Cpu& cpu, const float* w, int64_t rows, int64_t cols, int6
     if (rank < 1 || rank > least) fail(Errc::argument, "svd: rank ", rank, " of a matrix of shape {", rows, ", ", cols, "}, expected 1 to ", least);
     for (int64_t e = 0; e < rows * cols; ++e)
         if (!std::isfinite(w[e])) fail(Errc::numeric, "svd: element ", e, " is ", w[e]);
-    const int64_t k = std::min(rank + svd_room::extra, least);
-    const WeightRef matrix = dense_ref(w, rows, cols);
-    Rows q(k, cols), y(k, rows);
-    Rng rng{0, 0, 0};
-    for (double& e : q.at) e = rng.normal();
-    svd_room::orthonormalize(q);
-    double captured = 0;
-    for (int round = 0; round < svd_room::most_rounds; ++round) {
-        svd_room::multiply(cpu, q, matrix, true, y);
-        const double now = svd_room::dot(y.at.data(), y.at.data(), int64_t(y.at.size()));
-        if ((k == least && round > 0) || now <= captured * (1 + svd_room::settled)) break;
-        captured = now;
-        svd_room::orthonormalize(y);
-        svd_room::multiply(cpu, y, matrix, false, q);
-        svd_room::orthonormalize(q);
-    }
-    svd_room::multiply(cpu, q, matrix, true, y);
-    svd_room::jacobi(y, q);
-
-    std::vector<double> norms;
-    for (int64_t i = 0; i < k; ++i) norms.push_back(std::sqrt(svd_room::dot(y.row(i), y.row(i), rows)));
-    std::vector<int64_t> order(static_cast<size_t>(k));
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return norms[size_t(a)] > norms[size_t(b)]; });
+    std::vector<float> rest(w, w + rows * cols);       // w without what has been found
+    const WeightRef matrix = dense_ref(rest.data(), rows, cols);
     LowRank out;
     out.rank = rank;
-    for (int64_t i = 0; i < rank; ++i) {
-        const int64_t from = order[size_t(i)];
-        const double s = norms[size_t(from)];
-        out.s.push_back(s);
-        for (int64_t e = 0; e < rows; ++e) out.u.push_back(s > 0 ? y.row(from)[e] / s : 0);
-        out.v.insert(out.v.end(), q.row(from), q.row(from) + cols);
+    Rows q(std::min(rank + svd_room::extra, least), cols);
+    const bool whole = q.k == least;                   // the block spans all there is
+    Rng rng{0, 0, 0};
+    for (double& e : q.at) e = rng.normal();
+    if (whole) {                                       // of few rows the row space is smaller than the columns: a product goes there
+        Rows y(q.k, rows);
+        svd_room::multiply(cpu, q, matrix, true, y);
+        svd_room::orthonormalize(y);
+        svd_room::multiply(cpu, y, matrix, false, q);
     }
-    return out;
+    for (int round = 1;; ++round) {
+        svd_room::orthonormalize(q);
+        Rows y(q.k, rows), z(q.k, cols);
+        svd_room::multiply(cpu, q, matrix, true, y);
+        svd_room::jacobi(y, q);
+        const std::vector<double> s = svd_room::sort(y, q);
+        svd_room::multiply(cpu, y, matrix, false, z);
+        const int64_t wanted = rank - int64_t(out.s.size());
+        const int64_t found = whole || round == svd_room::most_rounds ? wanted : svd_room::settled_rows(s, q, z, wanted);
+        for (int64_t i = 0; i < found; ++i) {
+            const double length = s[size_t(i)];
+            out.s.push_back(length);
+            for (int64_t e = 0; e < rows; ++e) out.u.push_back(length > 0 ? y.row(i)[e] / length : 0);
+            out.v.insert(out.v.end(), q.row(i), q.row(i) + cols);
+        }
+        if (found == wanted) return out;
+        svd_room::take_out(cpu, found, y, q, z, rest.data());
+        svd_room::filter(cpu, matrix, s[size_t(found)] * s[size_t(found)], s.back() * s.back(), q, z);
+    }
 }
 
 }  // namespace qlora
