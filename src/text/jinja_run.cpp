@@ -21,6 +21,7 @@ using Scope = std::vector<std::pair<std::string, Value>>;
 class Run final : public JinjaContext {
 public:
     Run(std::string_view where, const TemplateLimits& limits) : where_(where), limits_(limits) {}
+    ~Run() override { for (const auto& space : namespaces_) space->items.clear(); }
 
     RenderedTemplate render(const JinjaNode& root, const Json& variables) {
         scopes_.emplace_back();
@@ -47,6 +48,7 @@ private:
     int line_ = 1;
     int64_t steps_ = 0, depth_ = 0, macros_ = 0;
     std::vector<Scope> scopes_;
+    std::vector<std::shared_ptr<JinjaDict>> namespaces_;   // the only values that can hold themselves: emptied at the end
     JinjaText root_;
     JinjaText* out_ = &root_;
     std::vector<JinjaSpan> generation_;
@@ -400,7 +402,10 @@ private:
         if (name == "strftime_now") return Value::of(now(args));
         if (name == "range") return range(args);
         Value v = Value::empty_dict();                 // namespace(...) and dict(...)
-        v.dict->is_namespace = name == "namespace";
+        if (name == "namespace") {
+            v.dict->is_namespace = true;
+            namespaces_.push_back(v.dict);
+        }
         for (size_t k = 0; k < args.values.size(); ++k) {
             if (!args.names[k].empty()) v.dict->set(Value::of(args.names[k]), args.values[k]);
             else if (args.values[k].is(Kind::dict)) for (const auto& [key, x] : args.values[k].dict->items) v.dict->set(key, x);

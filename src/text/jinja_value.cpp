@@ -4,12 +4,44 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <iterator>
 
 namespace qlora::inline v0_1 {
 namespace jinja_value_room {
 
 constexpr int max_depth = 200;                         // a namespace can hold itself
 [[noreturn]] inline void too_deep() { fail(Errc::format, "chat template: a value is nested deeper than ", max_depth); }
+
+// Moves what a container holds to `pending`.
+inline void take_apart(JinjaList& list, std::vector<JinjaValue>& pending) {
+    std::move(list.items.begin(), list.items.end(), std::back_inserter(pending));
+    list.items.clear();
+}
+inline void take_apart(JinjaDict& dict, std::vector<JinjaValue>& pending) {
+    for (auto& [key, value] : dict.items) {
+        pending.push_back(std::move(key));
+        pending.push_back(std::move(value));
+    }
+    dict.items.clear();
+}
+inline void take_apart(JinjaCallable& callable, std::vector<JinjaValue>& pending) {
+    if (callable.self && callable.self.use_count() == 1) pending.push_back(std::move(*callable.self));
+    callable.self.reset();
+}
+
+// Destroys a container that nobody else holds, and everything in it that nobody else holds, in constant stack.
+template <class Container>
+void destroy(Container& container) {
+    std::vector<JinjaValue> pending;
+    take_apart(container, pending);
+    while (!pending.empty()) {
+        const JinjaValue v = std::move(pending.back());
+        pending.pop_back();
+        if (v.list.use_count() == 1) take_apart(*v.list, pending);
+        if (v.dict.use_count() == 1) take_apart(*v.dict, pending);
+        if (v.call.use_count() == 1) take_apart(*v.call, pending);
+    }
+}
 
 inline std::string float_text(double d) {
     if (std::isnan(d)) return "nan";
@@ -101,6 +133,10 @@ JinjaValue JinjaValue::from_json(const Json& j, bool content) {
     }
     return {};
 }
+
+JinjaList::~JinjaList() { jinja_value_room::destroy(*this); }
+JinjaDict::~JinjaDict() { jinja_value_room::destroy(*this); }
+JinjaCallable::~JinjaCallable() { jinja_value_room::destroy(*this); }
 
 JinjaValue* JinjaDict::find(const JinjaValue& key) {
     for (auto& [k, v] : items) if (jinja_equal(k, key)) return &v;

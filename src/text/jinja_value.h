@@ -32,10 +32,16 @@ struct JinjaText {
     }
 };
 
-struct JinjaList { std::vector<JinjaValue> items; bool tuple = false; };
+// A loop can nest values as deeply as it has steps: containers are taken apart without recursion.
+struct JinjaList {
+    std::vector<JinjaValue> items;
+    bool tuple = false;
+    ~JinjaList();
+};
 struct JinjaDict {                                     // insertion order
     std::vector<std::pair<JinjaValue, JinjaValue>> items;
     bool is_namespace = false;
+    ~JinjaDict();
     JinjaValue* find(const JinjaValue& key);
     JinjaValue* find(std::string_view key);
     void set(JinjaValue key, JinjaValue value);
@@ -45,6 +51,7 @@ struct JinjaCallable {
     std::string name;
     std::shared_ptr<JinjaValue> self;                  // of a method
     const JinjaNode* caller_body = nullptr;            // what caller() of a {% call %} block prints
+    ~JinjaCallable();
 };
 
 struct JinjaValue {
@@ -64,7 +71,14 @@ struct JinjaValue {
     static JinjaValue of(JinjaText x) { JinjaValue v; v.kind = Kind::string; v.s = std::make_shared<const JinjaText>(std::move(x)); return v; }
     static JinjaValue of(std::string x) { return of(JinjaText{std::move(x), {}, false}); }
     static JinjaValue of(const char* x) { return of(std::string(x)); }
-    static JinjaValue of(std::vector<JinjaValue> x, bool tuple = false) { JinjaValue v; v.kind = Kind::list; v.list = std::make_shared<JinjaList>(JinjaList{std::move(x), tuple}); return v; }
+    static JinjaValue of(std::vector<JinjaValue> x, bool tuple = false) {
+        JinjaValue v;
+        v.kind = Kind::list;
+        v.list = std::make_shared<JinjaList>();
+        v.list->items = std::move(x);
+        v.list->tuple = tuple;
+        return v;
+    }
     static JinjaValue empty_dict() { JinjaValue v; v.kind = Kind::dict; v.dict = std::make_shared<JinjaDict>(); return v; }
     static JinjaValue builtin(std::string name) { JinjaValue v; v.kind = Kind::callable; v.call = std::make_shared<JinjaCallable>(); v.call->name = std::move(name); return v; }
     static JinjaValue from_json(const Json&, bool content);            // content: strings are marked as coming from the messages

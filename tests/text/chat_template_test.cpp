@@ -121,6 +121,9 @@ TEST(ChatTemplate, HostileTemplatesFailCleanly) {
     EXPECT_NE(error_of("{% include 'x' %}").find("include"), std::string::npos);
     EXPECT_NE(error_of("{{ ''.__class__ }}{{ ''.__class__.__mro__ }}"), "");
     EXPECT_NE(error_of("{% set ns = namespace() %}{% set ns.me = ns %}{{ ns | tojson }}"), "");
+    // Values as deep as a loop is long, which nobody looks at: they come apart without using up the stack.
+    for (const char* wrap : {"[ns.x]", "{'a': ns.x}", "{'a': [ns.x]}", "namespace(x=ns.x)", "[ns.x].count"})
+        EXPECT_EQ(render(std::string("{% set ns = namespace(x=1) %}{% for i in range(100000) %}{% set ns.x = ") + wrap + " %}{% endfor %}ok", "{}"), "ok") << wrap;
     for (const char* open : {"{{", "{%", "{#", "{{ 'a", "{% if x", "{% if x %}", "{% for", "{% raw %}", "{{ [1,", "{{ a[", "{{ 1 if"}) EXPECT_NE(error_of(open), "") << open;
 }
 
