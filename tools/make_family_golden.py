@@ -31,6 +31,14 @@ cases = {
     "qwen2": ("Qwen2", dict(use_sliding_window=True, sliding_window=4, max_window_layers=2, tie_word_embeddings=True)),
     "qwen3": ("Qwen3", dict(head_dim=16)),
 }
+# Sizes that nothing divides: heads that do not make up the hidden size, seven to a key, a vocabulary of no round number; tied where the case above is not.
+odd = dict(hidden_size=28, intermediate_size=46, num_attention_heads=7, num_key_value_heads=1, head_dim=10, vocab_size=67)
+cases |= {
+    "llama_odd": ("Llama", dict(odd, tie_word_embeddings=True, rope_parameters=dict(rope_type="default", rope_theta=500000.0))),
+    "mistral_odd": ("Mistral", dict(odd, head_dim=6, sliding_window=5, tie_word_embeddings=True)),
+    "qwen2_odd": ("Qwen2", dict(odd, num_attention_heads=14, num_key_value_heads=2, head_dim=6)),
+    "qwen3_odd": ("Qwen3", dict(odd, head_dim=12, use_sliding_window=True, sliding_window=3, max_window_layers=1, tie_word_embeddings=True)),
+}
 
 
 def value(name, index, size):  # the formula: the test has it too
@@ -57,8 +65,12 @@ def build(case):
     return model
 
 
-def rows(logits):
-    return [[round(float(v), 5) for v in row] for row in logits]
+def exact(v):  # nine digits name a float
+    return float(f"{float(v):.9g}")
+
+
+def rows(logits, kept=range(len(ids))):  # null: left out
+    return [[exact(v) for v in row] if i in kept else None for i, row in enumerate(logits)]
 
 
 families = {"ids": ids, "cases": {}}
@@ -67,7 +79,7 @@ for case in cases:
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0]
     config = json.loads(model.config.to_json_string())
-    families["cases"][case] = {"config": config, "tensors": {n: list(p.shape) for n, p in model.named_parameters()}, "logits": rows(logits)}
+    families["cases"][case] = {"config": config, "tensors": {n: list(p.shape) for n, p in model.named_parameters()}, "logits": rows(logits, (0, 4, 8, 11))}
 json.dump(families, open(f"{target}/families.json", "w"))
 
 def adapted(folder, **options):
@@ -90,7 +102,7 @@ model = adapted("peft", r=3, lora_alpha=6, target_modules=["q_proj", "k_proj", "
 logits = model(torch.tensor([ids])).logits[0]
 loss = torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(ids[1:]), reduction="sum")
 loss.backward()
-gradients = {n.replace(".default", ""): [round(float(v), 6) for v in p.grad.flatten()] for n, p in model.named_parameters() if p.grad is not None and ".layers.1." in n}
+gradients = {n.replace(".default", ""): [exact(v) for v in p.grad.flatten()] for n, p in model.named_parameters() if p.grad is not None and ".layers.1." in n}
 json.dump({"logits": rows(logits.detach()), "loss": float(loss), "gradients": gradients}, open(f"{target}/peft.json", "w"))
 
 # PiSSA: the folder says so, and PEFT splits the base again when it loads it.

@@ -61,7 +61,7 @@ TEST(PeftPatterns, RanksAlphasLayersAndExclusions) {
     EXPECT_FLOAT_EQ(lora->find(0, Module::v_proj)->scale, float(3 / std::sqrt(3.0)));     // rank-stabilized, each by its own rank
     EXPECT_FLOAT_EQ(lora->find(2, Module::v_proj)->scale, float(7 / std::sqrt(3.0)));
     EXPECT_FLOAT_EQ(lora->find(0, Module::down_proj)->scale, float(5.5 / std::sqrt(2.0)));
-    expect_rows(tiny::logits(model, lora.get(), reference_ids()), *golden("peft_patterns.json").find("logits"), 3e-4);
+    expect_rows(tiny::logits(model, lora.get(), reference_ids()), *golden("peft_patterns.json").find("logits"));
 
     const std::string again = temporary("patterns_again");
     save_lora_peft(*lora, again);
@@ -200,7 +200,7 @@ TEST(PeftStarts, PissaStandsOnTheBaseThatPeftMakes) {
     const auto lora = load_lora(model, golden_path("model/peft_pissa"));
     EXPECT_NE(lora->base, model);
     EXPECT_EQ(lora->base->layers[1].linear[int(Module::k_proj)], model->layers[1].linear[int(Module::k_proj)]);
-    expect_rows(tiny::logits(lora->base, lora.get(), reference_ids()), *golden("init.json").find("pissa"), 5e-4);
+    expect_rows(tiny::logits(lora->base, lora.get(), reference_ids()), *golden("init.json").find("pissa"));
     const std::string again = temporary("pissa_again");
     save_lora_peft(*lora, again);
     // What we save of it is a plain adapter of twice the rank on the original base, which finds the changed base again.

@@ -46,16 +46,25 @@ inline std::string folder_of(const std::string& name, const Json& reference) {
     return folder;
 }
 
-inline void expect_rows(const std::vector<float>& logits, const Json& rows, double tolerance) {
-    size_t at = 0;
-    for (const Json& row : rows.array())
-        for (const Json& v : row.array()) {
-            ASSERT_LT(at, logits.size());
-            ASSERT_NEAR(logits[at], v.number(), tolerance) << "element " << at;
-            ++at;
+// The largest difference, relative to the largest score. Rows that the reference left out are null.
+inline double difference(const std::vector<float>& logits, const Json& rows) {
+    const size_t width = logits.size() / rows.array().size();
+    double most = 0, largest = 0;
+    for (size_t r = 0; r < rows.array().size(); ++r) {
+        const Json::Array& row = rows.array()[r].array();
+        if (row.empty()) continue;
+        EXPECT_EQ(row.size(), width);
+        for (size_t i = 0; i < std::min(width, row.size()); ++i) {
+            most = std::max(most, std::fabs(logits[r * width + i] - row[i].number()));
+            largest = std::max(largest, std::fabs(row[i].number()));
         }
-    EXPECT_EQ(at, logits.size());
+    }
+    EXPECT_GT(largest, 0);
+    return std::isfinite(most) ? most / largest : INFINITY;
 }
+
+// Measured: below 1e-6 for every family, 5e-6 where singular vectors are involved.
+inline void expect_rows(const std::vector<float>& logits, const Json& rows) { EXPECT_LE(difference(logits, rows), 1e-5); }
 
 inline Tokens reference_ids() {
     Tokens ids;
