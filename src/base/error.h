@@ -22,9 +22,21 @@ std::string str(const Part&... parts) {
     return out.str();
 }
 
+// Messages quote files: nothing that a terminal obeys gets through, and nothing endless.
+inline std::string printable(std::string text) {
+    constexpr size_t front = 1500, back = 500;
+    if (text.size() > front + back) text = text.substr(0, front) + " [...] " + text.substr(text.size() - back);
+    for (size_t i = 0; i < text.size(); ++i) {
+        const auto c = uint8_t(text[i]), next = uint8_t(i + 1 < text.size() ? text[i + 1] : 0);
+        if (c == 0x7F || (c < 0x20 && c != '\n' && c != '\t')) text[i] = '?';
+        if (c == 0xC2 && next >= 0x80 && next < 0xA0) text[i] = text[i + 1] = '?';     // the other half of the control characters
+    }
+    return text;
+}
+
 template <class... Part>
 [[noreturn]] void fail(Errc code, const Part&... parts) {
-    throw Error(code, str(parts...));
+    throw Error(code, printable(str(parts...)));
 }
 
 // a * b for sizes that come from a file: overflow is an error of that file, never a small number.

@@ -74,7 +74,7 @@ void check_config(const Config& c, const std::string& where) {
     if (c.heads % c.kv_heads) fail(Errc::format, where, ": ", c.heads, " heads are not a multiple of ", c.kv_heads, " key-value heads");
     if (c.head_dim % 2 || c.rotated % 2) fail(Errc::format, where, ": head size ", c.head_dim, " and rotary size ", c.rotated, " must be even");
     if (!(c.eps > 0) || !(c.eps < 1)) fail(Errc::format, where, ": the epsilon of the norms is ", c.eps, ", expected a number in (0, 1)");
-    if (c.window < 0 || c.window_from_layer < 0) fail(Errc::format, where, ": the sliding window is ", c.window, " from layer ", c.window_from_layer);
+    if (c.window < 0 || c.window > (int64_t(1) << 31) || c.window_from_layer < 0) fail(Errc::format, where, ": the sliding window is ", c.window, " from layer ", c.window_from_layer);
 }
 
 int64_t hf_row_of_gguf(int64_t row, int64_t head_dim) {

@@ -3,6 +3,7 @@
 #include "src/model/hf_model.h"
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 
 namespace qlora::inline v0_1 {
@@ -23,8 +24,12 @@ struct Fields {
     double number(std::string_view key, double fallback) const {
         const Json* v = find(key);
         const double value = v ? v->as_number(at(key)) : fallback;
-        if (!std::isfinite(value)) fail(Errc::format, at(key), " is not finite");
+        if (!(std::fabs(value) <= FLT_MAX)) fail(Errc::format, at(key), " is ", value, ", beyond a float");
         return value;
+    }
+    double needed(std::string_view key) const {
+        if (!find(key)) fail(Errc::format, at(key), " is missing");
+        return number(key, 0);
     }
     std::string text(std::string_view key, std::string_view fallback) const { const Json* v = find(key); return v ? v->as_string(at(key)) : std::string(fallback); }
 };
@@ -34,27 +39,31 @@ void set_rope(Config& c, const Fields& f) {
     static const Json none;
     const Json *v5 = f.find("rope_parameters"), *v4 = f.find("rope_scaling");
     const Json& rope = v5 ? *v5 : v4 ? *v4 : none;
-    if (!rope.is_null() && !rope.is_object()) fail(Errc::format, f.where, ": the rotary parameters must be an object");
+    const std::string place = f.at(v5 ? "rope_parameters" : "rope_scaling");
+    if (!rope.is_null()) rope.as_object(place);
     for (const auto& [key, value] : rope.object())
-        if (value.is_object()) fail(Errc::unsupported, f.where, ": rotary parameters by kind of layer (", key, ") are not supported");
-    const Fields r{rope, f.where};
+        if (value.is_object() && key.find("attention") != key.npos) fail(Errc::unsupported, place, ": parameters by kind of layer (", key, ") are not supported");
+    const Fields r{rope, place};
     const std::string kind = r.text("rope_type", r.text("type", "default"));
     const double theta = r.number("rope_theta", f.number("rope_theta", 10000));
     RopeScaling s;
-    s.factor = r.number("factor", 1);
-    s.original_context = r.number("original_max_position_embeddings", double(c.context));
+    const bool scales = kind == "linear" || kind == "llama3" || kind == "yarn", llama3 = kind == "llama3";
+    s.factor = scales ? r.needed("factor") : 1;
+    s.original_context = llama3 ? r.needed("original_max_position_embeddings") : r.number("original_max_position_embeddings", double(c.context));
+    if (!(s.original_context >= 1 && s.original_context <= 2147483648.0)) fail(Errc::format, r.at("original_max_position_embeddings"), " is ", s.original_context, ", expected a number of tokens");
     if (kind == "linear") s.kind = RopeScaling::Kind::linear;
     else if (kind == "llama3") s.kind = RopeScaling::Kind::llama3;
     else if (kind == "yarn") s.kind = RopeScaling::Kind::yarn;
     else if (kind == "dynamic") c.context = std::min<int64_t>(c.context, int64_t(s.original_context));   // changes nothing up to this length
-    else if (kind != "default") fail(Errc::unsupported, f.where, ": rotary scaling \"", kind, "\" is not supported (default, linear, llama3, yarn and dynamic are)");
-    s.low = r.number("low_freq_factor", 1);
-    s.high = r.number("high_freq_factor", 4);
+    else if (kind != "default") fail(Errc::unsupported, r.at("rope_type"), ": rotary scaling \"", kind, "\" is not supported (default, linear, llama3, yarn and dynamic are)");
+    s.low = llama3 ? r.needed("low_freq_factor") : 1;
+    s.high = llama3 ? r.needed("high_freq_factor") : 4;
     s.beta_fast = r.number("beta_fast", 32);
     s.beta_slow = r.number("beta_slow", 1);
     s.attention_factor = r.number("attention_factor", 0);
-    if (r.find("mscale") || r.find("mscale_all_dim") || !r.boolean("truncate", true)) fail(Errc::unsupported, f.where, ": this variant of yarn (mscale, truncate) is not supported");
-    set_frequencies(c, theta, s, f.where);
+    if (r.find("attention_factor") && !(s.attention_factor > 0)) fail(Errc::format, r.at("attention_factor"), " is ", s.attention_factor, ", expected a number above 0");
+    if (r.find("mscale") || r.find("mscale_all_dim") || !r.boolean("truncate", true)) fail(Errc::unsupported, place, ": this variant of yarn (mscale, truncate) is not supported");
+    set_frequencies(c, theta, s, place);
 }
 
 void set_window(Config& c, const Fields& f, const Family& family) {
@@ -75,6 +84,9 @@ void set_window(Config& c, const Fields& f, const Family& family) {
             if (type != (slides ? "sliding_attention" : "full_attention")) fail(Errc::unsupported, f.where, ": layer_types[", i, "] = ", type, " in this arrangement is not supported");
         }
     }
+    if (c.window < 0 || c.window > (int64_t(1) << 31) || (c.window == 0 && f.find("sliding_window") && (family.name == "mistral" || f.boolean("use_sliding_window", false))))
+        fail(Errc::format, f.at("sliding_window"), " is ", c.window, ", expected a number of keys, or null for all");
+    if (c.window_from_layer < 0) fail(Errc::format, f.at("max_window_layers"), " is ", c.window_from_layer);
     if (c.window_from_layer >= c.layers) c.window = 0;
 }
 
@@ -102,17 +114,18 @@ Config hf_config(const Json& json, const std::string& where) {
     c.feed_forward = f.integer("intermediate_size", family->feed_forward);
     c.context = f.integer("max_position_embeddings", family->context);
     if (c.heads < 1) fail(Errc::format, where, ": num_attention_heads is ", c.heads);
-    if (c.hidden < 1) fail(Errc::format, where, ": hidden_size is ", c.hidden);
+    if (c.hidden < 1 || c.hidden > (1 << 20)) fail(Errc::format, where, ": hidden_size is ", c.hidden, ", expected 1 to ", 1 << 20);
     if (!f.find("head_dim") && !family->head_dim && c.hidden % c.heads) fail(Errc::format, where, ": hidden_size ", c.hidden, " is not a multiple of num_attention_heads ", c.heads);
     c.head_dim = f.integer("head_dim", family->head_dim ? family->head_dim : c.hidden / c.heads);
     c.eps = float(f.number("rms_norm_eps", family->eps));
     c.tied = f.boolean("tie_word_embeddings", false);
     const double part = f.number("partial_rotary_factor", 1);
     if (part <= 0 || part > 1) fail(Errc::format, where, ": partial_rotary_factor is ", part, ", expected a number in (0, 1]");
+    if (c.head_dim < 1 || c.head_dim > (1 << 14)) fail(Errc::format, where, ": head_dim (the head size) is ", c.head_dim, ", expected 1 to ", 1 << 14);
     c.rotated = int64_t(double(c.head_dim) * part);
     if (c.layers < 0 || c.layers > 4096) fail(Errc::format, where, ": num_hidden_layers is ", c.layers, ", expected 1 to 4096");
-    hf_config_room::set_window(c, f, *family);
     check_config(c, where);
+    hf_config_room::set_window(c, f, *family);
     hf_config_room::set_rope(c, f);
     return c;
 }

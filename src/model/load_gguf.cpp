@@ -199,8 +199,12 @@ std::shared_ptr<const TokenizerImpl> gguf_tokenizer(const Gguf& file) {
     if (!kept && file.pair("tokenizer.ggml.tokens")) return make_tokenizer(gguf_vocabulary(file), file.path());
     if (file.pair("tokenizer.huggingface.json")) {
         const Json tokenizer = Json::parse(file.string("tokenizer.huggingface.json", ""), file.path() + ": tokenizer.huggingface.json");
-        const std::string config = file.string("qlora.tokenizer_config", "");
-        return load_tokenizer_json(tokenizer, config.empty() ? Json() : Json::parse(config, file.path() + ": qlora.tokenizer_config"), file.path());
+        const std::string text = file.string("qlora.tokenizer_config", ""), chat = file.string("tokenizer.chat_template", "");
+        Json config = text.empty() ? Json() : Json::parse(text, file.path() + ": qlora.tokenizer_config");
+        if (!chat.empty() && (config.is_null() || config.is_object())) config.set("chat_template", Json(chat));    // the folder may have had it in a file of its own
+        std::vector<Token> ends;
+        if (const int64_t eot = file.integer("tokenizer.ggml.eot_token_id", -1); eot >= 0 && eot <= INT32_MAX) ends.push_back(Token(eot));
+        return load_tokenizer_json(tokenizer, config, file.path(), std::move(ends));
     }
     return nullptr;
 }

@@ -35,14 +35,16 @@ struct Loader {
             l.q_norm = loading.small(plain(prefix + "self_attn.q_norm.weight", {config.head_dim}));
             l.k_norm = loading.small(plain(prefix + "self_attn.k_norm.weight", {config.head_dim}));
         }
-        auto flag = [&](const char* key) { const Json* v = json.find(key); return v && v->is_bool() && v->boolean(); };
+        auto flag = [&](const char* key) { const Json* v = json.find(key); return v && !v->is_null() && v->as_bool(tensors.folder() + "/config.json: " + key); };
         for (int m = 0; m < module_count; ++m) {
             const std::string name = hf_name(i, Module(m));
             const Shape shape = linear_shape(config, Module(m));
             l.linear[m] = loading.linear(linear(name + ".weight", shape));
             const bool attention = m <= int(Module::o_proj);
             const bool required = (family.qkv_bias && m <= int(Module::v_proj)) || flag(attention ? "attention_bias" : "mlp_bias");
-            if (required || tensors.find(name + ".bias")) l.bias[m] = as_f32(plain(name + ".bias", {shape[0]}));
+            if (!required && tensors.find(name + ".bias"))     // transformers would leave it out
+                fail(Errc::format, tensors.folder(), ": there is a tensor ", name, ".bias, but config.json says nothing of ", attention ? "attention_bias" : "mlp_bias");
+            if (required) l.bias[m] = as_f32(plain(name + ".bias", {shape[0]}));
         }
         return l;
     }
@@ -73,10 +75,11 @@ struct Loader {
 void check_quantization(const Json& json, const std::string& where) {
     const Json* q = json.find("quantization_config");
     if (!q || q->is_null()) return;
+    q->as_object(where + ": quantization_config");
     const Json *method = q->find("quant_method"), *bits8 = q->find("load_in_8bit");
-    const std::string name = method && method->is_string() ? method->string() : "";
+    const std::string name = method && !method->is_null() ? method->as_string(where + ": quantization_config.quant_method") : "";
     if (name != "bitsandbytes") fail(Errc::unsupported, where, ": quant_method \"", name, "\" is not supported; load the original checkpoint, or one in bitsandbytes 4-bit or GGUF");
-    if (bits8 && bits8->is_bool() && bits8->boolean()) fail(Errc::unsupported, where, ": bitsandbytes in 8 bits is not supported, only in 4");
+    if (bits8 && !bits8->is_null() && bits8->as_bool(where + ": quantization_config.load_in_8bit")) fail(Errc::unsupported, where, ": bitsandbytes in 8 bits is not supported, only in 4");
 }
 
 }  // namespace load_hf_room

@@ -159,6 +159,8 @@ bool write_gguf_vocabulary(GgufWriter& out, const TextFiles& files, const ModelI
     else out.set_array("tokenizer.ggml.merges", Key::string, std::move(merges));
     set_id("bos_token_id", t.bos);
     set_id("eos_token_id", t.eos);
+    const auto turn = std::find_if(t.end_of_reply.begin(), t.end_of_reply.end(), [&](Token id) { return id != t.eos; });
+    if (turn != t.end_of_reply.end()) set_id("eot_token_id", *turn);   // the file has room for one: that of generation_config.json comes first
     for (const auto& [key, name] : {std::pair{"padding_token_id", "pad_token"}, std::pair{"unknown_token_id", "unk_token"}}) {
         const Json* token = config.find(name);
         const std::string text = token && token->is_object() ? room::text_at(*token, "content") : room::text_at(config, name);

@@ -191,10 +191,11 @@ TokenCore::TokenCore(Vocabulary vocabulary, DecodeRules decode, std::string_view
 void TokenCore::collect_end_of_reply() {
     Vocabulary& v = vocabulary_;
     const auto add = [&](Token id) {
-        if (id >= 0 && std::find(end_of_reply.begin(), end_of_reply.end(), id) == end_of_reply.end()) end_of_reply.push_back(id);
+        if (id >= 0 && id < Token(v.tokens.size()) && std::find(end_of_reply.begin(), end_of_reply.end(), id) == end_of_reply.end()) end_of_reply.push_back(id);
     };
     add(v.eos);
     add(v.eot);
+    for (Token id : v.ends) add(id);
     for (size_t i = 0; i < v.tokens.size(); ++i)
         if ((v.tokens[i][0] == '<') && ends_reply_by_name(v.tokens[i])) {
             add(Token(i));

@@ -18,6 +18,7 @@ struct Vocabulary {                                    // as the file gives it; 
     std::vector<std::string> merges;                   // byte_bpe: "left right", best first
     Token bos = -1, eos = -1, eot = -1, unk = -1, pad = -1;
     bool add_bos = false, add_eos = false, add_space_prefix = true, ignore_merges = false;
+    std::vector<Token> ends;                           // more tokens that end a reply (generation_config.json names them)
     std::string chat_template;                         // jinja; empty = none
 };
 
@@ -39,6 +40,6 @@ struct TokenizerImpl {
 };
 
 std::shared_ptr<const TokenizerImpl> make_tokenizer(Vocabulary, std::string_view where);               // `where` names the file in errors
-std::shared_ptr<const TokenizerImpl> load_tokenizer_json(const Json& tokenizer, const Json& config, std::string_view where);   // config: tokenizer_config.json or null
+std::shared_ptr<const TokenizerImpl> load_tokenizer_json(const Json& tokenizer, const Json& config, std::string_view where, std::vector<Token> ends = {});   // config: tokenizer_config.json or null; ends: of Vocabulary
 
 }  // namespace qlora

@@ -92,6 +92,7 @@ struct Reader {
             AddedToken token{Token(at)};
             token.control = flag(entry, "special", false) || ends_reply_by_name(content);
             token.single_word = flag(entry, "single_word", false);
+            flag(entry, "normalized", false);          // special tokens are looked for in the text as it is
             token.left_strip = flag(entry, "lstrip", false);
             token.right_strip = flag(entry, "rstrip", false);
             vocabulary.types[size_t(token.id)] = token.control ? Vocabulary::Type::control : Vocabulary::Type::user_defined;
@@ -286,7 +287,12 @@ struct Reader {
             decode.byte_tokens = true;
         } else if (type == "Strip") {
             if (text(d, "content") != " ") unsupported("decoder Strip of", text(d, "content"));
-            const auto count = [&](const char* key) { const Json* n = get(d, key); return n ? n->as_int(name(key)) : 0; };
+            const auto count = [&](const char* key) {
+                const Json* n = get(d, key);
+                const int64_t value = n ? n->as_int(name(key)) : 0;
+                if (value < 0 || value > 1000) fail(Errc::format, name(key), " of the decoder Strip is ", value);
+                return value;
+            };
             decode.strip_left = count("start");
             decode.strip_right = count("stop");
         } else if (type == "Metaspace") {
@@ -301,11 +307,15 @@ struct Reader {
     std::string config_token(std::string_view key) const {             // "<s>" or {"content": "<s>", ...}; "" when absent
         const Json* found = get(config, key);
         if (found && found->is_object()) found = get(*found, "content");
-        return found && found->is_string() ? found->string() : "";
+        return found ? found->as_string(in_config(key)) : "";
     }
+    std::string in_config(std::string_view key) const { return str(where, ": tokenizer_config.json: ", key); }
 
     void read_config() {
         Vocabulary& v = vocabulary;
+        if (!config.is_null()) config.as_object(in_config("the file"));
+        for (const auto& token : {begin_token, end_token})
+            if (token && find_named(*token) < 0) fail(Errc::format, where, ": post_processor adds the token \"", *token, "\", which does not exist");
         v.bos = find_named(config_token("bos_token"));
         v.eos = find_named(config_token("eos_token"));
         v.pad = find_named(config_token("pad_token"));
@@ -318,8 +328,8 @@ struct Reader {
         v.add_eos = flag(config, "add_eos_token", end_token.has_value());
         const Json* chat = get(config, "chat_template");
         if (chat && chat->is_string()) v.chat_template = chat->string();
-        if (chat && chat->is_array())
-            for (const Json& entry : chat->array())
+        else if (chat)
+            for (const Json& entry : chat->as_array(in_config("chat_template")))
                 if (text(entry, "name") == "default") v.chat_template = text(entry, "template");
     }
     Token find_named(const std::string& token) const { return token.empty() ? -1 : find(token); }
@@ -342,8 +352,10 @@ struct Reader {
 
 }  // namespace tokenizer_json_room
 
-std::shared_ptr<const TokenizerImpl> load_tokenizer_json(const Json& tokenizer, const Json& config, std::string_view where) {
-    return tokenizer_json_room::Reader{tokenizer, config, std::string(where)}.read();
+std::shared_ptr<const TokenizerImpl> load_tokenizer_json(const Json& tokenizer, const Json& config, std::string_view where, std::vector<Token> ends) {
+    tokenizer_json_room::Reader reader{tokenizer, config, std::string(where)};
+    reader.vocabulary.ends = std::move(ends);
+    return reader.read();
 }
 
 }  // namespace qlora

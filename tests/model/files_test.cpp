@@ -193,11 +193,12 @@ TEST(HfConfig, EveryLieIsNamed) {
         {"num_attention_heads", "num_attention_heads", Json(0)}, {"num_attention_heads", "multiple", Json(5)}, {"num_attention_heads", "num_attention_heads", Json("4")},
         {"num_key_value_heads", "key-value heads", Json(3)}, {"num_key_value_heads", "key-value heads", Json(8)}, {"num_key_value_heads", "key-value heads", Json(-2)},
         {"num_hidden_layers", "num_hidden_layers", Json(int64_t(1000000000))}, {"num_hidden_layers", "layers", Json(0)}, {"num_hidden_layers", "num_hidden_layers", Json(-1)},
-        {"vocab_size", "vocabulary", Json(int64_t(1) << 31)}, {"vocab_size", "vocabulary", Json(0)}, {"hidden_size", "hidden", Json(int64_t(1) << 40)}, {"hidden_size", "hidden_size", Json(0)},
+        {"vocab_size", "vocabulary", Json(int64_t(1) << 31)}, {"vocab_size", "vocabulary", Json(0)}, {"hidden_size", "hidden_size", Json(int64_t(1) << 40)}, {"hidden_size", "hidden_size", Json(0)},
         {"head_dim", "head size", Json(0)}, {"head_dim", "even", Json(7)}, {"intermediate_size", "feed-forward", Json(-48)}, {"max_position_embeddings", "context", Json(0)},
         {"rms_norm_eps", "epsilon", Json(0.0)}, {"rms_norm_eps", "epsilon", Json(-1e-5)}, {"rms_norm_eps", "rms_norm_eps", Json("x")}, {"rope_theta", "base", Json(0.0)}, {"rope_theta", "base", Json(-1.0)},
         {"rope_scaling", "factor", Json(Json::Object{{"type", "linear"}, {"factor", 0.0}})}, {"rope_scaling", "ntk", Json(Json::Object{{"type", "ntk"}})},
-        {"rope_scaling", "object", Json("linear")}, {"rope_scaling", "low and high", Json(Json::Object{{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 4.0}, {"high_freq_factor", 4.0}})},
+        {"rope_scaling", "object", Json("linear")}, {"rope_scaling", "low and high", Json(Json::Object{{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 4.0}, {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 64}})}, {"rope_scaling", "factor is missing", Json(Json::Object{{"type", "linear"}})},
+        {"rope_scaling", "low_freq_factor is missing", Json(Json::Object{{"rope_type", "llama3"}, {"factor", 8.0}, {"original_max_position_embeddings", 64}})},
         {"partial_rotary_factor", "partial_rotary", Json(2.0)}, {"hidden_act", "hidden_act", Json("gelu")}, {"model_type", "supported families", Json("gpt2")}, {"model_type", "model_type", Json(3)},
         {"architectures", "LlamaForSomething", Json(Json::Array{"LlamaForSomething"})}, {"tie_word_embeddings", "tie_word_embeddings", Json("yes")}};
     for (const auto& row : table) {
