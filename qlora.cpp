@@ -54,6 +54,7 @@
 #include "src/ops/clip.cpp"                         // global_norm
 #include "src/ops/cpu_backend.cpp"                  // the CPU as a backend
 #include "src/ops/cross_entropy.cpp"                // y {1} = mean over the rows with targets[row] >= 0 of  lse(logits[row]) -
+#include "src/ops/dora.cpp"                         // weights as magnitude and direction
 #include "src/ops/dropout.cpp"                      // y[e] = keep(e) ? x[e] / (1 - p) 
 #include "src/ops/embedding.cpp"                    // y[row] = table[ids[row]], table {vocabulary, n}, ids i32 {rows}
 #include "src/ops/fill.cpp"                         // a tensor of one value
@@ -96,9 +97,11 @@
 #include "src/text/utf8.cpp"                        // UTF-8 by the table of well-formed sequences (Unicode, section 3.9, table 3-7)
 
 // model: configuration, weights, decoder, adapters
+#include "src/model/adapter_config.cpp"              // adapter_config.json, PEFT's description of an adapter
 #include "src/model/adapter_gguf.cpp"               // adapters as llama.cpp's --lora reads them
 #include "src/model/adapter_peft.cpp"               // adapters as PEFT writes them
 #include "src/model/decoder.cpp"                    // the decoder-only transformer, written once for every family
+#include "src/model/dora.cpp"                       // the norms || W + s B A || that magnitudes are measured against
 #include "src/model/family.cpp"                     // the table of families, the names of their tensors, and the bounds of a configuration
 #include "src/model/gguf_four_bit.cpp"              // nf4 and fp4 tensors in a GGUF file, out of it and into it, bit for bit
 #include "src/model/hf_config.cpp"                  // config.json of Hugging Face folders, as versions 4 and 5 of transformers write it, to a

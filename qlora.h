@@ -136,6 +136,7 @@ struct LoraOptions {
     float alpha = 16, dropout = 0;                     // scale = alpha / rank (alpha / sqrt(rank) with rank_stabilized)
     std::string modules = "all";                       // "all" (every linear layer but the head), "attention", or a list: "q_proj,v_proj"
     bool rank_stabilized = false;
+    bool dora = false;                                 // DoRA, arXiv:2402.09353: y = m (W x + scale * B A x) / |W + scale * B A|, row by row, m trained too
     uint64_t seed = 0;
     LoraInit init = LoraInit::standard;
     // Finer choices, as PEFT has them. A name is a layer's or its end: "down_proj", "layers.3.mlp.down_proj".

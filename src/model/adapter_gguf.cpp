@@ -53,6 +53,7 @@ void save_lora_gguf(const LoraImpl& lora, const std::string& path) {
     const Config& c = lora.base->config;
     if (lora.targets.empty()) fail(Errc::argument, "save ", path, ": the adapter has no layers");
     if (!lora.start.empty()) return save_lora_gguf(*without_start(lora), path);
+    if (lora.options.dora) fail(Errc::unsupported, "save ", path, ": llama.cpp's adapters have no magnitudes (DoRA); merge the adapter into the model, or save a PEFT folder");
     // The file has one alpha for all layers; effective scale = alpha / rank of each.
     const float alpha = lora.targets[0].scale * float(lora.targets[0].rank);
     for (const LoraTarget& t : lora.targets)

@@ -21,25 +21,39 @@ struct Builder {
     const ModelImpl& model;
     const LoraImpl* lora;
     const DecoderSpec& spec;
+    BufferRef norms;                                   // of a dora adapter
     Inputs in;
-    struct Adapted { const LoraTarget* target; Tensor a, b; };
+    struct Adapted { Tensor param; int64_t offset; };  // into the flat buffer
     std::vector<Adapted> adapted;                      // the params, in the order in which gradients are collected
 
     const Config& config() const { return model.config; }
 
+    Tensor param(Shape shape, int64_t offset) {
+        const int64_t bytes = elements_of(shape) * 4;
+        adapted.push_back({graph.param(std::move(shape), slice(lora->values, offset * 4, bytes)), offset});
+        return adapted.back().param;
+    }
+
     // x {rows, in} -> {rows, out}
     Tensor linear(Tensor x, int64_t layer, Module m) {
         const LayerWeights& w = model.layers[size_t(layer)];
-        Tensor y = matmul(x, graph.weight(w.linear[int(m)]));
-        if (w.bias[int(m)]) y = bias(y, graph.weight(w.bias[int(m)]));
-        const LoraTarget* t = lora ? lora->find(layer, m) : nullptr;
-        if (!t) return y;
-        const Tensor a = graph.param({t->rank, t->in}, slice(lora->values, t->a * 4, t->rank * t->in * 4));
-        const Tensor b = graph.param({t->out, t->rank}, slice(lora->values, t->b * 4, t->out * t->rank * 4));
-        adapted.push_back({t, a, b});
-        // Each adapter drops its own elements: its place in the list is its stream.
-        const LoraAttr attr{t->scale, spec.dropout ? lora->options.dropout : 0.0f, lora->options.seed, uint64_t(t - lora->targets.data())};
-        return qlora::lora(y, x, a, b, attr);
+        const Tensor weight = graph.weight(w.linear[int(m)]);
+        Tensor y = matmul(x, weight);
+        if (const LoraTarget* t = lora ? lora->find(layer, m) : nullptr) {
+            const Tensor a = param({t->rank, t->in}, t->a), b = param({t->out, t->rank}, t->b);
+            // Each adapter drops its own elements: its place in the list is its stream.
+            const LoraAttr attr{t->scale, spec.dropout ? lora->options.dropout : 0.0f, spec.seed, uint64_t(t - lora->targets.data())};
+            y = t->m < 0 ? qlora::lora(y, x, a, b, attr) : dora(y, x, weight, a, b, *t, attr);
+        }
+        return w.bias[int(m)] ? bias(y, graph.weight(w.bias[int(m)])) : y;
+    }
+
+    // y = W x becomes m / n (W x + s B A x). With dropout PEFT puts y + (m / n - 1) W drop(x) + m / n s B A drop(x), the same mask in both places.
+    Tensor dora(Tensor y, Tensor x, Tensor weight, Tensor a, Tensor b, const LoraTarget& t, const LoraAttr& attr) {
+        const Tensor magnitude = param({t.out}, t.m), norm = graph.state({t.out}, slice(norms, t.norm * 4, t.out * 4));
+        if (attr.p == 0) return dora_scale(qlora::lora(y, x, a, b, attr), magnitude, norm);
+        const Tensor dropped = matmul(dropout(x, {attr.p, attr.seed, attr.stream}), weight);
+        return add(y, add(dora_scale(qlora::lora(dropped, x, a, b, attr), magnitude, norm), scale(dropped, -1)));
     }
 
     // q or k {rows, heads * head_dim}: normed per head where the family does so, then turned.
@@ -96,7 +110,7 @@ KvCache make_cache(const ModelImpl& model, int64_t capacity) {
     return cache;
 }
 
-Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, const DecoderSpec& spec) : spec_(spec), model_(std::move(model)) {
+Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, const DecoderSpec& spec) : spec_(spec), model_(std::move(model)), lora_(lora) {
     const Config& c = model_->config;
     const bool loss = spec.output == DecoderSpec::Output::loss;
     if (spec.rows < 1) fail(Errc::argument, "decoder: rows must be at least 1, is ", spec.rows);
@@ -105,7 +119,7 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
     if (spec.backward && spec.gradients->bytes < lora->parameters * 4) fail(Errc::argument, "decoder: the gradient buffer has ", spec.gradients->bytes, " bytes, the adapter needs ", lora->parameters * 4);
     graph_ = std::make_unique<GraphImpl>(model_->backend);
     GraphImpl& graph = *graph_;
-    decoder_room::Builder build{graph, *model_, lora, spec_, {}, {}};
+    decoder_room::Builder build{graph, *model_, lora, spec_, lora && lora->norms ? refresh_norms(*lora) : nullptr, {}, {}};
     const Shape rows{spec.rows};
     tokens_ = graph.input(rows, DType::i32);
     build.in.positions = positions_ = graph.input(rows, DType::i32);
@@ -138,13 +152,12 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
     graph.output(nll_);
     if (!spec.backward) return;
     graph.backward(sum(nll_), spec.checkpoint);
-    for (const auto& [target, a, b] : build.adapted)
-        for (const auto& [param, offset] : {std::pair{a, target->a}, std::pair{b, target->b}}) {
-            const int32_t gradient = graph.grads[size_t(param.id())];
-            if (gradient < 0) continue;
-            const int64_t count = graph.node(param.id()).elements();
-            accumulate(graph.state(graph.node(param.id()).shape, slice(spec.gradients, offset * 4, count * 4)), graph.handle(gradient));
-        }
+    for (const auto& [param, offset] : build.adapted) {
+        const int32_t gradient = graph.grads[size_t(param.id())];
+        if (gradient < 0) continue;
+        const int64_t count = graph.node(param.id()).elements();
+        accumulate(graph.state(graph.node(param.id()).shape, slice(spec.gradients, offset * 4, count * 4)), graph.handle(gradient));
+    }
 }
 
 void Decoder::run(const DecoderBatch& batch) {
@@ -177,6 +190,7 @@ void Decoder::run(const DecoderBatch& batch) {
         decoder_room::check_range("logit_rows", batch.logit_rows, size_t(spec_.logit_rows), 0, spec_.rows);
         write(logit_rows_, batch.logit_rows);
     }
+    if (lora_ && lora_->norms) refresh_norms(*lora_);
     graph_->step = batch.dropout_step;
     graph_->run();
 }

@@ -21,6 +21,7 @@ struct DecoderSpec {
     bool backward = false;                             // loss only: gradients are added to `gradients`
     bool checkpoint = false;
     bool dropout = false;
+    uint64_t seed = 0;                                 // of the dropout
     BufferRef gradients = {};                          // flat, the layout of LoraImpl::values
 };
 
@@ -45,6 +46,7 @@ private:
     DecoderSpec spec_;
     std::unique_ptr<GraphImpl> graph_;
     std::shared_ptr<const ModelImpl> model_;
+    const LoraImpl* lora_;                             // the caller keeps it
     Tensor tokens_, positions_, first_, last_, window_first_, cache_rows_, targets_, logit_rows_, logits_, nll_;
 };
 

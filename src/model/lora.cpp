@@ -45,6 +45,11 @@ void add_lora_target(LoraImpl& lora, int64_t layer, Module m, int64_t rank, floa
     t.a = lora.parameters;
     t.b = t.a + rank * t.in;
     lora.parameters = t.b + t.out * rank;
+    if (lora.options.dora) {
+        t.m = lora.parameters;
+        t.norm = lora.targets.empty() ? 0 : lora.targets.back().norm + lora.targets.back().out;
+        lora.parameters += t.out;
+    }
     lora.targets.push_back(t);
 }
 
@@ -84,6 +89,8 @@ std::shared_ptr<LoraImpl> empty_lora(std::shared_ptr<const ModelImpl> base, cons
 void set_lora_values(LoraImpl& lora, const std::vector<float>& values) {
     lora.values = lora.base->backend->allocate(lora.parameters * 4);
     lora.base->backend->upload(*lora.values, 0, values.data(), lora.parameters * 4);
+    ++lora.version;
+    if (lora.options.dora) lora.norms = make_norms(lora);
 }
 
 std::vector<float> lora_values(const LoraImpl& lora) {
@@ -132,6 +139,7 @@ std::shared_ptr<LoraImpl> create_lora(std::shared_ptr<const ModelImpl> base, con
     }
     start_lora(*lora, &values);
     set_lora_values(*lora, values);
+    if (options.dora) start_magnitudes(*lora);
     return lora;
 }
 

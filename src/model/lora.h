@@ -1,5 +1,5 @@
 // lora.h - adapters: y = W x + scale * B A dropout(x) on chosen linear layers. All factors live in one flat f32 buffer, so that
-// gradients, moments, checkpoints and clipping each are one array of the same layout.
+// gradients, moments, checkpoints and clipping each are one array of the same layout. With dora a vector of magnitudes is one factor more.
 #pragma once
 #include "src/model/model.h"
 
@@ -11,6 +11,8 @@ struct LoraTarget {
     int64_t in = 0, out = 0, rank = 0;
     float scale = 1;                                   // alpha / rank, or alpha / sqrt(rank)
     int64_t a = 0, b = 0;                              // offsets in floats into the flat buffer: A {rank, in}, B {out, rank}
+    int64_t m = -1;                                    // dora: of the magnitudes {out}, else -1
+    int64_t norm = -1;                                 // dora: where this target's norms lie among those of all (src/model/dora.cpp)
 };
 
 struct LoraImpl {
@@ -18,8 +20,10 @@ struct LoraImpl {
     LoraOptions options;
     std::vector<LoraTarget> targets;                   // ordered by layer, then module
     BufferRef values;                                  // the flat buffer, on the base's backend
+    uint64_t version = 0;                              // raised by whoever changes them
     int64_t parameters = 0;                            // floats in it
     std::vector<float> start;                          // pissa: the factors that left the original base, laid out as the buffer; else empty
+    std::shared_ptr<struct DoraNorms> norms;           // dora only
     const LoraTarget* find(int64_t layer, Module) const;
 };
 
@@ -27,6 +31,7 @@ std::shared_ptr<LoraImpl> create_lora(std::shared_ptr<const ModelImpl>, const Lo
 std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl>, const std::string& path);        // PEFT folder or GGUF adapter
 void save_lora_peft(const LoraImpl&, const std::string& folder);       // adapter_config.json + adapter_model.safetensors; q and k in Hugging Face row order
 void save_lora_gguf(const LoraImpl&, const std::string& path);
+BufferRef refresh_norms(const LoraImpl&);                              // dora: the norms that belong to the values as they are now
 std::vector<Module> parse_modules(std::string_view modules);           // "all", "attention", "q_proj,v_proj"
 
 }  // namespace qlora

@@ -138,6 +138,7 @@ std::shared_ptr<LoraImpl> without_start(const LoraImpl& lora) {
             values.insert(values.end(), from.begin() + at, from.begin() + at + t.rank);
             for (int64_t r = 0; r < t.rank; ++r) values.push_back(-lora.start[size_t(at + r)]);
         }
+        if (t.m >= 0) values.insert(values.end(), from.begin() + t.m, from.begin() + t.m + t.out);
     }
     set_lora_values(*out, values);
     return out;
@@ -155,6 +156,7 @@ std::shared_ptr<LoraImpl> with_start(const LoraImpl& plain, const LoraOptions& o
         values.resize(size_t(out->parameters));
         out->start.resize(size_t(out->parameters));
         std::copy_n(from.begin() + p.a, t.rank * t.in, values.begin() + t.a);
+        if (t.m >= 0) std::copy_n(from.begin() + p.m, t.out, values.begin() + t.m);
         std::copy_n(from.begin() + p.a + t.rank * t.in, t.rank * t.in, out->start.begin() + t.a);
         for (int64_t row = 0; row < t.out; ++row)
             for (int64_t r = 0; r < t.rank; ++r) {
@@ -162,8 +164,8 @@ std::shared_ptr<LoraImpl> with_start(const LoraImpl& plain, const LoraOptions& o
                 out->start[size_t(t.b + row * t.rank + r)] = -from[size_t(p.b + row * p.rank + t.rank + r)];
             }
     }
-    set_lora_values(*out, values);
     start_lora(*out, nullptr);
+    set_lora_values(*out, values);
     return out;
 }
 

@@ -15,6 +15,8 @@ Tensor scale_rows(Tensor x, Tensor s);                                 // x {row
 Tensor swiglu(Tensor gate, Tensor up);                                 // silu(gate) * up
 Tensor dropout(Tensor x, const DropoutAttr&);
 Tensor lora(Tensor base, Tensor x, Tensor a, Tensor b, const LoraAttr&);   // base {rows, out} + scale * dropout(x {rows, in}) A^T {in, r} B^T {r, out}; a {r, in}, b {out, r}
+Tensor dora_norm(Tensor w, Tensor a, Tensor b, float scale);           // || w {out, in} + scale * b {out, r} a {r, in} || of every row -> {out}; no gradient
+Tensor dora_scale(Tensor z, Tensor m, Tensor n);                       // z {rows, out} times m {out} / n {out}; gradients to z and m
 Tensor rope(Tensor x, Tensor positions, Tensor inverse_frequencies, const RopeAttr&);   // positions i32 {rows}, frequencies {rotated / 2}
 // Query row t sees the keys [first[t], last[t]) (i32 {rows} each): causal masks, documents, windows and a KV cache are all such ranges.
 // A row with an empty range gives zeros.

@@ -52,7 +52,7 @@ Json adapter_json(const LoraImpl& l) {
     for (const auto& [key, alpha] : o.alpha_pattern) patterns.push(str(key, " alpha ", alpha));
     return Json().set("rank", o.rank).set("alpha", double(o.alpha)).set("dropout", double(o.dropout)).set("modules", o.modules)
         .set("rank_stabilized", o.rank_stabilized).set("seed", hex(o.seed)).set("parameters", l.parameters)
-        .set("init", int64_t(o.init)).set("layers", std::move(layers)).set("exclude", std::move(exclude)).set("patterns", std::move(patterns));
+        .set("init", int64_t(o.init)).set("dora", o.dora).set("layers", std::move(layers)).set("exclude", std::move(exclude)).set("patterns", std::move(patterns));
 }
 
 // JSON has no infinity: a skipped step's loss is kept as text.
@@ -184,6 +184,7 @@ void load(TrainerImpl& t, const std::string& folder) {
     if (progress.step > t.batches.steps())
         fail(Errc::argument, where, ": the checkpoint is at step ", progress.step, ", the run ends at ", t.batches.steps(), "; raise epochs or max_steps");
     for (size_t i = 0; i < files.size(); ++i) t.lora->base->backend->upload(*files[i].buffer, 0, contents[i].data(), int64_t(contents[i].size()));
+    ++t.lora->version;
     t.progress = progress;
 }
 

@@ -17,10 +17,17 @@ DType type_for(const Weight& w, DType wanted, bool linear) {
     return w.cols() % type_info(wanted).block ? DType::f16 : wanted;
 }
 
-// W {out, in} + scale B {out, rank} A {rank, in} in f32.
+// W {out, in} + scale B {out, rank} A {rank, in} in f32, of a dora adapter every row brought to its magnitude.
 Weight merged(Cpu& cpu, const Weight& w, const LoraTarget& t, const float* factors) {
     std::vector<float> values = w.decoded();
     gemm_nn(cpu, t.out, factors + t.b, t.rank, dense_ref(factors + t.a, t.rank, t.in), values.data(), t.in, t.scale, 1);
+    for (int64_t row = 0; t.m >= 0 && row < t.out; ++row) {
+        float* v = values.data() + row * t.in;
+        double squares = 0;
+        for (int64_t i = 0; i < t.in; ++i) squares += double(v[i]) * v[i];
+        const float factor = squares > 0 ? float(factors[t.m + row] / std::sqrt(squares)) : 0;
+        for (int64_t i = 0; i < t.in; ++i) v[i] *= factor;
+    }
     return dense_weight(w.name, w.shape, std::move(values));
 }
 

@@ -44,6 +44,7 @@ DecoderSpec training_spec(const LoraImpl& lora, const TrainOptions& o, const Buf
     spec.backward = true;
     spec.checkpoint = o.checkpoint_activations;
     spec.dropout = lora.options.dropout > 0;
+    spec.seed = o.seed;
     spec.gradients = gradients;
     return spec;
 }
@@ -107,6 +108,7 @@ bool TrainerImpl::step() {
     s.trained_tokens = sum.trained;
     s.skipped = !std::isfinite(s.loss) || !std::isfinite(norm);
     if (!s.skipped) optimizer.step(float(s.learning_rate), progress.updates + 1, factor, norm);
+    ++lora->version;
 
     progress.step = s.step;
     progress.updates += s.skipped ? 0 : 1;
@@ -123,7 +125,7 @@ std::string TrainerImpl::first_bad_gradient() const {
     std::vector<float> g(size_t(lora->parameters));
     lora->base->backend->download(*gradients, 0, g.data(), lora->parameters * 4);
     for (const LoraTarget& t : lora->targets) {
-        for (const auto& [name, at, count] : {std::tuple{"A", t.a, t.rank * t.in}, std::tuple{"B", t.b, t.out * t.rank}})
+        for (const auto& [name, at, count] : {std::tuple{"A", t.a, t.rank * t.in}, std::tuple{"B", t.b, t.out * t.rank}, std::tuple{"magnitudes", t.m, t.m < 0 ? int64_t(0) : t.out}})
             for (int64_t i = at; i < at + count; ++i)
                 if (!std::isfinite(g[size_t(i)])) return str("layer ", t.layer, " ", name_of(t.module), " ", name);
     }

@@ -215,7 +215,7 @@ TEST(PeftStarts, PissaStandsOnTheBaseThatPeftMakes) {
     const auto plain = load_lora(model, again);
     EXPECT_EQ(plain->base, model);
     EXPECT_EQ(plain->targets[0].rank, 6);
-    expect_rows(tiny::logits(model, plain.get(), reference_ids()), *golden("init.json").find("pissa"), 5e-4);
+    expect_rows(tiny::logits(model, plain.get(), reference_ids()), *golden("init.json").find("pissa"));
 }
 
 TEST(PeftStarts, PissaTakesOverTheLargestDirections) {

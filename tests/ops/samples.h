@@ -113,6 +113,11 @@ inline std::vector<Sample> all(bool large) {
         s.push_back({Op::lora, "several chunks", {{Kind::trained, {many, 7}}, {Kind::trained, {many, 13}}, {Kind::trained, {3, 13}}, {Kind::trained, {7, 3}}},
                      [=](GraphImpl&, const Sources& t) { return lora(t[0], t[1], t[2], t[3], {.scale = 2, .p = 0.1f, .seed = 1, .stream = 4}); }, {}});
     }
+    for (const Kind kind : {Kind::value, Kind::stored}) {
+        s.push_back({Op::dora_norm, kind == Kind::value ? "float" : "stored", {{kind, {out, in}}, {Kind::value, {rank, in}}, {Kind::value, {out, rank}}},
+                     [](GraphImpl&, const Sources& t) { return dora_norm(t[0], t[1], t[2], 0.5f); }, {{0, {out, 2 * in}, 1}, {1, {rank, in + 1}, 0}, {2, {out, rank + 1}, 1}}});
+    }
+    s.push_back({Op::dora_scale, "", {x, per_column, {Kind::value, {n}, {}, true}}, [](GraphImpl&, const Sources& t) { return dora_scale(t[0], t[1], t[2]); }, {{1, {n + 1}, 0}, {2, {n + 1}, 0}}});
     s.push_back({Op::rms_norm, "", {x, per_column}, [](GraphImpl&, const Sources& t) { return rms_norm(t[0], t[1]); }, {{1, {n + 1}, 0}}});
 
     const int64_t head_dim = large ? 24 : 6, heads = large ? 4 : 2;
@@ -159,7 +164,7 @@ inline const std::set<Op>& leaves() {
 inline const std::map<Op, Op>& gradient_of() {
     static const std::map<Op, Op> map{{Op::bias_back, Op::bias}, {Op::sum_back, Op::sum}, {Op::silu_back, Op::silu}, {Op::swiglu_back, Op::swiglu},
         {Op::embedding_back, Op::embedding}, {Op::matmul_dx, Op::matmul}, {Op::matmul_dw, Op::matmul}, {Op::qmatmul_dx, Op::qmatmul}, {Op::lora_back, Op::lora},
-        {Op::rms_norm_back, Op::rms_norm}, {Op::rms_norm_dw, Op::rms_norm}, {Op::attention_back, Op::attention}, {Op::cross_entropy_back, Op::cross_entropy}};
+        {Op::dora_scale_dm, Op::dora_scale}, {Op::rms_norm_back, Op::rms_norm}, {Op::rms_norm_dw, Op::rms_norm}, {Op::attention_back, Op::attention}, {Op::cross_entropy_back, Op::cross_entropy}};
     return map;
 }
 

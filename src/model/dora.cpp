@@ -1,0 +1,58 @@
+// dora.cpp - the norms || W + s B A || that magnitudes are measured against (arXiv:2402.09353). They are constants of a step: computed when the
+// factors have changed, once for all micro-batches and for all tokens of a reply, and kept beside the factors.
+#include "src/model/lora_impl.h"
+#include "src/ops/ops.h"
+
+#include <mutex>
+
+namespace qlora::inline v0_1 {
+
+struct DoraNorms {
+    std::mutex lock;                                   // sessions of several threads may share an adapter
+    std::unique_ptr<GraphImpl> graph;                  // all norms, from the factors where they are
+    std::vector<Tensor> results;                       // {out}, one a target
+    BufferRef buffer;                                  // the same one after another: LoraTarget::norm
+    uint64_t version = 0;                              // of the factors that they belong to
+};
+
+std::shared_ptr<DoraNorms> make_norms(const LoraImpl& lora) {
+    auto norms = std::make_shared<DoraNorms>();
+    norms->graph = std::make_unique<GraphImpl>(lora.base->backend);
+    int64_t count = 0;
+    for (const LoraTarget& t : lora.targets) {
+        const Tensor a = norms->graph->state({t.rank, t.in}, slice(lora.values, t.a * 4, t.rank * t.in * 4));
+        const Tensor b = norms->graph->state({t.out, t.rank}, slice(lora.values, t.b * 4, t.out * t.rank * 4));
+        norms->results.push_back(dora_norm(norms->graph->weight(lora.base->layers[size_t(t.layer)].linear[int(t.module)]), a, b, t.scale));
+        norms->graph->output(norms->results.back());
+        count += t.out;
+    }
+    norms->buffer = lora.base->backend->allocate(count * 4);
+    return norms;
+}
+
+BufferRef refresh_norms(const LoraImpl& lora) {
+    DoraNorms& norms = *lora.norms;
+    const std::lock_guard<std::mutex> guard(norms.lock);
+    if (norms.version == lora.version) return norms.buffer;
+    norms.graph->run();
+    for (size_t i = 0; i < lora.targets.size(); ++i) {
+        const LoraTarget& t = lora.targets[i];
+        std::vector<float> values(static_cast<size_t>(t.out));
+        norms.graph->read(norms.results[i], values.data(), t.out * 4);
+        lora.base->backend->upload(*norms.buffer, t.norm * 4, values.data(), t.out * 4);
+    }
+    norms.version = lora.version;
+    return norms.buffer;
+}
+
+// A new adapter starts as the weights that it finds: m = n.
+void start_magnitudes(LoraImpl& lora) {
+    const BufferRef norms = refresh_norms(lora);
+    for (const LoraTarget& t : lora.targets) {
+        std::vector<float> values(static_cast<size_t>(t.out));
+        lora.base->backend->download(*norms, t.norm * 4, values.data(), t.out * 4);
+        lora.base->backend->upload(*lora.values, t.m * 4, values.data(), t.out * 4);
+    }
+}
+
+}  // namespace qlora
