@@ -21,7 +21,7 @@ struct Settings {
     ModelFlags model{.quant = "nf4"};                  // QLoRA: the base is held in NF4
     qlora::LoraOptions lora;
     qlora::TrainOptions train;
-    std::string data, valid, out, resume, exclude, layers, ranks, alphas, init = "standard", scheduler = "constant", optimizer = "paged_adamw", loss = "assistant", command;
+    std::string data, valid, out, resume, exclude, layers, ranks, alphas, init = "default", scheduler = "constant", optimizer = "paged_adamw", loss = "assistant", command;
     float val_split = 0;
     int64_t eval_every = 0, save_every = 250, keep = 3, log_every = 1;
     bool overwrite = false, dry_run = false, json = false;
@@ -45,8 +45,10 @@ static void declare(Flags& flags, Settings& s) {
     flags.add("--lora-layers --layers-to-transform", s.layers, "LIST", "only these layers of the model, as in 0-3,7").note("all");
     flags.add("--lora-rank-pattern --rank-pattern", s.ranks, "LIST", "ranks of their own, as in down_proj=8,layers.0.self_attn.q_proj=4").note("none");
     flags.add("--lora-alpha-pattern --alpha-pattern", s.alphas, "LIST", "the same for alpha").note("none");
-    flags.choice("--lora-init --init-lora-weights", s.init, {"standard", "loftq", "pissa"}, "start: loftq makes up for the quantization, pissa takes over the largest directions");
+    flags.choice("--lora-init --init-lora-weights", s.init, {"default", "loftq", "pissa"}, "start: loftq makes up for the quantization, pissa takes over the largest directions");
     flags.toggle("--rslora --use-rslora", s.lora.rank_stabilized, "scale alpha / sqrt(rank)");
+    flags.toggle("--use-dora --dora", s.lora.dora, "train the magnitude of every row beside its direction (DoRA)");
+    flags.add("--adapter --adapter-path --adapter-name-or-path", s.model.adapter, "DIR", "go on with this adapter, a PEFT folder or a GGUF adapter, instead of a new one").note("");
     flags.section("Training");
     flags.add("--iters --max-steps --num-steps", s.train.max_steps, 0, int64_t(1) << 40, "optimizer steps; 0 = as --epochs says");
     flags.add("--epochs --num-epochs --num-train-epochs", s.train.epochs, 1e-6, 1e6, "passes over the data");
@@ -112,8 +114,18 @@ static void finish_scope(Settings& s) {
     for (const std::string& entry : words(s.alphas, ',')) s.lora.alpha_pattern.emplace_back(pattern(entry, "--lora-alpha-pattern"));
 }
 
-static void finish(Settings& s) {
+// An adapter that exists has its rank and everything else from its own configuration, and its base in the type it was trained on.
+static void finish_adapter(Settings& s, const Flags& flags) {
+    if (s.model.adapter.empty()) return;
+    for (const char* flag : {"--lora-r", "--lora-alpha", "--lora-dropout", "--lora-modules", "--lora-exclude", "--lora-layers", "--lora-rank-pattern", "--lora-alpha-pattern", "--lora-init", "--rslora", "--use-dora"})
+        if (flags.given(flag)) throw UsageError(std::string(flag) + " shapes a new adapter, and --adapter goes on with " + s.model.adapter + ", which has its own shape: leave one of them out");
+    if (!fs::exists(s.model.adapter)) throw qlora::Error(qlora::Errc::io, "--adapter: there is no " + s.model.adapter);
+    if (fs::exists(fs::path(s.model.adapter) / "base.json")) s.model.follow_adapter(flags);
+}
+
+static void finish(Settings& s, const Flags& flags) {
     finish_scope(s);
+    finish_adapter(s, flags);
     s.train.schedule = s.scheduler == "cosine" ? qlora::Schedule::cosine : s.scheduler == "linear" ? qlora::Schedule::linear : qlora::Schedule::constant;
     s.train.optimizer = s.optimizer == "adamw" ? qlora::Optimizer::adamw
                         : s.optimizer == "adamw_8bit" ? qlora::Optimizer::adamw_8bit
@@ -403,7 +415,7 @@ static int body(int argc, char** argv) {
     Flags flags("finetune", "-m MODEL --data FILE|DIR -o OUT [options]", "Fine-tunes LoRA adapters on a model held in 4 bits (QLoRA). Defaults are the recipe of the paper.");
     declare(flags, s);
     flags.parse(argc, argv);
-    finish(s);
+    finish(s, flags);
     catch_interrupts();
 
     std::optional<RunFolder> folder;
@@ -411,12 +423,14 @@ static int body(int argc, char** argv) {
     const qlora::Model model = s.model.load();
     s.train.context = model.info().context > 0 ? std::min(s.train.context, model.info().context) : s.train.context;
     Data data = load_data(s, model);
-    const qlora::Lora lora = qlora::Lora::create(model, s.lora);
+    const qlora::Lora lora = s.model.adapter.empty() ? qlora::Lora::create(model, s.lora) : qlora::Lora::load(model, s.model.adapter);
+    if (!s.model.adapter.empty()) s.lora = lora.options();
     if (!s.json) {
         std::printf("%s\n", base_line(model).c_str());
         print_data("training data", data.train.info());
         if (data.held_out) print_data("held-out data", data.held_out->info());
         else std::printf("held-out data: none (--val-split 0.05 or --valid FILE)\n");
+        if (!s.model.adapter.empty()) std::printf("going on with the adapter %s\n", s.model.adapter.c_str());
         std::printf("adapter: rank %lld on %s, %s parameters\n", static_cast<long long>(s.lora.rank), s.lora.modules.c_str(), human_count(double(lora.parameters())).c_str());
         print_sample(data, model);
     }

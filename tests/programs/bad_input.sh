@@ -17,6 +17,9 @@ bad "a stray argument" "unexpected argument" ./chat -m "$model" stray
 bad "a range of layers that is none" "is no number" $tune -o "$dir/x" --lora-layers 1-x
 bad "a rank pattern without a rank" "NAME=NUMBER" $tune -o "$dir/x" --lora-rank-pattern q_proj
 bad "an exclusion that excludes nothing" "names no linear layer" $tune -o "$dir/x" --lora-exclude what
+bad "the shape of an adapter that has one" "--lora-r shapes a new adapter" $tune -o "$dir/x" --adapter "$dir/folder"
+bad "a start for an adapter that has begun" "--lora-init shapes a new adapter" ./finetune -m "$model" --data "$dir/chats.jsonl" -o "$dir/x" --init-lora-weights pissa --adapter "$dir/folder"
+bad "no adapter to go on with" "there is no" ./finetune -m "$model" --data "$dir/chats.jsonl" -o "$dir/x" --adapter "$dir/nothing"
 bad "overwrite and resume" "choose one" $tune -o "$dir/x" --overwrite --resume auto
 bad "no such layers" "." $tune -o "$dir/x1" --lora-modules nothing_proj
 bad "a shape that bench does not know" "tiny|135m|1b" ./bench --synthetic 9t

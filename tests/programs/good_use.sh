@@ -11,6 +11,7 @@ done
 
 # ---- Training
 tune="./finetune -m $model --data $dir/chats.jsonl $small --val-split 0.2 --epochs 150"
+more="./finetune -m $model --data $dir/chats.jsonl --max-seq-len 64 --batch-size 2 --grad-accum 1 --val-split 0.2 --iters 3"
 good "the memory plan" $tune --dry-run
 says "it names a peak" "peak"
 says "the sample marks what is trained on" "\[\["
@@ -51,6 +52,28 @@ says "and it says so" "falling back"
 cmp -s "$dir/a/adapter_model.safetensors" "$dir/b/adapter_model.safetensors" && ok "again the same to the byte" || failed "again the same to the byte" "it differs"
 good "one JSON object a line" $tune -o "$dir/c" --iters 3 --json
 [ "$(grep -c '^{.*}$' "$dir/out")" -eq "$(wc -l < "$dir/out")" ] && ok "and nothing else" || failed "and nothing else" "$(grep -v '^{' "$dir/out" | head -n 1)"
+
+# ---- Going on with an adapter that exists
+good "a short run from it" $more --adapter "$dir/a" -o "$dir/more"
+says "it says so" "going on with the adapter $dir/a"
+before=$(sed -n 's/.*"eval_loss": \([0-9.]*\).*/\1/p' "$dir/a/metrics.jsonl" | tail -n 1)
+after=$(sed -n 's/.*"eval_loss": \([0-9.]*\).*/\1/p' "$dir/more/metrics.jsonl" | head -n 1)
+[ -n "$before" ] && [ "$before" = "$after" ] && ok "it starts where the other ended" || failed "it starts where the other ended" "held-out loss $before, then $after"
+good "a run from a GGUF adapter" sh -c "./export -m $model --adapter $dir/a -o $dir/a.gguf --type lora --no-check && $more --adapter $dir/a.gguf -o $dir/gguf"
+for how in "--lora-init loftq" "--lora-init pissa" "--use-dora" "--use-dora --lora-init pissa --rslora"; do
+    good "a new adapter, $how" $tune $how -o "$dir/how" --overwrite --iters 4 --save-every 2
+    cp -r "$dir/how" "$dir/how-whole"
+    rm -r "$dir/how/checkpoints/step-4" "$dir/how/adapter_model.safetensors"
+    good "gone on with" $tune $how -o "$dir/how" --iters 4 --save-every 2 --resume auto
+    cmp -s "$dir/how/adapter_model.safetensors" "$dir/how-whole/adapter_model.safetensors" && ok "to the same bytes" || failed "to the same bytes" "they differ"
+    good "a run from it" $more --adapter "$dir/how" -o "$dir/how-more" --overwrite
+    before=$(sed -n 's/.*"eval_loss": \([0-9.]*\).*/\1/p' "$dir/how/metrics.jsonl" | tail -n 1)
+    after=$(sed -n 's/.*"eval_loss": \([0-9.]*\).*/\1/p' "$dir/how-more/metrics.jsonl" | head -n 1)
+    [ -n "$before" ] && [ "$before" = "$after" ] && ok "which starts where it ended" || failed "which starts where it ended" "held-out loss $before, then $after"
+    good "chat with it" ./chat -m "$model" --adapter "$dir/how" --no-template -n 4 --temp 0 -p "Hello"
+    good "export, merged" ./export -m "$model" --adapter "$dir/how" -o "$dir/how.gguf" --overwrite
+    rm -r "$dir/how-whole"
+done
 
 # ---- The other programs
 good "quantize" ./quantize "$model" "$dir/nf4.gguf"
