@@ -7,6 +7,7 @@
 #include "examples/common/terminal.h"
 #include "src/base/json.h"                             // the library's own JSON writer, for --json and metrics.jsonl
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -48,7 +49,7 @@ static void declare(Flags& flags, Settings& s) {
     flags.choice("--lora-init --init-lora-weights", s.init, {"default", "loftq", "pissa"}, "start: loftq makes up for the quantization, pissa takes over the largest directions");
     flags.toggle("--rslora --use-rslora", s.lora.rank_stabilized, "scale alpha / sqrt(rank)");
     flags.toggle("--use-dora --dora", s.lora.dora, "train the magnitude of every row beside its direction (DoRA)");
-    flags.add("--adapter --adapter-path --adapter-name-or-path", s.model.adapter, "DIR", "go on with this adapter, a PEFT folder or a GGUF adapter, instead of a new one").note("");
+    flags.add("--adapter --adapter-path --adapter-name-or-path --resume-adapter-file", s.model.adapter, "DIR", "go on with this adapter, a PEFT folder or a GGUF adapter, instead of a new one").note("");
     flags.section("Training");
     flags.add("--iters --max-steps --num-steps", s.train.max_steps, 0, int64_t(1) << 40, "optimizer steps; 0 = as --epochs says");
     flags.add("--epochs --num-epochs --num-train-epochs", s.train.epochs, 1e-6, 1e6, "passes over the data");
@@ -149,8 +150,10 @@ static std::string resume_command(int argc, char** argv) {
     std::string command;
     for (int i = 0; i < argc; ++i) {
         const std::string word = argv[i];
-        if (word == "--resume" || word == "--resume-from-checkpoint") { ++i; continue; }
-        if (word.rfind("--resume", 0) == 0 || word.rfind("--overwrite", 0) == 0) continue;
+        std::string name = word.substr(0, word.find('='));
+        std::replace(name.begin(), name.end(), '_', '-');
+        if (name == "--resume" || name == "--resume-from-checkpoint") { i += word.find('=') == std::string::npos; continue; }
+        if (name.rfind("--overwrite", 0) == 0) continue;
         command += (i ? " " : "") + quoted(word);
     }
     return command + " --resume auto";

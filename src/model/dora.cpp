@@ -45,6 +45,8 @@ BufferRef refresh_norms(const LoraImpl& lora) {
     return norms.buffer;
 }
 
+int64_t norm_bytes(const LoraImpl& lora) { return lora.norms->buffer->bytes + make_plan(*lora.norms->graph).arena; }
+
 // A new adapter starts as the weights that it finds: m = n.
 void start_magnitudes(LoraImpl& lora) {
     const BufferRef norms = refresh_norms(lora);

@@ -32,6 +32,7 @@ std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl>, const std:
 void save_lora_peft(const LoraImpl&, const std::string& folder);       // adapter_config.json + adapter_model.safetensors; q and k in Hugging Face row order
 void save_lora_gguf(const LoraImpl&, const std::string& path);
 BufferRef refresh_norms(const LoraImpl&);                              // dora: the norms that belong to the values as they are now
+int64_t norm_bytes(const LoraImpl&);                                   // dora: of memory for them
 std::vector<Module> parse_modules(std::string_view modules);           // "all", "attention", "q_proj,v_proj"
 
 }  // namespace qlora

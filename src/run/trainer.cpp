@@ -147,6 +147,8 @@ MemoryPlan TrainerImpl::plan() {
     MemoryPlan plan;
     plan.items = {{"weights", describe(*lora->base).bytes}, {"adapter", lora->values->bytes}, {"gradients", gradients->bytes},
                   {"optimizer states", optimizer.bytes()}, {"activations", decoders.arena()->bytes}};
+    if (!lora->start.empty()) plan.items.push_back({"start of the adapter", int64_t(lora->start.size()) * 4});
+    if (lora->norms) plan.items.push_back({"row norms", norm_bytes(*lora)});
     for (const MemoryPlan::Item& item : plan.items) plan.peak += item.bytes;
     return plan;
 }

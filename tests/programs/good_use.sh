@@ -56,6 +56,7 @@ good "one JSON object a line" $tune -o "$dir/c" --iters 3 --json
 # ---- Going on with an adapter that exists
 good "a short run from it" $more --adapter "$dir/a" -o "$dir/more"
 says "it says so" "going on with the adapter $dir/a"
+good "as mlx-lm says it" ./finetune -m "$model" --data "$dir/chats.jsonl" --resume_adapter_file "$dir/a" --dry-run
 before=$(sed -n 's/.*"eval_loss": \([0-9.]*\).*/\1/p' "$dir/a/metrics.jsonl" | tail -n 1)
 after=$(sed -n 's/.*"eval_loss": \([0-9.]*\).*/\1/p' "$dir/more/metrics.jsonl" | head -n 1)
 [ -n "$before" ] && [ "$before" = "$after" ] && ok "it starts where the other ended" || failed "it starts where the other ended" "held-out loss $before, then $after"

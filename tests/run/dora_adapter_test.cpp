@@ -129,6 +129,19 @@ TEST(DoraAdapters, StartAsTheBaseAndFollowTheirFactors) {
     }
 }
 
+TEST(DoraAdapters, ThePlanCountsWhatTheyKeep) {
+    const qlora::Lora lora = qlora::Lora::create(model_in(false), {.rank = 4, .dora = true, .init = qlora::LoraInit::pissa});
+    const qlora::MemoryPlan plan = qlora::Trainer(lora, run_support::dataset(rows_of_training()), options_of(expected())).plan();
+    ASSERT_EQ(plan.items.size(), 7u);
+    EXPECT_EQ(plan.items[1].bytes, lora.parameters() * 4);             // magnitudes included
+    EXPECT_EQ(plan.items[5].bytes, lora.parameters() * 4);
+    int64_t rows = 0, sum = 0;
+    for (const qlora::LoraTarget& t : lora.impl()->targets) rows += t.out;
+    EXPECT_GE(plan.items[6].bytes, 2 * 4 * rows);
+    for (const auto& item : plan.items) sum += item.bytes;
+    EXPECT_EQ(plan.peak, sum);
+}
+
 // PEFT drops x once for both products: y + (m / n - 1) W drop(x) + m / n s B A drop(x). With m = n and B = 0 that is y, whatever is dropped.
 TEST(DoraAdapters, DropoutOnBothProducts) {
     const qlora::Lora lora = qlora::Lora::create(model_in(false), {.rank = 4, .alpha = 8, .dropout = 0.5f, .modules = "o_proj", .dora = true});
