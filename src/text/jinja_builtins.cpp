@@ -45,6 +45,7 @@ inline JinjaText replaced(JinjaContext& cx, const JinjaText& t, const std::strin
         if (hit == t.text.npos) break;
         out.append(t.text, at, hit - at).append(to);
         at = hit + from.size();
+        cx.spend(1);
         cx.check_size(int64_t(out.size()));
     }
     return t.made_over(out.append(t.text, at));
@@ -62,7 +63,7 @@ inline std::vector<Value> split(const JinjaText& t, const std::string* separator
             if (separator) hit = s.find(*separator, at);
             else { hit = at; while (hit < s.size() && !is_space(s[hit])) ++hit; if (hit == s.size()) hit = s.npos; }
         }
-        cx.spend(1);
+        cx.spend(1 + int64_t(t.content.size()) / 8);
         if (hit == s.npos) { out.push_back(Value::of(t.part(int64_t(at), int64_t(s.size())))); return out; }
         out.push_back(Value::of(t.part(int64_t(at), int64_t(hit))));
         at = hit + (separator ? separator->size() : 1);
@@ -74,13 +75,14 @@ inline JinjaText joined(JinjaContext& cx, const std::vector<Value>& items, const
     JinjaText out;
     for (size_t k = 0; k < items.size(); ++k) {
         if (k) out.append(glue);
-        out.append(jinja_text(items[k]));
+        out.append(jinja_text(cx, items[k]));
         cx.check_size(int64_t(out.text.size()));
     }
     return out;
 }
 
 inline int64_t length(JinjaContext& cx, const Value& v) {
+    if (v.is_string()) cx.spend_on(*v.s);
     if (v.is(Kind::list)) return int64_t(v.list->items.size());
     if (v.is(Kind::dict)) return int64_t(v.dict->items.size());
     if (v.is_string()) return std::count_if(v.str().begin(), v.str().end(), [](char c) { return (c & 0xc0) != 0x80; });
@@ -91,6 +93,7 @@ inline int64_t length(JinjaContext& cx, const Value& v) {
 // -1, 0, 1; only numbers with numbers and texts with texts.
 inline int compare(JinjaContext& cx, const Value& a, const Value& b) {
     if (a.is_number() && b.is_number()) return a.number() < b.number() ? -1 : a.number() > b.number();
+    if (a.is_string() && b.is_string()) cx.spend(int64_t(std::min(a.str().size(), b.str().size())) / 64);
     if (a.is_string() && b.is_string()) return a.str() < b.str() ? -1 : a.str() > b.str();
     cx.error(str("cannot order ", a.type_name(), " and ", b.type_name()));
 }
@@ -186,12 +189,20 @@ inline Value number_filter(JinjaContext& cx, const std::string& name, const Valu
     cx.error(str(name, " of a value of type ", v.type_name()));
 }
 
+inline bool among(std::string_view name, std::initializer_list<std::string_view> names) { return std::find(names.begin(), names.end(), name) != names.end(); }
+
+// Python's methods that change a list or a dict: no template may, as in the sandbox of the reference.
+inline bool changes(const Value& self, std::string_view name) {
+    if (self.is(Kind::list)) return among(name, {"append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"});
+    return self.is(Kind::dict) && among(name, {"clear", "pop", "popitem", "setdefault", "update"});
+}
+
 }  // namespace jinja_builtins_room
 
 std::vector<JinjaValue> jinja_items(JinjaContext& cx, const JinjaValue& v) {
     std::vector<JinjaValue> out;
-    if (v.is(JinjaValue::Kind::list)) return v.list->items;
-    if (v.is(JinjaValue::Kind::dict)) for (const auto& [k, x] : v.dict->items) out.push_back(k);
+    if (v.is(JinjaValue::Kind::list)) out = v.list->items;
+    else if (v.is(JinjaValue::Kind::dict)) for (const auto& [k, x] : v.dict->items) out.push_back(k);
     else if (v.is_string()) {
         for (int64_t b = 0, n = int64_t(v.str().size()); b < n;) {
             int64_t e = b + 1;
@@ -211,7 +222,7 @@ JinjaValue jinja_attribute(const JinjaValue& object, std::string_view name) {
 
 JinjaValue jinja_filter(JinjaContext& cx, const std::string& name, const JinjaValue& v, const JinjaArgs& args) {
     using namespace jinja_builtins_room;
-    const auto string_operand = [&]() -> JinjaText { return jinja_text(v); };
+    const auto string_operand = [&]() -> JinjaText { return jinja_text(cx, v); };
     if (name == "trim") { const Value* c = args.get(0, "chars"); return cx.text(strip(string_operand(), true, true, c && c->is_string() ? &c->str() : nullptr)); }
     if (name == "length" || name == "count") return Value::of(length(cx, v));
     if (name == "string") return cx.text(string_operand());
@@ -219,15 +230,15 @@ JinjaValue jinja_filter(JinjaContext& cx, const std::string& name, const JinjaVa
     if (name == "upper" || name == "lower" || name == "capitalize" || name == "title") { const JinjaText t = string_operand(); return cx.text(t.made_over(cased(t.text, name))); }
     if (name == "tojson") {
         const Value* indent = args.get(0, "indent");
-        std::string json = jinja_json(v, indent && indent->is_number() ? std::clamp<int64_t>(indent->integer(), 0, 16) : -1);
+        std::string json = jinja_json(cx, v, indent && indent->is_number() ? std::clamp<int64_t>(indent->integer(), 0, 16) : -1);
         const int64_t n = int64_t(json.size());
-        return cx.text({std::move(json), jinja_contains_content(v) ? std::vector<JinjaSpan>{{0, n}} : std::vector<JinjaSpan>{}, false});
+        return cx.text({std::move(json), jinja_contains_content(cx, v) ? std::vector<JinjaSpan>{{0, n}} : std::vector<JinjaSpan>{}, false});
     }
     if (name == "join") {
         const Value *glue = args.get(0, "d"), *attribute = args.get(1, "attribute");
         std::vector<Value> items = jinja_items(cx, v);
         if (attribute) for (Value& item : items) item = path(item, attribute->is_string() ? attribute->str() : "");
-        return cx.text(joined(cx, items, glue ? jinja_text(*glue) : JinjaText{}));
+        return cx.text(joined(cx, items, glue ? jinja_text(cx, *glue) : JinjaText{}));
     }
     if (name == "default" || name == "d") {
         const Value *fallback = args.get(0, "default_value"), *falsy = args.get(1, "boolean");
@@ -253,8 +264,7 @@ JinjaValue jinja_filter(JinjaContext& cx, const std::string& name, const JinjaVa
     if (name == "unique") {
         std::vector<Value> out;
         for (const Value& item : jinja_items(cx, v)) {
-            cx.spend(int64_t(out.size()));
-            if (std::none_of(out.begin(), out.end(), [&](const Value& o) { return jinja_equal(o, item); })) out.push_back(item);
+            if (std::none_of(out.begin(), out.end(), [&](const Value& o) { return jinja_equal(cx, o, item); })) out.push_back(item);
         }
         return Value::of(std::move(out));
     }
@@ -304,25 +314,26 @@ bool jinja_test(JinjaContext& cx, const std::string& name, const JinjaValue& v, 
     if (name == "odd" || name == "even") { if (!v.is(Kind::integer)) cx.error(str("'", name, "' tests integers")); return (v.i % 2 != 0) == (name == "odd"); }
     if (!other) cx.error(str("unsupported test '", name, "'"));
     if (name == "divisibleby") { if (!v.is(Kind::integer) || !other->is(Kind::integer) || other->i == 0 || other->i == -1) cx.error("divisibleby: needs integers and a divisor above 0"); return v.i % other->i == 0; }
-    if (name == "equalto" || name == "eq" || name == "==" || name == "sameas") return jinja_equal(v, *other);
-    if (name == "ne" || name == "!=") return !jinja_equal(v, *other);
+    if (name == "equalto" || name == "eq" || name == "==" || name == "sameas") return jinja_equal(cx, v, *other);
+    if (name == "ne" || name == "!=") return !jinja_equal(cx, v, *other);
     if (name == "gt" || name == ">") return compare(cx, v, *other) > 0;
     if (name == "ge" || name == ">=") return compare(cx, v, *other) >= 0;
     if (name == "lt" || name == "<") return compare(cx, v, *other) < 0;
     if (name == "le" || name == "<=") return compare(cx, v, *other) <= 0;
     if (name == "in") {
+        if (other->is_string()) cx.spend_on(*other->s);
         if (other->is_string()) return v.is_string() && other->str().find(v.str()) != std::string::npos;
-        for (const Value& item : jinja_items(cx, *other)) if (jinja_equal(item, v)) return true;
+        for (const Value& item : jinja_items(cx, *other)) if (jinja_equal(cx, item, v)) return true;
         return false;
     }
     cx.error(str("unsupported test '", name, "'"));
 }
 
 bool jinja_has_method(const JinjaValue& self, std::string_view name) {
-    const auto among = [&](std::initializer_list<std::string_view> names) { return std::find(names.begin(), names.end(), name) != names.end(); };
-    if (self.is_string()) return among({"strip", "lstrip", "rstrip", "split", "startswith", "endswith", "upper", "lower", "title", "capitalize", "replace", "find", "count", "join", "splitlines", "isdigit", "removeprefix", "removesuffix"});
-    if (self.is(JinjaValue::Kind::dict)) return among({"items", "keys", "values", "get", "update"});
-    if (self.is(JinjaValue::Kind::list)) return among({"append", "pop", "extend", "insert", "index", "count"});
+    using jinja_builtins_room::among, jinja_builtins_room::changes;
+    if (self.is_string()) return among(name, {"strip", "lstrip", "rstrip", "split", "startswith", "endswith", "upper", "lower", "title", "capitalize", "replace", "find", "count", "join", "splitlines", "isdigit", "removeprefix", "removesuffix"});
+    if (self.is(JinjaValue::Kind::dict)) return among(name, {"items", "keys", "values", "get"}) || changes(self, name);
+    if (self.is(JinjaValue::Kind::list)) return among(name, {"index", "count"}) || changes(self, name);
     return false;
 }
 
@@ -330,8 +341,10 @@ JinjaValue jinja_method(JinjaContext& cx, const JinjaValue& self, const std::str
     using namespace jinja_builtins_room;
     const Value *first = args.get(0, ""), *second = args.get(1, "");
     const std::string* text = first && first->is_string() ? &first->str() : nullptr;
+    if (changes(self, name)) cx.error(str("'", name, "' would change a ", self.type_name(), ": only a namespace() can be changed"));
     if (self.is_string()) {
         const JinjaText& t = *self.s;
+        cx.spend_on(t);
         if (name == "strip" || name == "lstrip" || name == "rstrip") return cx.text(strip(t, name != "rstrip", name != "lstrip", text));
         if (name == "upper" || name == "lower" || name == "title" || name == "capitalize") return cx.text(t.made_over(cased(t.text, name)));
         if (name == "split") return Value::of(split(t, text, second && second->is_number() ? second->integer() : -1, cx));
@@ -339,6 +352,7 @@ JinjaValue jinja_method(JinjaContext& cx, const JinjaValue& self, const std::str
         if (name == "isdigit") return Value::of(!t.text.empty() && std::all_of(t.text.begin(), t.text.end(), [](char c) { return c >= '0' && c <= '9'; }));
         if (name == "join") return cx.text(joined(cx, first ? jinja_items(cx, *first) : std::vector<Value>{}, t));
         if ((name == "startswith" || name == "endswith") && first && first->is(Kind::list)) {
+            cx.spend(int64_t(first->list->items.size()));
             for (const Value& p : first->list->items) if (p.is_string() && (name == "startswith" ? t.text.starts_with(p.str()) : t.text.ends_with(p.str()))) return Value::of(true);
             return Value::of(false);
         }
@@ -351,34 +365,16 @@ JinjaValue jinja_method(JinjaContext& cx, const JinjaValue& self, const std::str
         if (name == "count") { int64_t n = 0; for (size_t at = 0; !text->empty() && (at = t.text.find(*text, at)) != t.text.npos; at += text->size()) ++n; return Value::of(n); }
         if (name == "replace") { const Value* count = args.get(2, "count"); return cx.text(replaced(cx, t, *text, text_arg(cx, args, 1, "new"), count && count->is_number() ? count->integer() : -1)); }
     } else if (self.is(Kind::dict)) {
-        if (name == "get") { const Value* v = first ? self.dict->find(*first) : nullptr; return v ? *v : second ? *second : Value::none(); }
+        if (name == "get") { const Value* v = first ? self.dict->find(cx, *first) : nullptr; return v ? *v : second ? *second : Value::none(); }
         std::vector<Value> out;
-        if (name == "update") { if (first && first->is(Kind::dict)) for (const auto& [k, v] : std::vector(first->dict->items)) self.dict->set(k, v); return Value::none(); }
         for (const auto& [k, v] : self.dict->items) out.push_back(name == "keys" ? k : name == "values" ? v : Value::of({k, v}, true));
         return Value::of(std::move(out));
     } else if (self.is(Kind::list)) {
-        std::vector<Value>& items = self.list->items;
-        if (name == "append" && first) { cx.spend(1); items.push_back(*first); return Value::none(); }
-        if (name == "extend" && first) { for (const Value& v : jinja_items(cx, *first)) items.push_back(v); return Value::none(); }
-        if (name == "count" && first) return Value::of(int64_t(std::count_if(items.begin(), items.end(), [&](const Value& v) { return jinja_equal(v, *first); })));
+        const std::vector<Value>& items = self.list->items;
+        if (name == "count" && first) return Value::of(int64_t(std::count_if(items.begin(), items.end(), [&](const Value& v) { return jinja_equal(cx, v, *first); })));
         if (name == "index" && first) {
-            for (size_t k = 0; k < items.size(); ++k) if (jinja_equal(items[k], *first)) return Value::of(int64_t(k));
+            for (size_t k = 0; k < items.size(); ++k) if (jinja_equal(cx, items[k], *first)) return Value::of(int64_t(k));
             cx.error("index(): not in the list");
-        }
-        const int64_t n = int64_t(items.size());
-        if (name == "pop" && n) {
-            int64_t at = first && first->is_number() ? first->integer() : n - 1;
-            if (at < 0) at += n;
-            if (at < 0 || at >= n) cx.error("pop(): index out of range");
-            Value v = items[size_t(at)];
-            items.erase(items.begin() + at);
-            return v;
-        }
-        if (name == "insert" && first && second && first->is_number()) {
-            const int64_t at = first->integer() < 0 ? std::max<int64_t>(0, first->integer() + n) : std::min(first->integer(), n);
-            cx.spend(n);
-            items.insert(items.begin() + at, *second);
-            return Value::none();
         }
     }
     cx.error(str("unsupported method '", name, "' of a value of type ", self.type_name()));

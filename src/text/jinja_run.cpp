@@ -67,19 +67,23 @@ private:
     };
 
     void set(const std::string& name, Value value) {
+        spend(int64_t(scopes_.back().size()) / 16);
         for (auto& [n, v] : scopes_.back()) if (n == name) { v = std::move(value); return; }
         scopes_.back().emplace_back(name, std::move(value));
     }
-    Value lookup(const std::string& name) const {
-        for (size_t k = scopes_.size(); k-- > 0;)
+    Value lookup(const std::string& name) {
+        for (size_t k = scopes_.size(); k-- > 0;) {
+            spend(int64_t(scopes_[k].size()) / 16);
             for (const auto& [n, v] : scopes_[k]) if (n == name) return v;
+        }
         for (std::string_view builtin : {"namespace", "range", "raise_exception", "strftime_now", "dict"})
             if (name == builtin) return Value::builtin(name);
         return {};
     }
     void print(const JinjaText& t) {
+        spend_on(t);
+        check_size(int64_t(out_->text.size() + t.text.size()));
         out_->append(t);
-        check_size(int64_t(out_->text.size() - t.text.size()) < output_limit() ? int64_t(t.text.size()) : output_limit() + 1);
     }
 
     // ---- statements
@@ -92,7 +96,7 @@ private:
                 for (const JinjaNodePtr& kid : n.kids) if (const Flow flow = execute(*kid); flow != Flow::go_on) return flow;
                 return Flow::go_on;
             case Syntax::text: print({n.text, {}, false}); return Flow::go_on;
-            case Syntax::print: print(jinja_text(evaluate(*n.kids[0]))); return Flow::go_on;
+            case Syntax::print: print(jinja_text(*this, evaluate(*n.kids[0]))); return Flow::go_on;
             case Syntax::if_block:
                 if (evaluate(*n.kids[0]).truthy()) return execute(*n.kids[1]);
                 return n.kids[2] ? execute(*n.kids[2]) : Flow::go_on;
@@ -110,12 +114,12 @@ private:
                 caller.call->caller_body = n.kids[1].get();
                 const JinjaNode& call_node = *n.kids[0];
                 if (call_node.kind != Syntax::call) error("'call' needs a macro call");
-                print(jinja_text(call(evaluate(*call_node.kids[0]), arguments(call_node, 1), &caller)));
+                print(jinja_text(*this, call(evaluate(*call_node.kids[0]), arguments(call_node, 1), &caller)));
                 return Flow::go_on;
             }
             case Syntax::filter_block: {
                 const JinjaNode& filter = *n.kids[0];
-                print(jinja_text(jinja_filter(*this, filter.text, Value::of(captured(*n.kids[1])), arguments(filter, 1))));
+                print(jinja_text(*this, jinja_filter(*this, filter.text, Value::of(captured(*n.kids[1])), arguments(filter, 1))));
                 return Flow::go_on;
             }
             case Syntax::generation: {
@@ -141,7 +145,7 @@ private:
         if (target.kind == Syntax::attribute) {
             const Value object = evaluate(*target.kids[0]);
             if (!object.is(Kind::dict) || !object.dict->is_namespace) error(str("cannot set attribute '", target.text, "': only a namespace() can be changed"));
-            return object.dict->set(Value::of(target.text), std::move(value));
+            return object.dict->set(*this, Value::of(target.text), std::move(value));
         }
         if (target.kind != Syntax::tuple) error("cannot assign to this expression");
         const std::vector<Value> parts = jinja_items(*this, value);
@@ -220,7 +224,7 @@ private:
                 Value v = Value::empty_dict();
                 for (size_t k = 0; k < n.kids.size(); k += 2) {
                     Value key = evaluate(*n.kids[k]);
-                    v.dict->set(std::move(key), evaluate(*n.kids[k + 1]));
+                    v.dict->set(*this, std::move(key), evaluate(*n.kids[k + 1]));
                 }
                 return v;
             }
@@ -251,8 +255,8 @@ private:
     }
 
     Value subscript(const Value& object, const Value& key, const JinjaNode& from) {
-        if (object.is(Kind::undefined)) error(str("'", label(from), "' is undefined, so it has no element ", jinja_text(key).text));
-        if (object.is(Kind::dict)) { const Value* v = object.dict->find(key); return v ? *v : Value{}; }
+        if (object.is(Kind::undefined)) error(str("'", label(from), "' is undefined, so it has no element ", jinja_text(*this, key).text));
+        if (object.is(Kind::dict)) { const Value* v = object.dict->find(*this, key); return v ? *v : Value{}; }
         if ((object.is(Kind::list) || object.is_string()) && key.is(Kind::integer)) {
             const std::vector<Value> items = object.is(Kind::list) ? std::vector<Value>{} : jinja_items(*this, object);
             const std::vector<Value>& all = object.is(Kind::list) ? object.list->items : items;
@@ -309,14 +313,14 @@ private:
         if (op == "or") return a.truthy() ? a : evaluate(*n.kids[1]);
         const Value b = evaluate(*n.kids[1]);
         line_ = n.line;
-        if (op == "==") return Value::of(jinja_equal(a, b));
-        if (op == "!=") return Value::of(!jinja_equal(a, b));
+        if (op == "==") return Value::of(jinja_equal(*this, a, b));
+        if (op == "!=") return Value::of(!jinja_equal(*this, a, b));
         if (op == "in" || op == "not in") return Value::of(contains(b, a) == (op == "in"));
         if (op == "<" || op == ">" || op == "<=" || op == ">=") return Value::of(jinja_test(*this, op, a, {{b}, {""}}));
         if (op == "~" || (op == "+" && a.is_string() && b.is_string())) {
             const bool markup = op == "+" && a.s->markup != b.s->markup;
-            JinjaText t = markup && !a.s->markup ? escaped(*a.s) : jinja_text(a);
-            t.append(markup && !b.s->markup ? escaped(*b.s) : jinja_text(b));
+            JinjaText t = markup && !a.s->markup ? escaped(*a.s) : jinja_text(*this, a);
+            t.append(markup && !b.s->markup ? escaped(*b.s) : jinja_text(*this, b));
             t.markup = op == "+" && (a.s->markup || b.s->markup);
             return text(std::move(t));
         }
@@ -353,7 +357,7 @@ private:
     }
 
     bool contains(const Value& container, const Value& item) {
-        if (container.is(Kind::dict)) return container.dict->find(item) != nullptr;
+        if (container.is(Kind::dict)) return container.dict->find(*this, item) != nullptr;
         if (container.is_string() && !item.is_string()) error(str("'in' between ", item.type_name(), " and text"));
         return jinja_test(*this, "in", item, {{container}, {""}});
     }
@@ -398,7 +402,7 @@ private:
             }
             return jinja_method(*this, *f.call->self, name, args);
         }
-        if (name == "raise_exception") error(args.values.empty() ? "raise_exception" : jinja_text(args.values[0]).text);
+        if (name == "raise_exception") error(args.values.empty() ? "raise_exception" : jinja_text(*this, args.values[0]).text);
         if (name == "strftime_now") return Value::of(now(args));
         if (name == "range") return range(args);
         Value v = Value::empty_dict();                 // namespace(...) and dict(...)
@@ -407,8 +411,8 @@ private:
             namespaces_.push_back(v.dict);
         }
         for (size_t k = 0; k < args.values.size(); ++k) {
-            if (!args.names[k].empty()) v.dict->set(Value::of(args.names[k]), args.values[k]);
-            else if (args.values[k].is(Kind::dict)) for (const auto& [key, x] : args.values[k].dict->items) v.dict->set(key, x);
+            if (!args.names[k].empty()) v.dict->set(*this, Value::of(args.names[k]), args.values[k]);
+            else if (args.values[k].is(Kind::dict)) for (const auto& [key, x] : args.values[k].dict->items) v.dict->set(*this, key, x);
         }
         return v;
     }
@@ -417,6 +421,7 @@ private:
         if (++macros_ > limits_.depth / 4) error(str("macro '", macro.text, "' calls itself too deeply"));
         std::vector<Scope> outer;
         outer.swap(scopes_);
+        spend(int64_t(outer.front().size()) / 4);
         scopes_.push_back(outer.front());              // the template's own variables, then the parameters
         scopes_.emplace_back();
         for (size_t k = 0; k < macro.names.size(); ++k) {

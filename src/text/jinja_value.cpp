@@ -66,25 +66,26 @@ inline std::string quoted(const std::string& s) {      // Python's repr: single 
     return out + q;
 }
 
-inline std::string repr(const JinjaValue& v, int depth) {
+inline std::string repr(JinjaContext& cx, const JinjaValue& v, int depth) {
     if (depth > max_depth) too_deep();
+    cx.spend(1);
     using Kind = JinjaValue::Kind;
     switch (v.kind) {
-        case Kind::string: return quoted(v.str());
+        case Kind::string: cx.spend_on(*v.s); return quoted(v.str());
         case Kind::list: {
             std::string out(1, v.list->tuple ? '(' : '[');
-            for (size_t k = 0; k < v.list->items.size(); ++k) out += (k ? ", " : "") + repr(v.list->items[k], depth + 1);
+            for (size_t k = 0; k < v.list->items.size(); ++k) out += (k ? ", " : "") + repr(cx, v.list->items[k], depth + 1);
             if (v.list->tuple && v.list->items.size() == 1) out += ',';
             return out + (v.list->tuple ? ')' : ']');
         }
         case Kind::dict: {
             std::string out = "{";
             for (size_t k = 0; k < v.dict->items.size(); ++k)
-                out += (k ? ", " : "") + repr(v.dict->items[k].first, depth + 1) + ": " + repr(v.dict->items[k].second, depth + 1);
+                out += (k ? ", " : "") + repr(cx, v.dict->items[k].first, depth + 1) + ": " + repr(cx, v.dict->items[k].second, depth + 1);
             return out + '}';
         }
         case Kind::undefined: return "Undefined";
-        default: return jinja_text(v).text;
+        default: return jinja_text(cx, v).text;
     }
 }
 
@@ -138,35 +139,38 @@ JinjaList::~JinjaList() { jinja_value_room::destroy(*this); }
 JinjaDict::~JinjaDict() { jinja_value_room::destroy(*this); }
 JinjaCallable::~JinjaCallable() { jinja_value_room::destroy(*this); }
 
-JinjaValue* JinjaDict::find(const JinjaValue& key) {
-    for (auto& [k, v] : items) if (jinja_equal(k, key)) return &v;
+JinjaValue* JinjaDict::find(JinjaContext& cx, const JinjaValue& key) {
+    for (auto& [k, v] : items) if (jinja_equal(cx, k, key)) return &v;
     return nullptr;
 }
 JinjaValue* JinjaDict::find(std::string_view key) {
     for (auto& [k, v] : items) if (k.is_string() && k.str() == key) return &v;
     return nullptr;
 }
-void JinjaDict::set(JinjaValue key, JinjaValue value) {
-    if (JinjaValue* old = find(key)) *old = std::move(value);
+void JinjaDict::set(JinjaContext& cx, JinjaValue key, JinjaValue value) {
+    if (JinjaValue* old = find(cx, key)) *old = std::move(value);
     else items.emplace_back(std::move(key), std::move(value));
 }
 
-bool jinja_equal(const JinjaValue& a, const JinjaValue& b, int depth) {
+bool jinja_equal(JinjaContext& cx, const JinjaValue& a, const JinjaValue& b, int depth) {
     if (depth > jinja_value_room::max_depth) jinja_value_room::too_deep();
+    cx.spend(1);
     using Kind = JinjaValue::Kind;
     if (a.is_number() && b.is_number()) return a.kind != Kind::number && b.kind != Kind::number ? a.integer() == b.integer() : a.number() == b.number();
     if (a.kind != b.kind) return false;
     switch (a.kind) {
         case Kind::undefined: case Kind::none: return true;
-        case Kind::string: return a.str() == b.str();
+        case Kind::string:
+            if (a.str().size() == b.str().size()) cx.spend(int64_t(a.str().size()) / 64);
+            return a.str() == b.str();
         case Kind::list:
             return std::equal(a.list->items.begin(), a.list->items.end(), b.list->items.begin(), b.list->items.end(),
-                              [&](const JinjaValue& x, const JinjaValue& y) { return jinja_equal(x, y, depth + 1); });
+                              [&](const JinjaValue& x, const JinjaValue& y) { return jinja_equal(cx, x, y, depth + 1); });
         case Kind::dict: {
             if (a.dict->items.size() != b.dict->items.size()) return false;
             for (const auto& [k, v] : a.dict->items) {
-                const JinjaValue* other = b.dict->find(k);
-                if (!other || !jinja_equal(v, *other, depth + 1)) return false;
+                const JinjaValue* other = b.dict->find(cx, k);
+                if (!other || !jinja_equal(cx, v, *other, depth + 1)) return false;
             }
             return true;
         }
@@ -174,7 +178,7 @@ bool jinja_equal(const JinjaValue& a, const JinjaValue& b, int depth) {
     }
 }
 
-JinjaText jinja_text(const JinjaValue& v) {
+JinjaText jinja_text(JinjaContext& cx, const JinjaValue& v) {
     using Kind = JinjaValue::Kind;
     switch (v.kind) {
         case Kind::undefined: return {};
@@ -182,18 +186,19 @@ JinjaText jinja_text(const JinjaValue& v) {
         case Kind::boolean: return {v.b ? "True" : "False", {}, false};
         case Kind::integer: return {std::to_string(v.i), {}, false};
         case Kind::number: return {jinja_value_room::float_text(v.d), {}, false};
-        case Kind::string: return *v.s;
+        case Kind::string: cx.spend_on(*v.s); return *v.s;
         case Kind::callable: return {"<" + v.call->name + ">", {}, false};
         default: {
-            JinjaText t{jinja_value_room::repr(v, 0), {}, false};
-            if (jinja_contains_content(v)) t.content.push_back({0, int64_t(t.text.size())});
+            JinjaText t{jinja_value_room::repr(cx, v, 0), {}, false};
+            if (jinja_contains_content(cx, v)) t.content.push_back({0, int64_t(t.text.size())});
             return t;
         }
     }
 }
 
-std::string jinja_json(const JinjaValue& v, int64_t indent, int depth) {
+std::string jinja_json(JinjaContext& cx, const JinjaValue& v, int64_t indent, int depth) {
     if (depth > jinja_value_room::max_depth) jinja_value_room::too_deep();
+    cx.spend(1);
     using Kind = JinjaValue::Kind;
     const std::string line = indent >= 0 ? "\n" + std::string(size_t(indent * (depth + 1)), ' ') : "";
     const std::string last = indent >= 0 ? "\n" + std::string(size_t(indent * depth), ' ') : "";
@@ -202,28 +207,29 @@ std::string jinja_json(const JinjaValue& v, int64_t indent, int depth) {
         case Kind::undefined: fail(Errc::format, "chat template: an undefined value cannot be written as JSON");
         case Kind::none: return "null";
         case Kind::boolean: return v.b ? "true" : "false";
-        case Kind::string: return json_quote(v.str());
+        case Kind::string: cx.spend_on(*v.s); return json_quote(v.str());
         case Kind::list: {
             if (v.list->items.empty()) return "[]";
             std::string out = "[" + line;
-            for (size_t k = 0; k < v.list->items.size(); ++k) out += (k ? comma : "") + jinja_json(v.list->items[k], indent, depth + 1);
+            for (size_t k = 0; k < v.list->items.size(); ++k) out += (k ? comma : "") + jinja_json(cx, v.list->items[k], indent, depth + 1);
             return out + last + "]";
         }
         case Kind::dict: {
             if (v.dict->items.empty()) return "{}";
             std::string out = "{" + line;
             for (size_t k = 0; k < v.dict->items.size(); ++k)
-                out += (k ? comma : "") + json_quote(jinja_text(v.dict->items[k].first).text) + ": " + jinja_json(v.dict->items[k].second, indent, depth + 1);
+                out += (k ? comma : "") + json_quote(jinja_text(cx, v.dict->items[k].first).text) + ": " + jinja_json(cx, v.dict->items[k].second, indent, depth + 1);
             return out + last + "}";
         }
         case Kind::callable: fail(Errc::format, "chat template: a function cannot be written as JSON");
-        default: return jinja_text(v).text;
+        default: return jinja_text(cx, v).text;
     }
 }
 
-bool jinja_contains_content(const JinjaValue& v, int depth) {
+bool jinja_contains_content(JinjaContext& cx, const JinjaValue& v, int depth) {
     if (depth > jinja_value_room::max_depth) jinja_value_room::too_deep();
-    const auto deeper = [&](const JinjaValue& x) { return jinja_contains_content(x, depth + 1); };
+    cx.spend(1);
+    const auto deeper = [&](const JinjaValue& x) { return jinja_contains_content(cx, x, depth + 1); };
     if (v.is_string()) return !v.s->content.empty();
     if (v.is(JinjaValue::Kind::list)) return std::any_of(v.list->items.begin(), v.list->items.end(), deeper);
     if (v.is(JinjaValue::Kind::dict)) return std::any_of(v.dict->items.begin(), v.dict->items.end(), [&](const auto& kv) { return deeper(kv.second); });

@@ -6,6 +6,7 @@ namespace qlora::inline v0_1 {
 
 struct JinjaNode;
 struct JinjaValue;
+struct JinjaContext;
 using JinjaSpan = RenderedTemplate::Span;
 
 // Text that remembers which bytes came from the messages: those never become control tokens.
@@ -42,9 +43,9 @@ struct JinjaDict {                                     // insertion order
     std::vector<std::pair<JinjaValue, JinjaValue>> items;
     bool is_namespace = false;
     ~JinjaDict();
-    JinjaValue* find(const JinjaValue& key);
+    JinjaValue* find(JinjaContext&, const JinjaValue& key);
     JinjaValue* find(std::string_view key);
-    void set(JinjaValue key, JinjaValue value);
+    void set(JinjaContext&, JinjaValue key, JinjaValue value);
 };
 struct JinjaCallable {
     const JinjaNode* macro = nullptr;                  // a macro of the template, or else a built-in by name
@@ -93,10 +94,11 @@ struct JinjaValue {
     const char* type_name() const;
 };
 
-bool jinja_equal(const JinjaValue&, const JinjaValue&, int depth = 0);
-JinjaText jinja_text(const JinjaValue&);               // str(): what printing shows
-std::string jinja_json(const JinjaValue&, int64_t indent, int depth = 0);      // json.dumps(ensure_ascii=False)
-bool jinja_contains_content(const JinjaValue&, int depth = 0);
+// They spend a step a value: a list that holds another twice, which holds another twice, is short to write and endless to read.
+bool jinja_equal(JinjaContext&, const JinjaValue&, const JinjaValue&, int depth = 0);
+JinjaText jinja_text(JinjaContext&, const JinjaValue&);                        // str(): what printing shows
+std::string jinja_json(JinjaContext&, const JinjaValue&, int64_t indent, int depth = 0);       // json.dumps(ensure_ascii=False)
+bool jinja_contains_content(JinjaContext&, const JinjaValue&, int depth = 0);
 
 // The part of the interpreter that filters, tests and methods need: errors with a line, the step budget, calls.
 struct JinjaContext {
@@ -105,11 +107,13 @@ struct JinjaContext {
     [[noreturn]] void error(std::string_view what) const { fail(Errc::format, place(), ": ", what); }
     virtual void spend(int64_t steps) = 0;
     virtual int64_t output_limit() const = 0;
-    JinjaValue text(JinjaText t) { check_size(int64_t(t.text.size())); return JinjaValue::of(std::move(t)); }
-    void check_size(int64_t bytes) {
-        if (bytes > output_limit()) error(qlora::str("a text grows beyond ", output_limit(), " bytes"));
-        spend(1 + bytes / 64);
+    JinjaValue text(JinjaText t) {
+        check_size(int64_t(t.text.size()));
+        spend_on(t);
+        return JinjaValue::of(std::move(t));
     }
+    void check_size(int64_t bytes) const { if (bytes > output_limit()) error(qlora::str("a text grows beyond ", output_limit(), " bytes")); }
+    void spend_on(const JinjaText& t) { spend(1 + int64_t(t.text.size()) / 64 + int64_t(t.content.size()) / 8); }     // what reading or copying it takes
 };
 
 struct JinjaArgs {

@@ -9,13 +9,13 @@ namespace chat_template_test {
 
 using namespace qlora;
 
-inline std::string render(std::string_view source, std::string_view variables = "{}") {
-    return ChatTemplate::parse(source, "test")->render(Json::parse(variables, "variables")).text;
+inline std::string render(std::string_view source, std::string_view variables = "{}", const TemplateLimits& limits = {}) {
+    return ChatTemplate::parse(source, "test")->render(Json::parse(variables, "variables"), limits).text;
 }
 
-inline std::string error_of(std::string_view source, std::string_view variables = "{}") {
+inline std::string error_of(std::string_view source, std::string_view variables = "{}", const TemplateLimits& limits = {}) {
     try {
-        render(source, variables);
+        render(source, variables, limits);
     } catch (const Error& e) {
         return e.what();
     }
@@ -110,7 +110,7 @@ TEST(ChatTemplate, HostileTemplatesFailCleanly) {
     EXPECT_NE(error_of(ifs), "");
     EXPECT_NE(error_of("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}").find("too deep"), std::string::npos);
     EXPECT_NE(error_of("{{ range(1000000000000) }}").find("million"), std::string::npos);
-    EXPECT_NE(error_of("{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}").find("steps"), std::string::npos);
+    EXPECT_NE(error_of("{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}", "{}", {.steps = 1000000}).find("steps"), std::string::npos);
     EXPECT_NE(error_of("{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}").find("bytes"), std::string::npos);
     EXPECT_NE(error_of("{{ 'ab' * 9999999999 }}").find("bytes"), std::string::npos);
     EXPECT_NE(error_of("{{ 1 // 0 }}").find("zero"), std::string::npos);
@@ -124,6 +124,24 @@ TEST(ChatTemplate, HostileTemplatesFailCleanly) {
     // Values as deep as a loop is long, which nobody looks at: they come apart without using up the stack.
     for (const char* wrap : {"[ns.x]", "{'a': ns.x}", "{'a': [ns.x]}", "namespace(x=ns.x)", "[ns.x].count"})
         EXPECT_EQ(render(std::string("{% set ns = namespace(x=1) %}{% for i in range(100000) %}{% set ns.x = ") + wrap + " %}{% endfor %}ok", "{}"), "ok") << wrap;
+    // What is short to write and long to do is stopped by the step limit, wherever the time would go.
+    for (const char* slow : {"{% set ns = namespace(x=[1]) %}{% for i in range(150) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+                             "{% set ns = namespace(x=[1]) %}{% for i in range(150) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+                             "{% set ns = namespace(x=[1]) %}{% for i in range(150) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x == ns.x }}",
+                             "{% set big = range(90000) | list %}{% for i in range(100000) %}{{ -1 in big }}{% endfor %}",
+                             "{% set big = range(90000) | list %}{% for i in range(100000) %}{{ big.count(-1) }}{% endfor %}",
+                             "{% set big = range(90000) | list %}{% for i in range(100000) %}{{ (big | list) == 1 }}{% endfor %}",
+                             "{% set big = 'ab' * 1000000 %}{% for i in range(100000) %}{{ 'aab' in big }}{% endfor %}",
+                             "{% set big = 'ab' * 1000000 %}{% for i in range(100000) %}{{ big.find('aab') }}{{ big | length }}{{ big < big }}{% endfor %}"})
+        EXPECT_NE(error_of(slow, "{}", {.steps = 1000000}).find("steps"), std::string::npos) << slow;
+    // A list cannot change, so it cannot hold itself; the reference's sandbox refuses the same.
+    EXPECT_NE(error_of("{% set a = [1] %}{{ a.append(a) }}").find("would change a list"), std::string::npos);
+    EXPECT_NE(error_of("{% set a = {} %}{{ a.update({'b': a}) }}").find("would change a dict"), std::string::npos);
+    EXPECT_EQ(render("{{ m.sort }}", R"({"m": {"sort": "x"}})"), "x");
+    // A long document with many lines is no attack.
+    std::string lines;
+    for (int k = 0; k < 50000; ++k) lines += "a line of text\\n";
+    EXPECT_EQ(render("{{ (t.split('\n') | join('\n')).replace('\n', '') | length }}", "{\"t\": \"" + lines + "\"}"), "700000");
     for (const char* open : {"{{", "{%", "{#", "{{ 'a", "{% if x", "{% if x %}", "{% for", "{% raw %}", "{{ [1,", "{{ a[", "{{ 1 if"}) EXPECT_NE(error_of(open), "") << open;
 }
 
