@@ -4,6 +4,7 @@
 # make lint     the include inspector: floors, file sizes
 # make dist     build/dist/qlora.h, the library in one file
 # make cuda     compile the CUDA wing for sm_80 and sm_90 (needs nvcc; NVCC= names it)
+# make fuzz     the readers of files for libFuzzer (needs clang)
 # make bench    speed of prompt, generation and training, each beside a peak measured in the same run
 # Variables: CXX, CXXFLAGS, SANITIZE=address,undefined | thread, BUILD=folder of the objects
 CXX      ?= g++
@@ -81,6 +82,13 @@ cuda: $(BUILD)/qlora-cuda.o
 $(BUILD)/qlora-cuda.o: qlora-cuda.cu qlora.h $(wildcard src/cuda/*.cuh src/base/*.h src/tensor/*.h src/graph/*.h)
 	@mkdir -p $(BUILD)
 	$(NVCC) -std=c++20 -I. -O3 -Werror all-warnings -Xcompiler -Wall,-Wextra $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -c $< -o $@
+
+# Everything that reads a stranger's bytes, for libFuzzer; tests/fuzz/fuzz.cpp says how to run it.
+.PHONY: fuzz
+fuzz:
+	$(MAKE) BUILD=$(BUILD)/fuzz CXX="$(if $(findstring clang,$(CXX)),$(CXX),clang++)" CXXFLAGS="-O1 -g1 -fsanitize=fuzzer-no-link" SANITIZE=address,undefined $(BUILD)/fuzz/fuzz
+$(BUILD)/fuzz: tests/fuzz/fuzz.cpp $(LIBRARY)
+	$(CXX) $(FLAGS) -fsanitize=fuzzer $^ -o $@
 
 # How models/tiny.gguf is made (see models/README.md); TEXT is the tiny Shakespeare corpus.
 $(BUILD)/train_tiny: $(BUILD)/tools/train_tiny.o $(LIBRARY)
