@@ -21,8 +21,9 @@ namespace qlora::inline v0_1 {
 namespace svd_room {
 
 constexpr int64_t extra = 16;                          // directions beyond the rank
-constexpr int most_rounds = 60;                        // a spectrum without any gap: what is not settled by then is taken as it is
-constexpr double settled = 2e-5;                       // angle between a guess and its direction; rounding in f32 leaves about 4e-6
+constexpr int most_rounds = 60;                        // far more than any spectrum has needed
+constexpr double settled = 2e-5;                       // angle between a guess and its direction
+constexpr double floor_of_f32 = 2e-6;                  // residual over the largest square: what rounding leaves, measured up to 4096 x 4096
 constexpr double most_growth = 1e4;                    // of one direction beside another in a filter: leaves three digits of f32 to the smaller
 constexpr int most_degree = 24;
 constexpr int most_sweeps = 40;                        // Jacobi converges quadratically: about eight are enough
@@ -115,7 +116,7 @@ std::vector<double> sort(Rows& y, Rows& q) {
 
 // How many guesses from the top have settled: their angles are their residuals over the distance to what the block does not hold.
 int64_t settled_rows(const std::vector<double>& s, Rows& q, Rows& z, int64_t wanted) {
-    const double below = s.back() * s.back(), rounding = 1e-7 * s[0] * s[0];
+    const double below = s.back() * s.back(), rounding = floor_of_f32 * s[0] * s[0];
     int64_t count = 0;
     for (; count < wanted; ++count) {
         const double square = s[size_t(count)] * s[size_t(count)];
@@ -124,7 +125,7 @@ int64_t settled_rows(const std::vector<double>& s, Rows& q, Rows& z, int64_t wan
             const double d = z.row(count)[e] - square * q.row(count)[e];
             residual += d * d;
         }
-        if (square > rounding && std::sqrt(residual) > settled * std::max(square - below, 1e-3 * square)) break;
+        if (std::sqrt(residual) > std::max(settled * (square - below), rounding)) break;
     }
     return count;
 }
