@@ -213,7 +213,8 @@ private:
         }
         if (p == whole_end) {
             int64_t whole = 0;
-            if (std::from_chars(start, p, whole).ec == std::errc()) { p_ = p; return Json(whole); }
+            const bool fits = std::from_chars(start, p, whole).ec == std::errc(), minus_zero = whole == 0 && *start == '-';     // no integer has its sign
+            if (fits && !minus_zero) { p_ = p; return Json(whole); }
         }
         double result = 0;
         if (std::from_chars(start, p, result).ec != std::errc()) {

@@ -1,5 +1,6 @@
 // safetensors.cpp - reads and writes safetensors. The reader makes the checks of the reference reader in its order: lengths, UTF-8 and
-// JSON, offsets without holes or overlaps that end with the file, then shape times type against each range. It also refuses duplicates.
+// JSON, offsets without holes or overlaps that end with the file, then shape times type against each range. Beyond those it refuses what
+// no writer writes: a name or field twice, unknown fields, more than 8 dimensions, a header of more than 16 MB.
 #include "src/format/safetensors.h"
 
 #include "src/base/half.h"

@@ -44,6 +44,7 @@ TEST(Json, NumbersAtTheirLimits) {
     EXPECT_EQ(parse("9223372036854775808").number(), 0x1p63);
     EXPECT_EQ(parse("1e-400").number(), 0.0);
     EXPECT_TRUE(std::signbit(parse("-0.000001e-400").number()));
+    EXPECT_TRUE(parse("-0").is_number() && !parse("-0").is_int() && std::signbit(parse("-0").number()));
     EXPECT_EQ(parse("0e999999999999999999999").number(), 0.0);
     EXPECT_EQ(parse("1e-999999999999999999999").number(), 0.0);
     EXPECT_EQ(parse("5e-324").number(), 5e-324);
