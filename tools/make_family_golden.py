@@ -137,7 +137,7 @@ json.dump(init, open(f"{target}/init.json", "w"))
 config = transformers.LlamaConfig(**{**base, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3})
 model = transformers.LlamaForCausalLM(config).float().eval()
 fill(model)
-tensors = {}
+tensors, decoded = {}, {}
 with torch.no_grad():
     for name, p in model.named_parameters():
         layer = int(name.split(".")[2]) if ".layers." in name else 9
@@ -150,10 +150,12 @@ with torch.no_grad():
         for key, v in state.as_dict(packed=True).items():
             tensors[f"{name}.{key}"] = v
         p.copy_(bnb.dequantize_4bit(codes, state).reshape(p.shape))
+        if "up_proj" in name:
+            decoded[name] = [exact(v) for v in p.flatten()[::41]]
     os.makedirs(f"{target}/bnb", exist_ok=True)
     save_file(tensors, f"{target}/bnb/model.safetensors", metadata={"format": "pt"})
     written = json.loads(config.to_json_string())
     written["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
     written["architectures"] = ["LlamaForCausalLM"]
     json.dump(written, open(f"{target}/bnb/config.json", "w"), indent=2)
-    json.dump({"logits": rows(model(torch.tensor([ids])).logits[0])}, open(f"{target}/bnb.json", "w"))
+    json.dump({"logits": rows(model(torch.tensor([ids])).logits[0]), "decoded": decoded}, open(f"{target}/bnb.json", "w"))

@@ -1,7 +1,9 @@
 """Writes tests/golden/nf4.txt: what the reference makes of a known tensor, in NF4 and FP4, single and double-quantized.
 
 The codes come from the definition of the reference's GPU kernels, written here in numpy. The reference itself is run beside it on the
-CPU and must agree, except where its CPU path is known to differ: it divides in a tail block, and it stores other codes of zero.
+CPU and must agree, except where its CPU path is known to differ: it divides in a tail block, it stores other codes of zero, and in FP4
+it compares with the midpoints of the table, where the GPU kernels have decimal literals that lie up to 3.6e-7 beside them. The last
+lines are bytes that the reference itself wrote, of a tensor of small integers whose quotients fall on those very places.
    python tools/make_nf4_goldens.py > tests/golden/nf4.txt
 """
 import sys
@@ -42,6 +44,10 @@ def quantize(x, kind):
     else:
         code = ORDER[rank(PIVOTS, np.abs(scaled))] + 8 * (scaled < 0)
     return (code[0::2] << 4 | code[1::2]).astype(np.uint8), absmax
+
+
+def values(codes, book):
+    return np.stack([book[codes >> 4], book[codes & 15]], 1).reshape(-1)
 
 
 def dynamic_code(table, x):
@@ -92,9 +98,7 @@ for kind, book in (("nf4", NF4), ("fp4", FP4)):
     whole = n // 64 * 64
     theirs, state = F.quantize_4bit(torch.from_numpy(x[:whole].copy()).reshape(-1, 64), blocksize=64, quant_type=kind)
     theirs = theirs.reshape(-1).numpy()
-    def values(codes):
-        return np.stack([book[codes >> 4], book[codes & 15]], 1).reshape(-1)
-    assert np.array_equal(values(packed[: whole // 2]), values(theirs)), kind
+    assert np.array_equal(values(packed[: whole // 2], book), values(theirs, book)), kind
     assert np.array_equal(absmax[: whole // 64], state.absmax.numpy()), kind
     codes, scales, offset = double_quantize(absmax, signed)
     _, nested = F.quantize_4bit(torch.from_numpy(x[:whole].copy()).reshape(-1, 64), blocksize=64, quant_type=kind, compress_statistics=True)
@@ -103,3 +107,18 @@ for kind, book in (("nf4", NF4), ("fp4", FP4)):
     print(kind, "scale codes that differ from the reference:", int((ours[0] != nested.absmax.numpy()).sum()), "of", whole // 64, file=sys.stderr)
     for name, array in (("packed", packed), ("absmax", absmax), ("absmax_code", codes), ("absmax2", scales), ("offset", np.array([offset]))):
         emit(f"{kind}_{name}", array)
+
+ties = ((np.arange(64 * 16) * 5 + np.arange(64 * 16) // 64) % 49 - 24).astype(f32)      # -24 ... 24, all of them in every block
+midpoints = np.sort(np.unique(np.abs(FP4)))
+midpoints = ((midpoints[1:] + midpoints[:-1]) / 2).astype(f32)
+for kind, book in (("nf4", NF4), ("fp4", FP4)):
+    for dtype in (torch.float32, torch.bfloat16):      # integers are exact in both: the same bytes
+        theirs, _ = F.quantize_4bit(torch.from_numpy(ties.copy()).to(dtype).reshape(-1, 64), blocksize=64, quant_type=kind)
+        theirs = theirs.reshape(-1).numpy()
+        ours, _ = quantize(ties, kind)
+        q = np.abs(ties * (f32(1) / f32(24)))[:, None]
+        between = ((q >= np.minimum(PIVOTS, midpoints)) & (q <= np.maximum(PIVOTS, midpoints))).any(1)
+        differ = values(ours, book) != values(theirs, book)
+        assert not (differ & ~between).any() and (kind == "fp4" or not differ.any())
+        print(kind, dtype, "values that differ from the CPU path:", int(differ.sum()), "of", len(ties), file=sys.stderr)
+    emit(f"{kind}_ties_by_reference", theirs)

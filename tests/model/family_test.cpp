@@ -120,6 +120,19 @@ TEST(BitsAndBytes, CheckpointsLoadAsStored) {
     expect_rows(tiny::logits(model, nullptr, reference_ids()), *reference.find("logits"));
 }
 
+// One rule: level * (map[code] * group scale + offset), in floats and in this order, with and without double quantization.
+TEST(BitsAndBytes, DecodesToTheSameFloats) {
+    const auto model = tiny::load(golden_path("model/bnb"));
+    const Json reference = golden("bnb.json");
+    for (const int layer : {0, 1}) {
+        const Json* expected = reference.find("decoded")->find(str("model.layers.", layer, ".mlp.up_proj.weight"));
+        ASSERT_NE(expected, nullptr);
+        const std::vector<float> values = model->layers[size_t(layer)].linear[int(Module::up_proj)]->decoded();
+        EXPECT_EQ(expected->array().size(), (values.size() + 40) / 41);
+        for (size_t i = 0; i < expected->array().size(); ++i) EXPECT_EQ(values[i * 41], float(expected->array()[i].number())) << layer << ", " << i;
+    }
+}
+
 // What bitsandbytes saved, loaded and saved by us, is the same tensors; a model quantized here goes through a folder bit for bit.
 TEST(BitsAndBytes, FoldersAreSavedBitForBit) {
     const std::string source = golden_path("model/bnb"), target = testing::TempDir() + "qlora_family_saved";

@@ -6,6 +6,7 @@
 
 #include <cfloat>
 #include <cmath>
+#include <map>
 
 namespace nf4_tests {
 
@@ -92,6 +93,30 @@ TEST(Nf4, TiesGoDown) {
         EXPECT_EQ(qlora::fp4_code(sign * 0.0859375f) & 7, 1);
         EXPECT_EQ(qlora::fp4_code(sign * std::nextafter(0.0859375f, 1.0f)) & 7, 6);
     }
+}
+
+// Bytes that the reference wrote (its CPU build), where the quotients are multiples of 1/24 and many fall on a threshold.
+TEST(Nf4, TiesAgainstBytesOfTheReference) {
+    const auto golden = read_golden("nf4.txt");
+    std::vector<float> x;
+    for (int i = 0; i < 64 * 16; ++i) x.push_back(float((i * 5 + i / 64) % 49 - 24));
+    const Weight source = qlora::dense_weight("ties", {16, 64}, x);
+    EXPECT_EQ(codes_of(qlora::quantize_4bit(source, DType::nf4, false)), golden.at("nf4_ties_by_reference")[0]);
+    const Bytes ours = codes_of(qlora::quantize_4bit(source, DType::fp4, false)), theirs = golden.at("fp4_ties_by_reference")[0];
+    // It compares with midpoints: 5, 7, 14 and 20 of 24 lie on one and above the literal of the GPU kernels, and of -10 it takes the lower
+    // value, which is the larger magnitude.
+    ASSERT_EQ(ours.size(), theirs.size());
+    std::map<int, int> differ;
+    for (size_t i = 0; i < x.size(); ++i) {
+        const int a = i % 2 ? ours[i / 2] & 15 : ours[i / 2] >> 4, b = i % 2 ? theirs[i / 2] & 15 : theirs[i / 2] >> 4;
+        if (a != b) ++differ[int(x[i])];
+    }
+    EXPECT_EQ(differ, (std::map<int, int>{{-10, 21}, {5, 18}, {7, 22}, {14, 24}, {20, 16}}));
+    EXPECT_EQ(qlora::fp4_code(14 * (1.0f / 24)) & 7, 2);               // 8/12: above 0.583333, on or below the midpoint 7/12
+    EXPECT_EQ(qlora::fp4_code(0.583333f) & 7, 5);
+    EXPECT_EQ(qlora::fp4_code(-10 * (1.0f / 24)), 12);                 // -4/12: a tie, to the smaller magnitude
+    EXPECT_EQ(qlora::fp4_code(-1e-9f), 8);
+    EXPECT_EQ(qlora::fp4_code(-0.0f), 0);
 }
 
 TEST(Nf4, ErrorOnNormalWeightsIsThePublishedOne) {
