@@ -105,6 +105,7 @@
 #include "src/model/family.cpp"                     // the table of families, the names of their tensors, and the bounds of a configuration
 #include "src/model/gguf_four_bit.cpp"              // nf4 and fp4 tensors in a GGUF file, out of it and into it, bit for bit
 #include "src/model/hf_config.cpp"                  // config.json of Hugging Face folders, as versions 4 and 5 of transformers write it, to a
+#include "src/model/hf_config_of.cpp"               // a configuration as config.json
 #include "src/model/hf_tensors.cpp"                 // where the tensors of a Hugging Face folder lie, and bitsandbytes' 4-bit layout
 #include "src/model/load.cpp"                       // the steps that both loaders share, and the summary of a loaded model
 #include "src/model/load_gguf.cpp"                  // a model out of a GGUF file
@@ -117,6 +118,7 @@
 #include "src/model/svd.cpp"                        // the largest singular values of a matrix by subspace iteration from a random start
 #include "src/model/text.cpp"                       // tokenizers out of any kind of file
 #include "src/model/vocabulary_gguf.cpp"            // a tokenizer.json as the keys that llama.cpp reads
+#include "src/model/vocabulary_hf.cpp"              // a GGUF vocabulary as tokenizer.json and tokenizer_config.json
 
 // run: data, training, sessions, measuring
 #include "src/run/batches.cpp"                      // packing, shuffling and cutting into micro-batches

@@ -1,9 +1,10 @@
 // save_hf.cpp - a model into a Hugging Face folder: its own config.json and tokenizer files, and one model.safetensors in which 4-bit
 // linear layers lie as bitsandbytes writes them, bit for bit.
 //
-// Only models that came from such a folder can be saved so: a GGUF file has no tokenizer.json, and a folder without it is of no use.
+// A model out of a GGUF file gets both files written anew, and q and k in Hugging Face row order where GGUF has another.
 #include "src/base/half.h"
 #include "src/model/hf_model.h"
+#include "src/model/vocabulary.h"
 #include "src/tensor/encode.h"
 
 #include <cmath>
@@ -56,12 +57,24 @@ void tensor(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w)
 
 // Norms and biases, which the kernels read as floats, in the type of the embedding: transformers runs a 4-bit checkpoint in the types it
 // finds, and floats would meet bf16 in the head. Only where that changes no value.
-void small(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w, DType type) {
-    if (!w || w->dtype == type || (type != DType::f16 && type != DType::bf16)) return tensor(out, name, w);
+WeightPtr small(const WeightPtr& w, DType type) {
+    if (!w || w->dtype == type || (type != DType::f16 && type != DType::bf16)) return w;
     const std::vector<float> values = w->decoded();
     for (const float v : values)
-        if (v != (type == DType::f16 ? f32_from_f16(f16_from_f32(v)) : f32_from_bf16(bf16_from_f32(v)))) return tensor(out, name, w);
-    tensor(out, name, std::make_shared<const Weight>(convert_weight(*w, type)));
+        if (v != (type == DType::f16 ? f32_from_f16(f16_from_f32(v)) : f32_from_bf16(bf16_from_f32(v)))) return w;
+    return std::make_shared<const Weight>(convert_weight(*w, type));
+}
+
+// Rows of q and k (or of their bias) out of GGUF's order for adjacent pairs. 4-bit codes cross row borders and cannot be moved.
+void reordered(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w, int64_t head_dim) {
+    if (!w) return;
+    if (is_4bit(w->dtype))
+        fail(Errc::unsupported, "save: ", name, ": 4-bit codes in GGUF's row order cannot become a Hugging Face folder; save f16 or bf16 there, and quantize that folder");
+    const int64_t rows = w->shape[0], row = w->bytes() / rows;
+    tensor(out, name, w);
+    out.tensors.back().write = [w, rows, row, head_dim](AtomicFile& f) {
+        for (int64_t r = 0; r < rows; ++r) f.write(w->data + gguf_row_of_hf(r, head_dim) * row, row);
+    };
 }
 
 // Without 4-bit layers nothing says so any more, and the model computes in the type it is stored in.
@@ -77,7 +90,7 @@ Json dense_config(Json j, DType type) {
 // The configuration of the source, with what quantization changed.
 Json config(const ModelImpl& model) {
     const std::string where = model.path + "/config.json";
-    Json j = Json::parse(read_file(where, int64_t(16) << 20), where);
+    Json j = model.gguf ? hf_config_of(model) : Json::parse(read_file(where, int64_t(16) << 20), where);
     const Weight* first = nullptr;
     bool mixed = false;
     for (const LayerWeights& l : model.layers)
@@ -99,32 +112,52 @@ Json config(const ModelImpl& model) {
     return j.set("quantization_config", std::move(q));
 }
 
+// The other small files, as {name, content}: those of the source folder, or what a GGUF file says in theirs.
+std::vector<std::pair<std::string, std::string>> text_files(const ModelImpl& model) {
+    std::vector<std::pair<std::string, std::string>> out;
+    if (!model.gguf) {
+        for (const char* file : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json"})
+            if (exists(model.path + "/" + file)) out.emplace_back(file, read_file(model.path + "/" + file, int64_t(256) << 20));
+        return out;
+    }
+    if (!model.tokenizer) return out;
+    const std::optional<TextFiles> kept = original_text(model);
+    const TextFiles files = kept ? *kept : hf_vocabulary(model);
+    for (const auto& [name, content] : {std::pair{"tokenizer.json", &files.tokenizer}, std::pair{"tokenizer_config.json", &files.config}, std::pair{"chat_template.jinja", &files.chat_template}})
+        if (!content->empty()) out.emplace_back(name, *content);
+    out.emplace_back("generation_config.json", hf_generation_config(model).dump(2) + "\n");
+    return out;
+}
+
 }  // namespace save_hf_room
 
 void save_hf_model(const ModelImpl& model, const std::string& folder) {
     namespace room = save_hf_room;
-    if (model.gguf) fail(Errc::unsupported, "save ", folder, ": a model that came from a GGUF file can only be saved as one: end the name in .gguf, or load the original Hugging Face folder");
     SafeTensorsWriter out;
     const DType type = model.embedding->dtype;
     room::tensor(out, "model.embed_tokens.weight", model.embedding);
-    room::small(out, "model.norm.weight", model.final_norm, type);
+    room::tensor(out, "model.norm.weight", room::small(model.final_norm, type));
     if (!model.config.tied) room::tensor(out, "lm_head.weight", model.head);
     for (int64_t i = 0; i < model.config.layers; ++i) {
         const LayerWeights& l = model.layers[size_t(i)];
         const std::string prefix = str("model.layers.", i, ".");
-        room::small(out, prefix + "input_layernorm.weight", l.attention_norm, type);
-        room::small(out, prefix + "post_attention_layernorm.weight", l.feed_forward_norm, type);
-        room::small(out, prefix + "self_attn.q_norm.weight", l.q_norm, type);
-        room::small(out, prefix + "self_attn.k_norm.weight", l.k_norm, type);
+        room::tensor(out, prefix + "input_layernorm.weight", room::small(l.attention_norm, type));
+        room::tensor(out, prefix + "post_attention_layernorm.weight", room::small(l.feed_forward_norm, type));
+        room::tensor(out, prefix + "self_attn.q_norm.weight", room::small(l.q_norm, type));
+        room::tensor(out, prefix + "self_attn.k_norm.weight", room::small(l.k_norm, type));
         for (int m = 0; m < module_count; ++m) {
-            room::tensor(out, hf_name(i, Module(m)) + ".weight", l.linear[m]);
-            room::small(out, hf_name(i, Module(m)) + ".bias", l.bias[m], type);
+            const bool turned = model.config.adjacent_pairs && (Module(m) == Module::q_proj || Module(m) == Module::k_proj);
+            for (const auto& [suffix, w] : {std::pair{".weight", l.linear[m]}, std::pair{".bias", room::small(l.bias[m], type)}}) {
+                if (turned) room::reordered(out, hf_name(i, Module(m)) + suffix, w, model.config.head_dim);
+                else room::tensor(out, hf_name(i, Module(m)) + suffix, w);
+            }
         }
     }
+    const Json config = room::config(model);
+    const std::vector<std::pair<std::string, std::string>> text = room::text_files(model);
     AtomicFolder target(folder);
-    write_file_atomic(target.path() + "/config.json", room::config(model).dump(2) + "\n");
-    for (const char* file : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json"})
-        if (exists(model.path + "/" + file)) write_file_atomic(target.path() + "/" + file, read_file(model.path + "/" + file, int64_t(256) << 20));
+    write_file_atomic(target.path() + "/config.json", config.dump(2) + "\n");
+    for (const auto& [file, content] : text) write_file_atomic(target.path() + "/" + file, content);
     out.write(target.path() + "/model.safetensors");
     target.commit();
 }

@@ -309,4 +309,11 @@ std::string_view regex_of_pre(std::string_view pre) {
     return {};
 }
 
+std::string_view family_of_pre(std::string_view pre) {
+    for (const pretokenize_room::Family& family : pretokenize_room::families())
+        for (std::string_view name : family.names)
+            if (name == pre) return family.names[0];
+    return {};
+}
+
 }  // namespace qlora

@@ -17,6 +17,7 @@ WordScanners word_scanners_of_regex(std::string_view regex);
 // From the one kind of file to the other; empty = has no counterpart. whole_words: a word that is a token is taken without merging.
 std::string_view pre_of_regex(std::string_view regex, bool whole_words);
 std::string_view regex_of_pre(std::string_view pre);
+std::string_view family_of_pre(std::string_view pre);  // the first of the names that cut as this one does
 size_t scan_gpt2(std::string_view text, size_t at);    // the expression of ByteLevel{use_regex}
 size_t scan_digit(std::string_view text, size_t at);   // Digits{individual_digits}: every \p{N} alone
 size_t scan_digits(std::string_view text, size_t at);  // runs of \p{N}

@@ -165,9 +165,6 @@ TEST(BitsAndBytes, FoldersAreSavedBitForBit) {
         save_hf_model(*model, target);
         EXPECT_EQ(tiny::logits(tiny::load(target), nullptr, reference_ids()), tiny::logits(model, nullptr, reference_ids()));
     }
-    const std::string gguf = testing::TempDir() + "qlora_family_saved.gguf";
-    save_gguf_model(*tiny::load(folder_of("llama_gguf", *families.find("cases")->find("llama"))), gguf);
-    EXPECT_THROW(save_hf_model(*tiny::load(gguf), target + "2"), Error);
 }
 
 TEST(BitsAndBytes, EveryLieIsNamed) {

@@ -89,4 +89,92 @@ TEST(Vocabulary, WithoutACounterpart) {
     EXPECT_EQ(Gguf::open(path)->string("tokenizer.ggml.model", ""), "none");
 }
 
+class ToHuggingFace : public testing::TestWithParam<const char*> {};
+
+TEST_P(ToHuggingFace, GivesTheSameIds) {
+    const std::string path = data_path(GetParam());
+    if (!exists(path)) GTEST_SKIP() << "needs ../shared/data";
+    auto model = tiny::make({});
+    model->gguf = Gguf::open(path);
+    const auto expected = gguf_tokenizer(*model->gguf);
+    const TextFiles files = hf_vocabulary(*model);
+    const auto again = load_tokenizer_json(Json::parse(files.tokenizer, "t"), Json::parse(files.config, "c"), "t");
+    EXPECT_EQ(again->bos, expected->bos);
+    EXPECT_EQ(again->eos, expected->eos);
+    EXPECT_EQ(again->add_bos, expected->add_bos);
+    EXPECT_EQ(again->end_of_reply, expected->end_of_reply);
+    EXPECT_EQ(files.chat_template, expected->chat_template);
+    ASSERT_EQ(again->size(), expected->size());
+    for (const std::string& text : texts(2000)) {
+        const Tokens ids = encode(*expected, text);
+        ASSERT_EQ(encode(*again, text), ids) << text;
+        ASSERT_EQ(again->decode(ids, false), expected->decode(ids, false)) << text;
+    }
+    Tokens ours, theirs;                               // control tokens, where a template writes them
+    const std::string rendered = str(expected->bos_text, "Hello", expected->eos_text, " there");
+    expected->encode_template(rendered, ours);
+    again->encode_template(rendered, theirs);
+    EXPECT_EQ(theirs, ours);
+}
+INSTANTIATE_TEST_SUITE_P(Vocabulary, ToHuggingFace, testing::Values("tokenizer/ggml-vocab-llama-spm.gguf", "tokenizer/ggml-vocab-gpt-2.gguf", "model/stories260K/stories260K.gguf", "model/llama-2-tiny-random.gguf"));
+
+TEST(Vocabulary, WithoutACounterpartInHuggingFace) {
+    const std::string path = data_path("tokenizer/ggml-vocab-deepseek-coder.gguf");
+    if (!exists(path)) GTEST_SKIP() << "needs ../shared/data/tokenizer";
+    auto model = tiny::make({});
+    model->gguf = Gguf::open(path);
+    std::string error = "saved";
+    try { hf_vocabulary(*model); } catch (const Error& e) { error = e.what(); }
+    EXPECT_NE(error.find("deepseek-coder"), std::string::npos) << error;
+}
+
+// A whole model: GGUF to a folder and back, with its text, in both row orders and with every kind of rotary scaling.
+TEST(GgufToFolder, IsTheSameModel) {
+    const Tokens ids{1, 17, 5, 22, 9, 31, 2, 8, 14, 30};
+    using Kind = RopeScaling::Kind;
+    for (const char* family : {"llama", "mistral", "qwen2", "qwen3"})
+        for (const Kind kind : {Kind::none, Kind::linear, Kind::yarn, Kind::llama3}) {
+            auto model = tiny::make({.family = family, .window = std::string(family) == "mistral" ? 3 : 0, .tied = kind == Kind::linear});
+            RopeScaling s;
+            s.kind = kind;
+            s.factor = kind == Kind::none ? 1 : 8;
+            s.original_context = kind == Kind::llama3 ? 8192 : double(model->config.context);
+            set_frequencies(model->config, 500000, s, "test");
+            const std::string path = temporary("model.gguf"), folder = temporary("folder");
+            save_gguf_model(*model, path);
+            const auto from = tiny::load(path);
+            save_hf_model(*from, folder);
+            const auto again = tiny::load(folder);
+            EXPECT_EQ(again->config.family, family);
+            EXPECT_EQ(again->config.tied, model->config.tied);
+            EXPECT_EQ(again->config.window, model->config.window);
+            EXPECT_EQ(again->config.eps, model->config.eps);
+            EXPECT_EQ(again->config.context, model->config.context);
+            const std::vector<float> a = tiny::logits(again, nullptr, ids), b = tiny::logits(model, nullptr, ids);
+            ASSERT_EQ(a.size(), b.size());
+            for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-4) << family << ", scaling " << int(kind);
+            EXPECT_EQ(again->layers[0].linear[0]->decoded(), model->layers[0].linear[0]->decoded()) << "rows in Hugging Face order again";
+        }
+}
+
+TEST(GgufToFolder, RealFilesAndRefusals) {
+    const std::string path = data_path("model/stories260K/stories260K.gguf"), folder = temporary("stories"), codes = temporary("codes.gguf");
+    if (!exists(path)) GTEST_SKIP() << "needs ../shared/data/model/stories260K";
+    const auto model = tiny::load(path);
+    save_hf_model(*model, folder);
+    const auto again = tiny::load(folder);
+    const Tokens ids = encode(*model->tokenizer, "Once upon a time, there was a little girl.");
+    EXPECT_EQ(encode(*again->tokenizer, "Once upon a time, there was a little girl."), ids);
+    const std::vector<float> a = tiny::logits(again, nullptr, ids), b = tiny::logits(model, nullptr, ids);
+    for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-4);
+    std::string error = "saved";
+    try { save_hf_model(*tiny::load(path, DType::nf4), temporary("never")); } catch (const Error& e) { error = e.what(); }
+    EXPECT_NE(error.find("save f16 or bf16 there"), std::string::npos) << error;
+    // A folder in 4 bits as GGUF keeps its tokenizer.json, and gives it back.
+    save_gguf_model(*tiny::load(folder, DType::nf4), codes);
+    const std::string back = temporary("back");
+    save_hf_model(*tiny::load(codes), back);
+    EXPECT_TRUE(read_file(back + "/tokenizer.json") == read_file(folder + "/tokenizer.json"));
+}
+
 }  // namespace vocabulary_test

@@ -113,6 +113,12 @@ says "auto is f16" "plain.gguf: f16, "
 good "export of the adapter for llama.cpp" ./export -m "$model" --adapter "$dir/a" -o "$dir/adapter.gguf" --type lora
 says "it reads back the same" "differ by 0 at most"
 good "chat with that adapter" ./chat -m "$model" --adapter "$dir/adapter.gguf" --quant nf4 --no-template -n 4 --temp 0 -p "Hello"
+good "export as a folder" ./export -m "$model" --adapter "$dir/a" -o "$dir/hf"
+says "auto is bf16" "hf: bf16, "
+[ -f "$dir/hf/tokenizer.json" ] && ok "with its tokenizer" || failed "with its tokenizer" "$(ls "$dir/hf")"
+good "chat with the folder" ./chat -m "$dir/hf" --no-template -n 4 --temp 0 -p "Hello"
+good "and back to GGUF" ./export -m "$dir/hf" -o "$dir/back.gguf" --type bf16
+says "where nothing is lost" "logits  mean |difference| [0-9.]*e-0[6-9]"
 good "export of a 4-bit folder as a dense one" ./export -m tests/golden/model/bnb -o "$dir/folder" --no-check
 grep -q quantization_config "$dir/folder/config.json" && failed "it is no longer quantized" "quantization_config is still there" || ok "it is no longer quantized"
 

@@ -1,0 +1,105 @@
+// hf_config_of.cpp - a configuration as config.json. GGUF keeps rotary scaling as parameters (linear, yarn) or as one divisor a frequency
+// (llama3); the parameters written are those that give back the very frequencies, and if none do, that is an error.
+#include "src/model/hf_model.h"
+
+#include "src/format/gguf.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+namespace qlora::inline v0_1 {
+namespace hf_config_of_room {
+
+// The shortest decimal that is this float: 1e-05, not 9.99999974e-06.
+Json shortest(float v) {
+    char text[64];
+    const auto end = std::to_chars(text, text + sizeof text, v).ptr;
+    double d = 0;
+    std::from_chars(text, end, d);
+    return Json(d);
+}
+
+bool gives(const Config& c, const RopeScaling& s) {
+    Config again = c;
+    set_frequencies(again, double(c.rope_theta), s, "save");
+    if (std::fabs(again.rope_magnitude - c.rope_magnitude) > 1e-5f) return false;
+    for (size_t i = 0; i < c.inverse_frequencies.size(); ++i)
+        if (std::fabs(again.inverse_frequencies[i] - c.inverse_frequencies[i]) > 2e-6f * c.inverse_frequencies[i]) return false;
+    return true;
+}
+
+Json rope_scaling(const ModelImpl& model) {
+    using Kind = RopeScaling::Kind;
+    const Config& c = model.config;
+    RopeScaling s;
+    if (gives(c, s)) return {};
+    Config plain = c;
+    set_frequencies(plain, double(c.rope_theta), {}, "save");
+    s.factor = 0;                                      // the largest divisor: that of the slowest frequencies
+    for (size_t i = 0; i < c.inverse_frequencies.size(); ++i) s.factor = std::max(s.factor, double(plain.inverse_frequencies[i]) / double(c.inverse_frequencies[i]));
+    s.factor = std::round(s.factor * 1e4) / 1e4;
+    s.kind = Kind::linear;
+    if (gives(c, s)) return Json(Json::Object{{"rope_type", "linear"}, {"factor", s.factor}});
+    s.kind = Kind::llama3;
+    s.original_context = 8192;                         // of every Llama 3 there is
+    if (gives(c, s))
+        return Json(Json::Object{{"rope_type", "llama3"}, {"factor", s.factor}, {"low_freq_factor", s.low}, {"high_freq_factor", s.high}, {"original_max_position_embeddings", int64_t(s.original_context)}});
+    s.kind = Kind::yarn;
+    const std::string prefix = std::string(family_named(c.family)->gguf) + ".rope.scaling.";
+    s.original_context = model.gguf ? model.gguf->number(prefix + "original_context_length", double(c.context)) : double(c.context);
+    s.attention_factor = double(c.rope_magnitude);
+    if (gives(c, s))
+        return Json(Json::Object{{"rope_type", "yarn"}, {"factor", s.factor}, {"original_max_position_embeddings", int64_t(s.original_context)}, {"attention_factor", shortest(c.rope_magnitude)}});
+    fail(Errc::unsupported, "save: the rotary frequencies of ", model.path, " cannot be written to a config.json; save a GGUF file, or load the original Hugging Face folder");
+}
+
+// Llama's class has biases on all four projections of attention or none; the others have theirs by definition.
+bool attention_bias(const ModelImpl& model, const Family& family) {
+    const LayerWeights& l = model.layers.at(0);
+    int some = 0;
+    for (int m = 0; m <= int(Module::o_proj); ++m) some += l.bias[m] ? 1 : 0;
+    for (int m = int(Module::o_proj); m < module_count; ++m)
+        if (l.bias[m] && (family.qkv_bias || m != int(Module::o_proj))) fail(Errc::unsupported, "save: ", model.path, ": ", family.hf_class, " has no bias on ", name_of(Module(m)));
+    if (family.qkv_bias || some == 0) return false;
+    if (some != 4 || family.name == "mistral") fail(Errc::unsupported, "save: ", model.path, ": ", family.hf_class, " cannot have biases on ", some, " of the projections of attention");
+    return true;
+}
+
+}  // namespace hf_config_of_room
+
+Json hf_config_of(const ModelImpl& model) {
+    namespace room = hf_config_of_room;
+    const Config& c = model.config;
+    const Family& family = *family_named(c.family == "llama" && c.window ? std::string_view("mistral") : std::string_view(c.family));
+    if (c.rotated != c.head_dim) fail(Errc::unsupported, "save: ", model.path, " rotates ", c.rotated, " of ", c.head_dim, " dimensions of a head, which a config.json of ", family.hf_class, " cannot say");
+    Json j;
+    j.set("architectures", Json(Json::Array{Json(family.hf_class)})).set("model_type", Json(family.name));
+    j.set("vocab_size", c.vocabulary).set("hidden_size", c.hidden).set("intermediate_size", c.feed_forward).set("num_hidden_layers", c.layers);
+    j.set("num_attention_heads", c.heads).set("num_key_value_heads", c.kv_heads).set("head_dim", c.head_dim).set("max_position_embeddings", c.context);
+    j.set("rms_norm_eps", room::shortest(c.eps)).set("rope_theta", room::shortest(c.rope_theta)).set("rope_scaling", room::rope_scaling(model));
+    j.set("tie_word_embeddings", c.tied).set("hidden_act", "silu").set("attention_dropout", 0.0);
+    const bool bias = room::attention_bias(model, family);
+    if (family.name == "llama" || family.name == "qwen3") j.set("attention_bias", bias);
+    if (family.name == "llama") j.set("mlp_bias", false);
+    if (family.name == "mistral") j.set("sliding_window", c.window ? Json(c.window) : Json());
+    else if (c.window) j.set("use_sliding_window", true).set("sliding_window", c.window).set("max_window_layers", c.window_from_layer);
+    else if (family.name != "llama") j.set("use_sliding_window", false);
+    const Json ends = hf_generation_config(model);
+    for (const char* key : {"bos_token_id", "eos_token_id"})
+        if (const Json* v = ends.find(key)) j.set(key, *v);
+    return j;
+}
+
+Json hf_generation_config(const ModelImpl& model) {
+    Json j{Json::Object{}};
+    if (!model.tokenizer) return j;
+    if (model.tokenizer->bos >= 0) j.set("bos_token_id", int64_t(model.tokenizer->bos));
+    Json::Array ends;
+    for (const Token t : model.tokenizer->end_of_reply) ends.push_back(Json(int64_t(t)));
+    if (ends.size() == 1) j.set("eos_token_id", ends[0]);
+    else if (!ends.empty()) j.set("eos_token_id", Json(std::move(ends)));
+    return j;
+}
+
+}  // namespace qlora
