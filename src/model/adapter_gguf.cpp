@@ -1,6 +1,6 @@
 // adapter_gguf.cpp - adapters as llama.cpp's --lora reads them: tensors NAME.weight.lora_a {rank, in} and .lora_b {out, rank} beside the keys
 // of a GGUF file of type "adapter". Rows are in GGUF's order: B of q and k is permuted where the family has adjacent rotary pairs and
-// the base came from a Hugging Face folder. The scale is alpha / rank, so rank-stabilized adapters are written with alpha * sqrt(rank).
+// the base came from a Hugging Face folder.
 #include "src/format/gguf.h"
 #include "src/model/family.h"
 #include "src/model/lora_impl.h"
@@ -54,10 +54,9 @@ void save_lora_gguf(const LoraImpl& lora, const std::string& path) {
     if (lora.targets.empty()) fail(Errc::argument, "save ", path, ": the adapter has no layers");
     if (!lora.start.empty()) return save_lora_gguf(*without_start(lora), path);
     if (lora.options.dora) fail(Errc::unsupported, "save ", path, ": llama.cpp's adapters have no magnitudes (DoRA); merge the adapter into the model, or save a PEFT folder");
-    // The file has one alpha for all layers; effective scale = alpha / rank of each.
+    // The file has one alpha for all layers, and the scale of a layer is alpha / its rank: what is left of another scale goes into its B.
     const float alpha = lora.targets[0].scale * float(lora.targets[0].rank);
-    for (const LoraTarget& t : lora.targets)
-        if (std::fabs(t.scale * float(t.rank) - alpha) > 1e-5f * std::fabs(alpha)) fail(Errc::unsupported, "save ", path, ": layers with different alphas cannot be written to a GGUF adapter; save a PEFT folder");
+    if (alpha == 0) fail(Errc::unsupported, "save ", path, ": an adapter of alpha 0, which changes nothing, cannot be written to a GGUF file");
     const std::vector<float> values = lora_values(lora);
     GgufWriter w;
     w.set("general.type", Type::string, Json("adapter"));
@@ -67,6 +66,9 @@ void save_lora_gguf(const LoraImpl& lora, const std::string& path) {
     for (const LoraTarget& t : lora.targets) {
         std::vector<float> b(values.begin() + t.b, values.begin() + t.b + t.out * t.rank);
         adapter_gguf_room::reorder(c, t.module, b, t.rank, true);
+        const float rest = t.scale * float(t.rank) / alpha;
+        if (std::fabs(rest - 1) > 1e-6f)
+            for (float& v : b) v *= rest;
         w.add(adapter_gguf_room::tensor(gguf_name(t.layer, t.module, "weight.lora_a"), {t.rank, t.in}, {values.begin() + t.a, values.begin() + t.a + t.rank * t.in}));
         w.add(adapter_gguf_room::tensor(gguf_name(t.layer, t.module, "weight.lora_b"), {t.out, t.rank}, std::move(b)));
     }

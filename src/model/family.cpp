@@ -110,6 +110,7 @@ void set_frequencies(Config& c, double theta, const RopeScaling& s, const std::s
         if (s.attention_factor <= 0 && s.factor > 1) c.rope_magnitude = float(0.1 * std::log(s.factor) + 1);
     }
     c.rope_theta = float(theta);
+    c.rope_scaling = s;
     c.inverse_frequencies.resize(size_t(c.rotated / 2));
     for (int64_t i = 0; i < c.rotated / 2; ++i) {
         double f = std::pow(theta, -2.0 * double(i) / n);
@@ -124,6 +125,15 @@ void set_frequencies(Config& c, double theta, const RopeScaling& s, const std::s
         }
         c.inverse_frequencies[size_t(i)] = float(f);
     }
+}
+
+bool gives_frequencies(const Config& c, const RopeScaling& s) {
+    Config again = c;
+    set_frequencies(again, double(c.rope_theta), s, "save");
+    if (std::fabs(again.rope_magnitude - c.rope_magnitude) > 1e-5f) return false;
+    for (size_t i = 0; i < c.inverse_frequencies.size(); ++i)
+        if (std::fabs(again.inverse_frequencies[i] - c.inverse_frequencies[i]) > 2e-6f * c.inverse_frequencies[i]) return false;
+    return true;
 }
 
 }  // namespace qlora

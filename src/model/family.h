@@ -31,13 +31,7 @@ int64_t hf_row_of_gguf(int64_t row, int64_t head_dim);
 int64_t gguf_row_of_hf(int64_t row, int64_t head_dim);
 
 // Rotary frequencies with their scaling already applied.
-struct RopeScaling {
-    enum class Kind { none, linear, yarn, llama3 } kind = Kind::none;
-    double factor = 1, original_context = 0;
-    double attention_factor = 0;                       // magnitude; 0 = 1, with yarn 0.1 ln(factor) + 1
-    double beta_fast = 32, beta_slow = 1;              // yarn
-    double low = 1, high = 4;                          // llama3
-};
 void set_frequencies(Config&, double theta, const RopeScaling&, const std::string& where);
+bool gives_frequencies(const Config&, const RopeScaling&);             // those that the model has, to the last bits: its theta with this scaling
 
 }  // namespace qlora

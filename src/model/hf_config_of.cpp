@@ -20,38 +20,29 @@ Json shortest(float v) {
     return Json(d);
 }
 
-bool gives(const Config& c, const RopeScaling& s) {
-    Config again = c;
-    set_frequencies(again, double(c.rope_theta), s, "save");
-    if (std::fabs(again.rope_magnitude - c.rope_magnitude) > 1e-5f) return false;
-    for (size_t i = 0; i < c.inverse_frequencies.size(); ++i)
-        if (std::fabs(again.inverse_frequencies[i] - c.inverse_frequencies[i]) > 2e-6f * c.inverse_frequencies[i]) return false;
-    return true;
-}
-
+// As the source says it; where that was one divisor a frequency, the parameters of llama3 that made them.
 Json rope_scaling(const ModelImpl& model) {
     using Kind = RopeScaling::Kind;
     const Config& c = model.config;
-    RopeScaling s;
-    if (gives(c, s)) return {};
-    Config plain = c;
-    set_frequencies(plain, double(c.rope_theta), {}, "save");
-    s.factor = 0;                                      // the largest divisor: that of the slowest frequencies
-    for (size_t i = 0; i < c.inverse_frequencies.size(); ++i) s.factor = std::max(s.factor, double(plain.inverse_frequencies[i]) / double(c.inverse_frequencies[i]));
-    s.factor = std::round(s.factor * 1e4) / 1e4;
-    s.kind = Kind::linear;
-    if (gives(c, s)) return Json(Json::Object{{"rope_type", "linear"}, {"factor", s.factor}});
-    s.kind = Kind::llama3;
-    s.original_context = 8192;                         // of every Llama 3 there is
-    if (gives(c, s))
-        return Json(Json::Object{{"rope_type", "llama3"}, {"factor", s.factor}, {"low_freq_factor", s.low}, {"high_freq_factor", s.high}, {"original_max_position_embeddings", int64_t(s.original_context)}});
-    s.kind = Kind::yarn;
-    const std::string prefix = std::string(family_named(c.family)->gguf) + ".rope.scaling.";
-    s.original_context = model.gguf ? model.gguf->number(prefix + "original_context_length", double(c.context)) : double(c.context);
-    s.attention_factor = double(c.rope_magnitude);
-    if (gives(c, s))
-        return Json(Json::Object{{"rope_type", "yarn"}, {"factor", s.factor}, {"original_max_position_embeddings", int64_t(s.original_context)}, {"attention_factor", shortest(c.rope_magnitude)}});
-    fail(Errc::unsupported, "save: the rotary frequencies of ", model.path, " cannot be written to a config.json; save a GGUF file, or load the original Hugging Face folder");
+    RopeScaling s = c.rope_scaling;
+    if (!gives_frequencies(c, s)) {
+        Config plain = c;
+        set_frequencies(plain, double(c.rope_theta), {}, "save");
+        s = {};
+        s.kind = Kind::llama3;
+        s.factor = 0;                                  // the largest divisor: that of the slowest frequencies
+        for (size_t i = 0; i < c.inverse_frequencies.size(); ++i) s.factor = std::max(s.factor, double(plain.inverse_frequencies[i]) / double(c.inverse_frequencies[i]));
+        s.factor = std::round(s.factor * 1e4) / 1e4;
+        s.original_context = 8192;                     // of every Llama 3 there is
+        if (!gives_frequencies(c, s)) fail(Errc::unsupported, "save: the rotary frequencies of ", model.path, " cannot be written to a config.json; save a GGUF file, or load the original Hugging Face folder");
+    }
+    if (s.kind == Kind::none) return {};
+    Json j;
+    j.set("rope_type", s.kind == Kind::linear ? "linear" : s.kind == Kind::yarn ? "yarn" : "llama3").set("factor", s.factor);
+    if (s.kind == Kind::llama3) j.set("low_freq_factor", s.low).set("high_freq_factor", s.high);
+    if (s.kind != Kind::linear) j.set("original_max_position_embeddings", int64_t(s.original_context));
+    if (s.kind == Kind::yarn) j.set("attention_factor", shortest(c.rope_magnitude)).set("beta_fast", s.beta_fast).set("beta_slow", s.beta_slow);
+    return j;
 }
 
 // Llama's class has biases on all four projections of attention or none; the others have theirs by definition.

@@ -6,6 +6,15 @@
 
 namespace qlora::inline v0_1 {
 
+// How the rotary frequencies were stretched, as the source says it: only savers need it.
+struct RopeScaling {
+    enum class Kind { none, linear, yarn, llama3 } kind = Kind::none;
+    double factor = 1, original_context = 0;
+    double attention_factor = 0;                       // magnitude; 0 = 1, with yarn 0.1 ln(factor) + 1
+    double beta_fast = 32, beta_slow = 1;              // yarn
+    double low = 1, high = 4;                          // llama3
+};
+
 struct Config {
     std::string family;                                // a row of the family table: "llama", "mistral", "qwen2", "qwen3"
     int64_t vocabulary = 0, hidden = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, feed_forward = 0, context = 0;
@@ -18,6 +27,7 @@ struct Config {
     bool adjacent_pairs = false;                       // GGUF's "llama": q and k rows are stored permuted (see adapter_peft.cpp)
     float rope_theta = 10000, rope_magnitude = 1;      // theta is the base that the frequencies began with: only savers need it
     std::vector<float> inverse_frequencies;
+    RopeScaling rope_scaling;
 };
 
 using WeightPtr = std::shared_ptr<const Weight>;

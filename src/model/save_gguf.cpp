@@ -4,6 +4,9 @@
 #include "src/model/gguf_model.h"
 #include "src/model/vocabulary.h"
 
+#include <algorithm>
+#include <cmath>
+
 namespace qlora::inline v0_1 {
 
 namespace save_gguf_room {
@@ -49,7 +52,10 @@ void set_file_type(const ModelImpl& model, GgufWriter& out) {
     }
 }
 
-// The keys of a model that did not come from GGUF. Frequencies go where llama.cpp looks for them: a divisor of each in rope_freqs.weight.
+bool by_parameters(const Config& c) { return c.rope_scaling.kind == RopeScaling::Kind::linear || c.rope_scaling.kind == RopeScaling::Kind::yarn; }
+
+// The keys of a model that did not come from GGUF. Stretched rotary frequencies go where llama.cpp looks for them: linear and yarn as
+// parameters, llama3 as a divisor of each in rope_freqs.weight.
 void describe_config(const ModelImpl& model, const Family& family, GgufWriter& out) {
     const Config& c = model.config;
     const std::string prefix = std::string(family.gguf) + ".";
@@ -74,7 +80,19 @@ void describe_config(const ModelImpl& model, const Family& family, GgufWriter& o
         out.set("qlora.window_from_layer", Type::u32, Json(c.window_from_layer));
     }
     out.set("qlora.family", Type::string, Json(c.family));
-    if (c.rope_magnitude != 1) out.set(prefix + "rope.scaling.attn_factor", Type::f32, Json(double(c.rope_magnitude)));
+    double magnitude = double(c.rope_magnitude);
+    if (by_parameters(c)) {
+        const bool yarn = c.rope_scaling.kind == RopeScaling::Kind::yarn;
+        out.set(prefix + "rope.scaling.type", Type::string, Json(yarn ? "yarn" : "linear"));
+        out.set(prefix + "rope.scaling.factor", Type::f32, Json(c.rope_scaling.factor));
+        if (yarn) {
+            set("rope.scaling.original_context_length", int64_t(c.rope_scaling.original_context));
+            out.set(prefix + "rope.scaling.yarn_beta_fast", Type::f32, Json(c.rope_scaling.beta_fast));
+            out.set(prefix + "rope.scaling.yarn_beta_slow", Type::f32, Json(c.rope_scaling.beta_slow));
+            magnitude /= 0.1 * std::log(std::max(c.rope_scaling.factor, 1.0)) + 1;     // llama.cpp multiplies by this itself
+        }
+    }
+    if (std::fabs(magnitude - 1) > 1e-6) out.set(prefix + "rope.scaling.attn_factor", Type::f32, Json(magnitude));
 }
 
 void tensor(GgufWriter& out, const std::string& name, const WeightPtr& w) {
@@ -114,18 +132,17 @@ void layer(GgufWriter& out, const ModelImpl& model, int64_t i, bool permute) {
     }
 }
 
-// rope_freqs.weight: theta^(-2i / n) / frequency, unless all are 1. Dividing twice may cost the last bit, so the frequencies themselves
-// are kept beside it for our own loader.
-void frequencies(GgufWriter& out, const Config& c) {
+// rope_freqs.weight: theta^(-2i / n) / frequency, which llama.cpp reads in files of architecture llama. Dividing twice may cost the last
+// bit, so the frequencies themselves are kept beside it for our own loader.
+void frequencies(GgufWriter& out, const ModelImpl& model, const Family& family, bool codes) {
+    const Config& c = model.config;
+    Config told = c;                                   // what the keys say by themselves
+    set_frequencies(told, double(c.rope_theta), by_parameters(c) ? c.rope_scaling : RopeScaling{}, "save");
     std::vector<float> divisors(c.inverse_frequencies.size());
-    Config plain = c;
-    set_frequencies(plain, c.rope_theta, {}, "save");
-    bool needed = false;
-    for (size_t i = 0; i < divisors.size(); ++i) {
-        divisors[i] = plain.inverse_frequencies[i] / c.inverse_frequencies[i];
-        needed = needed || divisors[i] != 1;
-    }
-    if (!needed) return;
+    for (size_t i = 0; i < divisors.size(); ++i) divisors[i] = told.inverse_frequencies[i] / c.inverse_frequencies[i];
+    if (std::all_of(divisors.begin(), divisors.end(), [](float d) { return d == 1; })) return;
+    if (family.gguf != "llama" && !codes)
+        fail(Errc::unsupported, "save: llama.cpp has no counterpart for the rotary scaling of ", model.path, "; save a Hugging Face folder, or 4-bit codes, which only this library reads");
     Json::Array exact;
     for (float f : c.inverse_frequencies) exact.push_back(Json(double(f)));
     out.set_array("qlora.inverse_frequencies", Type::f32, std::move(exact));
@@ -173,7 +190,7 @@ void save_gguf_model(const ModelImpl& model, const std::string& path) {
     if (!c.tied) room::tensor(out, "output.weight", model.head);
     const GgufTensor* factors = model.gguf ? model.gguf->tensor("rope_freqs.weight") : nullptr;
     if (factors) room::tensor(out, "rope_freqs.weight", std::make_shared<const Weight>(model.gguf->weight(*factors)));
-    else if (!model.gguf) room::frequencies(out, c);
+    else if (!model.gguf) room::frequencies(out, model, family, codes);
     out.write(path);
 }
 
