@@ -14,6 +14,8 @@ WeightPtr as_f32(Weight w) {
     return std::make_shared<const Weight>(dense_weight(w.name, w.shape, w.decoded()));
 }
 
+WeightPtr now(const WeightPtr& w) { return w && w->deferred ? std::make_shared<const Weight>(w->deferred()) : w; }
+
 void check_shape(const Weight& w, const Shape& expected, const std::string& where) {
     if (w.shape != expected) fail(Errc::format, where, ": tensor ", w.name, " has shape ", w.shape, ", the configuration says ", expected);
 }

@@ -5,6 +5,7 @@
 namespace qlora::inline v0_1 {
 
 WeightPtr as_f32(Weight);                              // norms and biases: the kernels read them as floats
+WeightPtr now(const WeightPtr&);                       // a deferred weight made, any other as it is
 void check_shape(const Weight&, const Shape& expected, const std::string& where);
 
 // LoadOptions at work: quantizes the linear layers one tensor at a time, and reports after each tensor.

@@ -60,7 +60,8 @@ std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOp
 std::shared_ptr<ModelImpl> load_hf_model(const std::string& folder, const LoadOptions&);
 std::shared_ptr<const TokenizerImpl> load_tokenizer(const std::string& path);       // GGUF (vocabulary-only too), folder, tokenizer.json
 void save_gguf_model(const ModelImpl&, const std::string& path);       // nf4 tensors as I8 with companion tensors; loads again bit for bit
-void save_hf_model(const ModelImpl&, const std::string& folder);        // of a model that came from a folder; 4-bit in the bitsandbytes layout
+// 4-bit in the bitsandbytes layout; in several files above shard_bytes, which is what transformers takes for a shard.
+void save_hf_model(const ModelImpl&, const std::string& folder, int64_t shard_bytes = 5'000'000'000);
 ModelInfo describe(const ModelImpl&);
 
 // The tokens of a dialogue and its loss mask through the model's own template (or the fallback).

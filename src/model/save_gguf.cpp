@@ -100,7 +100,10 @@ void tensor(GgufWriter& out, const std::string& name, const WeightPtr& w) {
     if (is_4bit(w->dtype)) return write_four_bit(out, name, w);
     const int type = type_info(w->dtype).ggml;
     if (type < 0) fail(Errc::unsupported, "save: ", name, " is of type ", name_of(w->dtype), ", which GGUF cannot hold");
-    out.add({name, type, w->shape, w->bytes(), [w](AtomicFile& f) { f.write(w->data, w->bytes()); }});
+    out.add({name, type, w->shape, w->bytes(), [w](AtomicFile& f) {
+        const WeightPtr made = now(w);
+        f.write(made->data, made->bytes());
+    }});
 }
 
 // A q or k matrix (or bias) in Hugging Face row order, written in GGUF's order for adjacent pairs: whole rows move.
@@ -108,7 +111,8 @@ void permuted(GgufWriter& out, const std::string& name, const WeightPtr& w, int6
     if (!w) return;
     const int64_t rows = w->shape[0], row = w->bytes() / rows;
     out.add({name, type_info(w->dtype).ggml, w->shape, w->bytes(), [w, rows, row, head_dim](AtomicFile& f) {
-        for (int64_t r = 0; r < rows; ++r) f.write(w->data + hf_row_of_gguf(r, head_dim) * row, row);
+        const WeightPtr made = now(w);
+        for (int64_t r = 0; r < rows; ++r) f.write(made->data + hf_row_of_gguf(r, head_dim) * row, row);
     }});
 }
 

@@ -1,5 +1,5 @@
-// save_hf.cpp - a model into a Hugging Face folder: its own config.json and tokenizer files, and one model.safetensors in which 4-bit
-// linear layers lie as bitsandbytes writes them, bit for bit.
+// save_hf.cpp - a model into a Hugging Face folder: its own config.json and tokenizer files, and model.safetensors, in which 4-bit linear
+// layers lie as bitsandbytes writes them, bit for bit.
 //
 // A model out of a GGUF file gets both files written anew, and q and k in Hugging Face row order where GGUF has another.
 #include "src/base/half.h"
@@ -7,6 +7,7 @@
 #include "src/model/vocabulary.h"
 #include "src/tensor/encode.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -52,7 +53,10 @@ void tensor(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w)
     if (is_4bit(w->dtype)) return four_bit(out, name, w);
     const char* dtype = w->dtype == DType::f32 ? "F32" : w->dtype == DType::f16 ? "F16" : w->dtype == DType::bf16 ? "BF16" : nullptr;
     if (!dtype) fail(Errc::unsupported, "save: ", name, " is of type ", name_of(w->dtype), ", which a Hugging Face folder cannot hold; convert the model to f32, f16, bf16 or nf4, or save a GGUF file");
-    raw(out, name, dtype, w->shape, w->data, w->bytes(), w);
+    out.tensors.push_back(Tensor{name, dtype, w->shape, w->bytes(), [w](AtomicFile& f) {
+        const WeightPtr made = now(w);
+        f.write(made->data, made->bytes());
+    }});
 }
 
 // Norms and biases, which the kernels read as floats, in the type of the embedding: transformers runs a 4-bit checkpoint in the types it
@@ -65,16 +69,40 @@ WeightPtr small(const WeightPtr& w, DType type) {
     return std::make_shared<const Weight>(convert_weight(*w, type));
 }
 
-// Rows of q and k (or of their bias) out of GGUF's order for adjacent pairs. 4-bit codes cross row borders and cannot be moved.
+// Rows of q and k (or of their bias) out of GGUF's order for adjacent pairs. Groups of 4-bit scales cross row borders, so those rows are
+// quantized again: where a row is whole blocks they get the codes that they had, and scales that differ in the last of their 8 bits.
 void reordered(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w, int64_t head_dim) {
     if (!w) return;
-    if (is_4bit(w->dtype))
-        fail(Errc::unsupported, "save: ", name, ": 4-bit codes in GGUF's row order cannot become a Hugging Face folder; save f16 or bf16 there, and quantize that folder");
-    const int64_t rows = w->shape[0], row = w->bytes() / rows;
+    const int64_t rows = w->shape[0];
+    if (is_4bit(w->dtype)) {
+        const std::vector<float> held = w->decoded();
+        std::vector<float> values(held.size());
+        const int64_t row = int64_t(held.size()) / rows;
+        for (int64_t r = 0; r < rows; ++r) std::copy_n(held.begin() + gguf_row_of_hf(r, head_dim) * row, row, values.begin() + r * row);
+        Weight again = convert_weight(dense_weight(w->name, w->shape, std::move(values)), w->dtype, w->quant.absmax == nullptr);
+        again.quant.source = w->quant.source;
+        return tensor(out, name, std::make_shared<const Weight>(std::move(again)));
+    }
+    const int64_t row = w->bytes() / rows;
     tensor(out, name, w);
     out.tensors.back().write = [w, rows, row, head_dim](AtomicFile& f) {
-        for (int64_t r = 0; r < rows; ++r) f.write(w->data + gguf_row_of_hf(r, head_dim) * row, row);
+        const WeightPtr made = now(w);
+        for (int64_t r = 0; r < rows; ++r) f.write(made->data + gguf_row_of_hf(r, head_dim) * row, row);
     };
+}
+
+// Embedding and head of a model in 4 bits, where a GGUF file has them in blocks: in the type that transformers then computes in.
+WeightPtr dense(const WeightPtr& w, bool codes) {
+    const bool blocks = codes && w->dtype != DType::f32 && w->dtype != DType::f16 && w->dtype != DType::bf16 && !is_4bit(w->dtype);
+    return blocks ? std::make_shared<const Weight>(convert_weight(*now(w), DType::bf16)) : w;
+}
+
+// 4-bit codes of a GGUF file are said to come from the type that the rest of the folder has.
+WeightPtr from_type(const WeightPtr& w, DType type) {
+    if (!is_4bit(w->dtype)) return w;
+    Weight said = *w;
+    said.quant.source = type;
+    return std::make_shared<const Weight>(std::move(said));
 }
 
 // Without 4-bit layers nothing says so any more, and the model computes in the type it is stored in.
@@ -88,7 +116,7 @@ Json dense_config(Json j, DType type) {
 }
 
 // The configuration of the source, with what quantization changed.
-Json config(const ModelImpl& model) {
+Json config(const ModelImpl& model, DType type) {
     const std::string where = model.path + "/config.json";
     Json j = model.gguf ? hf_config_of(model) : Json::parse(read_file(where, int64_t(16) << 20), where);
     const Weight* first = nullptr;
@@ -99,11 +127,12 @@ Json config(const ModelImpl& model) {
             else if (!first) first = w.get();
         }
     if (!first) return dense_config(std::move(j), model.layers.at(0).linear[0]->dtype);
+    if (model.gguf) j.set("torch_dtype", torch_name(type));
     const Json* before = j.find("quantization_config");
     if (before && !before->is_object()) before = nullptr;
     Json q = before ? *before : Json{Json::Object{}};
     if (!before) {
-        q.set("_load_in_4bit", Json(true)).set("_load_in_8bit", Json(false)).set("bnb_4bit_compute_dtype", Json(torch_name(model.embedding->dtype)));
+        q.set("_load_in_4bit", Json(true)).set("_load_in_8bit", Json(false)).set("bnb_4bit_compute_dtype", Json(torch_name(type)));
         q.set("llm_int8_enable_fp32_cpu_offload", Json(false)).set("llm_int8_has_fp16_weight", Json(false)).set("llm_int8_threshold", Json(6.0));
         q.set("load_in_4bit", Json(true)).set("load_in_8bit", Json(false)).set("quant_method", Json("bitsandbytes"));
     }
@@ -129,15 +158,49 @@ std::vector<std::pair<std::string, std::string>> text_files(const ModelImpl& mod
     return out;
 }
 
+// One model.safetensors, or, above `most` bytes, shards and the list of what lies where. The parts of a 4-bit tensor stay together.
+void write_tensors(SafeTensorsWriter&& all, const std::string& folder, int64_t most) {
+    std::vector<SafeTensorsWriter> shards(1);
+    int64_t total = 0, bytes = 0;
+    for (size_t i = 0; i < all.tensors.size();) {
+        const std::string first = all.tensors[i].name + ".";
+        size_t end = i;
+        int64_t size = 0;
+        for (; end < all.tensors.size() && (end == i || all.tensors[end].name.starts_with(first)); ++end) size += all.tensors[end].bytes;
+        if (bytes > 0 && bytes + size > most) {
+            shards.emplace_back();
+            bytes = 0;
+        }
+        for (; i < end; ++i) shards.back().tensors.push_back(std::move(all.tensors[i]));
+        bytes += size;
+        total += size;
+    }
+    if (shards.size() == 1) return shards[0].write(folder + "/model.safetensors");
+    const auto five = [](size_t n) { return std::string(5 - std::min<size_t>(std::to_string(n).size(), 5), '0') + std::to_string(n); };
+    Json places{Json::Object{}};
+    for (size_t n = 0; n < shards.size(); ++n) {
+        const std::string file = "model-" + five(n + 1) + "-of-" + five(shards.size()) + ".safetensors";
+        for (const Tensor& t : shards[n].tensors) places.object().emplace_back(t.name, Json(file));
+        shards[n].write(folder + "/" + file);
+    }
+    Json index{Json::Object{}};
+    index.set("metadata", Json(Json::Object{{"total_size", total}})).set("weight_map", std::move(places));
+    write_file_atomic(folder + "/model.safetensors.index.json", index.dump(2) + "\n");
+}
+
 }  // namespace save_hf_room
 
-void save_hf_model(const ModelImpl& model, const std::string& folder) {
+void save_hf_model(const ModelImpl& model, const std::string& folder, int64_t shard_bytes) {
     namespace room = save_hf_room;
     SafeTensorsWriter out;
-    const DType type = model.embedding->dtype;
-    room::tensor(out, "model.embed_tokens.weight", model.embedding);
+    bool codes = false;
+    for (const LayerWeights& l : model.layers)
+        for (const WeightPtr& w : l.linear) codes = codes || is_4bit(w->dtype);
+    const WeightPtr embedding = room::dense(model.embedding, codes);
+    const DType type = embedding->dtype;
+    room::tensor(out, "model.embed_tokens.weight", embedding);
     room::tensor(out, "model.norm.weight", room::small(model.final_norm, type));
-    if (!model.config.tied) room::tensor(out, "lm_head.weight", model.head);
+    if (!model.config.tied) room::tensor(out, "lm_head.weight", room::dense(model.head, codes));
     for (int64_t i = 0; i < model.config.layers; ++i) {
         const LayerWeights& l = model.layers[size_t(i)];
         const std::string prefix = str("model.layers.", i, ".");
@@ -147,18 +210,19 @@ void save_hf_model(const ModelImpl& model, const std::string& folder) {
         room::tensor(out, prefix + "self_attn.k_norm.weight", room::small(l.k_norm, type));
         for (int m = 0; m < module_count; ++m) {
             const bool turned = model.config.adjacent_pairs && (Module(m) == Module::q_proj || Module(m) == Module::k_proj);
-            for (const auto& [suffix, w] : {std::pair{".weight", l.linear[m]}, std::pair{".bias", room::small(l.bias[m], type)}}) {
+            const WeightPtr linear = model.gguf ? room::from_type(l.linear[m], type) : l.linear[m];
+            for (const auto& [suffix, w] : {std::pair{".weight", linear}, std::pair{".bias", room::small(l.bias[m], type)}}) {
                 if (turned) room::reordered(out, hf_name(i, Module(m)) + suffix, w, model.config.head_dim);
                 else room::tensor(out, hf_name(i, Module(m)) + suffix, w);
             }
         }
     }
-    const Json config = room::config(model);
+    const Json config = room::config(model, type);
     const std::vector<std::pair<std::string, std::string>> text = room::text_files(model);
     AtomicFolder target(folder);
     write_file_atomic(target.path() + "/config.json", config.dump(2) + "\n");
     for (const auto& [file, content] : text) write_file_atomic(target.path() + "/" + file, content);
-    out.write(target.path() + "/model.safetensors");
+    room::write_tensors(std::move(out), target.path(), shard_bytes);
     target.commit();
 }
 

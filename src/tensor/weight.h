@@ -2,6 +2,8 @@
 #pragma once
 #include "src/tensor/dtype.h"
 
+#include <functional>
+
 namespace qlora::inline v0_1 {
 
 // The scales of 4-bit codes. The tensor is flattened row-major and cut into blocks of `block` elements (a block may straddle rows):
@@ -41,6 +43,7 @@ struct Weight {
     const uint8_t* data = nullptr;
     FourBit quant;
     std::shared_ptr<const void> owner;                 // the mapped file or the allocation behind the pointers
+    std::function<Weight()> deferred = {};             // data is null until this makes it: only where models are written, one tensor at a time
 
     int64_t elements() const { return elements_of(shape); }
     int64_t rows() const { return shape.size() < 2 ? 1 : shape[0]; }

@@ -227,7 +227,15 @@ TEST(LoraFiles, RanksAndAlphasByLayer) {
     const auto again = load_lora(model, folder);
     EXPECT_EQ(again->targets[2].scale, 5);
     EXPECT_EQ(again->targets[3].scale, 2);
-    EXPECT_THROW(save_lora_gguf(*lora, temporary("x.gguf")), Error);
+    // A GGUF adapter has one alpha; the rest of the other is in B.
+    const std::string gguf = temporary("pattern.gguf");
+    save_lora_gguf(*lora, gguf);
+    const auto other = load_lora(model, gguf);
+    const Tokens ids{1, 17, 5, 22, 9, 31};
+    const std::vector<float> a = tiny::logits(model, lora.get(), ids), b = tiny::logits(model, other.get(), ids);
+    for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-5);
+    for (LoraTarget& t : lora->targets) t.scale = 0;
+    EXPECT_THROW(save_lora_gguf(*lora, temporary("x.gguf")), Error) << "llama.cpp takes alpha 0 for none given";
 }
 
 // The adapter of another architecture: every tensor must bind, so it is refused.
