@@ -114,6 +114,8 @@ public:
     static Model load(const std::string& path, const LoadOptions& = {});   // a GGUF file or a Hugging Face folder
     void save(const std::string& path) const;          // PATH.gguf, or a Hugging Face folder (4-bit in the bitsandbytes layout)
     Model convert(DType type, bool double_quant = true) const;         // f32, f16, bf16, q8_0, q4_0, nf4 or fp4: another model, this one stays
+    // convert() and save() in one, a tensor at a time: for models that are too large to be in memory twice. on_progress as in LoadOptions.
+    void save_as(const std::string& path, DType type, bool double_quant = true, const std::function<bool(float fraction)>& on_progress = {}) const;
     ModelInfo info() const;
     Tokenizer tokenizer() const;
     Backend backend() const;
@@ -153,6 +155,8 @@ public:
     // A model of its own: W + scale * B A in every adapted layer, added to the base as it is held (so of an nf4 base: to what the adapter
     // was trained on), in f32, then written in `type` (as Model::convert does).
     Model merge(DType type = DType::f32, bool double_quant = true) const;
+    // merge() and save() in one, a tensor at a time.
+    void save_merged(const std::string& path, DType type, bool double_quant = true, const std::function<bool(float fraction)>& on_progress = {}) const;
     Model base() const;
     int64_t parameters() const;
     LoraOptions options() const;

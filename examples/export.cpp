@@ -96,21 +96,23 @@ static void export_adapter(const Settings& s, const Loaded& loaded) {
 static void export_model(const Settings& s, const Loaded& loaded, const Flags& flags) {
     const qlora::Tokens tokens = s.check ? probe_tokens(s, loaded.model) : qlora::Tokens();    // a probe that cannot be read is told before the work
     const qlora::DType type = type_of(s);
-    {
-        const qlora::Model result = loaded.lora ? loaded.lora->merge(type, s.model.double_quant) : loaded.model.convert(type, s.model.double_quant);
-        if (interrupted()) throw qlora::Error(qlora::Errc::io, "stopped; nothing was written");
-        result.save(s.out);
-        const qlora::ModelInfo info = result.info();
-        const int64_t bytes = size_on_disk(s.out);
-        if (loaded.lora) std::printf("base: %s, %s\nmerged with %s\n", s.model.model.c_str(), base_used(s, loaded.model, flags).c_str(), s.model.adapter.c_str());
-        std::printf("%s: %s, %s, %.2f bits a parameter\n", s.out.c_str(), info.weights.c_str(), human_bytes(bytes).c_str(), double(bytes) * 8 / double(info.parameters));
-    }
-    if (s.check && !interrupted()) {                   // the file itself is measured, not what is in memory
-        const qlora::Model written = qlora::Model::load(s.out, {.backend = loaded.model.backend()});
+    const bool show = is_terminal(2);
+    const auto on_progress = [show](float fraction) {
+        if (show) std::fprintf(stderr, fraction < 1 ? "\r\033[Kwriting %.0f%%" : "\r\033[K", double(fraction) * 100);
+        return interrupted() == 0;
+    };
+    if (loaded.lora) loaded.lora->save_merged(s.out, type, s.model.double_quant, on_progress);
+    else loaded.model.save_as(s.out, type, s.model.double_quant, on_progress);
+    const qlora::Model written = qlora::Model::load(s.out, {.backend = loaded.model.backend()});   // the file itself is described and measured
+    const qlora::ModelInfo info = written.info();
+    const int64_t bytes = size_on_disk(s.out);
+    if (loaded.lora) std::printf("base: %s, %s\nmerged with %s\n", s.model.model.c_str(), base_used(s, loaded.model, flags).c_str(), s.model.adapter.c_str());
+    std::printf("%s: %s, %s, %.2f bits a parameter\n", s.out.c_str(), info.weights.c_str(), human_bytes(bytes).c_str(), double(bytes) * 8 / double(info.parameters));
+    if (s.check && !interrupted()) {
         if (loaded.lora) print_error(qlora::difference(*loaded.lora, written, tokens), "base + adapter");
         else print_error(qlora::difference(loaded.model, written, tokens), s.model.model);
     }
-    if (type == qlora::DType::nf4 && s.gguf()) std::printf("\nOnly qlora reads NF4 in GGUF; for llama.cpp choose f16, bf16, q8_0 or q4_0.\n");
+    if (type == qlora::DType::nf4 && s.gguf()) std::printf("\nOnly qlora reads NF4 in GGUF: llama.cpp refuses the file. For it choose f16, bf16, q8_0 or q4_0.\n");
 }
 
 static int body(int argc, char** argv) {

@@ -118,6 +118,10 @@ void Model::save(const std::string& path) const {
     save_hf_model(model, path);
 }
 
+void Model::save_as(const std::string& path, DType type, bool double_quant, const std::function<bool(float)>& on_progress) const {
+    save_model_as(api_room::checked(impl_, "Model"), nullptr, path, type, double_quant, on_progress);
+}
+
 Model Model::convert(DType type, bool double_quant) const { return Model(convert_model(api_room::checked(impl_, "Model"), type, double_quant)); }
 ModelInfo Model::info() const { return describe(api_room::checked(impl_, "Model")); }
 Tokenizer Model::tokenizer() const { return Tokenizer(api_room::tokenizer_of(api_room::checked(impl_, "Model"))); }
@@ -146,6 +150,10 @@ void Lora::save(const std::string& path) const {
 }
 
 Model Lora::merge(DType type, bool double_quant) const { return Model(merge_lora(api_room::checked(impl_, "Lora"), type, double_quant)); }
+void Lora::save_merged(const std::string& path, DType type, bool double_quant, const std::function<bool(float)>& on_progress) const {
+    const LoraImpl& lora = api_room::checked(impl_, "Lora");
+    save_model_as(*lora.base, &lora, path, type, double_quant, on_progress);
+}
 Model Lora::base() const { return Model(api_room::checked(impl_, "Lora").base); }
 int64_t Lora::parameters() const { return api_room::checked(impl_, "Lora").parameters; }
 LoraOptions Lora::options() const { return api_room::checked(impl_, "Lora").options; }

@@ -31,25 +31,51 @@ Weight merged(Cpu& cpu, const Weight& w, const LoraTarget& t, const float* facto
     return dense_weight(w.name, w.shape, std::move(values));
 }
 
-std::shared_ptr<ModelImpl> rebuild(const ModelImpl& source, const LoraImpl* lora, DType type, bool double_quant) {
+// What is needed to make any tensor of the result, for as long as one may be asked for.
+struct Maker {
+    const ModelImpl& source;
+    const LoraImpl* lora;
+    DType type;
+    bool double_quant, later;                          // later: dense and block types are made when a saver asks for them
+    std::function<bool(float)> on_progress;
+    std::shared_ptr<Cpu> cpu;                          // of its own: the sums are in f32 even where the backend computes in bf16
+    std::vector<float> factors;
+    int64_t made = 0, tensors = 0;
+
+    Weight make(const WeightPtr& w, const LoraTarget* t, DType to) {
+        Weight out = t ? convert_weight(merged(*cpu, *w, *t, factors.data()), to, double_quant, &cpu->pool) : convert_weight(*w, to, double_quant, &cpu->pool);
+        if (on_progress && !on_progress(float(++made) / float(tensors))) fail(Errc::argument, "save: stopped; nothing was written");
+        return out;
+    }
+};
+
+WeightPtr in_type(const std::shared_ptr<Maker>& maker, const WeightPtr& w, const LoraTarget* t, bool linear) {
+    const DType to = type_for(*w, maker->type, linear);
+    if (!t && to == w->dtype) return w;
+    if (!is_4bit(maker->type)) ++maker->tensors;
+    if (!maker->later || is_4bit(to)) return std::make_shared<const Weight>(maker->make(w, t, to));
+    Weight out;
+    out.name = w->name;
+    out.dtype = to;
+    out.shape = w->shape;
+    out.deferred = [=] { return maker->make(w, t, to); };
+    return std::make_shared<const Weight>(std::move(out));
+}
+
+std::shared_ptr<ModelImpl> rebuild(const ModelImpl& source, const LoraImpl* lora, DType type, bool double_quant, bool later = false, std::function<bool(float)> on_progress = {}) {
     if (!can_encode(type)) fail(Errc::unsupported, "convert ", source.path, ": models are not written as ", name_of(type), "; choose f32, f16, bf16, q8_0, q4_0, nf4 or fp4");
-    Cpu* shared = source.backend->cpu();
-    Cpu cpu(shared ? shared->pool.size() : 0);         // of its own: the sums are in f32 even where the backend computes in bf16
-    const std::vector<float> factors = lora ? lora_values(*lora) : std::vector<float>();
-    const auto converted = [&](const WeightPtr& w, bool linear) -> WeightPtr {
-        const DType to = type_for(*w, type, linear);
-        return to == w->dtype ? w : std::make_shared<const Weight>(convert_weight(*w, to, double_quant, &cpu.pool));
-    };
+    const Cpu* shared = source.backend->cpu();
+    const auto maker = std::make_shared<Maker>(Maker{source, lora, type, double_quant, later, std::move(on_progress), std::make_shared<Cpu>(shared ? shared->pool.size() : 0),
+                                                     lora ? lora_values(*lora) : std::vector<float>()});
     auto out = std::make_shared<ModelImpl>(source);
+    if (is_4bit(type)) maker->tensors = source.config.layers * module_count;           // these are made at once, so their number must be known
     for (size_t i = 0; i < out->layers.size(); ++i)
         for (int m = 0; m < module_count; ++m) {
             WeightPtr& w = out->layers[i].linear[m];
-            const LoraTarget* t = lora ? lora->find(int64_t(i), Module(m)) : nullptr;
-            if (t) w = std::make_shared<const Weight>(merged(cpu, *w, *t, factors.data()));
-            w = converted(w, true);
+            w = in_type(maker, w, lora ? lora->find(int64_t(i), Module(m)) : nullptr, true);
         }
-    out->embedding = converted(source.embedding, false);
-    out->head = source.head == source.embedding ? out->embedding : converted(source.head, false);
+    out->embedding = in_type(maker, source.embedding, nullptr, false);
+    out->head = source.head == source.embedding ? out->embedding : in_type(maker, source.head, nullptr, false);
     return out;
 }
 
@@ -90,6 +116,12 @@ double loss_at(const float* logits, int64_t n, Token target) {
 
 std::shared_ptr<ModelImpl> convert_model(const ModelImpl& model, DType type, bool double_quant) { return merge_room::rebuild(model, nullptr, type, double_quant); }
 std::shared_ptr<ModelImpl> merge_lora(const LoraImpl& lora, DType type, bool double_quant) { return merge_room::rebuild(*lora.base, &lora, type, double_quant); }
+
+void save_model_as(const ModelImpl& model, const LoraImpl* lora, const std::string& path, DType type, bool double_quant, const std::function<bool(float)>& on_progress) {
+    const auto result = merge_room::rebuild(model, lora, type, double_quant, true, on_progress);
+    if (path.ends_with(".gguf")) save_gguf_model(*result, path);
+    else save_hf_model(*result, path);
+}
 
 Difference measure_difference(std::shared_ptr<const ModelImpl> expected, const LoraImpl* expected_lora, std::shared_ptr<const ModelImpl> actual, const LoraImpl* actual_lora,
                               std::span<const Token> tokens) {

@@ -10,6 +10,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <map>
 
 namespace merge_test {
 
@@ -147,6 +148,57 @@ TEST(Convert, HuggingFaceFolders) {
     EXPECT_EQ(Json::parse(read_file(back + "/config.json"), back).find("quantization_config"), nullptr);
     EXPECT_LT(farthest(tiny::logits(tiny::load(back), nullptr, ids), tiny::logits(merged, nullptr, ids)), 0.3);
     EXPECT_THROW(save_hf_model(*merge_lora(*lora, DType::q8_0, true), temporary("q8")), Error);
+}
+
+std::string bytes_of_files(const std::string& path) {
+    if (!is_folder(path)) return read_file(path);
+    std::map<std::string, std::string> files;
+    for (const auto& entry : std::filesystem::directory_iterator(path)) files[entry.path().filename()] = read_file(entry.path());
+    std::string all;
+    for (const auto& [name, content] : files) all += name + content;
+    return all;
+}
+
+// The way without the whole result in memory writes the same bytes.
+TEST(SaveAs, IsConvertAndSave) {
+    const std::string source = temporary("source.gguf");
+    save_gguf_model(*tiny::make({.hidden = 64, .feed_forward = 96}), source);
+    const auto model = tiny::load(source);
+    const auto lora = trained(model);
+    for (const LoraImpl* adapter : {static_cast<const LoraImpl*>(nullptr), static_cast<const LoraImpl*>(lora.get())})
+        for (const bool gguf : {true, false})
+            for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::nf4}) {
+                if (!gguf && (type == DType::q8_0 || type == DType::q4_0)) continue;
+                const std::string a = temporary(gguf ? "a.gguf" : "a"), b = temporary(gguf ? "b.gguf" : "b");
+                float last = 0;
+                int calls = 0;
+                save_model_as(*model, adapter, a, type, true, [&](float f) {
+                    EXPECT_GT(f, last);
+                    last = f;
+                    ++calls;
+                    return true;
+                });
+                const auto whole = adapter ? merge_lora(*adapter, type, true) : convert_model(*model, type, true);
+                if (gguf) save_gguf_model(*whole, b);
+                else save_hf_model(*whole, b);
+                EXPECT_TRUE(bytes_of_files(a) == bytes_of_files(b)) << name_of(type) << (gguf ? " gguf" : " folder");
+                EXPECT_EQ(last, calls ? 1.0f : 0.0f);
+                EXPECT_TRUE(calls > 0 || (type == DType::f32 && !adapter));
+            }
+}
+
+TEST(SaveAs, CancelledLeavesNothing) {
+    const auto model = tiny::make({.hidden = 64});
+    for (const DType type : {DType::f16, DType::nf4}) {
+        const std::string folder = temporary("cancelled");
+        std::filesystem::create_directory(folder);
+        int calls = 0;
+        std::string error = "saved";
+        try { save_model_as(*model, nullptr, folder + "/x.gguf", type, true, [&](float) { return ++calls < 3; }); } catch (const Error& e) { error = e.what(); }
+        EXPECT_NE(error.find("nothing was written"), std::string::npos) << error;
+        EXPECT_EQ(calls, 3);
+        EXPECT_TRUE(std::filesystem::is_empty(folder));
+    }
 }
 
 TEST(Difference, OfAModelFromItselfIsNothing) {
