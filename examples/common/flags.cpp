@@ -41,6 +41,19 @@ static int distance(const std::string& a, const std::string& b) {
     return d[a.size()][b.size()];
 }
 
+// "; did you mean X?", X the nearest of the known words in either case; nothing where none is near.
+static std::string did_you_mean(std::string word, const std::vector<std::string>& known) {
+    for (char& c : word) if (c >= 'A' && c <= 'Z') c = char(c - 'A' + 'a');
+    std::string best;
+    int least = 2 + int(word.size()) / 3;              // this far away it is not a slip of the finger
+    for (const std::string& candidate : known)
+        if (const int d = distance(word, candidate); d < least) {
+            best = candidate;
+            least = d;
+        }
+    return best.empty() ? "" : "; did you mean " + best + "?";
+}
+
 static int64_t parse_integer(const std::string& text, const std::string& name, int64_t low, int64_t high) {
     errno = 0;
     char* end = nullptr;
@@ -134,7 +147,7 @@ Flag& Flags::choice(const std::string& names, std::string& target, const std::ve
     flag.default_ = target;
     flag.set_ = [&target, allowed, list](const std::string& text, const std::string& name) {
         if (std::find(allowed.begin(), allowed.end(), text) == allowed.end())
-            throw UsageError(name + " must be " + list + ", is \"" + one_line(text) + '"');
+            throw UsageError(name + " must be " + list + ", is \"" + one_line(text) + '"' + did_you_mean(text, allowed));
         target = text;
     };
     return flag;
@@ -163,15 +176,10 @@ bool Flags::given(const std::string& name) const {
 }
 
 void Flags::unknown(const std::string& name) const {
-    std::string best;
-    int least = 1 + int(name.size()) / 3;              // further away is not a slip of the finger
-    const auto consider = [&](const std::string& candidate) {
-        const int d = distance(name, candidate);
-        if (d <= least && (best.empty() || d < distance(name, best))) best = candidate;
-    };
-    for (const Flag* flag : flags_) for (const std::string& candidate : flag->names_) consider(candidate);
-    for (const char* candidate : {"--help", "--version"}) consider(candidate);
-    throw UsageError("unknown flag " + one_line(name) + (best.empty() ? "" : "; did you mean " + best + "?"));
+    std::vector<std::string> known;
+    for (const Flag* flag : flags_) known.insert(known.end(), flag->names_.begin(), flag->names_.end());
+    known.insert(known.end(), {"--help", "--version"});
+    throw UsageError("unknown flag " + one_line(name) + did_you_mean(name, known));
 }
 
 void Flags::parse(int argc, char** argv) {

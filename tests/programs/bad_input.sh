@@ -112,6 +112,13 @@ bad "quantize: an output that cannot be made" "." ./quantize "$model" /proc/qlor
 bad "quantize: the output is the model" "the model itself" ./quantize "$model" "$model" --overwrite
 bad "export: no output" "missing -o" ./export -m "$model"
 bad "export: a type that does not exist" "f16|bf16" ./export -m "$model" -o "$dir/x.gguf" --type int3
+bad "export: a type spelled otherwise" "did you mean q8_0" ./export -m "$model" -o "$dir/x.gguf" --type Q8_O
+bad "export: llama.cpp's other types" "did you mean q4_0" ./export -m "$model" -o "$dir/x.gguf" --type Q4_K
+bad "export: a type unlike any" "is \"zzzzzzzz\" (export" ./export -m "$model" -o "$dir/x.gguf" --type zzzzzzzz
+bad "export: missing model" "nothing.gguf" ./export -m "$dir/nothing.gguf" -o "$dir/x.gguf"
+bad "export: missing adapter" "nothing" ./export -m "$model" --adapter "$dir/nothing" -o "$dir/x.gguf"
+bad "export: a folder in a folder that is not there" "." ./export -m "$model" -o "$dir/not/there"
+bad "export: a file in a folder that is not there" "." ./export -m "$model" -o "$dir/not/there.gguf"
 bad "export: an output that exists" "exists" ./export -m "$model" -o "$dir/chats.jsonl"
 bad "export: a folder that exists" "folders are not replaced" ./export -m "$model" -o "$dir/full" --overwrite
 bad "export: an output that cannot be made" "." ./export -m "$model" -o /proc/qlora.gguf
@@ -132,6 +139,18 @@ good "a run to spoil" $tune -o "$dir/run" --iters 2 --save-every 1
 before=$(cat "$dir/run/adapter_model.safetensors" "$dir/run/checkpoints/step-2/"* 2> /dev/null | cksum)
 ( ulimit -f 8; bad "a disk that is full" "." $tune -o "$dir/run" --iters 4 --save-every 1 --resume auto; exit $failures ) || failures=$((failures + 1))
 after=$(cat "$dir/run/adapter_model.safetensors" "$dir/run/checkpoints/step-2/"* 2> /dev/null | cksum)
+bad "export: an adapter for another model" "shape\|layer" ./export -m tests/golden/model/bnb --adapter "$dir/run" -o "$dir/x.gguf"
+bad "export: the adapter alone for another model" "shape\|layer" ./export -m tests/golden/model/bnb --adapter "$dir/run" -o "$dir/x.gguf" --type lora
+mkdir "$dir/outputs"
+for out in merged.gguf merged adapter.gguf; do
+    type=f16
+    [ $out = adapter.gguf ] && type=lora
+    ( ulimit -f 8; bad "export of $out: a disk that is full" "." ./export -m "$model" --adapter "$dir/run" -o "$dir/outputs/$out" --type $type; exit $failures ) || failures=$((failures + 1))
+done
+echo "an old result" > "$dir/outputs/old.gguf"
+( ulimit -f 8; bad "export over an old file: a disk that is full" "." ./export -m "$model" -o "$dir/outputs/old.gguf" --overwrite; exit $failures ) || failures=$((failures + 1))
+[ "$(ls -A "$dir/outputs")" = old.gguf ] && ok "exports that failed leave nothing" || failed "exports that failed leave nothing" "$(ls -A "$dir/outputs" | tr '\n' ' ')"
+[ "$(cat "$dir/outputs/old.gguf")" = "an old result" ] && ok "and what was there stays" || failed "and what was there stays" "it changed"
 [ "$before" = "$after" ] && ok "the full disk cost neither adapter nor checkpoint" || failed "the full disk cost neither adapter nor checkpoint" "they changed"
 ls -A "$dir/run" "$dir/run/checkpoints" | grep -q part && failed "no parts are left behind" "$(ls -A "$dir/run" "$dir/run/checkpoints")" || ok "no parts are left behind"
 if command -v flock > /dev/null; then

@@ -117,6 +117,9 @@ good "export as a folder" ./export -m "$model" --adapter "$dir/a" -o "$dir/hf"
 says "auto is bf16" "hf: bf16, "
 [ -f "$dir/hf/tokenizer.json" ] && ok "with its tokenizer" || failed "with its tokenizer" "$(ls "$dir/hf")"
 good "chat with the folder" ./chat -m "$dir/hf" --no-template -n 4 --temp 0 -p "Hello"
+good "a folder in 4 bits, out of a GGUF file" ./export -m "$model" --adapter "$dir/a" -o "$dir/hf4" --type nf4
+says "and says so" "hf4: nf4, double-quantized"
+good "chat with that folder" ./chat -m "$dir/hf4" --no-template -n 4 --temp 0 -p "Hello"
 good "and back to GGUF" ./export -m "$dir/hf" -o "$dir/back.gguf" --type bf16
 says "where nothing is lost" "logits  mean |difference| [0-9.]*e-0[6-9]"
 good "export of a 4-bit folder as a dense one" ./export -m tests/golden/model/bnb -o "$dir/folder" --no-check
