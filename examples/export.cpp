@@ -90,7 +90,10 @@ static void export_adapter(const Settings& s, const Loaded& loaded) {
         for (size_t i = 0; i < before.size(); ++i) most = std::max(most, double(std::fabs(before[i] - after[i])));
         std::printf("read back: logits differ by %.3g at most\n", most);
     }
-    if (s.gguf()) std::printf("\nWith llama.cpp: llama-cli -m BASE.gguf --lora %s\n", s.out.c_str());
+    if (!s.gguf()) return;
+    std::printf("\nWith llama.cpp: llama-cli -m BASE.gguf --lora %s\n", s.out.c_str());
+    if (s.model.quant != "none")
+        std::printf("where BASE.gguf holds what the adapter was trained on: ./export -m %s --base-type %s%s -o BASE.gguf\n", s.model.model.c_str(), s.model.quant.c_str(), s.model.double_quant ? "" : " --no-double-quant");
 }
 
 static void export_model(const Settings& s, const Loaded& loaded, const Flags& flags) {

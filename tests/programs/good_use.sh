@@ -112,6 +112,7 @@ good "export, only converted" ./export -m "$model" -o "$dir/plain.gguf" --probe 
 says "auto is f16" "plain.gguf: f16, "
 good "export of the adapter for llama.cpp" ./export -m "$model" --adapter "$dir/a" -o "$dir/adapter.gguf" --type lora
 says "it reads back the same" "differ by 0 at most"
+says "and names the base that belongs to it" "./export -m $model --base-type nf4 -o BASE.gguf"
 good "chat with that adapter" ./chat -m "$model" --adapter "$dir/adapter.gguf" --quant nf4 --no-template -n 4 --temp 0 -p "Hello"
 good "export as a folder" ./export -m "$model" --adapter "$dir/a" -o "$dir/hf"
 says "auto is bf16" "hf: bf16, "
