@@ -122,6 +122,13 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
     return map;
 }
 
+void MappedFile::forget(const void* first, int64_t bytes) const {
+    const int64_t page = ::sysconf(_SC_PAGESIZE), at = static_cast<const uint8_t*>(first) - data_;
+    if (!data_ || page <= 0 || at < 0 || bytes < 0 || at > size_ - bytes) return;
+    const int64_t begin = (at + page - 1) / page * page, end = (at + bytes) / page * page;
+    if (begin < end) ::madvise(const_cast<uint8_t*>(data_) + begin, size_t(end - begin), MADV_DONTNEED);
+}
+
 MappedFile::~MappedFile() {
     if (data_) ::munmap(const_cast<uint8_t*>(data_), size_t(size_));
 }
@@ -236,22 +243,37 @@ void AtomicFolder::commit() {
     if (!old.empty()) std::filesystem::remove_all(old, ignored);
 }
 
+namespace file_room {
+
 // FNV-1a over words of 8 bytes instead of bytes, with the high half folded in after each: every bit of the input moves every bit.
-uint64_t hash_bytes(const void* bytes, int64_t count, uint64_t seed) {
-    constexpr uint64_t prime = 0x100000001b3, basis = 0xcbf29ce484222325;
+constexpr uint64_t hash_prime = 0x100000001b3, hash_basis = 0xcbf29ce484222325;
+uint64_t mixed(uint64_t h, uint64_t word) { h = (h ^ word) * hash_prime; return h ^ h >> 32; }
+
+}  // namespace file_room
+
+Hash::Hash(uint64_t seed) : h_((file_room::hash_basis ^ seed) * file_room::hash_prime) {}
+
+void Hash::add(const void* bytes, int64_t count) {
     const char* p = static_cast<const char*>(bytes);
-    uint64_t h = (basis ^ seed) * prime;
-    const auto mix = [&](uint64_t word) { h = (h ^ word) * prime; h ^= h >> 32; };
+    if (tail_) fail(Errc::argument, "hash: only the last piece may end within a word");
     for (; count >= 8; count -= 8, p += 8) {
         uint64_t word;
         std::memcpy(&word, p, 8);
-        mix(word);
+        h_ = file_room::mixed(h_, word);
     }
-    uint64_t rest = 0;
-    if (count > 0) std::memcpy(&rest, p, size_t(count));
-    mix(rest ^ uint64_t(count) << 56);                 // the length of the tail keeps trailing zero bytes apart
-    mix(h >> 29);
-    return h;
+    if (count > 0) std::memcpy(&rest_, p, size_t(count));
+    tail_ = count;
+}
+
+uint64_t Hash::value() const {
+    const uint64_t h = file_room::mixed(h_, rest_ ^ uint64_t(tail_) << 56);    // the length of the tail keeps trailing zero bytes apart
+    return file_room::mixed(h, h >> 29);
+}
+
+uint64_t hash_bytes(const void* bytes, int64_t count, uint64_t seed) {
+    Hash hash(seed);
+    hash.add(bytes, count);
+    return hash.value();
 }
 
 }  // namespace qlora

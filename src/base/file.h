@@ -12,6 +12,7 @@ public:
     const uint8_t* data() const { return data_; }
     int64_t size() const { return size_; }
     const std::string& path() const { return path_; }
+    void forget(const void* first, int64_t bytes) const;   // whole pages in there no longer count as memory in use; reading them again is allowed
     ~MappedFile();
     MappedFile(const MappedFile&) = delete;
     MappedFile& operator=(const MappedFile&) = delete;
@@ -62,6 +63,16 @@ private:
     bool replace_, done_ = false;
 };
 
-uint64_t hash_bytes(const void* bytes, int64_t count, uint64_t seed = 0);   // FNV-1a style fingerprint of contents, not cryptographic
+// FNV-1a style fingerprint of contents, not cryptographic. In pieces: all but the last a multiple of 8 bytes.
+class Hash {
+public:
+    explicit Hash(uint64_t seed = 0);
+    void add(const void* bytes, int64_t count);
+    uint64_t value() const;
+private:
+    uint64_t h_, rest_ = 0;
+    int64_t tail_ = 0;                                 // bytes in rest_
+};
+uint64_t hash_bytes(const void* bytes, int64_t count, uint64_t seed = 0);
 
 }  // namespace qlora

@@ -312,6 +312,7 @@ Weight Gguf::weight(const GgufTensor& t) const {
     w.shape = t.shape;
     w.data = file_->data() + t.offset;
     w.owner = file_;
+    w.file = file_.get();
     return w;
 }
 

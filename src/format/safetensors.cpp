@@ -151,6 +151,7 @@ Weight SafeTensors::weight(const SafeTensor& t) const {
     w.shape = t.shape;
     w.data = t.data;
     w.owner = file_;
+    w.file = file_.get();
     // Kernels read aligned elements; the format only promises that tensors follow each other.
     const uintptr_t unit = t.dtype == "F32" ? 4 : 2;
     if (reinterpret_cast<uintptr_t>(t.data) % unit) {
@@ -158,6 +159,7 @@ Weight SafeTensors::weight(const SafeTensor& t) const {
         if (t.bytes) std::memcpy(copy->data(), t.data, size_t(t.bytes));
         w.data = reinterpret_cast<const uint8_t*>(copy->data());
         w.owner = copy;
+        w.file = nullptr;
     }
     return w;
 }

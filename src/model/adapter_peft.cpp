@@ -36,19 +36,22 @@ void reorder(const Config& c, Module m, std::vector<float>& b, int64_t rank, boo
 constexpr const char* pissa_note = "qlora_pissa";
 
 void save(const LoraImpl& lora, const std::string& folder, const std::string& note) {
-    const std::vector<float> values = lora_values(lora);
     SafeTensorsWriter writer;
     if (!note.empty()) writer.metadata.emplace_back(pissa_note, note);
+    // One tensor at a time is copied, when its turn comes: saving must not need memory that training did not plan.
+    const auto add = [&](std::string name, Shape shape, int64_t at, const LoraTarget& t, int64_t width) {
+        const int64_t count = elements_of(shape);
+        writer.tensors.push_back({std::move(name), "F32", std::move(shape), count * 4, [&lora, &t, at, count, width](AtomicFile& file) {
+            std::vector<float> values = lora_values(lora, at, count);
+            if (width > 0) reorder(lora.base->config, t.module, values, width, true);
+            file.write(values.data(), count * 4);
+        }});
+    };
     for (const LoraTarget& t : lora.targets) {
         const std::string name = std::string(prefix) + hf_name(t.layer, t.module);
-        writer.add(name + ".lora_A.weight", {t.rank, t.in}, {values.begin() + t.a, values.begin() + t.a + t.rank * t.in});
-        std::vector<float> b(values.begin() + t.b, values.begin() + t.b + t.out * t.rank);
-        reorder(lora.base->config, t.module, b, t.rank, true);
-        writer.add(name + ".lora_B.weight", {t.out, t.rank}, std::move(b));
-        if (t.m < 0) continue;
-        std::vector<float> m(values.begin() + t.m, values.begin() + t.m + t.out);
-        reorder(lora.base->config, t.module, m, 1, true);
-        writer.add(name + ".lora_magnitude_vector", {t.out}, std::move(m));
+        add(name + ".lora_A.weight", {t.rank, t.in}, t.a, t, 0);
+        add(name + ".lora_B.weight", {t.out, t.rank}, t.b, t, t.rank);
+        if (t.m >= 0) add(name + ".lora_magnitude_vector", {t.out}, t.m, t, 1);
     }
     AtomicFolder out(folder, true);
     write_file_atomic(out.path() + "/adapter_config.json", peft_config(lora).dump(2) + "\n");

@@ -1,6 +1,7 @@
 // load.cpp - the steps that both loaders share, and the summary of a loaded model.
 #include "src/model/load.h"
 
+#include "src/base/file.h"
 #include "src/cpu/cpu.h"
 #include "src/tensor/nf4.h"
 
@@ -29,7 +30,9 @@ WeightPtr Loading::linear(Weight w) {
     // What is stored in the wanted type stays as it is: quantizing it again would only add error.
     if (!options_.quantize || w.dtype == *options_.quantize) return keep(std::move(w));
     Cpu* cpu = options_.backend.impl() ? options_.backend.impl()->cpu() : nullptr;
-    return keep(quantize_4bit(w, *options_.quantize, options_.double_quant, cpu ? &cpu->pool : nullptr));
+    Weight quantized = quantize_4bit(w, *options_.quantize, options_.double_quant, cpu ? &cpu->pool : nullptr);
+    if (w.file) w.file->forget(w.data, w.bytes());     // else the peak would be the whole source beside its 4-bit copy
+    return keep(std::move(quantized));
 }
 
 WeightPtr Loading::tick(WeightPtr weight) {

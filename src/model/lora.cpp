@@ -93,11 +93,12 @@ void set_lora_values(LoraImpl& lora, const std::vector<float>& values) {
     if (lora.options.dora) lora.norms = make_norms(lora);
 }
 
-std::vector<float> lora_values(const LoraImpl& lora) {
-    std::vector<float> values(size_t(lora.parameters));
-    lora.base->backend->download(*lora.values, 0, values.data(), lora.parameters * 4);
+std::vector<float> lora_values(const LoraImpl& lora, int64_t first, int64_t count) {
+    std::vector<float> values(size_t(count), 0.0f);
+    lora.base->backend->download(*lora.values, first * 4, values.data(), count * 4);
     return values;
 }
+std::vector<float> lora_values(const LoraImpl& lora) { return lora_values(lora, 0, lora.parameters); }
 
 const LoraTarget* LoraImpl::find(int64_t layer, Module m) const {
     const auto it = std::lower_bound(targets.begin(), targets.end(), std::pair(layer, m), [](const LoraTarget& t, const auto& key) { return std::pair(t.layer, t.module) < key; });

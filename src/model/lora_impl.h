@@ -12,7 +12,8 @@ bool names(std::string_view key, std::string_view name);               // PEFT's
 bool selects(const LoraOptions&, int64_t layer, Module);               // by layers and exclude
 LoraOptions options_at(const LoraOptions&, int64_t layer, Module);     // with the rank and alpha that the patterns give this layer
 void set_lora_values(LoraImpl&, const std::vector<float>&);            // allocates the flat buffer on the base's backend
-std::vector<float> lora_values(const LoraImpl&);
+std::vector<float> lora_values(const LoraImpl&);       // a copy of the flat buffer, ...
+std::vector<float> lora_values(const LoraImpl&, int64_t first, int64_t count);         // ... or of a part of it
 std::shared_ptr<DoraNorms> make_norms(const LoraImpl&);                // of the base and the buffer as they are: after both are set
 void start_magnitudes(LoraImpl&);
 // options.init at work: on the values (null: they are known already), and for pissa on the base, from LoraImpl::start if that is given.

@@ -3,6 +3,7 @@
 
 #include "src/base/file.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -112,6 +113,13 @@ std::vector<File> files_of(const TrainerImpl& t) {
     return files;
 }
 
+// Saving and going on need no copy of a whole array: the memory plan has no room for one.
+template <class Piece>
+void in_pieces(int64_t bytes, const Piece& piece) {
+    constexpr int64_t most = 1 << 20;
+    for (int64_t at = 0; at < bytes; at += most) piece(at, std::min(most, bytes - at));
+}
+
 // Every difference at once, so that a mistaken command line is mended in one go.
 void compare(const Json& saved, const Json& now, const std::string& what, const std::string& where) {
     std::string differences;
@@ -130,10 +138,17 @@ void save(const TrainerImpl& t, const std::string& folder) {
     save_lora_peft(*t.lora, out.path() + "/adapter");
     Json listed{Json::Array()};
     for (const File& file : files_of(t)) {
-        std::string bytes(size_t(file.buffer->bytes), '\0');
-        t.lora->base->backend->download(*file.buffer, 0, bytes.data(), file.buffer->bytes);
-        write_file_atomic(out.path() + "/" + file.name, bytes);
-        listed.push(Json().set("name", file.name).set("bytes", file.buffer->bytes).set("hash", hex(hash_bytes(bytes.data(), file.buffer->bytes))));
+        AtomicFile to(out.path() + "/" + file.name);
+        Hash hash;
+        std::string bytes;
+        in_pieces(file.buffer->bytes, [&](int64_t at, int64_t count) {
+            bytes.resize(size_t(count));
+            t.lora->base->backend->download(*file.buffer, at, bytes.data(), count);
+            hash.add(bytes.data(), count);
+            to.write(bytes.data(), count);
+        });
+        to.commit();
+        listed.push(Json().set("name", file.name).set("bytes", file.buffer->bytes).set("hash", hex(hash.value())));
     }
     Json manifest;
     manifest.set("format", "qlora checkpoint").set("format_number", format_number).set("library", QLORA_VERSION_STRING);
@@ -164,8 +179,8 @@ void load(TrainerImpl& t, const std::string& folder) {
     compare(field(manifest, "model", where), Json().set("fingerprint", hex(model_fingerprint(*t.lora->base))), "base model", where);
     compare(field(manifest, "data", where), Json().set("rows", t.data->size()).set("fingerprint", hex(t.data->fingerprint())), "data set", where);
 
-    // Read and check everything before anything is changed.
-    std::vector<std::string> contents;
+    // Check everything before anything is changed.
+    std::vector<std::shared_ptr<const MappedFile>> contents;
     const std::vector<File> files = files_of(t);
     const Json::Array& listed = field(manifest, "files", where).as_array(where);
     for (const File& file : files) {
@@ -174,16 +189,25 @@ void load(TrainerImpl& t, const std::string& folder) {
             if (const Json* name = e.find("name"); name && name->is_string() && name->string() == file.name) entry = &e;
         if (!entry) fail(Errc::format, where, ": manifest.json does not list ", file.name);
         if (!exists(folder + "/" + file.name)) fail(Errc::format, where, ": ", file.name, " is missing; use an earlier checkpoint");
-        std::string& bytes = contents.emplace_back(read_file(folder + "/" + file.name, file.buffer->bytes + 1));
-        if (int64_t(bytes.size()) != file.buffer->bytes || field(*entry, "bytes", where).as_int(where) != file.buffer->bytes)
+        const MappedFile& bytes = *contents.emplace_back(MappedFile::open(folder + "/" + file.name));
+        if (bytes.size() != file.buffer->bytes || field(*entry, "bytes", where).as_int(where) != file.buffer->bytes)
             fail(Errc::format, where, ": ", file.name, " has ", bytes.size(), " bytes, expected ", file.buffer->bytes, "; use an earlier checkpoint");
-        if (field(*entry, "hash", where).as_string(where) != hex(hash_bytes(bytes.data(), int64_t(bytes.size()))))
+        Hash hash;
+        in_pieces(bytes.size(), [&](int64_t at, int64_t count) {
+            hash.add(bytes.data() + at, count);
+            bytes.forget(bytes.data() + at, count);
+        });
+        if (field(*entry, "hash", where).as_string(where) != hex(hash.value()))
             fail(Errc::format, where, ": ", file.name, " is damaged (its hash differs from the manifest's); use an earlier checkpoint");
     }
     TrainProgress progress = read_progress(field(manifest, "progress", where), where + ": manifest.json");
     if (progress.step > t.batches.steps())
         fail(Errc::argument, where, ": the checkpoint is at step ", progress.step, ", the run ends at ", t.batches.steps(), "; raise epochs or max_steps");
-    for (size_t i = 0; i < files.size(); ++i) t.lora->base->backend->upload(*files[i].buffer, 0, contents[i].data(), int64_t(contents[i].size()));
+    for (size_t i = 0; i < files.size(); ++i)
+        in_pieces(contents[i]->size(), [&](int64_t at, int64_t count) {
+            t.lora->base->backend->upload(*files[i].buffer, at, contents[i]->data() + at, count);
+            contents[i]->forget(contents[i]->data() + at, count);
+        });
     ++t.lora->version;
     t.progress = progress;
 }

@@ -6,6 +6,8 @@
 
 namespace qlora::inline v0_1 {
 
+class MappedFile;
+
 // The scales of 4-bit codes. The tensor is flattened row-major and cut into blocks of `block` elements (a block may straddle rows):
 //   w[e] = codebook[code[e]] * absmax(e / block)
 //   absmax(b) = absmax[b]                                                    (single)
@@ -43,6 +45,7 @@ struct Weight {
     const uint8_t* data = nullptr;
     FourBit quant;
     std::shared_ptr<const void> owner;                 // the mapped file or the allocation behind the pointers
+    const MappedFile* file = nullptr;                  // the owner, where it is a mapped file
     std::function<Weight()> deferred = {};             // data is null until this makes it: only where models are written, one tensor at a time
 
     int64_t elements() const { return elements_of(shape); }

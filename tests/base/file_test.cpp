@@ -7,6 +7,8 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <numeric>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -51,6 +53,30 @@ TEST_F(Files, WritesReadsAndMaps) {
     EXPECT_EQ(qlora::read_file(path("empty")), "");
     EXPECT_EQ(qlora::MappedFile::open(path("empty"))->size(), 0);
 }
+
+#if defined(__linux__)
+// Pages of mapped files in this process, in kB.
+int64_t mapped_memory() {
+    const std::string status = [] { std::ifstream in("/proc/self/status"); return std::string(std::istreambuf_iterator<char>(in), {}); }();
+    return std::atoll(status.c_str() + status.find("RssFile:") + 8);
+}
+
+TEST_F(Files, ForgottenPagesAreNoMemoryInUse) {
+    qlora::write_file_atomic(path("a"), std::string(32 << 20, 'x'));
+    const auto map = qlora::MappedFile::open(path("a"));
+    const auto sum = [&] { return std::accumulate(map->data(), map->data() + map->size(), int64_t(0)); };
+    const int64_t before = mapped_memory(), expected = int64_t('x') * (32 << 20);
+    EXPECT_EQ(sum(), expected);
+    EXPECT_GT(mapped_memory(), before + (30 << 10));
+    map->forget(map->data() + 1000, (16 << 20));       // not on a page's border: the ends stay
+    EXPECT_LT(mapped_memory(), before + (17 << 10));
+    EXPECT_GT(mapped_memory(), before + (15 << 10));
+    EXPECT_EQ(sum(), expected);
+    map->forget(folder.data(), 4096);                  // not of this file
+    map->forget(map->data() + 1, map->size());
+    EXPECT_EQ(sum(), expected);
+}
+#endif
 
 TEST_F(Files, RefusesWhatIsNotARegularFile) {
     ASSERT_EQ(mkfifo(path("fifo").c_str(), 0600), 0);
@@ -133,6 +159,22 @@ TEST(HashBytes, EveryByteLengthAndSeedCounts) {
     seen.push_back(qlora::hash_bytes(bytes.data(), 40, 1));
     std::sort(seen.begin(), seen.end());
     EXPECT_EQ(std::adjacent_find(seen.begin(), seen.end()), seen.end());
+}
+
+TEST(HashBytes, PiecesGiveTheHashOfTheWhole) {
+    std::string bytes;
+    for (int i = 0; i < 100; ++i) bytes += char(i * 37);
+    // Checkpoints hold these values: they must not change.
+    EXPECT_EQ(qlora::hash_bytes(bytes.data(), 100), 0x63cc33f54eecc6aeull);
+    for (int64_t cut = 0; cut <= 100; cut += 8) {
+        qlora::Hash hash;
+        hash.add(bytes.data(), cut);
+        hash.add(bytes.data() + cut, 100 - cut);
+        EXPECT_EQ(hash.value(), qlora::hash_bytes(bytes.data(), 100)) << cut;
+    }
+    qlora::Hash hash;
+    hash.add(bytes.data(), 3);
+    EXPECT_THROW(hash.add(bytes.data(), 8), qlora::Error);
 }
 
 }  // namespace file_tests
