@@ -23,7 +23,9 @@
 #include "src/tensor/weight.cpp"                    // decoding any part of any stored tensor
 
 // cpu: kernels per instruction set, matrix products over any stored type
-#include "src/cpu/blocks_avx2.cpp"                  // the most used block types of GGUF files to floats with AVX2, the same bits as the
+#include "src/cpu/block_dots_avx2.cpp"              // rows of stored weights times a few vectors with AVX2
+#include "src/cpu/block_dots_avx512.cpp"            // the same with AVX-512
+#include "src/cpu/blocks_avx2.cpp"                  // the most used block types of GGUF files to floats with AVX2
 #include "src/cpu/drop.cpp"                         // the dropout mask with one Philox counter a lane
 #include "src/cpu/gemm.cpp"                         // the three matrix products on one driver
 #include "src/cpu/gemm_avx2.cpp"                    // packing and the register tile with AVX2 and FMA
@@ -53,9 +55,9 @@
 #include "src/ops/bias.cpp"                         // y = x + b, x {..., n}, b {n} added to every row
 #include "src/ops/clip.cpp"                         // global_norm
 #include "src/ops/cpu_backend.cpp"                  // the CPU as a backend
-#include "src/ops/cross_entropy.cpp"                // y {1} = mean over the rows with targets[row] >= 0 of  lse(logits[row]) -
-#include "src/ops/dora.cpp"                         // weights as magnitude and direction
-#include "src/ops/dropout.cpp"                      // y[e] = keep(e) ? x[e] / (1 - p) 
+#include "src/ops/cross_entropy.cpp"                // the mean loss of scores that were kept
+#include "src/ops/dora.cpp"                         // weights as magnitude and direction (arXiv:2402.09353)
+#include "src/ops/dropout.cpp"                      // some elements become 0, the others grow
 #include "src/ops/embedding.cpp"                    // y[row] = table[ids[row]], table {vocabulary, n}, ids i32 {rows}
 #include "src/ops/fill.cpp"                         // a tensor of one value
 #include "src/ops/graph_api.cpp"                    // the public Graph and Tensor over GraphImpl
@@ -93,15 +95,15 @@
 #include "src/text/token_core.cpp"                  // see token_core.h
 #include "src/text/tokenizer_json.cpp"              // Hugging Face's tokenizer.json
 #include "src/text/unicode.cpp"                     // unpacks the character tables once, and composes text to NFC (Unicode Standard Annex 15)
-#include "src/text/unicode_tables.cpp"              // Unicode 16.0.0 as packed text
+#include "src/text/unicode_tables.cpp"              // the characters as tokenizers 0.23.3 sees them
 #include "src/text/utf8.cpp"                        // UTF-8 by the table of well-formed sequences (Unicode, section 3.9, table 3-7)
 
 // model: configuration, weights, decoder, adapters
-#include "src/model/adapter_config.cpp"              // adapter_config.json, PEFT's description of an adapter
+#include "src/model/adapter_config.cpp"             // adapter_config.json, PEFT's description of an adapter
 #include "src/model/adapter_gguf.cpp"               // adapters as llama.cpp's --lora reads them
 #include "src/model/adapter_peft.cpp"               // adapters as PEFT writes them
 #include "src/model/decoder.cpp"                    // the decoder-only transformer, written once for every family
-#include "src/model/dora.cpp"                       // the norms || W + s B A || that magnitudes are measured against
+#include "src/model/dora.cpp"                       // the norms || W + s B A || that magnitudes are measured against (arXiv:2402.09353)
 #include "src/model/family.cpp"                     // the table of families, the names of their tensors, and the bounds of a configuration
 #include "src/model/gguf_four_bit.cpp"              // nf4 and fp4 tensors in a GGUF file, out of it and into it, bit for bit
 #include "src/model/hf_config.cpp"                  // config.json of Hugging Face folders, as versions 4 and 5 of transformers write it, to a
@@ -115,7 +117,7 @@
 #include "src/model/render_chat.cpp"                // prints a dialogue through the chat template, encodes it, and marks the tokens of the
 #include "src/model/save_gguf.cpp"                  // a model into a GGUF file
 #include "src/model/save_hf.cpp"                    // a model into a Hugging Face folder
-#include "src/model/svd.cpp"                        // the largest singular values of a matrix by subspace iteration from a random start
+#include "src/model/svd.cpp"                        // the largest singular values of a matrix
 #include "src/model/text.cpp"                       // tokenizers out of any kind of file
 #include "src/model/vocabulary_gguf.cpp"            // a tokenizer.json as the keys that llama.cpp reads
 #include "src/model/vocabulary_hf.cpp"              // a GGUF vocabulary as tokenizer.json and tokenizer_config.json

@@ -69,22 +69,13 @@ static void q8_0(const void* blocks, float* out, int64_t count) {
     }
 }
 
-// The 6-bit scales and minima of eight groups: four whole in the low bits of bytes 0-3 and 4-7, four in pieces.
-static QLORA_INLINE void scales_of(const uint8_t* s, int group, float d, float dmin, float& scale, float& offset) {
-    const int whole = group < 4, at = group & 3;
-    const int a = whole ? s[at] & 63 : (s[at + 8] & 15) | (s[at] >> 6) << 4, b = whole ? s[at + 4] & 63 : s[at + 8] >> 4 | (s[at + 4] >> 6) << 4;
-    scale = d * float(a);
-    offset = -(dmin * float(b));
-}
-
 static void q4_k(const void* blocks, float* out, int64_t count) {
     const uint8_t* p = static_cast<const uint8_t*>(blocks);
     for (int64_t i = 0; i < count; i += 256, p += 144, out += 256) {
         const float d = half_at(p), dmin = half_at(p + 2);
         for (int pair = 0; pair < 4; ++pair) {         // 32 bytes: a group of 32 in the low nibbles, the next in the high ones
-            float scale[2], offset[2];
-            scales_of(p + 4, 2 * pair, d, dmin, scale[0], offset[0]);
-            scales_of(p + 4, 2 * pair + 1, d, dmin, scale[1], offset[1]);
+            const GroupScale low = q4_k_group(p + 4, 2 * pair), high = q4_k_group(p + 4, 2 * pair + 1);
+            const float scale[2] = {d * float(low.scale), d * float(high.scale)}, offset[2] = {-(dmin * float(low.least)), -(dmin * float(high.least))};
             const __m128i q0 = load16(p + 16 + pair * 32), q1 = load16(p + 32 + pair * 32);
             put16(low_nibbles(q0), scale[0], offset[0], out + pair * 64);
             put16(low_nibbles(q1), scale[0], offset[0], out + pair * 64 + 16);

@@ -1,7 +1,8 @@
 // gemv.cpp - y = x W^T for the few rows of x of token generation: W is read once, row by row, as it is stored.
 //
-// The cost is the traffic of W, so nothing is packed. Tasks are runs of rows of about 64 Ki weights, whatever the thread count.
-// Sums are f32 whatever the precision of products, and row t of y does not depend on how many rows x has.
+// The cost is the traffic of W, so nothing is packed and, where a kernel knows the type, nothing decoded into memory. Tasks are runs of
+// rows of about 64 Ki weights, whatever the thread count. Sums are f32 whatever the precision of products, and row t of y does not depend
+// on how many rows x has.
 #include "src/cpu/kernels.h"
 
 #include <algorithm>
@@ -32,6 +33,15 @@ void codes_task(Isa isa, const FourBitKernels& kernels, const WeightRef& w, int6
         for (int64_t t = 0; t < to.m; ++t) to.put(t, first + r, sums[r * to.m + t]);
 }
 
+void blocks_task(BlockDots dots, const WeightRef& w, int64_t first, int64_t count, const float* x, int64_t ldx, const Output& to) {
+    thread_local Scratch memory;
+    float* sums = memory.floats(count * to.m);
+    const int64_t row_bytes = bytes_of(w.dtype, w.cols);
+    dots(w.dtype, static_cast<const uint8_t*>(w.data) + first * row_bytes, row_bytes, count, w.cols, x, ldx, to.m, sums);
+    for (int64_t r = 0; r < count; ++r)
+        for (int64_t t = 0; t < to.m; ++t) to.put(t, first + r, sums[r * to.m + t]);
+}
+
 void floats_task(Isa isa, const WeightRef& w, int64_t first, int64_t count, const float* x, int64_t ldx, const Output& to) {
     thread_local Scratch memory;
     const Vec& v = vec(isa);
@@ -54,10 +64,12 @@ void gemv(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, 
         spread = memory.floats(m * size);
         for (int64_t t = 0; t < m; ++t) spread_for_codes(x + t * ldx, w.cols, spread + t * size);
     }
+    const BlockDots dots = w.cols % type_info(w.dtype).block == 0 ? block_dots(cpu.isa, w.dtype) : nullptr;
     const int64_t rows = gemv_room::rows_of_a_task(w);
     cpu.pool.run((w.rows + rows - 1) / rows, [&](int64_t task, int) {
         const int64_t first = task * rows, count = std::min(rows, w.rows - first);
         if (spread) gemv_room::codes_task(cpu.isa, *kernels, w, first, count, spread, to);
+        else if (dots) gemv_room::blocks_task(dots, w, first, count, x, ldx, to);
         else gemv_room::floats_task(cpu.isa, w, first, count, x, ldx, to);
     });
 }

@@ -16,11 +16,20 @@ const GemmKernels& gemm_kernels(Isa isa, Compute compute) {
 const FourBitKernels* four_bit_kernels(Isa isa) { return isa >= Isa::avx512 ? &four_bit_avx512 : isa == Isa::avx2 ? &four_bit_avx2 : nullptr; }
 
 BlockDecoder block_decoder(Isa isa, DType type) { return isa >= Isa::avx2 ? block_decoder_avx2(type) : nullptr; }
+
+BlockDots block_dots(Isa isa, DType type) {
+    switch (type) {
+        case DType::q4_0: case DType::q4_1: case DType::q8_0: case DType::q4_k: case DType::q6_k: case DType::f16: case DType::bf16: break;
+        default: return nullptr;
+    }
+    return isa >= Isa::avx512 ? block_dots_avx512 : isa == Isa::avx2 ? block_dots_avx2 : nullptr;
+}
 #else
 const Vec& vec(Isa) { return vec_portable; }
 const GemmKernels& gemm_kernels(Isa, Compute) { return gemm_portable; }
 const FourBitKernels* four_bit_kernels(Isa) { return nullptr; }
 BlockDecoder block_decoder(Isa, DType) { return nullptr; }
+BlockDots block_dots(Isa, DType) { return nullptr; }
 #endif
 
 void* Scratch::bytes(int64_t count) {

@@ -46,6 +46,19 @@ const FourBitKernels* four_bit_kernels(Isa);           // null: use decode()
 using BlockDecoder = void (*)(const void* blocks, float* out, int64_t count);
 BlockDecoder block_decoder(Isa, DType);
 
+// Rows of stored weights, row_bytes apart, times m <= gemv_rows vectors: out[r * m + t] = row r . x[t]. cols is a multiple of the type's
+// block; null where there is no faster way than decoding a row.
+using BlockDots = void (*)(DType, const void* weights, int64_t row_bytes, int64_t rows, int64_t cols, const float* x, int64_t ldx, int64_t m, float* out);
+BlockDots block_dots(Isa, DType);
+
+// The 6-bit scale and minimum of one of the eight groups of a q4_k block: four whole in the low bits of bytes 0-3 and 4-7, four in pieces.
+struct GroupScale { int scale, least; };
+inline GroupScale q4_k_group(const uint8_t* s, int group) {
+    const int at = group & 3;
+    if (group < 4) return {s[at] & 63, s[at + 4] & 63};
+    return {(s[at + 8] & 15) | (s[at] >> 6) << 4, s[at + 8] >> 4 | (s[at + 4] >> 6) << 4};
+}
+
 inline int64_t spread_size(int64_t cols) { return (cols + 127) / 128 * 128; }
 void spread_for_codes(const float* x, int64_t cols, float* spread);
 
@@ -82,6 +95,7 @@ extern const Vec vec_avx2, vec_avx512;
 extern const GemmKernels gemm_avx2, gemm_avx512, gemm_bf16;
 extern const FourBitKernels four_bit_avx2, four_bit_avx512;
 BlockDecoder block_decoder_avx2(DType);
+extern const BlockDots block_dots_avx2, block_dots_avx512;
 #endif
 extern const Vec vec_portable;
 extern const GemmKernels gemm_portable;

@@ -35,8 +35,20 @@ struct Stored {
     std::vector<float> values;                         // what it decodes to
 };
 
-enum class Kind { f32, bf16, q4_1, nf4, nf4_double };
-constexpr Kind kinds[] = {Kind::f32, Kind::bf16, Kind::q4_1, Kind::nf4, Kind::nf4_double};
+enum class Kind { f32, bf16, q4_1, nf4, nf4_double, f16, q4_0, q8_0, q4_k, q6_k };
+constexpr Kind kinds[] = {Kind::f32, Kind::bf16, Kind::q4_1, Kind::nf4, Kind::nf4_double, Kind::f16, Kind::q4_0, Kind::q8_0, Kind::q4_k, Kind::q6_k};
+
+// GGUF's types: random bytes, with a scale (and an offset) of a size that occurs.
+struct Blocks { DType type; int64_t count, scale, offset; };   // elements; the place of the half floats among the bytes, -1 = none
+Blocks blocks_of(Kind kind) {
+    switch (kind) {
+        case Kind::q4_0: return {DType::q4_0, 32, 0, -1};
+        case Kind::q8_0: return {DType::q8_0, 32, 0, -1};
+        case Kind::q4_k: return {DType::q4_k, 256, 0, 2};
+        case Kind::q6_k: return {DType::q6_k, 256, 208, -1};
+        default: return {DType::q4_1, 32, 0, 2};
+    }
+}
 
 std::unique_ptr<Stored> stored(Kind kind, int64_t rows, int64_t cols) {
     auto s = std::make_unique<Stored>();
@@ -50,13 +62,20 @@ std::unique_ptr<Stored> stored(Kind kind, int64_t rows, int64_t cols) {
         for (float v : normals(n, 3)) s->halves.push_back(bf16_from_f32(v));
         s->ref.dtype = DType::bf16;
         s->ref.data = s->halves.data();
-    } else if (kind == Kind::q4_1) {
-        for (int64_t b = 0; b < (n + 31) / 32; ++b) {
-            const uint16_t scale = f16_from_f32(0.05f + 0.1f * rng.uniform()), low = f16_from_f32(-rng.uniform());
-            for (uint16_t h : {scale, low}) { s->bytes.push_back(uint8_t(h)); s->bytes.push_back(uint8_t(h >> 8)); }
-            for (int i = 0; i < 16; ++i) s->bytes.push_back(uint8_t(rng.next()));
+    } else if (kind == Kind::f16) {
+        for (float v : normals(n, 3)) s->halves.push_back(f16_from_f32(v));
+        s->ref.dtype = DType::f16;
+        s->ref.data = s->halves.data();
+    } else if (kind != Kind::nf4 && kind != Kind::nf4_double) {
+        const Blocks form = blocks_of(kind);
+        const int64_t blocks = (n + form.count - 1) / form.count, bytes = bytes_of(form.type, form.count);
+        for (int64_t i = 0; i < blocks * bytes; ++i) s->bytes.push_back(uint8_t(rng.next()));
+        for (int64_t b = 0; b < blocks; ++b) {
+            const uint16_t scale = f16_from_f32(0.05f + 0.1f * rng.uniform()), low = f16_from_f32(kind == Kind::q4_1 ? -rng.uniform() : 0.1f * rng.uniform());
+            std::memcpy(&s->bytes[size_t(b * bytes + form.scale)], &scale, 2);
+            if (form.offset >= 0) std::memcpy(&s->bytes[size_t(b * bytes + form.offset)], &low, 2);
         }
-        s->ref.dtype = DType::q4_1;
+        s->ref.dtype = form.type;
         s->ref.data = s->bytes.data();
     } else {
         const int64_t blocks = (n + 63) / 64;
@@ -178,7 +197,7 @@ std::vector<float> bytes_of_everything(Cpu& cpu, Kind kind, int64_t m, int64_t n
 }
 
 TEST(Gemm, EveryIsaAndWeightAtAwkwardSizes) {
-    const int64_t sizes[][3] = {{1, 1, 1}, {1, 33, 64}, {2, 7, 63}, {3, 65, 130}, {8, 40, 128}, {9, 16, 65}, {13, 97, 192}, {29, 31, 577}, {50, 64, 64}, {37, 129, 320}};
+    const int64_t sizes[][3] = {{1, 1, 1}, {1, 33, 64}, {2, 7, 63}, {3, 65, 130}, {8, 40, 128}, {9, 16, 65}, {13, 97, 192}, {29, 31, 577}, {50, 64, 64}, {37, 129, 320}, {1, 9, 768}, {2, 5, 512}, {3, 6, 256}, {4, 11, 1024}};
     for (Isa isa : isas()) {
         for (Compute compute : {Compute::f32, Compute::bf16}) {
             Cpu cpu(2, compute, isa);
@@ -259,7 +278,7 @@ TEST(Gemm, ARowIsTheSameInEveryBatchOfItsPath) {
     const std::vector<float> x = normals(most * k, 1), dy = normals(most * n, 2);
     for (Isa isa : isas()) {
         for (Compute compute : {Compute::f32, Compute::bf16}) {
-            for (Kind kind : {Kind::f32, Kind::q4_1, Kind::nf4_double}) {
+            for (Kind kind : kinds) {
                 Cpu cpu(2, compute, isa);
                 const auto w = stored(kind, n, k);
                 const auto same = [&](int64_t m, int64_t of) {   // the last m rows alone and as the end of a batch of `of`
