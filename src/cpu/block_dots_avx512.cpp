@@ -169,15 +169,9 @@ static QLORA_INLINE void dots_of(const DType type, const void* data, int64_t row
 }
 
 static void dots(DType type, const void* w, int64_t row_bytes, int64_t rows, int64_t cols, const float* x, int64_t ldx, int64_t m, float* out) {
-    switch (type) {
-        case DType::q4_0: return dots_of(DType::q4_0, w, row_bytes, rows, cols, x, ldx, m, out);
-        case DType::q4_1: return dots_of(DType::q4_1, w, row_bytes, rows, cols, x, ldx, m, out);
-        case DType::q8_0: return dots_of(DType::q8_0, w, row_bytes, rows, cols, x, ldx, m, out);
-        case DType::q4_k: return dots_of(DType::q4_k, w, row_bytes, rows, cols, x, ldx, m, out);
-        case DType::q6_k: return dots_of(DType::q6_k, w, row_bytes, rows, cols, x, ldx, m, out);
-        case DType::f16: return dots_of(DType::f16, w, row_bytes, rows, cols, x, ldx, m, out);
-        default: return dots_of(DType::bf16, w, row_bytes, rows, cols, x, ldx, m, out);
-    }
+#define QLORA_CASE(t) if (type == DType::t) return dots_of(DType::t, w, row_bytes, rows, cols, x, ldx, m, out);
+    QLORA_BLOCK_DOT_TYPES(QLORA_CASE)
+#undef QLORA_CASE
 }
 
 }  // namespace block_dots_avx512_room

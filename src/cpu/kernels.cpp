@@ -18,11 +18,10 @@ const FourBitKernels* four_bit_kernels(Isa isa) { return isa >= Isa::avx512 ? &f
 BlockDecoder block_decoder(Isa isa, DType type) { return isa >= Isa::avx2 ? block_decoder_avx2(type) : nullptr; }
 
 BlockDots block_dots(Isa isa, DType type) {
-    switch (type) {
-        case DType::q4_0: case DType::q4_1: case DType::q8_0: case DType::q4_k: case DType::q6_k: case DType::f16: case DType::bf16: break;
-        default: return nullptr;
-    }
-    return isa >= Isa::avx512 ? block_dots_avx512 : isa == Isa::avx2 ? block_dots_avx2 : nullptr;
+#define QLORA_SAME(t) || type == DType::t
+    const bool known = false QLORA_BLOCK_DOT_TYPES(QLORA_SAME);
+#undef QLORA_SAME
+    return !known ? nullptr : isa >= Isa::avx512 ? block_dots_avx512 : isa == Isa::avx2 ? block_dots_avx2 : nullptr;
 }
 #else
 const Vec& vec(Isa) { return vec_portable; }

@@ -48,6 +48,7 @@ BlockDecoder block_decoder(Isa, DType);
 
 // Rows of stored weights, row_bytes apart, times m <= gemv_rows vectors: out[r * m + t] = row r . x[t]. cols is a multiple of the type's
 // block; null where there is no faster way than decoding a row.
+#define QLORA_BLOCK_DOT_TYPES(X) X(q4_0) X(q4_1) X(q8_0) X(q4_k) X(q6_k) X(f16) X(bf16)
 using BlockDots = void (*)(DType, const void* weights, int64_t row_bytes, int64_t rows, int64_t cols, const float* x, int64_t ldx, int64_t m, float* out);
 BlockDots block_dots(Isa, DType);
 
