@@ -19,6 +19,9 @@ OBJECTS  := $(ROOMS:%.cpp=$(BUILD)/%.o)
 COMMON   := $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard examples/common/*.cpp))
 TESTS    := $(wildcard tests/*/*_test.cpp)
 TEST_OBJECTS := $(TESTS:%.cpp=$(BUILD)/%.o)
+# A program with more than one file has the others in a folder of its name.
+parts     = $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard examples/$(1)/*.cpp))
+PARTS    := $(foreach p,$(PROGRAMS),$(call parts,$(p)))
 LIBRARY  := $(BUILD)/libqlora.a
 ifeq ($(filter -j%,$(MAKEFLAGS)),)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
@@ -27,6 +30,7 @@ endif
 .PHONY: all test unit lint dist demo tiny clean
 all: $(PROGRAMS)
 
+$(foreach p,$(PROGRAMS),$(eval $(p): $(call parts,$(p))))
 $(PROGRAMS): %: $(BUILD)/examples/%.o $(COMMON) $(LIBRARY)
 	$(CXX) $(FLAGS) $^ -o $@
 	$(if $(filter $@,$(filter bench,$(MAKECMDGOALS))),./bench --synthetic 135m)
@@ -102,4 +106,4 @@ demo: all
 clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
--include $(OBJECTS:.o=.d) $(TEST_OBJECTS:.o=.d) $(COMMON:.o=.d) $(PROGRAMS:%=$(BUILD)/examples/%.d)
+-include $(OBJECTS:.o=.d) $(TEST_OBJECTS:.o=.d) $(COMMON:.o=.d) $(PARTS:.o=.d) $(PROGRAMS:%=$(BUILD)/examples/%.d)

@@ -1,0 +1,77 @@
+// data.cpp - loading the rows, and showing them and the memory plan.
+#include "examples/finetune/data.h"
+
+#include "examples/common/masked.h"
+#include "examples/common/terminal.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+namespace program {
+
+namespace fs = std::filesystem;
+using qlora::Json;
+
+Data load_data(const Settings& s, const qlora::Model& model) {
+    qlora::DatasetOptions options{.context = s.train.context};
+    options.loss = s.loss == "all" ? qlora::Loss::all : s.loss == "completion" ? qlora::Loss::completion : qlora::Loss::assistant;
+    const bool folder = fs::is_directory(s.data);
+    if (folder) options.split = "train";
+    Data data{qlora::Dataset::load(s.data, model, options), {}};
+    if (!s.valid.empty()) {
+        options.split.clear();
+        data.held_out = qlora::Dataset::load(s.valid, model, options);
+    } else if (folder && fs::exists(fs::path(s.data) / "valid.jsonl")) {
+        options.split = "valid";
+        data.held_out = qlora::Dataset::load(s.data, model, options);
+    } else if (s.val_split > 0) {
+        auto [rest, held_out] = data.train.split(s.val_split, s.train.seed);
+        data = {rest, held_out};
+    }
+    return data;
+}
+
+Json as_json(const qlora::DatasetInfo& info) {
+    Json json;
+    return json.set("format", info.format).set("rows", info.rows).set("tokens", info.tokens).set("trained_tokens", info.trained_tokens)
+        .set("longest", info.longest).set("truncated", info.truncated).set("dropped", info.dropped);
+}
+
+Json as_json(const qlora::MemoryPlan& plan) {
+    Json items = Json::Object{};
+    for (const auto& item : plan.items) items.set(item.name, item.bytes);
+    return Json{}.set("peak_bytes", plan.peak).set("items", items);
+}
+
+void print_data(const std::string& label, const qlora::DatasetInfo& info) {
+    std::printf("%s: %lld rows (%s), %s tokens, %s of them trained on; longest row %lld, truncated %lld", label.c_str(), static_cast<long long>(info.rows),
+                info.format.c_str(), human_count(double(info.tokens)).c_str(), human_count(double(info.trained_tokens)).c_str(),
+                static_cast<long long>(info.longest), static_cast<long long>(info.truncated));
+    if (info.dropped) std::printf(", dropped %lld with nothing to train on", static_cast<long long>(info.dropped));
+    std::printf("\n");
+}
+
+void print_sample(const Data& data, const qlora::Model& model) {
+    std::string text = show_masked(data.train.row(0), model.tokenizer());
+    std::printf("\nThe first row as the model sees it; trained on is what is %s:\n", colours(1) ? "green" : "in [[ ]]");
+    constexpr size_t most = 1600;                      // characters: a screen
+    if (text.size() > most) {
+        size_t cut = most;
+        while (cut > 0 && (static_cast<unsigned char>(text[cut]) & 0xC0) == 0x80) --cut;
+        text = text.substr(0, cut) + styled(" ...", Style::plain);
+    }
+    for (size_t from = 0; from < text.size();) {
+        const size_t to = std::min(text.find('\n', from), text.size());
+        std::printf("  | %s\n", text.substr(from, to - from).c_str());
+        from = to + 1;
+    }
+}
+
+void print_plan(const qlora::MemoryPlan& plan) {
+    std::printf("\nMemory plan:\n");
+    for (const auto& item : plan.items) std::printf("  %-36s %12s\n", item.name.c_str(), human_bytes(item.bytes).c_str());
+    std::printf("  %-36s %12s\n\n", "peak", human_bytes(plan.peak).c_str());
+}
+
+}  // namespace program

@@ -1,0 +1,21 @@
+// data.h - the rows that finetune trains on and measures with, and what it says about them before a run.
+#pragma once
+#include "examples/finetune/settings.h"
+#include "src/base/json.h"                             // the library's own JSON writer, for --json and metrics.jsonl
+
+namespace program {
+
+struct Data {
+    qlora::Dataset train;
+    std::optional<qlora::Dataset> held_out;
+};
+
+Data load_data(const Settings& s, const qlora::Model& model);
+
+qlora::Json as_json(const qlora::DatasetInfo& info);
+qlora::Json as_json(const qlora::MemoryPlan& plan);
+void print_data(const std::string& label, const qlora::DatasetInfo& info);
+void print_sample(const Data& data, const qlora::Model& model);
+void print_plan(const qlora::MemoryPlan& plan);
+
+}  // namespace program

@@ -1,0 +1,129 @@
+// run.cpp - one run of finetune.
+#include "examples/finetune/run.h"
+
+#include "examples/common/interrupt.h"
+
+#include <filesystem>
+
+namespace program {
+
+namespace fs = std::filesystem;
+using qlora::Json;
+
+int Run::train() {
+    resume();
+    folder_.open_metrics(step_);
+    check_space();
+    if (data_.held_out && folder_.held_out().empty()) measure();
+    first_ = step_;
+    report_.start(step_);
+    try {
+        while (true) {
+            if (const int signal = interrupted()) return stop(signal);
+            if (!trainer_.step()) break;
+            step_ = trainer_.last().step;
+            report_.step(trainer_.last());
+            if (s_.eval_every > 0 && step_ % s_.eval_every == 0 && data_.held_out) measure();
+            if (s_.save_every > 0 && step_ % s_.save_every == 0) save_checkpoint();
+        }
+    } catch (const qlora::Error& error) {
+        report_.finish();
+        const auto steps = folder_.checkpoints();
+        if (error.code != qlora::Errc::numeric || steps.empty()) throw;
+        throw qlora::Error(error.code, std::string(error.what()) + "; the last checkpoint is " + folder_.checkpoint(steps[0]));
+    }
+    return conclude();
+}
+
+// Tries the checkpoint that was asked for, then every older one; each that does not load is named, and put aside so that it stays out of the way.
+void Run::resume() {
+    if (s_.resume.empty()) return;
+    std::vector<std::string> candidates;
+    if (s_.resume != "auto") candidates.push_back(s_.resume);
+    const auto steps = folder_.checkpoints();
+    for (const int64_t step : steps) {
+        std::error_code error;
+        if (s_.resume == "auto" || !fs::equivalent(s_.resume, folder_.checkpoint(step), error)) candidates.push_back(folder_.checkpoint(step));
+    }
+    if (candidates.empty()) return report_.say("no checkpoint in " + s_.out + " yet: starting from the beginning");
+    std::string first_error;
+    for (const std::string& candidate : candidates) {
+        try {
+            trainer_.resume(candidate);
+        } catch (const qlora::Error& error) {
+            if (first_error.empty()) first_error = error.what();
+            report_.warn(one_line(error.what()) + "; falling back to the checkpoint before");
+            continue;
+        }
+        step_ = trainer_.last().step;
+        for (const int64_t step : steps) if (step > step_) folder_.set_aside(step);
+        report_.say("going on from " + candidate + ", step " + std::to_string(step_));
+        return;
+    }
+    throw qlora::Error(qlora::Errc::format, "no usable checkpoint: " + first_error + "; start anew with --overwrite");
+}
+
+// Better now than after an hour: two checkpoints (the new one is complete before the old one goes) and the adapter must fit.
+void Run::check_space() const {
+    std::error_code error;
+    const fs::space_info space = fs::space(s_.out, error);
+    const int64_t adapter = lora_.parameters() * 4, needed = adapter + (s_.save_every > 0 ? 2 * 3 * adapter : 0);
+    if (!error && space.available < uintmax_t(needed))
+        throw qlora::Error(qlora::Errc::io, s_.out + " has " + human_bytes(int64_t(space.available)) + " free, the adapter and its checkpoints need " +
+                                                human_bytes(needed) + "; free some, choose another -o, or --save-every 0");
+}
+
+void Run::measure() {
+    report_.measuring();
+    report_.held_out(step_, trainer_.evaluate(*data_.held_out));
+    measured_ = step_;
+}
+
+// A save that fails leaves the run and the older checkpoints alone; the next interval tries again.
+bool Run::save_checkpoint() {
+    const std::string where = folder_.checkpoint(step_);
+    try {
+        fs::create_directories(fs::path(where).parent_path());
+        trainer_.save(where);
+    } catch (const std::exception& error) {
+        report_.warn("checkpoint not saved: " + one_line(error.what()));
+        return false;
+    }
+    saved_ = step_;
+    folder_.keep_newest(s_.keep);
+    report_.emit(Json{}.set("event", "checkpoint").set("step", step_).set("path", where));
+    return true;
+}
+
+int Run::stop(int signal) {
+    report_.finish();
+    const bool saved = saved_ == step_ || step_ == 0 || save_checkpoint();
+    report_.draw();
+    report_.emit(Json{}.set("event", "stopped").set("step", step_).set("resume", command_));
+    if (step_ == 0) report_.say("stopped before the first step");
+    else if (saved) report_.say("stopped after step " + std::to_string(step_) + "; saved. To go on:\n  " + command_);
+    return 128 + signal;
+}
+
+int Run::conclude() {
+    if (data_.held_out && measured_ != step_) measure();
+    report_.finish();
+    if (s_.save_every > 0 && saved_ != step_ && step_ > first_) save_checkpoint();
+    folder_.take_adapter([&](const std::string& where) { lora_.save(where); });
+    folder_.write_base_record({s_.model.model, s_.model.quant, s_.model.double_quant});
+    report_.draw();
+    Json done;
+    done.set("event", "done").set("steps", step_).set("adapter", s_.out).set("peak_mem_bytes", peak_memory());
+    if (const Curve& curve = folder_.held_out(); !curve.empty()) {
+        char text[160];
+        std::snprintf(text, sizeof text, "held-out loss %.4f before, %.4f after", curve.front().second, curve.back().second);
+        report_.say(styled(text, Style::bold));
+        done.set("eval_loss_before", curve.front().second).set("eval_loss_after", curve.back().second);
+    }
+    report_.emit(done);
+    report_.say("adapter: " + s_.out + " (" + human_count(double(lora_.parameters())) + " parameters); curve: " + (fs::path(s_.out) / "loss.svg").string());
+    report_.say("next:    ./chat -m " + s_.model.model + " --adapter " + s_.out);
+    return 0;
+}
+
+}  // namespace program

@@ -1,0 +1,35 @@
+// run.h - one run of finetune: the trainer, its folder, how it starts, goes on, stops and ends.
+#pragma once
+#include "examples/finetune/data.h"
+#include "examples/finetune/report.h"
+
+namespace program {
+
+class Run {
+public:
+    // command: what a person types to go on with this run.
+    Run(Settings& s, qlora::Lora lora, Data data, RunFolder& folder, std::string command)
+        : s_(s), lora_(lora), data_(std::move(data)), trainer_(lora, data_.train, s.train), folder_(folder), report_(s, folder), command_(std::move(command)) {}
+
+    qlora::Trainer& trainer() { return trainer_; }
+    int train();                                       // the exit status
+
+private:
+    void resume();
+    void check_space() const;
+    void measure();
+    bool save_checkpoint();
+    int stop(int signal);
+    int conclude();
+
+    Settings& s_;
+    qlora::Lora lora_;
+    Data data_;
+    qlora::Trainer trainer_;
+    RunFolder& folder_;
+    Report report_;
+    std::string command_;
+    int64_t step_ = 0, first_ = 0, saved_ = -1, measured_ = -1;
+};
+
+}  // namespace program

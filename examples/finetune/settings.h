@@ -1,0 +1,20 @@
+// settings.h - everything that the command line of finetune can say.
+#pragma once
+#include "examples/common/load.h"
+
+namespace program {
+
+struct Settings {
+    ModelFlags model{.quant = "nf4"};                  // QLoRA: the base is held in NF4
+    qlora::LoraOptions lora;
+    qlora::TrainOptions train;
+    std::string data, valid, out, resume, exclude, layers, ranks, alphas, init = "default", scheduler = "constant", optimizer = "paged_adamw", loss = "assistant", command;
+    float val_split = 0;
+    int64_t eval_every = 0, save_every = 250, keep = 3, log_every = 1;
+    bool overwrite = false, dry_run = false, json = false;
+};
+
+void declare(Flags& flags, Settings& s);
+void finish(Settings& s, const Flags& flags);          // after parsing: what follows from several flags; throws UsageError
+
+}  // namespace program
