@@ -85,7 +85,8 @@ public:
     static Tokenizer load(const std::string& path);    // a GGUF file, a Hugging Face folder or a tokenizer.json
     Tokens encode(std::string_view text, bool add_bos = false) const;  // text only: never yields a control token
     std::string decode(std::span<const Token> tokens) const;           // control tokens print nothing
-    Rendered render(std::span<const Message> chat, bool reply_next = false) const;   // reply_next opens the assistant's turn
+    // The whole dialogue with its loss mask; with reply_next the assistant's turn is opened behind it, and nothing is marked.
+    Rendered render(std::span<const Message> chat, bool reply_next = false) const;
     bool has_chat_template() const;
     bool ends_reply(Token) const;                      // end of text, end of turn
     int64_t size() const;                              // number of ids
@@ -177,6 +178,9 @@ struct DatasetOptions {
 struct DatasetInfo {
     std::string format;                                // "messages", "prompt/completion", "alpaca", "sharegpt", "text"
     int64_t rows = 0, tokens = 0, trained_tokens = 0, longest = 0, truncated = 0, dropped = 0;   // dropped: nothing left to train on
+    // Of dialogues: what the assistant says, and how many of its turns are trained. The others are silent (the template prints nothing for
+    // them), excluded (the row says that they are not trained on) or cut (they lie behind the context).
+    int64_t turns = 0, trained_turns = 0, silent_turns = 0, excluded_turns = 0, cut_turns = 0;
 };
 class Dataset {
 public:

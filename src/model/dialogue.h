@@ -1,27 +1,48 @@
-// dialogue.h - a dialogue as the tokens of a model: its chat template, and which of the tokens the assistant speaks.
+// dialogue.h - a dialogue as the tokens of a model: its chat template, and which of the tokens each message got.
 //
-// The loss mask comes from the template's {% generation %} blocks where it has them. Most have none; then an assistant's turn
-// begins where the template, printed for the messages before it, opens the reply, and ends with the first end-of-reply token.
+// The loss mask comes from the template's {% generation %} blocks where it has them. Most have none; then an assistant's turn begins
+// where the template, printed for the messages before it, opens the reply, and ends with its end mark.
 #pragma once
 #include "src/model/model.h"
 
 namespace qlora::inline v0_1 {
 
-class DialogueRenderer {                               // parses the template once; render() from any thread
+struct Dialogue {
+    Json messages{Json::Array()};                      // objects with role and content, and whatever other keys the row has
+    Json variables;                                    // an object: tools, documents, chat_template_kwargs, ...; null = none
+};
+
+struct Turn {                                          // one message of the dialogue
+    int64_t message = 0;                               // its index
+    bool assistant = false;
+    int64_t begin = 0, end = 0;                        // bytes of the text that count for it; equal: the template prints nothing for it
+    int64_t first = 0, last = 0;                       // its trained tokens lie in [first, last)
+    int64_t trained = 0;                               // how many they are
+};
+
+struct TrainingText : Rendered {
+    std::vector<Turn> turns;                           // one a message, in their order
+    // What the template asked for, found or not: keys of messages, and variables by name. Sorted.
+    std::vector<std::string> read_keys, read_variables;
+};
+
+class DialogueRenderer {                               // parses the template once; reply() and train() from any thread
 public:
     explicit DialogueRenderer(const TokenizerImpl&);   // borrowed
-    // messages: an array of objects with role and content (and tool_calls where the template knows them); tools: an array or null.
-    Rendered render(const Json& messages, const Json& tools, bool reply_next) const;
+    // The dialogue with the assistant's next turn opened: what a reply continues. No spans are computed, so nothing is refused for them.
+    Rendered reply(const Dialogue&) const;
+    TrainingText train(const Dialogue&) const;
     bool own_template() const { return !tokenizer_.chat_template.empty(); }    // not a fallback
     bool knows(std::string_view variable) const { return source_.find(variable) != std::string::npos; }
 private:
-    RenderedTemplate print(const Json& messages, const Json& tools, bool reply_next) const;
-    std::vector<RenderedTemplate::Span> assistant_spans(const Json& messages, const Json& tools, const RenderedTemplate& full) const;
+    RenderedTemplate print(const Json& messages, const Json& variables, bool reply_next) const;
+    std::vector<RenderedTemplate::Span> assistant_spans(const Dialogue&, const RenderedTemplate& full) const;
     const TokenizerImpl& tokenizer_;
     std::string source_;
     std::shared_ptr<const ChatTemplate> template_;
 };
 
 Json to_json(std::span<const Message>);
+bool is_assistant(const Json& message);
 
 }  // namespace qlora

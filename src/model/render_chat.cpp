@@ -77,9 +77,11 @@ Encoded encode_rendered(const TokenizerImpl& t, const RenderedTemplate& r, const
     return hostile.empty() ? whole : encode_pieces(t, r, hostile, mask);
 }
 
-bool is_assistant(const Json& message) {
-    const Json* role = message.find("role");
-    return role && role->is_string() && (role->string() == "assistant" || role->string() == "model");
+// A model's own template prints the start of text if it wants one; the fallbacks leave it to us.
+void add_start(const TokenizerImpl& t, bool own_template, Encoded& e) {
+    if (own_template || !t.add_bos || t.bos < 0 || (!e.tokens.empty() && e.tokens[0] == t.bos)) return;
+    e.tokens.insert(e.tokens.begin(), t.bos);
+    e.begin.insert(e.begin.begin(), -1);
 }
 
 std::string_view trimmed(std::string_view s) {
@@ -90,31 +92,37 @@ std::string_view trimmed(std::string_view s) {
 
 }  // namespace render_chat_room
 
+bool is_assistant(const Json& message) {
+    const Json* role = message.find("role");
+    return role && role->is_string() && (role->string() == "assistant" || role->string() == "model");
+}
+
 DialogueRenderer::DialogueRenderer(const TokenizerImpl& tokenizer) : tokenizer_(tokenizer) {
     source_ = own_template() ? tokenizer.chat_template : fallback_chat_template([&](std::string_view token) { return tokenizer.id_of(token) >= 0; });
     template_ = ChatTemplate::parse(source_, own_template() ? "chat template of the model" : "built-in chat template");
 }
 
-RenderedTemplate DialogueRenderer::print(const Json& messages, const Json& tools, bool reply_next) const {
-    Json variables;
-    variables.set("messages", messages).set("add_generation_prompt", reply_next).set("bos_token", tokenizer_.bos_text).set("eos_token", tokenizer_.eos_text);
-    variables.set("tools", tools);
+RenderedTemplate DialogueRenderer::print(const Json& messages, const Json& extra, bool reply_next) const {
+    Json variables = extra;
+    if (!variables.find("tools")) variables.set("tools", Json());      // the reference always passes it
+    variables.set("messages", messages).set("add_generation_prompt", reply_next);
+    variables.set("bos_token", tokenizer_.bos_text).set("eos_token", tokenizer_.eos_text);
     return template_->render(variables);
 }
 
 // Where the assistant speaks, from printing the dialogue up to each of its turns. The begin must be a prefix of the full text; the end
 // is taken from the print that includes the turn if that is a prefix too, else (templates that print a turn differently once others
 // follow) from its text. encode() then cuts every span after its end-of-reply token.
-std::vector<RenderedTemplate::Span> DialogueRenderer::assistant_spans(const Json& messages, const Json& tools, const RenderedTemplate& full) const {
+std::vector<RenderedTemplate::Span> DialogueRenderer::assistant_spans(const Dialogue& dialogue, const RenderedTemplate& full) const {
     std::vector<RenderedTemplate::Span> spans;
     const std::string_view text = full.text;
     size_t cursor = 0;                                 // everything before it belongs to earlier messages
-    const Json::Array& list = messages.array();
+    const Json::Array& list = dialogue.messages.array();
     for (size_t i = 0; i < list.size(); ++i) {
         const Json* content = list[i].find("content");
         const std::string_view said = content && content->is_string() ? render_chat_room::trimmed(content->string()) : std::string_view();
         const size_t found = said.empty() ? text.npos : text.find(said, cursor);
-        if (!render_chat_room::is_assistant(list[i])) {
+        if (!is_assistant(list[i])) {
             if (found != text.npos) cursor = found + said.size();
             continue;
         }
@@ -122,7 +130,7 @@ std::vector<RenderedTemplate::Span> DialogueRenderer::assistant_spans(const Json
         // Some templates refuse a dialogue that is cut here (no user yet, roles out of turn): then the text of the turn decides.
         const auto printed = [&](size_t count, bool reply_next) -> std::string {
             try {
-                return print(Json(Json::Array(list.begin(), list.begin() + int64_t(count))), tools, reply_next).text;
+                return print(Json(Json::Array(list.begin(), list.begin() + int64_t(count))), dialogue.variables, reply_next).text;
             } catch (const Error&) {
                 return {};
             }
@@ -143,18 +151,24 @@ std::vector<RenderedTemplate::Span> DialogueRenderer::assistant_spans(const Json
     return spans;
 }
 
-Rendered DialogueRenderer::render(const Json& messages, const Json& tools, bool reply_next) const {
-    const RenderedTemplate full = print(messages, tools, reply_next);
-    const std::vector<RenderedTemplate::Span> mask = full.marks_generation ? full.generation : assistant_spans(messages, tools, full);
+Rendered DialogueRenderer::reply(const Dialogue& dialogue) const {
+    const RenderedTemplate full = print(dialogue.messages, dialogue.variables, true);
+    render_chat_room::Encoded e = render_chat_room::encode_rendered(tokenizer_, full, {});
+    render_chat_room::add_start(tokenizer_, own_template(), e);
+    Rendered out{full.text, std::move(e.tokens), {}};
+    out.trained.assign(out.tokens.size(), 0);
+    return out;
+}
+
+TrainingText DialogueRenderer::train(const Dialogue& dialogue) const {
+    const RenderedTemplate full = print(dialogue.messages, dialogue.variables, false);
+    const std::vector<RenderedTemplate::Span> mask = full.marks_generation ? full.generation : assistant_spans(dialogue, full);
     render_chat_room::Encoded e = render_chat_room::encode_rendered(tokenizer_, full, mask);
-    Rendered out;
-    // A model's own template prints the start of text if it wants one; the fallbacks leave it to us.
-    if (!own_template() && tokenizer_.add_bos && tokenizer_.bos >= 0 && (e.tokens.empty() || e.tokens[0] != tokenizer_.bos)) {
-        e.tokens.insert(e.tokens.begin(), tokenizer_.bos);
-        e.begin.insert(e.begin.begin(), -1);
-    }
+    render_chat_room::add_start(tokenizer_, own_template(), e);
+    TrainingText out;
     out.trained.assign(e.tokens.size(), 0);
-    size_t token = 0;
+    for (const Json& m : dialogue.messages.array()) out.turns.push_back({int64_t(out.turns.size()), is_assistant(m)});
+    size_t token = 0, turn = 0;
     for (size_t s = 0; s < mask.size(); ++s) {
         while (token < e.tokens.size() && e.begin[token] < mask[s].begin) ++token;
         const size_t first = token;
@@ -168,7 +182,18 @@ Rendered DialogueRenderer::render(const Json& messages, const Json& tools, bool 
             token = end;
         }
         std::fill(out.trained.begin() + int64_t(first), out.trained.begin() + int64_t(end), uint8_t(1));
+        while (turn < out.turns.size() && !out.turns[turn].assistant) ++turn;
+        if (turn < out.turns.size()) {
+            Turn& t = out.turns[turn++];
+            t.begin = mask[s].begin;
+            t.end = mask[s].end;
+            t.first = int64_t(first);
+            t.last = int64_t(end);
+            t.trained = t.last - t.first;
+        }
     }
+    for (const std::string_view key : {"role", "content", "tool_calls", "name"}) if (knows(key)) out.read_keys.emplace_back(key);
+    for (const std::string_view name : {"tools", "documents"}) if (knows(name)) out.read_variables.emplace_back(name);
     out.text = full.text;
     out.tokens = std::move(e.tokens);
     return out;
@@ -181,7 +206,11 @@ Json to_json(std::span<const Message> chat) {
 }
 
 Rendered render_chat(const TokenizerImpl& tokenizer, std::span<const Message> chat, bool reply_next) {
-    return DialogueRenderer(tokenizer).render(to_json(chat), Json(), reply_next);
+    const DialogueRenderer renderer(tokenizer);
+    const Dialogue dialogue{to_json(chat), {}};
+    if (reply_next) return renderer.reply(dialogue);
+    TrainingText text = renderer.train(dialogue);
+    return {std::move(text.text), std::move(text.tokens), std::move(text.trained)};
 }
 
 }  // namespace qlora

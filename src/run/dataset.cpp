@@ -95,6 +95,15 @@ struct Builder {
         }
     }
 
+    void count_turns(const TrainingText& r) {
+        for (const Turn& turn : r.turns) {
+            if (!turn.assistant) continue;
+            ++info.turns;
+            info.trained_turns += turn.trained > 0;
+            info.silent_turns += turn.begin == turn.end;
+        }
+    }
+
     Rendered print(Example& e) {
         if (e.plain && !renderer.own_template()) {
             Rendered r;
@@ -107,7 +116,10 @@ struct Builder {
             return r;
         }
         tool_calls(e.messages, renderer.knows("tool_calls"));
-        Rendered r = renderer.render(e.messages, e.tools, false);
+        Dialogue dialogue{std::move(e.messages), {}};
+        if (!e.tools.is_null()) dialogue.variables.set("tools", e.tools);
+        TrainingText r = renderer.train(dialogue);
+        count_turns(r);
         // A reply whose turn nothing closes would teach the model never to stop.
         const auto ends = [&](Token t) { return std::find(tokenizer.end_of_reply.begin(), tokenizer.end_of_reply.end(), t) != tokenizer.end_of_reply.end(); };
         if (!r.trained.empty() && r.trained.back() && !ends(r.tokens.back()) && tokenizer.eos >= 0) {

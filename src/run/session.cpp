@@ -180,7 +180,7 @@ std::string SessionImpl::chat(std::string_view user, const Sampling& sampling, c
     if (!renderer_) renderer_ = std::make_unique<DialogueRenderer>(tokenizer());
     std::vector<Message> dialogue = history;
     dialogue.push_back({"user", std::string(user)});
-    const Rendered prompt = renderer_->render(to_json(dialogue), Json(), true);
+    const Rendered prompt = renderer_->reply({to_json(dialogue), {}});
     std::string reply = generate(prompt.tokens, true, sampling, on_text);
     dialogue.push_back({"assistant", reply});
     history = std::move(dialogue);                     // only now: a failed turn leaves the dialogue as it was

@@ -90,7 +90,7 @@ TEST_F(RenderChat, TokensAsHuggingFaceMakesThem) {
 TEST_F(RenderChat, TheAssistantsTurnsAreMarked) {
     const auto t = tokenizer("smollm2");
     EXPECT_EQ(spoken(*t, qlora::render_chat(*t, two_turns, false)), (Strings{"Hello.<|im_end|>", "See you!<|im_end|>"}));
-    EXPECT_EQ(spoken(*t, qlora::render_chat(*t, std::span(two_turns).first(3), true)), (Strings{"Hello.<|im_end|>"}));
+    EXPECT_TRUE(spoken(*t, qlora::render_chat(*t, std::span(two_turns).first(3), true)).empty());      // a reply is not trained on
     EXPECT_TRUE(spoken(*t, qlora::render_chat(*t, std::span(two_turns).first(1), true)).empty());
 }
 
@@ -131,7 +131,7 @@ TEST_F(RenderChat, ToolsReachTheTemplate) {
     const qlora::DialogueRenderer renderer(*t);
     EXPECT_TRUE(renderer.knows("tool_calls"));
     const Json messages = Json::parse(R"([{"role": "user", "content": "weather?"}, {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "sky"}}]}])", "test");
-    const qlora::Rendered r = renderer.render(messages, Json::parse(R"([{"name": "sky"}])", "test"), false);
+    const qlora::Rendered r = renderer.train({messages, Json().set("tools", Json::parse(R"([{"name": "sky"}])", "test"))});
     EXPECT_TRUE(r.text.starts_with("TOOLS [{\"name\": \"sky\"}]"));
     EXPECT_EQ(spoken(*t, r), (Strings{"CALL sky<|im_end|>"}));
 }
