@@ -157,7 +157,11 @@ void Lora::save_merged(const std::string& path, DType type, bool double_quant, c
 Model Lora::base() const { return Model(api_room::checked(impl_, "Lora").base); }
 int64_t Lora::parameters() const { return api_room::checked(impl_, "Lora").parameters; }
 LoraOptions Lora::options() const { return api_room::checked(impl_, "Lora").options; }
-std::vector<float> Lora::logits(std::span<const Token> tokens) const { return api_room::logits(api_room::checked(impl_, "Lora").base, impl_.get(), tokens); }
+std::vector<float> Lora::logits(std::span<const Token> tokens) const {
+    const LoraImpl& lora = api_room::checked(impl_, "Lora");
+    const auto held = lora.lock.read();
+    return api_room::logits(lora.base, &lora, tokens);
+}
 
 // ---- Dataset
 Dataset Dataset::load(const std::string& path, const Tokenizer& tokenizer, const DatasetOptions& options) {
@@ -225,7 +229,9 @@ Perplexity perplexity(const Model& model, std::span<const Token> tokens, int64_t
 }
 
 Perplexity perplexity(const Lora& lora, std::span<const Token> tokens, int64_t context, int64_t stride) {
-    DecoderPool pool = measuring_pool(api_room::checked(lora.impl(), "Lora").base, lora.impl().get());
+    const LoraImpl& impl = api_room::checked(lora.impl(), "Lora");
+    const auto held = impl.lock.read();
+    DecoderPool pool = measuring_pool(impl.base, &impl);
     return measure_perplexity(pool, tokens, context, stride);
 }
 
@@ -238,6 +244,7 @@ Difference difference(const Model& expected, const Model& actual, std::span<cons
 Difference difference(const Lora& expected, const Model& actual, std::span<const Token> tokens) {
     const LoraImpl& lora = api_room::checked(expected.impl(), "Lora");
     api_room::checked(actual.impl(), "Model");
+    const auto held = lora.lock.read();
     return measure_difference(lora.base, &lora, actual.impl(), nullptr, tokens);
 }
 
@@ -248,7 +255,9 @@ double evaluate(const Model& model, const Dataset& data) {
 }
 
 double evaluate(const Lora& lora, const Dataset& data) {
-    DecoderPool pool = measuring_pool(api_room::checked(lora.impl(), "Lora").base, lora.impl().get());
+    const LoraImpl& impl = api_room::checked(lora.impl(), "Lora");
+    const auto held = impl.lock.read();
+    DecoderPool pool = measuring_pool(impl.base, &impl);
     return dataset_loss(pool, api_room::checked(data.impl(), "Dataset"));
 }
 
@@ -260,6 +269,7 @@ int64_t best_choice(const Model& model, std::string_view query, std::span<const 
 
 int64_t best_choice(const Lora& lora, std::string_view query, std::span<const std::string> choices) {
     const LoraImpl& impl = api_room::checked(lora.impl(), "Lora");
+    const auto held = impl.lock.read();
     DecoderPool pool = measuring_pool(impl.base, &impl);
     return choose_best(pool, *api_room::tokenizer_of(*impl.base), query, choices);
 }

@@ -52,6 +52,7 @@ void save_lora_gguf(const LoraImpl& lora, const std::string& path) {
     using Type = GgufWriter::Type;
     const Config& c = lora.base->config;
     if (lora.targets.empty()) fail(Errc::argument, "save ", path, ": the adapter has no layers");
+    const auto held = lora.lock.read();
     if (!lora.start.empty()) return save_lora_gguf(*without_start(lora), path);
     if (lora.options.dora) fail(Errc::unsupported, "save ", path, ": llama.cpp's adapters have no magnitudes (DoRA); merge the adapter into the model, or save a PEFT folder");
     // The file has one alpha for all layers, and the scale of a layer is alpha / its rank: what is left of another scale goes into its B.

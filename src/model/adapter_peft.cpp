@@ -137,6 +137,7 @@ std::shared_ptr<LoraImpl> with_note(std::shared_ptr<LoraImpl> plain, const std::
 
 void save_lora_peft(const LoraImpl& lora, const std::string& folder) {
     namespace room = adapter_peft_room;
+    const auto held = lora.lock.read();
     if (lora.start.empty()) room::save(lora, folder, "");
     else room::save(*without_start(lora), folder, peft_config(lora).dump());
 }

@@ -3,6 +3,9 @@
 #pragma once
 #include "src/model/model.h"
 
+#include <mutex>
+#include <shared_mutex>
+
 namespace qlora::inline v0_1 {
 
 struct LoraTarget {
@@ -15,12 +18,32 @@ struct LoraTarget {
     int64_t norm = -1;                                 // dora: where this target's norms lie among those of all (src/model/dora.cpp)
 };
 
+// Who may touch the factors when. A reader (a save, a measure, one run of a Session) holds them still for as long as it needs one and the same
+// adapter; a trainer holds the training lock for a whole step, so that two of them take turns, and keeps readers out while it writes. A thread
+// that waits for writing lets no new reader in, or a crowd of them would keep it waiting for ever. No callback runs under these locks.
+class FactorLock {
+public:
+    std::shared_lock<std::shared_mutex> read() {
+        const std::lock_guard turn(turn_);
+        return std::shared_lock(factors_);
+    }
+    std::unique_lock<std::shared_mutex> write() {      // inside train()
+        const std::lock_guard turn(turn_);
+        return std::unique_lock(factors_);
+    }
+    std::unique_lock<std::mutex> train() { return std::unique_lock(training_); }       // reading is safe: only who trains writes
+private:
+    std::mutex training_, turn_;
+    std::shared_mutex factors_;
+};
+
 struct LoraImpl {
     std::shared_ptr<const ModelImpl> base;
     LoraOptions options;
     std::vector<LoraTarget> targets;                   // ordered by layer, then module
     BufferRef values;                                  // the flat buffer, on the base's backend
-    uint64_t version = 0;                              // raised by whoever changes them
+    uint64_t version = 0;                              // raised by whoever changes them: what was computed from older ones is stale
+    mutable FactorLock lock;
     int64_t parameters = 0;                            // floats in it
     std::vector<float> start;                          // pissa: the factors that left the original base, laid out as the buffer; else empty
     std::shared_ptr<struct DoraNorms> norms;           // dora only

@@ -134,6 +134,7 @@ void compare(const Json& saved, const Json& now, const std::string& what, const 
 void save(const TrainerImpl& t, const std::string& folder) {
     if (exists(folder) && !exists(folder + "/manifest.json"))
         fail(Errc::io, "checkpoint ", folder, ": exists and is not a checkpoint; choose another folder (an old checkpoint may be overwritten)");
+    const auto training = t.lora->lock.train();        // factors, moments and counters of one step
     AtomicFolder out(folder, true);
     save_lora_peft(*t.lora, out.path() + "/adapter");
     Json listed{Json::Array()};
@@ -203,6 +204,8 @@ void load(TrainerImpl& t, const std::string& folder) {
     TrainProgress progress = read_progress(field(manifest, "progress", where), where + ": manifest.json");
     if (progress.step > t.batches.steps())
         fail(Errc::argument, where, ": the checkpoint is at step ", progress.step, ", the run ends at ", t.batches.steps(), "; raise epochs or max_steps");
+    const auto training = t.lora->lock.train();
+    const auto writing = t.lora->lock.write();
     for (size_t i = 0; i < files.size(); ++i)
         in_pieces(contents[i]->size(), [&](int64_t at, int64_t count) {
             t.lora->base->backend->upload(*files[i].buffer, at, contents[i]->data() + at, count);

@@ -11,6 +11,13 @@
 namespace qlora::inline v0_1 {
 namespace merge_room {
 
+// Of one step: nothing of the adapter that training changes is read after this.
+std::vector<float> copy_of_factors(const LoraImpl* lora) {
+    if (!lora) return {};
+    const auto held = lora->lock.read();
+    return lora_values(*lora);
+}
+
 DType type_for(const Weight& w, DType wanted, bool linear) {
     if (is_4bit(wanted)) return linear ? wanted : w.dtype;
     if (wanted == DType::q4_0 && !linear) wanted = DType::q8_0;
@@ -66,7 +73,7 @@ std::shared_ptr<ModelImpl> rebuild(const ModelImpl& source, const LoraImpl* lora
     if (!can_encode(type)) fail(Errc::unsupported, "convert ", source.path, ": models are not written as ", name_of(type), "; choose f32, f16, bf16, q8_0, q4_0, nf4 or fp4");
     const Cpu* shared = source.backend->cpu();
     const auto maker = std::make_shared<Maker>(Maker{source, lora, type, double_quant, later, std::move(on_progress), std::make_shared<Cpu>(shared ? shared->pool.size() : 0),
-                                                     lora ? lora_values(*lora) : std::vector<float>()});
+                                                     copy_of_factors(lora)});
     auto out = std::make_shared<ModelImpl>(source);
     if (is_4bit(type)) maker->tensors = source.config.layers * module_count;           // these are made at once, so their number must be known
     for (size_t i = 0; i < out->layers.size(); ++i)

@@ -126,7 +126,7 @@ std::vector<float> SessionImpl::feed_chunk(Decoder& d, std::span<const Token> to
     return d.logits();
 }
 
-std::vector<float> SessionImpl::feed(std::span<const Token> tokens) {
+std::vector<float> SessionImpl::append(std::span<const Token> tokens) {
     std::vector<float> logits;
     for (size_t at = 0; at < tokens.size();) {
         const int64_t left = int64_t(tokens.size() - at);
@@ -140,6 +140,18 @@ std::vector<float> SessionImpl::feed(std::span<const Token> tokens) {
         at += count;
     }
     return logits;
+}
+
+// A trainer may step between any two runs: keys and values that older factors left are dropped, and their tokens fed again.
+std::vector<float> SessionImpl::feed(std::span<const Token> tokens) {
+    if (!lora) return append(tokens);
+    const auto held = lora->lock.read();
+    if (cached_version == lora->version) return append(tokens);
+    Tokens all = std::move(cached);
+    all.insert(all.end(), tokens.begin(), tokens.end());
+    cached.clear();
+    cached_version = lora->version;
+    return append(all);
 }
 
 std::string SessionImpl::generate(const Tokens& prompt, bool opening, const Sampling& sampling, const OnText& on_text) {

@@ -29,15 +29,17 @@ struct SessionImpl {
     std::shared_ptr<const ModelImpl> model;
     std::shared_ptr<const LoraImpl> lora;              // may be null
     KvCache cache;
-    Tokens cached;                                     // token i has its key in row i
+    Tokens cached;                                     // token i has its key in row i, ...
+    uint64_t cached_version = 0;                       // ... computed with the factors of this version
     std::vector<Message> history;
     SessionStats stats;
 
     SessionImpl(std::shared_ptr<const ModelImpl>, std::shared_ptr<const LoraImpl>, int64_t context);
     std::string chat(std::string_view user, const Sampling&, const OnText&);
     std::string complete(std::string_view prompt, const Sampling&, const OnText&);
-    std::vector<float> feed(std::span<const Token> tokens);            // appends to the cache; scores after the last
+    std::vector<float> feed(std::span<const Token> tokens);            // appends to the cache, after computing it anew where it is stale; scores after the last
 private:
+    std::vector<float> append(std::span<const Token> tokens);
     // opening: the reply begins a text, so the space that SPM vocabularies put there is not part of it.
     std::string generate(const Tokens& prompt, bool opening, const Sampling&, const OnText&);
     std::vector<float> feed_chunk(Decoder&, std::span<const Token> tokens);

@@ -91,6 +91,7 @@ TrainerImpl::Sum TrainerImpl::run_micro_batches(const std::vector<std::vector<in
 }
 
 bool TrainerImpl::step() {
+    const auto training = lora->lock.train();
     if (progress.step >= batches.steps()) return false;
     const auto start = std::chrono::steady_clock::now();
     const auto micro_batches = batches.step(progress.step);
@@ -107,8 +108,11 @@ bool TrainerImpl::step() {
     s.tokens = sum.tokens;
     s.trained_tokens = sum.trained;
     s.skipped = !std::isfinite(s.loss) || !std::isfinite(norm);
-    if (!s.skipped) optimizer.step(float(s.learning_rate), progress.updates + 1, factor, norm);
-    ++lora->version;
+    if (!s.skipped) {
+        const auto writing = lora->lock.write();
+        optimizer.step(float(s.learning_rate), progress.updates + 1, factor, norm);
+        ++lora->version;
+    }
 
     progress.step = s.step;
     progress.updates += s.skipped ? 0 : 1;
@@ -143,6 +147,7 @@ void TrainerImpl::give_up(const TrainStep& s, const std::vector<std::vector<int6
 }
 
 MemoryPlan TrainerImpl::plan() {
+    const auto training = lora->lock.train();
     decoders.reserve(batches.most_rows());
     MemoryPlan plan;
     plan.items = {{"weights", describe(*lora->base).bytes}, {"adapter", lora->values->bytes}, {"gradients", gradients->bytes},
@@ -155,7 +160,8 @@ MemoryPlan TrainerImpl::plan() {
 
 double TrainerImpl::evaluate(const DatasetImpl& other) {
     DecoderPool pool = measuring_pool(lora->base, lora.get());
-    pool.use_arena(decoders.arena());                  // training and evaluating never run at once
+    const auto training = lora->lock.train();          // and evaluating never run at once: they share the arena
+    pool.use_arena(decoders.arena());
     return dataset_loss(pool, other, context);
 }
 
