@@ -40,7 +40,7 @@ static int body(int argc, char** argv) {
     catch_interrupts();
 
     std::optional<RunFolder> folder;
-    if (!s.dry_run) folder.emplace(s.out, s.overwrite || !s.resume.empty());    // before the minutes of loading, not after
+    if (!s.dry_run) folder.emplace(s.out, s.overwrite ? RunFolder::Start::overwrite : s.resume.empty() ? RunFolder::Start::fresh : RunFolder::Start::resume);    // before the minutes of loading, not after
     const qlora::Model model = s.model.load();
     s.train.context = model.info().context > 0 ? std::min(s.train.context, model.info().context) : s.train.context;
     Data data = load_data(s, model);
@@ -61,7 +61,6 @@ static int body(int argc, char** argv) {
         else print_plan(plan);
         return 0;
     }
-    if (s.overwrite) folder->forget_run();
     Run run(s, lora, data, *folder, resume_command(argc, argv));
     if (s.json) {
         const Json start = Json{}.set("event", "start").set("model", s.model.model).set("data", as_json(data.train.info())).set("memory", as_json(run.trainer().plan()));
@@ -70,7 +69,12 @@ static int body(int argc, char** argv) {
         print_plan(run.trainer().plan());
     }
     std::fflush(stdout);
-    return run.train();
+    try {
+        return run.train();
+    } catch (const qlora::Error& error) {
+        if (!folder->restore()) throw;
+        throw qlora::Error(error.code, std::string(error.what()) + "; the earlier run in " + s.out + " is back in place");
+    }
 }
 
 int main(int argc, char** argv) {

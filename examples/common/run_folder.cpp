@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -37,38 +38,107 @@ BaseRecord read_base_record(const std::string& adapter_folder) {
     return base;
 }
 
-RunFolder::RunFolder(const std::string& path, bool reuse) : path_(path) {
+// What every run writes, beside its checkpoints.
+static const std::vector<std::string> fixed_names = {"adapter_model.safetensors", "adapter_config.json", "base.json", "metrics.jsonl", "loss.svg"};
+
+static std::string checkpoint_name(int64_t step) { return "checkpoints/step-" + std::to_string(step); }
+
+static bool holds_anything(const std::string& path) {
+    std::error_code error;
+    bool any = false;
+    for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) any = any || it->path().filename() != ".lock";
+    check(error, "reading " + path);
+    return any;
+}
+
+static std::string made(const std::string& path) {
     std::error_code error;
     if (fs::exists(path, error) && !fs::is_directory(path, error))
         throw qlora::Error(qlora::Errc::io, path + " is a file; -o needs a folder");
     fs::create_directories(path, error);
     check(error, "creating " + path);
-    const std::string lock = (fs::path(path) / ".lock").string();
-    bool fresh = true;
-    for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) fresh = fresh && it->path().filename() == ".lock";
-    check(error, "reading " + path);
-    lock_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (lock_ < 0) throw qlora::Error(qlora::Errc::io, "cannot write in " + path + ": " + std::strerror(errno));
-    if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-        ::close(lock_);
-        throw qlora::Error(qlora::Errc::io, "another run is writing to " + path + "; wait for it, or choose another -o");
+    return path;
+}
+
+RunFolder::Lock::Lock(const std::string& folder) : path((fs::path(made(folder)) / ".lock").string()) {
+    // The file may be unlinked by the run that held it between our open() and flock(): then the name is another file's, or nobody's.
+    struct stat held {}, named {};
+    do {
+        if (fd >= 0) ::close(fd);
+        fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+        if (fd < 0) throw qlora::Error(qlora::Errc::io, "cannot write in " + folder + ": " + std::strerror(errno));
+        if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+            ::close(fd);
+            throw qlora::Error(qlora::Errc::io, "another run is writing to " + folder + "; wait for it, or choose another -o");
+        }
+    } while (::fstat(fd, &held) != 0 || ::stat(path.c_str(), &named) != 0 || held.st_ino != named.st_ino || held.st_dev != named.st_dev);
+}
+
+RunFolder::Lock::~Lock() {
+    ::unlink(path.c_str());                            // still locked, so nobody else can be in between
+    ::close(fd);
+    ::rmdir(fs::path(path).parent_path().c_str());     // only succeeds when the run left nothing, as after an error in the options
+}
+
+RunFolder::RunFolder(const std::string& path, Start start) : path_(path), start_(start), lock_(path), record_(path) {
+    if (start == Start::fresh && holds_anything(path)) {
+        const bool run = record_.present() || !checkpoints().empty();
+        throw qlora::Error(qlora::Errc::io, path + (run ? " is not empty: it holds an earlier run; go on with --resume auto, choose another -o, or replace that run with --overwrite"
+                                                        : " is not empty, and holds no run; choose another -o"));
     }
-    if (!fresh && !reuse) {
-        ::unlink(lock.c_str());
-        ::close(lock_);
-        throw qlora::Error(qlora::Errc::io, path + " is not empty; go on with --resume auto, start anew with --overwrite, or choose another -o");
+    if (start == Start::overwrite) {
+        for (const std::string& name : fixed_names) record_.refuse_stranger(name);
+        for (const int64_t step : checkpoints()) record_.refuse_stranger(checkpoint_name(step));
     }
+    if (start == Start::resume) adopt_checkpoints();
+    clean_leftovers();
+}
+
+// Checkpoints say themselves that they are a run's. Runs from before there were records have no other proof, and left the other files too.
+void RunFolder::adopt_checkpoints() {
+    bool any = false;
+    for (const int64_t step : checkpoints()) {
+        if (!qlora::exists(checkpoint(step) + "/manifest.json")) continue;
+        record_.adopt(checkpoint_name(step));
+        any = true;
+    }
+    if (any && !record_.present())
+        for (const std::string& name : fixed_names) record_.adopt(name);
 }
 
 RunFolder::~RunFolder() {
     if (metrics_) std::fclose(metrics_);
-    if (lock_ < 0) return;
-    ::unlink((fs::path(path_) / ".lock").c_str());     // still locked, so nobody else can be in between
-    ::close(lock_);
-    ::rmdir(path_.c_str());                            // only succeeds when the run left nothing, as after an error in the options
+    try {
+        restore();
+    } catch (const qlora::Error&) {                    // nobody to tell; the next start tries again
+    }
 }
 
-std::string RunFolder::checkpoint(int64_t step) const { return (fs::path(path_) / "checkpoints" / ("step-" + std::to_string(step))).string(); }
+void RunFolder::begin() {
+    if (start_ == Start::overwrite) record_.set_aside();
+    record_.complete = -1;
+    record_.claim(fixed_names);
+}
+
+void RunFolder::settle() { if (record_.pending()) record_.settle(); }
+bool RunFolder::restore() { return start_ == Start::overwrite && record_.pending() && record_.restore(); }
+
+// What atomic writes of a killed process left: names of this run with ".part-PROCESS-NUMBER" behind them.
+void RunFolder::clean_leftovers() const {
+    std::error_code error;
+    for (const fs::path& folder : {fs::path(path_), fs::path(path_) / "checkpoints"}) {
+        for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+            const std::string name = it->path().filename().string();
+            const size_t part = name.find(".part-");
+            if (part == std::string::npos || name.find_first_not_of("0123456789-", part + 6) != std::string::npos) continue;
+            const std::string whole = (folder == path_ ? "" : "checkpoints/") + name.substr(0, part);
+            std::error_code ignored;
+            if (whole == ".run.json" || record_.owns(whole)) fs::remove_all(it->path(), ignored);
+        }
+    }
+}
+
+std::string RunFolder::checkpoint(int64_t step) const { return (fs::path(path_) / checkpoint_name(step)).string(); }
 
 static int64_t step_of(const std::string& name) {      // "step-120" -> 120, anything else -> -1
     if (name.rfind("step-", 0) != 0 || name.size() > 5 + 18 || name.size() == 5) return -1;
@@ -85,32 +155,29 @@ std::vector<int64_t> RunFolder::checkpoints() const {
     return steps;
 }
 
-void RunFolder::keep_newest(int64_t count) const {
-    std::error_code error;                             // a folder that cannot be removed only costs space
-    const std::vector<int64_t> steps = checkpoints();
-    for (size_t i = size_t(count); i < steps.size(); ++i) fs::remove_all(checkpoint(steps[i]), error);
-    for (fs::directory_iterator it(fs::path(path_) / "checkpoints", error), end; !error && it != end; it.increment(error))
-        if (it->path().filename().string().find(".part-") != std::string::npos) fs::remove_all(it->path(), error);
+void RunFolder::new_checkpoint(int64_t step) {
+    record_.claim({checkpoint_name(step)});
+    std::error_code error;
+    fs::create_directories(fs::path(path_) / "checkpoints", error);
+    check(error, "creating " + path_ + "/checkpoints");
 }
 
-void RunFolder::set_aside(int64_t step) const {
+void RunFolder::keep_newest(int64_t count) {
+    const std::vector<int64_t> steps = checkpoints();
+    for (size_t i = size_t(count); i < steps.size(); ++i) record_.remove(checkpoint_name(steps[i]));
+}
+
+void RunFolder::set_aside(int64_t step) {
+    const std::string aside = "checkpoints/aside-step-" + std::to_string(step);
     std::error_code error;
-    const fs::path aside = fs::path(path_) / "checkpoints" / ("aside-step-" + std::to_string(step));
-    fs::remove_all(aside, error);
-    fs::rename(checkpoint(step), aside, error);
+    record_.remove(aside);
+    record_.claim({aside});
+    fs::rename(checkpoint(step), fs::path(path_) / aside, error);
     check(error, "renaming " + checkpoint(step));
 }
 
-void RunFolder::forget_run() const {
-    std::error_code error;
-    for (const char* name : {"checkpoints", "metrics.jsonl", "loss.svg"}) {
-        fs::remove_all(fs::path(path_) / name, error);
-        check(error, "removing " + path_ + '/' + name);
-    }
-}
-
-void RunFolder::take_adapter(const std::function<void(const std::string& folder)>& save) const {
-    const fs::path fresh = fs::path(path_) / ".adapter";
+void RunFolder::take_adapter(int64_t step, const std::function<void(const std::string& folder)>& save) {
+    const fs::path fresh = fs::path(path_) / ".qlora-adapter";
     std::error_code error;
     fs::remove_all(fresh, error);                      // of a run that died while saving
     save(fresh.string());
@@ -119,6 +186,8 @@ void RunFolder::take_adapter(const std::function<void(const std::string& folder)
         check(error, "writing " + path_ + '/' + name);
     }
     fs::remove_all(fresh, error);
+    record_.adapter_step = step;
+    record_.write();
 }
 
 void RunFolder::write_base_record(const BaseRecord& base) const {

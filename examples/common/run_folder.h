@@ -4,8 +4,10 @@
 //   OUT/base.json                                           which model it was trained on, and in which 4-bit type
 //   OUT/metrics.jsonl, loss.svg                             one line per step; the curve
 //   OUT/checkpoints/step-N/                                 what a run needs to go on
+//   OUT/.run.json                                           which of these files are a run's, and how far it came
 //   OUT/.lock                                               held while a run is alive; the system releases it when the process dies
 #pragma once
+#include "examples/common/run_record.h"
 #include "examples/common/svg.h"
 
 #include <cstdint>
@@ -25,20 +27,28 @@ BaseRecord read_base_record(const std::string& adapter_folder);    // defaults w
 
 class RunFolder {
 public:
-    // Creates the folder and takes the lock. A folder that holds anything is refused unless `reuse`.
-    RunFolder(const std::string& path, bool reuse);
+    enum class Start { fresh, resume, overwrite };
+    // Creates the folder and takes the lock. A folder that holds anything is refused with `fresh`, and with `overwrite` one in which a file
+    // that no run wrote has a name that this run needs.
+    RunFolder(const std::string& path, Start);
     ~RunFolder();
     RunFolder(const RunFolder&) = delete;
+
+    // The run starts: with `overwrite` the earlier one is set aside until settle(). Before, nothing in the folder is changed.
+    void begin();
+    void settle();                                     // there is a checkpoint or an adapter of this run
+    bool restore();                                    // the run failed before: the earlier one is back in place; false if there was none
+    RunRecord& record() { return record_; }
 
     const std::string& path() const { return path_; }
     std::string checkpoint(int64_t step) const;        // the folder's name
     std::vector<int64_t> checkpoints() const;          // steps that have one, newest first
-    void keep_newest(int64_t count) const;             // removes older checkpoints, and what interrupted saves left
-    void set_aside(int64_t step) const;                // renames a checkpoint that this run does not go on from, out of the way of new ones
-    void forget_run() const;                           // --overwrite: checkpoints, metrics and curve of an earlier run
+    void new_checkpoint(int64_t step);                 // before it is saved
+    void keep_newest(int64_t count);                   // removes older checkpoints of this run
+    void set_aside(int64_t step);                      // renames a checkpoint that this run does not go on from, out of the way of new ones
     // Lets `save` write a whole PEFT folder beside everything else, then moves its files into place: the weights first, so that a first
     // adapter is complete as soon as it has its config.
-    void take_adapter(const std::function<void(const std::string& folder)>& save) const;
+    void take_adapter(int64_t step, const std::function<void(const std::string& folder)>& save);
     void write_base_record(const BaseRecord&) const;
     void write_curve(const std::string& title) const;
 
@@ -50,10 +60,20 @@ public:
     const Curve& held_out() const { return held_out_; }
 
 private:
+    struct Lock {                                      // OUT/.lock, and the folder itself if it is empty at the end
+        std::string path;
+        int fd = -1;
+        explicit Lock(const std::string& folder);
+        ~Lock();
+    };
+    void adopt_checkpoints();
+    void clean_leftovers() const;
     std::string path_;
-    int lock_ = -1;
+    Start start_;
+    Lock lock_;
     FILE* metrics_ = nullptr;
     Curve train_, held_out_;
+    RunRecord record_;
 };
 
 void write_text(const std::string& path, const std::string& text);   // beside the target, then renamed over it

@@ -12,8 +12,9 @@ using qlora::Json;
 
 int Run::train() {
     resume();
-    folder_.open_metrics(step_);
     check_space();
+    folder_.begin();
+    folder_.open_metrics(step_);
     if (data_.held_out && folder_.held_out().empty()) measure();
     first_ = step_;
     report_.start(step_);
@@ -21,18 +22,43 @@ int Run::train() {
         while (true) {
             if (const int signal = interrupted()) return stop(signal);
             if (!trainer_.step()) break;
-            step_ = trainer_.last().step;
-            report_.step(trainer_.last());
-            if (s_.eval_every > 0 && step_ % s_.eval_every == 0 && data_.held_out) measure();
-            if (s_.save_every > 0 && step_ % s_.save_every == 0) save_checkpoint();
+            after_step();
         }
+        return conclude();
     } catch (const qlora::Error& error) {
+        if (error.code == qlora::Errc::numeric) give_up(error);
         report_.finish();
-        const auto steps = folder_.checkpoints();
-        if (error.code != qlora::Errc::numeric || steps.empty()) throw;
-        throw qlora::Error(error.code, std::string(error.what()) + "; the last checkpoint is " + folder_.checkpoint(steps[0]));
+        throw;
     }
-    return conclude();
+}
+
+// While steps are unsound nothing is saved and no checkpoint goes: those that are there are all that is left of the run.
+void Run::after_step() {
+    const qlora::TrainStep& t = trainer_.last();
+    step_ = t.step;
+    report_.step(t);
+    health_.add(t);
+    if (health_.dead() && !t.skipped)
+        throw qlora::Error(qlora::Errc::numeric, std::to_string(step_ - health_.first_unsound() + 1) +
+                           " steps in a row had no gradient and the loss of guessing, ln(vocabulary): the run has diverged");
+    if (s_.eval_every > 0 && step_ % s_.eval_every == 0 && data_.held_out) measure();
+    if (!health_.sound()) return;
+    if (unproven_) folder_.keep_newest(s_.keep);
+    unproven_ = false;
+    if (s_.save_every > 0 && step_ % s_.save_every == 0) save_checkpoint();
+}
+
+// The state that the first unsound step began with is no good either: its checkpoint goes aside, so that the newest one left is one to go on from.
+void Run::give_up(const qlora::Error& error) {
+    report_.finish();
+    report_.draw();
+    const int64_t bad = health_.first_unsound() - 1;
+    for (const int64_t step : folder_.checkpoints()) if (step >= bad) folder_.set_aside(step);
+    const auto steps = folder_.checkpoints();
+    if (steps.empty()) throw qlora::Error(error.code, std::string(error.what()) + "; there is no checkpoint from before: start again with a lower --lr in another -o");
+    const std::string good = folder_.checkpoint(steps[0]);
+    throw qlora::Error(error.code, std::string(error.what()) + "; the last good checkpoint is " + good + ": --resume auto goes on from it, --adapter " + good +
+                                       " with a lower --lr and another -o starts from its adapter");
 }
 
 // Tries the checkpoint that was asked for, then every older one; each that does not load is named, and put aside so that it stays out of the way.
@@ -51,6 +77,7 @@ void Run::resume() {
         try {
             trainer_.resume(candidate);
         } catch (const qlora::Error& error) {
+            if (error.code == qlora::Errc::argument) throw;   // of another run, as the ones before it are
             if (first_error.empty()) first_error = error.what();
             report_.warn(one_line(error.what()) + "; falling back to the checkpoint before");
             continue;
@@ -60,7 +87,7 @@ void Run::resume() {
         report_.say("going on from " + candidate + ", step " + std::to_string(step_));
         return;
     }
-    throw qlora::Error(qlora::Errc::format, "no usable checkpoint: " + first_error + "; start anew with --overwrite");
+    throw qlora::Error(qlora::Errc::format, "no usable checkpoint: " + first_error + "; choose another -o to start anew");
 }
 
 // Better now than after an hour: two checkpoints (the new one is complete before the old one goes) and the adapter must fit.
@@ -83,24 +110,26 @@ void Run::measure() {
 bool Run::save_checkpoint() {
     const std::string where = folder_.checkpoint(step_);
     try {
-        fs::create_directories(fs::path(where).parent_path());
+        folder_.new_checkpoint(step_);
         trainer_.save(where);
     } catch (const std::exception& error) {
         report_.warn("checkpoint not saved: " + one_line(error.what()));
         return false;
     }
+    folder_.settle();
     saved_ = step_;
-    folder_.keep_newest(s_.keep);
+    unproven_ = true;
     report_.emit(Json{}.set("event", "checkpoint").set("step", step_).set("path", where));
     return true;
 }
 
 int Run::stop(int signal) {
     report_.finish();
-    const bool saved = saved_ == step_ || step_ == 0 || save_checkpoint();
+    const bool saved = saved_ == step_ || step_ == 0 || (health_.sound() && save_checkpoint());
     report_.draw();
     report_.emit(Json{}.set("event", "stopped").set("step", step_).set("resume", command_));
-    if (step_ == 0) report_.say("stopped before the first step");
+    if (step_ == 0) report_.say(folder_.restore() ? "stopped before the first step; the earlier run is back in place" : "stopped before the first step");
+    else if (!health_.sound()) report_.say("stopped after step " + std::to_string(step_) + ", not saved: since step " + std::to_string(health_.first_unsound()) + " no step had a sound loss");
     else if (saved) report_.say("stopped after step " + std::to_string(step_) + "; saved. To go on:\n  " + command_);
     return 128 + signal;
 }
@@ -108,8 +137,11 @@ int Run::stop(int signal) {
 int Run::conclude() {
     if (data_.held_out && measured_ != step_) measure();
     report_.finish();
+    if (!health_.sound()) throw qlora::Error(qlora::Errc::numeric, "the last steps, from " + std::to_string(health_.first_unsound()) + " on, had no sound loss: the run has diverged");
     if (s_.save_every > 0 && saved_ != step_ && step_ > first_) save_checkpoint();
-    folder_.take_adapter([&](const std::string& where) { lora_.save(where); });
+    folder_.keep_newest(s_.keep);
+    folder_.take_adapter(step_, [&](const std::string& where) { lora_.save(where); });
+    folder_.settle();
     folder_.write_base_record({s_.model.model, s_.model.quant, s_.model.double_quant});
     report_.draw();
     Json done;

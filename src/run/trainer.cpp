@@ -143,7 +143,7 @@ void TrainerImpl::give_up(const TrainStep& s, const std::vector<std::vector<int6
     if (rows.size() > 200) rows = rows.substr(0, 200) + " ...";
     fail(Errc::numeric, "train: ", progress.bad_in_a_row, " steps in a row had a non-finite loss or gradient; the last: step ", s.step, ", loss ", s.loss, ", gradient norm ",
         s.grad_norm, ", learning rate ", s.learning_rate, ", first non-finite gradient: ", first_bad_gradient(), ", rows ", rows,
-        "; resume an earlier checkpoint with a lower learning_rate, or look at these rows");
+        "; start again from an earlier adapter with a lower learning_rate, or look at these rows");
 }
 
 MemoryPlan TrainerImpl::plan() {
