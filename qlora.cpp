@@ -18,6 +18,7 @@
 // tensor: number types, weights, 4-bit quantization
 #include "src/tensor/blocks.cpp"                    // what the bytes of GGUF's block types mean
 #include "src/tensor/dtype.cpp"                     // the table of number types, in the order of the enum
+#include "src/tensor/best_scale.cpp"                // the scale of a block by least squares
 #include "src/tensor/encode.cpp"                    // floats to stored numbers
 #include "src/tensor/nf4.cpp"                       // quantization to the 4-bit types of QLoRA, and double quantization of their scales
 #include "src/tensor/weight.cpp"                    // decoding any part of any stored tensor

@@ -38,7 +38,7 @@ static int64_t size_on_disk(const std::string& path) {
 
 static qlora::DType type_of(const Settings& s) {
     if (s.type == "auto") return s.gguf() ? qlora::DType::f16 : qlora::DType::bf16;
-    for (const qlora::DType t : {qlora::DType::f32, qlora::DType::f16, qlora::DType::bf16, qlora::DType::q8_0, qlora::DType::q4_0, qlora::DType::nf4})
+    for (const qlora::DType t : {qlora::DType::f32, qlora::DType::f16, qlora::DType::bf16, qlora::DType::q8_0, qlora::DType::q4_0, qlora::DType::iq4_nl, qlora::DType::nf4})
         if (qlora::name_of(t) == s.type) return t;
     throw UsageError("--type " + s.type + " is no type of a model");
 }
@@ -46,7 +46,7 @@ static qlora::DType type_of(const Settings& s) {
 static void check_output(const Settings& s) {
     std::error_code error;
     if (s.type == "lora" && s.model.adapter.empty()) throw UsageError("--type lora writes an adapter: name it with --adapter DIR");
-    if ((s.type == "q8_0" || s.type == "q4_0") && !s.gguf()) throw UsageError("a Hugging Face folder cannot hold " + s.type + ": end -o in .gguf, or choose bf16, f16, f32 or nf4");
+    if ((s.type == "q8_0" || s.type == "q4_0" || s.type == "iq4_nl") && !s.gguf()) throw UsageError("a Hugging Face folder cannot hold " + s.type + ": end -o in .gguf, or choose bf16, f16, f32 or nf4");
     if (!fs::exists(s.out, error)) return;
     for (const std::string& source : {s.model.model, s.model.adapter})
         if (!source.empty() && fs::equivalent(source, s.out, error)) throw UsageError("-o is the model or the adapter itself; choose another name");
@@ -115,7 +115,7 @@ static void export_model(const Settings& s, const Loaded& loaded, const Flags& f
         if (loaded.lora) print_error(qlora::difference(*loaded.lora, written, tokens), "base + adapter");
         else print_error(qlora::difference(loaded.model, written, tokens), s.model.model);
     }
-    if (type == qlora::DType::nf4 && s.gguf()) std::printf("\nOnly qlora reads NF4 in GGUF: llama.cpp refuses the file. For it choose f16, bf16, q8_0 or q4_0.\n");
+    if (type == qlora::DType::nf4 && s.gguf()) std::printf("\nOnly qlora reads NF4 in GGUF: llama.cpp refuses the file. For it choose f16, bf16, q8_0, iq4_nl or q4_0.\n");
 }
 
 static int body(int argc, char** argv) {
@@ -124,7 +124,7 @@ static int body(int argc, char** argv) {
     flags.add("-m --model --model-name-or-path", s.model.model, "MODEL", "a GGUF file or a Hugging Face folder").required();
     flags.add("--adapter --lora --adapter-path", s.model.adapter, "DIR", "a LoRA adapter to merge: a PEFT folder or a GGUF adapter");
     flags.add("-o --output --out", s.out, "OUT", "a name ending in .gguf, or a folder").required();
-    flags.choice("--type --outtype", s.type, {"auto", "f16", "bf16", "f32", "q8_0", "q4_0", "nf4", "lora"}, "type of the weights; lora = only the adapter; auto = f16 as GGUF, bf16 as a folder");
+    flags.choice("--type --outtype", s.type, {"auto", "f16", "bf16", "f32", "q8_0", "q4_0", "iq4_nl", "nf4", "lora"}, "type of the weights; lora = only the adapter; auto = f16 as GGUF, bf16 as a folder");
     flags.choice("--base-type --quant --quant-type", s.model.quant, {"nf4", "fp4", "none"}, "hold the base in this type before merging; none = as stored").note("as the adapter was trained");
     flags.toggle("--double-quant", s.model.double_quant, "quantize 4-bit scales again, of the base and of the result");
     flags.add("--probe", s.probe, "FILE", "text to measure the error on").note("a short built-in one");

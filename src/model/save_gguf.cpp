@@ -41,7 +41,7 @@ void copy_pairs(const ModelImpl& model, GgufWriter& out) {
 
 // general.file_type, llama.cpp's number for the type of most tensors: of a file that was converted, and where there is a number.
 void set_file_type(const ModelImpl& model, GgufWriter& out) {
-    static constexpr struct { DType type; int64_t number; } numbers[] = {{DType::f32, 0}, {DType::f16, 1}, {DType::q4_0, 2}, {DType::q8_0, 7}, {DType::bf16, 32}};
+    static constexpr struct { DType type; int64_t number; } numbers[] = {{DType::f32, 0}, {DType::f16, 1}, {DType::q4_0, 2}, {DType::q8_0, 7}, {DType::iq4_nl, 25}, {DType::bf16, 32}};
     const Weight& first = *model.layers.at(0).linear[0];
     const GgufTensor* before = model.gguf ? model.gguf->tensor(gguf_name(0, Module(0), "weight")) : nullptr;
     if (before && before->ggml_type == type_info(first.dtype).ggml) return;

@@ -20,7 +20,7 @@ std::vector<float> copy_of_factors(const LoraImpl* lora) {
 
 DType type_for(const Weight& w, DType wanted, bool linear) {
     if (is_4bit(wanted)) return linear ? wanted : w.dtype;
-    if (wanted == DType::q4_0 && !linear) wanted = DType::q8_0;
+    if ((wanted == DType::q4_0 || wanted == DType::iq4_nl) && !linear) wanted = DType::q8_0;
     return w.cols() % type_info(wanted).block ? DType::f16 : wanted;
 }
 
@@ -70,7 +70,7 @@ WeightPtr in_type(const std::shared_ptr<Maker>& maker, const WeightPtr& w, const
 }
 
 std::shared_ptr<ModelImpl> rebuild(const ModelImpl& source, const LoraImpl* lora, DType type, bool double_quant, bool later = false, std::function<bool(float)> on_progress = {}) {
-    if (!can_encode(type)) fail(Errc::unsupported, "convert ", source.path, ": models are not written as ", name_of(type), "; choose f32, f16, bf16, q8_0, q4_0, nf4 or fp4");
+    if (!can_encode(type)) fail(Errc::unsupported, "convert ", source.path, ": models are not written as ", name_of(type), "; choose ", written_types);
     const Cpu* shared = source.backend->cpu();
     const auto maker = std::make_shared<Maker>(Maker{source, lora, type, double_quant, later, std::move(on_progress), std::make_shared<Cpu>(shared ? shared->pool.size() : 0),
                                                      copy_of_factors(lora)});

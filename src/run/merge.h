@@ -6,7 +6,7 @@ namespace qlora::inline v0_1 {
 
 // Which tensor gets which type:
 //   linear layers      the type asked for
-//   embedding, head    the same; q8_0 where that is q4_0; with nf4 and fp4 they stay as they are
+//   embedding, head    the same; q8_0 where that is q4_0 or iq4_nl; with nf4 and fp4 they stay as they are
 //   norms, biases      floats, as they are
 // Rows that are not whole blocks of a type become f16. A tensor that has its type already shares the memory of the source.
 std::shared_ptr<ModelImpl> convert_model(const ModelImpl&, DType, bool double_quant);

@@ -29,8 +29,6 @@ inline uint32_t u32_at(const uint8_t* p) {
     return v;
 }
 
-// The curve of iq4: 16 levels, denser around zero.
-constexpr int8_t iq4_curve[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 // Twice the values of the 4-bit float e2m1, which makes them integers; the scale makes up for it.
 constexpr int8_t e2m1_twice[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
@@ -201,7 +199,7 @@ void decode_q6_k(const void* blocks, float* out, int64_t count) {
 void decode_iq4_nl(const void* blocks, float* out, int64_t count) {
     blocks_room::each_block<32, 18>(blocks, out, count, [](const uint8_t* p, float* y) {
         const float d = blocks_room::half_at(p);
-        blocks_room::nibbles32(p + 2, y, [&](int q, int) { return d * float(blocks_room::iq4_curve[q]); });
+        blocks_room::nibbles32(p + 2, y, [&](int q, int) { return d * float(iq4_curve[q]); });
     });
 }
 
@@ -213,7 +211,7 @@ void decode_iq4_xs(const void* blocks, float* out, int64_t count) {
         for (int group = 0; group < 8; ++group) {
             const int s = (p[4 + group / 2] >> 4 * (group & 1) & 15) | (high >> 2 * group & 3) << 4;
             const float scale = d * float(s - 32);
-            blocks_room::nibbles32(p + 8 + group * 16, y + group * 32, [&](int q, int) { return scale * float(blocks_room::iq4_curve[q]); });
+            blocks_room::nibbles32(p + 8 + group * 16, y + group * 32, [&](int q, int) { return scale * float(iq4_curve[q]); });
         }
     });
 }

@@ -4,6 +4,9 @@
 
 namespace qlora::inline v0_1 {
 
+// The curve of iq4: 16 levels, denser around zero.
+constexpr int8_t iq4_curve[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
 void decode_f32(const void* blocks, float* out, int64_t count);
 void decode_f16(const void* blocks, float* out, int64_t count);
 void decode_bf16(const void* blocks, float* out, int64_t count);

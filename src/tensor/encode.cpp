@@ -1,10 +1,11 @@
 // encode.cpp - floats to stored numbers. f16 and bf16 round to the nearest, ties to even; the blocks of 32 are those of blocks.cpp:
 //
-//   q8_0  d = max|x| / 127, q = x / d to the nearest, halves away from zero
-//   q4_0  d = m / -8 for the x of largest magnitude m (the first of equals), so that m itself becomes code 0 exactly; q = x / d + 8.5 cut
-//         off, at most 15: one end of the range is met exactly and the other may be cut by one step
+//   q8_0           d = the best of 129 scales from max|x| / 127 to max|x| / 95, the nearest code of each element
+//   q4_0, iq4_nl   d = the best there is (best_scale.cpp), the nearest code of each element
 #include "src/tensor/encode.h"
 #include "src/base/half.h"
+#include "src/tensor/best_scale.h"
+#include "src/tensor/blocks.h"
 #include "src/tensor/nf4.h"
 
 #include <algorithm>
@@ -30,12 +31,49 @@ constexpr Row table[] = {
     {DType::bf16, encode_bf16, 3.38e38f},
     {DType::q8_0, encode_q8_0, 65504.0f * 127},
     {DType::q4_0, encode_q4_0, 65504.0f * 8},
+    {DType::iq4_nl, encode_iq4_nl, 65504.0f * 127},
 };
 
 const Row* row_of(DType type) {
     for (const Row& row : table)
         if (row.type == type) return &row;
     return nullptr;
+}
+
+// A block under the scale that f16 makes of d: codes, error, and the least-squares scale of those codes.
+struct Bytes { float error = 0, least_squares = 0; uint16_t half = 0; int8_t code[block]; };
+void code_bytes(const float* x, float d, Bytes& out) {
+    out.half = f16_from_f32(std::min(d, 65504.0f));
+    const float held = f32_from_f16(out.half), inverse = held > 0 ? 1 / held : 0;
+    float q[block], error[8] = {}, lx[8] = {}, ll[8] = {};
+    for (int64_t i = 0; i < block; ++i) {              // the sum with 1.5 * 2^23 has no room for a fraction: rounded, ties to even
+        const float clipped = std::clamp(x[i] * inverse, -127.0f, 127.0f), shifted = clipped + 12582912.0f;
+        q[i] = shifted - 12582912.0f;
+    }
+    for (int64_t i = 0; i < block; i += 8)
+        for (int64_t j = 0; j < 8; ++j) {              // eight sums each, so that the compiler uses vectors
+            const float v = x[i + j], difference = v - held * q[i + j];
+            error[j] += difference * difference;
+            lx[j] += v * q[i + j];
+            ll[j] += q[i + j] * q[i + j];
+        }
+    const auto sum = [](const float* s) { return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])); };
+    out.error = sum(error);
+    out.least_squares = sum(ll) > 0 ? sum(lx) / sum(ll) : 0;
+    for (int64_t i = 0; i < block; ++i) out.code[i] = int8_t(q[i]);
+}
+
+// d and 16 bytes of codes: low nibbles are elements 0..15, high nibbles 16..31.
+void nibbles(const Levels& levels, const float* in, void* blocks, int64_t count) {
+    static_assert(block == scale_block);
+    uint8_t* p = static_cast<uint8_t*>(blocks);
+    for (int64_t first = 0; first < count; first += block, in += block, p += 18) {
+        uint16_t half;
+        int32_t code[block];
+        best_scale(levels, in, &half, code);
+        std::memcpy(p, &half, 2);
+        for (int64_t i = 0; i < block / 2; ++i) p[2 + i] = uint8_t(code[i] | code[i + 16] << 4);
+    }
 }
 
 void check_range(const Weight& w, const Row& row, const float* x, int64_t first, int64_t count) {
@@ -63,31 +101,32 @@ void encode_bf16(const float* in, void* blocks, int64_t count) {
     }
 }
 
+// Scales from max|x| / 127 upwards, a quarter of a level apart, and for the best of them once more the least-squares scale of its codes. Of
+// weights that have few values, as those held in NF4, some scale fits them all: half the error of the first one.
 void encode_q8_0(const float* in, void* blocks, int64_t count) {
+    constexpr int scales = 128;
     uint8_t* p = static_cast<uint8_t*>(blocks);
     for (int64_t first = 0; first < count; first += encode_room::block, in += encode_room::block, p += 34) {
         float most = 0;
         for (int64_t i = 0; i < encode_room::block; ++i) most = std::max(most, std::fabs(in[i]));
-        const float d = most / 127, inverse = d > 0 ? 1 / d : 0;
-        encode_room::put_half(p, d);
-        // A d so small that its inverse is infinite makes 0 * inf: such a block is zeros in f16 anyway.
-        for (int64_t i = 0; i < encode_room::block; ++i) p[2 + i] = std::isinf(inverse) ? 0 : uint8_t(int8_t(std::round(in[i] * inverse)));
+        encode_room::Bytes best, next;
+        for (int s = 0; s <= scales; ++s) {
+            encode_room::code_bytes(in, s < scales ? most / (127 - 0.25f * float(s)) : best.least_squares, next);
+            if (s == 0 || next.error < best.error) best = next;
+        }
+        std::memcpy(p, &best.half, 2);
+        std::memcpy(p + 2, best.code, sizeof best.code);
     }
 }
 
 void encode_q4_0(const float* in, void* blocks, int64_t count) {
-    uint8_t* p = static_cast<uint8_t*>(blocks);
-    for (int64_t first = 0; first < count; first += encode_room::block, in += encode_room::block, p += 18) {
-        float most = 0;
-        for (int64_t i = 0; i < encode_room::block; ++i)
-            if (std::fabs(in[i]) > std::fabs(most)) most = in[i];
-        const float d = most / -8;
-        float inverse = d != 0 ? 1 / d : 0;
-        if (std::isinf(inverse)) inverse = 0;
-        encode_room::put_half(p, d);
-        const auto code = [inverse](float x) { return uint8_t(std::min(int(x * inverse + 8.5f), 15)); };
-        for (int64_t i = 0; i < encode_room::block / 2; ++i) p[2 + i] = uint8_t(code(in[i]) | code(in[i + 16]) << 4);
-    }
+    static constexpr Levels levels(-8, 16, 3.5f, 12.5f);
+    encode_room::nibbles(levels, in, blocks, count);
+}
+
+void encode_iq4_nl(const float* in, void* blocks, int64_t count) {
+    static constexpr Levels levels(iq4_curve, 40, 195);
+    encode_room::nibbles(levels, in, blocks, count);
 }
 
 bool can_encode(DType type) { return is_4bit(type) || encode_room::row_of(type); }
@@ -97,7 +136,7 @@ Weight convert_weight(const Weight& source, DType type, bool double_quant, Threa
     if (source.dtype == type) return source;
     if (is_4bit(type)) return quantize_4bit(source, type, double_quant, pool);
     const room::Row* row = room::row_of(type);
-    if (!row) fail(Errc::unsupported, "convert ", source.name, ": weights are not written as ", name_of(type), "; choose f32, f16, bf16, q8_0, q4_0, nf4 or fp4");
+    if (!row) fail(Errc::unsupported, "convert ", source.name, ": weights are not written as ", name_of(type), "; choose ", written_types);
     const TypeInfo& info = type_info(type);
     if (source.cols() % info.block) fail(Errc::shape, "convert ", source.name, ": rows of ", source.cols(), " are not whole blocks of ", info.block, " as ", info.name, " needs");
     const int64_t n = source.elements();

@@ -11,8 +11,10 @@ void encode_f16(const float* in, void* blocks, int64_t count);
 void encode_bf16(const float* in, void* blocks, int64_t count);
 void encode_q8_0(const float* in, void* blocks, int64_t count);
 void encode_q4_0(const float* in, void* blocks, int64_t count);
+void encode_iq4_nl(const float* in, void* blocks, int64_t count);
 
-bool can_encode(DType);                                // these five, nf4 and fp4
+bool can_encode(DType);                                // these six, nf4 and fp4
+constexpr std::string_view written_types = "f32, f16, bf16, q8_0, q4_0, iq4_nl, nf4 or fp4";      // as messages name them
 
 // Decoded and encoded in pieces, so no second copy of the tensor exists in floats. A weight that has the type already is returned as it
 // is. Rows must be whole blocks. double_quant is for nf4 and fp4. pool may be null.

@@ -100,7 +100,7 @@ good "tokenize dialogues" ./tokenize -m "$model" --chat "$dir/chats.jsonl"
 says "with their mask" "^mask [01 ]*1"
 
 # ---- Export
-for type in f16 bf16 f32 q8_0 q4_0 nf4; do
+for type in f16 bf16 f32 q8_0 q4_0 iq4_nl nf4; do
     good "export, merged, as $type" ./export -m "$model" --adapter "$dir/a" -o "$dir/merged-$type.gguf" --type $type
     says "it names the base it used" "nf4, double-quantized codes, which the adapter was trained on"
     says "its error" "logits  mean |difference| [0-9]"

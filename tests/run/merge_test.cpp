@@ -80,7 +80,8 @@ TEST(Merge, SameBytesOnAnyNumberOfThreads) {
 TEST(Convert, EachTensorHasItsType) {
     const auto model = tiny::make({.hidden = 64, .heads = 4, .head_dim = 16, .feed_forward = 80});
     const struct { DType asked, linear, down, head; } table[] = {{DType::f16, DType::f16, DType::f16, DType::f16}, {DType::bf16, DType::bf16, DType::bf16, DType::bf16},
-        {DType::q8_0, DType::q8_0, DType::f16, DType::q8_0}, {DType::q4_0, DType::q4_0, DType::f16, DType::q8_0}, {DType::nf4, DType::nf4, DType::nf4, DType::f32}, {DType::fp4, DType::fp4, DType::fp4, DType::f32}};
+        {DType::q8_0, DType::q8_0, DType::f16, DType::q8_0}, {DType::q4_0, DType::q4_0, DType::f16, DType::q8_0},
+        {DType::iq4_nl, DType::iq4_nl, DType::f16, DType::q8_0}, {DType::nf4, DType::nf4, DType::nf4, DType::f32}, {DType::fp4, DType::fp4, DType::fp4, DType::f32}};
     for (const auto& row : table) {
         const auto out = convert_model(*model, row.asked, true);
         EXPECT_EQ(out->layers[1].linear[int(Module::q_proj)]->dtype, row.linear);
@@ -100,7 +101,7 @@ TEST(Convert, EveryTypeRoundTripsThroughGguf) {
         for (const bool adjacent : {false, true}) {
             if (adjacent && std::string(family) != "llama") continue;
             const auto model = tiny::make({.family = family, .hidden = 64, .feed_forward = 96, .adjacent = adjacent});
-            for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::nf4}) {
+            for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::iq4_nl, DType::nf4}) {
                 const auto merged = merge_lora(*trained(model), type, true);
                 const std::string path = temporary("type.gguf");
                 save_gguf_model(*merged, path);
@@ -167,8 +168,8 @@ TEST(SaveAs, IsConvertAndSave) {
     const auto lora = trained(model);
     for (const LoraImpl* adapter : {static_cast<const LoraImpl*>(nullptr), static_cast<const LoraImpl*>(lora.get())})
         for (const bool gguf : {true, false})
-            for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::nf4}) {
-                if (!gguf && (type == DType::q8_0 || type == DType::q4_0)) continue;
+            for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::iq4_nl, DType::nf4}) {
+                if (!gguf && (type == DType::q8_0 || type == DType::q4_0 || type == DType::iq4_nl)) continue;
                 const std::string a = temporary(gguf ? "a.gguf" : "a"), b = temporary(gguf ? "b.gguf" : "b");
                 float last = 0;
                 int calls = 0;
