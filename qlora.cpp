@@ -93,6 +93,7 @@
 #include "src/text/pretokenize.cpp"                 // the regular expressions of the model families, each written out as a scanner that reads a
 #include "src/text/spm.cpp"                         // SentencePiece's BPE as GGUF stores it
 #include "src/text/token_core.cpp"                  // see token_core.h
+#include "src/text/token_starts.cpp"                // which bytes of a text its tokens stand for
 #include "src/text/tokenizer_json.cpp"              // Hugging Face's tokenizer.json
 #include "src/text/unicode.cpp"                     // unpacks the character tables once, and composes text to NFC (Unicode Standard Annex 15)
 #include "src/text/unicode_tables.cpp"              // the characters as tokenizers 0.23.3 sees them
@@ -119,6 +120,7 @@
 #include "src/model/save_hf.cpp"                    // a model into a Hugging Face folder
 #include "src/model/svd.cpp"                        // the largest singular values of a matrix
 #include "src/model/text.cpp"                       // tokenizers out of any kind of file
+#include "src/model/turns.cpp"                      // where each message of a printed dialogue stands, and which of the bytes the assistant speaks
 #include "src/model/vocabulary_gguf.cpp"            // a tokenizer.json as the keys that llama.cpp reads
 #include "src/model/vocabulary_hf.cpp"              // a GGUF vocabulary as tokenizer.json and tokenizer_config.json
 

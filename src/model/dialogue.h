@@ -1,7 +1,7 @@
 // dialogue.h - a dialogue as the tokens of a model: its chat template, and which of the tokens each message got.
 //
-// The loss mask comes from the template's {% generation %} blocks where it has them. Most have none; then an assistant's turn begins
-// where the template, printed for the messages before it, opens the reply, and ends with its end mark.
+// The loss mask comes from the template's {% generation %} blocks where it has them. Most have none; then it is what the template prints
+// for a turn of the assistant, from the end of what it prints as generation prompt to the end mark (turns.cpp).
 #pragma once
 #include "src/model/model.h"
 
@@ -22,6 +22,7 @@ struct Turn {                                          // one message of the dia
 
 struct TrainingText : Rendered {
     std::vector<Turn> turns;                           // one a message, in their order
+    bool marked = false;                               // the template's {% generation %} blocks say what is trained: they may leave turns out
     // What the template asked for, found or not: keys of messages, and variables by name. Sorted.
     std::vector<std::string> read_keys, read_variables;
 };
@@ -36,9 +37,9 @@ public:
     bool knows(std::string_view variable) const { return source_.find(variable) != std::string::npos; }
 private:
     RenderedTemplate print(const Json& messages, const Json& variables, bool reply_next) const;
-    std::vector<RenderedTemplate::Span> assistant_spans(const Dialogue&, const RenderedTemplate& full) const;
     const TokenizerImpl& tokenizer_;
     std::string source_;
+    std::vector<std::string> end_marks_;               // texts that end a reply
     std::shared_ptr<const ChatTemplate> template_;
 };
 

@@ -1,93 +1,32 @@
 // render_chat.cpp - prints a dialogue through the chat template, encodes it, and marks the tokens of the assistant.
 //
 // The whole text is encoded at once, as Hugging Face does, so that merges across the border of template and message come out alike.
-// Only where a message contains the text of a control token ("<|im_end|>" typed by a user) is the text cut at that message, which is
-// then encoded as mere text: nobody can end a turn, or open another, from inside a message.
-#include "src/model/dialogue.h"
+// What came from the messages is literal: a control token typed there ("<|im_end|>") stays text, and nobody can end a turn, or open
+// another, from inside a message. A token is trained when it overlaps a stretch that is.
+#include "src/model/turns.h"
 
 #include <algorithm>
 
 namespace qlora::inline v0_1 {
 namespace render_chat_room {
 
-using Span = RenderedTemplate::Span;
+struct Encoded {
+    Tokens tokens;
+    std::vector<int64_t> begin, end;                   // the bytes of the text that each token stands for
+};
 
-struct Encoded { Tokens tokens; std::vector<int64_t> begin; };         // begin: byte of the text where each token starts
-
-bool is_control(const TokenizerImpl& t, Token id) { return t.piece(id, false).empty() && !t.piece(id, true).empty(); }
-bool ends_reply(const TokenizerImpl& t, Token id) { return std::find(t.end_of_reply.begin(), t.end_of_reply.end(), id) != t.end_of_reply.end(); }
-
-// Encodes text[from, to) and finds where each token starts by walking the pieces along the text. A piece may carry a space that the
-// text has not (the SPM prefix). False where the pieces do not spell the text, as after a normalization.
-bool encode_range(const TokenizerImpl& t, std::string_view text, int64_t from, int64_t to, bool as_template, Encoded& out) {
-    const size_t first = out.tokens.size();
-    const std::string_view range = text.substr(size_t(from), size_t(to - from));
-    if (as_template) t.encode_template(range, out.tokens);
-    else t.encode(range, out.tokens);
-    size_t at = 0;
-    bool spelled = true;
-    for (size_t i = first; i < out.tokens.size(); ++i) {
-        out.begin.push_back(from + int64_t(std::min(at, range.size())));
-        const std::string piece = t.piece(out.tokens[i], true);
-        const std::string_view rest = range.substr(std::min(at, range.size()));
-        if (rest.starts_with(piece)) at += piece.size();
-        else if (piece.starts_with(' ') && rest.starts_with(std::string_view(piece).substr(1))) at += piece.size() - 1;
-        else spelled = false;
+Encoded encode(const TokenizerImpl& t, const RenderedTemplate& r, bool own_template) {
+    Encoded e;
+    t.encode_rendered(r.text, r.content, e.tokens, &e.begin);
+    // A model's own template prints the start of text if it wants one; the fallbacks leave it to us.
+    if (!own_template && t.add_bos && t.bos >= 0 && (e.tokens.empty() || e.tokens[0] != t.bos)) {
+        e.tokens.insert(e.tokens.begin(), t.bos);
+        e.begin.insert(e.begin.begin(), 0);
     }
-    return spelled && at == range.size();
-}
-
-// The message spans that a control token reaches into.
-std::vector<Span> hostile_spans(const TokenizerImpl& t, const Encoded& e, const RenderedTemplate& r) {
-    std::vector<Span> hostile;
-    size_t token = 0;
-    for (const Span& span : r.content) {
-        while (token < e.tokens.size() && (token + 1 < e.tokens.size() ? e.begin[token + 1] : int64_t(r.text.size())) <= span.begin) ++token;
-        for (size_t i = token; i < e.tokens.size() && e.begin[i] < span.end; ++i) {
-            if (!is_control(t, e.tokens[i])) continue;
-            if (hostile.empty() || hostile.back().begin != span.begin) hostile.push_back(span);
-            break;
-        }
-    }
-    return hostile;
-}
-
-// Cuts the text at the given spans, which are encoded as text, and at the borders of the mask.
-Encoded encode_pieces(const TokenizerImpl& t, const RenderedTemplate& r, const std::vector<Span>& as_text, const std::vector<Span>& mask) {
-    std::vector<int64_t> cuts{0, int64_t(r.text.size())};
-    for (const auto* spans : {&as_text, &mask})
-        for (const Span& s : *spans) cuts.insert(cuts.end(), {s.begin, s.end});
-    std::sort(cuts.begin(), cuts.end());
-    cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
-    Encoded out;
-    for (size_t i = 0; i + 1 < cuts.size(); ++i) {
-        const bool message = std::any_of(as_text.begin(), as_text.end(), [&](const Span& s) { return s.begin <= cuts[i] && cuts[i + 1] <= s.end; });
-        const size_t first = out.tokens.size();
-        if (!encode_range(t, r.text, cuts[i], cuts[i + 1], !message, out))
-            std::fill(out.begin.begin() + int64_t(first), out.begin.end(), cuts[i]);        // all of a piece lies on one side of the mask
-    }
-    return out;
-}
-
-Encoded encode_rendered(const TokenizerImpl& t, const RenderedTemplate& r, const std::vector<Span>& mask) {
-    Encoded whole;
-    const bool spelled = encode_range(t, r.text, 0, int64_t(r.text.size()), true, whole);
-    if (!spelled) return encode_pieces(t, r, r.content, mask);
-    const std::vector<Span> hostile = hostile_spans(t, whole, r);
-    return hostile.empty() ? whole : encode_pieces(t, r, hostile, mask);
-}
-
-// A model's own template prints the start of text if it wants one; the fallbacks leave it to us.
-void add_start(const TokenizerImpl& t, bool own_template, Encoded& e) {
-    if (own_template || !t.add_bos || t.bos < 0 || (!e.tokens.empty() && e.tokens[0] == t.bos)) return;
-    e.tokens.insert(e.tokens.begin(), t.bos);
-    e.begin.insert(e.begin.begin(), -1);
-}
-
-std::string_view trimmed(std::string_view s) {
-    while (!s.empty() && std::string_view(" \t\r\n").find(s.front()) != s.npos) s.remove_prefix(1);
-    while (!s.empty() && std::string_view(" \t\r\n").find(s.back()) != s.npos) s.remove_suffix(1);
-    return s;
+    // Tokens that begin at one place (the bytes of a character, characters that became one) stand for the same bytes.
+    e.end.assign(e.begin.size(), int64_t(r.text.size()));
+    for (size_t i = e.begin.size(); i-- > 1;) e.end[i - 1] = e.begin[i - 1] == e.begin[i] ? e.end[i] : e.begin[i];
+    return e;
 }
 
 }  // namespace render_chat_room
@@ -100,6 +39,9 @@ bool is_assistant(const Json& message) {
 DialogueRenderer::DialogueRenderer(const TokenizerImpl& tokenizer) : tokenizer_(tokenizer) {
     source_ = own_template() ? tokenizer.chat_template : fallback_chat_template([&](std::string_view token) { return tokenizer.id_of(token) >= 0; });
     template_ = ChatTemplate::parse(source_, own_template() ? "chat template of the model" : "built-in chat template");
+    for (const Token id : tokenizer.end_of_reply) end_marks_.push_back(tokenizer.piece(id, true));
+    for (const std::string_view name : reply_end_names()) end_marks_.emplace_back(name);       // under any vocabulary
+    std::erase(end_marks_, std::string());
 }
 
 RenderedTemplate DialogueRenderer::print(const Json& messages, const Json& extra, bool reply_next) const {
@@ -110,91 +52,50 @@ RenderedTemplate DialogueRenderer::print(const Json& messages, const Json& extra
     return template_->render(variables);
 }
 
-// Where the assistant speaks, from printing the dialogue up to each of its turns. The begin must be a prefix of the full text; the end
-// is taken from the print that includes the turn if that is a prefix too, else (templates that print a turn differently once others
-// follow) from its text. encode() then cuts every span after its end-of-reply token.
-std::vector<RenderedTemplate::Span> DialogueRenderer::assistant_spans(const Dialogue& dialogue, const RenderedTemplate& full) const {
-    std::vector<RenderedTemplate::Span> spans;
-    const std::string_view text = full.text;
-    size_t cursor = 0;                                 // everything before it belongs to earlier messages
-    const Json::Array& list = dialogue.messages.array();
-    for (size_t i = 0; i < list.size(); ++i) {
-        const Json* content = list[i].find("content");
-        const std::string_view said = content && content->is_string() ? render_chat_room::trimmed(content->string()) : std::string_view();
-        const size_t found = said.empty() ? text.npos : text.find(said, cursor);
-        if (!is_assistant(list[i])) {
-            if (found != text.npos) cursor = found + said.size();
-            continue;
-        }
-        size_t begin = text.npos, end = text.npos;
-        // Some templates refuse a dialogue that is cut here (no user yet, roles out of turn): then the text of the turn decides.
-        const auto printed = [&](size_t count, bool reply_next) -> std::string {
-            try {
-                return print(Json(Json::Array(list.begin(), list.begin() + int64_t(count))), dialogue.variables, reply_next).text;
-            } catch (const Error&) {
-                return {};
-            }
-        };
-        if (i > 0) {
-            const std::string before = printed(i, true);
-            if (!before.empty() && before.size() >= cursor && text.starts_with(before)) begin = before.size();
-        }
-        if (begin == text.npos) begin = found;
-        if (begin == text.npos) fail(Errc::unsupported, "chat template: cannot tell where message ", i + 1, " of ", list.size(), " (assistant) begins, because the template "
-            "prints it differently; mark the assistant's text with {% generation %} ... {% endgeneration %} in the template");
-        const std::string through = printed(i + 1, false);
-        if (through.size() > begin && text.starts_with(through)) end = through.size();
-        if (end == text.npos) end = found != text.npos ? found + said.size() : begin;
-        spans.push_back({int64_t(begin), int64_t(end)});
-        cursor = end;
-    }
-    return spans;
-}
-
 Rendered DialogueRenderer::reply(const Dialogue& dialogue) const {
-    const RenderedTemplate full = print(dialogue.messages, dialogue.variables, true);
-    render_chat_room::Encoded e = render_chat_room::encode_rendered(tokenizer_, full, {});
-    render_chat_room::add_start(tokenizer_, own_template(), e);
-    Rendered out{full.text, std::move(e.tokens), {}};
-    out.trained.assign(out.tokens.size(), 0);
-    return out;
+    RenderedTemplate full = print(dialogue.messages, dialogue.variables, true);
+    render_chat_room::Encoded e = render_chat_room::encode(tokenizer_, full, own_template());
+    const size_t count = e.tokens.size();
+    return {std::move(full.text), std::move(e.tokens), std::vector<uint8_t>(count, 0)};
 }
 
 TrainingText DialogueRenderer::train(const Dialogue& dialogue) const {
-    const RenderedTemplate full = print(dialogue.messages, dialogue.variables, false);
-    const std::vector<RenderedTemplate::Span> mask = full.marks_generation ? full.generation : assistant_spans(dialogue, full);
-    render_chat_room::Encoded e = render_chat_room::encode_rendered(tokenizer_, full, mask);
-    render_chat_room::add_start(tokenizer_, own_template(), e);
+    RenderedTemplate full = print(dialogue.messages, dialogue.variables, false);
+    const Json::Array& list = dialogue.messages.array();
+    const auto print_first = [&](int64_t count, bool reply_next) -> std::optional<RenderedTemplate> {
+        try {
+            return print(Json(Json::Array(list.begin(), list.begin() + count)), dialogue.variables, reply_next);
+        } catch (const Error&) {                       // no user yet, roles out of turn: find_turns does without
+            return std::nullopt;
+        }
+    };
     TrainingText out;
+    out.turns = find_turns(full, dialogue.messages, print_first, end_marks_);
+    render_chat_room::Encoded e = render_chat_room::encode(tokenizer_, full, own_template());
     out.trained.assign(e.tokens.size(), 0);
-    for (const Json& m : dialogue.messages.array()) out.turns.push_back({int64_t(out.turns.size()), is_assistant(m)});
-    size_t token = 0, turn = 0;
-    for (size_t s = 0; s < mask.size(); ++s) {
-        while (token < e.tokens.size() && e.begin[token] < mask[s].begin) ++token;
-        const size_t first = token;
-        while (token < e.tokens.size() && e.begin[token] < mask[s].end) ++token;
-        size_t end = token;
-        while (end > first && !render_chat_room::ends_reply(tokenizer_, e.tokens[end - 1])) --end;
-        if (end == first) {                            // none inside: the turn ends with the one that follows it, at once or after a space
-            end = token;
-            for (size_t next = token; next < std::min(token + 2, e.tokens.size()); ++next)
-                if (render_chat_room::ends_reply(tokenizer_, e.tokens[next])) end = std::max(end, next + 1);
-            token = end;
+    const auto mark = [&](int64_t begin, int64_t end, Turn* turn) {
+        const size_t first = size_t(std::upper_bound(e.end.begin(), e.end.end(), begin) - e.end.begin());
+        const size_t last = std::max(first, size_t(std::lower_bound(e.begin.begin(), e.begin.end(), end) - e.begin.begin()));
+        if (begin >= end || first == last) return;
+        std::fill(out.trained.begin() + int64_t(first), out.trained.begin() + int64_t(last), uint8_t(1));
+        if (!turn) return;
+        turn->first = turn->first < turn->last ? std::min(turn->first, int64_t(first)) : int64_t(first);
+        turn->last = std::max(turn->last, int64_t(last));
+    };
+    if (full.marks_generation) {
+        for (const RenderedTemplate::Span& s : full.generation) {
+            const auto shared = [&](const Turn& t) { return t.assistant ? std::min(s.end, t.end) - std::max(s.begin, t.begin) : -1; };
+            const auto best = std::max_element(out.turns.begin(), out.turns.end(), [&](const Turn& a, const Turn& b) { return shared(a) < shared(b); });
+            mark(s.begin, s.end, best != out.turns.end() && shared(*best) > 0 ? &*best : nullptr);
         }
-        std::fill(out.trained.begin() + int64_t(first), out.trained.begin() + int64_t(end), uint8_t(1));
-        while (turn < out.turns.size() && !out.turns[turn].assistant) ++turn;
-        if (turn < out.turns.size()) {
-            Turn& t = out.turns[turn++];
-            t.begin = mask[s].begin;
-            t.end = mask[s].end;
-            t.first = int64_t(first);
-            t.last = int64_t(end);
-            t.trained = t.last - t.first;
-        }
+    } else {
+        for (Turn& turn : out.turns) if (turn.assistant) mark(turn.begin, turn.end, &turn);
     }
-    for (const std::string_view key : {"role", "content", "tool_calls", "name"}) if (knows(key)) out.read_keys.emplace_back(key);
-    for (const std::string_view name : {"tools", "documents"}) if (knows(name)) out.read_variables.emplace_back(name);
-    out.text = full.text;
+    for (Turn& turn : out.turns) turn.trained = std::count(out.trained.begin() + turn.first, out.trained.begin() + turn.last, uint8_t(1));
+    out.marked = full.marks_generation;
+    out.read_keys = std::move(full.read_keys);
+    out.read_variables = std::move(full.read_variables);
+    out.text = std::move(full.text);
     out.tokens = std::move(e.tokens);
     return out;
 }

@@ -38,17 +38,19 @@ inline std::string cased(const std::string& s, const std::string& how) {
 
 inline JinjaText replaced(JinjaContext& cx, const JinjaText& t, const std::string& from, const std::string& to, int64_t count) {
     if (from.empty()) cx.error("replace: the text to replace is empty");
-    std::string out;
+    JinjaText out;                                     // piece by piece: text that grew from turn to turn keeps what belongs to whom
     size_t at = 0;
     while (count-- != 0) {
         const size_t hit = t.text.find(from, at);
         if (hit == t.text.npos) break;
-        out.append(t.text, at, hit - at).append(to);
+        out.append(t.part(int64_t(at), int64_t(hit)));
+        out.append(t.part(int64_t(hit), int64_t(hit + from.size())).made_over(to));
         at = hit + from.size();
         cx.spend(1);
-        cx.check_size(int64_t(out.size()));
+        cx.check_size(int64_t(out.text.size()));
     }
-    return t.made_over(out.append(t.text, at));
+    out.append(t.part(int64_t(at), int64_t(t.text.size())));
+    return out;
 }
 
 inline std::vector<Value> split(const JinjaText& t, const std::string* separator, int64_t limit, JinjaContext& cx) {
@@ -232,7 +234,8 @@ JinjaValue jinja_filter(JinjaContext& cx, const std::string& name, const JinjaVa
         const Value* indent = args.get(0, "indent");
         std::string json = jinja_json(cx, v, indent && indent->is_number() ? std::clamp<int64_t>(indent->integer(), 0, 16) : -1);
         const int64_t n = int64_t(json.size());
-        return cx.text({std::move(json), jinja_contains_content(cx, v) ? std::vector<JinjaSpan>{{0, n}} : std::vector<JinjaSpan>{}, false});
+        const std::optional<int64_t> message = jinja_contains_content(cx, v);
+        return cx.text({std::move(json), message ? std::vector<JinjaSpan>{{0, n, *message}} : std::vector<JinjaSpan>{}, false});
     }
     if (name == "join") {
         const Value *glue = args.get(0, "d"), *attribute = args.get(1, "attribute");
@@ -249,6 +252,7 @@ JinjaValue jinja_filter(JinjaContext& cx, const std::string& name, const JinjaVa
         if (v.is(Kind::undefined)) return Value::of(std::vector<Value>{});
         if (!v.is(Kind::dict)) cx.error(str(name, " of a value of type ", v.type_name()));
         std::vector<Value> out;
+        v.dict->read_all();
         for (const auto& [k, x] : v.dict->items) out.push_back(Value::of({k, x}, true));
         if (name == "dictsort") std::stable_sort(out.begin(), out.end(), [&](const Value& a, const Value& b) { return compare(cx, a.list->items[0], b.list->items[0]) < 0; });
         return Value::of(std::move(out));
@@ -367,6 +371,7 @@ JinjaValue jinja_method(JinjaContext& cx, const JinjaValue& self, const std::str
     } else if (self.is(Kind::dict)) {
         if (name == "get") { const Value* v = first ? self.dict->find(cx, *first) : nullptr; return v ? *v : second ? *second : Value::none(); }
         std::vector<Value> out;
+        if (name != "keys") self.dict->read_all();
         for (const auto& [k, v] : self.dict->items) out.push_back(name == "keys" ? k : name == "values" ? v : Value::of({k, v}, true));
         return Value::of(std::move(out));
     } else if (self.is(Kind::list)) {

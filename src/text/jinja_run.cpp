@@ -3,7 +3,7 @@
 // Semantics are those of Jinja2 in the environment that Hugging Face uses: undefined prints as nothing, its attributes are errors;
 // loops open a scope, conditions do not; a macro sees the template's own variables.
 #include "src/text/jinja_ast.h"
-#include "src/text/jinja_value.h"
+#include "src/text/jinja_origin.h"
 
 #include <algorithm>
 #include <cmath>
@@ -26,15 +26,19 @@ public:
     RenderedTemplate render(const JinjaNode& root, const Json& variables) {
         scopes_.emplace_back();
         for (const auto& [name, value] : variables.as_object("chat template variables"))
-            set(name, Value::from_json(value, name == "messages" || name == "tools" || name == "documents"));
+            set(name, name == "messages" && value.is_array() ? messages(value) : Value::from_json(value, !name.ends_with("_token")));
         execute(root);
         RenderedTemplate result;
         result.text = std::move(root_.text);
         for (const JinjaSpan& s : root_.content) {     // neighbours become one span
             if (!result.content.empty() && result.content.back().end == s.begin) result.content.back().end = s.end;
-            else result.content.push_back(s);
+            else result.content.push_back({s.begin, s.end});
+            if (s.message >= 0) result.from.push_back(s);
         }
-        result.generation = std::move(generation_);
+        result.during = std::move(root_.during);
+        result.generation = std::move(root_.generation);
+        result.read_keys.assign(read_keys_.begin(), read_keys_.end());
+        result.read_variables.assign(read_variables_.begin(), read_variables_.end());
         return result;
     }
 
@@ -47,11 +51,12 @@ private:
     TemplateLimits limits_;
     int line_ = 1;
     int64_t steps_ = 0, depth_ = 0, macros_ = 0;
+    std::set<std::string, std::less<>> read_keys_, read_variables_;
     std::vector<Scope> scopes_;
+    JinjaOrigin origin_;
     std::vector<std::shared_ptr<JinjaDict>> namespaces_;   // the only values that can hold themselves: emptied at the end
     JinjaText root_;
     JinjaText* out_ = &root_;
-    std::vector<JinjaSpan> generation_;
 
     struct Deeper {
         Run& run;
@@ -71,8 +76,17 @@ private:
         for (auto& [n, v] : scopes_.back()) if (n == name) { v = std::move(value); return; }
         scopes_.back().emplace_back(name, std::move(value));
     }
+    Value messages(const Json& list) {
+        std::vector<Value> all;
+        for (const Json& m : list.array()) {
+            all.push_back(Value::from_json(m, true, int64_t(all.size()), true));
+            if (all.back().is(Kind::dict)) all.back().dict->reads = &read_keys_;
+        }
+        return Value::of(std::move(all));
+    }
     Value lookup(const std::string& name) {
         for (size_t k = scopes_.size(); k-- > 0;) {
+            if (k == 0) read_variables_.insert(name);
             spend(int64_t(scopes_[k].size()) / 16);
             for (const auto& [n, v] : scopes_[k]) if (n == name) return v;
         }
@@ -83,7 +97,7 @@ private:
     void print(const JinjaText& t) {
         spend_on(t);
         check_size(int64_t(out_->text.size() + t.text.size()));
-        out_->append(t);
+        out_->append(origin_.claim(t));
     }
 
     // ---- statements
@@ -125,7 +139,7 @@ private:
             case Syntax::generation: {
                 const int64_t begin = int64_t(out_->text.size());
                 const Flow flow = execute(*n.kids[0]);
-                if (out_ == &root_) generation_.push_back({begin, int64_t(out_->text.size())});
+                out_->generation.push_back({begin, int64_t(out_->text.size())});
                 return flow;
             }
             case Syntax::break_loop: return Flow::break_loop;
@@ -141,7 +155,10 @@ private:
     }
 
     void assign(const JinjaNode& target, Value value) {
-        if (target.kind == Syntax::name) return set(target.text, std::move(value));
+        if (target.kind == Syntax::name) {
+            origin_.assigned(value);
+            return set(target.text, std::move(value));
+        }
         if (target.kind == Syntax::attribute) {
             const Value object = evaluate(*target.kids[0]);
             if (!object.is(Kind::dict) || !object.dict->is_namespace) error(str("cannot set attribute '", target.text, "': only a namespace() can be changed"));
@@ -167,7 +184,9 @@ private:
         }
         if (items.empty()) return n.kids[4] ? execute(*n.kids[4]) : Flow::go_on;
         const int64_t count = int64_t(items.size());
+        JinjaOrigin::Loop turns(origin_);
         for (int64_t k = 0; k < count; ++k) {
+            turns.item(items[size_t(k)]);
             scopes_.emplace_back();
             assign(*n.kids[0], items[size_t(k)]);
             set("loop", loop_variable(items, k));
@@ -319,8 +338,8 @@ private:
         if (op == "<" || op == ">" || op == "<=" || op == ">=") return Value::of(jinja_test(*this, op, a, {{b}, {""}}));
         if (op == "~" || (op == "+" && a.is_string() && b.is_string())) {
             const bool markup = op == "+" && a.s->markup != b.s->markup;
-            JinjaText t = markup && !a.s->markup ? escaped(*a.s) : jinja_text(*this, a);
-            t.append(markup && !b.s->markup ? escaped(*b.s) : jinja_text(*this, b));
+            JinjaText t = origin_.claim(markup && !a.s->markup ? escaped(*a.s) : jinja_text(*this, a));
+            t.append(origin_.claim(markup && !b.s->markup ? escaped(*b.s) : jinja_text(*this, b)));
             t.markup = op == "+" && (a.s->markup || b.s->markup);
             return text(std::move(t));
         }

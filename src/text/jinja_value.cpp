@@ -79,6 +79,7 @@ inline std::string repr(JinjaContext& cx, const JinjaValue& v, int depth) {
             return out + (v.list->tuple ? ')' : ']');
         }
         case Kind::dict: {
+            v.dict->read_all();
             std::string out = "{";
             for (size_t k = 0; k < v.dict->items.size(); ++k)
                 out += (k ? ", " : "") + repr(cx, v.dict->items[k].first, depth + 1) + ": " + repr(cx, v.dict->items[k].second, depth + 1);
@@ -110,7 +111,7 @@ const char* JinjaValue::type_name() const {
     return names[int(kind)];
 }
 
-JinjaValue JinjaValue::from_json(const Json& j, bool content) {
+JinjaValue JinjaValue::from_json(const Json& j, bool content, int64_t message, bool top) {
     switch (j.kind()) {
         case Json::Kind::null: return none();
         case Json::Kind::boolean: return of(j.boolean());
@@ -118,17 +119,21 @@ JinjaValue JinjaValue::from_json(const Json& j, bool content) {
         case Json::Kind::number: return of(j.number());
         case Json::Kind::string: {
             JinjaText t{j.string(), {}, false};
-            if (content && !t.text.empty()) t.content.push_back({0, int64_t(t.text.size())});
+            if (content && !t.text.empty()) t.content.push_back({0, int64_t(t.text.size()), message});
             return of(std::move(t));
         }
         case Json::Kind::array: {
             std::vector<JinjaValue> items;
-            for (const Json& x : j.array()) items.push_back(from_json(x, content));
+            for (const Json& x : j.array()) items.push_back(from_json(x, content, message));
             return of(std::move(items));
         }
         case Json::Kind::object: {
             JinjaValue v = empty_dict();
-            for (const auto& [key, value] : j.object()) v.dict->items.emplace_back(of(key), from_json(value, content && key != "role"));
+            v.dict->message = message;
+            // The role of a message is not content, but where it is printed the message is: its header begins there.
+            const auto role = [&](const Json& x) { return of(JinjaText{x.string(), {}, false, {{0, int64_t(x.string().size()), message}}}); };
+            for (const auto& [key, value] : j.object())
+                v.dict->items.emplace_back(from_json(Json(key), content && !top, message), top && key == "role" && value.is_string() ? role(value) : from_json(value, content, message));
             return v;
         }
     }
@@ -140,15 +145,23 @@ JinjaDict::~JinjaDict() { jinja_value_room::destroy(*this); }
 JinjaCallable::~JinjaCallable() { jinja_value_room::destroy(*this); }
 
 JinjaValue* JinjaDict::find(JinjaContext& cx, const JinjaValue& key) {
+    if (reads && key.is_string()) reads->insert(key.str());
+    return peek(cx, key);
+}
+JinjaValue* JinjaDict::peek(JinjaContext& cx, const JinjaValue& key) {
     for (auto& [k, v] : items) if (jinja_equal(cx, k, key)) return &v;
     return nullptr;
 }
 JinjaValue* JinjaDict::find(std::string_view key) {
+    if (reads) reads->emplace(key);
     for (auto& [k, v] : items) if (k.is_string() && k.str() == key) return &v;
     return nullptr;
 }
+void JinjaDict::read_all() const {
+    if (reads) for (const auto& [key, value] : items) reads->insert(key.str());
+}
 void JinjaDict::set(JinjaContext& cx, JinjaValue key, JinjaValue value) {
-    if (JinjaValue* old = find(cx, key)) *old = std::move(value);
+    if (JinjaValue* old = peek(cx, key)) *old = std::move(value);
     else items.emplace_back(std::move(key), std::move(value));
 }
 
@@ -169,7 +182,7 @@ bool jinja_equal(JinjaContext& cx, const JinjaValue& a, const JinjaValue& b, int
         case Kind::dict: {
             if (a.dict->items.size() != b.dict->items.size()) return false;
             for (const auto& [k, v] : a.dict->items) {
-                const JinjaValue* other = b.dict->find(cx, k);
+                const JinjaValue* other = b.dict->peek(cx, k);
                 if (!other || !jinja_equal(cx, v, *other, depth + 1)) return false;
             }
             return true;
@@ -190,7 +203,7 @@ JinjaText jinja_text(JinjaContext& cx, const JinjaValue& v) {
         case Kind::callable: return {"<" + v.call->name + ">", {}, false};
         default: {
             JinjaText t{jinja_value_room::repr(cx, v, 0), {}, false};
-            if (jinja_contains_content(cx, v)) t.content.push_back({0, int64_t(t.text.size())});
+            if (const std::optional<int64_t> message = jinja_contains_content(cx, v)) t.content.push_back({0, int64_t(t.text.size()), *message});
             return t;
         }
     }
@@ -215,6 +228,7 @@ std::string jinja_json(JinjaContext& cx, const JinjaValue& v, int64_t indent, in
             return out + last + "]";
         }
         case Kind::dict: {
+            v.dict->read_all();
             if (v.dict->items.empty()) return "{}";
             std::string out = "{" + line;
             for (size_t k = 0; k < v.dict->items.size(); ++k)
@@ -226,14 +240,16 @@ std::string jinja_json(JinjaContext& cx, const JinjaValue& v, int64_t indent, in
     }
 }
 
-bool jinja_contains_content(JinjaContext& cx, const JinjaValue& v, int depth) {
+std::optional<int64_t> jinja_contains_content(JinjaContext& cx, const JinjaValue& v, int depth) {
     if (depth > jinja_value_room::max_depth) jinja_value_room::too_deep();
     cx.spend(1);
-    const auto deeper = [&](const JinjaValue& x) { return jinja_contains_content(cx, x, depth + 1); };
-    if (v.is_string()) return !v.s->content.empty();
-    if (v.is(JinjaValue::Kind::list)) return std::any_of(v.list->items.begin(), v.list->items.end(), deeper);
-    if (v.is(JinjaValue::Kind::dict)) return std::any_of(v.dict->items.begin(), v.dict->items.end(), [&](const auto& kv) { return deeper(kv.second); });
-    return false;
+    std::optional<int64_t> message;
+    const auto add = [&](const std::optional<int64_t>& found) { if (found) message = message.value_or(*found) == *found ? *found : -1; };
+    if (v.is_string()) for (const JinjaSpan& s : v.s->content) add(s.message);
+    if (v.is(JinjaValue::Kind::list)) for (const JinjaValue& x : v.list->items) add(jinja_contains_content(cx, x, depth + 1));
+    if (v.is(JinjaValue::Kind::dict))
+        for (const auto& [key, x] : v.dict->items) for (const JinjaValue* part : {&key, &x}) add(jinja_contains_content(cx, *part, depth + 1));
+    return message;
 }
 
 }  // namespace qlora

@@ -2,6 +2,9 @@
 #pragma once
 #include "src/text/chat_template.h"
 
+#include <algorithm>
+#include <set>
+
 namespace qlora::inline v0_1 {
 
 struct JinjaNode;
@@ -14,22 +17,38 @@ struct JinjaText {
     std::string text;
     std::vector<JinjaSpan> content;
     bool markup = false;                               // came out of |safe: adding a plain text to it escapes that text, as markupsafe does
+    std::vector<JinjaSpan> during = {}, generation = {};               // by current message (jinja_origin.h); printed in {% generation %}
+    static constexpr std::vector<JinjaSpan> JinjaText::* marks[] = {&JinjaText::content, &JinjaText::during, &JinjaText::generation};
     void append(const JinjaText& other) {
-        for (const JinjaSpan& s : other.content) content.push_back({s.begin + int64_t(text.size()), s.end + int64_t(text.size())});
+        const int64_t by = int64_t(text.size());
+        for (const auto of : marks)
+            for (const JinjaSpan& s : other.*of) {
+                std::vector<JinjaSpan>& mine = this->*of;
+                if (of != &JinjaText::generation && !mine.empty() && mine.back().end == s.begin + by && mine.back().message == s.message) mine.back().end = s.end + by;
+                else mine.push_back({s.begin + by, s.end + by, s.message});
+            }
         text += other.text;
     }
     JinjaText part(int64_t begin, int64_t end) const {
         JinjaText out{text.substr(size_t(begin), size_t(end - begin)), {}, false};
-        for (const JinjaSpan& s : content) {
-            const int64_t b = std::max(s.begin, begin), e = std::min(s.end, end);
-            if (b < e) out.content.push_back({b - begin, e - begin});
+        for (const auto of : marks) {
+            const std::vector<JinjaSpan>& mine = this->*of;
+            auto s = std::upper_bound(mine.begin(), mine.end(), begin, [](int64_t at, const JinjaSpan& x) { return at < x.end; });
+            for (; s != mine.end() && s->begin < end; ++s) (out.*of).push_back({std::max(s->begin, begin) - begin, std::min(s->end, end) - begin, s->message});
         }
         return out;
     }
     // For text made over (upper, replace, tojson): all of it counts as content if any of the source did.
     JinjaText made_over(std::string now) const {
         const int64_t n = int64_t(now.size());
-        return {std::move(now), content.empty() || !n ? std::vector<JinjaSpan>{} : std::vector<JinjaSpan>{{0, n}}, false};
+        JinjaText out{std::move(now), {}, false};
+        for (const auto of : marks) {
+            const std::vector<JinjaSpan>& mine = this->*of;
+            if (mine.empty() || !n) continue;
+            const bool one = std::all_of(mine.begin(), mine.end(), [&](const JinjaSpan& s) { return s.message == mine[0].message; });
+            if (one || of == &JinjaText::content) (out.*of).push_back({0, n, one ? mine[0].message : -1});
+        }
+        return out;
     }
 };
 
@@ -42,9 +61,13 @@ struct JinjaList {
 struct JinjaDict {                                     // insertion order
     std::vector<std::pair<JinjaValue, JinjaValue>> items;
     bool is_namespace = false;
+    int64_t message = -1;                              // the message that it is, or is in
+    std::set<std::string, std::less<>>* reads = nullptr;               // of a message itself: where the keys that are asked for are noted
     ~JinjaDict();
-    JinjaValue* find(JinjaContext&, const JinjaValue& key);
+    JinjaValue* find(JinjaContext&, const JinjaValue& key);            // find() and read_all() note
     JinjaValue* find(std::string_view key);
+    JinjaValue* peek(JinjaContext&, const JinjaValue& key);            // the same, not noted: comparing is not reading
+    void read_all() const;
     void set(JinjaContext&, JinjaValue key, JinjaValue value);
 };
 struct JinjaCallable {
@@ -82,7 +105,8 @@ struct JinjaValue {
     }
     static JinjaValue empty_dict() { JinjaValue v; v.kind = Kind::dict; v.dict = std::make_shared<JinjaDict>(); return v; }
     static JinjaValue builtin(std::string name) { JinjaValue v; v.kind = Kind::callable; v.call = std::make_shared<JinjaCallable>(); v.call->name = std::move(name); return v; }
-    static JinjaValue from_json(const Json&, bool content);            // content: strings are marked as coming from the messages
+    // content: strings are marked as coming from the row, and from which of its messages; top: not the "role", which templates compare.
+    static JinjaValue from_json(const Json&, bool content, int64_t message = -1, bool top = false);
 
     bool is(Kind k) const { return kind == k; }
     bool is_string() const { return kind == Kind::string; }
@@ -98,7 +122,7 @@ struct JinjaValue {
 bool jinja_equal(JinjaContext&, const JinjaValue&, const JinjaValue&, int depth = 0);
 JinjaText jinja_text(JinjaContext&, const JinjaValue&);                        // str(): what printing shows
 std::string jinja_json(JinjaContext&, const JinjaValue&, int64_t indent, int depth = 0);       // json.dumps(ensure_ascii=False)
-bool jinja_contains_content(JinjaContext&, const JinjaValue&, int depth = 0);
+std::optional<int64_t> jinja_contains_content(JinjaContext&, const JinjaValue&, int depth = 0);  // the message all of it is from, else -1; nothing = no content
 
 // The part of the interpreter that filters, tests and methods need: errors with a line, the step budget, calls.
 struct JinjaContext {
@@ -113,7 +137,7 @@ struct JinjaContext {
         return JinjaValue::of(std::move(t));
     }
     void check_size(int64_t bytes) const { if (bytes > output_limit()) error(qlora::str("a text grows beyond ", output_limit(), " bytes")); }
-    void spend_on(const JinjaText& t) { spend(1 + int64_t(t.text.size()) / 64 + int64_t(t.content.size()) / 8); }     // what reading or copying it takes
+    void spend_on(const JinjaText& t) { spend(1 + int64_t(t.text.size()) / 64 + int64_t(t.content.size() + t.during.size()) / 8); }     // what reading or copying it takes
 };
 
 struct JinjaArgs {

@@ -1,6 +1,7 @@
 // token_core.cpp - see token_core.h.
 #include "src/text/token_core.h"
 
+#include <algorithm>
 #include <array>
 
 namespace qlora::inline v0_1 {
@@ -121,11 +122,15 @@ int byte_of_token(std::string_view token) {
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
+std::span<const std::string_view> reply_end_names() {
+    static constexpr std::string_view names[] = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>",
+                                                 "<|eot|>", "<EOT>", "<|EOT|>", "<|return|>", "<|END_OF_TURN_TOKEN|>", "<｜end▁of▁sentence｜>", "<end_of_utterance>"};
+    return names;
+}
+
 bool ends_reply_by_name(std::string_view token) {
-    for (std::string_view name : {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>",
-                                  "<|eot|>", "<EOT>", "<|return|>", "<|END_OF_TURN_TOKEN|>", "<｜end▁of▁sentence｜>", "<end_of_utterance>"})
-        if (name == token) return true;
-    return false;
+    const auto names = reply_end_names();
+    return std::find(names.begin(), names.end(), token) != names.end();
 }
 
 std::string replace_all(std::string text, std::string_view from, std::string_view to) {
@@ -260,20 +265,6 @@ void TokenCore::split(std::string_view text, bool controls, std::span<const Rend
             if (starts) starts->push_back(int64_t(found.begin));
         }
         at = found.end;
-    }
-}
-
-// Where the tokens of a segment begin: their lengths add up to it, give or take the space that SPM puts in front. Where a normal form
-// changed the text they do not, and the positions are in proportion.
-void TokenCore::add_starts(std::string_view segment, size_t begin, std::span<const Token> tokens, std::vector<int64_t>& starts) const {
-    std::vector<int64_t> ends;
-    int64_t sum = 0;
-    for (Token id : tokens) ends.push_back(sum += int64_t(piece(id, true).size()));
-    const int64_t length = int64_t(segment.size()), front = sum == length + 1 ? 1 : 0;
-    const bool exact = sum == length + front;
-    for (size_t i = 0; i < tokens.size(); ++i) {
-        const int64_t at = i == 0 ? 0 : exact ? std::max<int64_t>(0, ends[i - 1] - front) : ends[i - 1] * length / std::max<int64_t>(1, sum);
-        starts.push_back(int64_t(begin) + at);
     }
 }
 

@@ -85,7 +85,7 @@ private:
     Found find_added(std::string_view text, size_t from, bool controls, std::span<const RenderedTemplate::Span> literal) const;
     void collect_end_of_reply();
     void split(std::string_view text, bool controls, std::span<const RenderedTemplate::Span> literal, Tokens& out, std::vector<int64_t>* starts) const;
-    void add_starts(std::string_view segment, size_t begin, std::span<const Token> tokens, std::vector<int64_t>& starts) const;
+    void add_starts(std::string_view segment, size_t begin, std::span<const Token> tokens, std::vector<int64_t>& starts) const;        // token_starts.cpp
     DecodeRules decode_;
     std::vector<AddedToken> added_;
     TokenTrie all_, text_only_;                        // values index added_

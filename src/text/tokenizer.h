@@ -39,6 +39,8 @@ struct TokenizerImpl {
     std::string chat_template, bos_text, eos_text;
 };
 
+std::span<const std::string_view> reply_end_names();   // how models call the tokens that end a reply: "<|im_end|>", "<|eot_id|>", ...
+
 std::shared_ptr<const TokenizerImpl> make_tokenizer(Vocabulary, std::string_view where);               // `where` names the file in errors
 std::shared_ptr<const TokenizerImpl> load_tokenizer_json(const Json& tokenizer, const Json& config, std::string_view where, std::vector<Token> ends = {});   // config: tokenizer_config.json or null; ends: of Vocabulary
 
