@@ -32,7 +32,7 @@ public:
     explicit DialogueRenderer(const TokenizerImpl&);   // borrowed
     // The dialogue with the assistant's next turn opened: what a reply continues. No spans are computed, so nothing is refused for them.
     Rendered reply(const Dialogue&) const;
-    TrainingText train(const Dialogue&) const;
+    TrainingText train(const Dialogue&, bool literal = true) const;    // literal: what messages hold never becomes a control token
     bool own_template() const { return !tokenizer_.chat_template.empty(); }    // not a fallback
     bool knows(std::string_view variable) const { return source_.find(variable) != std::string::npos; }
 private:

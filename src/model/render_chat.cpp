@@ -59,7 +59,7 @@ Rendered DialogueRenderer::reply(const Dialogue& dialogue) const {
     return {std::move(full.text), std::move(e.tokens), std::vector<uint8_t>(count, 0)};
 }
 
-TrainingText DialogueRenderer::train(const Dialogue& dialogue) const {
+TrainingText DialogueRenderer::train(const Dialogue& dialogue, bool literal) const {
     RenderedTemplate full = print(dialogue.messages, dialogue.variables, false);
     const Json::Array& list = dialogue.messages.array();
     const auto print_first = [&](int64_t count, bool reply_next) -> std::optional<RenderedTemplate> {
@@ -71,6 +71,7 @@ TrainingText DialogueRenderer::train(const Dialogue& dialogue) const {
     };
     TrainingText out;
     out.turns = find_turns(full, dialogue.messages, print_first, end_marks_);
+    if (!literal) full.content.clear();
     render_chat_room::Encoded e = render_chat_room::encode(tokenizer_, full, own_template());
     out.trained.assign(e.tokens.size(), 0);
     const auto mark = [&](int64_t begin, int64_t end, Turn* turn) {

@@ -85,10 +85,11 @@ Perplexity measure_perplexity(DecoderPool& pool, std::span<const Token> tokens, 
 
 int64_t choose_best(DecoderPool& pool, const TokenizerImpl& tokenizer, std::string_view query, std::span<const std::string> choices) {
     if (choices.empty()) fail(Errc::argument, "best_choice: no choices");
+    // The text may be a printed dialogue: its control tokens are control tokens, and the start of text is not put before its own.
     const auto encode = [&](std::string_view text) {
         Tokens tokens;
-        if (tokenizer.add_bos && tokenizer.bos >= 0) tokens.push_back(tokenizer.bos);
-        tokenizer.encode(text, tokens);
+        tokenizer.encode_template(text, tokens);
+        if (tokenizer.add_bos && tokenizer.bos >= 0 && (tokens.empty() || tokens[0] != tokenizer.bos)) tokens.insert(tokens.begin(), tokenizer.bos);
         return tokens;
     };
     const Tokens asked = encode(query);

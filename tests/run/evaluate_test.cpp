@@ -77,4 +77,36 @@ TEST(Evaluate, TheStoryIsLikelyAndItsContinuationChosen) {
     EXPECT_THROW(qlora::best_choice(model, "x", std::vector<std::string>{""}), qlora::Error);
 }
 
+TEST(Evaluate, ChoicesOfATextWithControlTokensAreThoseOfItsTokens) {
+    if (!qlora::exists(data_path("model/stories260K/stories260K.gguf"))) GTEST_SKIP() << "needs ../shared/data";
+    const qlora::Model model = qlora::Model::load(data_path("model/stories260K/stories260K.gguf"), {.backend = qlora::Backend::cpu(1, qlora::Compute::f32)});
+    const qlora::TokenizerImpl& t = *model.tokenizer().impl();
+    // Mean log-probability per byte of what a choice adds, from whole logits, of the tokens as a reading of the text gives them.
+    const auto score = [&](const std::string& query, const std::string& choice, bool control) {
+        const auto read = [&](const std::string& text) {
+            qlora::Tokens tokens;
+            if (control) t.encode_template(text, tokens);
+            else t.encode(text, tokens);
+            if (tokens[0] != t.bos) tokens.insert(tokens.begin(), t.bos);
+            return tokens;
+        };
+        const qlora::Tokens asked = read(query), whole = read(query + choice);
+        const std::vector<float> logits = model.logits(whole);
+        double sum = 0;
+        size_t i = size_t(std::mismatch(asked.begin(), asked.end(), whole.begin(), whole.end()).second - whole.begin());
+        for (; i < whole.size(); ++i) sum -= nll(logits, i - 1, size_t(t.size()), whole[i]);
+        return sum / double(choice.size());
+    };
+    const std::vector<std::string> choices{" He ran.</s>", " He ran.</s><s>", " They play</s>", " was very happy", "</s>", "</s><s> Once upon a time", " zzz"};
+    int flipped = 0;
+    for (const std::string query : {"<s> Once upon a time, there was a dog.", "<s> Lily was sad.</s><s> Tom", "One day, a cat"})
+        for (const std::string& a : choices)
+            for (const std::string& b : choices) {
+                const std::vector<std::string> pair{a, b};
+                EXPECT_EQ(qlora::best_choice(model, query, pair), score(query, b, true) > score(query, a, true)) << query << "[" << a << "|" << b;
+                flipped += (score(query, b, true) > score(query, a, true)) != (score(query, b, false) > score(query, a, false));
+            }
+    EXPECT_GT(flipped, 0);                             // reading them as text would answer otherwise
+}
+
 }  // namespace evaluate_test
