@@ -10,9 +10,12 @@
 #pragma GCC diagnostic ignored "-Wrestrict"
 #endif
 
-// base: errors, files, threads, json, random numbers
+// base: errors, files, limits, threads, json, random numbers
 #include "src/base/file.cpp"                        // POSIX files
+#include "src/base/folder.cpp"                      // folders
 #include "src/base/json.cpp"                        // RFC 8259 to the letter
+#include "src/base/limits.cpp"                      // what the system lets this process use
+#include "src/base/mapped_file.cpp"                 // read-only maps, and the handler for those whose file is cut
 #include "src/base/threads.cpp"                     // the worker pool
 
 // tensor: number types, weights, 4-bit quantization

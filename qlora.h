@@ -54,6 +54,12 @@ enum class DType : uint8_t {
 };
 std::string_view name_of(DType);                       // "nf4", "q4_k", ...
 
+// ---- Model files are mapped: their weights are read while they are used. Overwriting such a file in place is an Error{io} of the call that meets
+// it (load, step, chat, save, ...), and nothing that was computed meanwhile is kept. A file that was cut raises SIGBUS before that, which ends a
+// process - unless this was called once, at the start: then it is an Error{io} as well. The handler passes on every SIGBUS that is not about a file
+// of ours to the one that was there before; a program that installs its own one later must do the same.
+void guard_mapped_files();
+
 using Shape  = std::vector<int64_t>;                   // row-major, last dimension contiguous; a weight is {out, in}
 using Token  = int32_t;
 using Tokens = std::vector<Token>;
@@ -63,7 +69,7 @@ enum class Compute { f32, bf16 };                      // bf16: products of bf16
 class Backend {                                        // where the CPU has AVX512-BF16; elsewhere bf16 computes in f32
 public:
     static Backend best();                             // cuda(0) if built in and present, else cpu()
-    static Backend cpu(int threads = 0, Compute = Compute::f32);       // 0 = every core
+    static Backend cpu(int threads = 0, Compute = Compute::f32);       // 0 = every core that this process (its container) may use, 256 at most
     static Backend cuda(int device = 0);               // throws Error{device} if there is none
     std::string name() const;                          // "cpu, 2 threads, avx512"
     size_t memory_free() const;                        // bytes
@@ -195,7 +201,7 @@ private:
     std::shared_ptr<const struct DatasetImpl> impl_;
 };
 
-// ---- Training: one optimizer step at a time, so that an app can pause, save, or stop between any two.
+// ---- Training: one optimizer step at a time, so that an app can pause, save, or stop between any two. One thread at a time, as a Session.
 enum class Optimizer { adamw, adamw_8bit, paged_adamw, paged_adamw_8bit };   // paged: state in unified memory on a GPU; on the CPU as unpaged
 enum class Schedule { constant, linear, cosine };
 struct TrainOptions {                                  // the defaults are the recipe of the QLoRA paper
@@ -239,14 +245,17 @@ private:
     std::unique_ptr<struct TrainerImpl> impl_;
 };
 
-// ---- Generation. A Session is one conversation (KV cache and history). One thread at a time; make as many as you like.
+// ---- Generation. A Session is one conversation (KV cache and history). One thread at a time; make as many as you like. A call from another
+// thread, or from the callback of a call that is still running, is an Error{argument}; history() and stats() may be read in the callback.
 struct Sampling {
     float temperature = 0.7f, top_p = 0.9f, min_p = 0, repeat_penalty = 1;   // temperature 0 = greedy, reproducible
     int64_t top_k = 40, max_tokens = 512, repeat_last = 64;
     uint64_t seed = 0;
     std::vector<std::string> stop = {};                // ends the reply before any of these texts
 };
-using OnText = std::function<bool(std::string_view)>;  // whole UTF-8 characters; return false to stop
+// Whole UTF-8 characters. Called with an empty text between the pieces of a long prompt. Return false to stop: before the reply has begun,
+// that leaves the dialogue as it was.
+using OnText = std::function<bool(std::string_view)>;
 struct SessionStats { int64_t prompt_tokens = 0, reply_tokens = 0, context_used = 0, context = 0; double prompt_seconds = 0, reply_seconds = 0; };
 class Session {
 public:

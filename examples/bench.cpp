@@ -7,13 +7,13 @@
 #include "examples/common/peak.h"
 #include "examples/common/synthetic.h"
 #include "examples/common/terminal.h"
-#include "src/base/json.h"                             // the library's own JSON writer
+#include "src/base/file.h"                             // the library's own writers and its view of what this process may use
+#include "src/base/json.h"
+#include "src/base/limits.h"
 
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <thread>
 #include <unistd.h>
 
 using namespace program;
@@ -80,7 +80,7 @@ static Row measure_generation(const Settings& s, const qlora::Model& model, int 
 
 static Row measure_training(const Settings& s, const qlora::Model& model, int threads) {
     const fs::path file = fs::temp_directory_path() / ("qlora-bench-" + std::to_string(::getpid()) + ".txt");
-    std::ofstream(file) << text_of(model.tokenizer(), s.train * (s.repeats + 2));
+    qlora::write_file_atomic(file.string(), text_of(model.tokenizer(), s.train * (s.repeats + 2)));
     const qlora::Dataset data = qlora::Dataset::load(file.string(), model, {.context = s.train, .loss = qlora::Loss::all});
     fs::remove(file);
     qlora::Trainer trainer(qlora::Lora::create(model, {.rank = s.rank}), data, {.max_steps = s.repeats + 1, .accumulate = 1, .context = s.train});
@@ -112,8 +112,9 @@ static int body(int argc, char** argv) {
     catch_interrupts();
     if (!s.synthetic.empty()) s.model.model = synthetic_model(s.synthetic, s.folder);
 
+    s.model.threads = chosen_threads(s.model.threads, s.model.force_threads);
     const qlora::Model model = s.model.load();
-    const int threads = s.model.threads > 0 ? int(s.model.threads) : std::max(1, int(std::thread::hardware_concurrency()));
+    const int threads = s.model.threads > 0 ? int(s.model.threads) : qlora::usable_threads();
     if (!s.json) std::printf("%s\n%-11s %-24s %12s %20s %22s\n", base_line(model).c_str(), "", "", "tokens/s", "achieved", "peak here and now");
     Json rows = Json::Array{};
     for (const auto& measure : {measure_prompt, measure_generation, measure_training}) {

@@ -16,7 +16,7 @@ using qlora::Message;
 struct Settings {
     ModelFlags model;
     qlora::Sampling sampling;
-    std::string prompt, system, stop;
+    std::string prompt, system;
     int64_t context = 0;
     bool no_template = false, quiet = false;
 };
@@ -64,7 +64,7 @@ public:
         while (true) {
             std::string text;
             const auto result = editor.read("> ", text);
-            if (result == LineEditor::Result::end || (!editor.interactive() && interrupted())) break;
+            if (result == LineEditor::Result::end || (!editor.interactive() && interrupted()) || std::ferror(stdout)) break;
             if (result == LineEditor::Result::cancelled) {
                 if (leaving) break;
                 leaving = true;
@@ -87,7 +87,7 @@ public:
                 status = editor.interactive() ? 0 : 1;
             }
         }
-        return status;
+        return editor.interactive() || !interrupted() ? status : 128 + interrupted();
     }
 
 private:
@@ -97,9 +97,10 @@ private:
     void answer(const std::string& text) {
         bool ended = true;                             // does the output end in a line break?
         const qlora::OnText print = [&](std::string_view piece) {
+            if (piece.empty()) return interrupted() == 0;                      // still reading the prompt
             std::fwrite(piece.data(), 1, piece.size(), stdout);
             std::fflush(stdout);
-            ended = !piece.empty() && piece.back() == '\n';
+            ended = piece.back() == '\n';
             return interrupted() == 0 && !std::ferror(stdout);
         };
         if (s_.no_template) session_.complete(text, s_.sampling, print);
@@ -225,9 +226,8 @@ static int body(int argc, char** argv) {
     flags.toggle("-q --quiet", s.quiet, "no speed after each answer");
     flags.section("Sampling");
     declare_sampling(flags, s.sampling);
-    flags.add("--stop -r --reverse-prompt", s.stop, "TEXT", "ends an answer before this text");
+    flags.add("--stop -r --reverse-prompt", s.sampling.stop, "TEXT", "ends an answer before this text; may be given several times");
     flags.parse(argc, argv);
-    if (!s.stop.empty()) s.sampling.stop.push_back(s.stop);
     s.model.follow_adapter(flags);
     catch_interrupts();
 

@@ -104,6 +104,13 @@ static void print(const Json& r) {
         std::printf("loss %.4f, perplexity %.4f (%lld rows, %lld tokens)\n", real("loss"), real("perplexity"), whole("rows"), whole("tokens"));
 }
 
+// A number that is none must not end as a success: scripts read the exit status.
+static void check_finite(const Json& result) {
+    const Json* loss = result.find("loss");
+    if (!loss || std::isfinite(loss->number())) return;
+    throw qlora::Error(qlora::Errc::numeric, "the loss is not a number: the weights of the model or of the adapter hold values that are not finite");
+}
+
 static int body(int argc, char** argv) {
     Settings s;
     Flags flags("evaluate", "-m MODEL [--adapter DIR] --data FILE [options]", "Measures a model: perplexity of a text, loss of dialogues, accuracy on {query, choices, gold}.");
@@ -127,6 +134,7 @@ static int body(int argc, char** argv) {
     const bool multiple_choice = rows && is_choices(s.data, text);
     const Loaded loaded(s.model);
     Json result = multiple_choice ? choices(s, loaded, text) : rows ? dialogues(s, loaded) : text_perplexity(s, loaded, text);
+    check_finite(result);
     if (s.json) std::printf("%s\n", result.set("model", s.model.model).set("adapter", s.model.adapter).set("weights", loaded.model.info().weights).dump().c_str());
     else print(result);
     return interrupted() ? 128 + interrupted() : 0;

@@ -130,7 +130,7 @@ static int body(int argc, char** argv) {
     flags.add("--probe", s.probe, "FILE", "text to measure the error on").note("a short built-in one");
     flags.toggle("--check", s.check, "read the result back and measure its error");
     flags.toggle("--overwrite --force", s.overwrite, "replace OUT if it is a file that exists");
-    flags.add("-t --threads", s.model.threads, 0, 1024, "threads of the CPU; 0 = every core");
+    declare_threads(flags, s.model.threads, s.model.force_threads);
     flags.parse(argc, argv);
     check_output(s);
     s.model.device = "cpu";

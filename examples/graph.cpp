@@ -5,14 +5,13 @@
 // A Llama in sixty lines: what it reads are bytes, and its parameters are dense and all trained. (tools/train_tiny.cpp makes models/tiny.gguf the same way.)
 #include "examples/common/flags.h"
 #include "examples/common/interrupt.h"
+#include "examples/common/load.h"
 #include "examples/common/terminal.h"
 
-#include "qlora.h"
+#include "src/base/file.h"                             // whole reads with a limit and a clear error
 
 #include <cmath>
 #include <cstdio>
-#include <fstream>
-#include <iterator>
 #include <random>
 
 using namespace program;
@@ -27,6 +26,7 @@ struct Settings {
     std::string text;
     LlamaShape shape;
     int64_t steps = 200, batch = 8, length = 128, sample = 240, threads = 0;
+    bool force_threads = false;
     float learning_rate = 2e-3f;
     uint64_t seed = 1;
 };
@@ -167,15 +167,14 @@ static int body(int argc, char** argv) {
     flags.add("--learning-rate --lr", s.learning_rate, 0, 10, "peak learning rate");
     flags.add("--sample", s.sample, 0, 1 << 20, "characters to write at the end");
     flags.add("--seed", s.seed, "seed of the start and of the order");
-    flags.add("-t --threads", s.threads, 0, 1024, "threads; 0 = every core");
+    declare_threads(flags, s.threads, s.force_threads);
     flags.parse(argc, argv);
     if (s.shape.hidden % (2 * s.shape.heads) != 0) throw UsageError("--hidden must be a multiple of 2 * --heads");
     if (s.shape.heads % s.shape.kv_heads != 0) throw UsageError("--kv-heads must divide --heads");
     catch_interrupts();
-    std::ifstream file(s.text, std::ios::binary);
-    if (!file) throw qlora::Error(qlora::Errc::io, "cannot read " + s.text);
+    s.threads = chosen_threads(s.threads, s.force_threads);
     std::vector<int32_t> ids;
-    for (std::istreambuf_iterator<char> at(file), end; at != end; ++at) ids.push_back(static_cast<unsigned char>(*at));
+    for (const char c : qlora::read_file(s.text)) ids.push_back(static_cast<unsigned char>(c));
     if (int64_t(ids.size()) < s.length + 2)
         throw qlora::Error(qlora::Errc::format, s.text + " has " + std::to_string(ids.size()) + " characters; --length " + std::to_string(s.length) + " needs more");
 

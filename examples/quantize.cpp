@@ -26,7 +26,7 @@ static int body(int argc, char** argv) {
     flags.choice("--type --quant --quant-type", load.quant, {"nf4", "fp4"}, "4-bit type");
     flags.toggle("--double-quant", load.double_quant, "quantize the scales again: 4.127 instead of 4.5 bits a weight");
     flags.toggle("--overwrite --force", overwrite, "replace OUT if it exists");
-    flags.add("-t --threads", load.threads, 0, 1024, "threads of the CPU; 0 = every core");
+    declare_threads(flags, load.threads, load.force_threads);
     flags.parse(argc, argv);
     catch_interrupts();
     std::error_code error;

@@ -1,10 +1,10 @@
 // tokenize.cpp - text to token ids, one line of ids per line of text; with --chat dialogues through the model's template, and their loss mask.
 #include "examples/common/flags.h"
 #include "examples/common/masked.h"
+#include "examples/common/streams.h"
 #include "src/base/file.h"                             // whole reads with a limit and a clear error
 
 #include <cstdio>
-#include <iostream>
 
 using namespace program;
 
@@ -58,7 +58,7 @@ static int body(int argc, char** argv) {
         }
         return 0;
     }
-    for (std::string line; std::getline(std::cin, line);) print(line);
+    for (std::string line; read_line(line);) print(line);
     return 0;
 }
 

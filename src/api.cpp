@@ -22,6 +22,12 @@ const Impl& checked(const std::shared_ptr<Impl>& impl, const char* what) {
     return *impl;
 }
 
+template <class Impl>
+Impl& live(const std::unique_ptr<Impl>& impl, const char* what) {
+    if (!impl) fail(Errc::argument, what, ": this object was moved from; use the one that it was moved to");
+    return *impl;
+}
+
 std::shared_ptr<const TokenizerImpl> tokenizer_of(const ModelImpl& model) {
     if (!model.tokenizer) fail(Errc::argument, "tokenizer: ", model.path, " has no vocabulary; load one with Tokenizer::load");
     return model.tokenizer;
@@ -43,6 +49,7 @@ std::vector<float> logits(std::shared_ptr<const ModelImpl> model, const LoraImpl
 // ---- Backend. While anyone holds the default CPU backend it is shared: one pool of threads, not one for each model.
 Backend Backend::cpu(int threads, Compute compute) {
     if (threads < 0) fail(Errc::argument, "Backend::cpu: ", threads, " threads, expected 0 (every core) or more");
+    if (int(compute) < 0 || compute > Compute::bf16) fail(Errc::argument, "Backend::cpu: compute ", int(compute), " is neither f32 nor bf16");
     if (threads > 0 || compute != Compute::f32) return Backend(make_cpu_backend(threads, compute));
     static std::mutex mutex;
     static std::weak_ptr<BackendImpl> shared;
@@ -165,6 +172,7 @@ std::vector<float> Lora::logits(std::span<const Token> tokens) const {
 
 // ---- Dataset
 Dataset Dataset::load(const std::string& path, const Tokenizer& tokenizer, const DatasetOptions& options) {
+    api_room::checked(tokenizer.impl(), "Tokenizer");
     return Dataset(load_dataset(path, tokenizer.impl(), options));
 }
 
@@ -192,12 +200,35 @@ Trainer::Trainer(Lora lora, Dataset data, const TrainOptions& options) {
 
 Trainer::~Trainer() = default;
 Trainer::Trainer(Trainer&&) noexcept = default;
-MemoryPlan Trainer::plan() const { return impl_->plan(); }
-bool Trainer::step() { return impl_->step(); }
-const TrainStep& Trainer::last() const { return impl_->progress.last; }
-double Trainer::evaluate(const Dataset& data) const { return impl_->evaluate(api_room::checked(data.impl(), "Dataset")); }
-void Trainer::save(const std::string& folder) const { save_checkpoint(*impl_, folder); }
-void Trainer::resume(const std::string& folder) { load_checkpoint(*impl_, folder); }
+
+namespace api_room {
+
+struct Training {                                      // the trainer of a public call, for as long as the call lasts
+    TrainerImpl& impl;
+    Exclusive use;
+    Training(const std::unique_ptr<TrainerImpl>& i, const char* what) : impl(live(i, what)), use(impl.busy, what) {}
+};
+
+struct Talking {                                       // the same of a session
+    SessionImpl& impl;
+    Exclusive use;
+    Talking(const std::unique_ptr<SessionImpl>& i, const char* what) : impl(live(i, what)), use(impl.busy, what) {}
+};
+
+// A session that is dropped by its own callback is still running: its memory is left to that call rather than taken from under it.
+void drop(std::unique_ptr<SessionImpl>& impl) {
+    if (impl && impl->busy.test()) impl.release();
+    impl.reset();
+}
+
+}  // namespace api_room
+
+MemoryPlan Trainer::plan() const { return api_room::Training(impl_, "Trainer::plan").impl.plan(); }
+bool Trainer::step() { return api_room::Training(impl_, "Trainer::step").impl.step(); }
+const TrainStep& Trainer::last() const { return api_room::live(impl_, "Trainer::last").progress.last; }
+double Trainer::evaluate(const Dataset& data) const { return api_room::Training(impl_, "Trainer::evaluate").impl.evaluate(api_room::checked(data.impl(), "Dataset")); }
+void Trainer::save(const std::string& folder) const { save_checkpoint(api_room::Training(impl_, "Trainer::save").impl, folder); }
+void Trainer::resume(const std::string& folder) { load_checkpoint(api_room::Training(impl_, "Trainer::resume").impl, folder); }
 
 // ---- Session
 Session::Session(Model model, int64_t context) {
@@ -207,18 +238,32 @@ Session::Session(Model model, int64_t context) {
 
 Session::Session(Lora lora, int64_t context) : impl_(std::make_unique<SessionImpl>(api_room::checked(lora.impl(), "Lora").base, lora.impl(), context)) {}
 
-Session::~Session() = default;
+Session::~Session() { api_room::drop(impl_); }
 Session::Session(Session&&) noexcept = default;
-Session& Session::operator=(Session&&) noexcept = default;
-std::string Session::chat(std::string_view user, const Sampling& sampling, const OnText& on_text) { return impl_->chat(user, sampling, on_text); }
-std::string Session::complete(std::string_view prompt, const Sampling& sampling, const OnText& on_text) { return impl_->complete(prompt, sampling, on_text); }
-const std::vector<Message>& Session::history() const { return impl_->history; }
-void Session::set_history(std::vector<Message> history) { impl_->history = std::move(history); }
-SessionStats Session::stats() const { return impl_->stats; }
+
+Session& Session::operator=(Session&& other) noexcept {
+    if (this == &other) return *this;
+    api_room::drop(impl_);
+    impl_ = std::move(other.impl_);
+    return *this;
+}
+
+std::string Session::chat(std::string_view user, const Sampling& sampling, const OnText& on_text) {
+    return api_room::Talking(impl_, "Session::chat").impl.chat(user, sampling, on_text);
+}
+
+std::string Session::complete(std::string_view prompt, const Sampling& sampling, const OnText& on_text) {
+    return api_room::Talking(impl_, "Session::complete").impl.complete(prompt, sampling, on_text);
+}
+
+const std::vector<Message>& Session::history() const { return api_room::live(impl_, "Session::history").history; }
+void Session::set_history(std::vector<Message> history) { api_room::Talking(impl_, "Session::set_history").impl.history = std::move(history); }
+SessionStats Session::stats() const { return api_room::live(impl_, "Session::stats").stats; }
 
 void Session::reset(std::string_view system) {
-    impl_->history.clear();
-    if (!system.empty()) impl_->history.push_back({"system", std::string(system)});
+    std::vector<Message> fresh;
+    if (!system.empty()) fresh.push_back({"system", std::string(system)});
+    set_history(std::move(fresh));
 }
 
 // ---- Measuring
@@ -277,7 +322,8 @@ int64_t best_choice(const Lora& lora, std::string_view query, std::span<const st
 // ---- The floor below
 Tensor Graph::weight(const Model& model, std::string_view name) {
     const ModelImpl& m = api_room::checked(model.impl(), "Model");
-    if (m.backend != impl_->backend) fail(Errc::argument, "Graph::weight: the model is on ", m.backend->name(), ", the graph on ", impl_->backend->name(), "; make the graph with model.backend()");
+    GraphImpl& graph = api_room::live(impl_, "Graph");
+    if (m.backend != graph.backend) fail(Errc::argument, "Graph::weight: the model is on ", m.backend->name(), ", the graph on ", graph.backend->name(), "; make the graph with model.backend()");
     std::vector<WeightPtr> all{m.embedding, m.final_norm, m.head};
     for (const LayerWeights& layer : m.layers) {
         for (const WeightPtr& w : {layer.attention_norm, layer.feed_forward_norm, layer.q_norm, layer.k_norm}) all.push_back(w);
@@ -285,7 +331,7 @@ Tensor Graph::weight(const Model& model, std::string_view name) {
         all.insert(all.end(), std::begin(layer.bias), std::end(layer.bias));
     }
     for (const WeightPtr& w : all)
-        if (w && w->name == name) return impl_->weight(w);
+        if (w && w->name == name) return graph.weight(w);
     fail(Errc::argument, "Graph::weight: ", m.path, " has no tensor \"", name, "\"; its first layer's query matrix is called \"", m.layers.empty() ? "" : m.layers[0].linear[0]->name, "\"");
 }
 

@@ -2,6 +2,7 @@
 #include "examples/common/flags.h"
 
 #include "examples/common/interrupt.h"
+#include "examples/common/streams.h"
 
 #include "qlora.h"
 
@@ -112,6 +113,13 @@ Flag& Flags::add(const std::string& names, std::string& target, const std::strin
     return flag;
 }
 
+Flag& Flags::add(const std::string& names, std::vector<std::string>& target, const std::string& value, const std::string& help) {
+    Flag& flag = append(names, value, help);
+    flag.repeats_ = true;
+    flag.set_ = [&target](const std::string& text, const std::string&) { target.push_back(text); };
+    return flag;
+}
+
 Flag& Flags::add(const std::string& names, int64_t& target, int64_t low, int64_t high, const std::string& help) {
     Flag& flag = append(names, "N", help);
     flag.default_ = std::to_string(target);
@@ -198,8 +206,8 @@ void Flags::parse(int argc, char** argv) {
         const bool attached = equals != std::string::npos;
         if (attached) { value = word.substr(equals + 1); word.resize(equals); }
         const std::string name = normal(word);
-        if (name == "--help" || name == "-h") { help(); std::exit(0); }
-        if (name == "--version") { std::printf("%s (qlora) %s\n", program_.c_str(), QLORA_VERSION_STRING); std::exit(0); }
+        if (name == "--help" || name == "-h") { help(); leave(); }
+        if (name == "--version") { std::printf("%s (qlora) %s\n", program_.c_str(), QLORA_VERSION_STRING); leave(); }
 
         Flag* flag = find(name);
         bool off = false;
@@ -209,6 +217,7 @@ void Flags::parse(int argc, char** argv) {
             if (!off) flag = nullptr;
         }
         if (!flag) unknown(name);
+        if (flag->seen_ && !flag->repeats_) throw UsageError(name + " is given twice" + (name == flag->names_[0] ? "" : " (it is the same as " + flag->names_[0] + ')') + ": leave one of them out");
         flag->seen_ = true;
         if (flag->value_.empty()) {                    // a switch, perhaps followed by true or false as in "--double_quant True"
             std::string follows = attached ? value : i + 1 < argc ? argv[i + 1] : "";
@@ -231,6 +240,12 @@ void Flags::parse(int argc, char** argv) {
         if (flag->required_ && !flag->seen_) throw UsageError("missing " + flag->names_[0] + ' ' + flag->value_ + ": " + flag->help_);
 }
 
+void Flags::leave() const {
+    const std::string error = output_error();
+    if (!error.empty()) std::fprintf(stderr, "%s: %s\n", program_.c_str(), error.c_str());
+    std::exit(error.empty() ? 0 : 1);
+}
+
 void Flags::help() const {
     std::printf("usage: %s %s\n%s\n", program_.c_str(), synopsis_.c_str(), about_.c_str());
     for (const Positional& p : positionals_) std::printf("  %-34s %s\n", p.name.c_str(), p.help.c_str());
@@ -247,23 +262,32 @@ void Flags::help() const {
     std::printf("\n  %-34s %s\n  %-34s %s\n", "-h, --help", "this text", "--version", "the version");
 }
 
-int run(const std::string& program, const std::function<int()>& body) {
-    std::string what;
-    int status = 1;
-    try {
-        return body();
-    } catch (const UsageError& error) {
-        what = std::string(error.what()) + " (" + program + " --help lists all flags)";
-        status = 2;
-    } catch (const std::bad_alloc&) {
-        what = "out of memory";
-    } catch (const std::exception& error) {
-        what = error.what();
-    }
+// Also where there is no memory left to say it with.
+static int complain(const std::string& program, const char* what, int status) noexcept {
     std::fflush(stdout);
     if (interrupted()) what = "stopped", status = 128 + interrupted();
-    std::fprintf(stderr, "%s: %s\n", program.c_str(), one_line(what).c_str());
+    try {
+        std::fprintf(stderr, "%s: %s\n", program.c_str(), one_line(what).c_str());
+    } catch (const std::bad_alloc&) {
+        std::fprintf(stderr, "%s: out of memory\n", program.c_str());
+    }
     return status;
+}
+
+int run(const std::string& program, const std::function<int()>& body) {
+    hold_standard_streams();
+    try {
+        qlora::guard_mapped_files();
+        const int status = body();
+        const std::string unwritten = output_error();
+        return unwritten.empty() ? status : complain(program, unwritten.c_str(), status ? status : 1);
+    } catch (const UsageError& error) {
+        return complain(program, (std::string(error.what()) + " (" + program + " --help lists all flags)").c_str(), 2);
+    } catch (const std::bad_alloc&) {
+        return complain(program, "out of memory", 1);
+    } catch (const std::exception& error) {
+        return complain(program, error.what(), 1);
+    }
 }
 
 }  // namespace program

@@ -23,7 +23,7 @@ private:
     friend class Flags;
     std::vector<std::string> names_;                   // "-m", "--model", ...: the last short and the first long one are shown
     std::string value_, help_, default_, section_;     // value_ empty: a switch
-    bool required_ = false, seen_ = false;
+    bool required_ = false, seen_ = false, repeats_ = false;
     std::function<void(const std::string& value, const std::string& name)> set_;
 };
 
@@ -33,6 +33,7 @@ public:
 
     void section(std::string title) { section_ = std::move(title); }
     Flag& add(const std::string& names, std::string& target, const std::string& value, const std::string& help);
+    Flag& add(const std::string& names, std::vector<std::string>& target, const std::string& value, const std::string& help);   // may be given several times
     Flag& add(const std::string& names, int64_t& target, int64_t low, int64_t high, const std::string& help);
     Flag& add(const std::string& names, uint64_t& target, const std::string& help);
     Flag& add(const std::string& names, double& target, double low, double high, const std::string& help);
@@ -52,13 +53,15 @@ private:
     Flag& append(const std::string& names, const std::string& value, const std::string& help);
     Flag* find(const std::string& name) const;
     [[noreturn]] void unknown(const std::string& name) const;
+    [[noreturn]] void leave() const;                   // after --help and --version
     void help() const;
     Flags(const Flags&) = delete;
 public:
     ~Flags();
 };
 
-// Runs a program's body; every failure becomes one line "name: what went wrong" on stderr. Exit status: 2 for usage, 1 for the rest.
+// Runs a program's body; every failure becomes one line "name: what went wrong" on stderr, standard output that could not be written and model
+// files that were cut meanwhile among them. Exit status: 2 for usage, 1 for the rest.
 int run(const std::string& program, const std::function<int()>& body);
 
 std::string one_line(const std::string& text);         // line breaks and control characters made visible

@@ -5,14 +5,16 @@
 //   up, down, Ctrl-P/N                 history         Ctrl-C gives up, Ctrl-D on an empty line ends, Ctrl-L clears the screen
 #include "examples/common/lineedit.h"
 
+#include "examples/common/interrupt.h"
+#include "examples/common/streams.h"
 #include "examples/common/terminal.h"
 
 #include <sys/select.h>
 #include <termios.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
-#include <iostream>
 
 namespace program {
 
@@ -85,7 +87,9 @@ void redraw(const std::string& prompt, const std::string& line, size_t cursor) {
 
 int read_byte() {
     unsigned char c = 0;
-    return ::read(0, &c, 1) == 1 ? c : -1;
+    ssize_t got = 0;
+    do got = ::read(0, &c, 1); while (got < 0 && errno == EINTR && !interrupted());   // a signal is not the end of the input
+    return got == 1 ? c : -1;
 }
 
 bool more_input() {                                    // does an escape sequence follow, or was it the Escape key?
@@ -191,7 +195,7 @@ LineEditor::Result LineEditor::edit(const std::string& prompt, std::string& line
 
 LineEditor::Result LineEditor::read_line(const std::string& prompt, std::string& line) {
     if (!interactive_) {
-        if (!std::getline(std::cin, line)) return Result::end;
+        if (!program::read_line(line)) return Result::end;
         if (!line.empty() && line.back() == '\r') line.pop_back();
         return Result::text;
     }

@@ -4,6 +4,8 @@
 #include "examples/common/interrupt.h"
 #include "examples/common/run_folder.h"
 #include "examples/common/terminal.h"
+#include "src/base/limits.h"                           // the library's own view of what this process may use
+#include "src/base/threads.h"
 
 namespace program {
 
@@ -16,8 +18,21 @@ void ModelFlags::declare(Flags& flags, bool with_adapter, bool required) {
     flags.toggle("--double-quant", double_quant, "quantize the 4-bit scales again: 4.127 instead of 4.5 bits a weight");
     flags.section("Machine");
     flags.choice("--device", device, {"auto", "cpu", "cuda"}, "where to compute");
-    flags.add("-t --threads", threads, 0, 1024, "threads of the CPU; 0 = every core");
+    declare_threads(flags, threads, force_threads);
     flags.choice("--compute", compute, {"f32", "bf16"}, "precision of the products on the CPU");
+}
+
+void declare_threads(Flags& flags, int64_t& threads, bool& force) {
+    flags.add("-t --threads", threads, 0, qlora::ThreadPool::most, "threads of the CPU, at most as many as this process may run at once; 0 = all of those");
+    flags.toggle("--force-threads", force, "take --threads at its word");
+}
+
+int chosen_threads(int64_t asked, bool force) {
+    const int usable = qlora::usable_threads();
+    if (asked <= usable || force) return int(asked);
+    std::fprintf(stderr, "%s\n", styled("using " + std::to_string(usable) + " threads: the processors that this process may use (--force-threads: " + std::to_string(asked) + " all the same)",
+                                        Style::dim, 2).c_str());
+    return usable;
 }
 
 void ModelFlags::follow_adapter(const Flags& flags) {
@@ -33,7 +48,7 @@ qlora::Model ModelFlags::load() const {
     qlora::LoadOptions options;
     const qlora::Compute precision = compute == "bf16" ? qlora::Compute::bf16 : qlora::Compute::f32;
     if (device == "cuda") options.backend = qlora::Backend::cuda();
-    else if (device == "cpu" || threads > 0 || precision != qlora::Compute::f32) options.backend = qlora::Backend::cpu(int(threads), precision);
+    else if (device == "cpu" || threads > 0 || precision != qlora::Compute::f32) options.backend = qlora::Backend::cpu(chosen_threads(threads, force_threads), precision);
     if (quant == "nf4") options.quantize = qlora::DType::nf4;
     if (quant == "fp4") options.quantize = qlora::DType::fp4;
     options.double_quant = double_quant;

@@ -8,7 +8,7 @@ namespace program {
 
 struct ModelFlags {
     std::string model = {}, adapter = {}, quant = "none", device = "auto", compute = "f32";
-    bool double_quant = true;
+    bool double_quant = true, force_threads = false;
     int64_t threads = 0;
 
     // -m, --adapter, --quant, --double-quant, --device, --threads, --compute
@@ -17,6 +17,10 @@ struct ModelFlags {
     void follow_adapter(const Flags& flags);
     qlora::Model load() const;                         // a progress line on stderr where that is a terminal; stops on Ctrl-C
 };
+
+void declare_threads(Flags& flags, int64_t& threads, bool& force);    // -t, --force-threads
+// How many to use: as asked for, but not more than this process may run at once unless forced; a note on stderr says so. 0 = the library chooses.
+int chosen_threads(int64_t asked, bool force);
 
 // A model, with or without an adapter: what Session, perplexity and the others take either of.
 struct Loaded {

@@ -29,6 +29,7 @@ Data load_data(const Settings& s, const qlora::Model& model) {
         auto [rest, held_out] = data.train.split(s.val_split, s.train.seed);
         data = {rest, held_out};
     }
+    if (s.eval_every > 0 && !data.held_out) throw UsageError("--eval-every has nothing to measure on: hold rows out with --val-split 0.05 or --valid FILE");
     return data;
 }
 

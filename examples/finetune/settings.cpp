@@ -60,40 +60,44 @@ void declare(Flags& flags, Settings& s) {
     flags.toggle("--json", s.json, "one JSON object a line instead of text");
 }
 
-static std::vector<std::string> words(const std::string& list, char separator) {
+// The entries of a list flag; "a,,b" and "," are slips of the pen, not lists.
+static std::vector<std::string> words(const std::string& list, char separator, const char* flag) {
     std::vector<std::string> out;
-    for (size_t from = 0; from < list.size();) {
+    for (size_t from = 0; !list.empty() && from <= list.size();) {
         const size_t to = std::min(list.find(separator, from), list.size());
-        if (to > from) out.push_back(list.substr(from, to - from));
+        if (to == from) throw UsageError(std::string(flag) + ": \"" + list + "\" has an empty entry");
+        out.push_back(list.substr(from, to - from));
         from = to + 1;
     }
     return out;
 }
 
 // A number of a list flag, all of `text`.
-static double number(const std::string& text, const char* flag, double low, double high) {
+static double number(const std::string& text, const char* flag, double low, double high, bool whole) {
     char* end = nullptr;
+    const bool plain = text.find_first_not_of(whole ? "0123456789" : "0123456789.eE+-") == std::string::npos;
     const double value = std::strtod(text.c_str(), &end);
-    if (text.empty() || *end || !(value >= low && value <= high)) throw UsageError(std::string(flag) + ": \"" + text + "\" is no number it can take");
+    if (text.empty() || !plain || *end || !(value >= low && value <= high))
+        throw UsageError(std::string(flag) + ": \"" + text + "\" is no " + (whole ? "whole " : "") + "number it can take");
     return value;
 }
 
 // The flags that choose among the layers are lists of their own.
 static void finish_scope(Settings& s) {
-    s.lora.exclude = words(s.exclude, ',');
-    for (const std::string& range : words(s.layers, ',')) {
-        const std::vector<std::string> ends = words(range, '-');
+    s.lora.exclude = words(s.exclude, ',', "--lora-exclude");
+    for (const std::string& range : words(s.layers, ',', "--lora-layers")) {
+        const std::vector<std::string> ends = words(range, '-', "--lora-layers");
         if (ends.empty() || ends.size() > 2) throw UsageError("--lora-layers: \"" + range + "\" is no layer and no range; expected e.g. 0-3,7");
-        const int64_t first = int64_t(number(ends.front(), "--lora-layers", 0, 1e5)), last = int64_t(number(ends.back(), "--lora-layers", double(first), 1e5));
+        const int64_t first = int64_t(number(ends.front(), "--lora-layers", 0, 1e5, true)), last = int64_t(number(ends.back(), "--lora-layers", double(first), 1e5, true));
         for (int64_t layer = first; layer <= last; ++layer) s.lora.layers.push_back(layer);
     }
-    const auto pattern = [](const std::string& entry, const char* flag) {
+    const auto pattern = [](const std::string& entry, const char* flag, bool whole) {
         const size_t at = entry.find('=');
-        if (at == std::string::npos) throw UsageError(std::string(flag) + ": \"" + entry + "\" needs NAME=NUMBER");
-        return std::pair(entry.substr(0, at), number(entry.substr(at + 1), flag, 1e-3, 1e6));
+        if (at == std::string::npos || at == 0) throw UsageError(std::string(flag) + ": \"" + entry + "\" needs NAME=NUMBER");
+        return std::pair(entry.substr(0, at), number(entry.substr(at + 1), flag, whole ? 1 : 1e-3, 1e6, whole));
     };
-    for (const std::string& entry : words(s.ranks, ',')) s.lora.rank_pattern.emplace_back(pattern(entry, "--lora-rank-pattern"));
-    for (const std::string& entry : words(s.alphas, ',')) s.lora.alpha_pattern.emplace_back(pattern(entry, "--lora-alpha-pattern"));
+    for (const std::string& entry : words(s.ranks, ',', "--lora-rank-pattern")) s.lora.rank_pattern.emplace_back(pattern(entry, "--lora-rank-pattern", true));
+    for (const std::string& entry : words(s.alphas, ',', "--lora-alpha-pattern")) s.lora.alpha_pattern.emplace_back(pattern(entry, "--lora-alpha-pattern", false));
 }
 
 // An adapter that exists has its rank and everything else from its own configuration, and its base in the type it was trained on.

@@ -17,6 +17,7 @@ inline std::ostream& operator<<(std::ostream& out, const Shape& shape) {
 template <class... Part>
 std::string str(const Part&... parts) {
     std::ostringstream out;
+    out.exceptions(std::ios::badbit | std::ios::failbit);              // else a stream swallows bad_alloc and the text ends in the middle
     out.imbue(std::locale::classic());
     (out << ... << parts);
     return out.str();

@@ -1,31 +1,14 @@
 // file.h - files: read-only maps, whole reads with a limit, and writes that survive a crash.
 #pragma once
-#include "src/base/error.h"
+#include "src/base/mapped_file.h"
 
 namespace qlora::inline v0_1 {
-
-// A file mapped read-only; pages are loaded on demand and shared between processes. Regular files only
-// (a FIFO, a device or a folder is an error). Shared handle: tensors that point into the map keep it alive.
-class MappedFile {
-public:
-    static std::shared_ptr<const MappedFile> open(const std::string& path);
-    const uint8_t* data() const { return data_; }
-    int64_t size() const { return size_; }
-    const std::string& path() const { return path_; }
-    void forget(const void* first, int64_t bytes) const;   // whole pages in there no longer count as memory in use; reading them again is allowed
-    ~MappedFile();
-    MappedFile(const MappedFile&) = delete;
-    MappedFile& operator=(const MappedFile&) = delete;
-private:
-    MappedFile() = default;
-    std::string path_;
-    const uint8_t* data_ = nullptr;
-    int64_t size_ = 0;
-};
 
 std::string read_file(const std::string& path, int64_t limit = int64_t(1) << 30);   // Error{io} when missing or larger
 bool exists(const std::string& path);
 bool is_folder(const std::string& path);
+std::vector<std::string> names_in(const std::string& folder);          // sorted, without . and ..; Error{io} when it cannot be read
+int remove_tree(const std::string& path) noexcept;     // a file, or a folder with all that is in it; links are removed, not followed; 0 or the first error
 
 // Writes beside the target, syncs, renames over it, syncs the folder: afterwards the old or the new content is there, never a part.
 void write_file_atomic(const std::string& path, std::string_view bytes);

@@ -6,6 +6,8 @@
 // inside: a worker that is still waking up does not hold up a run that is over.
 #include "src/base/threads.h"
 
+#include "src/base/limits.h"
+
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -14,9 +16,7 @@
 #include <thread>
 #include <utility>
 
-#if defined(__linux__)
-#include <sched.h>
-#endif
+#include <pthread.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -25,7 +25,6 @@ namespace qlora::inline v0_1 {
 namespace threads_room {
 
 constexpr uint64_t inside_mask = 0xffff, open_bit = 0x10000, one_run = 0x20000;
-constexpr int max_threads = 1024;                      // far below inside_mask
 constexpr int spins = 2000;                            // 20 to 80 microseconds: longer than the gaps between the operations of a graph
 
 inline void relax() {
@@ -36,21 +35,15 @@ inline void relax() {
 #endif
 }
 
-int usable_cores() {
-#if defined(__linux__)
-    for (int cores = 1024; cores <= 1 << 20; cores *= 2) {                     // machines with more cores than cpu_set_t holds
-        cpu_set_t* set = CPU_ALLOC(cores);
-        if (!set) break;
-        const size_t bytes = CPU_ALLOC_SIZE(cores);
-        const int found = sched_getaffinity(0, bytes, set) == 0 ? CPU_COUNT_S(bytes, set) : 0;
-        CPU_FREE(set);
-        if (found > 0) return found;
-    }
-#endif
-    return std::max(1, int(std::thread::hardware_concurrency()));
-}
-
 thread_local const void* running_pool = nullptr;       // the pool whose task this thread is in: catches run() inside a task
+thread_local bool alone = false;                       // this thread's runs stay on it
+
+// A fork copies the memory of a pool and not its threads. Counted, so that a pool knows whether it is such a copy.
+std::atomic<unsigned> forks{0};
+unsigned generation() {
+    [[maybe_unused]] static const int registered = ::pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
+    return forks.load(std::memory_order_relaxed);
+}
 
 }  // namespace threads_room
 
@@ -68,6 +61,9 @@ struct ThreadPool::State {
     std::exception_ptr error;
     int64_t error_number = 0;
     std::vector<std::thread> workers;
+    const unsigned made_in = threads_room::generation();
+
+    bool forked() const { return made_in != threads_room::forks.load(std::memory_order_relaxed); }
 
     // Numbers are claimed in order, so every number below a failing one is run: the lowest failing number wins, on any machine.
     void run_tasks(int thread) {
@@ -149,10 +145,12 @@ struct ThreadPool::State {
     }
 };
 
+ThreadPool::Alone::Alone(bool alone) : before_(std::exchange(threads_room::alone, alone || threads_room::alone)) {}
+ThreadPool::Alone::~Alone() { threads_room::alone = before_; }
+
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
-    if (threads < 0 || threads > threads_room::max_threads)
-        fail(Errc::argument, "threads: ", threads, " is not between 0 (every core) and ", threads_room::max_threads);
-    size_ = threads ? threads : std::min(threads_room::usable_cores(), threads_room::max_threads);
+    if (threads < 0 || threads > most) fail(Errc::argument, "threads: ", threads, " is not between 0 (every core) and ", most);
+    size_ = threads ? threads : std::min(usable_threads(), most);
     try {
         for (int t = 1; t < size_; ++t) state_->workers.emplace_back([state = state_.get(), t] { state->worker(t); });
     } catch (const std::exception& e) {
@@ -161,19 +159,27 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
     }
 }
 
-ThreadPool::~ThreadPool() { state_->join(); }
+// In a forked child there is nobody to join, and the locks may be held by threads that are not there: the copy is left as it is.
+ThreadPool::~ThreadPool() {
+    if (state_->forked()) state_.release();
+    else state_->join();
+}
 
 void ThreadPool::run_erased(int64_t count, Call call, const void* context) {
     State& s = *state_;
     if (count <= 0) return;
     if (threads_room::running_pool == &s) fail(Errc::argument, "threads: a task called run() of its own pool");
+    if (s.forked()) {
+        for (int64_t number = 0; number < count; ++number) call(context, number, 0);
+        return;
+    }
     const std::lock_guard only(s.one_caller);
     s.call = call;
     s.context = context;
     s.count = count;
     s.error = nullptr;
     s.next.store(0, std::memory_order_relaxed);
-    if (size_ > 1 && count > 1) {                      // the gate is closed and empty here: nobody reads what was just written
+    if (size_ > 1 && count > 1 && !threads_room::alone) {                      // the gate is closed and empty here: nobody reads what was just written
         s.gate.store((s.gate.load() / threads_room::one_run + 1) * threads_room::one_run + threads_room::open_bit);
         s.wake_sleepers();
         s.run_tasks(0);

@@ -7,12 +7,24 @@ namespace qlora::inline v0_1 {
 
 class ThreadPool {
 public:
-    explicit ThreadPool(int threads = 0);              // 0 = every core this process may use; the caller is one of the threads
+    static constexpr int most = 256;                   // threads; far beyond what products of one model can use
+    explicit ThreadPool(int threads = 0);              // 0 = usable_threads(); the caller is one of the threads
     int size() const { return size_; }
+
+    // While one exists, run() calls of this thread stay on this thread: for work so small that waking others costs more.
+    class Alone {
+    public:
+        explicit Alone(bool alone = true);
+        ~Alone();
+        Alone(const Alone&) = delete;
+        Alone& operator=(const Alone&) = delete;
+    private:
+        bool before_;
+    };
 
     // Calls task(number, thread) once for each number in [0, count), thread in [0, size()); returns when all are done.
     // The first exception of a task is rethrown here after the others have finished. Not reentrant: one run() at a time
-    // (a second caller waits). Tasks must not call run() of the same pool.
+    // (a second caller waits). Tasks must not call run() of the same pool. In a forked child, which has none of the threads, the caller does it all.
     template <class Task>
     void run(int64_t count, const Task& task) {
         run_erased(count, [](const void* context, int64_t number, int thread) { (*static_cast<const Task*>(context))(number, thread); }, &task);

@@ -214,7 +214,13 @@ std::shared_ptr<const Gguf> Gguf::open(const std::string& path) {
     auto gguf = std::make_shared<Gguf>();
     gguf->path_ = path;
     gguf->file_ = MappedFile::open(path);
-    GgufParser(*gguf).parse();
+    try {
+        GgufParser(*gguf).parse();
+    } catch (const Error&) {                           // a file that was cut meanwhile is not to be called malformed
+        gguf->file_->check();
+        throw;
+    }
+    gguf->file_->check();
     return gguf;
 }
 
@@ -267,12 +273,17 @@ std::vector<std::string> Gguf::strings(std::string_view key) const {
         fail(Errc::format, "gguf: ", path_, ": ", key, " must be an array of strings");
     std::vector<std::string> out;
     out.reserve(size_t(p->count));
-    const uint8_t* at = file_->data() + p->offset;     // lengths were checked when the file was opened
-    for (int64_t i = 0; i < p->count; ++i) {
-        const int64_t length = int64_t(gguf_room::load<uint64_t>(at));
+    const uint8_t *at = file_->data() + p->offset, *const end = file_->data() + file_->size();
+    for (int64_t i = 0; i < p->count; ++i) {           // lengths were checked when the file was opened, but it may have been written to since
+        const int64_t length = end - at < 8 ? -1 : int64_t(gguf_room::load<uint64_t>(at));
+        if (length < 0 || length > end - at - 8) {
+            file_->check();
+            fail(Errc::format, "gguf: ", path_, ": ", key, " holds a string of ", length, " bytes, which the file has not");
+        }
         out.emplace_back(reinterpret_cast<const char*>(at) + 8, size_t(length));
         at += 8 + length;
     }
+    file_->check();
     return out;
 }
 
@@ -286,6 +297,7 @@ std::vector<float> Gguf::floats(std::string_view key) const {
     if (step == 0) fail(Errc::format, where, " must be an array of numbers");
     std::vector<float> out(size_t(count), 0.0f);
     for (int64_t i = 0; i < count; ++i) out[size_t(i)] = float(gguf_room::number_at(file_->data() + p->offset + i * step, type, where));
+    file_->check();
     return out;
 }
 

@@ -52,6 +52,7 @@ public:
     Weight weight(const GgufTensor&) const;            // points into the map; an unknown type is an error that names it
     const uint8_t* data(const GgufTensor& t) const { return file_->data() + t.offset; }
     std::shared_ptr<const void> owner() const { return file_; }
+    const MappedFile* mapped() const { return file_.get(); }
 private:
     friend struct GgufParser;
     std::string path_;

@@ -132,7 +132,13 @@ struct SafeTensorsParser {
 std::shared_ptr<const SafeTensors> SafeTensors::open(const std::string& path) {
     auto tensors = std::make_shared<SafeTensors>();
     tensors->file_ = MappedFile::open(path);
-    SafeTensorsParser{*tensors, tensors->file_->data(), tensors->file_->size()}.parse();
+    try {
+        SafeTensorsParser{*tensors, tensors->file_->data(), tensors->file_->size()}.parse();
+    } catch (const Error&) {                           // a file that was cut meanwhile is not to be called malformed
+        tensors->file_->check();
+        throw;
+    }
+    tensors->file_->check();
     return tensors;
 }
 
@@ -160,6 +166,7 @@ Weight SafeTensors::weight(const SafeTensor& t) const {
         w.data = reinterpret_cast<const uint8_t*>(copy->data());
         w.owner = copy;
         w.file = nullptr;
+        file_->check();
     }
     return w;
 }
@@ -175,6 +182,7 @@ std::vector<float> SafeTensors::floats(const SafeTensor& t) const {
         std::memcpy(&half, t.data + 2 * i, 2);
         out[size_t(i)] = t.dtype == "F16" ? f32_from_f16(half) : f32_from_bf16(half);
     }
+    file_->check();
     return out;
 }
 

@@ -19,6 +19,7 @@ public:
     const SafeTensor* find(std::string_view name) const;
     const std::vector<std::pair<std::string, std::string>>& metadata() const { return metadata_; }
     const std::string& path() const { return file_->path(); }
+    const MappedFile* mapped() const { return file_.get(); }
     Weight weight(const SafeTensor&) const;            // F32, F16, BF16 as stored; other types are an error that names tensor and type
     std::vector<float> floats(const SafeTensor&) const;
 private:

@@ -102,6 +102,7 @@ Tensor GraphImpl::weight(std::shared_ptr<const Weight> w) {
     n.op = Op::weight;
     n.dtype = w->dtype;
     n.shape = w->shape;
+    if (w->file && std::none_of(mapped.begin(), mapped.end(), [&](const auto& m) { return m->file == w->file; })) mapped.push_back(w);
     n.weight = std::move(w);
     return graph_room::append(*this, std::move(n));
 }
@@ -132,6 +133,7 @@ void GraphImpl::prepare() {
 void GraphImpl::run() {
     prepare();
     backend->run(*this, plan);
+    for (const auto& w : mapped) w->check();
 }
 
 void* GraphImpl::address(int32_t id) const {

@@ -122,6 +122,7 @@ struct GraphImpl {
     uint64_t step = 0;                                 // mixed into dropout seeds: set by the trainer for every micro-batch
     Plan plan;
     BufferRef arena;                                   // set before prepare() to share one among graphs that never run at once
+    std::vector<std::shared_ptr<const Weight>> mapped; // one weight of each mapped file that is read: asked after every run whether it is still whole
     int64_t used = 0;                                  // bytes: the furthest end in the arena that a run has touched, noted by the backend
     std::shared_ptr<struct Stepper> stepper;           // of the public Graph::step (src/ops/graph_api.cpp)
 

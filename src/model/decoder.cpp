@@ -98,11 +98,17 @@ void check_range(const char* what, const std::vector<int32_t>& values, size_t co
 
 }  // namespace decoder_room
 
+void require_memory(const BackendImpl& backend, int64_t bytes, const char* what, const char* remedy) {
+    const int64_t available = backend.memory_free();
+    if (bytes > available) fail(Errc::memory, what, ": ", bytes, " bytes of memory are needed, ", available, " are free; use ", remedy);
+}
+
 KvCache make_cache(const ModelImpl& model, int64_t capacity) {
     if (capacity < 1) fail(Errc::argument, "cache: the capacity must be at least 1, is ", capacity);
     KvCache cache;
     cache.capacity = capacity;
     const int64_t bytes = checked_mul(capacity, model.config.kv_heads * model.config.head_dim * 4, "cache");
+    require_memory(*model.backend, checked_mul(bytes, 2 * model.config.layers, "cache"), "the keys and values of the context", "a smaller context");
     for (int64_t i = 0; i < model.config.layers; ++i) {
         cache.keys.push_back(model.backend->allocate(bytes));
         cache.values.push_back(model.backend->allocate(bytes));

@@ -12,6 +12,7 @@ struct KvCache {                                       // one buffer a layer and
     std::vector<BufferRef> keys, values;
 };
 KvCache make_cache(const ModelImpl&, int64_t capacity);
+void require_memory(const BackendImpl&, int64_t bytes, const char* what, const char* remedy);  // Error{memory} if the backend has not as much free
 
 struct DecoderSpec {
     int64_t rows = 0;

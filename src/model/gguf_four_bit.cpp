@@ -34,7 +34,10 @@ struct Reader {
 };
 
 void add(GgufWriter& w, std::string name, int type, Shape shape, const void* data, int64_t bytes, WeightPtr owner) {
-    w.add({std::move(name), type, std::move(shape), bytes, [data, bytes, owner](AtomicFile& f) { f.write(data, bytes); }});
+    w.add({std::move(name), type, std::move(shape), bytes, [data, bytes, owner](AtomicFile& f) {
+        f.write(data, bytes);
+        owner->check();
+    }});
 }
 
 }  // namespace gguf_four_bit_room
@@ -51,6 +54,7 @@ Weight read_four_bit(const Gguf& file, const std::string& name) {
     w.shape = {codes->shape[0], checked_mul(codes->shape[1], 2, "gguf: " + file.path())};
     w.data = file.data(*codes);
     w.owner = file.owner();
+    w.file = file.mapped();
     FourBit& q = w.quant;
     q.block = file.integer("qlora.block");
     q.block2 = file.integer("qlora.block2", 256);

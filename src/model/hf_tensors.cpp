@@ -148,6 +148,7 @@ std::optional<Weight> read_bitsandbytes(const HfTensors& tensors, const std::str
         q.absmax2 = s->absmax2.data();
     }
     w.owner = s;
+    w.file = codes.file->mapped();
     return w;
 }
 

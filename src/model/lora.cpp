@@ -75,6 +75,7 @@ LoraOptions options_at(const LoraOptions& o, int64_t layer, Module m) {
 }
 
 std::shared_ptr<LoraImpl> empty_lora(std::shared_ptr<const ModelImpl> base, const LoraOptions& options) {
+    if (int(options.init) < 0 || options.init > LoraInit::pissa) fail(Errc::argument, "adapter: init ", int(options.init), " is none of standard, loftq, pissa");
     if (options.rank < 1) fail(Errc::argument, "adapter: the rank must be at least 1, is ", options.rank);
     if (!std::isfinite(options.alpha)) fail(Errc::argument, "adapter: alpha must be a finite number");
     if (!(options.dropout >= 0 && options.dropout < 1)) fail(Errc::argument, "adapter: the dropout must be in [0, 1), is ", options.dropout);

@@ -103,6 +103,7 @@ void tensor(GgufWriter& out, const std::string& name, const WeightPtr& w) {
     out.add({name, type, w->shape, w->bytes(), [w](AtomicFile& f) {
         const WeightPtr made = now(w);
         f.write(made->data, made->bytes());
+        made->check();
     }});
 }
 
@@ -113,6 +114,7 @@ void permuted(GgufWriter& out, const std::string& name, const WeightPtr& w, int6
     out.add({name, type_info(w->dtype).ggml, w->shape, w->bytes(), [w, rows, row, head_dim](AtomicFile& f) {
         const WeightPtr made = now(w);
         for (int64_t r = 0; r < rows; ++r) f.write(made->data + hf_row_of_gguf(r, head_dim) * row, row);
+        made->check();
     }});
 }
 

@@ -18,7 +18,10 @@ namespace save_hf_room {
 using Tensor = SafeTensorsWriter::Tensor;
 
 void raw(SafeTensorsWriter& out, std::string name, const char* dtype, Shape shape, const void* data, int64_t bytes, WeightPtr owner) {
-    out.tensors.push_back(Tensor{std::move(name), dtype, std::move(shape), bytes, [data, bytes, owner](AtomicFile& f) { f.write(data, bytes); }});
+    out.tensors.push_back(Tensor{std::move(name), dtype, std::move(shape), bytes, [data, bytes, owner](AtomicFile& f) {
+        f.write(data, bytes);
+        owner->check();
+    }});
 }
 
 // The text of a float as Python prints the double of the same value: 17 digits name it exactly.
@@ -56,6 +59,7 @@ void tensor(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w)
     out.tensors.push_back(Tensor{name, dtype, w->shape, w->bytes(), [w](AtomicFile& f) {
         const WeightPtr made = now(w);
         f.write(made->data, made->bytes());
+        made->check();
     }});
 }
 
@@ -88,6 +92,7 @@ void reordered(SafeTensorsWriter& out, const std::string& name, const WeightPtr&
     out.tensors.back().write = [w, rows, row, head_dim](AtomicFile& f) {
         const WeightPtr made = now(w);
         for (int64_t r = 0; r < rows; ++r) f.write(made->data + gguf_row_of_hf(r, head_dim) * row, row);
+        made->check();
     };
 }
 

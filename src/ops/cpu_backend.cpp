@@ -1,13 +1,10 @@
 // cpu_backend.cpp - the CPU as a backend: host memory, and a loop that calls the cpu function of each planned node.
+#include "src/base/limits.h"
 #include "src/cpu/cpu.h"
 #include "src/graph/graph.h"
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
-#if defined(__unix__) || defined(__APPLE__)
-#include <unistd.h>
-#endif
 
 namespace qlora::inline v0_1 {
 namespace cpu_backend_room {
@@ -15,25 +12,27 @@ namespace cpu_backend_room {
 constexpr int64_t alignment = 64;                      // a cache line, and the widest vector
 constexpr int64_t worth_checking = int64_t(64) << 20;  // bytes: below this, asking for the free memory is not worth its system calls
 
-// The kernel's own estimate counts reclaimable file pages as free, which a plain count of free pages does not.
-int64_t available_memory() {
-    std::ifstream info("/proc/meminfo");
-    for (std::string key, unit; info >> key;) {
-        int64_t kib = 0;
-        if (!(info >> kib)) break;
-        if (key == "MemAvailable:") return kib * 1024;
-        std::getline(info, unit);
+// Multiply-adds of an operation, on average over a graph, below which one thread is faster: waking the others takes some 5 microseconds, in
+// which a core does 100,000 to 200,000 of them. On average, because threads that slept through a small operation must be woken for the next.
+constexpr int64_t worth_waking = 50'000;
+
+bool is_small(const GraphImpl& g, const Plan& plan) {
+    int64_t work = 0;
+    for (const int32_t id : plan.order) {
+        const Node& n = g.node(id);
+        work += n.elements();
+        for (const int32_t s : n.src) {                // a product with a stored matrix: every row of the other factor meets all of it
+            if (s < 0 || !g.node(s).weight || g.node(s).shape.size() != 2 || n.op == Op::embedding) continue;
+            const Node& x = g.node(n.src[0]);
+            work += x.elements() / x.shape.back() * g.node(s).elements();
+        }
     }
-#if defined(_SC_AVPHYS_PAGES)
-    return int64_t(sysconf(_SC_AVPHYS_PAGES)) * int64_t(sysconf(_SC_PAGESIZE));
-#else
-    return int64_t(1) << 30;                           // unknown here: one GiB, which every machine that can run this has
-#endif
+    return work < worth_waking * int64_t(plan.order.size());
 }
 
 class CpuBackend final : public BackendImpl {
 public:
-    CpuBackend(int threads, Compute compute) : cpu_(threads, compute) {}
+    CpuBackend(int threads, Compute compute) : cpu_(threads, compute), choose_(threads == 0) {}
 
     std::string name() const override {
         return str("cpu, ", cpu_.pool.size(), cpu_.pool.size() == 1 ? " thread, " : " threads, ", name_of(cpu_.isa));
@@ -61,6 +60,7 @@ public:
     }
 
     void run(GraphImpl& g, const Plan& plan) override {
+        const ThreadPool::Alone alone(choose_ && is_small(g, plan));
         for (const int32_t id : plan.order) {
             const Node& n = g.node(id);
             const OpDef& def = op_def(n.op);
@@ -83,6 +83,7 @@ private:
         if (offset < 0 || bytes < 0 || offset > b.bytes - bytes) fail(Errc::argument, "cpu: ", what, " of bytes ", offset, " to ", offset + bytes, " of ", b.bytes);
     }
     Cpu cpu_;
+    const bool choose_;                                // the caller left the number of threads to us
 };
 
 }  // namespace cpu_backend_room

@@ -105,6 +105,11 @@ void write(GraphImpl& g, Tensor t, DType type, const void* values, size_t count)
     stepper(g).fresh = false;
 }
 
+GraphImpl& live(const std::unique_ptr<GraphImpl>& impl) {
+    if (!impl) fail(Errc::argument, "graph: this object was moved from; use the one that it was moved to");
+    return *impl;
+}
+
 void check_own(const GraphImpl& g, Tensor t, const char* what) {
     if (&graph_of({t}, what) != &g) fail(Errc::argument, what, ": the tensor belongs to another graph");
 }
@@ -121,35 +126,37 @@ Graph::Graph(Backend backend) {
 Graph::~Graph() = default;
 Graph::Graph(Graph&&) noexcept = default;
 
-Tensor Graph::input(Shape shape, DType type) { return impl_->input(std::move(shape), type); }
-Tensor Graph::param(Shape shape) { return impl_->param(std::move(shape)); }
+Tensor Graph::input(Shape shape, DType type) { return graph_api_room::live(impl_).input(std::move(shape), type); }
+Tensor Graph::param(Shape shape) { return graph_api_room::live(impl_).param(std::move(shape)); }
 
 void Graph::backward(Tensor loss) {
-    graph_api_room::check_own(*impl_, loss, "backward");
-    impl_->backward(loss);
-    impl_->output(loss);
-    for (size_t i = 0; i < impl_->grads.size(); ++i) {
-        if (impl_->nodes[i].op == Op::param && impl_->grads[i] >= 0) impl_->output(impl_->handle(impl_->grads[i]));
+    GraphImpl& g = graph_api_room::live(impl_);
+    graph_api_room::check_own(g, loss, "backward");
+    g.backward(loss);
+    g.output(loss);
+    for (size_t i = 0; i < g.grads.size(); ++i) {
+        if (g.nodes[i].op == Op::param && g.grads[i] >= 0) g.output(g.handle(g.grads[i]));
     }
 }
 
 Tensor Graph::grad(Tensor t) const {
-    graph_api_room::check_own(*impl_, t, "grad");
-    const Node& n = impl_->node(t.id());
+    GraphImpl& g = graph_api_room::live(impl_);
+    graph_api_room::check_own(g, t, "grad");
+    const Node& n = g.node(t.id());
     if (n.op == Op::weight) fail(Errc::argument, "grad: ", n.weight->name, " is a stored, frozen ", name_of(n.dtype), " weight and has no gradient; train a param beside it (LoRA)");
-    if (impl_->grads.empty()) fail(Errc::argument, "grad: there are no gradients yet; call backward() with the loss first");
-    const int32_t id = size_t(t.id()) < impl_->grads.size() ? impl_->grads[size_t(t.id())] : -1;
+    if (g.grads.empty()) fail(Errc::argument, "grad: there are no gradients yet; call backward() with the loss first");
+    const int32_t id = size_t(t.id()) < g.grads.size() ? g.grads[size_t(t.id())] : -1;
     if (id < 0) fail(Errc::argument, "grad: no gradient flows to this ", op_def(n.op).name, " of shape ", n.shape, "; the loss does not depend on it through a param");
-    return impl_->handle(id);
+    return g.handle(id);
 }
 
-void Graph::write(Tensor t, std::span<const float> values) { graph_api_room::write(*impl_, t, DType::f32, values.data(), values.size()); }
-void Graph::write(Tensor t, std::span<const int32_t> values) { graph_api_room::write(*impl_, t, DType::i32, values.data(), values.size()); }
+void Graph::write(Tensor t, std::span<const float> values) { graph_api_room::write(graph_api_room::live(impl_), t, DType::f32, values.data(), values.size()); }
+void Graph::write(Tensor t, std::span<const int32_t> values) { graph_api_room::write(graph_api_room::live(impl_), t, DType::i32, values.data(), values.size()); }
 
-void Graph::run() { graph_api_room::run(*impl_); }
+void Graph::run() { graph_api_room::run(graph_api_room::live(impl_)); }
 
 void Graph::step(float learning_rate, const TrainOptions& options) {
-    GraphImpl& g = *impl_;
+    GraphImpl& g = graph_api_room::live(impl_);
     if (g.grads.empty()) fail(Errc::argument, "step: there are no gradients; call backward() with the loss, then run()");
     if (!g.frozen) fail(Errc::argument, "step: the graph has not run yet; call run() first");
     Stepper& s = graph_api_room::stepper(g);
@@ -170,7 +177,7 @@ void Graph::step(float learning_rate, const TrainOptions& options) {
 }
 
 std::vector<float> Graph::read(Tensor t) const {
-    GraphImpl& g = *impl_;
+    GraphImpl& g = graph_api_room::live(impl_);
     graph_api_room::check_own(g, t, "read");
     const Node& n = g.node(t.id());
     if (n.weight) return n.weight->decoded();
@@ -187,11 +194,12 @@ std::vector<float> Graph::read(Tensor t) const {
 }
 
 int64_t Graph::planned_bytes() const {
-    if (impl_->frozen) return impl_->plan.arena;
-    graph_api_room::keep_results(*impl_);
-    return make_plan(*impl_).arena;
+    GraphImpl& g = graph_api_room::live(impl_);
+    if (g.frozen) return g.plan.arena;
+    graph_api_room::keep_results(g);
+    return make_plan(g).arena;
 }
 
-int64_t Graph::used_bytes() const { return impl_->used; }
+int64_t Graph::used_bytes() const { return graph_api_room::live(impl_).used; }
 
 }  // namespace qlora

@@ -29,6 +29,7 @@ uint64_t model_fingerprint(const ModelImpl& m) {
             const int64_t kind = int64_t(w->dtype), bytes = std::min<int64_t>(4096, bytes_of(w->dtype, w->elements()));
             h = hash_bytes(&kind, sizeof kind, h);
             if (w->data) h = hash_bytes(w->data, bytes, h);
+            w->check();                                // a manifest with the fingerprint of zeros would never fit again
         }
     }
     return h;
@@ -211,6 +212,7 @@ void load(TrainerImpl& t, const std::string& folder) {
             t.lora->base->backend->upload(*files[i].buffer, at, contents[i]->data() + at, count);
             contents[i]->forget(contents[i]->data() + at, count);
         });
+    for (const auto& file : contents) file->check();
     ++t.lora->version;
     t.progress = progress;
 }

@@ -219,6 +219,7 @@ int64_t trained_targets(std::span<const uint8_t> trained) {
 std::shared_ptr<const DatasetImpl> load_dataset(const std::string& path, std::shared_ptr<const TokenizerImpl> tokenizer, const DatasetOptions& options) {
     if (!tokenizer) fail(Errc::argument, "dataset ", path, ": the model has no tokenizer; load one with Tokenizer::load");
     if (options.context < 2) fail(Errc::argument, "dataset ", path, ": context ", options.context, "; a row needs at least 2 tokens");
+    if (int(options.loss) < 0 || options.loss > Loss::all) fail(Errc::argument, "dataset ", path, ": loss ", int(options.loss), " is none of assistant, completion, all");
     const std::string file = dataset_file(path, options.split);
     const std::string text = read_file(file, int64_t(8) << 30);        // read whole; more than this is not trained on in one piece
     dataset_room::Builder builder(*tokenizer, options);
@@ -242,7 +243,9 @@ std::pair<std::shared_ptr<const DatasetImpl>, std::shared_ptr<const DatasetImpl>
     std::iota(order.begin(), order.end(), int64_t(0));
     Rng rng{seed, dataset_room::split_stream, 0};
     for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[size_t(rng.below(i))]);
-    const size_t held = size_t(std::llround(double(fraction) * double(order.size())));
+    // Asked for both parts, none may be empty: a tenth of four rows is one row.
+    const size_t wanted = size_t(std::llround(double(fraction) * double(order.size())));
+    const size_t held = fraction > 0 && fraction < 1 && order.size() > 1 ? std::clamp<size_t>(wanted, 1, order.size() - 1) : wanted;
     std::sort(order.begin(), order.begin() + int64_t(held));           // both parts keep the order of the file
     std::sort(order.begin() + int64_t(held), order.end());
     auto rest = std::make_shared<DatasetImpl>(data), part = std::make_shared<DatasetImpl>(data);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 
 namespace qlora::inline v0_1 {
 namespace session_room {
@@ -35,6 +36,8 @@ int64_t context_of(const ModelImpl& model, int64_t wanted) {
     const int64_t own = model.config.context;
     if (wanted < 0) fail(Errc::argument, "Session: context ", wanted, ", expected 0 (the model's own) or more");
     if (wanted > 0 && own > 0 && wanted > own) fail(Errc::argument, "Session: context ", wanted, ", but the model was trained for ", own, " tokens; use ", own, " or less");
+    constexpr int64_t most = std::numeric_limits<int32_t>::max();      // positions are 32-bit
+    if (wanted > most) fail(Errc::argument, "Session: context ", wanted, ", expected at most ", most);
     if (wanted > 0) return wanted;
     return own > 0 ? std::min<int64_t>(own, 4096) : 4096;
 }
@@ -154,7 +157,7 @@ std::vector<float> SessionImpl::feed(std::span<const Token> tokens) {
     return append(all);
 }
 
-std::string SessionImpl::generate(const Tokens& prompt, bool opening, const Sampling& sampling, const OnText& on_text) {
+std::optional<std::string> SessionImpl::generate(const Tokens& prompt, bool opening, const Sampling& sampling, const OnText& on_text) {
     Sampler sampler(sampling);
     const TokenizerImpl& words = tokenizer();
     const int64_t length = int64_t(prompt.size());
@@ -167,7 +170,13 @@ std::string SessionImpl::generate(const Tokens& prompt, bool opening, const Samp
     const size_t common = size_t(std::mismatch(cached.begin(), cached.end(), prompt.begin(), prompt.end() - 1).first - cached.begin());
     cached.resize(common);
     for (const Token t : prompt) sampler.accept(t);
-    std::vector<float> logits = feed(std::span(prompt).subspan(common));
+    std::vector<float> logits;
+    for (size_t at = common; at < prompt.size();) {    // piece by piece: the callback may want no more, and may use the adapter meanwhile
+        const size_t count = std::min(prompt.size() - at, size_t(session_room::chunk_rows[2]));
+        logits = feed(std::span(prompt).subspan(at, count));
+        at += count;
+        if (at < prompt.size() && on_text && !on_text({})) return {};
+    }
     stats = {length, 0, int64_t(cached.size()), cache.capacity, session_room::seconds_since(start), 0};
 
     const auto reply_start = std::chrono::steady_clock::now();
@@ -193,10 +202,11 @@ std::string SessionImpl::chat(std::string_view user, const Sampling& sampling, c
     std::vector<Message> dialogue = history;
     dialogue.push_back({"user", std::string(user)});
     const Rendered prompt = renderer_->reply({to_json(dialogue), {}});
-    std::string reply = generate(prompt.tokens, true, sampling, on_text);
-    dialogue.push_back({"assistant", reply});
+    std::optional<std::string> reply = generate(prompt.tokens, true, sampling, on_text);
+    if (!reply) return {};                             // no word of an answer: the question was not asked
+    dialogue.push_back({"assistant", *reply});
     history = std::move(dialogue);                     // only now: a failed turn leaves the dialogue as it was
-    return reply;
+    return std::move(*reply);
 }
 
 std::string SessionImpl::complete(std::string_view prompt, const Sampling& sampling, const OnText& on_text) {
@@ -205,7 +215,7 @@ std::string SessionImpl::complete(std::string_view prompt, const Sampling& sampl
     Tokens tokens;
     if ((words.add_bos || prompt.empty()) && words.bos >= 0) tokens.push_back(words.bos);
     words.encode(prompt, tokens);
-    return generate(tokens, prompt.empty(), sampling, on_text);
+    return generate(tokens, prompt.empty(), sampling, on_text).value_or("");
 }
 
 }  // namespace qlora

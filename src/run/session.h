@@ -3,6 +3,7 @@
 // Every turn renders the whole dialogue anew and keeps the part of the cache that agrees with it, so templates that rewrite earlier
 // turns are right, and others cost the new tokens only.
 #pragma once
+#include "src/base/exclusive.h"
 #include "src/model/dialogue.h"
 #include "src/run/decoders.h"
 #include "src/run/sampler.h"
@@ -33,6 +34,7 @@ struct SessionImpl {
     uint64_t cached_version = 0;                       // ... computed with the factors of this version
     std::vector<Message> history;
     SessionStats stats;
+    std::atomic_flag busy;                             // taken by the public calls
 
     SessionImpl(std::shared_ptr<const ModelImpl>, std::shared_ptr<const LoraImpl>, int64_t context);
     std::string chat(std::string_view user, const Sampling&, const OnText&);
@@ -40,8 +42,8 @@ struct SessionImpl {
     std::vector<float> feed(std::span<const Token> tokens);            // appends to the cache, after computing it anew where it is stale; scores after the last
 private:
     std::vector<float> append(std::span<const Token> tokens);
-    // opening: the reply begins a text, so the space that SPM vocabularies put there is not part of it.
-    std::string generate(const Tokens& prompt, bool opening, const Sampling&, const OnText&);
+    // opening: the reply begins a text, so the space that SPM vocabularies put there is not part of it. Nothing: stopped within the prompt.
+    std::optional<std::string> generate(const Tokens& prompt, bool opening, const Sampling&, const OnText&);
     std::vector<float> feed_chunk(Decoder&, std::span<const Token> tokens);
     Decoder& decoder(int64_t rows);
     const TokenizerImpl& tokenizer() const;

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <limits>
 
 namespace qlora::inline v0_1 {
 namespace trainer_room {
@@ -16,10 +17,11 @@ void require(bool ok, const char* option, double value, const char* expected) {
 
 TrainOptions checked(const TrainOptions& o) {
     require(o.epochs > 0 && o.epochs < 1e9, "epochs", o.epochs, "more than 0");
-    require(o.max_steps >= 0, "max_steps", double(o.max_steps), "0 (as the epochs say) or more");
-    require(o.batch >= 1, "batch", double(o.batch), "1 or more");
-    require(o.accumulate >= 1, "accumulate", double(o.accumulate), "1 or more");
-    require(o.context >= 2, "context", double(o.context), "2 or more");
+    require(o.max_steps >= 0 && o.max_steps <= int64_t(1) << 40, "max_steps", double(o.max_steps), "0 (as the epochs say) to 2^40");
+    constexpr int64_t most = 1 << 20;                  // of rows or micro-batches: more than any run can want, and no product of these overflows
+    require(o.batch >= 1 && o.batch <= most, "batch", double(o.batch), "1 to 2^20");
+    require(o.accumulate >= 1 && o.accumulate <= most, "accumulate", double(o.accumulate), "1 to 2^20");
+    require(o.context >= 2 && o.context <= std::numeric_limits<int32_t>::max(), "context", double(o.context), "2 to 2^31 - 1");
     require(o.learning_rate >= 0 && std::isfinite(o.learning_rate), "learning_rate", o.learning_rate, "0 or more");
     require(o.min_learning_rate >= 0 && o.min_learning_rate <= o.learning_rate, "min_learning_rate", o.min_learning_rate, "0 to learning_rate");
     require(o.warmup_ratio >= 0 && o.warmup_ratio <= 1, "warmup_ratio", o.warmup_ratio, "0 to 1");
@@ -30,7 +32,15 @@ TrainOptions checked(const TrainOptions& o) {
     require(o.epsilon > 0 && std::isfinite(o.epsilon), "epsilon", o.epsilon, "more than 0");
     require(o.max_grad_norm >= 0 && std::isfinite(o.max_grad_norm), "max_grad_norm", o.max_grad_norm, "0 (no clipping) or more");
     require(o.max_bad_steps >= 1, "max_bad_steps", double(o.max_bad_steps), "1 or more");
+    require(int(o.optimizer) >= 0 && o.optimizer <= Optimizer::paged_adamw_8bit, "optimizer", double(int(o.optimizer)), "a value of the enum");
+    require(int(o.schedule) >= 0 && o.schedule <= Schedule::cosine, "schedule", double(int(o.schedule)), "a value of the enum");
     return o;
+}
+
+// Before any of it is taken: untouched memory costs nothing, so the pieces, asked for one by one, would all seem to fit.
+BufferRef gradients_of(const LoraImpl& lora, const TrainOptions& o) {
+    require_memory(*lora.base->backend, lora.parameters * 4 + optimizer_bytes(o.optimizer, lora.parameters), "train: gradients and optimizer states", "a lower rank, fewer modules, or adamw_8bit");
+    return lora.base->backend->allocate(lora.parameters * 4);
 }
 
 int64_t context_of(const LoraImpl& lora, const TrainOptions& o) {
@@ -59,7 +69,7 @@ void check_vocabulary(const DatasetImpl& data, const Config& config) {
 
 TrainerImpl::TrainerImpl(std::shared_ptr<LoraImpl> l, std::shared_ptr<const DatasetImpl> d, const TrainOptions& o)
     : lora(std::move(l)), data(std::move(d)), options(trainer_room::checked(o)), context(trainer_room::context_of(*lora, options)),
-      batches(data, options, context), gradients(lora->base->backend->allocate(lora->parameters * 4)),
+      batches(data, options, context), gradients(trainer_room::gradients_of(*lora, options)),
       optimizer(lora->base->backend, lora->values, gradients, lora->parameters, options),
       decoders(lora->base, lora.get(), trainer_room::training_spec(*lora, options, gradients)) {
     trainer_room::check_vocabulary(*data, lora->base->config);

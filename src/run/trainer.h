@@ -4,6 +4,7 @@
 // are spread over micro-batches does not change what is minimised. Everything about a step follows from its number, the seed and the
 // data, so the state of a run is: the factors, the optimizer's states, and a few counters.
 #pragma once
+#include "src/base/exclusive.h"
 #include "src/run/batches.h"
 #include "src/run/decoders.h"
 #include "src/run/optimizer.h"
@@ -27,6 +28,7 @@ struct TrainerImpl {
     AdamW optimizer;
     DecoderPool decoders;
     TrainProgress progress;
+    mutable std::atomic_flag busy;                     // taken by the public calls
 
     TrainerImpl(std::shared_ptr<LoraImpl>, std::shared_ptr<const DatasetImpl>, const TrainOptions&);
     bool step();

@@ -152,6 +152,7 @@ Weight convert_weight(const Weight& source, DType type, bool double_quant, Threa
     const int64_t tasks = (n + room::piece - 1) / room::piece;
     if (pool) pool->run(tasks, task);
     else for (int64_t t = 0; t < tasks; ++t) task(t, 0);
+    source.check();
     Weight result;
     result.name = source.name;
     result.dtype = type;

@@ -207,6 +207,7 @@ Weight quantize_4bit(const Weight& source, DType type, bool double_quant, Thread
             s->absmax[size_t((first + i) / nf4_room::block)] = most;
         }
     });
+    source.check();
 
     Weight result;
     result.name = source.name;

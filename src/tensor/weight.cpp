@@ -1,6 +1,8 @@
 // weight.cpp - decoding any part of any stored tensor.
 #include "src/tensor/weight.h"
 
+#include "src/base/mapped_file.h"
+
 #include <algorithm>
 
 namespace qlora::inline v0_1 {
@@ -77,8 +79,11 @@ int64_t Weight::bytes() const {
 std::vector<float> Weight::decoded() const {
     std::vector<float> out(static_cast<size_t>(elements()));
     decode({dtype, data, quant, 1, elements()}, 0, elements(), out.data());    // one row: right for any number of dimensions
+    check();
     return out;
 }
+
+void Weight::check() const { if (file) file->check(); }
 
 Weight dense_weight(std::string name, Shape shape, std::vector<float> values) {
     Weight w;

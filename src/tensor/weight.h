@@ -45,7 +45,7 @@ struct Weight {
     const uint8_t* data = nullptr;
     FourBit quant;
     std::shared_ptr<const void> owner;                 // the mapped file or the allocation behind the pointers
-    const MappedFile* file = nullptr;                  // the owner, where it is a mapped file
+    const MappedFile* file = nullptr;                  // the mapped file behind them, if any
     std::function<Weight()> deferred = {};             // data is null until this makes it: only where models are written, one tensor at a time
 
     int64_t elements() const { return elements_of(shape); }
@@ -54,6 +54,7 @@ struct Weight {
     int64_t bytes() const;                             // all of it: codes and scales
     WeightRef ref() const { return {dtype, data, quant, rows(), cols()}; }
     std::vector<float> decoded() const;                // the whole tensor as floats
+    void check() const;                                // Error{io} if its file was cut or written to: what was read from it is not the weight
 };
 
 Weight dense_weight(std::string name, Shape shape, std::vector<float> values);

@@ -33,13 +33,16 @@ inline void take_apart(JinjaCallable& callable, std::vector<JinjaValue>& pending
 template <class Container>
 void destroy(Container& container) {
     std::vector<JinjaValue> pending;
-    take_apart(container, pending);
-    while (!pending.empty()) {
-        const JinjaValue v = std::move(pending.back());
-        pending.pop_back();
-        if (v.list.use_count() == 1) take_apart(*v.list, pending);
-        if (v.dict.use_count() == 1) take_apart(*v.dict, pending);
-        if (v.call.use_count() == 1) take_apart(*v.call, pending);
+    try {
+        take_apart(container, pending);
+        while (!pending.empty()) {
+            const JinjaValue v = std::move(pending.back());
+            pending.pop_back();
+            if (v.list.use_count() == 1) take_apart(*v.list, pending);
+            if (v.dict.use_count() == 1) take_apart(*v.dict, pending);
+            if (v.call.use_count() == 1) take_apart(*v.call, pending);
+        }
+    } catch (const std::bad_alloc&) {                  // a destructor may not throw: what is left goes as it lies, one within the other
     }
 }
 

@@ -6,9 +6,9 @@
 #include <atomic>
 #include <chrono>
 #include <thread>
-#if defined(__linux__)
-#include <sched.h>
-#endif
+
+#include <sys/wait.h>
+#include <unistd.h>
 
 namespace threads_tests {
 
@@ -92,25 +92,60 @@ TEST(ThreadPool, TwoCallersTakeTurns) {
 
 TEST(ThreadPool, MisuseIsAnError) {
     EXPECT_THROW(qlora::ThreadPool(-1), qlora::Error);
-    EXPECT_THROW(qlora::ThreadPool(1 << 20), qlora::Error);
+    EXPECT_THROW(qlora::ThreadPool(qlora::ThreadPool::most + 1), qlora::Error);
     for (int threads : {1, 2}) {
         qlora::ThreadPool pool(threads);
         EXPECT_THROW(pool.run(2, [&](int64_t, int) { pool.run(1, [](int64_t, int) {}); }), qlora::Error);
     }
 }
 
-#if defined(__linux__)
-TEST(ThreadPool, CountsTheCoresItMayUse) {
-    cpu_set_t before, one;
-    ASSERT_EQ(sched_getaffinity(0, sizeof before, &before), 0);
-    EXPECT_EQ(qlora::ThreadPool().size(), CPU_COUNT(&before));
-    CPU_ZERO(&one);
-    for (int c = 0; c < CPU_SETSIZE; ++c)
-        if (CPU_ISSET(c, &before)) { CPU_SET(c, &one); break; }
-    ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
-    EXPECT_EQ(qlora::ThreadPool().size(), 1);
-    sched_setaffinity(0, sizeof before, &before);
+TEST(ThreadPool, AloneStaysOnItsThread) {
+    qlora::ThreadPool pool(3);
+    std::atomic<int> elsewhere{0};
+    const auto run = [&] {
+        pool.run(200, [&, self = std::this_thread::get_id()](int64_t, int) {
+            if (std::this_thread::get_id() != self) elsewhere.fetch_add(1);
+            std::this_thread::sleep_for(std::chrono::microseconds(50));
+        });
+    };
+    {
+        const qlora::ThreadPool::Alone outer;
+        const qlora::ThreadPool::Alone inner(false);    // does not undo the one around it
+        run();
+    }
+    EXPECT_EQ(elsewhere.load(), 0);
+    run();
+    EXPECT_GT(elsewhere.load(), 0);
 }
-#endif
+
+TEST(ThreadPool, AForkedChildWorksAloneAndDoesNotHang) {
+    auto pool = std::make_unique<qlora::ThreadPool>(4);
+    std::atomic<bool> stop{false};
+    std::thread busy([&] {                              // so that its locks are held at some of the forks
+        while (!stop.load()) pool->run(50, [](int64_t, int) {});
+    });
+    for (int fork_number = 0; fork_number < 20; ++fork_number) {
+        const pid_t child = ::fork();
+        ASSERT_GE(child, 0);
+        if (child == 0) {
+            ::alarm(20);                                // a hang is a death by SIGALRM
+            int64_t sum = 0;
+            for (int round = 0; round < 3; ++round) pool->run(100, [&](int64_t i, int thread) { sum += i + thread; });
+            bool threw = false;
+            try {
+                pool->run(3, [](int64_t, int) { qlora::fail(qlora::Errc::numeric, "x"); });
+            } catch (const qlora::Error&) {
+                threw = true;
+            }
+            pool.reset();
+            ::_exit(sum == 3 * 4950 && threw ? 0 : 1);
+        }
+        int status = 0;
+        ASSERT_EQ(::waitpid(child, &status, 0), child);
+        EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+    }
+    stop = true;
+    busy.join();
+}
 
 }  // namespace threads_tests

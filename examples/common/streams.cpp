@@ -1,0 +1,53 @@
+// streams.cpp - the standard streams.
+#include "examples/common/streams.h"
+
+#include "examples/common/interrupt.h"
+
+#include "qlora.h"
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+namespace program {
+
+void hold_standard_streams() {
+    for (int fd = 0; fd <= 2; ++fd)                    // in this order: open() gives the lowest number that is free
+        if (::fcntl(fd, F_GETFD) < 0 && errno == EBADF && ::open("/dev/null", fd == 2 ? O_WRONLY : O_RDONLY) < 0) return;
+}
+
+std::string output_error() {
+    errno = 0;
+    const bool flushed = std::fflush(stdout) == 0;
+    const int code = errno;
+    if (flushed && !std::ferror(stdout)) return "";
+    return std::string("writing to the standard output failed") + (flushed || code == 0 ? "" : std::string(": ") + std::strerror(code));
+}
+
+bool read_line(std::string& line) {
+    static std::string ahead;                          // read and not yet handed out
+    static size_t at = 0;
+    line.clear();
+    while (true) {
+        const size_t end = ahead.find('\n', at);
+        if (end != std::string::npos) {
+            line.append(ahead, at, end - at);
+            at = end + 1;
+            return true;
+        }
+        line.append(ahead, at, std::string::npos);
+        at = 0;
+        ahead.resize(65536);
+        const ssize_t got = ::read(0, ahead.data(), ahead.size());
+        const int code = errno;
+        ahead.resize(got > 0 ? size_t(got) : 0);
+        if (got == 0) return !line.empty();
+        if (got < 0 && code == EINTR && interrupted()) return false;
+        if (got < 0 && code != EINTR) throw qlora::Error(qlora::Errc::io, std::string("reading the standard input: ") + std::strerror(code));
+    }
+}
+
+}  // namespace program

@@ -1,0 +1,42 @@
+// descriptor.h - what the rooms about files share: an open file that closes itself, how files are opened, synced and named, and what a
+// failed write is told as.
+#pragma once
+#include "src/base/error.h"
+
+#include <cerrno>
+#include <system_error>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace qlora::inline v0_1 {
+
+inline std::string reason(int code) { return std::generic_category().message(code); }
+
+struct Descriptor {
+    int fd = -1;
+    Descriptor(const std::string& path, int flags, mode_t mode = 0) {
+        do fd = ::open(path.c_str(), flags | O_CLOEXEC, mode); while (fd < 0 && errno == EINTR);
+    }
+    ~Descriptor() { if (fd >= 0) ::close(fd); }
+    int release() { const int kept = fd; fd = -1; return kept; }
+    Descriptor(const Descriptor&) = delete;
+    Descriptor& operator=(const Descriptor&) = delete;
+};
+
+// Open with O_RDONLY | O_NONBLOCK: opening a FIFO must fail at the check here, not wait for its writer.
+inline struct stat status_of_regular(const std::string& path, const Descriptor& file) {
+    struct stat status {};
+    if (file.fd < 0 || ::fstat(file.fd, &status) != 0) fail(Errc::io, "open ", path, ": ", reason(errno));
+    if (S_ISDIR(status.st_mode)) fail(Errc::io, "open ", path, ": is a folder, a file is needed");
+    if (!S_ISREG(status.st_mode)) fail(Errc::io, "open ", path, ": is not a regular file");
+    return status;
+}
+
+std::string folder_of(const std::string& path);
+std::string temporary_name(const std::string& target); // beside the target, a name that no other process or thread of this one uses
+int sync_path(const std::string& path, bool folder);   // 0 or the error
+[[noreturn]] void write_failed(const std::string& path, int code, int64_t done);
+
+}  // namespace qlora

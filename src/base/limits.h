@@ -1,0 +1,11 @@
+// limits.h - what the system lets this process use: processors and memory, of the machine and of the container it is in.
+#pragma once
+#include "src/base/error.h"
+
+namespace qlora::inline v0_1 {
+
+// `root` stands before /proc and /sys: tests have their own.
+int usable_threads(const std::string& root = {});      // the smaller of affinity and container quota, at least 1
+int64_t available_memory(const std::string& root = {});   // bytes that can be asked for now without pushing out anybody
+
+}  // namespace qlora

@@ -1,0 +1,137 @@
+// mapped_file.cpp - read-only maps, and the handler for those whose file is cut.
+#include "src/base/mapped_file.h"
+
+#include "src/base/descriptor.h"
+
+#include <atomic>
+#include <csignal>
+#include <mutex>
+
+#include <sys/mman.h>
+
+namespace qlora::inline v0_1 {
+
+// A line of the handler's table. Lines are never freed, only used again, so that the handler can walk them at any moment.
+struct Watch {
+    std::atomic<uintptr_t> begin{0};                   // 0 = free
+    std::atomic<size_t> bytes{0};
+    std::atomic<bool> broken{false};
+    Watch* next = nullptr;
+};
+
+namespace mapped_file_room {
+
+static_assert(std::atomic<uintptr_t>::is_always_lock_free && std::atomic<bool>::is_always_lock_free, "a signal handler may not wait for a lock");
+
+std::atomic<Watch*> table{nullptr};
+std::mutex table_mutex;                                // of those who add and remove lines; the handler takes no lock
+struct sigaction before {};                            // what SIGBUS did before guard_mapped_files()
+
+Watch* watch(const void* begin, size_t bytes) {
+    const std::lock_guard lock(table_mutex);
+    Watch* w = table.load();
+    while (w && w->begin.load() != 0) w = w->next;
+    if (!w) {
+        w = new Watch;
+        w->next = table.load();
+        table.store(w);
+    }
+    w->bytes.store(bytes);
+    w->broken.store(false);
+    w->begin.store(reinterpret_cast<uintptr_t>(begin));                        // last: from here on the handler sees the line
+    return w;
+}
+
+// The whole map and not only the page: one fault instead of thousands, and no value that is half the old file. Zeros that are only read
+// take no memory.
+bool replace_by_zeros(const void* address) {
+    const uintptr_t at = reinterpret_cast<uintptr_t>(address);
+    for (Watch* w = table.load(); w; w = w->next) {
+        const uintptr_t begin = w->begin.load();
+        if (begin == 0 || at < begin || at - begin >= w->bytes.load()) continue;
+        w->broken.store(true);
+        return ::mmap(reinterpret_cast<void*>(begin), w->bytes.load(), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
+    }
+    return false;
+}
+
+void on_bus_error(int signal, siginfo_t* info, void* context) {
+    const int kept = errno;
+    const bool fault = info->si_code > 0;              // else somebody sent the signal
+    if (fault && replace_by_zeros(info->si_addr)) {
+        errno = kept;
+        return;
+    }
+    if (before.sa_flags & SA_SIGINFO) return before.sa_sigaction(signal, info, context);
+    if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) return before.sa_handler(signal);
+    if (!fault && before.sa_handler == SIG_IGN) return;
+    ::signal(signal, SIG_DFL);                         // a fault comes again at once and ends the process, as it would have without us
+    if (!fault) ::raise(signal);
+    errno = kept;
+}
+
+int64_t last_change(const struct stat& s) {
+#if defined(__APPLE__)
+    return int64_t(s.st_mtimespec.tv_sec) * 1'000'000'000 + s.st_mtimespec.tv_nsec;
+#else
+    return int64_t(s.st_mtim.tv_sec) * 1'000'000'000 + s.st_mtim.tv_nsec;
+#endif
+}
+
+}  // namespace mapped_file_room
+
+void guard_mapped_files() {
+    static std::mutex mutex;
+    const std::lock_guard lock(mutex);
+    struct sigaction now {};
+    if (::sigaction(SIGBUS, nullptr, &now) != 0) fail(Errc::device, "guard_mapped_files: ", reason(errno));
+    if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == mapped_file_room::on_bus_error) return;
+    mapped_file_room::before = now;                    // before the handler is there: it may be called at once
+    struct sigaction action {};
+    action.sa_sigaction = mapped_file_room::on_bus_error;
+    action.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
+    sigemptyset(&action.sa_mask);
+    if (::sigaction(SIGBUS, &action, nullptr) != 0) fail(Errc::device, "guard_mapped_files: ", reason(errno));
+}
+
+std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
+    Descriptor file(path, O_RDONLY | O_NONBLOCK);
+    const struct stat status = status_of_regular(path, file);
+    std::shared_ptr<MappedFile> map(new MappedFile);
+    map->path_ = path;
+    map->size_ = int64_t(status.st_size);
+    map->changed_ = mapped_file_room::last_change(status);
+    map->fd_ = file.release();
+    if (map->size_ == 0) return map;                   // mmap refuses a length of 0
+    void* const at = ::mmap(nullptr, size_t(map->size_), PROT_READ, MAP_SHARED, map->fd_, 0);
+    if (at == MAP_FAILED) fail(Errc::memory, "map ", path, " (", map->size_, " bytes): ", reason(errno));
+    map->data_ = static_cast<const uint8_t*>(at);
+    map->watch_ = mapped_file_room::watch(at, size_t(map->size_));
+    return map;
+}
+
+MappedFile::~MappedFile() {
+    if (watch_) watch_->begin.store(0);                // before the addresses can belong to somebody else
+    if (data_) ::munmap(const_cast<uint8_t*>(data_), size_t(size_));
+    if (fd_ >= 0) ::close(fd_);
+}
+
+void MappedFile::check() const {
+    struct stat status {};
+    const bool known = ::fstat(fd_, &status) == 0;
+    if (known && int64_t(status.st_size) < size_)
+        fail(Errc::io, path_, ": was cut from ", size_, " to ", status.st_size, " bytes while it was in use; nothing computed from it since is kept. Put the file back, and load it again");
+    if (watch_ && watch_->broken.load())
+        fail(Errc::io, path_, ": a part of it could not be read while it was in use (the file was cut, or its disk failed); nothing computed from it since is kept. Load it again");
+    if (known && (int64_t(status.st_size) != size_ || mapped_file_room::last_change(status) != changed_))
+        fail(Errc::io, path_, ": was written to while it was in use; nothing computed from it since is kept. Load it again, and replace files by renaming, not by copying over them");
+}
+
+void MappedFile::forget(const void* first, int64_t bytes) const {
+    const int64_t page = ::sysconf(_SC_PAGESIZE), at = static_cast<const uint8_t*>(first) - data_;
+    if (!data_ || page <= 0 || at < 0 || bytes < 0 || at > size_ - bytes) return;
+    const int64_t begin = (at + page - 1) / page * page, end = (at + bytes) / page * page;
+    if (begin < end) ::madvise(const_cast<uint8_t*>(data_) + begin, size_t(end - begin), MADV_DONTNEED);
+}
+
+}  // namespace qlora
