@@ -3,7 +3,8 @@
 The codes come from the definition of the reference's GPU kernels, written here in numpy. The reference itself is run beside it on the
 CPU and must agree, except where its CPU path is known to differ: it divides in a tail block, it stores other codes of zero, and in FP4
 it compares with the midpoints of the table, where the GPU kernels have decimal literals that lie up to 3.6e-7 beside them. The last
-lines are bytes that the reference itself wrote, of a tensor of small integers whose quotients fall on those very places.
+lines are bytes that the reference itself wrote: of a tensor of small integers whose quotients fall on those very places, and double
+quantization (nested_*) of the known tensor, as it is, with every fifth block made denormal, and with all of them denormal.
    python tools/make_nf4_goldens.py > tests/golden/nf4.txt
 """
 import sys
@@ -122,3 +123,14 @@ for kind, book in (("nf4", NF4), ("fp4", FP4)):
         assert not (differ & ~between).any() and (kind == "fp4" or not differ.any())
         print(kind, dtype, "values that differ from the CPU path:", int(differ.sum()), "of", len(ties), file=sys.stderr)
     emit(f"{kind}_ties_by_reference", theirs)
+
+n = 64 * 300
+for name, small in (("normal", []), ("mixed", range(0, 300, 5)), ("denormal", range(300))):
+    x = source(n).reshape(-1, 64)
+    for b in small:
+        x[b] = x[b] * f32(2.0**-132)
+    codes, state = F.quantize_4bit(torch.from_numpy(x.copy()), blocksize=64, quant_type="nf4", compress_statistics=True)
+    emit(f"nested_{name}_packed", codes.numpy().reshape(-1))
+    emit(f"nested_{name}_code", state.absmax.numpy())
+    emit(f"nested_{name}_absmax2", state.state2.absmax.numpy())
+    emit(f"nested_{name}_offset", state.offset.numpy().reshape(1))

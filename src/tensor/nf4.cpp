@@ -7,9 +7,9 @@
 // multiplication in every block, the last one included, and a tie goes to the lower code (of fp4: to the smaller magnitude). In fp4 they
 // compare with the decimal literals below, up to 3.6e-7 beside the midpoints that its CPU build uses, and -0 and +0 are the sign of x:
 // of bf16 weights, whose quotients are few, 6 codes in 10,000 differ between the two. (The GPU build is compiled with an approximate
-// reciprocal, which may be one unit in the last place off ours; only a quotient on a threshold can notice.) Two departures, both without effect on
-// values: a block of zeros stores the code of zero rather than 0, and the mean is summed in double, so it is the rounded true mean,
-// where a parallel float sum differs from run to run in its last bits.
+// reciprocal, which may be one unit in the last place off ours; only a quotient on a threshold can notice.) Two departures: a block of zeros
+// stores the code of zero rather than 0, the same value; and the mean is summed in double, so it is the rounded true mean on every machine,
+// where a float sum depends on the build: nf4.h says how far apart that can be.
 #include "src/tensor/nf4.h"
 
 #include <algorithm>
