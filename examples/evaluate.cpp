@@ -135,8 +135,14 @@ static int body(int argc, char** argv) {
     const Loaded loaded(s.model);
     Json result = multiple_choice ? choices(s, loaded, text) : rows ? dialogues(s, loaded) : text_perplexity(s, loaded, text);
     check_finite(result);
-    if (s.json) std::printf("%s\n", result.set("model", s.model.model).set("adapter", s.model.adapter).set("weights", loaded.model.info().weights).dump().c_str());
-    else print(result);
+    if (s.json) {
+        result.set("model", s.model.model).set("adapter", s.model.adapter).set("weights", loaded.model.info().weights);
+        if (!s.model.why.empty()) result.set("base", s.model.why);
+        std::printf("%s\n", result.dump().c_str());
+    } else {
+        if (!s.model.why.empty()) std::printf("base: %s\n", s.model.why.c_str());
+        print(result);
+    }
     return interrupted() ? 128 + interrupted() : 0;
 }
 

@@ -41,13 +41,13 @@ static int body(int argc, char** argv) {
 
     std::optional<RunFolder> folder;
     if (!s.dry_run) folder.emplace(s.out, s.overwrite ? RunFolder::Start::overwrite : s.resume.empty() ? RunFolder::Start::fresh : RunFolder::Start::resume);    // before the minutes of loading, not after
-    const qlora::Model model = s.model.load();
+    const qlora::Model model = s.model.load_base();
     s.train.context = model.info().context > 0 ? std::min(s.train.context, model.info().context) : s.train.context;
     Data data = load_data(s, model);
     const qlora::Lora lora = s.model.adapter.empty() ? qlora::Lora::create(model, s.lora) : qlora::Lora::load(model, s.model.adapter);
     if (!s.model.adapter.empty()) s.lora = lora.options();
     if (!s.json) {
-        std::printf("%s\n", base_line(model).c_str());
+        std::printf("%s\nbase: %s\n", base_line(model).c_str(), s.model.why.c_str());
         print_data("training data", data.train.info());
         if (data.held_out) print_data("held-out data", data.held_out->info());
         else std::printf("held-out data: none (--val-split 0.05 or --valid FILE)\n");
@@ -63,7 +63,7 @@ static int body(int argc, char** argv) {
     }
     Run run(s, lora, data, *folder, resume_command(argc, argv));
     if (s.json) {
-        const Json start = Json{}.set("event", "start").set("model", s.model.model).set("data", as_json(data.train.info())).set("memory", as_json(run.trainer().plan()));
+        const Json start = Json{}.set("event", "start").set("model", s.model.model).set("weights", model.info().weights).set("base", s.model.why).set("data", as_json(data.train.info())).set("memory", as_json(run.trainer().plan()));
         std::printf("%s\n", start.dump().c_str());
     } else {
         print_plan(run.trainer().plan());

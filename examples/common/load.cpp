@@ -7,6 +7,8 @@
 #include "src/base/limits.h"                           // the library's own view of what this process may use
 #include "src/base/threads.h"
 
+#include <cstring>
+
 namespace program {
 
 void ModelFlags::declare(Flags& flags, bool with_adapter, bool required) {
@@ -14,7 +16,9 @@ void ModelFlags::declare(Flags& flags, bool with_adapter, bool required) {
     Flag& name = flags.add("-m --model --model-name-or-path", model, "MODEL", "a GGUF file or a Hugging Face folder");
     if (required) name.required();
     if (with_adapter) flags.add("--adapter --lora --adapter-path", adapter, "DIR", "a LoRA adapter: a PEFT folder or a GGUF adapter");
-    flags.choice("--quant --quant-type", quant, {"nf4", "fp4", "none"}, "4-bit type to hold the linear layers in; none = as stored");
+    if (quant == "auto")
+        flags.choice("--quant --quant-type", quant, {"auto", "nf4", "fp4", "none"}, "4-bit type to hold the linear layers in; none = as stored; auto = nf4 if the model is stored in 16 or 32 bits");
+    else flags.choice("--quant --quant-type", quant, {"nf4", "fp4", "none"}, "4-bit type to hold the linear layers in; none = as stored");
     flags.toggle("--double-quant", double_quant, "quantize the 4-bit scales again: 4.127 instead of 4.5 bits a weight");
     flags.section("Machine");
     flags.choice("--device", device, {"auto", "cpu", "cuda"}, "where to compute");
@@ -38,10 +42,31 @@ int chosen_threads(int64_t asked, bool force) {
 void ModelFlags::follow_adapter(const Flags& flags) {
     if (adapter.empty() || flags.given("--quant")) return;
     const BaseRecord base = read_base_record(adapter);
+    why = (base.quant == "none" ? "as stored" : base.quant) + ", as " + adapter + " was trained on it (--quant says otherwise)";
     if (base.quant == quant) return;
     quant = base.quant;
     double_quant = base.double_quant;
-    if (is_terminal(2)) std::fprintf(stderr, "%s\n", styled("base held in " + quant + ", as " + adapter + " was trained on it (--quant none: as stored)", Style::dim, 2).c_str());
+    if (is_terminal(2)) std::fprintf(stderr, "%s\n", styled("base held in " + why, Style::dim, 2).c_str());
+}
+
+qlora::Model ModelFlags::load_base() {
+    if (quant != "auto") {
+        if (why.empty()) why = (quant == "none" ? "as stored" : quant) + ", as --quant says";
+        return load();
+    }
+    quant = "none";
+    const qlora::Model stored = load();
+    const std::string weights = stored.info().weights;
+    std::string rest = weights;                        // "f16", or several: "bf16 + f32"
+    for (const char* dense : {"bf16", "f16", "f32", " + "})
+        for (size_t at; (at = rest.find(dense)) != std::string::npos;) rest.erase(at, std::strlen(dense));
+    if (!rest.empty()) {
+        why = "as stored, because it is " + weights + " already and quantizing it again would lose more (--quant nf4 does)";
+        return stored;
+    }
+    quant = "nf4";
+    why = "nf4, made of the stored " + weights + " (--quant none: as stored)";
+    return load();
 }
 
 qlora::Model ModelFlags::load() const {

@@ -10,12 +10,16 @@ struct ModelFlags {
     std::string model = {}, adapter = {}, quant = "none", device = "auto", compute = "f32";
     bool double_quant = true, force_threads = false;
     int64_t threads = 0;
+    std::string why = {};                              // how the base is held and who says so, for a program's first lines
 
-    // -m, --adapter, --quant, --double-quant, --device, --threads, --compute
+    // -m, --adapter, --quant, --double-quant, --device, --threads, --compute. Where the default of --quant is "auto", auto can be said too.
     void declare(Flags& flags, bool with_adapter, bool required = true);
     // When an adapter names how its base was quantized and the user did not say otherwise, the base is loaded that way; a note says so.
     void follow_adapter(const Flags& flags);
     qlora::Model load() const;                         // a progress line on stderr where that is a terminal; stops on Ctrl-C
+    // load(), where quant is "auto": a source that is quantized stays as it is stored, because quantizing it once more would lose again what the
+    // first time lost; one of 16 or 32 bits is held in NF4. quant becomes what was chosen, in either case `why` says it.
+    qlora::Model load_base();
 };
 
 void declare_threads(Flags& flags, int64_t& threads, bool& force);    // -t, --force-threads

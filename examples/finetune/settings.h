@@ -5,7 +5,7 @@
 namespace program {
 
 struct Settings {
-    ModelFlags model{.quant = "nf4"};                  // QLoRA: the base is held in NF4
+    ModelFlags model{.quant = "auto"};                 // QLoRA: the base is held in NF4, unless it is stored in few bits already
     qlora::LoraOptions lora;
     qlora::TrainOptions train;
     std::string data, valid, out, resume, exclude, layers, ranks, alphas, init = "default", scheduler = "constant", optimizer = "paged_adamw", loss = "assistant", command;

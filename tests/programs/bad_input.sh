@@ -9,7 +9,7 @@ bad "unknown flag, none near" "unknown flag --zzzzzzzzz" ./chat -m "$model" --zz
 for value in nan inf 1e309 -1 12abc 0x10 ""; do bad "--learning-rate '$value'" "must be a number" ./finetune --learning-rate "$value"; done
 for value in 99999999999999999999 -1 1.5 12abc ""; do bad "--iters '$value'" "must be a whole number" ./finetune --iters "$value"; done
 bad "--top-p above one" "must be a number from 0 to 1" ./chat -m "$model" --top-p 2
-bad "a choice that does not exist" "nf4|fp4|none" ./finetune --quant int3
+bad "a choice that does not exist" "auto|nf4|fp4|none" ./finetune --quant int3
 bad "a flag without its value" "needs a value" ./finetune -m
 bad "a flag that is required" "missing -m" ./chat
 bad "no output folder" "missing -o" ./finetune -m "$model" --data "$dir/chats.jsonl"

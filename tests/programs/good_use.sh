@@ -17,6 +17,16 @@ says "it names a peak" "peak"
 says "the sample marks what is trained on" "\[\["
 good "the memory plan as JSON" $tune --dry-run --json
 says "it is one object" '^{.*"peak_bytes": [0-9]*.*}$'
+says "of a dense model: NF4, and why" "base: nf4, made of the stored f32"
+for type in q4_0 q8_0 nf4; do
+    good "a model stored as $type" ./export -m "$model" --type $type -o "$dir/stored.gguf" --no-check --overwrite
+    good "its memory plan" ./finetune -m "$dir/stored.gguf" --data "$dir/chats.jsonl" $small --dry-run
+    says "it stays as it is stored, and why" "base: as stored, because it is $type.* already"
+done
+good "asked for NF4" ./finetune -m "$dir/stored.gguf" --quant nf4 --data "$dir/chats.jsonl" $small --dry-run
+says "it says who asked" "base: nf4, as --quant says"
+good "asked for neither" ./finetune -m "$model" --quant none --data "$dir/chats.jsonl" $small --dry-run
+says "it stays dense" "base: as stored, as --quant says"
 good "a whole run" $tune -o "$dir/a" --save-every 100 --eval-every 100
 says "held-out loss before and after" "held-out loss [0-9.]* before, [0-9.]* after"
 says "the next command" "./chat -m $model --adapter $dir/a"
@@ -91,6 +101,8 @@ i=0; while [ $i -lt 80 ]; do echo "All work and no play makes line $i dull."; i=
 good "perplexity of a text" ./evaluate -m "$model" --data "$dir/text.txt" --context 128 --stride 64
 says "it is a number" "perplexity [0-9]"
 echo '{"query": "One and one is", "choices": ["two", "a long wrong answer"], "gold": 0}' > "$dir/choices.jsonl"
+good "loss with the adapter" ./evaluate -m "$model" --adapter "$dir/a" --data "$dir/chats.jsonl"
+says "on the base of its record" "base: nf4, as $dir/a was trained on it"
 good "accuracy" ./evaluate -m "$model" --adapter "$dir/a" --data "$dir/choices.jsonl"
 says "it is a share" "accuracy [01]\."
 printf 'one\n\ntwo words\n' > "$dir/lines.txt"
