@@ -1,5 +1,6 @@
 // evaluate.cpp - measures a model, with or without an adapter: perplexity of a text, loss of dialogues, accuracy on multiple choice.
 // What FILE holds decides which: plain text; rows that finetune reads; or rows {query, choices, gold}.
+#include "examples/common/held_out.h"
 #include "examples/common/interrupt.h"
 #include "examples/common/load.h"
 #include "examples/common/terminal.h"
@@ -33,8 +34,6 @@ static std::string next_line(const std::string& text, size_t& from) {     // the
 static bool ends_with(const std::string& path, const std::string& ending) {
     return path.size() >= ending.size() && path.compare(path.size() - ending.size(), ending.size(), ending) == 0;
 }
-
-static bool is_rows(const std::string& path) { return std::filesystem::is_directory(path) || ends_with(path, ".jsonl") || ends_with(path, ".json"); }
 
 static bool is_choices(const std::string& path, const std::string& text) {
     if (!ends_with(path, ".jsonl")) return false;
@@ -128,7 +127,7 @@ static int body(int argc, char** argv) {
     s.model.follow_adapter(flags);
     catch_interrupts();
 
-    const bool rows = is_rows(s.data);
+    const bool rows = holds_rows(s.data);
     const std::string text = std::filesystem::is_directory(s.data) ? "" : qlora::read_file(s.data);    // a missing file is told before the model loads
     if (!rows && text.empty()) throw qlora::Error(qlora::Errc::format, s.data + " is empty");
     const bool multiple_choice = rows && is_choices(s.data, text);

@@ -1,9 +1,9 @@
 """Writes tests/golden/encode.txt: floats, and what can be made of them.
 
 f32, f16, bf16: name, hex of the floats, hex of the bytes that NumPy and the `gguf` package make of them.
-q8_0, q4_0, iq4_nl: name, hex of the floats, hex of two f64 a block: the least sum of squared errors that any scale can have, found by
-trying every finite f16 with the nearest level for every element; and the sum that the `gguf` package's bytes have (infinity where it
-does not write the type).   python tools/make_encode_goldens.py > tests/golden/encode.txt
+q8_0, q4_0, iq4_nl: name, hex of the floats, hex of two f64 a block: the least sum of squared errors that any scale can have (of q4_0 and
+iq4_nl weighted by sqrt(mean x^2 + x^2)), found by trying every finite f16 with the nearest level for every element; and the sum that the
+`gguf` package's bytes have (infinity where it does not write the type).   python tools/make_encode_goldens.py > tests/golden/encode.txt
 """
 import numpy as np
 from gguf import GGMLQuantizationType as T, quants
@@ -26,14 +26,19 @@ nf4 = np.array([-1, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.1847734
 x[9:14] = (nf4[rng.integers(0, 16, (5, 32))] * 0.11).astype("<f4")     # what a base held in NF4 consists of
 
 
-def least(block, levels):
+def weight(block, t):
+    y = block.astype(float)
+    return np.ones(32) if t == T.Q8_0 else np.sqrt(np.square(y).mean(-1, keepdims=True) + np.square(y))
+
+
+def least(block, levels, w):
     d = np.arange(65536).astype("<u2").view("<f2").astype(float)
     d = d[np.isfinite(d) & (d != 0)]
-    order, best = (levels[1:] + levels[:-1]) / 2, float(np.square(block.astype(float)).sum())        # every code as near 0 as it can be, d = 0
+    order, best = (levels[1:] + levels[:-1]) / 2, float((w * np.square(block.astype(float))).sum())        # every code as near 0 as it can be, d = 0
     for part in np.array_split(d, 64):
         y = block.astype(float)[None, :] / part[:, None]
         near = levels[np.searchsorted(order, y)] * part[:, None]
-        best = min(best, float(np.square(near - block).sum(1).min()))
+        best = min(best, float((w * np.square(near - block)).sum(1).min()))
     return best
 
 
@@ -42,8 +47,8 @@ for t in (T.F32, T.F16, T.BF16):
     print(t.name.lower(), x.tobytes().hex(), np.ascontiguousarray(out).tobytes().hex())
 for t in LEVELS:
     try:
-        stock = np.square(quants.dequantize(quants.quantize(x, t), t).astype(float) - x).sum(1)
+        stock = (weight(x, t) * np.square(quants.dequantize(quants.quantize(x, t), t).astype(float) - x)).sum(1)
     except NotImplementedError:
         stock = np.full(len(x), np.inf)
-    table = np.stack([[least(block, LEVELS[t]) for block in x], stock], 1).astype("<f8")
+    table = np.stack([[least(block, LEVELS[t], weight(block, t)) for block in x], stock], 1).astype("<f8")
     print(t.name.lower(), x.tobytes().hex(), table.tobytes().hex())

@@ -8,6 +8,7 @@
 #include "src/base/threads.h"
 
 #include <cstring>
+#include <filesystem>
 
 namespace program {
 
@@ -40,7 +41,7 @@ int chosen_threads(int64_t asked, bool force) {
 }
 
 void ModelFlags::follow_adapter(const Flags& flags) {
-    if (adapter.empty() || flags.given("--quant")) return;
+    if (adapter.empty() || flags.given("--quant") || !std::filesystem::exists(std::filesystem::path(adapter) / "base.json")) return;
     const BaseRecord base = read_base_record(adapter);
     why = (base.quant == "none" ? "as stored" : base.quant) + ", as " + adapter + " was trained on it (--quant says otherwise)";
     if (base.quant == quant) return;

@@ -39,7 +39,7 @@ BaseRecord read_base_record(const std::string& adapter_folder) {
 }
 
 // What every run writes, beside its checkpoints.
-static const std::vector<std::string> fixed_names = {"adapter_model.safetensors", "adapter_config.json", "base.json", "metrics.jsonl", "loss.svg"};
+static const std::vector<std::string> fixed_names = {"adapter_model.safetensors", "adapter_config.json", "base.json", "held_out.json", "metrics.jsonl", "loss.svg"};
 
 static std::string checkpoint_name(int64_t step) { return "checkpoints/step-" + std::to_string(step); }
 

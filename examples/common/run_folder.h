@@ -2,6 +2,7 @@
 //
 //   OUT/adapter_config.json, adapter_model.safetensors      the adapter (written by the library)
 //   OUT/base.json                                           which model it was trained on, and in which 4-bit type
+//   OUT/held_out.json                                       which rows were held out (held_out.h)
 //   OUT/metrics.jsonl, loss.svg                             one line per step; the curve
 //   OUT/checkpoints/step-N/                                 what a run needs to go on
 //   OUT/.run.json                                           which of these files are a run's, and how far it came

@@ -21,7 +21,7 @@ static void check(const std::error_code& error, const std::string& doing) {
 
 // A record is a file that anyone can write: only names that runs do use are followed, so that it never leads out of the folder.
 static bool is_a_runs_name(const std::string& name) {
-    for (const char* file : {"adapter_model.safetensors", "adapter_config.json", "base.json", "metrics.jsonl", "loss.svg"})
+    for (const char* file : {"adapter_model.safetensors", "adapter_config.json", "base.json", "held_out.json", "metrics.jsonl", "loss.svg"})
         if (name == file) return true;
     std::string rest = name;
     for (const char* start : {"checkpoints/", "aside-", "step-"}) {

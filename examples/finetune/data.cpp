@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <tuple>
 
 namespace program {
 
@@ -17,18 +18,14 @@ Data load_data(const Settings& s, const qlora::Model& model) {
     qlora::DatasetOptions options{.context = s.train.context};
     options.loss = s.loss == "all" ? qlora::Loss::all : s.loss == "completion" ? qlora::Loss::completion : qlora::Loss::assistant;
     const bool folder = fs::is_directory(s.data);
+    HeldOut h{.seed = s.train.seed, .options = options};
+    if (!s.valid.empty()) h.path = s.valid;
+    else if (folder && fs::exists(fs::path(s.data) / "valid.jsonl")) h.path = s.data, h.split = "valid";
+    else if (s.val_split > 0) h.path = s.data, h.split = folder ? "train" : "", h.fraction = s.val_split;
     if (folder) options.split = "train";
-    Data data{qlora::Dataset::load(s.data, model, options), {}};
-    if (!s.valid.empty()) {
-        options.split.clear();
-        data.held_out = qlora::Dataset::load(s.valid, model, options);
-    } else if (folder && fs::exists(fs::path(s.data) / "valid.jsonl")) {
-        options.split = "valid";
-        data.held_out = qlora::Dataset::load(s.data, model, options);
-    } else if (s.val_split > 0) {
-        auto [rest, held_out] = data.train.split(s.val_split, s.train.seed);
-        data = {rest, held_out};
-    }
+    Data data{qlora::Dataset::load(s.data, model, options), {}, h};
+    if (h.fraction > 0) std::tie(data.train, data.held_out) = data.train.split(h.fraction, h.seed);
+    else if (!h.path.empty()) data.held_out = load_held_out(h, model.tokenizer());
     if (s.eval_every > 0 && !data.held_out) throw UsageError("--eval-every has nothing to measure on: hold rows out with --val-split 0.05 or --valid FILE");
     return data;
 }

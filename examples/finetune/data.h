@@ -1,5 +1,6 @@
 // data.h - the rows that finetune trains on and measures with, and what it says about them before a run.
 #pragma once
+#include "examples/common/held_out.h"
 #include "examples/finetune/settings.h"
 #include "src/base/json.h"                             // the library's own JSON writer, for --json and metrics.jsonl
 
@@ -8,6 +9,7 @@ namespace program {
 struct Data {
     qlora::Dataset train;
     std::optional<qlora::Dataset> held_out;
+    HeldOut record;                                    // what the held-out rows are, for the adapter's folder
 };
 
 Data load_data(const Settings& s, const qlora::Model& model);

@@ -143,6 +143,7 @@ int Run::conclude() {
     folder_.take_adapter(step_, [&](const std::string& where) { lora_.save(where); });
     folder_.settle();
     folder_.write_base_record({s_.model.model, s_.model.quant, s_.model.double_quant});
+    if (data_.held_out) write_held_out(s_.out, data_.record);
     report_.draw();
     Json done;
     done.set("event", "done").set("steps", step_).set("adapter", s_.out).set("peak_mem_bytes", peak_memory());

@@ -1,4 +1,4 @@
-// best_scale.h - the scale of a block whose codes stand for fixed levels, by least squares.
+// best_scale.h - the scale of a block whose codes stand for fixed levels, by weighted least squares.
 #pragma once
 #include <cstdint>
 #include <initializer_list>
@@ -26,8 +26,8 @@ struct Levels {
 constexpr int scale_block = 32;                        // elements that share a scale
 
 // d, as f16 holds it (its bits are *half), and for every element the code of the level nearest to x / d (a tie: the lower code), such that
-// sum (x - d level[code])^2 is least. d may be negative: levels need not be symmetric. Where no scale of f16 is small enough d is 0.
-// Returns that sum.
-double best_scale(const Levels& levels, const float* x, uint16_t* half, int32_t* code);
+// sum w (x - d level[code])^2 is least, w = sqrt(mean x^2 + x^2). d may be negative: levels need not be symmetric. Where no scale of f16 is
+// small enough d is 0.
+void best_scale(const Levels& levels, const float* x, uint16_t* half, int32_t* code);
 
 }  // namespace qlora

@@ -114,13 +114,31 @@ says "with their mask" "^mask [01 ]*1"
 # ---- Export
 for type in f16 bf16 f32 q8_0 q4_0 iq4_nl nf4; do
     good "export, merged, as $type" ./export -m "$model" --adapter "$dir/a" -o "$dir/merged-$type.gguf" --type $type
-    says "it names the base it used" "nf4, double-quantized codes, which the adapter was trained on"
-    says "its error" "logits  mean |difference| [0-9]"
+    says "it measures on the run's own held-out rows" "loss on 2 held-out rows of the run (.*/chats.jsonl)"
+    says "the base it was trained on, alone and with the adapter" "nf4, double-quantized, which the adapter was trained on *[0-9.]* *[0-9.]* "
+    says "the source's own weights too" "as stored, f32 *[0-9.]* *[0-9.]* "
+    says "what is left of the adapter" "of the adapter's improvement is left"
+    case $type in
+    q4_0 | iq4_nl | nf4)
+        # The table's last column: the result on either base; the file was made of the better one, and its line says so.
+        best=$(sed -n 's/.* \([0-9.]*\)\(  taken\)*$/\1/p' "$dir/out" | grep '^[0-9]*\.[0-9]*$' | sort -n | head -n 1)
+        says "the better base is taken" " $best  taken" ;;
+    *) says "it names the base it used" "nf4, double-quantized codes, which the adapter was trained on" ;;
+    esac
     good "chat with it" ./chat -m "$dir/merged-$type.gguf" --no-template -n 4 --temp 0 -p "Hello"
 done
+good "in 4 bits on the base it was trained on" ./export -m "$model" --adapter "$dir/a" -o "$dir/ruined.gguf" --type nf4 --base-type nf4
+says "which loses most of it, and that is said" "warning: only [0-9.-]*% of the adapter's improvement is left"
+good "export, measured on other rows" ./export -m "$model" --adapter "$dir/a" -o "$dir/other-rows.gguf" --measure "$dir/chats.jsonl"
+says "it says which" "loss on 12 rows ($dir/chats.jsonl)"
+good "export, measured on a text" ./export -m "$model" --adapter "$dir/a" -o "$dir/text.gguf" --measure "$dir/text.txt"
+says "it says which" "tokens of $dir/text.txt"
+cp -r "$dir/a" "$dir/moved" && sed -i 's/chats\.jsonl/gone.jsonl/' "$dir/moved/held_out.json"
+good "export without the held-out rows" ./export -m "$model" --adapter "$dir/moved" -o "$dir/unmeasured.gguf" --type q4_0
+says "it says that nothing was measured" "not measured: the run's held-out rows, .*gone.jsonl, are not there; name rows or a text with --measure FILE"
 good "export on another base" ./export -m "$model" --adapter "$dir/a" -o "$dir/other.gguf" --base-type none
 says "it names that one" "as stored (.*), as --base-type says"
-good "export, only converted" ./export -m "$model" -o "$dir/plain.gguf" --probe "$dir/text.txt"
+good "export, only converted" ./export -m "$model" -o "$dir/plain.gguf" --measure "$dir/text.txt"
 says "auto is f16" "plain.gguf: f16, "
 good "export of the adapter for llama.cpp" ./export -m "$model" --adapter "$dir/a" -o "$dir/adapter.gguf" --type lora
 says "it reads back the same" "differ by 0 at most"

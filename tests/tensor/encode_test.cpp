@@ -41,9 +41,11 @@ TEST(Encode, DenseTypesAreTheBytesOfTheReference) {
     }
 }
 
-double squares(const float* a, const float* b) {
-    double sum = 0;
-    for (int i = 0; i < 32; ++i) sum += (double(a[i]) - b[i]) * (double(a[i]) - b[i]);
+// sum w (x - y)^2, w = 1 or sqrt(mean x^2 + x^2).
+double squares(const float* x, const float* y, bool weighted) {
+    double mean = 0, sum = 0;
+    for (int i = 0; i < 32; ++i) mean += double(x[i]) * x[i] / 32;
+    for (int i = 0; i < 32; ++i) sum += (weighted ? std::sqrt(mean + double(x[i]) * x[i]) : 1) * (double(x[i]) - y[i]) * (double(x[i]) - y[i]);
     return sum;
 }
 
@@ -59,8 +61,8 @@ TEST(Encode, NoScaleIsBetter) {
         const std::vector<float> out = qlora::convert_weight(qlora::dense_weight("w", {int64_t(in.size()) / 32, 32}, in), type).decoded();
         double ours = 0, stock = 0;
         for (size_t block = 0; block < in.size() / 32; ++block) {
-            const double error = squares(&in[block * 32], &out[block * 32]), least = best[2 * block];
-            const double rounding = squares(&in[block * 32], zero) * 0x1p-24;    // of the scale to f16, where nothing else is lost
+            const double error = squares(&in[block * 32], &out[block * 32], type != DType::q8_0), least = best[2 * block];
+            const double rounding = squares(&in[block * 32], zero, type != DType::q8_0) * 0x1p-24;    // of the scale to f16, where nothing else is lost
             EXPECT_GE(error, least * 0.999999) << name << ", block " << block;
             if (block != tiny) { EXPECT_LE(error, least * (type == DType::q8_0 ? 1.1 : 1.01) + rounding) << name << ", block " << block; }
             EXPECT_LE(error, best[2 * block + 1] + rounding) << name << ", block " << block << ": stock does better";

@@ -1,0 +1,53 @@
+// held_out.cpp - the held-out rows of a run, written down and found again.
+#include "examples/common/held_out.h"
+
+#include "src/base/file.h"
+#include "src/base/json.h"
+
+#include <filesystem>
+
+namespace program {
+
+namespace fs = std::filesystem;
+using qlora::Json;
+
+static constexpr struct { qlora::Loss loss; const char* name; } losses[] = {
+    {qlora::Loss::assistant, "assistant"}, {qlora::Loss::completion, "completion"}, {qlora::Loss::all, "all"}};
+
+std::string held_out_path(const std::string& adapter_folder) { return (fs::path(adapter_folder) / "held_out.json").string(); }
+
+void write_held_out(const std::string& adapter_folder, const HeldOut& h) {
+    Json json;
+    json.set("path", fs::absolute(h.path).lexically_normal().string()).set("split", h.split).set("fraction", double(h.fraction)).set("seed", int64_t(h.seed));
+    for (const auto& l : losses) if (l.loss == h.options.loss) json.set("loss", l.name);
+    qlora::write_file_atomic(held_out_path(adapter_folder), json.set("context", h.options.context).dump(2) + '\n');
+}
+
+HeldOut read_held_out(const std::string& adapter_folder) {
+    HeldOut h;
+    const std::string path = held_out_path(adapter_folder);
+    if (!qlora::exists(path)) return h;
+    const Json json = Json::parse(qlora::read_file(path, 1 << 20), path);
+    if (const Json* v = json.find("path")) h.path = v->as_string(path + ": path");
+    if (const Json* v = json.find("split")) h.split = v->as_string(path + ": split");
+    if (const Json* v = json.find("fraction"); v && v->is_number()) h.fraction = float(v->number());
+    if (const Json* v = json.find("seed")) h.seed = uint64_t(v->as_int(path + ": seed"));
+    if (const Json* v = json.find("context")) h.options.context = v->as_int(path + ": context");
+    if (const Json* v = json.find("loss"))
+        for (const auto& l : losses) if (v->as_string(path + ": loss") == l.name) h.options.loss = l.loss;
+    return h;
+}
+
+qlora::Dataset load_held_out(const HeldOut& h, const qlora::Tokenizer& tokenizer) {
+    qlora::DatasetOptions options = h.options;
+    options.split = h.split;
+    const qlora::Dataset rows = qlora::Dataset::load(h.path, tokenizer, options);
+    return h.fraction > 0 ? rows.split(h.fraction, h.seed).second : rows;
+}
+
+bool holds_rows(const std::string& path) {
+    const std::string ending = fs::path(path).extension().string();
+    return fs::is_directory(path) || ending == ".jsonl" || ending == ".json";
+}
+
+}  // namespace program
