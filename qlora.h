@@ -47,8 +47,7 @@ struct Error : std::runtime_error {
 };
 
 // ---- Types of stored numbers. The first four are dense; the others are blocks (see src/tensor/dtype.h for their layouts).
-// nf4 and fp4 are the 4-bit types of QLoRA (arXiv:2305.14314) as bitsandbytes defines them: the same codes and scales, but that zeros may have
-// another sign and that doubly quantized scales are within a step of its own (src/tensor/nf4.h); the rest are GGUF's.
+// nf4 and fp4 are the 4-bit types of QLoRA (arXiv:2305.14314) as bitsandbytes defines them (src/tensor/nf4.h: how exactly); the rest are GGUF's.
 enum class DType : uint8_t {
     f32, f16, bf16, i32, nf4, fp4,
     q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4
@@ -121,9 +120,7 @@ class Model {
 public:
     static Model load(const std::string& path, const LoadOptions& = {});   // a GGUF file or a Hugging Face folder
     void save(const std::string& path) const;          // PATH.gguf, or a Hugging Face folder (4-bit in the bitsandbytes layout)
-    // Another model, this one stays: f32, f16, bf16, q8_0, q4_0, iq4_nl, nf4 or fp4. The scales of q4_0 and iq4_nl are the best there are. Of a
-    // model held in nf4, iq4_nl loses far less than q4_0 in the same 4.5 bits: its levels are spaced alike.
-    Model convert(DType type, bool double_quant = true) const;
+    Model convert(DType type, bool double_quant = true) const;         // f32, f16, bf16, q8_0, q4_0, iq4_nl, nf4 or fp4: another model, this one stays
     // convert() and save() in one, a tensor at a time: for models that are too large to be in memory twice. on_progress as in LoadOptions.
     void save_as(const std::string& path, DType type, bool double_quant = true, const std::function<bool(float fraction)>& on_progress = {}) const;
     ModelInfo info() const;
