@@ -1,8 +1,8 @@
 """Writes tests/golden/encode.txt: floats, and what can be made of them.
 
 f32, f16, bf16: name, hex of the floats, hex of the bytes that NumPy and the `gguf` package make of them.
-q8_0, q4_0, iq4_nl: name, hex of the floats, hex of two f64 a block: the least sum of squared errors that any scale can have (of q4_0 and
-iq4_nl weighted by sqrt(mean x^2 + x^2)), found by trying every finite f16 with the nearest level for every element; and the sum that the
+q8_0, q4_0, iq4_nl: name, hex of the floats, hex of two f64 a block: the least sum of squared errors that any scale can have (of q4_0 weighted
+by sqrt(mean x^2 + x^2)), found by trying every finite f16 with the nearest level for every element; and the sum that the
 `gguf` package's bytes have (infinity where it does not write the type).   python tools/make_encode_goldens.py > tests/golden/encode.txt
 """
 import numpy as np
@@ -28,7 +28,7 @@ x[9:14] = (nf4[rng.integers(0, 16, (5, 32))] * 0.11).astype("<f4")     # what a 
 
 def weight(block, t):
     y = block.astype(float)
-    return np.ones(32) if t == T.Q8_0 else np.sqrt(np.square(y).mean(-1, keepdims=True) + np.square(y))
+    return np.sqrt(np.square(y).mean(-1, keepdims=True) + np.square(y)) if t == T.Q4_0 else np.ones(32)
 
 
 def least(block, levels, w):

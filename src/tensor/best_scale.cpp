@@ -5,8 +5,8 @@
 // The codes are those nearest to x / d, so they change one at a time while t = |largest x| / d grows: element i moves to its next level at
 // t = |largest x| * middle / x_i. One walk along t sees them all; it stops in `stops` places and keeps the one where lx^2 / ll is largest.
 //
-// An element weighs w = sqrt(mean x^2 + x^2): the error of a large weight shows more in the output. Of SmolLM2 held in NF4 (perplexity 25.1 on
-// 8 kB of WikiText-2) that gives Q4_0 a perplexity of 36.1; equal weights give 39.0, w = x^2 41.5.
+// w is 1, or sqrt(mean x^2 + x^2), as the levels say: what was measured to be better. Of SmolLM2 held in NF4 (perplexity 25.1 on 8 kB of
+// WikiText-2) Q4_0 has a perplexity of 36.1 with these weights, 39.0 with equal ones and 41.5 with x^2; IQ4_NL 28.2 with them, 27.4 with equal ones.
 //
 // The end of the range is not a guess: at t = c * 8 the largest value alone, of 8 levels, loses (1 - 1/c)^2 of its square, and a scale that
 // holds it loses half a step in each of the 31 others, which weigh no more, 31/256 of it at most: beyond c = 1.53 no scale can be the best. Nor is its beginning,
@@ -26,8 +26,10 @@ namespace best_scale_room {
 constexpr int stops = 96;                              // a test measures how near to the exact optimum that is
 
 // Relative to the largest, whose square may be beyond what a float holds.
-void weigh(const float* x, float most, float* w) {
+void weigh(const Levels& levels, const float* x, float most, float* w) {
     float mean = 0;
+    std::fill_n(w, scale_block, 1.0f);
+    if (!levels.weighted) return;
     for (int i = 0; i < scale_block; ++i) {
         w[i] = most > 0 ? (x[i] / most) * (x[i] / most) : 0;
         mean += w[i] / scale_block;
@@ -101,7 +103,7 @@ void best_scale(const Levels& levels, const float* x, uint16_t* half, int32_t* c
     float most = 0, d = 0, w[scale_block];
     double best = 0;
     for (int i = 0; i < scale_block; ++i) most = std::max(most, std::fabs(x[i]));
-    room::weigh(x, most, w);
+    room::weigh(levels, x, most, w);
     for (const float sign : {1.0f, -1.0f}) {
         float y[scale_block];
         if (most == 0) break;

@@ -120,12 +120,12 @@ void encode_q8_0(const float* in, void* blocks, int64_t count) {
 }
 
 void encode_q4_0(const float* in, void* blocks, int64_t count) {
-    static constexpr Levels levels(-8, 16, 3.5f, 12.5f);
+    static constexpr Levels levels(-8, 16, 3.5f, 12.5f, true);
     encode_room::nibbles(levels, in, blocks, count);
 }
 
 void encode_iq4_nl(const float* in, void* blocks, int64_t count) {
-    static constexpr Levels levels(iq4_curve, 40, 195);
+    static constexpr Levels levels(iq4_curve, 40, 195, false);
     encode_room::nibbles(levels, in, blocks, count);
 }
 

@@ -61,8 +61,8 @@ TEST(Encode, NoScaleIsBetter) {
         const std::vector<float> out = qlora::convert_weight(qlora::dense_weight("w", {int64_t(in.size()) / 32, 32}, in), type).decoded();
         double ours = 0, stock = 0;
         for (size_t block = 0; block < in.size() / 32; ++block) {
-            const double error = squares(&in[block * 32], &out[block * 32], type != DType::q8_0), least = best[2 * block];
-            const double rounding = squares(&in[block * 32], zero, type != DType::q8_0) * 0x1p-24;    // of the scale to f16, where nothing else is lost
+            const double error = squares(&in[block * 32], &out[block * 32], type == DType::q4_0), least = best[2 * block];
+            const double rounding = squares(&in[block * 32], zero, type == DType::q4_0) * 0x1p-24;    // of the scale to f16, where nothing else is lost
             EXPECT_GE(error, least * 0.999999) << name << ", block " << block;
             if (block != tiny) { EXPECT_LE(error, least * (type == DType::q8_0 ? 1.1 : 1.01) + rounding) << name << ", block " << block; }
             EXPECT_LE(error, best[2 * block + 1] + rounding) << name << ", block " << block << ": stock does better";
