@@ -108,7 +108,7 @@ static void export_merged(const Settings& s, const Flags& flags) {
     if (!on || interrupted()) return;
     taken.result = on->loss(written);                  // of the file itself
     print(bases, *on, other ? 1 : 0);
-    judge(bases[0], *taken.result, s.type);
+    judge(bases[0], *taken.result, s.type, !other && s.model.quant != "none");
 }
 
 static void export_converted(const Settings& s) {

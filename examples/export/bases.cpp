@@ -48,29 +48,30 @@ void print(const std::vector<Base>& bases, const Measure& on, size_t taken) {
     }
 }
 
-static const char* remedy(const std::string& type) {
-    if (type == "q4_0") return "--type iq4_nl is as small and its levels are denser around zero; q8_0 and f16 keep more";
-    return type == "iq4_nl" || type == "nf4" || type == "q8_0" ? "--type q8_0 or f16 keep more" : "see --base-type";
+static void warn(const std::string& what, const std::string& type, bool on_codes) {
+    std::string remedy = on_codes ? "--base-type none merges into the source's own weights" : "";
+    const auto add = [&](const char* more) { remedy += (remedy.empty() ? "" : "; ") + std::string(more); };
+    if (type == "q4_0") add("--type iq4_nl is as small and closer");
+    if (type == "q4_0" || type == "iq4_nl" || type == "nf4") add("--type q8_0 or f16 keep more");
+    std::printf("%s\n", styled("warning: " + what + (remedy.empty() ? "" : "; " + remedy), Style::yellow).c_str());
 }
 
-static void warn(const std::string& what, const std::string& type) { std::printf("%s\n", styled("warning: " + what + "; " + remedy(type), Style::yellow).c_str()); }
-
-void warn_of_loss(double lost, const std::string& reference, const std::string& type) {
+void warn_of_loss(double lost, const std::string& reference, const std::string& type, bool on_codes) {
     constexpr double most = 0.05;
     char text[64];
     std::snprintf(text, sizeof text, "the perplexity is %.1f%% above that of ", 100 * lost);
-    if (lost > most) warn(text + reference, type);
+    if (lost > most) warn(text + reference, type, on_codes);
 }
 
-void judge(const Base& trained, double result, const std::string& type) {
+void judge(const Base& trained, double result, const std::string& type, bool on_codes) {
     constexpr double enough = 0.95;
     const double improvement = trained.base - trained.adapted, left = 100 * (trained.base - result) / improvement;
     char text[96];
     if (improvement > 0) std::snprintf(text, sizeof text, "%.1f%% of the adapter's improvement is left", left);
     else std::snprintf(text, sizeof text, "the adapter does not improve the loss here");
     std::printf("%s; perplexity %.4g, of base + adapter %.4g\n", text, std::exp(result), std::exp(trained.adapted));
-    if (improvement > 0 && left < 100 * enough) warn(std::string("only ") + text, type);
-    warn_of_loss(std::exp(result - trained.adapted) - 1, "base + adapter", type);
+    if (improvement > 0 && left < 100 * enough) warn(std::string("only ") + text, type, on_codes);
+    warn_of_loss(std::exp(result - trained.adapted) - 1, "base + adapter", type, on_codes);
 }
 
 }  // namespace program

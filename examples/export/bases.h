@@ -25,7 +25,7 @@ void print(const std::vector<Base>& bases, const Measure&, size_t taken);
 
 // How much of the adapter is left in a result of that loss; a warning where less than 95 % of its improvement is, or more than 5 % of the
 // perplexity of base + adapter is lost.
-void judge(const Base& trained, double result, const std::string& type);
-void warn_of_loss(double lost, const std::string& reference, const std::string& type);     // lost: 0.1 = perplexity 10 % above the reference's
+void judge(const Base& trained, double result, const std::string& type, bool on_codes);    // on_codes: merged into 4-bit codes made here
+void warn_of_loss(double lost, const std::string& reference, const std::string& type, bool on_codes = false);    // lost: 0.1 = perplexity 10 % above the reference's
 
 }  // namespace program
