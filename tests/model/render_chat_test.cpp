@@ -109,7 +109,7 @@ TEST_F(RenderChat, TemplatesThatPrintEarlierTurnsDifferently) {
 
 TEST_F(RenderChat, TemplatesThatRefuseAPartOfTheDialogue) {
     const auto t = with_template("{% if messages|length % 2 == 1 %}{{ raise_exception('even only') }}{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}\n"
-                                 "{{ m.content }}<|im_end|>\n{% endfor %}");
+                                 "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");
     EXPECT_EQ(spoken(*t, qlora::render_chat(*t, two_turns, false)), (Strings{"Hello.<|im_end|>", "See you!<|im_end|>"}));
     EXPECT_THROW(qlora::render_chat(*t, std::span(two_turns).first(3), true), qlora::Error);
 }
