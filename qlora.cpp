@@ -93,6 +93,7 @@
 #include "src/text/jinja_parser.cpp"                // lexemes to syntax tree
 #include "src/text/jinja_run.cpp"                   // the interpreter
 #include "src/text/jinja_value.cpp"                 // truth, equality, printing and JSON of template values, as Python does them
+#include "src/text/pattern.cpp"                     // reading an expression into parts, and matching by sets of places
 #include "src/text/pretokenize.cpp"                 // the regular expressions of the model families, each written out as a scanner that reads a
 #include "src/text/spm.cpp"                         // SentencePiece's BPE as GGUF stores it
 #include "src/text/token_core.cpp"                  // see token_core.h
@@ -105,7 +106,9 @@
 // model: configuration, weights, decoder, adapters
 #include "src/model/adapter_config.cpp"             // adapter_config.json, PEFT's description of an adapter
 #include "src/model/adapter_gguf.cpp"               // adapters as llama.cpp's --lora reads them
+#include "src/model/adapter_names.cpp"              // the rules by which PEFT 0.21 chooses layers by name
 #include "src/model/adapter_peft.cpp"               // adapters as PEFT writes them
+#include "src/model/base_record.cpp"                // the fingerprints of a model, the record that carries them, and what follows from a record
 #include "src/model/decoder.cpp"                    // the decoder-only transformer, written once for every family
 #include "src/model/dora.cpp"                       // the norms || W + s B A || that magnitudes are measured against (arXiv:2402.09353)
 #include "src/model/family.cpp"                     // the table of families, the names of their tensors, and the bounds of a configuration
@@ -130,6 +133,7 @@
 // run: data, training, sessions, measuring
 #include "src/run/batches.cpp"                      // packing, shuffling and cutting into micro-batches
 #include "src/run/checkpoint.cpp"                   // saving and continuing a training run
+#include "src/run/checkpoint_identity.cpp"          // the sections of a run's identity, their comparison, and what checkpoints of version 0.1.0
 #include "src/run/dataset.cpp"                      // examples to rows
 #include "src/run/decoders.cpp"                     // one graph for each row count that occurs, made on first use
 #include "src/run/evaluate.cpp"                     // every measure is the loss of some documents with some of their tokens marked

@@ -69,7 +69,8 @@ enum class Compute { f32, bf16 };                      // bf16: products of bf16
 class Backend {                                        // where the CPU has AVX512-BF16; elsewhere bf16 computes in f32
 public:
     static Backend best();                             // cuda(0) if built in and present, else cpu()
-    static Backend cpu(int threads = 0, Compute = Compute::f32);       // 0 = every core that this process (its container) may use, 256 at most
+    // threads 0 = every core that this process (its container) may use, 256 at most. instructions: "scalar", "avx2", "avx512" or "avx512_bf16", which this machine must have; empty = its best.
+    static Backend cpu(int threads = 0, Compute = Compute::f32, std::string_view instructions = {});
     static Backend cuda(int device = 0);               // throws Error{device} if there is none
     std::string name() const;                          // "cpu, 2 threads, avx512"
     size_t memory_free() const;                        // bytes
@@ -151,14 +152,27 @@ struct LoraOptions {
     // Finer choices, as PEFT has them. A name is a layer's or its end: "down_proj", "layers.3.mlp.down_proj".
     std::vector<int64_t> layers = {};                  // only these layers of the model get adapters; empty = all
     std::vector<std::string> exclude = {};             // names that get none
-    std::vector<std::pair<std::string, int64_t>> rank_pattern = {};    // names with a rank of their own; the first that fits counts
+    std::string exclude_pattern = {};                  // a regular expression (Python's): whole names that fit get none
+    // Names with a rank of their own, which may be regular expressions for the end of a name behind a dot; the first that fits counts.
+    std::vector<std::pair<std::string, int64_t>> rank_pattern = {};
     std::vector<std::pair<std::string, float>> alpha_pattern = {};     // the same for alpha
 };
+// What an adapter was trained on. Every save writes it down, with a fingerprint of all weights: base.json in a folder, a key of a GGUF file.
+struct AdapterBase {
+    std::string model, weights;                        // its path, and ModelInfo::weights
+    std::optional<DType> quantize = {};                // what LoadOptions need to hold that model in the same form
+    bool double_quant = true;
+};
+// recorded: the base is brought into the 4-bit form that the record names (base() is then a model of its own), and must be the recorded one;
+// as_held: another form of the recorded model will do; any: nothing is compared. An adapter without a record is not compared.
+enum class OnBase { recorded, as_held, any };
 class Lora {
 public:
     static Lora create(Model base, const LoraOptions& = {});
-    static Lora load(Model base, const std::string& path);             // a PEFT folder or a GGUF adapter; every tensor must bind
-    void save(const std::string& path) const;          // a PEFT folder, or PATH.gguf for llama.cpp
+    // A PEFT folder or a GGUF adapter. Every tensor must bind, none may be missing; another base than the recorded one is an Error{argument}.
+    static Lora load(Model base, const std::string& path, OnBase = OnBase::recorded);
+    static std::optional<AdapterBase> recorded_base(const std::string& path);          // nothing: the adapter has no record
+    void save(const std::string& path) const;          // a PEFT folder, or PATH.gguf for llama.cpp; NaN or infinity in it is an Error{numeric}
     // A model of its own: W + scale * B A in every adapted layer, added to the base as it is held (so of an nf4 base: to what the adapter
     // was trained on), in f32, then written in `type` (as Model::convert does).
     Model merge(DType type = DType::f32, bool double_quant = true) const;
@@ -230,6 +244,11 @@ struct MemoryPlan {
     std::vector<Item> items;
     int64_t peak = 0;                                  // bytes
 };
+struct RunMachine {                                    // what decides how the numbers of a run are rounded
+    std::string device, instructions;                  // "cpu"; "avx2", ...
+    Compute compute = Compute::f32;
+    int threads = 0;
+};
 class Trainer {
 public:
     Trainer(Lora, Dataset, const TrainOptions& = {});
@@ -238,7 +257,10 @@ public:
     const TrainStep& last() const;
     double evaluate(const Dataset&) const;             // mean loss per trained token
     void save(const std::string& folder) const;        // everything a run needs to go on; atomic
-    void resume(const std::string& folder);            // continues byte for byte
+    // Continues byte for byte. Another model, configuration, tokenizer, data set, adapter or set of options is an Error that says what was and what
+    // is; what differs in rounding only (see RunMachine), or cannot be compared, comes back as a sentence each.
+    std::vector<std::string> resume(const std::string& folder);
+    static std::optional<RunMachine> machine_of(const std::string& checkpoint);        // nothing: made by version 0.1.0, which did not say
     ~Trainer();
     Trainer(Trainer&&) noexcept;
 private:

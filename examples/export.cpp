@@ -54,7 +54,7 @@ static std::string base_used(const Settings& s, const Base& taken, const Base& t
     }
     const std::string held = s.model.quant == "none" ? "as stored (" + weights + ")" : "the values of its " + weights + " codes";
     if (flags.given("--quant")) return held + ", as --base-type says";
-    if (qlora::exists(s.model.adapter + "/base.json")) return held + ", which the adapter was trained on, as it says";
+    if (qlora::Lora::recorded_base(s.model.adapter)) return held + ", which the adapter was trained on, as it says";
     return held + "; the adapter does not say what it was trained on: if that was an NF4 base, use --base-type nf4";
 }
 
@@ -65,7 +65,7 @@ static void export_adapter(const Settings& s, const Loaded& loaded) {
         std::string reason;
         qlora::Tokens tokens = Measure::choose("", "", loaded.model.tokenizer(), reason)->tokens();
         tokens.resize(std::min<size_t>(tokens.size(), 32));
-        const std::vector<float> before = loaded.lora->logits(tokens), after = qlora::Lora::load(loaded.model, s.out).logits(tokens);
+        const std::vector<float> before = loaded.lora->logits(tokens), after = qlora::Lora::load(loaded.model, s.out, s.model.on_base).logits(tokens);
         double most = 0;
         for (size_t i = 0; i < before.size(); ++i) most = std::max(most, double(std::fabs(before[i] - after[i])));
         std::printf("read back: logits differ by %.3g at most\n", most);
@@ -142,6 +142,7 @@ static int body(int argc, char** argv) {
     flags.add("-o --output --out", s.out, "OUT", "a name ending in .gguf, or a folder").required();
     flags.choice("--type --outtype", s.type, {"auto", "f16", "bf16", "f32", "q8_0", "q4_0", "iq4_nl", "nf4", "lora"}, "type of the weights; lora = only the adapter; auto = f16 as GGUF, bf16 as a folder");
     flags.choice("--base-type --quant --quant-type", s.model.quant, {"nf4", "fp4", "none"}, "merge into the base held in this type; none = as stored").note("as the adapter was trained; for a result in 4 bits, the better of that and none");
+    s.model.declare_any_base(flags);
     flags.toggle("--double-quant", s.model.double_quant, "quantize 4-bit scales again, of the base and of the result");
     flags.add("--measure --probe", s.measure, "FILE", "rows or text to measure the result on").note("the held-out rows of the adapter's run; without an adapter a short text");
     flags.toggle("--check", s.check, "read the result back and measure it");

@@ -41,10 +41,11 @@ static int body(int argc, char** argv) {
 
     std::optional<RunFolder> folder;
     if (!s.dry_run) folder.emplace(s.out, s.overwrite ? RunFolder::Start::overwrite : s.resume.empty() ? RunFolder::Start::fresh : RunFolder::Start::resume);    // before the minutes of loading, not after
+    if (folder && !s.resume.empty()) follow_machine(s, flags, *folder);
     const qlora::Model model = s.model.load_base();
     s.train.context = model.info().context > 0 ? std::min(s.train.context, model.info().context) : s.train.context;
     Data data = load_data(s, model);
-    const qlora::Lora lora = s.model.adapter.empty() ? qlora::Lora::create(model, s.lora) : qlora::Lora::load(model, s.model.adapter);
+    const qlora::Lora lora = s.model.adapter.empty() ? qlora::Lora::create(model, s.lora) : s.model.load_adapter(model);
     if (!s.model.adapter.empty()) s.lora = lora.options();
     if (!s.json) {
         std::printf("%s\nbase: %s\n", base_line(model).c_str(), s.model.why.c_str());

@@ -1,6 +1,7 @@
 // api.cpp - the public classes of qlora.h over the rooms: arguments in, one call down, results out.
 // Graph and Tensor live in src/ops/graph_api.cpp, all but Graph::weight, which needs to know what a model is.
 #include "src/base/file.h"
+#include "src/model/base_record.h"
 #include "src/run/checkpoint.h"
 #include "src/run/evaluate.h"
 #include "src/run/merge.h"
@@ -47,10 +48,10 @@ std::vector<float> logits(std::shared_ptr<const ModelImpl> model, const LoraImpl
 }  // namespace api_room
 
 // ---- Backend. While anyone holds the default CPU backend it is shared: one pool of threads, not one for each model.
-Backend Backend::cpu(int threads, Compute compute) {
+Backend Backend::cpu(int threads, Compute compute, std::string_view instructions) {
     if (threads < 0) fail(Errc::argument, "Backend::cpu: ", threads, " threads, expected 0 (every core) or more");
     if (int(compute) < 0 || compute > Compute::bf16) fail(Errc::argument, "Backend::cpu: compute ", int(compute), " is neither f32 nor bf16");
-    if (threads > 0 || compute != Compute::f32) return Backend(make_cpu_backend(threads, compute));
+    if (threads > 0 || compute != Compute::f32 || !instructions.empty()) return Backend(make_cpu_backend(threads, compute, instructions));
     static std::mutex mutex;
     static std::weak_ptr<BackendImpl> shared;
     const std::lock_guard lock(mutex);
@@ -145,9 +146,14 @@ Lora Lora::create(Model base, const LoraOptions& options) {
     return Lora(create_lora(base.impl(), options));
 }
 
-Lora Lora::load(Model base, const std::string& path) {
+Lora Lora::load(Model base, const std::string& path, OnBase on_base) {
     api_room::checked(base.impl(), "Model");
-    return Lora(load_lora(base.impl(), path));
+    return Lora(load_lora(base.impl(), path, on_base));
+}
+
+std::optional<AdapterBase> Lora::recorded_base(const std::string& path) {
+    const std::optional<BaseRecord> record = qlora::recorded_base(path);
+    return record ? std::optional(record->base) : std::nullopt;
 }
 
 void Lora::save(const std::string& path) const {
@@ -228,7 +234,8 @@ bool Trainer::step() { return api_room::Training(impl_, "Trainer::step").impl.st
 const TrainStep& Trainer::last() const { return api_room::live(impl_, "Trainer::last").progress.last; }
 double Trainer::evaluate(const Dataset& data) const { return api_room::Training(impl_, "Trainer::evaluate").impl.evaluate(api_room::checked(data.impl(), "Dataset")); }
 void Trainer::save(const std::string& folder) const { save_checkpoint(api_room::Training(impl_, "Trainer::save").impl, folder); }
-void Trainer::resume(const std::string& folder) { load_checkpoint(api_room::Training(impl_, "Trainer::resume").impl, folder); }
+std::vector<std::string> Trainer::resume(const std::string& folder) { return load_checkpoint(api_room::Training(impl_, "Trainer::resume").impl, folder); }
+std::optional<RunMachine> Trainer::machine_of(const std::string& checkpoint) { return machine_of_checkpoint(checkpoint); }
 
 // ---- Session
 Session::Session(Model model, int64_t context) {

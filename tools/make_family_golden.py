@@ -2,6 +2,7 @@
 #   families.json   scores of small models of every family, whose weights follow a formula that the test repeats
 #   peft/           an adapter as PEFT saves it, for the llama of families.json; peft.json: its scores, loss and gradients
 #   peft_patterns/  an adapter with ranks and alphas by name, on some layers, without some modules; peft_patterns.json: its scores
+#   peft_expressions/  the same by regular expressions; peft_expressions.json: its scores
 #   peft_pissa/     an adapter that started as PiSSA, a little trained; init.json: its scores, and parts of what LoftQ makes of a layer
 #   bnb/            a checkpoint with 4-bit linear layers as bitsandbytes saves it; bnb.json: its scores
 #   python tools/make_family_golden.py tests/golden/model
@@ -97,6 +98,11 @@ model = adapted("peft_patterns", r=2, lora_alpha=3, target_modules=["q_proj", "v
                 exclude_modules=["layers.2.mlp.down_proj", "up_proj"], rank_pattern={"v_proj": 3, "layers.0.self_attn.q_proj": 1}, alpha_pattern={"down_proj": 5.5, "layers.2.self_attn.v_proj": 7})
 with torch.no_grad():
     json.dump({"logits": rows(model(torch.tensor([ids])).logits[0])}, open(f"{target}/peft_patterns.json", "w"))
+
+model = adapted("peft_expressions", r=2, lora_alpha=4, target_modules=r".*\.(self_attn\.[qkv]|mlp\.(up|down))_proj", exclude_modules=r"model\.layers\.(?!1).*(k|down)_proj",
+                rank_pattern={r"layers\.[02]\.self_attn\.q_proj": 1, "^model.layers.1.*": 3, "up_proj": 4}, alpha_pattern={r"(self_attn|mlp)\.(v|up)_proj": 6, r".*\.2\..*": 5})
+with torch.no_grad():
+    json.dump({"logits": rows(model(torch.tensor([ids])).logits[0])}, open(f"{target}/peft_expressions.json", "w"))
 
 model = adapted("peft", r=3, lora_alpha=6, target_modules=["q_proj", "k_proj", "o_proj", "down_proj"], use_rslora=True, rank_pattern={"layers.1.self_attn.q_proj": 2})
 logits = model(torch.tensor([ids])).logits[0]

@@ -2,13 +2,11 @@
 #include "examples/common/load.h"
 
 #include "examples/common/interrupt.h"
-#include "examples/common/run_folder.h"
 #include "examples/common/terminal.h"
 #include "src/base/limits.h"                           // the library's own view of what this process may use
 #include "src/base/threads.h"
 
 #include <cstring>
-#include <filesystem>
 
 namespace program {
 
@@ -17,6 +15,7 @@ void ModelFlags::declare(Flags& flags, bool with_adapter, bool required) {
     Flag& name = flags.add("-m --model --model-name-or-path", model, "MODEL", "a GGUF file or a Hugging Face folder");
     if (required) name.required();
     if (with_adapter) flags.add("--adapter --lora --adapter-path", adapter, "DIR", "a LoRA adapter: a PEFT folder or a GGUF adapter");
+    if (with_adapter) declare_any_base(flags);
     if (quant == "auto")
         flags.choice("--quant --quant-type", quant, {"auto", "nf4", "fp4", "none"}, "4-bit type to hold the linear layers in; none = as stored; auto = nf4 if the model is stored in 16 or 32 bits");
     else flags.choice("--quant --quant-type", quant, {"nf4", "fp4", "none"}, "4-bit type to hold the linear layers in; none = as stored");
@@ -40,13 +39,21 @@ int chosen_threads(int64_t asked, bool force) {
     return usable;
 }
 
+void ModelFlags::declare_any_base(Flags& flags) {
+    flags.toggle("--any-base", any_base, "put the adapter on the model even if it was trained on another one");
+}
+
 void ModelFlags::follow_adapter(const Flags& flags) {
-    if (adapter.empty() || flags.given("--quant") || !std::filesystem::exists(std::filesystem::path(adapter) / "base.json")) return;
-    const BaseRecord base = read_base_record(adapter);
-    why = (base.quant == "none" ? "as stored" : base.quant) + ", as " + adapter + " was trained on it (--quant says otherwise)";
-    if (base.quant == quant) return;
-    quant = base.quant;
-    double_quant = base.double_quant;
+    if (adapter.empty()) return;
+    const bool type = flags.given("--quant"), scales = flags.given("--double-quant");
+    on_base = any_base ? qlora::OnBase::any : type || scales ? qlora::OnBase::as_held : qlora::OnBase::recorded;
+    const std::optional<qlora::AdapterBase> base = qlora::Lora::recorded_base(adapter);
+    if (type || !base) return;
+    const std::string recorded = base->quantize ? std::string(qlora::name_of(*base->quantize)) : "none";
+    why = (recorded == "none" ? "as stored" : recorded) + ", as " + adapter + " was trained on it (--quant says otherwise)";
+    if (!scales) double_quant = base->double_quant;
+    if (recorded == quant) return;
+    quant = recorded;
     if (is_terminal(2)) std::fprintf(stderr, "%s\n", styled("base held in " + why, Style::dim, 2).c_str());
 }
 
@@ -74,7 +81,8 @@ qlora::Model ModelFlags::load() const {
     qlora::LoadOptions options;
     const qlora::Compute precision = compute == "bf16" ? qlora::Compute::bf16 : qlora::Compute::f32;
     if (device == "cuda") options.backend = qlora::Backend::cuda();
-    else if (device == "cpu" || threads > 0 || precision != qlora::Compute::f32) options.backend = qlora::Backend::cpu(chosen_threads(threads, force_threads), precision);
+    else if (device == "cpu" || threads > 0 || precision != qlora::Compute::f32 || !instructions.empty())
+        options.backend = qlora::Backend::cpu(chosen_threads(threads, force_threads), precision, instructions);
     if (quant == "nf4") options.quantize = qlora::DType::nf4;
     if (quant == "fp4") options.quantize = qlora::DType::fp4;
     options.double_quant = double_quant;
@@ -95,7 +103,7 @@ qlora::Model ModelFlags::load() const {
 }
 
 Loaded::Loaded(const ModelFlags& flags) : model(flags.load()) {
-    if (!flags.adapter.empty()) lora = qlora::Lora::load(model, flags.adapter);
+    if (!flags.adapter.empty()) lora = flags.load_adapter(model);
 }
 
 std::string base_line(const qlora::Model& model) {

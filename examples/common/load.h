@@ -8,14 +8,19 @@ namespace program {
 
 struct ModelFlags {
     std::string model = {}, adapter = {}, quant = "none", device = "auto", compute = "f32";
-    bool double_quant = true, force_threads = false;
+    std::string instructions = {};                     // of the CPU; empty = its best. No flag: a run that goes on sets it
+    bool double_quant = true, any_base = false, force_threads = false;
     int64_t threads = 0;
     std::string why = {};                              // how the base is held and who says so, for a program's first lines
+    qlora::OnBase on_base = qlora::OnBase::recorded;   // follow_adapter() sets it
 
     // -m, --adapter, --quant, --double-quant, --device, --threads, --compute. Where the default of --quant is "auto", auto can be said too.
     void declare(Flags& flags, bool with_adapter, bool required = true);
+    void declare_any_base(Flags& flags);               // --any-base: part of declare() with an adapter
     // When an adapter names how its base was quantized and the user did not say otherwise, the base is loaded that way; a note says so.
+    // --quant puts the adapter on another form of its base, --any-base on whatever the model is.
     void follow_adapter(const Flags& flags);
+    qlora::Lora load_adapter(const qlora::Model& model) const { return qlora::Lora::load(model, adapter, on_base); }
     qlora::Model load() const;                         // a progress line on stderr where that is a terminal; stops on Ctrl-C
     // load(), where quant is "auto": a source that is quantized stays as it is stored, because quantizing it once more would lose again what the
     // first time lost; one of 16 or 32 bits is held in NF4. quant becomes what was chosen, in either case `why` says it.

@@ -25,19 +25,6 @@ static void check(const std::error_code& error, const std::string& doing) {
 
 void write_text(const std::string& path, const std::string& text) { qlora::write_file_atomic(path, text); }
 
-BaseRecord read_base_record(const std::string& adapter_folder) {
-    BaseRecord base;
-    const std::string path = (fs::path(adapter_folder) / "base.json").string();
-    if (!qlora::exists(path)) return base;
-    const qlora::Json json = qlora::Json::parse(qlora::read_file(path, 1 << 20), path);
-    if (const qlora::Json* v = json.find("model")) base.model = v->as_string(path + ": model");
-    if (const qlora::Json* v = json.find("quant")) base.quant = v->as_string(path + ": quant");
-    if (const qlora::Json* v = json.find("double_quant")) base.double_quant = v->as_bool(path + ": double_quant");
-    if (base.quant != "nf4" && base.quant != "fp4" && base.quant != "none")
-        throw qlora::Error(qlora::Errc::format, path + ": quant must be nf4, fp4 or none, is \"" + base.quant + '"');
-    return base;
-}
-
 // What every run writes, beside its checkpoints.
 static const std::vector<std::string> fixed_names = {"adapter_model.safetensors", "adapter_config.json", "base.json", "held_out.json", "metrics.jsonl", "loss.svg"};
 
@@ -181,19 +168,13 @@ void RunFolder::take_adapter(int64_t step, const std::function<void(const std::s
     std::error_code error;
     fs::remove_all(fresh, error);                      // of a run that died while saving
     save(fresh.string());
-    for (const char* name : {"adapter_model.safetensors", "adapter_config.json"}) {
+    for (const char* name : {"adapter_model.safetensors", "base.json", "adapter_config.json"}) {
         fs::rename(fresh / name, fs::path(path_) / name, error);
         check(error, "writing " + path_ + '/' + name);
     }
     fs::remove_all(fresh, error);
     record_.adapter_step = step;
     record_.write();
-}
-
-void RunFolder::write_base_record(const BaseRecord& base) const {
-    qlora::Json json;
-    json.set("model", base.model).set("quant", base.quant).set("double_quant", base.double_quant);
-    write_text((fs::path(path_) / "base.json").string(), json.dump(2) + '\n');
 }
 
 void RunFolder::write_curve(const std::string& title) const {

@@ -1,7 +1,7 @@
 // run_folder.h - the output folder of a fine-tuning run:
 //
-//   OUT/adapter_config.json, adapter_model.safetensors      the adapter (written by the library)
-//   OUT/base.json                                           which model it was trained on, and in which 4-bit type
+//   OUT/adapter_config.json, adapter_model.safetensors      the adapter (written by the library), and
+//   OUT/base.json                                           which model it was trained on, and in which form
 //   OUT/held_out.json                                       which rows were held out (held_out.h)
 //   OUT/metrics.jsonl, loss.svg                             one line per step; the curve
 //   OUT/checkpoints/step-N/                                 what a run needs to go on
@@ -18,13 +18,6 @@
 #include <vector>
 
 namespace program {
-
-// What an adapter belongs to. chat and evaluate load the base the same way, so that the adapter meets the weights it was trained on.
-struct BaseRecord {
-    std::string model, quant = "none";                 // quant: "nf4", "fp4" or "none" = as stored
-    bool double_quant = true;
-};
-BaseRecord read_base_record(const std::string& adapter_folder);    // defaults where there is none
 
 class RunFolder {
 public:
@@ -50,7 +43,6 @@ public:
     // Lets `save` write a whole PEFT folder beside everything else, then moves its files into place: the weights first, so that a first
     // adapter is complete as soon as it has its config.
     void take_adapter(int64_t step, const std::function<void(const std::string& folder)>& save);
-    void write_base_record(const BaseRecord&) const;
     void write_curve(const std::string& title) const;
 
     // metrics.jsonl: lines beyond `step` are cut, so that a resumed run leaves a curve without repeats; flushed line by line.

@@ -17,6 +17,7 @@ std::vector<Base> bases_of(const ModelFlags& model, bool chosen_by_user) {
     if (chosen_by_user || model.quant == "none") return bases;
     ModelFlags stored = model;
     stored.quant = "none";
+    if (stored.on_base == qlora::OnBase::recorded) stored.on_base = qlora::OnBase::as_held;   // else it would be brought into the recorded form again
     Loaded source(stored);
     const std::string weights = source.model.info().weights;
     if (weights != held) bases.push_back({"as stored, " + weights, std::move(source)});

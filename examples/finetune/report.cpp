@@ -34,6 +34,12 @@ void Report::record(const Json& line) {
     }
 }
 
+void Report::note(int64_t step, const std::string& text) {
+    say("note: " + text);
+    emit(Json{}.set("event", "note").set("step", step).set("text", text));
+    record(Json{}.set("step", step).set("note", text).set("time", int64_t(std::time(nullptr))));
+}
+
 void Report::measuring() {
     if (progress_.live() && !s_.json) progress_.update("measuring the held-out loss ...");
 }

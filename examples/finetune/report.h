@@ -16,6 +16,7 @@ public:
     void say(const std::string& text);                 // nothing with --json
     void emit(const qlora::Json& event);               // nothing without
     void warn(const std::string& text);
+    void note(int64_t step, const std::string& text);  // also in metrics.jsonl
     void measuring();                                  // a measurement takes a while
     void held_out(int64_t step, double loss);
     void step(const qlora::TrainStep& t);

@@ -2,7 +2,9 @@
 #include "examples/finetune/run.h"
 
 #include "examples/common/interrupt.h"
+#include "src/base/limits.h"                           // the library's own view of what this process may use
 
+#include <cstdlib>
 #include <filesystem>
 
 namespace program {
@@ -15,6 +17,7 @@ int Run::train() {
     check_space();
     folder_.begin();
     folder_.open_metrics(step_);
+    for (const std::string& note : notes_) report_.note(step_, note);
     if (data_.held_out && folder_.held_out().empty()) measure();
     first_ = step_;
     report_.start(step_);
@@ -61,21 +64,52 @@ void Run::give_up(const qlora::Error& error) {
                                        " with a lower --lr and another -o starts from its adapter");
 }
 
-// Tries the checkpoint that was asked for, then every older one; each that does not load is named, and put aside so that it stays out of the way.
+// The checkpoint that was asked for, then every older one.
+static std::vector<std::string> candidates_of(const Settings& s, const RunFolder& folder) {
+    std::vector<std::string> candidates;
+    if (s.resume != "auto") candidates.push_back(s.resume);
+    for (const int64_t step : folder.checkpoints()) {
+        std::error_code error;
+        if (s.resume == "auto" || !fs::equivalent(s.resume, folder.checkpoint(step), error)) candidates.push_back(folder.checkpoint(step));
+    }
+    return candidates;
+}
+
+static bool has_instructions(const std::string& name) {
+    try {
+        return bool(qlora::Backend::cpu(1, qlora::Compute::f32, name).impl());
+    } catch (const qlora::Error&) {
+        return false;
+    }
+}
+
+void follow_machine(Settings& s, const Flags& flags, const RunFolder& folder) {
+    for (const std::string& candidate : candidates_of(s, folder)) {
+        std::optional<qlora::RunMachine> machine;
+        try {
+            machine = qlora::Trainer::machine_of(candidate);
+        } catch (const qlora::Error&) {
+            continue;                                  // damaged: resume() will say so, and go on from an older one
+        }
+        if (!machine || machine->device != "cpu") return;
+        if (!flags.given("--device")) s.model.device = "cpu";
+        if (!flags.given("--compute")) s.model.compute = machine->compute == qlora::Compute::bf16 ? "bf16" : "f32";
+        if (!flags.given("--threads") && machine->threads < qlora::usable_threads()) s.model.threads = machine->threads;        // as many: what is chosen anyway
+        if (!std::getenv("QLORA_ISA") && has_instructions(machine->instructions)) s.model.instructions = machine->instructions;
+        return;
+    }
+}
+
+// Each that does not load is named, and put aside so that it stays out of the way.
 void Run::resume() {
     if (s_.resume.empty()) return;
-    std::vector<std::string> candidates;
-    if (s_.resume != "auto") candidates.push_back(s_.resume);
+    const std::vector<std::string> candidates = candidates_of(s_, folder_);
     const auto steps = folder_.checkpoints();
-    for (const int64_t step : steps) {
-        std::error_code error;
-        if (s_.resume == "auto" || !fs::equivalent(s_.resume, folder_.checkpoint(step), error)) candidates.push_back(folder_.checkpoint(step));
-    }
     if (candidates.empty()) return report_.say("no checkpoint in " + s_.out + " yet: starting from the beginning");
     std::string first_error;
     for (const std::string& candidate : candidates) {
         try {
-            trainer_.resume(candidate);
+            notes_ = trainer_.resume(candidate);
         } catch (const qlora::Error& error) {
             if (error.code == qlora::Errc::argument) throw;   // of another run, as the ones before it are
             if (first_error.empty()) first_error = error.what();
@@ -142,7 +176,6 @@ int Run::conclude() {
     folder_.keep_newest(s_.keep);
     folder_.take_adapter(step_, [&](const std::string& where) { lora_.save(where); });
     folder_.settle();
-    folder_.write_base_record({s_.model.model, s_.model.quant, s_.model.double_quant});
     if (data_.held_out) write_held_out(s_.out, data_.record);
     report_.draw();
     Json done;

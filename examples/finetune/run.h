@@ -6,6 +6,9 @@
 
 namespace program {
 
+// Before the model is loaded: a run that goes on computes as it did before, where no flag says otherwise and this machine can.
+void follow_machine(Settings&, const Flags&, const RunFolder&);
+
 class Run {
 public:
     // command: what a person types to go on with this run.
@@ -35,6 +38,7 @@ private:
     std::string command_;
     Health health_;
     bool unproven_ = false;                            // the newest checkpoint was saved, and no sound step has followed yet
+    std::vector<std::string> notes_;                   // what resuming could not compare, or what is rounded otherwise from now on
     int64_t step_ = 0, first_ = 0, saved_ = -1, measured_ = -1;
 };
 

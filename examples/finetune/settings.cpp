@@ -31,6 +31,7 @@ void declare(Flags& flags, Settings& s) {
     flags.toggle("--rslora --use-rslora", s.lora.rank_stabilized, "scale alpha / sqrt(rank)");
     flags.toggle("--use-dora --dora", s.lora.dora, "train the magnitude of every row beside its direction (DoRA)");
     flags.add("--adapter --adapter-path --adapter-name-or-path --resume-adapter-file", s.model.adapter, "DIR", "go on with this adapter, a PEFT folder or a GGUF adapter, instead of a new one").note("");
+    s.model.declare_any_base(flags);
     flags.section("Training");
     flags.add("--iters --max-steps --num-steps", s.train.max_steps, 0, int64_t(1) << 40, "optimizer steps; 0 = as --epochs says");
     flags.add("--epochs --num-epochs --num-train-epochs", s.train.epochs, 1e-6, 1e6, "passes over the data");
@@ -106,7 +107,7 @@ static void finish_adapter(Settings& s, const Flags& flags) {
     for (const char* flag : {"--lora-r", "--lora-alpha", "--lora-dropout", "--lora-modules", "--lora-exclude", "--lora-layers", "--lora-rank-pattern", "--lora-alpha-pattern", "--lora-init", "--rslora", "--use-dora"})
         if (flags.given(flag)) throw UsageError(std::string(flag) + " shapes a new adapter, and --adapter goes on with " + s.model.adapter + ", which has its own shape: leave one of them out");
     if (!fs::exists(s.model.adapter)) throw qlora::Error(qlora::Errc::io, "--adapter: there is no " + s.model.adapter);
-    if (fs::exists(fs::path(s.model.adapter) / "base.json")) s.model.follow_adapter(flags);
+    s.model.follow_adapter(flags);
 }
 
 void finish(Settings& s, const Flags& flags) {

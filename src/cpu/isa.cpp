@@ -19,20 +19,32 @@ Isa of_machine() {
     return Isa::scalar;
 }
 
+Isa by_name(std::string_view name, const char* where) {
+    for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512_bf16})
+        if (name_of(isa) == name) return isa;
+    fail(Errc::argument, where, " is '", name, "', expected scalar, avx2, avx512 or avx512_bf16");
+}
+
 Isa limited_by_environment(Isa machine) {
     const char* wish = std::getenv("QLORA_ISA");
     if (!wish || !*wish) return machine;
-    for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) {
-        if (name_of(isa) == wish) return std::min(isa, machine);
-    }
-    fail(Errc::argument, "QLORA_ISA is '", wish, "', expected scalar, avx2, avx512 or avx512_bf16");
+    return std::min(by_name(wish, "QLORA_ISA"), machine);
+}
+
+Isa machine() {
+    static const Isa best = of_machine();
+    return best;
 }
 
 }  // namespace isa_room
 
-Isa best_isa() {
-    static const Isa machine = isa_room::of_machine();
-    return isa_room::limited_by_environment(machine);
+Isa best_isa() { return isa_room::limited_by_environment(isa_room::machine()); }
+
+Isa isa_named(std::string_view name) {
+    if (name.empty()) return best_isa();
+    const Isa isa = isa_room::by_name(name, "the instruction set");
+    if (isa > isa_room::machine()) fail(Errc::argument, "this machine has no ", name, "; its best is ", name_of(isa_room::machine()));
+    return isa;
 }
 
 std::string_view name_of(Isa isa) {

@@ -45,7 +45,7 @@ struct BackendImpl {
     virtual bool supports(Op) const = 0;
     virtual struct Cpu* cpu() { return nullptr; }                               // the CPU's threads and kernels, when it is the CPU
 };
-std::shared_ptr<BackendImpl> make_cpu_backend(int threads, Compute compute);
+std::shared_ptr<BackendImpl> make_cpu_backend(int threads, Compute compute, std::string_view instructions = {});      // empty = the best
 
 // ---- Nodes.
 constexpr int max_sources = 8;

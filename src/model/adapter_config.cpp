@@ -4,6 +4,7 @@
 // used". A field that is not in the table must be empty: nothing is ignored that might have meant something.
 #include "src/model/family.h"
 #include "src/model/lora_impl.h"
+#include "src/text/pattern.h"
 
 #include <algorithm>
 #include <cmath>
@@ -19,7 +20,7 @@ Selection selection(const LoraImpl& lora) {
     std::vector<Module> modules;
     for (const LoraTarget& t : lora.targets)
         if (std::find(modules.begin(), modules.end(), t.module) == modules.end()) modules.push_back(t.module);
-    bool described = true, patterns = true;
+    bool described = o.exclude.empty() || o.exclude_pattern.empty(), patterns = true;              // PEFT has a place for one of the two
     for (int64_t layer = 0; layer < lora.base->config.layers; ++layer)
         for (const Module m : modules) described = described && selects(o, layer, m) == (lora.find(layer, m) != nullptr);
     const auto near = [](float a, float b) { return std::fabs(a - b) <= 1e-6f * std::fabs(b); };
@@ -34,6 +35,7 @@ Selection selection(const LoraImpl& lora) {
         std::sort(list.begin(), list.end());
         for (const std::string& m : list) s.modules.push(Json(m));
         for (const int64_t layer : o.layers) s.layers.push(Json(layer));
+        if (!o.exclude_pattern.empty()) s.exclude = Json(o.exclude_pattern);
         for (const std::string& key : o.exclude) s.exclude.push(Json(key));
     } else {
         for (const LoraTarget& t : lora.targets) s.modules.push(Json(hf_name(t.layer, t.module)));
@@ -68,6 +70,7 @@ Json peft_config(const LoraImpl& lora) {
     j.set("init_lora_weights", o.init == LoraInit::pissa ? Json("pissa") : Json(true));    // pissa: in the note alone
     j.set("layers_pattern", Json());
     j.set("layers_to_transform", std::move(s.layers));
+    check_alpha(o.alpha, "alpha");
     j.set("lora_alpha", o.alpha == std::floor(o.alpha) ? Json(int64_t(o.alpha)) : Json(double(o.alpha)));
     j.set("lora_dropout", Json(double(o.dropout)));
     j.set("modules_to_save", Json());
@@ -136,10 +139,23 @@ double finite(const Json& v, const std::string& where) {
     return n;
 }
 
-// Names and the values beside them. A key may be a regular expression in PEFT; names are the expressions that fit themselves.
-const std::string& plain_name(const std::string& key, const std::string& where) {
-    if (key.find_first_of("*+?[](){}|\\^$") != key.npos) fail(Errc::unsupported, where, ": the pattern \"", key, "\" is a regular expression; only names are supported");
-    return key;
+// An expression that can be read, so that whoever matches it later need not name the file.
+const std::string& expression(const std::string& text, const std::string& where) {
+    Pattern(text, where);
+    return text;
+}
+
+// First of all: the fields of another method would only be called unknown.
+void check_method(const Json& j, const std::string& where) {
+    const Json* type = j.is_object() ? j.find("peft_type") : nullptr;
+    if (!type) return;
+    if (!type->is_string()) fail(Errc::format, where, ": peft_type is ", type->dump().substr(0, 80), ", expected \"LORA\"");
+    if (type->string() != "LORA") fail(Errc::unsupported, where, ": peft_type is \"", type->string(), "\": only adapters of the method LORA can be loaded");
+}
+
+void check_alphas(const LoraOptions& o, const std::string& where) {
+    check_alpha(o.alpha, where + ": lora_alpha");
+    for (const auto& [key, alpha] : o.alpha_pattern) check_alpha(alpha, where + ": alpha_pattern: " + key);
 }
 
 // Starts that change the base model, which PEFT changes again when it loads them: only pissa does it to the same result every time.
@@ -156,12 +172,13 @@ LoraInit read_init(const Json& v, const std::string& where) {
 
 LoraOptions read_peft_config(const Json& j, const std::string& where) {
     namespace room = adapter_config_room;
+    room::check_method(j, where);
     room::check_fields(j, where);
     const auto at = [&](const char* key) { return where + ": " + key; };
     const auto given = [&](const char* key) { const Json* v = j.find(key); return v && !v->is_null() ? v : nullptr; };
     const auto list = [&](const char* key, bool one) { const Json* v = given(key); return !v ? Json::Array{} : one && !v->is_array() ? Json::Array{*v} : v->as_array(at(key)); };
     const auto flag = [&](const char* key) { const Json* v = j.find(key); return v && v->as_bool(at(key)); };
-    if (const Json* v = j.find("peft_type"); !v || v->as_string(at("peft_type")) != "LORA") fail(Errc::unsupported, at("peft_type"), " must be \"LORA\"");
+    if (!j.find("peft_type")) fail(Errc::format, at("peft_type"), " is missing, expected \"LORA\"");
     if (const Json* v = j.find("bias"); v && v->as_string(at("bias")) != "none") fail(Errc::unsupported, at("bias"), " = ", v->string(), " is not supported, only none");
     LoraOptions o;
     o.rank = room::positive(j.find("r") ? *j.find("r") : Json(8), at("r"));
@@ -171,15 +188,20 @@ LoraOptions read_peft_config(const Json& j, const std::string& where) {
     o.rank_stabilized = flag("use_rslora");
     o.dora = flag("use_dora");
     if (const Json* v = given("rank_pattern"))
-        for (const auto& [key, rank] : v->as_object(at("rank_pattern"))) o.rank_pattern.emplace_back(room::plain_name(key, at("rank_pattern")), room::positive(rank, at("rank_pattern") + ": " + key));
+        for (const auto& [key, rank] : v->as_object(at("rank_pattern"))) o.rank_pattern.emplace_back(room::expression(key, at("rank_pattern")), room::positive(rank, at("rank_pattern") + ": " + key));
     if (const Json* v = given("alpha_pattern"))
-        for (const auto& [key, alpha] : v->as_object(at("alpha_pattern"))) o.alpha_pattern.emplace_back(room::plain_name(key, at("alpha_pattern")), float(room::finite(alpha, at("alpha_pattern") + ": " + key)));
-    if (const Json* v = given("target_modules"); v && !v->is_string())                     // a string is an expression: what it says is in the tensors
-        for (const Json& key : v->as_array(at("target_modules"))) key.as_string(at("target_modules"));
-    for (const Json& key : list("exclude_modules", false)) o.exclude.push_back(room::plain_name(key.as_string(at("exclude_modules")), at("exclude_modules")));
+        for (const auto& [key, alpha] : v->as_object(at("alpha_pattern"))) o.alpha_pattern.emplace_back(room::expression(key, at("alpha_pattern")), float(room::finite(alpha, at("alpha_pattern") + ": " + key)));
+    const bool by_expression = given("target_modules") && given("target_modules")->is_string();
+    if (const Json* v = given("target_modules"); by_expression) room::expression(v->string(), at("target_modules"));
+    else if (v) for (const Json& key : v->as_array(at("target_modules"))) key.as_string(at("target_modules"));
+    for (const char* key : {"layers_to_transform", "layers_pattern"})
+        if (by_expression && given(key)) fail(Errc::format, at(key), " cannot be used where target_modules is a string: PEFT refuses it too");
+    if (const Json* v = given("exclude_modules"); v && v->is_string()) o.exclude_pattern = room::expression(v->string(), at("exclude_modules"));
+    else for (const Json& key : list("exclude_modules", false)) o.exclude.push_back(key.as_string(at("exclude_modules")));
     for (const Json& layer : list("layers_to_transform", true)) o.layers.push_back(layer.as_int(at("layers_to_transform")));
     for (const Json& key : list("layers_pattern", true))
         if (const std::string& k = key.as_string(at("layers_pattern")); k != "layers" && !k.empty()) fail(Errc::unsupported, at("layers_pattern"), " = ", k, " is not supported, only layers");
+    room::check_alphas(o, where);
     if (const Json* v = j.find("init_lora_weights")) o.init = room::read_init(*v, at("init_lora_weights"));
     return o;
 }

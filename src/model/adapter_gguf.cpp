@@ -14,6 +14,8 @@ namespace qlora::inline v0_1 {
 
 namespace adapter_gguf_room {
 
+constexpr const char* count_key = "qlora.adapter.layers";            // how many linear layers have factors: other programs do not ask, nor say
+
 // Does the model hold q and k in another row order than a GGUF file of its family?
 bool differs(const Config& c, Module m) { return family_named(c.family)->adjacent_pairs != c.adjacent_pairs && (m == Module::q_proj || m == Module::k_proj); }
 
@@ -64,12 +66,17 @@ void save_lora_gguf(const LoraImpl& lora, const std::string& path) {
     w.set("general.architecture", Type::string, Json(family_named(c.family)->gguf));
     w.set("adapter.type", Type::string, Json("lora"));
     w.set("adapter.lora.alpha", Type::f32, Json(double(alpha)));
+    w.set(base_record_key, Type::string, Json(to_json(base_of(lora)).dump()));
+    w.set(adapter_gguf_room::count_key, Type::u32, Json(int64_t(lora.targets.size())));
+    check_alpha(alpha, "alpha");
+    check_finite(values, "save " + path, "the adapter");
     for (const LoraTarget& t : lora.targets) {
         std::vector<float> b(values.begin() + t.b, values.begin() + t.b + t.out * t.rank);
         adapter_gguf_room::reorder(c, t.module, b, t.rank, true);
         const float rest = t.scale * float(t.rank) / alpha;
         if (std::fabs(rest - 1) > 1e-6f)
             for (float& v : b) v *= rest;
+        check_finite(b, "save " + path, gguf_name(t.layer, t.module, "weight.lora_b"));
         w.add(adapter_gguf_room::tensor(gguf_name(t.layer, t.module, "weight.lora_a"), {t.rank, t.in}, {values.begin() + t.a, values.begin() + t.a + t.rank * t.in}));
         w.add(adapter_gguf_room::tensor(gguf_name(t.layer, t.module, "weight.lora_b"), {t.out, t.rank}, std::move(b)));
     }
@@ -92,6 +99,8 @@ std::shared_ptr<LoraImpl> load_lora_gguf(std::shared_ptr<const ModelImpl> base, 
         (name->is_a ? pair.first : pair.second) = &t;
     }
     if (found.empty()) fail(Errc::format, path, ": there are no adapter tensors");
+    if (const int64_t layers = int64_t(file->number(room::count_key, double(found.size()))); layers != int64_t(found.size()))
+        fail(Errc::format, path, ": there are factors for ", found.size(), " linear layers, ", room::count_key, " says ", layers);
     LoraOptions options;
     options.alpha = float(file->number("adapter.lora.alpha", 0));
     for (const auto& [key, ab] : found)
@@ -114,9 +123,8 @@ std::shared_ptr<LoraImpl> load_lora_gguf(std::shared_ptr<const ModelImpl> base, 
         const auto& [a, b] = found[{t.layer, t.module}];
         const std::vector<float> fa = file->weight(*a).decoded();
         std::vector<float> fb = file->weight(*b).decoded();
-        for (const std::vector<float>* list : {&fa, const_cast<const std::vector<float>*>(&fb)})
-            for (float v : *list)
-                if (!std::isfinite(v)) fail(Errc::numeric, path, ": the factors of ", gguf_name(t.layer, t.module, "weight"), " hold ", v);
+        check_finite(fa, path, gguf_name(t.layer, t.module, "weight.lora_a"));
+        check_finite(fb, path, gguf_name(t.layer, t.module, "weight.lora_b"));
         room::reorder(c, t.module, fb, t.rank, false);
         std::copy(fa.begin(), fa.end(), values.begin() + t.a);
         std::copy(fb.begin(), fb.end(), values.begin() + t.b);
@@ -125,7 +133,8 @@ std::shared_ptr<LoraImpl> load_lora_gguf(std::shared_ptr<const ModelImpl> base, 
     return lora;
 }
 
-std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl> base, const std::string& path) {
+std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl> base, const std::string& path, OnBase on_base) {
+    if (const std::optional<BaseRecord> record = recorded_base(path)) base = follow_record(std::move(base), *record, on_base, path);
     return is_folder(path) ? load_lora_peft(std::move(base), path) : load_lora_gguf(std::move(base), path);
 }
 

@@ -43,6 +43,7 @@ void save(const LoraImpl& lora, const std::string& folder, const std::string& no
         const int64_t count = elements_of(shape);
         writer.tensors.push_back({std::move(name), "F32", std::move(shape), count * 4, [&lora, &t, at, count, width](AtomicFile& file) {
             std::vector<float> values = lora_values(lora, at, count);
+            check_finite(values, "save", hf_name(t.layer, t.module));
             if (width > 0) reorder(lora.base->config, t.module, values, width, true);
             file.write(values.data(), count * 4);
         }});
@@ -55,19 +56,9 @@ void save(const LoraImpl& lora, const std::string& folder, const std::string& no
     }
     AtomicFolder out(folder, true);
     write_file_atomic(out.path() + "/adapter_config.json", peft_config(lora).dump(2) + "\n");
+    write_file_atomic(out.path() + "/" + base_record_file, to_json(base_of(lora)).dump(2) + "\n");
     writer.write(out.path() + "/adapter_model.safetensors");
     out.commit();
-}
-
-// PEFT makes no adapter where its own fields rule one out, and drops what a file holds for it: such a file contradicts itself.
-void check_selected(const Json& j, const LoraOptions& o, int64_t layer, Module m, const std::string& where, const std::string& file) {
-    const Json* targets = j.find("target_modules");
-    const std::string name = hf_name(layer, m);
-    bool listed = !targets || !targets->is_array();    // a string is an expression: what it says is in the file's tensors
-    if (!listed)
-        for (const Json& key : targets->array()) listed = listed || names(key.as_string(where + ": target_modules"), name);
-    if (!listed || !selects(o, layer, m))
-        fail(Errc::format, file, ": there are tensors for ", name, ", which ", listed ? "layers_to_transform or exclude_modules" : "target_modules", " of ", where, " rules out");
 }
 
 // The tensors of a file, by place. PEFT calls the magnitudes lora_magnitude_vector, and reads them with .weight behind it as well.
@@ -104,24 +95,48 @@ Found find_tensors(const SafeTensors& tensors, const Config& c, const std::strin
     return found;
 }
 
-// Every layer has what its kind of adapter consists of, in the shapes that configuration and base model say.
-void check_parts(const Parts& p, int64_t layer, Module m, const LoraOptions& local, const Config& c, const std::string& where, const std::string& file) {
-    const std::string name = std::string(prefix) + hf_name(layer, m);
-    const Shape shape = linear_shape(c, m);
-    const struct { const SafeTensor* tensor; std::string_view name; bool wanted; Shape shape; } all[] = {
-        {p.a, part_names[0], true, {local.rank, shape[1]}}, {p.b, part_names[1], true, {shape[0], local.rank}}, {p.m, part_names[2], local.dora, {shape[0]}}};
-    for (const auto& part : all) {
-        if (part.wanted && !part.tensor) fail(Errc::format, file, ": the tensor ", name, part.name, " is missing", &part == &all[2] ? ", use_dora of " + where + " is true" : ", others of this layer are there");
-        if (!part.wanted && part.tensor) fail(Errc::format, file, ": the tensor ", part.tensor->name, " is there, but use_dora of ", where, " is false");
-        if (part.tensor && part.tensor->shape != part.shape)
-            fail(Errc::shape, file, ": the tensor ", part.tensor->name, " has shape ", part.tensor->shape, ", expected ", part.shape, ": the rank in ", where, " is ", local.rank, ", the layer of the base model ", shape);
+// The layers that the configuration names, all of which must be there; what it names and cannot be adapted here is refused.
+std::vector<std::pair<int64_t, Module>> adapted(const Json& config, const LoraOptions& o, const Config& c, const std::string& where) {
+    for (const char* other : {"lm_head", "model.embed_tokens"})
+        if (peft_adapts(config, o, other, where)) fail(Errc::unsupported, where, ": target_modules names ", other, "; adapters on the head and the embedding are not supported");
+    std::vector<std::pair<int64_t, Module>> out;
+    for (int64_t layer = 0; layer < c.layers; ++layer)
+        for (int m = 0; m < module_count; ++m)
+            if (peft_adapts(config, o, hf_name(layer, Module(m)), where)) out.emplace_back(layer, Module(m));
+    return out;
+}
+
+// Every layer that the configuration names has what its kind of adapter consists of, and no other has anything. All that is missing is listed at once.
+void check_complete(const Found& found, const std::vector<std::pair<int64_t, Module>>& wanted, const LoraOptions& o, const std::string& where, const std::string& file) {
+    for (const auto& [key, parts] : found)
+        if (std::find(wanted.begin(), wanted.end(), key) == wanted.end())
+            fail(Errc::format, file, ": there are tensors for ", hf_name(key.first, key.second), ", which target_modules, layers_to_transform or exclude_modules of ", where, " rules out");
+    std::string names;
+    int64_t missing = 0;
+    for (const auto& [layer, m] : wanted) {
+        const auto at = found.find({layer, m});
+        const Parts parts = at == found.end() ? Parts{} : at->second;
+        const struct { bool missing; std::string_view name; } all[] = {{!parts.a, part_names[0]}, {!parts.b, part_names[1]}, {o.dora && !parts.m, part_names[2]}};
+        for (const auto& part : all)
+            if (part.missing && ++missing <= 12) names += str(missing > 1 ? ", " : "", prefix, hf_name(layer, m), part.name);
     }
+    if (missing > 12) names += str(" and ", missing - 12, " more");
+    if (missing) fail(Errc::format, file, ": ", missing, missing == 1 ? " tensor is" : " tensors are", " missing that target_modules", o.dora ? " and use_dora of " : " of ", where, o.dora ? " ask for: " : " asks for: ", names);
+}
+
+void check_shapes(const Parts& p, int64_t layer, Module m, const LoraOptions& local, const Config& c, const std::string& where, const std::string& file) {
+    const Shape shape = linear_shape(c, m);
+    if (p.m && !local.dora) fail(Errc::format, file, ": the tensor ", p.m->name, " is there, but use_dora of ", where, " is false");
+    const struct { const SafeTensor* tensor; Shape shape; } all[] = {{p.a, {local.rank, shape[1]}}, {p.b, {shape[0], local.rank}}, {p.m, {shape[0]}}};
+    for (const auto& part : all)
+        if (part.tensor && part.tensor->shape != part.shape)
+            fail(Errc::shape, file, ": the tensor ", part.tensor->name, " has shape ", part.tensor->shape, ", expected ", part.shape, ": the rank in ", where, " is ", local.rank,
+                 ", ", hf_name(layer, m), " of the base model has the shape ", shape);
 }
 
 std::vector<float> finite_floats(const SafeTensors& tensors, const SafeTensor& t, const std::string& file) {
     std::vector<float> values = tensors.floats(t);
-    for (const float v : values)
-        if (!std::isfinite(v)) fail(Errc::numeric, file, ": tensor ", t.name, " holds ", v);
+    check_finite(values, file, "tensor " + t.name);
     return values;
 }
 
@@ -154,12 +169,12 @@ std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, 
     auto lora = empty_lora(std::move(base), options);
     const Config& c = lora->base->config;
     const room::Found found = room::find_tensors(*tensors, c, file);
+    room::check_complete(found, room::adapted(j, options, c, where), options, where, file);
     std::string modules;
     for (const auto& [key, parts] : found) {
         const auto& [layer, m] = key;
         const LoraOptions local = options_at(options, layer, m);
-        room::check_parts(parts, layer, m, local, c, where, file);
-        room::check_selected(j, options, layer, m, where, file);
+        room::check_shapes(parts, layer, m, local, c, where, file);
         add_lora_target(*lora, layer, m, local.rank, lora_scale(local));
         if (modules.find(name_of(m)) == modules.npos) modules += (modules.empty() ? "" : ",") + std::string(name_of(m));
     }

@@ -53,38 +53,36 @@ void add_lora_target(LoraImpl& lora, int64_t layer, Module m, int64_t rank, floa
     lora.targets.push_back(t);
 }
 
+// Configurations write a whole alpha as a 64-bit integer; what reads them takes less.
+void check_alpha(float alpha, const std::string& name) {
+    if (!(std::fabs(alpha) <= most_alpha)) fail(Errc::argument, "adapter: ", name, " is ", alpha, ", expected a finite number of at most ", most_alpha);
+}
+
 float lora_scale(const LoraOptions& o) { return o.rank_stabilized ? o.alpha / std::sqrt(float(o.rank)) : o.alpha / float(o.rank); }
-
-bool names(std::string_view key, std::string_view name) {
-    return !key.empty() && name.ends_with(key) && (name.size() == key.size() || name[name.size() - key.size() - 1] == '.');
-}
-
-bool selects(const LoraOptions& o, int64_t layer, Module m) {
-    if (!o.layers.empty() && std::find(o.layers.begin(), o.layers.end(), layer) == o.layers.end()) return false;
-    const std::string name = hf_name(layer, m);
-    return std::none_of(o.exclude.begin(), o.exclude.end(), [&](const std::string& key) { return names(key, name); });
-}
-
-LoraOptions options_at(const LoraOptions& o, int64_t layer, Module m) {
-    LoraOptions local = o;
-    const std::string name = hf_name(layer, m);
-    const auto fits = [&](const auto& entry) { return names(entry.first, name); };
-    if (const auto r = std::find_if(o.rank_pattern.begin(), o.rank_pattern.end(), fits); r != o.rank_pattern.end()) local.rank = r->second;
-    if (const auto a = std::find_if(o.alpha_pattern.begin(), o.alpha_pattern.end(), fits); a != o.alpha_pattern.end()) local.alpha = a->second;
-    return local;
-}
 
 std::shared_ptr<LoraImpl> empty_lora(std::shared_ptr<const ModelImpl> base, const LoraOptions& options) {
     if (int(options.init) < 0 || options.init > LoraInit::pissa) fail(Errc::argument, "adapter: init ", int(options.init), " is none of standard, loftq, pissa");
     if (options.rank < 1) fail(Errc::argument, "adapter: the rank must be at least 1, is ", options.rank);
-    if (!std::isfinite(options.alpha)) fail(Errc::argument, "adapter: alpha must be a finite number");
+    check_alpha(options.alpha, "alpha");
+    for (const auto& [key, alpha] : options.alpha_pattern) check_alpha(alpha, "alpha_pattern: " + key);
     if (!(options.dropout >= 0 && options.dropout < 1)) fail(Errc::argument, "adapter: the dropout must be in [0, 1), is ", options.dropout);
     for (const int64_t layer : options.layers)
         if (layer < 0 || layer >= base->config.layers) fail(Errc::argument, "adapter: layer ", layer, " of the chosen layers, the model has 0 to ", base->config.layers - 1);
     auto lora = std::make_shared<LoraImpl>();
+    lora->record = std::make_shared<BaseOfAdapter>();
     lora->base = std::move(base);
     lora->options = options;
     return lora;
+}
+
+const BaseRecord& base_of(const LoraImpl& lora) {
+    std::call_once(lora.record->once, [&] { lora.record->record = record_of(*lora.base); });
+    return lora.record->record;
+}
+
+void check_finite(std::span<const float> values, const std::string& where, const std::string& tensor) {
+    for (const float v : values)
+        if (!std::isfinite(v)) fail(Errc::numeric, where, ": ", tensor, " holds ", v, "; only finite numbers are written and read");
 }
 
 void set_lora_values(LoraImpl& lora, const std::vector<float>& values) {
@@ -104,19 +102,6 @@ std::vector<float> lora_values(const LoraImpl& lora) { return lora_values(lora, 
 const LoraTarget* LoraImpl::find(int64_t layer, Module m) const {
     const auto it = std::lower_bound(targets.begin(), targets.end(), std::pair(layer, m), [](const LoraTarget& t, const auto& key) { return std::pair(t.layer, t.module) < key; });
     return it != targets.end() && it->layer == layer && it->module == m ? &*it : nullptr;
-}
-
-// A name that fits no layer is a slip of the pen. Loading does not ask: there the tensors say which layers there are.
-void check_names(const LoraOptions& o, const Config& c) {
-    const auto check = [&](const std::string& key, const char* where) {
-        for (int64_t layer = 0; layer < c.layers; ++layer)
-            for (int m = 0; m < module_count; ++m)
-                if (names(key, hf_name(layer, Module(m)))) return;
-        fail(Errc::argument, "adapter: \"", key, "\" of ", where, " names no linear layer; names are like down_proj or layers.0.mlp.down_proj");
-    };
-    for (const std::string& key : o.exclude) check(key, "exclude");
-    for (const auto& [key, rank] : o.rank_pattern) check(key, "rank_pattern");
-    for (const auto& [key, alpha] : o.alpha_pattern) check(key, "alpha_pattern");
 }
 
 // A ~ U(-1 / sqrt(in), 1 / sqrt(in)), which is what PEFT's kaiming_uniform(a = sqrt(5)) amounts to; B = 0, so that the adapter starts as

@@ -47,11 +47,13 @@ struct LoraImpl {
     int64_t parameters = 0;                            // floats in it
     std::vector<float> start;                          // pissa: the factors that left the original base, laid out as the buffer; else empty
     std::shared_ptr<struct DoraNorms> norms;           // dora only
+    std::shared_ptr<struct BaseOfAdapter> record;      // of the base that it was made for: base_of()
     const LoraTarget* find(int64_t layer, Module) const;
 };
 
 std::shared_ptr<LoraImpl> create_lora(std::shared_ptr<const ModelImpl>, const LoraOptions&);
-std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl>, const std::string& path);        // PEFT folder or GGUF adapter
+std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl>, const std::string& path, OnBase = OnBase::recorded);     // PEFT folder or GGUF adapter
+const struct BaseRecord& base_of(const LoraImpl&);     // reads all weights once
 void save_lora_peft(const LoraImpl&, const std::string& folder);       // adapter_config.json + adapter_model.safetensors; q and k in Hugging Face row order
 void save_lora_gguf(const LoraImpl&, const std::string& path);
 BufferRef refresh_norms(const LoraImpl&);                              // dora: the norms that belong to the values as they are now

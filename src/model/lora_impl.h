@@ -1,6 +1,7 @@
 // lora_impl.h - the steps that creating and loading adapters share.
 #pragma once
 #include "src/base/json.h"
+#include "src/model/base_record.h"
 #include "src/model/lora.h"
 
 namespace qlora::inline v0_1 {
@@ -8,9 +9,14 @@ namespace qlora::inline v0_1 {
 std::shared_ptr<LoraImpl> empty_lora(std::shared_ptr<const ModelImpl>, const LoraOptions&);
 void add_lora_target(LoraImpl&, int64_t layer, Module, int64_t rank, float scale);     // in the order of layer, then module
 float lora_scale(const LoraOptions&);
-bool names(std::string_view key, std::string_view name);               // PEFT's rule: the name itself, or its end behind a dot
-bool selects(const LoraOptions&, int64_t layer, Module);               // by layers and exclude
+constexpr float most_alpha = 1e9f;                     // beyond any use; what a file may hold, too
+void check_alpha(float alpha, const std::string& name);
+// Which layers get an adapter, and of which rank: PEFT's rules (adapter_names.cpp).
+bool selects(const LoraOptions&, int64_t layer, Module);               // by layers, exclude and exclude_pattern
+bool peft_adapts(const Json& config, const LoraOptions&, std::string_view name, const std::string& where);     // config: adapter_config.json, read as the options
+void check_names(const LoraOptions&, const Config&);   // a name that fits no layer is a slip of the pen: for new adapters
 LoraOptions options_at(const LoraOptions&, int64_t layer, Module);     // with the rank and alpha that the patterns give this layer
+void check_finite(std::span<const float>, const std::string& where, const std::string& tensor);         // Error{numeric} for the first that is not
 void set_lora_values(LoraImpl&, const std::vector<float>&);            // allocates the flat buffer on the base's backend
 std::vector<float> lora_values(const LoraImpl&);       // a copy of the flat buffer, ...
 std::vector<float> lora_values(const LoraImpl&, int64_t first, int64_t count);         // ... or of a part of it

@@ -107,6 +107,7 @@ void start_lora(LoraImpl& lora, std::vector<float>* values) {
         if (values) room::loftq(lora, *values, cpu);
         return;
     }
+    base_of(lora);                                     // of the model as it was given, not of what is left of it
     lora.base = room::residual(lora, cpu);
     if (values) *values = lora.start;
 }
@@ -120,6 +121,7 @@ bool can_split(const LoraImpl& lora) {
 std::shared_ptr<LoraImpl> without_start(const LoraImpl& lora) {
     auto out = std::make_shared<LoraImpl>();
     out->base = lora.base;
+    out->record = lora.record;
     LoraOptions& o = out->options = lora.options;
     const float twice = o.rank_stabilized ? std::sqrt(2.0f) : 2.0f;    // of the rank: alpha follows, so that the scale stays
     o.init = LoraInit::standard;

@@ -32,7 +32,7 @@ bool is_small(const GraphImpl& g, const Plan& plan) {
 
 class CpuBackend final : public BackendImpl {
 public:
-    CpuBackend(int threads, Compute compute) : cpu_(threads, compute), choose_(threads == 0) {}
+    CpuBackend(int threads, Compute compute, Isa isa) : cpu_(threads, compute, isa), choose_(threads == 0) {}
 
     std::string name() const override {
         return str("cpu, ", cpu_.pool.size(), cpu_.pool.size() == 1 ? " thread, " : " threads, ", name_of(cpu_.isa));
@@ -88,8 +88,8 @@ private:
 
 }  // namespace cpu_backend_room
 
-std::shared_ptr<BackendImpl> make_cpu_backend(int threads, Compute compute) {
-    return std::make_shared<cpu_backend_room::CpuBackend>(threads, compute);
+std::shared_ptr<BackendImpl> make_cpu_backend(int threads, Compute compute, std::string_view instructions) {
+    return std::make_shared<cpu_backend_room::CpuBackend>(threads, compute, isa_named(instructions));
 }
 
 }  // namespace qlora

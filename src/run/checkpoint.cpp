@@ -2,60 +2,17 @@
 #include "src/run/checkpoint.h"
 
 #include "src/base/file.h"
+#include "src/model/lora_impl.h"
+#include "src/run/checkpoint_identity.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
+#include <cstring>
 
 namespace qlora::inline v0_1 {
 namespace checkpoint_room {
 
-constexpr int64_t format_number = 1;                   // raised when a newer manifest can no longer be read as this one
-
-std::string hex(uint64_t v) {
-    char text[17];
-    std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(v));
-    return text;
-}
-
-// Of the base model: its sizes and the first bytes of every linear layer. Enough to tell one model, or one quantization, from another.
-uint64_t model_fingerprint(const ModelImpl& m) {
-    const Config& c = m.config;
-    const int64_t sizes[] = {c.vocabulary, c.hidden, c.layers, c.heads, c.kv_heads, c.head_dim, c.feed_forward, c.context};
-    uint64_t h = hash_bytes(sizes, sizeof sizes);
-    for (const LayerWeights& layer : m.layers) {
-        for (const WeightPtr& w : layer.linear) {
-            if (!w) continue;
-            const int64_t kind = int64_t(w->dtype), bytes = std::min<int64_t>(4096, bytes_of(w->dtype, w->elements()));
-            h = hash_bytes(&kind, sizeof kind, h);
-            if (w->data) h = hash_bytes(w->data, bytes, h);
-            w->check();                                // a manifest with the fingerprint of zeros would never fit again
-        }
-    }
-    return h;
-}
-
-// What decides the numbers of a step. Left out on purpose: epochs and max_steps (a run may be made longer), checkpoint_activations
-// (the same bytes either way) and max_bad_steps.
-Json options_json(const TrainOptions& o, int64_t context) {
-    return Json().set("batch", o.batch).set("accumulate", o.accumulate).set("context", context).set("packing", o.packing)
-        .set("learning_rate", double(o.learning_rate)).set("min_learning_rate", double(o.min_learning_rate)).set("warmup_ratio", double(o.warmup_ratio))
-        .set("warmup_steps", o.warmup_steps).set("schedule", int64_t(o.schedule)).set("weight_decay", double(o.weight_decay)).set("beta1", double(o.beta1))
-        .set("beta2", double(o.beta2)).set("epsilon", double(o.epsilon)).set("max_grad_norm", double(o.max_grad_norm))
-        .set("optimizer", is_8bit(o.optimizer) ? "adamw_8bit" : "adamw").set("seed", hex(o.seed));
-}
-
-Json adapter_json(const LoraImpl& l) {
-    const LoraOptions& o = l.options;
-    Json layers{Json::Array{}}, exclude{Json::Array{}}, patterns{Json::Array{}};
-    for (const int64_t layer : o.layers) layers.push(layer);
-    for (const std::string& key : o.exclude) exclude.push(key);
-    for (const auto& [key, rank] : o.rank_pattern) patterns.push(str(key, " rank ", rank));
-    for (const auto& [key, alpha] : o.alpha_pattern) patterns.push(str(key, " alpha ", alpha));
-    return Json().set("rank", o.rank).set("alpha", double(o.alpha)).set("dropout", double(o.dropout)).set("modules", o.modules)
-        .set("rank_stabilized", o.rank_stabilized).set("seed", hex(o.seed)).set("parameters", l.parameters)
-        .set("init", int64_t(o.init)).set("dora", o.dora).set("layers", std::move(layers)).set("exclude", std::move(exclude)).set("patterns", std::move(patterns));
-}
+constexpr int64_t format_number = 2;                   // raised when a newer manifest can no longer be read as this one; 1 is read as well
 
 // JSON has no infinity: a skipped step's loss is kept as text.
 Json number(double v) { return std::isfinite(v) ? Json(v) : Json(std::isnan(v) ? "nan" : v > 0 ? "inf" : "-inf"); }
@@ -106,11 +63,11 @@ TrainProgress read_progress(const Json& j, const std::string& where) {
     return p;
 }
 
-struct File { std::string name; BufferRef buffer; };
+struct File { std::string name; BufferRef buffer; bool floats = true; };
 
 std::vector<File> files_of(const TrainerImpl& t) {
     std::vector<File> files{{"factors.bin", t.lora->values}};
-    for (const AdamW::State& s : t.optimizer.states()) files.push_back({s.name + ".bin", s.buffer});
+    for (const AdamW::State& s : t.optimizer.states()) files.push_back({s.name + ".bin", s.buffer, s.floats});
     return files;
 }
 
@@ -121,15 +78,12 @@ void in_pieces(int64_t bytes, const Piece& piece) {
     for (int64_t at = 0; at < bytes; at += most) piece(at, std::min(most, bytes - at));
 }
 
-// Every difference at once, so that a mistaken command line is mended in one go.
-void compare(const Json& saved, const Json& now, const std::string& what, const std::string& where) {
-    std::string differences;
-    for (const auto& [key, value] : now.object()) {
-        const Json* old = saved.find(key);
-        if (old && old->dump() == value.dump()) continue;
-        differences += str(differences.empty() ? "" : ", ", key, " was ", old ? old->dump() : "absent", " and is ", value.dump());
-    }
-    if (!differences.empty()) fail(Errc::argument, where, ": the checkpoint was made with another ", what, ": ", differences, "; resume with the same, or start a new run");
+// Factors and moments are floats, as are the scales of 8-bit moments; their codes are bytes.
+void check_piece(const File& file, std::string_view bytes, const std::string& where) {
+    if (!file.floats) return;
+    std::vector<float> values(bytes.size() / 4);
+    std::memcpy(values.data(), bytes.data(), values.size() * 4);
+    check_finite(values, where, file.name);
 }
 
 void save(const TrainerImpl& t, const std::string& folder) {
@@ -146,6 +100,7 @@ void save(const TrainerImpl& t, const std::string& folder) {
         in_pieces(file.buffer->bytes, [&](int64_t at, int64_t count) {
             bytes.resize(size_t(count));
             t.lora->base->backend->download(*file.buffer, at, bytes.data(), count);
+            check_piece(file, bytes, str("checkpoint ", folder));
             hash.add(bytes.data(), count);
             to.write(bytes.data(), count);
         });
@@ -154,9 +109,9 @@ void save(const TrainerImpl& t, const std::string& folder) {
     }
     Json manifest;
     manifest.set("format", "qlora checkpoint").set("format_number", format_number).set("library", QLORA_VERSION_STRING);
-    manifest.set("progress", progress_json(t.progress)).set("options", options_json(t.options, t.context)).set("adapter", adapter_json(*t.lora));
-    manifest.set("model", Json().set("path", t.lora->base->path).set("fingerprint", hex(model_fingerprint(*t.lora->base))));
-    manifest.set("data", Json().set("rows", t.data->size()).set("fingerprint", hex(t.data->fingerprint()))).set("files", std::move(listed));
+    const RunIdentity run = identity_of(t);
+    manifest.set("progress", progress_json(t.progress)).set("options", run.options).set("adapter", run.adapter).set("model", run.model);
+    manifest.set("data", run.data).set("machine", run.machine).set("files", std::move(listed));
     // The manifest vouches for the files, and this for the manifest.
     const std::string body = manifest.dump(1);
     manifest.set("hash", hex(hash_bytes(body.data(), int64_t(body.size()))));
@@ -164,22 +119,23 @@ void save(const TrainerImpl& t, const std::string& folder) {
     out.commit();
 }
 
-void load(TrainerImpl& t, const std::string& folder) {
-    const std::string where = str("resume ", folder);
+Json read_manifest(const std::string& folder, const std::string& where) {
     if (!exists(folder + "/manifest.json")) fail(Errc::io, where, ": no manifest.json there; not a checkpoint, or one that was not finished");
     Json manifest = Json::parse(read_file(folder + "/manifest.json", 16 << 20), folder + "/manifest.json");
     if (const Json* f = manifest.find("format"); !f || !f->is_string() || f->string() != "qlora checkpoint") fail(Errc::format, where, ": manifest.json is not that of a checkpoint");
-    if (const int64_t n = field(manifest, "format_number", where).as_int(where); n != format_number)
-        fail(Errc::unsupported, where, ": checkpoint format ", n, ", this version (", QLORA_VERSION_STRING, ") reads ", format_number);
+    if (const int64_t n = field(manifest, "format_number", where).as_int(where); n < 1 || n > format_number)
+        fail(Errc::unsupported, where, ": checkpoint format ", n, ", this version (", QLORA_VERSION_STRING, ") reads 1 to ", format_number);
     const std::string stated = field(manifest, "hash", where).as_string(where);
     std::erase_if(manifest.object(), [](const Json::Member& m) { return m.first == "hash"; });
     const std::string body = manifest.dump(1);
     if (stated != hex(hash_bytes(body.data(), int64_t(body.size())))) fail(Errc::format, where, ": manifest.json is damaged or was edited; use an earlier checkpoint");
+    return manifest;
+}
 
-    compare(field(manifest, "adapter", where), adapter_json(*t.lora), "adapter", where);
-    compare(field(manifest, "options", where), options_json(t.options, t.context), "set of options", where);
-    compare(field(manifest, "model", where), Json().set("fingerprint", hex(model_fingerprint(*t.lora->base))), "base model", where);
-    compare(field(manifest, "data", where), Json().set("rows", t.data->size()).set("fingerprint", hex(t.data->fingerprint())), "data set", where);
+std::vector<std::string> load(TrainerImpl& t, const std::string& folder) {
+    const std::string where = str("resume ", folder);
+    const Json manifest = read_manifest(folder, where);
+    std::vector<std::string> notes = check_identity(t, manifest, folder, where);
 
     // Check everything before anything is changed.
     std::vector<std::shared_ptr<const MappedFile>> contents;
@@ -197,6 +153,7 @@ void load(TrainerImpl& t, const std::string& folder) {
         Hash hash;
         in_pieces(bytes.size(), [&](int64_t at, int64_t count) {
             hash.add(bytes.data() + at, count);
+            check_piece(file, {reinterpret_cast<const char*>(bytes.data()) + at, size_t(count)}, where);
             bytes.forget(bytes.data() + at, count);
         });
         if (field(*entry, "hash", where).as_string(where) != hex(hash.value()))
@@ -215,11 +172,16 @@ void load(TrainerImpl& t, const std::string& folder) {
     for (const auto& file : contents) file->check();
     ++t.lora->version;
     t.progress = progress;
+    return notes;
 }
 
 }  // namespace checkpoint_room
 
 void save_checkpoint(const TrainerImpl& trainer, const std::string& folder) { checkpoint_room::save(trainer, folder); }
-void load_checkpoint(TrainerImpl& trainer, const std::string& folder) { checkpoint_room::load(trainer, folder); }
+std::vector<std::string> load_checkpoint(TrainerImpl& trainer, const std::string& folder) { return checkpoint_room::load(trainer, folder); }
+
+std::optional<RunMachine> machine_of_checkpoint(const std::string& folder) {
+    return machine_of_manifest(checkpoint_room::read_manifest(folder, str("resume ", folder)), folder + "/manifest.json");
+}
 
 }  // namespace qlora

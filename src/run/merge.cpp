@@ -15,7 +15,9 @@ namespace merge_room {
 std::vector<float> copy_of_factors(const LoraImpl* lora) {
     if (!lora) return {};
     const auto held = lora->lock.read();
-    return lora_values(*lora);
+    std::vector<float> factors = lora_values(*lora);
+    check_finite(factors, "merge", "the adapter");
+    return factors;
 }
 
 DType type_for(const Weight& w, DType wanted, bool linear) {

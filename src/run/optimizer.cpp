@@ -53,7 +53,7 @@ AdamW::AdamW(std::shared_ptr<BackendImpl> backend, BufferRef values, BufferRef g
     if (is_8bit(options.optimizer)) {
         if (!backend_->cpu()) fail(Errc::unsupported, "optimizer: 8-bit states are computed on the CPU only, the adapter is on ", backend_->name(), "; use paged_adamw");
         const int64_t blocks = optimizer_room::blocks(count_);
-        states_ = {{"moment1_codes", backend_->allocate(count_)}, {"moment2_codes", backend_->allocate(count_)},
+        states_ = {{"moment1_codes", backend_->allocate(count_), false}, {"moment2_codes", backend_->allocate(count_), false},
                    {"moment1_scales", backend_->allocate(blocks * 4)}, {"moment2_scales", backend_->allocate(blocks * 4)}};
         return;
     }

@@ -9,7 +9,7 @@ namespace qlora::inline v0_1 {
 
 class AdamW {
 public:
-    struct State { std::string name; BufferRef buffer; };
+    struct State { std::string name; BufferRef buffer; bool floats = true; };     // floats: not codes
     // values and gradients: `count` floats each, on the backend.
     AdamW(std::shared_ptr<BackendImpl>, BufferRef values, BufferRef gradients, int64_t count, const TrainOptions&);
     void clear_gradients();

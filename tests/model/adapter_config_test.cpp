@@ -32,22 +32,22 @@ struct Adapter {                                       // a good one, in a folde
 // Values that load, and values that do not.
 struct Row { const char* key; std::vector<const char*> good, bad; };
 const std::vector<Row> rows{
-    {"alora_invocation_tokens", {"null", "[]"}, {"[1, 2]", "3", "\"x\""}}, {"alpha_pattern", {"null", "{}", "{\"v_proj\": 3.5}"}, {"[]", "3", "{\"q_proj\": \"x\"}", "{\"q_proj\": 1e300}", "{\"q_.*\": 2}"}},
+    {"alora_invocation_tokens", {"null", "[]"}, {"[1, 2]", "3", "\"x\""}}, {"alpha_pattern", {"null", "{}", "{\"v_proj\": 3.5}"}, {"[]", "3", "{\"q_proj\": \"x\"}", "{\"q_proj\": 1e300}", "{\"q_proj\": 1e10}", "{\"(q_\": 2}"}},
     {"arrow_config", {"null"}, {"{\"top_k\": 3}", "1"}}, {"auto_mapping", {"null", "{\"parent_library\": \"x\"}"}, {"1", "\"x\"", "[]"}},
     {"base_model_name_or_path", {"null", "\"x\""}, {"1", "{}"}}, {"bias", {"\"none\""}, {"\"all\"", "\"lora_only\"", "false", "null", "[]"}},
     {"corda_config", {"null", "{\"verbose\": false}"}, {"1", "\"x\""}}, {"ensure_weight_tying", {"true", "false", "null"}, {"1", "\"x\""}}, {"eva_config", {"null", "{\"rho\": 2}"}, {"[]", "2"}},
-    {"exclude_modules", {"null", "[]", "[\"v_proj\"]"}, {"\"q_proj\"", "[1]", "[\"q_proj\"]", "{}", "[\".*\"]"}}, {"fan_in_fan_out", {"false", "null"}, {"true", "1"}},
+    {"exclude_modules", {"null", "[]", "[\"v_proj\"]", "\"q_proj\"", "\".*v_proj\"", "[\".*\"]"}, {"[1]", "[\"q_proj\"]", "{}", "\".*q_proj\"", "\"(q_proj\"", "\"(?i)Q\""}}, {"fan_in_fan_out", {"false", "null"}, {"true", "1"}},
     {"inference_mode", {"true", "false"}, {"0", "\"yes\""}}, {"init_lora_weights", {"true", "false", "null", "\"gaussian\"", "\"orthogonal\"", "\"eva\""},
         {"\"olora\"", "\"corda\"", "\"loftq\"", "\"mica\"", "\"lora_ga\"", "\"pissa_niter_4\"", "\"nonsense\"", "1", "[]", "{}"}},
     {"kasa_config", {"null"}, {"{\"beta\": 1}", "true"}}, {"layer_replication", {"null", "[]"}, {"[[0, 1], [0, 2]]", "1"}},
     {"layers_pattern", {"null", "\"layers\"", "[\"layers\"]", "[]"}, {"\"blocks\"", "[\"h\"]", "1", "[1]"}},
     {"layers_to_transform", {"null", "[]", "[0, 1]"}, {"[0]", "1", "[2]", "[-1]", "\"all\"", "[\"0\"]", "[0.5]"}}, {"loftq_config", {"null", "{}", "{\"loftq_bits\": 4}"}, {"[]", "4"}},
-    {"lora_alpha", {"8", "3.5", "0"}, {"\"x\"", "null", "1e300", "[]", "true"}}, {"lora_bias", {"false", "null"}, {"true", "1"}},
+    {"lora_alpha", {"8", "3.5", "0"}, {"\"x\"", "null", "1e300", "1e19", "1e10", "[]", "true"}}, {"lora_bias", {"false", "null"}, {"true", "1"}},
     {"lora_dropout", {"0", "0.5"}, {"1", "-0.1", "\"x\"", "null"}}, {"lora_ga_config", {"null", "{\"scale\": \"stable\"}"}, {"1"}}, {"megatron_config", {"null"}, {"{\"a\": 1}", "\"x\""}},
     {"megatron_core", {"null", "\"megatron.core\""}, {"1", "{}"}}, {"modules_to_save", {"null", "[]"}, {"[\"lm_head\"]", "\"lm_head\"", "1"}}, {"monteclora_config", {"null"}, {"{\"a\": 1}"}},
     {"peft_type", {"\"LORA\""}, {"\"IA3\"", "null", "1"}}, {"peft_version", {"\"0.21.2\"", "null"}, {"21"}}, {"qalora_group_size", {"16", "null"}, {"\"x\"", "1.5"}},
-    {"r", {"2", "2.0"}, {"0", "-1", "3", "2.5", "1000000000000", "\"2\"", "null", "[]", "true"}}, {"rank_pattern", {"null", "{}", "{\"v_proj\": 7}"}, {"[]", "{\"q_proj\": 3}", "{\"q_proj\": 0}", "{\"q_proj\": \"2\"}", "{\"^q\": 2}"}},
-    {"revision", {"null", "\"main\""}, {"1"}}, {"target_modules", {"null", "\"all-linear\"", "[\"q_proj\", \"down_proj\"]", "[\"mlp.down_proj\", \"q_proj\"]"}, {"[\"q_proj\"]", "[]", "[1]", "1", "{}"}},
+    {"r", {"2", "2.0"}, {"0", "-1", "3", "2.5", "1000000000000", "\"2\"", "null", "[]", "true"}}, {"rank_pattern", {"null", "{}", "{\"v_proj\": 7}"}, {"[]", "{\"q_proj\": 3}", "{\"q_proj\": 0}", "{\"q_proj\": \"2\"}", "{\"[q\": 2}"}},
+    {"revision", {"null", "\"main\""}, {"1"}}, {"target_modules", {"\".*(q|down)_proj\"", "[\"q_proj\", \"down_proj\"]", "[\"mlp.down_proj\", \"q_proj\"]"}, {"null", "\"all-linear\"", "\".*q_proj\"", "\"q_proj|\"", "\"(\"", "[\"q_proj\", \"down_proj\", \"lm_head\"]", "[\"q_proj\", \"down_proj\", \"k_proj\"]", "[\"q_proj\"]", "[]", "[1]", "1", "{}"}},
     {"target_parameters", {"null", "[]"}, {"[\"x\"]", "\"x\""}}, {"task_type", {"null", "\"CAUSAL_LM\""}, {"1", "[]"}}, {"trainable_token_indices", {"null", "[]"}, {"[1]", "{\"embed_tokens\": [1]}"}},
     {"use_bdlora", {"null"}, {"{\"nblocks\": 2}", "true"}}, {"use_dora", {"false"}, {"true", "null", "1", "\"x\""}}, {"use_qalora", {"false", "null"}, {"true"}},
     {"use_rslora", {"true", "false"}, {"null", "1", "\"x\""}}, {"velora_config", {"null"}, {"{\"a\": 1}"}}, {"a_field_of_tomorrow", {"null", "false", "[]", "{}"}, {"true", "1", "\"x\"", "[1]"}}};

@@ -144,7 +144,7 @@ TEST(Checkpoint, RefusesAnotherRun) {
     Process other_data(options(), 4);
     EXPECT_TRUE(contains(error_of([&] { other_data.trainer.resume(path); }), "data set"));
     Process other_rank(options(), 3, 1, 8);
-    EXPECT_TRUE(contains(error_of([&] { other_rank.trainer.resume(path); }), "rank was 4 and is 8"));
+    EXPECT_TRUE(contains(error_of([&] { other_rank.trainer.resume(path); }), "model.layers.0.self_attn.q_proj was rank 4, scale 2 and is rank 8, scale 1"));
     const qlora::Lora quantized = qlora::Lora::create(run_support::tiny_model(1, qlora::DType::nf4), {.rank = 4, .alpha = 8, .dropout = 0.1f, .seed = 5});
     qlora::Trainer on_quantized(quantized, run_support::dataset(run_support::random_rows(10)), options());
     EXPECT_TRUE(contains(error_of([&] { on_quantized.resume(path); }), "base model"));

@@ -1,0 +1,192 @@
+// base_record.cpp - the fingerprints of a model, the record that carries them, and what follows from a record.
+#include "src/model/base_record.h"
+
+#include "src/base/file.h"
+#include "src/cpu/cpu.h"
+#include "src/format/gguf.h"
+#include "src/tensor/nf4.h"
+
+#include <algorithm>
+#include <cstdio>
+
+namespace qlora::inline v0_1 {
+namespace base_record_room {
+
+void add(Hash& hash, const void* bytes, int64_t count) {               // in pieces of whole words: what is left over goes in with its length
+    hash.add(bytes, count / 8 * 8);
+    char rest[16] = {};
+    std::copy_n(static_cast<const char*>(bytes) + count / 8 * 8, count % 8, rest);
+    std::copy_n(reinterpret_cast<const char*>(&count), 8, rest + 8);
+    hash.add(rest, 16);
+}
+
+void add(Hash& hash, const WeightPtr& w) {
+    if (!w) return add(hash, "absent", 6);
+    const int64_t head[] = {int64_t(w->dtype), int64_t(w->shape.size()), w->elements()};
+    add(hash, head, sizeof head);
+    add(hash, w->data, bytes_of(w->dtype, w->elements()));
+    w->check();                                        // a record with the fingerprint of zeros would never fit again
+}
+
+void add_scales(Hash& hash, const WeightPtr& w) {
+    if (!w || !is_4bit(w->dtype)) return;
+    const FourBit& q = w->quant;
+    const int64_t blocks = (w->elements() + q.block - 1) / q.block;
+    add(hash, q.codebook, 16 * 4);
+    if (q.absmax) return add(hash, q.absmax, blocks * 4);
+    add(hash, q.absmax_code, blocks);
+    add(hash, q.absmax_map, 256 * 4);
+    add(hash, q.absmax2, (blocks + q.block2 - 1) / q.block2 * 4);
+    add(hash, &q.offset, 4);
+}
+
+std::string hex(const Hash& hash) {
+    char text[17];
+    std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash.value()));
+    return text;
+}
+
+void add_values(Hash& hash, const WeightPtr& norm) {
+    if (!norm) return;
+    const std::vector<float> values = norm->decoded();
+    add(hash, values.data(), int64_t(values.size()) * 4);
+}
+
+Hash of_configuration(const Config& c) {
+    Hash hash;
+    const int64_t sizes[] = {c.vocabulary, c.hidden, c.layers, c.heads, c.kv_heads, c.head_dim, c.feed_forward, c.window, c.window_from_layer, c.rotated, c.adjacent_pairs, c.tied};
+    add(hash, sizes, sizeof sizes);
+    const float numbers[] = {c.eps, c.rope_magnitude};
+    add(hash, numbers, sizeof numbers);
+    add(hash, c.inverse_frequencies.data(), int64_t(c.inverse_frequencies.size()) * 4);
+    return hash;
+}
+
+// The 4-bit type that LoadOptions would name to get this model: nothing where the linear layers are in several types, or in a stored one.
+void held(const ModelImpl& m, AdapterBase& base) {
+    const Weight* first = nullptr;
+    for (const LayerWeights& layer : m.layers)
+        for (const WeightPtr& w : layer.linear) {
+            if (!w) continue;
+            if (!first) first = w.get();
+            if (!is_4bit(w->dtype) || w->dtype != first->dtype || !w->quant.absmax != !first->quant.absmax) return;
+        }
+    if (!first) return;
+    base.quantize = first->dtype;
+    base.double_quant = !first->quant.absmax;
+}
+
+std::shared_ptr<const ModelImpl> quantized(const ModelImpl& from, DType type, bool double_quant) {
+    auto model = std::make_shared<ModelImpl>(from);
+    Cpu* cpu = from.backend->cpu();
+    for (LayerWeights& layer : model->layers)
+        for (WeightPtr& w : layer.linear)              // as when a file is loaded: what is in the type already stays as it is
+            if (w && w->dtype != type) w = std::make_shared<const Weight>(quantize_4bit(*w, type, double_quant, cpu ? &cpu->pool : nullptr));
+    return model;
+}
+
+std::string differing(const Json& recorded, const Json& now) {
+    std::string names;
+    for (const auto& [name, value] : now.object()) {
+        const Json* old = recorded.find(name);
+        if (name == "norm values" || (old && old->dump() == value.dump())) continue;
+        names += (names.empty() ? "" : ", ") + name;
+    }
+    return names;
+}
+
+bool same_norms(const Json& a, const Json& b) {
+    const Json *x = a.find("norm values"), *y = b.find("norm values");
+    return x && y && x->dump() == y->dump();
+}
+
+}  // namespace base_record_room
+
+Json fingerprint_of(const ModelImpl& m) {
+    using namespace base_record_room;
+    Hash values, norms, embeddings, weights, scales, biases;
+    for (const LayerWeights& layer : m.layers) {
+        for (const WeightPtr& w : {layer.attention_norm, layer.feed_forward_norm}) add_values(values, w);
+        for (const WeightPtr& w : {layer.attention_norm, layer.feed_forward_norm, layer.q_norm, layer.k_norm}) add(norms, w);
+        for (int i = 0; i < module_count; ++i) {
+            add(weights, layer.linear[i]);
+            add_scales(scales, layer.linear[i]);
+            add(biases, layer.bias[i]);
+        }
+    }
+    add_values(values, m.final_norm);
+    add(norms, m.final_norm);
+    add(embeddings, m.embedding);
+    add_scales(scales, m.embedding);
+    if (m.head != m.embedding) {
+        add(embeddings, m.head);
+        add_scales(scales, m.head);
+    }
+    return Json().set("norm values", hex(values)).set("configuration", hex(of_configuration(m.config))).set("norms", hex(norms)).set("embeddings", hex(embeddings))
+        .set("weights", hex(weights)).set("scales", hex(scales)).set("biases", hex(biases));
+}
+
+BaseRecord record_of(const ModelImpl& m) {
+    BaseRecord record{{m.path, describe(m).weights}, fingerprint_of(m)};
+    base_record_room::held(m, record.base);
+    return record;
+}
+
+Json to_json(const BaseRecord& r) {
+    return Json().set("model", r.base.model).set("weights", r.base.weights).set("quant", r.base.quantize ? std::string(name_of(*r.base.quantize)) : "none")
+        .set("double_quant", r.base.double_quant).set("library", QLORA_VERSION_STRING).set("fingerprint", r.fingerprint);
+}
+
+BaseRecord read_base_record(const Json& j, const std::string& where) {
+    BaseRecord r;
+    j.as_object(where);
+    const auto at = [&](const char* key) { return where + ": " + key; };
+    if (const Json* v = j.find("model")) r.base.model = v->as_string(at("model"));
+    if (const Json* v = j.find("weights")) r.base.weights = v->as_string(at("weights"));
+    if (const Json* v = j.find("double_quant")) r.base.double_quant = v->as_bool(at("double_quant"));
+    if (const Json* v = j.find("quant")) {
+        const std::string& quant = v->as_string(at("quant"));
+        if (quant == "nf4") r.base.quantize = DType::nf4;
+        else if (quant == "fp4") r.base.quantize = DType::fp4;
+        else if (quant != "none") fail(Errc::format, at("quant"), " is \"", quant, "\", expected nf4, fp4 or none");
+    }
+    if (const Json* v = j.find("fingerprint"); v && !v->is_null()) {
+        for (const auto& [name, value] : v->as_object(at("fingerprint"))) value.as_string(at("fingerprint"));
+        r.fingerprint = *v;
+    }
+    return r;
+}
+
+std::optional<BaseRecord> recorded_base(const std::string& adapter) {
+    if (is_folder(adapter)) {
+        const std::string file = adapter + "/" + base_record_file;
+        if (!exists(file)) return {};
+        return read_base_record(Json::parse(read_file(file, 1 << 20), file), file);
+    }
+    const std::string text = Gguf::open(adapter)->string(base_record_key, ""), where = adapter + ": " + base_record_key;
+    if (text.empty()) return {};
+    return read_base_record(Json::parse(text, where), where);
+}
+
+std::shared_ptr<const ModelImpl> follow_record(std::shared_ptr<const ModelImpl> model, const BaseRecord& r, OnBase on_base, const std::string& adapter) {
+    namespace room = base_record_room;
+    if (on_base == OnBase::any) return model;
+    if (on_base == OnBase::recorded && r.base.quantize) {              // other forms can be brought into a 4-bit one, and only there
+        AdapterBase now;
+        room::held(*model, now);
+        if (!now.quantize) model = room::quantized(*model, *r.base.quantize, r.base.double_quant);
+    }
+    if (!r.fingerprint.is_object()) return model;
+    const Json now = fingerprint_of(*model);
+    const std::string of = str("load ", adapter, ": the adapter was trained on ", r.base.model, " (", r.base.weights, "), and this is ");
+    const std::string is = str(model->path, " (", describe(*model).weights, ")");
+    if (!room::same_norms(r.fingerprint, now))
+        fail(Errc::argument, of, "another model, ", is, ": its norms have other values; load the model it was trained on, or turn this check off (OnBase::any, in the programs --any-base)");
+    if (on_base == OnBase::as_held) return model;
+    if (const std::string parts = room::differing(r.fingerprint, now); !parts.empty())
+        fail(Errc::argument, of, is, ", which differs in: ", parts, "; load the model it was trained on", r.base.quantize ? str(" with quantize = ", name_of(*r.base.quantize)) : " as it is stored",
+             r.base.quantize && !r.base.double_quant ? " and double_quant = false" : "", ", or say that another form of that model will do (OnBase::as_held, in the programs --quant TYPE)");
+    return model;
+}
+
+}  // namespace qlora
