@@ -139,8 +139,8 @@ good "a run to spoil" $tune -o "$dir/run" --iters 2 --save-every 1
 before=$(cat "$dir/run/adapter_model.safetensors" "$dir/run/checkpoints/step-2/"* 2> /dev/null | cksum)
 ( ulimit -f 8; bad "a disk that is full" "." $tune -o "$dir/run" --iters 4 --save-every 1 --resume auto; exit $failures ) || failures=$((failures + 1))
 after=$(cat "$dir/run/adapter_model.safetensors" "$dir/run/checkpoints/step-2/"* 2> /dev/null | cksum)
-bad "export: an adapter for another model" "shape\|layer" ./export -m tests/golden/model/bnb --adapter "$dir/run" -o "$dir/x.gguf"
-bad "export: the adapter alone for another model" "shape\|layer" ./export -m tests/golden/model/bnb --adapter "$dir/run" -o "$dir/x.gguf" --type lora
+bad "export: an adapter for another model" "another model" ./export -m tests/golden/model/bnb --adapter "$dir/run" -o "$dir/x.gguf"
+bad "export: the adapter alone for another model" "another model" ./export -m tests/golden/model/bnb --adapter "$dir/run" -o "$dir/x.gguf" --type lora
 mkdir "$dir/outputs"
 for out in merged.gguf merged adapter.gguf; do
     type=f16
