@@ -20,10 +20,10 @@ good "finetune --adapter follows the record" ./finetune -m "$model" --adapter "$
 says "... into nf4" "nf4, double-quantized"
 good "another form on demand" ./evaluate -m "$model" --adapter "$out" --data "$data" --quant none --json
 says "... as stored" '"weights": *"f32\|"weights": *"f16\|"weights": *"q'
-for program in "evaluate --data $data" "chat -p x -n 2" "finetune --data $data -o $dir/never --iters 1 --max-seq-len 64"; do
-    which=${program%% *}
-    bad "$which: another base" "trained on $model" ./$which -m "$other" --adapter "$out" ${program#* }
-    good "$which: another base on demand" ./$which -m "$other" --adapter "$out" --any-base ${program#* }
+for call in "evaluate --data $data" "chat -p x -n 2" "finetune --data $data -o $dir/never --iters 1 --max-seq-len 64"; do
+    which=${call%% *}
+    bad "$which: another base" "trained on $model" ./$which -m "$other" --adapter "$out" ${call#* }
+    good "$which: another base on demand" ./$which -m "$other" --adapter "$out" --any-base ${call#* }
 done
 rm -f "$out/adapter_model.safetensors"
 cp "$dir/more/adapter_model.safetensors" "$out/adapter_model.safetensors"
