@@ -31,11 +31,8 @@ static const std::vector<std::string> fixed_names = {"adapter_model.safetensors"
 static std::string checkpoint_name(int64_t step) { return "checkpoints/step-" + std::to_string(step); }
 
 static bool holds_anything(const std::string& path) {
-    std::error_code error;
-    bool any = false;
-    for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) any = any || it->path().filename() != ".lock";
-    check(error, "reading " + path);
-    return any;
+    const std::vector<std::string> names = qlora::names_in(path);
+    return std::any_of(names.begin(), names.end(), [](const std::string& name) { return name != ".lock"; });
 }
 
 static std::string made(const std::string& path) {
@@ -47,7 +44,7 @@ static std::string made(const std::string& path) {
     return path;
 }
 
-RunFolder::Lock::Lock(const std::string& folder) : path((fs::path(made(folder)) / ".lock").string()) {
+RunFolder::Lock::Lock(const std::string& where) : folder(made(where)), path(folder + "/.lock") {
     // The file may be unlinked by the run that held it between our open() and flock(): then the name is another file's, or nobody's.
     struct stat held {}, named {};
     do {
@@ -64,7 +61,7 @@ RunFolder::Lock::Lock(const std::string& folder) : path((fs::path(made(folder)) 
 RunFolder::Lock::~Lock() {
     ::unlink(path.c_str());                            // still locked, so nobody else can be in between
     ::close(fd);
-    ::rmdir(fs::path(path).parent_path().c_str());     // only succeeds when the run left nothing, as after an error in the options
+    ::rmdir(folder.c_str());                           // only succeeds when the run left nothing, as after an error in the options
 }
 
 RunFolder::RunFolder(const std::string& path, Start start) : path_(path), start_(start), lock_(path), record_(path) {
@@ -97,7 +94,7 @@ RunFolder::~RunFolder() {
     if (metrics_) std::fclose(metrics_);
     try {
         restore();
-    } catch (const qlora::Error&) {                    // nobody to tell; the next start tries again
+    } catch (const std::exception&) {                  // nobody to tell; the next start tries again
     }
 }
 
@@ -112,15 +109,13 @@ bool RunFolder::restore() { return start_ == Start::overwrite && record_.pending
 
 // What atomic writes of a killed process left: names of this run with ".part-PROCESS-NUMBER" behind them.
 void RunFolder::clean_leftovers() const {
-    std::error_code error;
-    for (const fs::path& folder : {fs::path(path_), fs::path(path_) / "checkpoints"}) {
-        for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-            const std::string name = it->path().filename().string();
+    for (const std::string& folder : {path_, path_ + "/checkpoints"}) {
+        if (!qlora::is_folder(folder)) continue;
+        for (const std::string& name : qlora::names_in(folder)) {
             const size_t part = name.find(".part-");
             if (part == std::string::npos || name.find_first_not_of("0123456789-", part + 6) != std::string::npos) continue;
             const std::string whole = (folder == path_ ? "" : "checkpoints/") + name.substr(0, part);
-            std::error_code ignored;
-            if (whole == ".run.json" || record_.owns(whole)) fs::remove_all(it->path(), ignored);
+            if (whole == ".run.json" || record_.owns(whole)) qlora::remove_tree(folder + '/' + name);
         }
     }
 }
@@ -135,9 +130,9 @@ static int64_t step_of(const std::string& name) {      // "step-120" -> 120, any
 
 std::vector<int64_t> RunFolder::checkpoints() const {
     std::vector<int64_t> steps;
-    std::error_code error;
-    for (fs::directory_iterator it(fs::path(path_) / "checkpoints", error), end; !error && it != end; it.increment(error))
-        if (const int64_t step = step_of(it->path().filename().string()); step >= 0) steps.push_back(step);
+    if (!qlora::is_folder(path_ + "/checkpoints")) return steps;
+    for (const std::string& name : qlora::names_in(path_ + "/checkpoints"))
+        if (const int64_t step = step_of(name); step >= 0) steps.push_back(step);
     std::sort(steps.rbegin(), steps.rend());
     return steps;
 }
@@ -166,13 +161,13 @@ void RunFolder::set_aside(int64_t step) {
 void RunFolder::take_adapter(int64_t step, const std::function<void(const std::string& folder)>& save) {
     const fs::path fresh = fs::path(path_) / ".qlora-adapter";
     std::error_code error;
-    fs::remove_all(fresh, error);                      // of a run that died while saving
+    qlora::remove_tree(fresh.string());                // of a run that died while saving
     save(fresh.string());
     for (const char* name : {"adapter_model.safetensors", "base.json", "adapter_config.json"}) {
         fs::rename(fresh / name, fs::path(path_) / name, error);
         check(error, "writing " + path_ + '/' + name);
     }
-    fs::remove_all(fresh, error);
+    qlora::remove_tree(fresh.string());
     record_.adapter_step = step;
     record_.write();
 }

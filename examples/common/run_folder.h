@@ -54,9 +54,9 @@ public:
 
 private:
     struct Lock {                                      // OUT/.lock, and the folder itself if it is empty at the end
-        std::string path;
+        std::string folder, path;
         int fd = -1;
-        explicit Lock(const std::string& folder);
+        explicit Lock(const std::string& where);
         ~Lock();
     };
     void adopt_checkpoints();

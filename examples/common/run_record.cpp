@@ -56,14 +56,13 @@ void RunRecord::read() {
 }
 
 RunRecord::RunRecord(const std::string& folder) : folder_(folder) {
-    std::error_code ignored;
-    fs::remove_all(inside(".qlora-discarded"), ignored);
+    qlora::remove_tree(inside(".qlora-discarded"));
     read();
     if (qlora::exists(inside(".qlora-restoring"))) restore();
     if (!pending()) return;
     if (!qlora::exists(inside(".qlora-replaced/.run.json"))) {               // killed while it was being set aside: back at once
         move_all(".qlora-replaced", "", files_);
-        fs::remove_all(inside(".qlora-replaced"), ignored);
+        qlora::remove_tree(inside(".qlora-replaced"));
     } else if (std::any_of(files_.begin(), files_.end(), [](const std::string& name) { return name.rfind("checkpoints/step-", 0) == 0; }) || adapter_step >= 0) {
         settle();
     }
@@ -99,8 +98,7 @@ void RunRecord::adopt(const std::string& name) { if (is_a_runs_name(name)) files
 void RunRecord::remove(const std::string& name) {
     if (!owns(name)) return;
     std::error_code error;
-    fs::remove_all(inside(name), error);
-    if (error) return;                                 // stays listed: a later start tries again
+    if (qlora::remove_tree(inside(name)) != 0) return;   // stays listed: a later start tries again
     files_.erase(name);
     fs::remove(inside("checkpoints"), error);          // only succeeds when it is empty
 }
@@ -135,7 +133,7 @@ void RunRecord::set_aside() {
 void RunRecord::settle() {
     std::error_code ignored;                           // what cannot be removed only costs space, and the next start tries again
     fs::rename(inside(".qlora-replaced"), inside(".qlora-discarded"), ignored);
-    fs::remove_all(inside(".qlora-discarded"), ignored);
+    qlora::remove_tree(inside(".qlora-discarded"));
 }
 
 bool RunRecord::restore() {
@@ -154,7 +152,7 @@ bool RunRecord::restore() {
         move_all(".qlora-restoring", "", listed_in(inside(".qlora-restoring/.run.json")));
         move_all(".qlora-restoring", "", {record_name});
     }
-    fs::remove_all(inside(".qlora-restoring"), error);
+    qlora::remove_tree(inside(".qlora-restoring"));
     read();
     return true;
 }

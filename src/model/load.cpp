@@ -2,6 +2,7 @@
 #include "src/model/load.h"
 
 #include "src/base/file.h"
+#include "src/base/limits.h"
 #include "src/cpu/cpu.h"
 #include "src/tensor/nf4.h"
 
@@ -29,6 +30,9 @@ Loading::Loading(const LoadOptions& options, std::string where, int64_t layers) 
 WeightPtr Loading::linear(Weight w) {
     // What is stored in the wanted type stays as it is: quantizing it again would only add error.
     if (!options_.quantize || w.dtype == *options_.quantize) return keep(std::move(w));
+    // Tensor by tensor, since memory that was filled no longer counts as free: an error here, where the system would end some process later.
+    if (const int64_t needed = bytes_of(*options_.quantize, w.elements()), left = available_memory(); needed > left)
+        fail(Errc::memory, "load ", where_, ": ", w.name, " as ", name_of(*options_.quantize), " needs ", needed, " bytes, ", left, " are free; use a smaller model");
     Cpu* cpu = options_.backend.impl() ? options_.backend.impl()->cpu() : nullptr;
     Weight quantized = quantize_4bit(w, *options_.quantize, options_.double_quant, cpu ? &cpu->pool : nullptr);
     if (w.file) w.file->forget(w.data, w.bytes());     // else the peak would be the whole source beside its 4-bit copy

@@ -104,6 +104,7 @@ int64_t choose_best(DecoderPool& pool, const TokenizerImpl& tokenizer, std::stri
         const Document document{whole, trained};
         const LossSum sum = loss_of(pool, std::span(&document, 1));
         const double score = -sum.nll / double(choices[c].size());
+        if (!std::isfinite(score)) fail(Errc::numeric, "best_choice: the score of choice ", c, " is ", score, "; the weights of the model or of the adapter are damaged");
         if (best < 0 || score > best_score) {
             best = int64_t(c);
             best_score = score;

@@ -14,7 +14,7 @@ bad "a flag without its value" "needs a value" ./finetune -m
 bad "a flag that is required" "missing -m" ./chat
 bad "no output folder" "missing -o" ./finetune -m "$model" --data "$dir/chats.jsonl"
 bad "a stray argument" "unexpected argument" ./chat -m "$model" stray
-bad "a range of layers that is none" "is no number" $tune -o "$dir/x" --lora-layers 1-x
+bad "a range of layers that is none" "is no whole number" $tune -o "$dir/x" --lora-layers 1-x
 bad "a rank pattern without a rank" "NAME=NUMBER" $tune -o "$dir/x" --lora-rank-pattern q_proj
 bad "an exclusion that excludes nothing" "names no linear layer" $tune -o "$dir/x" --lora-exclude what
 bad "the shape of an adapter that has one" "--lora-r shapes a new adapter" $tune -o "$dir/x" --adapter "$dir/folder"

@@ -55,7 +55,7 @@ done
 [ $i -eq 12 ] && ok "--overwrite, killed at 12 instants: the earlier run or the new one goes on"
 
 # ---- A resume that is refused
-bad "a resume with another rank" "rank" $tune -o "$dir/a" --resume auto --iters 6 --lora-r 8
+bad "a resume with another rank" "rank" $(echo "$tune" | sed 's/--lora-r 4/--lora-r 8/') -o "$dir/a" --resume auto --iters 6
 grep -q -e --overwrite "$dir/err" && failed "it proposes nothing that deletes" "$(cat "$dir/err")" || ok "it proposes nothing that deletes"
 cp -r "$dir/a" "$dir/broken" && for file in "$dir/broken/checkpoints"/*/*.bin; do echo garbage > "$file"; done
 bad "a resume without a whole checkpoint" "no usable checkpoint" $tune -o "$dir/broken" --resume auto --iters 6
