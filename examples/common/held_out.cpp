@@ -35,6 +35,8 @@ HeldOut read_held_out(const std::string& adapter_folder) {
     if (const Json* v = json.find("context")) h.options.context = v->as_int(path + ": context");
     if (const Json* v = json.find("loss"))
         for (const auto& l : losses) if (v->as_string(path + ": loss") == l.name) h.options.loss = l.loss;
+    if (h.options.context < 2 || h.options.context > 1 << 20 || !(h.fraction >= 0 && h.fraction < 1))       // anyone may have written it
+        throw qlora::Error(qlora::Errc::format, path + ": context must be 2 to 1048576, fraction from 0 to below 1; write it anew, or measure on --measure FILE");
     return h;
 }
 

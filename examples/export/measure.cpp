@@ -4,6 +4,8 @@
 #include "examples/common/held_out.h"
 #include "src/base/file.h"                             // the library's own file reader
 
+#include <filesystem>
+
 namespace program {
 
 static constexpr int64_t most_tokens = 4096;           // seconds on a small machine with a small model
@@ -43,7 +45,7 @@ std::optional<Measure> Measure::choose(const std::string& file, const std::strin
         reason = adapter + " records no held-out rows";
         return {};
     }
-    if (!qlora::exists(h.path)) {
+    if (!std::filesystem::is_regular_file(h.path) && !std::filesystem::is_directory(h.path)) {
         reason = "the run's held-out rows, " + h.path + ", are not there";
         return {};
     }

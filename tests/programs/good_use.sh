@@ -136,6 +136,8 @@ says "it says which" "tokens of $dir/text.txt"
 cp -r "$dir/a" "$dir/moved" && sed -i 's/chats\.jsonl/gone.jsonl/' "$dir/moved/held_out.json"
 good "export without the held-out rows" ./export -m "$model" --adapter "$dir/moved" -o "$dir/unmeasured.gguf" --type q4_0
 says "it says that nothing was measured" "not measured: the run's held-out rows, .*gone.jsonl, are not there; name rows or a text with --measure FILE"
+sed -i 's/"context": [0-9]*/"context": -5/' "$dir/moved/held_out.json"
+bad "export with a damaged record" "held_out.json: context must be" ./export -m "$model" --adapter "$dir/moved" -o "$dir/damaged.gguf"
 good "export on another base" ./export -m "$model" --adapter "$dir/a" -o "$dir/other.gguf" --base-type none
 says "it names that one" "as stored (.*), as --base-type says"
 good "export, only converted" ./export -m "$model" -o "$dir/plain.gguf" --measure "$dir/text.txt"
