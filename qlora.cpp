@@ -135,14 +135,20 @@
 #include "src/run/checkpoint.cpp"                   // saving and continuing a training run
 #include "src/run/checkpoint_identity.cpp"          // the sections of a run's identity, their comparison, and what checkpoints of version 0.1.0
 #include "src/run/dataset.cpp"                      // examples to rows
+#include "src/run/dataset.cpp"                      // a file to rows, and their split
 #include "src/run/decoders.cpp"                     // one graph for each row count that occurs, made on first use
 #include "src/run/evaluate.cpp"                     // every measure is the loss of some documents with some of their tokens marked
+#include "src/run/marked_text.cpp"                  // texts that a chat template has printed before: where the assistant speaks in them
 #include "src/run/merge.cpp"                        // a model in another type, with or without an adapter inside, one tensor at a time
+#include "src/run/messages.cpp"                     // the messages of a record
 #include "src/run/optimizer.cpp"                    // drives AdamW
+#include "src/run/record_files.cpp"                 // which file a data set is, and where its records begin and end
 #include "src/run/records.cpp"                      // the record formats of training data, detected and brought into one shape
+#include "src/run/rows.cpp"                         // examples to rows of tokens and loss masks
 #include "src/run/sampler.cpp"                      // one token after another, reproducibly
 #include "src/run/schedule.cpp"                     // warm-up, then constant, linear or cosine decay
 #include "src/run/session.cpp"                      // prompt in chunks, then one token at a time
+#include "src/run/tool_form.cpp"                    // the form in which a chat template takes tools and tool calls
 #include "src/run/trainer.cpp"                      // one optimizer step after another
 
 // the only file that knows both the public classes and the rooms

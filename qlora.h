@@ -90,8 +90,10 @@ struct Rendered {                                      // a dialogue as the mode
 class Tokenizer {
 public:
     static Tokenizer load(const std::string& path);    // a GGUF file, a Hugging Face folder or a tokenizer.json
-    Tokens encode(std::string_view text, bool add_bos = false) const;  // text only: never yields a control token
-    std::string decode(std::span<const Token> tokens) const;           // control tokens print nothing
+    // control = false: text only, never yields a control token, whoever wrote the text. control = true: "<|im_end|>" written in the text is that
+    // token, as in files that were made for the model. add_bos puts the start of text in front, unless the text brings it.
+    Tokens encode(std::string_view text, bool add_bos = false, bool control = false) const;
+    std::string decode(std::span<const Token> tokens, bool control = false) const;     // control tokens print nothing, or with control their text
     // The whole dialogue with its loss mask; with reply_next the assistant's turn is opened behind it, and nothing is marked.
     Rendered render(std::span<const Message> chat, bool reply_next = false) const;
     bool has_chat_template() const;
@@ -190,10 +192,15 @@ private:
 
 // ---- Training data: dialogues, instructions or text, detected; each row tokenized through the model's own chat template.
 enum class Loss { assistant, completion, all };        // train on the assistant's turns | on its last turn | on every token
+// Control tokens that rows spell as characters. automatic: they are control tokens in text that was written for the model ({text}, .txt, and
+// prompt/completion where the prompt holds the marks that the chat template opens turns with: it is then not wrapped again), and text inside
+// messages. tokens: control tokens in messages too; whoever wrote a message can then end its turn and speak as another. text: never.
+enum class Special { automatic, tokens, text };
 struct DatasetOptions {
     int64_t context = 1024;                            // longer rows are cut (text is cut into pieces of this length)
     Loss loss = Loss::assistant;
     std::string split = {};                            // of a folder: "train", "valid" or "test"
+    Special special = Special::automatic;
 };
 struct DatasetInfo {
     std::string format;                                // "messages", "prompt/completion", "alpaca", "sharegpt", "text"
@@ -201,6 +208,9 @@ struct DatasetInfo {
     // Of dialogues: what the assistant says, and how many of its turns are trained. The others are silent (the template prints nothing for
     // them), excluded (the row says that they are not trained on) or cut (they lie behind the context).
     int64_t turns = 0, trained_turns = 0, silent_turns = 0, excluded_turns = 0, cut_turns = 0;
+    int64_t templated = 0;                             // rows of text or prompt/completion that hold the chat template's marks (their turns count too)
+    int64_t control_tokens = 0, spelled = 0;           // control tokens written in the rows' texts: read as such, and left as text
+    std::vector<std::pair<std::string, int64_t>> unused;               // what rows hold and nothing reads: {"id", 500 times}
 };
 class Dataset {
 public:
@@ -284,7 +294,8 @@ public:
     explicit Session(Model, int64_t context = 0);      // 0 = the model's own length, 4096 at most
     explicit Session(Lora, int64_t context = 0);
     std::string chat(std::string_view user, const Sampling& = {}, const OnText& = {});        // one turn through the chat template
-    std::string complete(std::string_view prompt, const Sampling& = {}, const OnText& = {});  // raw text, history cleared first
+    // Raw text, history cleared first. control: as in Tokenizer::encode.
+    std::string complete(std::string_view prompt, const Sampling& = {}, const OnText& = {}, bool control = false);
     void reset(std::string_view system = {});          // forgets the dialogue, sets the system text
     void set_history(std::vector<Message>);            // replaces the dialogue (to undo, to load)
     const std::vector<Message>& history() const;

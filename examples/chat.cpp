@@ -2,6 +2,7 @@
 #include "examples/common/interrupt.h"
 #include "examples/common/lineedit.h"
 #include "examples/common/load.h"
+#include "examples/common/rows.h"
 #include "examples/common/terminal.h"
 #include "src/base/file.h"                             // /save and /load use the library's own JSON and atomic writes
 #include "src/base/json.h"
@@ -16,7 +17,7 @@ using qlora::Message;
 struct Settings {
     ModelFlags model;
     qlora::Sampling sampling;
-    std::string prompt, system;
+    std::string prompt, system, special = "auto";
     int64_t context = 0;
     bool no_template = false, quiet = false;
 };
@@ -103,7 +104,7 @@ private:
             ended = piece.back() == '\n';
             return interrupted() == 0 && !std::ferror(stdout);
         };
-        if (s_.no_template) session_.complete(text, s_.sampling, print);
+        if (s_.no_template) session_.complete(text, s_.sampling, print, reads_control(s_.special));
         else session_.chat(text, s_.sampling, print);
         if (!ended || is_terminal(1)) std::fputs("\n", stdout), std::fflush(stdout);
         if (interrupted()) note("(stopped)");
@@ -223,6 +224,7 @@ static int body(int argc, char** argv) {
     flags.add("-s --system --system-prompt -sys", s.system, "TEXT", "system text of the dialogue");
     flags.add("-c --context --ctx-size --ctx", s.context, 0, 1 << 30, "tokens of context; 0 = the model's own, 4096 at most");
     flags.toggle("--no-template --raw", s.no_template, "complete raw text instead of answering through the chat template");
+    declare_special(flags, s.special, "control tokens written in the text of --no-template: auto and tokens read them, text leaves them text; in messages they are always text");
     flags.toggle("-q --quiet", s.quiet, "no speed after each answer");
     flags.section("Sampling");
     declare_sampling(flags, s.sampling);

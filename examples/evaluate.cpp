@@ -3,6 +3,7 @@
 #include "examples/common/held_out.h"
 #include "examples/common/interrupt.h"
 #include "examples/common/load.h"
+#include "examples/common/rows.h"
 #include "examples/common/terminal.h"
 #include "src/base/file.h"                             // the library's own JSON reader: no second copy of it here
 #include "src/base/json.h"
@@ -16,7 +17,8 @@ using qlora::Json;
 
 struct Settings {
     ModelFlags model;
-    std::string data, loss = "assistant";
+    std::string data;
+    RowFlags rows;
     int64_t context = 512, stride = 256, limit = 0, max_seq_len = 1024;
     bool json = false;
 };
@@ -73,7 +75,7 @@ static Json choices(const Settings& s, const Loaded& loaded, const std::string& 
 
 static Json text_perplexity(const Settings& s, const Loaded& loaded, const std::string& text) {
     const qlora::Tokenizer tokenizer = loaded.model.tokenizer();
-    const qlora::Tokens tokens = tokenizer.encode(text, true);
+    const qlora::Tokens tokens = tokenizer.encode(text, true, reads_control(s.rows.special));
     if (int64_t(tokens.size()) < s.context)
         throw qlora::Error(qlora::Errc::argument, s.data + " holds " + std::to_string(tokens.size()) + " tokens, fewer than one context of " +
                                                       std::to_string(s.context) + "; use --context " + std::to_string(std::max<size_t>(8, tokens.size())) + " or a longer text");
@@ -82,9 +84,7 @@ static Json text_perplexity(const Settings& s, const Loaded& loaded, const std::
 }
 
 static Json dialogues(const Settings& s, const Loaded& loaded) {
-    qlora::DatasetOptions options{.context = s.max_seq_len};
-    options.loss = s.loss == "all" ? qlora::Loss::all : s.loss == "completion" ? qlora::Loss::completion : qlora::Loss::assistant;
-    const qlora::Dataset data = qlora::Dataset::load(s.data, loaded.model, options);
+    const qlora::Dataset data = qlora::Dataset::load(s.data, loaded.model, s.rows.options(s.max_seq_len));
     const double loss = loaded.with([&](const auto& m) { return qlora::evaluate(m, data); });
     const qlora::DatasetInfo info = data.info();
     return Json{}.set("kind", "dialogues").set("format", info.format).set("loss", loss).set("perplexity", std::exp(loss)).set("tokens", info.trained_tokens)
@@ -119,7 +119,7 @@ static int body(int argc, char** argv) {
     flags.add("-c --context --ctx-size", s.context, 2, 1 << 20, "of a text: tokens a window sees");
     flags.add("--stride", s.stride, 1, 1 << 20, "of a text: tokens each window scores, all but the first");
     flags.add("--max-seq-len --max-seq-length", s.max_seq_len, 8, 1 << 20, "of rows: tokens at most");
-    flags.choice("--loss", s.loss, {"assistant", "completion", "all"}, "of rows: which tokens count");
+    s.rows.declare(flags);
     flags.add("--limit", s.limit, 0, int64_t(1) << 40, "of choices: questions at most; 0 = all");
     flags.toggle("--json", s.json, "print one JSON object");
     flags.parse(argc, argv);

@@ -1,6 +1,7 @@
 // tokenize.cpp - text to token ids, one line of ids per line of text; with --chat dialogues through the model's template, and their loss mask.
 #include "examples/common/flags.h"
 #include "examples/common/masked.h"
+#include "examples/common/rows.h"
 #include "examples/common/streams.h"
 #include "src/base/file.h"                             // whole reads with a limit and a clear error
 
@@ -14,9 +15,7 @@ static std::string joined(const auto& numbers) {
     return out;
 }
 
-static void print_chat(const qlora::Tokenizer& tokenizer, const std::string& path, const std::string& loss, int64_t context) {
-    qlora::DatasetOptions options{.context = context};
-    options.loss = loss == "all" ? qlora::Loss::all : loss == "completion" ? qlora::Loss::completion : qlora::Loss::assistant;
+static void print_chat(const qlora::Tokenizer& tokenizer, const std::string& path, const qlora::DatasetOptions& options) {
     const qlora::Dataset data = qlora::Dataset::load(path, tokenizer, options);
     for (int64_t i = 0; i < data.info().rows; ++i) {
         const qlora::Rendered row = data.row(i);
@@ -26,7 +25,8 @@ static void print_chat(const qlora::Tokenizer& tokenizer, const std::string& pat
 }
 
 static int body(int argc, char** argv) {
-    std::string model, file, chat, loss = "assistant", text;
+    std::string model, file, chat, text;
+    RowFlags rows;
     int64_t context = 1 << 20;
     bool bos = false, pieces = false;
     Flags flags("tokenize", "-m MODEL [-f FILE] [--chat FILE]", "Prints the token ids of each line of FILE or of the standard input; of dialogues also their loss mask.");
@@ -34,18 +34,19 @@ static int body(int argc, char** argv) {
     flags.add("-f --file", file, "FILE", "text to read instead of the standard input");
     flags.add("-p --prompt --text", text, "TEXT", "text to tokenize, as one piece");
     flags.add("--chat", chat, "FILE", "dialogues, as finetune reads them: text with the trained part marked, ids, and mask");
-    flags.choice("--loss", loss, {"assistant", "completion", "all"}, "with --chat: what is trained on");
-    flags.add("--max-seq-len", context, 8, 1 << 20, "with --chat: longer dialogues are cut");
     flags.toggle("--bos --add-bos", bos, "start each line with the token that starts a text");
     flags.toggle("--pieces", pieces, "print the text of every token instead of its id");
+    flags.section("Rows of --chat");
+    flags.add("--max-seq-len", context, 8, 1 << 20, "longer rows are cut");
+    rows.declare(flags);
     flags.parse(argc, argv);
 
     const qlora::Tokenizer tokenizer = qlora::Tokenizer::load(model);
-    if (!chat.empty()) return print_chat(tokenizer, chat, loss, context), 0;
+    if (!chat.empty()) return print_chat(tokenizer, chat, rows.options(context)), 0;
     const auto print = [&](std::string_view line) {
-        const qlora::Tokens tokens = tokenizer.encode(line, bos);
+        const qlora::Tokens tokens = tokenizer.encode(line, bos, reads_control(rows.special));
         if (!pieces) { std::printf("%s\n", joined(tokens).c_str()); return; }
-        for (const qlora::Token& token : tokens) std::printf("[%s]", tokenizer.decode(std::span(&token, 1)).c_str());
+        for (const qlora::Token& token : tokens) std::printf("[%s]", tokenizer.decode(std::span(&token, 1), true).c_str());
         std::printf("\n");
     };
     if (flags.given("--prompt")) return print(text), 0;

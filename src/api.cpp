@@ -86,19 +86,15 @@ size_t Backend::memory_free() const { return size_t(api_room::checked(impl_, "Ba
 // ---- Tokenizer
 Tokenizer Tokenizer::load(const std::string& path) { return Tokenizer(load_tokenizer(path)); }
 
-Tokens Tokenizer::encode(std::string_view text, bool add_bos) const {
-    const TokenizerImpl& t = api_room::checked(impl_, "Tokenizer");
-    Tokens tokens;
-    if (add_bos && t.bos >= 0) tokens.push_back(t.bos);
-    t.encode(text, tokens);
-    return tokens;
+Tokens Tokenizer::encode(std::string_view text, bool add_bos, bool control) const {
+    return encode_text(api_room::checked(impl_, "Tokenizer"), text, add_bos, control);
 }
 
-std::string Tokenizer::decode(std::span<const Token> tokens) const {
+std::string Tokenizer::decode(std::span<const Token> tokens, bool control) const {
     const TokenizerImpl& t = api_room::checked(impl_, "Tokenizer");
     for (const Token id : tokens)
         if (id < 0 || id >= t.size()) fail(Errc::argument, "decode: token ", id, " is outside the vocabulary of ", t.size());
-    return t.decode(tokens);
+    return t.decode(tokens, control);
 }
 
 Rendered Tokenizer::render(std::span<const Message> chat, bool reply_next) const { return render_chat(api_room::checked(impl_, "Tokenizer"), chat, reply_next); }
@@ -259,8 +255,8 @@ std::string Session::chat(std::string_view user, const Sampling& sampling, const
     return api_room::Talking(impl_, "Session::chat").impl.chat(user, sampling, on_text);
 }
 
-std::string Session::complete(std::string_view prompt, const Sampling& sampling, const OnText& on_text) {
-    return api_room::Talking(impl_, "Session::complete").impl.complete(prompt, sampling, on_text);
+std::string Session::complete(std::string_view prompt, const Sampling& sampling, const OnText& on_text, bool control) {
+    return api_room::Talking(impl_, "Session::complete").impl.complete(prompt, sampling, on_text, control);
 }
 
 const std::vector<Message>& Session::history() const { return api_room::live(impl_, "Session::history").history; }

@@ -1,60 +1,48 @@
-// masked.cpp - lines tokens up with the text that they came from. decode() prints nothing for control tokens, so their text is
-// whatever lies between the decoded runs of ordinary tokens; the runs are searched for in order.
+// masked.cpp - see masked.h.
 #include "examples/common/masked.h"
 
 #include "examples/common/terminal.h"
+#include "src/text/tokenizer.h"                        // the text of one token: decode() is for whole texts and may strip spaces
+
+#include <algorithm>
 
 namespace program {
 
-std::string show_masked(const qlora::Rendered& row, const qlora::Tokenizer& tokenizer, int fd) {
-    const size_t count = row.tokens.size();
-    std::vector<bool> control(count);
-    for (size_t i = 0; i < count; ++i) control[i] = tokenizer.decode(std::span(&row.tokens[i], 1)).empty();
+static bool is_control(const qlora::Tokenizer& tokenizer, qlora::Token token) { return tokenizer.impl()->is_control(token); }
 
+std::string show_masked(const qlora::Rendered& row, const qlora::Tokenizer& tokenizer, int fd) {
+    std::vector<std::string> pieces;
+    std::string all;
+    for (const qlora::Token token : row.tokens) all += pieces.emplace_back(tokenizer.impl()->piece(token, true));
+    size_t skip = all.ends_with(row.text) ? all.size() - row.text.size() : 0;          // the space that SPM puts in front of a text
     std::string out;
-    size_t at = 0;
     bool open = false;
-    const auto emit = [&](std::string text, bool trained) {
-        if (text.empty()) return;
-        if (colours(fd)) { out += trained ? styled(text, Style::green, fd) : styled(text, Style::dim, fd); return; }
+    const bool coloured = colours(fd);
+    for (size_t i = 0; i < pieces.size();) {
+        const bool trained = row.trained[i], control = coloured && is_control(tokenizer, row.tokens[i]);
+        std::string run;
+        for (; i < pieces.size() && bool(row.trained[i]) == trained && (coloured && is_control(tokenizer, row.tokens[i])) == control; ++i) run += pieces[i];
+        const size_t cut = std::min(skip, run.size());
+        skip -= cut;
+        run.erase(0, cut);
+        if (run.empty()) continue;
+        if (coloured) {
+            out += styled(run, control ? trained ? Style::yellow : Style::cyan : trained ? Style::green : Style::dim, fd);
+            continue;
+        }
         if (trained != open) out += trained ? "[[" : "]]";
         open = trained;
-        out += text;
-    };
-    for (size_t i = 0; i < count;) {
-        size_t end = i;
-        const bool trained = row.trained[i];
-        while (end < count && control[end] == control[i] && bool(row.trained[end]) == trained) ++end;
-        if (control[i]) {                              // up to where the next ordinary run starts
-            size_t next = end;
-            while (next < count && control[next]) ++next;
-            size_t stop = row.text.size();
-            if (next < count) {
-                size_t last = next;
-                while (last < count && !control[last] && row.trained[last] == row.trained[next]) ++last;
-                const std::string run = tokenizer.decode(std::span(row.tokens).subspan(next, last - next));
-                if (const size_t found = row.text.find(run, at); found != std::string::npos) stop = found;
-            }
-            if (next != end) {                         // control tokens of both kinds in a row: give the first group its share in whole tags
-                const size_t tag = row.text.find('>', at);
-                if (tag != std::string::npos && tag < stop) stop = tag + 1;
-            }
-            emit(row.text.substr(at, stop - at), trained);
-            at = stop;
-        } else {
-            const std::string run = tokenizer.decode(std::span(row.tokens).subspan(i, end - i));
-            const size_t found = row.text.find(run, at);
-            if (found == std::string::npos) {
-                emit(run, trained);
-            } else {
-                emit(row.text.substr(at, found + run.size() - at), trained);
-                at = found + run.size();
-            }
-        }
-        i = end;
+        out += run;
     }
-    if (open) out += "]]";
-    return out;
+    return open ? out + "]]" : out;
+}
+
+std::string control_note(const qlora::Rendered& row, const qlora::Tokenizer& tokenizer) {
+    const auto count = [&](const qlora::Tokens& tokens) { return std::count_if(tokens.begin(), tokens.end(), [&](qlora::Token t) { return is_control(tokenizer, t); }); };
+    const auto held = count(row.tokens), written = count(tokenizer.encode(row.text, false, true));
+    std::string note = std::to_string(held) + " control tokens";
+    if (written > held) note += "; " + std::to_string(written - held) + " more only spelled: they stay text";
+    return note;
 }
 
 }  // namespace program

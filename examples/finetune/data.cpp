@@ -15,8 +15,7 @@ namespace fs = std::filesystem;
 using qlora::Json;
 
 Data load_data(const Settings& s, const qlora::Model& model) {
-    qlora::DatasetOptions options{.context = s.train.context};
-    options.loss = s.loss == "all" ? qlora::Loss::all : s.loss == "completion" ? qlora::Loss::completion : qlora::Loss::assistant;
+    qlora::DatasetOptions options = s.rows.options(s.train.context);
     const bool folder = fs::is_directory(s.data);
     HeldOut h{.seed = s.train.seed, .options = options};
     if (!s.valid.empty()) h.path = s.valid;
@@ -31,9 +30,12 @@ Data load_data(const Settings& s, const qlora::Model& model) {
 }
 
 Json as_json(const qlora::DatasetInfo& info) {
-    Json json;
+    Json json, unused = Json::Object{};
+    for (const auto& [name, count] : info.unused) unused.set(name, count);
     return json.set("format", info.format).set("rows", info.rows).set("tokens", info.tokens).set("trained_tokens", info.trained_tokens)
-        .set("longest", info.longest).set("truncated", info.truncated).set("dropped", info.dropped);
+        .set("longest", info.longest).set("truncated", info.truncated).set("dropped", info.dropped).set("turns", info.turns)
+        .set("trained_turns", info.trained_turns).set("templated", info.templated).set("control_tokens", info.control_tokens)
+        .set("spelled", info.spelled).set("unused", unused);
 }
 
 Json as_json(const qlora::MemoryPlan& plan) {
@@ -43,16 +45,14 @@ Json as_json(const qlora::MemoryPlan& plan) {
 }
 
 void print_data(const std::string& label, const qlora::DatasetInfo& info) {
-    std::printf("%s: %lld rows (%s), %s tokens, %s of them trained on; longest row %lld, truncated %lld", label.c_str(), static_cast<long long>(info.rows),
-                info.format.c_str(), human_count(double(info.tokens)).c_str(), human_count(double(info.trained_tokens)).c_str(),
-                static_cast<long long>(info.longest), static_cast<long long>(info.truncated));
-    if (info.dropped) std::printf(", dropped %lld with nothing to train on", static_cast<long long>(info.dropped));
-    std::printf("\n");
+    std::printf("%s: %s\n", label.c_str(), rows_line(info).c_str());
 }
 
 void print_sample(const Data& data, const qlora::Model& model) {
-    std::string text = show_masked(data.train.row(0), model.tokenizer());
-    std::printf("\nThe first row as the model sees it; trained on is what is %s:\n", colours(1) ? "green" : "in [[ ]]");
+    const qlora::Rendered row = data.train.row(0);
+    std::string text = show_masked(row, model.tokenizer());
+    std::printf("\nThe first row as the model sees it; trained on is what is %s (%s):\n", colours(1) ? "green, and yellow where it is a control token" : "in [[ ]]",
+                control_note(row, model.tokenizer()).c_str());
     constexpr size_t most = 1600;                      // characters: a screen
     if (text.size() > most) {
         size_t cut = most;

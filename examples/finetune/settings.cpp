@@ -16,7 +16,7 @@ void declare(Flags& flags, Settings& s) {
     flags.add("--valid --val-data --eval-data", s.valid, "FILE", "held-out rows from a file of their own");
     flags.add("--val-split --val-set-size", s.val_split, 0, 0.9, "held-out share of the rows, where there is no file for them");
     flags.add("-c --max-seq-len --max-seq-length --max-length --sequence-len --cutoff-len", s.train.context, 8, 1 << 20, "tokens a row at most; longer rows are cut");
-    flags.choice("--loss", s.loss, {"assistant", "completion", "all"}, "train on the assistant's turns, on its last one, or on everything");
+    s.rows.declare(flags);
     flags.toggle("--packing --sample-packing", s.train.packing, "put several short rows into one sequence; they do not see each other");
     flags.section("Adapter");
     flags.add("--lora-r --lora-rank --rank", s.lora.rank, 1, 4096, "rank of the adapter");

@@ -1,6 +1,7 @@
 // settings.h - everything that the command line of finetune can say.
 #pragma once
 #include "examples/common/load.h"
+#include "examples/common/rows.h"
 
 namespace program {
 
@@ -8,7 +9,8 @@ struct Settings {
     ModelFlags model{.quant = "auto"};                 // QLoRA: the base is held in NF4, unless it is stored in few bits already
     qlora::LoraOptions lora;
     qlora::TrainOptions train;
-    std::string data, valid, out, resume, exclude, layers, ranks, alphas, init = "default", scheduler = "constant", optimizer = "paged_adamw", loss = "assistant", command;
+    std::string data, valid, out, resume, exclude, layers, ranks, alphas, init = "default", scheduler = "constant", optimizer = "paged_adamw", command;
+    RowFlags rows;
     float val_split = 0;
     int64_t eval_every = 0, save_every = 250, keep = 3, log_every = 1;
     bool overwrite = false, dry_run = false, json = false;

@@ -1,9 +1,8 @@
-// dataset.cpp - examples to rows: rendered through the chat template, encoded, masked, cut to the context.
-#include "src/run/dataset.h"
+// dataset.cpp - a file to rows, what there is to say about them, and their split.
+#include "src/run/rows.h"
 
 #include "src/base/file.h"
 #include "src/base/rng.h"
-#include "src/model/dialogue.h"
 
 #include <algorithm>
 #include <numeric>
@@ -13,180 +12,52 @@ namespace dataset_room {
 
 constexpr uint64_t split_stream = 0x73706c6974;        // "split": apart from the streams that training draws from
 
-void keep_last_run(std::vector<uint8_t>& trained) {
-    size_t end = trained.size();
-    while (end > 0 && !trained[end - 1]) --end;
-    size_t begin = end;
-    while (begin > 0 && trained[begin - 1]) --begin;
-    std::fill(trained.begin(), trained.begin() + int64_t(begin), uint8_t(0));
-}
-
-// Brings tool calls into the form that the template prints: the field tool_calls where it knows that, else the call as text.
-void tool_calls(Json& messages, bool template_knows) {
-    for (Json& m : messages.array()) {
-        const bool text_is_call = m.find("function_call") != nullptr;
-        const Json* calls = m.find("tool_calls");
-        if (!text_is_call && !calls) continue;
-        std::string content = m.find("content")->string();
-        Json plain = Json().set("role", "assistant");
-        if (calls && template_knows) continue;
-        if (calls) {
-            for (const Json& call : calls->array()) {
-                const Json* function = call.find("function");
-                content += (content.empty() ? "" : "\n") + str("<tool_call>\n", (function ? *function : call).dump(), "\n</tool_call>");
-            }
-            plain.set("content", content);
-        } else {
-            bool parsed = false;
-            if (template_knows) {
-                try {
-                    Json call = Json::parse(content, "function_call");
-                    parsed = call.find("name") != nullptr;
-                    if (parsed) plain.set("content", "").set("tool_calls", Json().push(Json().set("type", "function").set("function", std::move(call))));
-                } catch (const Error&) {
-                    parsed = false;                    // not JSON: kept as the text it is
-                }
-            }
-            if (!parsed) plain.set("content", content);
-        }
-        m = std::move(plain);
-    }
-}
-
-struct Builder {
-    const TokenizerImpl& tokenizer;
-    const DatasetOptions& options;
-    DialogueRenderer renderer;
-    DatasetRows rows;
-    DatasetInfo info;
-
-    Builder(const TokenizerImpl& t, const DatasetOptions& o) : tokenizer(t), options(o), renderer(t) {}
-
-    void add_row(std::span<const Token> tokens, std::span<const uint8_t> trained) {
-        const int64_t targets = trained_targets(trained);
-        if (targets == 0) {
-            ++info.dropped;
-            return;
-        }
-        rows.tokens.insert(rows.tokens.end(), tokens.begin(), tokens.end());
-        rows.trained.insert(rows.trained.end(), trained.begin(), trained.end());
-        rows.begin.push_back(int64_t(rows.tokens.size()));
-        ++info.rows;
-        info.tokens += int64_t(tokens.size());
-        info.trained_tokens += targets;
-        info.longest = std::max(info.longest, int64_t(tokens.size()));
-    }
-
-    // Text is cut into pieces; the last token of a piece is the first of the next, so that every token is predicted once.
-    void add_text(std::string_view text) {
-        Tokens tokens;
-        if (tokenizer.add_bos && tokenizer.bos >= 0) tokens.push_back(tokenizer.bos);
-        tokenizer.encode(text, tokens);
-        if (tokenizer.eos >= 0 && !text.empty()) tokens.push_back(tokenizer.eos);
-        const std::vector<uint8_t> trained(tokens.size(), 1);
-        const int64_t count = int64_t(tokens.size());
-        if (count < 2 || text.empty()) {
-            ++info.dropped;
-            return;
-        }
-        for (int64_t at = 0; at + 1 < count; at += options.context - 1) {
-            const int64_t length = std::min(options.context, count - at);
-            add_row(std::span(tokens).subspan(size_t(at), size_t(length)), std::span(trained).subspan(size_t(at), size_t(length)));
-        }
-    }
-
-    void count_turns(const TrainingText& r) {
-        for (const Turn& turn : r.turns) {
-            if (!turn.assistant) continue;
-            ++info.turns;
-            info.trained_turns += turn.trained > 0;
-            info.silent_turns += turn.begin == turn.end;
-        }
-    }
-
-    Rendered print(Example& e) {
-        if (e.plain && !renderer.own_template()) {
-            Rendered r;
-            if (tokenizer.add_bos && tokenizer.bos >= 0) r.tokens.push_back(tokenizer.bos);
-            tokenizer.encode(e.prompt, r.tokens);
-            r.trained.assign(r.tokens.size(), 0);
-            tokenizer.encode(e.completion, r.tokens);
-            if (tokenizer.eos >= 0) r.tokens.push_back(tokenizer.eos);
-            r.trained.resize(r.tokens.size(), 1);
-            return r;
-        }
-        tool_calls(e.messages, renderer.knows("tool_calls"));
-        Dialogue dialogue{std::move(e.messages), {}};
-        if (!e.tools.is_null()) dialogue.variables.set("tools", e.tools);
-        TrainingText r = renderer.train(dialogue);
-        count_turns(r);
-        // A reply whose turn nothing closes would teach the model never to stop.
-        const auto ends = [&](Token t) { return std::find(tokenizer.end_of_reply.begin(), tokenizer.end_of_reply.end(), t) != tokenizer.end_of_reply.end(); };
-        if (!r.trained.empty() && r.trained.back() && !ends(r.tokens.back()) && tokenizer.eos >= 0) {
-            r.tokens.push_back(tokenizer.eos);
-            r.trained.push_back(1);
-        }
-        return r;
-    }
-
-    void add_dialogue(Example& e) {
-        const bool labelled = e.plain ? !e.completion.empty() : std::any_of(e.messages.array().begin(), e.messages.array().end(), [](const Json& m) {
-            return m.find("role")->string() == "assistant" && (!m.find("content")->string().empty() || m.find("tool_calls"));
-        });
-        if (!labelled) {
-            ++info.dropped;
-            return;
-        }
-        Rendered r = print(e);
-        if (options.loss == Loss::completion) keep_last_run(r.trained);
-        if (options.loss == Loss::all) std::fill(r.trained.begin(), r.trained.end(), uint8_t(1));
-        if (int64_t(r.tokens.size()) > options.context) {
-            ++info.truncated;
-            r.tokens.resize(size_t(options.context));
-            r.trained.resize(size_t(options.context));
-        }
-        add_row(r.tokens, r.trained);
-    }
-};
-
-void load_text_file(Builder& builder, std::string_view text) {
+void load_text_file(RowBuilder& builder, std::string_view text) {
     if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
     std::string unix_lines;
     unix_lines.reserve(text.size());
     for (size_t i = 0; i < text.size(); ++i)
         if (text[i] != '\r' || i + 1 == text.size() || text[i + 1] != '\n') unix_lines += text[i];
-    builder.info.format = "text";
     builder.add_text(unix_lines);
 }
 
-void load_records(Builder& builder, std::string_view text, const std::string& file) {
+std::string load_records(RowBuilder& builder, std::string_view text, const std::string& file) {
+    std::string format;
     int64_t first_line = 0;
     for (const Record& record : split_records(text, file)) {
         const std::string where = str("dataset ", file, ":", record.line);
         Example e = read_example(Json::parse(record.text, where), where);
-        if (builder.info.format.empty()) {
-            builder.info.format = e.format;
+        if (format.empty()) {
+            format = e.format;
             first_line = record.line;
         }
-        if (e.format != builder.info.format)
-            fail(Errc::format, where, ": a record of format ", e.format, " in a file that began with ", builder.info.format, " (line ", first_line, "); use one format a file");
+        if (e.format != format)
+            fail(Errc::format, where, ": a record of format ", e.format, " in a file that began with ", format, " (line ", first_line, "); use one format a file");
         try {
-            if (e.is_text) builder.add_text(e.text);
-            else builder.add_dialogue(e);
+            builder.add(e);
         } catch (const Error& error) {
             throw Error(error.code, str(where, ": ", error.what()));
         }
     }
+    return format;
 }
 
 DatasetInfo describe(const DatasetImpl& data, DatasetInfo info) {
     info.rows = data.size();
     info.tokens = info.trained_tokens = info.longest = 0;
+    info.turns = info.trained_turns = info.silent_turns = info.excluded_turns = info.cut_turns = 0;
     for (int64_t row = 0; row < data.size(); ++row) {
         const int64_t length = int64_t(data.tokens(row).size());
         info.tokens += length;
         info.trained_tokens += trained_targets(data.trained(row));
         info.longest = std::max(info.longest, length);
+        if (data.rows->turns.empty()) continue;
+        const TurnCounts& t = data.rows->turns[size_t(data.index[size_t(row)])];
+        info.turns += t.turns;
+        info.trained_turns += t.trained;
+        info.silent_turns += t.silent;
+        info.excluded_turns += t.excluded;
+        info.cut_turns += t.cut;
     }
     return info;
 }
@@ -222,18 +93,21 @@ std::shared_ptr<const DatasetImpl> load_dataset(const std::string& path, std::sh
     if (int(options.loss) < 0 || options.loss > Loss::all) fail(Errc::argument, "dataset ", path, ": loss ", int(options.loss), " is none of assistant, completion, all");
     const std::string file = dataset_file(path, options.split);
     const std::string text = read_file(file, int64_t(8) << 30);        // read whole; more than this is not trained on in one piece
-    dataset_room::Builder builder(*tokenizer, options);
+    RowBuilder builder(*tokenizer, options);
+    std::string format = "text";
     if (file.ends_with(".txt")) dataset_room::load_text_file(builder, text);
-    else dataset_room::load_records(builder, text, file);
-    if (builder.info.rows == 0)
-        fail(Errc::format, "dataset ", file, ": nothing to train on: ", builder.info.dropped, " records read, none has an answer within ", options.context,
-            " tokens (", builder.info.truncated, " were cut); check the format, or raise the context");
+    else format = dataset_room::load_records(builder, text, file);
+    DatasetInfo info = builder.info();
+    info.format = format;
+    if (info.rows == 0)
+        fail(Errc::format, "dataset ", file, ": nothing to train on: ", info.dropped, " records read, none has an answer within ", options.context,
+            " tokens (", info.truncated, " were cut); check the format, or raise the context");
     auto data = std::make_shared<DatasetImpl>();
-    data->index.resize(size_t(builder.info.rows));
+    data->index.resize(size_t(info.rows));
     std::iota(data->index.begin(), data->index.end(), int64_t(0));
-    data->rows = std::make_shared<DatasetRows>(std::move(builder.rows));
+    data->rows = std::make_shared<DatasetRows>(builder.take_rows());
     data->tokenizer = std::move(tokenizer);
-    data->info = builder.info;
+    data->info = dataset_room::describe(*data, info);
     return data;
 }
 

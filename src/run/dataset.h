@@ -14,10 +14,14 @@
 
 namespace qlora::inline v0_1 {
 
+struct TurnCounts {                                    // of one row; as in DatasetInfo
+    int64_t turns = 0, trained = 0, silent = 0, excluded = 0, cut = 0;
+};
 struct DatasetRows {                                   // all rows, one after another; shared by the parts of a split
     Tokens tokens;
     std::vector<uint8_t> trained;                      // per token
     std::vector<int64_t> begin{0};                     // of row i; one more entry than rows
+    std::vector<TurnCounts> turns;                     // of row i; empty where the rows came from no file
 };
 
 struct DatasetImpl {
@@ -36,21 +40,5 @@ std::pair<std::shared_ptr<const DatasetImpl>, std::shared_ptr<const DatasetImpl>
 
 // Tokens of a row that are predicted and trained: the first is never predicted.
 int64_t trained_targets(std::span<const uint8_t> trained);
-
-// ---- The first half of loading (records.cpp): files to examples.
-struct Example {
-    std::string format;                                // as in DatasetInfo
-    bool is_text = false;                              // text: else a dialogue
-    std::string text;
-    Json messages{Json::Array()};                      // role, content, tool_calls
-    Json tools;
-    std::string prompt, completion;                    // the same without a chat template; messages lists have none
-    bool plain = false;                                // prompt and completion are set
-};
-struct Record { int64_t line = 0; std::string_view text; };
-
-std::string dataset_file(const std::string& path, const std::string& split);           // a folder's file of the split
-std::vector<Record> split_records(std::string_view text, const std::string& path);     // lines, or the elements of an array
-Example read_example(const Json& record, const std::string& where);
 
 }  // namespace qlora

@@ -209,13 +209,10 @@ std::string SessionImpl::chat(std::string_view user, const Sampling& sampling, c
     return std::move(*reply);
 }
 
-std::string SessionImpl::complete(std::string_view prompt, const Sampling& sampling, const OnText& on_text) {
+std::string SessionImpl::complete(std::string_view prompt, const Sampling& sampling, const OnText& on_text, bool control) {
     history.clear();
     const TokenizerImpl& words = tokenizer();
-    Tokens tokens;
-    if ((words.add_bos || prompt.empty()) && words.bos >= 0) tokens.push_back(words.bos);
-    words.encode(prompt, tokens);
-    return generate(tokens, prompt.empty(), sampling, on_text).value_or("");
+    return generate(encode_text(words, prompt, words.add_bos || prompt.empty(), control), prompt.empty(), sampling, on_text).value_or("");
 }
 
 }  // namespace qlora

@@ -268,10 +268,28 @@ void TokenCore::split(std::string_view text, bool controls, std::span<const Rend
     }
 }
 
+int64_t TokenCore::count_control(std::string_view text) const {
+    int64_t count = 0;
+    for (size_t at = 0; at < text.size();) {
+        const Found found = find_added(text, at, true, {});
+        count += found.token && found.token->control;
+        at = found.end;
+    }
+    return count;
+}
+
 void TokenCore::encode(std::string_view text, Tokens& out) const { split(text, false, {}, out, nullptr); }
 void TokenCore::encode_template(std::string_view text, Tokens& out) const { split(text, true, {}, out, nullptr); }
 void TokenCore::encode_rendered(std::string_view text, std::span<const RenderedTemplate::Span> literal, Tokens& out, std::vector<int64_t>* starts) const {
     split(text, true, literal, out, starts);
+}
+
+Tokens encode_text(const TokenizerImpl& tokenizer, std::string_view text, bool bos, bool control) {
+    Tokens tokens;
+    if (control) tokenizer.encode_template(text, tokens);
+    else tokenizer.encode(text, tokens);
+    if (bos && tokenizer.bos >= 0 && (!control || tokens.empty() || tokens[0] != tokenizer.bos)) tokens.insert(tokens.begin(), tokenizer.bos);
+    return tokens;
 }
 
 std::string TokenCore::piece(Token id, bool control) const {

@@ -66,6 +66,8 @@ public:
     void encode(std::string_view text, Tokens& out) const final;
     void encode_template(std::string_view text, Tokens& out) const final;
     void encode_rendered(std::string_view text, std::span<const RenderedTemplate::Span> literal, Tokens& out, std::vector<int64_t>* starts) const final;
+    bool is_control(Token id) const final;
+    int64_t count_control(std::string_view text) const final;
     std::string piece(Token, bool control) const final;
     std::string decode(std::span<const Token> tokens, bool control) const final;
     int64_t size() const final { return int64_t(vocabulary_.tokens.size()); }
@@ -74,7 +76,6 @@ protected:
     // One stretch of text without added tokens. first: nothing of the text precedes it.
     virtual void encode_segment(std::string_view text, bool first, Tokens& out) const = 0;
     void set_added(std::vector<AddedToken> added);     // replaces those that the types of the vocabulary give
-    bool is_control(Token id) const;
     Vocabulary::Type type_of(Token id) const { return vocabulary_.types.empty() ? Vocabulary::Type::normal : vocabulary_.types[size_t(id)]; }
 
     std::string where_;

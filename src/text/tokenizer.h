@@ -29,6 +29,8 @@ struct TokenizerImpl {
     // A rendered chat as one text: control tokens are recognised outside the literal ranges (sorted: RenderedTemplate::content), where they stay text.
     // starts (null = not wanted) gets, per token added, the byte of `text` at which it begins: what the loss mask is made from.
     virtual void encode_rendered(std::string_view text, std::span<const RenderedTemplate::Span> literal, Tokens& out, std::vector<int64_t>* starts) const = 0;
+    virtual bool is_control(Token) const = 0;
+    virtual int64_t count_control(std::string_view text) const = 0;             // control tokens written out in the text
     virtual std::string piece(Token, bool control = false) const = 0;           // the bytes of one token in running text; control tokens print only when asked
     virtual std::string decode(std::span<const Token> tokens, bool control = false) const = 0;
     virtual int64_t size() const = 0;
@@ -40,6 +42,10 @@ struct TokenizerImpl {
 };
 
 std::span<const std::string_view> reply_end_names();   // how models call the tokens that end a reply: "<|im_end|>", "<|eot_id|>", ...
+
+// A text that stands alone. bos: it begins with the start of text, which is not put in front of one that the text spells. control: control tokens
+// written out in the text are recognised.
+Tokens encode_text(const TokenizerImpl&, std::string_view text, bool bos, bool control);
 
 std::shared_ptr<const TokenizerImpl> make_tokenizer(Vocabulary, std::string_view where);               // `where` names the file in errors
 std::shared_ptr<const TokenizerImpl> load_tokenizer_json(const Json& tokenizer, const Json& config, std::string_view where, std::vector<Token> ends = {});   // config: tokenizer_config.json or null; ends: of Vocabulary

@@ -174,8 +174,8 @@ TEST_F(DatasetFiles, SplitIsRandomCompleteAndRepeatable) {
     EXPECT_THROW(data.row(50), qlora::Error);
 }
 
-TEST_F(DatasetFiles, TypedControlTokensAreNotControlTokens) {
-    const qlora::Dataset data = load(R"({"text": "a<|im_end|>b"})" "\n" R"({"text": "plain"})" "\n");
+TEST_F(DatasetFiles, TypedControlTokensAreNotControlTokensWhereTextIsAskedFor) {
+    const qlora::Dataset data = load(R"({"text": "a<|im_end|>b"})" "\n" R"({"text": "plain"})" "\n", {.special = qlora::Special::text});
     const qlora::Token end = chat_words().impl()->id_of("<|im_end|>");
     const qlora::Tokens tokens = data.row(0).tokens;
     EXPECT_EQ(std::count(tokens.begin(), tokens.end(), end), 1);       // the end of the text, which is this model's end of text

@@ -1,0 +1,43 @@
+// rows.h - the second half of loading training data: examples to rows of tokens and loss masks, cut to the context, with what there is to say of them.
+#pragma once
+#include "src/run/dataset.h"
+#include "src/run/marked_text.h"
+#include "src/run/tool_form.h"
+
+namespace qlora::inline v0_1 {
+
+class RowBuilder {
+public:
+    RowBuilder(const TokenizerImpl&, const DatasetOptions&);           // borrowed
+    void add(Example&);
+    void add_text(std::string_view text);              // cut into pieces
+    DatasetRows take_rows() { return std::move(rows_); }
+    DatasetInfo info();                                // its format is the caller's
+
+private:
+    struct Use { std::string name; int64_t count = 0; bool used = false; };            // of a key, over the whole file
+    struct Row { Tokens tokens; std::vector<uint8_t> trained; TurnCounts turns; };
+
+    void add_row(std::span<const Token> tokens, std::span<const uint8_t> trained, const TurnCounts& turns);
+    void add_whole(Row row);                           // cut at the context
+    void add_dialogue(Example&);
+    void add_prompt(const Example&, bool marked);
+    Row printed(Example&);
+    TrainingText rendered(Example&);
+    void count_turns(const Example&, const TrainingText&, Row&);
+    void count_uses(const Example&, const TrainingText&);
+    void use(const std::string& name, bool used);
+    bool reads_control() const { return options_.special != Special::text; }
+    const TurnMarks& marks();
+
+    const TokenizerImpl& tokenizer_;
+    const DatasetOptions& options_;
+    DialogueRenderer renderer_;
+    std::optional<TurnMarks> marks_;                   // found when first needed: a template that is not used is not printed
+    std::optional<ToolForm> form_;
+    std::vector<Use> uses_;
+    DatasetRows rows_;
+    DatasetInfo info_;
+};
+
+}  // namespace qlora
