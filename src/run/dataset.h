@@ -3,8 +3,9 @@
 // Formats, told by the first record (a record of another format later in the file is an error that names its line):
 //   messages            {"messages": [{"role", "content"}, ...], "tools"?}           OpenAI, TRL
 //   prompt/completion   {"prompt", "completion" or "response"}                       strings or lists of messages
+//                       {"question", "answer"}, {"query", "response"}, {"input", "output"}
 //   alpaca              {"instruction", "input"?, "output", "system"?, "history"?}
-//   sharegpt            {"conversations": [{"from", "value"}, ...], "system"?, "tools"?}
+//   sharegpt            {"conversations" or "conversation": [{"from", "value"}, ...], "system"?, "tools"?}
 //   text                {"text"}, or a .txt file
 // Containers: .jsonl, .json (an array, or lines), .txt, or a folder with train/valid/test files.
 // Dialogues, prompts and instructions go through the model's chat template; where the model has none of its own, prompts are put

@@ -9,18 +9,26 @@
 namespace qlora::inline v0_1 {
 namespace messages_room {
 
-// The content of a message: a string, null, or a list of parts of which only text can be trained on.
+// One part of a content that is a list: a string, or an object with a text. What else there may be cannot be trained on.
+const std::string& text_of_part(const Json& part, const std::string& where) {
+    if (part.is_string()) return part.string();
+    const Json* type = part.find("type");
+    const std::string kind = type && type->is_string() ? type->string() : "text";
+    const Json* body = part.find("text");
+    if (!body) body = part.find("value");
+    if (body && body->is_string() && (kind == "text" || kind == "input_text" || kind == "output_text")) return body->string();
+    for (const char* medium : {"image", "audio", "video"})
+        if (kind.find(medium) != kind.npos || part.find(medium) || part.find(str(medium, "_url")))
+            fail(Errc::unsupported, where, ": content holds ", medium, " (", type ? kind : part.dump(), "); only text can be trained on");
+    fail(Errc::unsupported, where, ": content has a part of type ", kind, " without a text; only text can be trained on");
+}
+
+// The content of a message: a string, null, or a list of parts.
 Json content_of(const Json& value, const std::string& where) {
     if (value.is_null()) return value;
     if (!value.is_array()) return value.as_string(str(where, ": content"));
     std::string text;
-    for (const Json& part : value.array()) {
-        const Json* kind = part.find("type");
-        const Json* body = part.find("text");
-        if (!body || (kind && kind->is_string() && kind->string() != "text"))
-            fail(Errc::unsupported, where, ": content has a part of type ", kind && kind->is_string() ? kind->string() : "unknown", "; only text can be trained on");
-        text += body->as_string(str(where, ": text"));
-    }
+    for (const Json& part : value.array()) text += text_of_part(part, where);
     return text;
 }
 

@@ -83,25 +83,33 @@ Example read_alpaca(Reader& r) {
     return e;
 }
 
-Example read_prompt(Reader& r) {
+struct Pair { std::string_view prompt, completion; };
+constexpr Pair pairs[] = {{"prompt", "completion"}, {"prompt", "response"}, {"question", "answer"}, {"query", "response"}, {"input", "output"}};
+
+// The names that a record has its question and its answer under; a prompt alone is one without an answer.
+const Pair* pair_of(const Json& record) {
+    for (const Pair& p : pairs) if (record.find(p.prompt) && record.find(p.completion)) return &p;
+    return record.find("prompt") ? pairs : nullptr;
+}
+
+Example read_prompt(Reader& r, const Pair& names) {
     Example e;
     e.format = "prompt/completion";
-    const Json* prompt = r.find("prompt");
-    const Json* completion = r.find("completion");
-    if (!completion) completion = r.find("response");
+    const Json* prompt = r.find(names.prompt);
+    const Json* completion = r.find(names.completion);
     if (prompt && prompt->is_array()) {
-        e.chat = read_messages(*prompt, "role", "content", r.at("prompt"));
+        e.chat = read_messages(*prompt, "role", "content", r.at(names.prompt));
         if (completion && completion->is_array()) {
-            Conversation answers = read_messages(*completion, "role", "content", r.at("completion"));
+            Conversation answers = read_messages(*completion, "role", "content", r.at(names.completion));
             for (Json& m : answers.messages.array()) e.chat.messages.push(std::move(m));
             e.chat.facts.insert(e.chat.facts.end(), answers.facts.begin(), answers.facts.end());
-        } else if (completion) e.chat.add("assistant", completion->as_string(r.at("completion")));
+        } else if (completion) e.chat.add("assistant", completion->as_string(r.at(names.completion)));
         read_variables(r, e);
         return e;
     }
     e.plain = true;
-    e.prompt = r.string("prompt");
-    if (completion) e.completion = completion->as_string(r.at("completion"));
+    e.prompt = r.string(names.prompt);
+    if (completion) e.completion = completion->as_string(r.at(names.completion));
     e.chat.add("user", e.prompt);
     e.chat.add("assistant", e.completion);
     e.chat.put_system_first(r.string("system"));
@@ -135,20 +143,21 @@ Example read_example(const Json& record, const std::string& where) {
     if (const Json* list = record.find("messages")) {
         r.find("messages");
         e = records_room::read_dialogue(r, *list, "messages");
-    } else if (const Json* turns = record.find("conversations")) {
-        r.find("conversations");
-        e = records_room::read_dialogue(r, *turns, "conversations");
+    } else if (record.find("conversations") || record.find("conversation")) {
+        const char* key = record.find("conversations") ? "conversations" : "conversation";
+        r.find(key);
+        e = records_room::read_dialogue(r, *record.find(key), key);
     } else if (record.find("instruction") && !record.find("instances")) {
         e = records_room::read_alpaca(r);
-    } else if (record.find("prompt") && !record.find("text")) {
-        e = records_room::read_prompt(r);
+    } else if (const records_room::Pair* names = records_room::pair_of(record); names && !record.find("text")) {
+        e = records_room::read_prompt(r, *names);
     } else if (record.find("text")) {
         e.format = "text";
         e.is_text = true;
         e.text = r.string("text");
     } else {
         fail(Errc::format, where, ": a record with the keys ", records_room::keys_of(record), " is none of the formats read: {messages}, {conversations}, "
-            "{instruction, input, output}, {prompt, completion or response}, {text}");
+            "{instruction, input, output}, {prompt, completion or response}, {question, answer}, {query, response}, {input, output}, {text}");
     }
     e.unused = r.unused();
     e.unused.insert(e.unused.end(), e.chat.unused.begin(), e.chat.unused.end());

@@ -112,6 +112,23 @@ good "tokenize" ./tokenize -m "$model" -f "$dir/lines.txt"
 [ "$(wc -l < "$dir/out")" -eq 3 ] && ok "one line of ids a line of text" || failed "one line of ids a line of text" "$(wc -l < "$dir/out") lines"
 good "tokenize dialogues" ./tokenize -m "$model" --chat "$dir/chats.jsonl"
 says "with their mask" "^mask [01 ]*1"
+# Control tokens written in text: read in files of text, left alone with --special text, and both are said.
+echo '{"text": "one</s>two", "label": 3}' > "$dir/special.jsonl"
+good "control tokens in rows of text" ./finetune -m "$model" --data "$dir/special.jsonl" --dry-run $small
+says "they are counted" "1 control tokens read in the text"
+says "and a key that nothing reads is named" "not used: label (1)"
+good "the same rows as text" ./finetune -m "$model" --data "$dir/special.jsonl" --special text --dry-run $small
+says "what is only spelled is counted" "1 spelled in the text and left as text"
+says "the preview says so too" "1 more only spelled: they stay text"
+good "turns are counted" ./finetune -m "$model" --data "$dir/chats.jsonl" --dry-run $small
+says "all of them" "12 assistant turns, 12 trained"
+for special in auto tokens; do
+    good "tokenize, $special" ./tokenize -m "$model" -p "a</s>" --special $special
+    says "the end token" " 2$"
+done
+good "tokenize, text" ./tokenize -m "$model" -p "a</s>" --special text
+if grep -q " 2$" "$dir/out"; then failed "no end token" "$(cat "$dir/out")"; else ok "no end token"; fi
+good "a raw prompt with control tokens" ./chat -m "$model" --no-template -n 4 --temp 0 -p "<s>Hello"
 
 # ---- Export
 for type in f16 bf16 f32 q8_0 q4_0 iq4_nl nf4; do

@@ -23,6 +23,13 @@ TEST(Records, Formats) {
     EXPECT_EQ(read(R"({"text": "a"})").format, "text");
     EXPECT_EQ(read(R"({"prompt": "a", "completion": "b"})").completion, "b");
     EXPECT_EQ(read(R"({"prompt": "a", "response": "b"})").completion, "b");
+    for (const char* pair : {R"({"question": "a", "answer": "b"})", R"({"query": "a", "response": "b"})", R"({"input": "a", "output": "b"})"}) {
+        EXPECT_EQ(read(pair).prompt, "a") << pair;
+        EXPECT_EQ(read(pair).completion, "b") << pair;
+        EXPECT_EQ(read(pair).format, "prompt/completion") << pair;
+    }
+    EXPECT_EQ(read(R"({"conversation": [{"role": "user", "content": "a"}]})").format, "sharegpt");
+    EXPECT_EQ(read(R"({"text": "a", "label": 1})").unused, std::vector<std::string>{"label"});
     EXPECT_EQ(read(R"({"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]})").chat.messages.dump(),
               R"([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])");
     const qlora::Example alpaca = read(R"({"instruction": "Add", "input": "1 2", "output": "3", "system": "S", "history": [["q", "a"]]})");
@@ -42,7 +49,11 @@ TEST(Records, Formats) {
 
 TEST(Records, ContentParts) {
     EXPECT_EQ(read(R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]})").chat.messages.array()[0].find("content")->string(), "ab");
-    EXPECT_TRUE(contains(error_of(R"({"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]})"), "image"));
+    for (const char* spelled : {R"(["a", "b"])", R"([{"type": "text", "value": "ab"}])", R"([{"type": "input_text", "text": "a"}, {"type": "output_text", "text": "b"}])", R"([{"text": "ab"}])"})
+        EXPECT_EQ(read(std::string(R"({"messages": [{"role": "user", "content": )") + spelled + "}]}").chat.messages.array()[0].find("content")->string(), "ab") << spelled;
+    for (const char* image : {R"({"type": "image", "url": "x"})", R"({"type": "image_url", "image_url": {"url": "x"}})", R"({"type": "input_image"})", R"({"image": "x"})"})
+        EXPECT_TRUE(contains(error_of(std::string(R"({"messages": [{"role": "user", "content": [)") + image + "]}]}"), "file:7: messages[0]: content holds image")) << image;
+    EXPECT_TRUE(contains(error_of(R"({"messages": [{"role": "user", "content": [{"type": "sound"}]}]})"), "sound"));
 }
 
 TEST(Records, EveryKeyOfAMessageIsKept) {
@@ -92,7 +103,7 @@ TEST(Records, ErrorsNameLineAndField) {
     EXPECT_TRUE(contains(error_of(R"({"messages": "x"})"), "file:7: messages"));
     EXPECT_TRUE(contains(error_of(R"({"messages": [{"role": "user"}]})"), "file:7: messages[0]"));
     EXPECT_TRUE(contains(error_of(R"({"messages": [{"role": "alien", "content": ""}]})"), "alien"));
-    EXPECT_TRUE(contains(error_of(R"({"question": "x", "answer": "y"})"), "question, answer"));
+    EXPECT_TRUE(contains(error_of(R"({"task": "x", "reply": "y"})"), "task, reply"));
     EXPECT_TRUE(contains(error_of(R"({"prompt": "a", "chosen": "b", "rejected": "c"})"), "preference"));
     EXPECT_TRUE(contains(error_of(R"({"text": 5})"), "file:7: text"));
     EXPECT_TRUE(contains(error_of("[1]"), "object"));

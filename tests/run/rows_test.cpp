@@ -93,7 +93,7 @@ TEST_F(Rows, AsHuggingFaceMakesThem) {
         EXPECT_EQ(data.info().templated, 1);
     }
     EXPECT_EQ(kinds["text"], 7);
-    EXPECT_GE(kinds["tool calls"], 5);
+    EXPECT_GE(kinds["tool calls"], 4);
 }
 
 TEST_F(Rows, ControlTokensInFilesOfText) {
@@ -156,6 +156,7 @@ TEST_F(Rows, MarksOfEveryTemplate) {
             EXPECT_NE(marks.assistant, marks.user) << name;
             ++found;
             qlora::Dialogue d;
+            d.variables.set("tools", Json().push(qlora::probe_tool(true)));            // some templates refuse a dialogue without
             for (const char* said : {"Roses are red.", "Violets are blue."}) {
                 d.messages.push(Json().set("role", "user").set("content", "Rhyme."));
                 d.messages.push(Json().set("role", "assistant").set("content", said));
