@@ -134,7 +134,6 @@
 #include "src/run/batches.cpp"                      // packing, shuffling and cutting into micro-batches
 #include "src/run/checkpoint.cpp"                   // saving and continuing a training run
 #include "src/run/checkpoint_identity.cpp"          // the sections of a run's identity, their comparison, and what checkpoints of version 0.1.0
-#include "src/run/dataset.cpp"                      // examples to rows
 #include "src/run/dataset.cpp"                      // a file to rows, and their split
 #include "src/run/decoders.cpp"                     // one graph for each row count that occurs, made on first use
 #include "src/run/evaluate.cpp"                     // every measure is the loss of some documents with some of their tokens marked

@@ -84,6 +84,7 @@ static Json text_perplexity(const Settings& s, const Loaded& loaded, const std::
 }
 
 static Json dialogues(const Settings& s, const Loaded& loaded) {
+    s.rows.warn();
     const qlora::Dataset data = qlora::Dataset::load(s.data, loaded.model, s.rows.options(s.max_seq_len));
     const double loss = loaded.with([&](const auto& m) { return qlora::evaluate(m, data); });
     const qlora::DatasetInfo info = data.info();

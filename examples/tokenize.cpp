@@ -42,7 +42,7 @@ static int body(int argc, char** argv) {
     flags.parse(argc, argv);
 
     const qlora::Tokenizer tokenizer = qlora::Tokenizer::load(model);
-    if (!chat.empty()) return print_chat(tokenizer, chat, rows.options(context)), 0;
+    if (!chat.empty()) return rows.warn(), print_chat(tokenizer, chat, rows.options(context)), 0;
     const auto print = [&](std::string_view line) {
         const qlora::Tokens tokens = tokenizer.encode(line, bos, reads_control(rows.special));
         if (!pieces) { std::printf("%s\n", joined(tokens).c_str()); return; }

@@ -3,6 +3,8 @@
 
 #include "examples/common/terminal.h"
 
+#include <cstdio>
+
 namespace program {
 
 void declare_special(Flags& flags, std::string& special, const std::string& where) {
@@ -22,12 +24,20 @@ qlora::DatasetOptions RowFlags::options(int64_t context) const {
     return o;
 }
 
+void RowFlags::warn() const {
+    if (special == "tokens")
+        std::fprintf(stderr, "%s\n", styled("warning: --special tokens is unsafe: whoever wrote a message can end its turn and speak as another", Style::yellow, 2).c_str());
+}
+
 static std::string counted(int64_t n) { return std::to_string(n); }
 
 std::string rows_line(const qlora::DatasetInfo& info) {
     std::string line = counted(info.rows) + " rows (" + info.format + "), " + human_count(double(info.tokens)) + " tokens, " +
                        human_count(double(info.trained_tokens)) + " of them trained on";
     if (info.turns) line += "; " + counted(info.turns) + " assistant turns, " + counted(info.trained_turns) + " trained";
+    if (info.excluded_turns) line += ", " + counted(info.excluded_turns) + " excluded";
+    if (info.cut_turns) line += ", " + counted(info.cut_turns) + " behind the cut";
+    if (info.silent_turns) line += ", " + counted(info.silent_turns) + " that the template prints nothing for";
     line += "; longest row " + counted(info.longest) + ", truncated " + counted(info.truncated);
     if (info.dropped) line += ", dropped " + counted(info.dropped) + " with nothing to train on";
     if (info.templated) line += "; " + counted(info.templated) + " rows hold the template's marks already";

@@ -11,6 +11,7 @@ struct RowFlags {
 
     void declare(Flags& flags);                        // --loss, --special
     qlora::DatasetOptions options(int64_t context) const;
+    void warn() const;                                 // on stderr, where the flags ask for something unsafe
 };
 
 // The flag alone, for programs that read text but no rows. -> does text that the user gives hold control tokens?

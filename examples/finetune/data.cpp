@@ -16,6 +16,7 @@ using qlora::Json;
 
 Data load_data(const Settings& s, const qlora::Model& model) {
     qlora::DatasetOptions options = s.rows.options(s.train.context);
+    s.rows.warn();
     const bool folder = fs::is_directory(s.data);
     HeldOut h{.seed = s.train.seed, .options = options};
     if (!s.valid.empty()) h.path = s.valid;
@@ -34,7 +35,8 @@ Json as_json(const qlora::DatasetInfo& info) {
     for (const auto& [name, count] : info.unused) unused.set(name, count);
     return json.set("format", info.format).set("rows", info.rows).set("tokens", info.tokens).set("trained_tokens", info.trained_tokens)
         .set("longest", info.longest).set("truncated", info.truncated).set("dropped", info.dropped).set("turns", info.turns)
-        .set("trained_turns", info.trained_turns).set("templated", info.templated).set("control_tokens", info.control_tokens)
+        .set("trained_turns", info.trained_turns).set("excluded_turns", info.excluded_turns).set("cut_turns", info.cut_turns)
+        .set("silent_turns", info.silent_turns).set("templated", info.templated).set("control_tokens", info.control_tokens)
         .set("spelled", info.spelled).set("unused", unused);
 }
 

@@ -125,7 +125,7 @@ void RowBuilder::add_text(std::string_view text) {
 void RowBuilder::add(Example& e) {
     for (const std::string& key : e.unused) use(key, false);
     if (e.is_text) return add_text(e.text);
-    const bool marked = e.plain && reads_control() && marks().in(e.prompt);
+    const bool marked = e.format == "prompt/completion" && e.plain && reads_control() && marks().in(e.prompt);   // alpaca's layout is ours
     const auto& messages = e.chat.messages.array();
     const bool answered = e.plain ? !e.completion.empty() : std::any_of(messages.begin(), messages.end(), [](const Json& m) {
         return is_assistant(m) && (!rows_room::text_of(m).empty() || m.find("tool_calls"));

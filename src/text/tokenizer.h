@@ -29,12 +29,12 @@ struct TokenizerImpl {
     // A rendered chat as one text: control tokens are recognised outside the literal ranges (sorted: RenderedTemplate::content), where they stay text.
     // starts (null = not wanted) gets, per token added, the byte of `text` at which it begins: what the loss mask is made from.
     virtual void encode_rendered(std::string_view text, std::span<const RenderedTemplate::Span> literal, Tokens& out, std::vector<int64_t>* starts) const = 0;
-    virtual bool is_control(Token) const = 0;
-    virtual int64_t count_control(std::string_view text) const = 0;             // control tokens written out in the text
     virtual std::string piece(Token, bool control = false) const = 0;           // the bytes of one token in running text; control tokens print only when asked
     virtual std::string decode(std::span<const Token> tokens, bool control = false) const = 0;
     virtual int64_t size() const = 0;
     virtual Token id_of(std::string_view token) const = 0;                      // -1 = no such token
+    virtual bool is_control(Token) const = 0;
+    virtual int64_t count_control(std::string_view text) const = 0;             // control tokens written out in the text
     Token bos = -1, eos = -1;
     bool add_bos = false, add_eos = false;
     std::vector<Token> end_of_reply;                   // eos, eot and the tokens that models name as such ("<|im_end|>", "<|eot_id|>", ...)
