@@ -90,7 +90,8 @@ TurnMarks turn_marks_of(const TokenizerImpl& t, const DialogueRenderer& renderer
     };
     std::string_view x = between(text, question[0], answer[0]);
     const std::string_view y = between(text, answer[0], question[1]), prompt = between(reply, question[1], {});
-    x = x.substr(0, common(x, prompt));                // a template may open a reply with more than it prints before an answer: <think>
+    // A template may open a reply with more than it prints before an answer (<think>), and less is taken; or with something else altogether.
+    if (const size_t alike = common(x, prompt); alike > common(x, y)) x = x.substr(0, alike);
     const size_t split = common(x, y);
     return {opening(t, y, split), opening(t, x, split)};
 }
