@@ -88,11 +88,26 @@
 // text: tokenizers and chat templates
 #include "src/text/bpe.cpp"                         // see bpe.h
 #include "src/text/chat_template.cpp"               // a parsed template as the rest of the library sees it, and the layouts for models that
-#include "src/text/jinja_builtins.cpp"              // the filters, tests and methods that chat templates call
-#include "src/text/jinja_lexer.cpp"                 // cuts a template into texts and tags, and tags into names, numbers, strings and operators
-#include "src/text/jinja_parser.cpp"                // lexemes to syntax tree
-#include "src/text/jinja_run.cpp"                   // the interpreter
-#include "src/text/jinja_value.cpp"                 // truth, equality, printing and JSON of template values, as Python does them
+#include "src/text/jinja_attributes.cpp"            // object.name, object[key], object[start:stop:step], item in container, and what i
+#include "src/text/jinja_case.cpp"                  // upper, lower, title and the tests of what a text consists of, as Python's str ha
+#include "src/text/jinja_contract.cpp"              // binds arguments to parameters, and finds rows of the tables
+#include "src/text/jinja_expressions.cpp"           // the expressions of a template, loosest first: a if b else c, or, and, not, compa
+#include "src/text/jinja_filters_list.cpp"          // filters that read or make lists. Those that the reference evaluates lazily retur
+#include "src/text/jinja_filters_text.cpp"          // filters that make a text
+#include "src/text/jinja_filters_value.cpp"         // filters on numbers and on values of any type
+#include "src/text/jinja_format.cpp"                // Python's two ways to put values into a text. What a format asks for and is not w
+#include "src/text/jinja_globals.cpp"               // the functions that every template can call
+#include "src/text/jinja_lexer.cpp"                 // cuts a template into texts and tags, and tags into names, numbers, strings and o
+#include "src/text/jinja_loop.cpp"                  // loop.index, loop.last, loop.nextitem and their kin, lazily as the reference has 
+#include "src/text/jinja_methods.cpp"               // methods of lists, dicts, numbers and loops, and the tables of all types
+#include "src/text/jinja_number.cpp"                // arithmetic of template values. Integers have 64 bits: a result that needs more i
+#include "src/text/jinja_parser.cpp"                // the statements of a template: lexemes to syntax tree
+#include "src/text/jinja_print.cpp"                 // str(), repr() and json.dumps() of template values
+#include "src/text/jinja_run.cpp"                   // the interpreter: walks the syntax tree with scopes, a step budget and limits, an
+#include "src/text/jinja_string_methods.cpp"        // the methods of Python's str. Positions are counted in characters
+#include "src/text/jinja_tests.cpp"                 // what stands behind "is"
+#include "src/text/jinja_text.cpp"                  // strip, split, replace, join and their kin
+#include "src/text/jinja_value.cpp"                 // truth, equality, order and hash of template values, as Python does them, and the
 #include "src/text/pattern.cpp"                     // reading an expression into parts, and matching by sets of places
 #include "src/text/pretokenize.cpp"                 // the regular expressions of the model families, each written out as a scanner that reads a
 #include "src/text/spm.cpp"                         // SentencePiece's BPE as GGUF stores it
@@ -100,6 +115,8 @@
 #include "src/text/token_starts.cpp"                // which bytes of a text its tokens stand for
 #include "src/text/tokenizer_json.cpp"              // Hugging Face's tokenizer.json
 #include "src/text/unicode.cpp"                     // unpacks the character tables once, and composes text to NFC (Unicode Standard Annex 15)
+#include "src/text/unicode_case.cpp"                // upper, lower and title case of characters, as Python's str has it
+#include "src/text/unicode_case_tables.cpp"         // the case of characters as Python 3.11 sees it
 #include "src/text/unicode_tables.cpp"              // the characters as tokenizers 0.23.3 sees them
 #include "src/text/utf8.cpp"                        // UTF-8 by the table of well-formed sequences (Unicode, section 3.9, table 3-7)
 

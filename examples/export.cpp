@@ -82,14 +82,12 @@ static bool on_progress(float fraction) {
     return interrupted() == 0;
 }
 
-// What was written, read back; with --no-check nothing is, and the source says how many parameters there are.
-static std::optional<qlora::Model> describe_result(const Settings& s, const qlora::Model& source) {
-    std::optional<qlora::Model> written;
-    if (s.check) written = qlora::Model::load(s.out, {.backend = source.backend()});
-    const qlora::ModelInfo info = (written ? *written : source).info();
+// What was written, read back.
+static qlora::Model describe_result(const Settings& s, const qlora::Model& source) {
+    const qlora::Model written = qlora::Model::load(s.out, {.backend = source.backend()});
+    const qlora::ModelInfo info = written.info();
     const int64_t bytes = size_on_disk(s.out);
-    std::printf("%s: %s, %s, %.2f bits a parameter\n", s.out.c_str(), written ? info.weights.c_str() : std::string(name_of(type_of(s))).c_str(),
-                human_bytes(bytes).c_str(), double(bytes) * 8 / double(info.parameters));
+    std::printf("%s: %s, %s, %.2f bits a parameter\n", s.out.c_str(), info.weights.c_str(), human_bytes(bytes).c_str(), double(bytes) * 8 / double(info.parameters));
     return written;
 }
 
@@ -105,10 +103,10 @@ static void export_merged(const Settings& s, const Flags& flags) {
     Base& taken = bases[other ? 1 : 0];
     taken.loaded.lora->save_merged(s.out, type, s.model.double_quant, on_progress);
     std::printf("base: %s, %s\nmerged with %s\n", s.model.model.c_str(), base_used(s, taken, bases[0], flags, on.has_value()).c_str(), s.model.adapter.c_str());
-    const std::optional<qlora::Model> written = describe_result(s, taken.loaded.model);
+    const qlora::Model written = describe_result(s, taken.loaded.model);
     if (!on && s.check) std::printf("not measured: %s; name rows or a text with --measure FILE\n", reason.c_str());
     if (!on || interrupted()) return;
-    taken.result = on->loss(*written);                 // of the file itself
+    taken.result = on->loss(written);                  // of the file itself
     print(bases, *on, other ? 1 : 0);
     judge(bases[0], *taken.result, s.type, !other && s.model.quant != "none");
 }
@@ -119,14 +117,14 @@ static void export_converted(const Settings& s) {
     std::optional<Measure> on;
     if (s.check) on = Measure::choose(s.measure, "", model.tokenizer(), reason);
     model.save_as(s.out, type_of(s), s.model.double_quant, on_progress);
-    const std::optional<qlora::Model> written = describe_result(s, model);
+    const qlora::Model written = describe_result(s, model);
     if (!on || interrupted()) return;
     double before, after;
     if (on->tokens().empty()) {
         before = on->loss(model);
-        after = on->loss(*written);
+        after = on->loss(written);
     } else {
-        const qlora::Difference d = qlora::difference(model, *written, on->tokens());
+        const qlora::Difference d = qlora::difference(model, written, on->tokens());
         std::printf("  logits  mean |difference| %.3g, largest %.3g\n", d.mean_logit, d.max_logit);
         std::printf("  KL divergence %.3g nats, same likeliest token at %.1f%% of the positions\n", std::max(d.kl, 0.0), 100 * d.same_best);
         before = d.nll_expected;

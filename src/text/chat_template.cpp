@@ -5,6 +5,7 @@
 #include "src/text/jinja_value.h"
 
 #include <algorithm>
+#include <mutex>
 
 namespace qlora::inline v0_1 {
 namespace chat_template_room {
@@ -16,16 +17,21 @@ inline bool marks_generation(const JinjaNode& n) {
 
 class Parsed final : public ChatTemplate {
 public:
-    Parsed(std::string_view source, std::string_view where) : where_(where), root_(parse_jinja(source, where)), marks_(chat_template_room::marks_generation(*root_)) {}
+    Parsed(std::string_view source, std::string_view where) : source_(source), where_(where) {}
     RenderedTemplate render(const Json& variables, const TemplateLimits& limits) const override {
+        std::call_once(once_, [&] {
+            root_ = parse_jinja(source_, where_);
+            marks_ = chat_template_room::marks_generation(*root_);
+        });
         RenderedTemplate result = run_jinja(*root_, where_, variables, limits);
         result.marks_generation = marks_;
         return result;
     }
 private:
-    std::string where_;
-    JinjaNodePtr root_;
-    bool marks_;
+    std::string source_, where_;
+    mutable std::once_flag once_;                      // a template that cannot be read stops only who needs it
+    mutable JinjaNodePtr root_;
+    mutable bool marks_ = false;
 };
 
 }  // namespace chat_template_room

@@ -10,6 +10,9 @@ struct JinjaLexeme {
     int line;
 };
 
+// What an error may quote of a template: one line of at most 300 bytes, without control characters.
+std::string jinja_one_line(std::string_view text);
+
 // Applies trim_blocks, lstrip_blocks, the '-' and '+' marks, comments and {% raw %}; the last lexeme is `end`.
 std::vector<JinjaLexeme> lex_jinja(std::string_view source, std::string_view where);
 

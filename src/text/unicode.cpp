@@ -1,5 +1,6 @@
 // unicode.cpp - unpacks the character tables once, and composes text to NFC (Unicode Standard Annex 15).
 #include "src/text/unicode.h"
+#include "src/text/unicode_packed.h"
 
 #include <algorithm>
 #include <unordered_map>
@@ -7,21 +8,8 @@
 namespace qlora::inline v0_1 {
 namespace unicode_room {
 
+using unicode_packed_room::PackedReader;
 constexpr char32_t last_code = 0x10FFFF;
-
-// Reads "number letter" pairs; the number is base 32 and defaults to 1.
-struct PackedReader {
-    const char* p;
-    bool next(uint32_t& number, char& letter) {
-        if (*p == 0) return false;
-        number = 0;
-        bool any = false;
-        for (; *p < 'A' || *p > 'Z'; ++p, any = true) number = number * 32 + uint32_t(*p <= '9' ? *p - '0' : *p - 'a' + 10);
-        if (!any) number = 1;
-        letter = *p++;
-        return true;
-    }
-};
 
 inline uint16_t class_of_letter(char letter) {
     switch (letter) {
@@ -83,25 +71,6 @@ struct Composition {
 inline const Composition& composition() {
     static const Composition tables;
     return tables;
-}
-
-inline const std::unordered_map<char32_t, char32_t>& lowercase_letters() {
-    static const std::unordered_map<char32_t, char32_t> letters = [] {
-        std::unordered_map<char32_t, char32_t> lower;
-        PackedReader in{unicode_lowercase_runs};
-        uint32_t number = 0, count = 0;
-        char32_t code = 0;
-        for (char letter = 0; in.next(number, letter);) {
-            if (letter == 'D') code += number;
-            else if (letter == 'N') count = number;
-            else {                                     // A, B: the shift, stride 1 or 2; P, Q: the same downwards
-                const char32_t stride = letter == 'B' || letter == 'Q' ? 2 : 1;
-                for (char32_t i = 0, c = code; i < count; ++i, c += stride) lower[c] = letter < 'P' ? c + number : c - number;
-            }
-        }
-        return lower;
-    }();
-    return letters;
 }
 
 // Hangul syllables are composed by arithmetic: L (19), V (21) and T (28, the first of them "none").
@@ -185,21 +154,6 @@ std::string nfc(std::string_view text) {
         at += size_t(c.bytes);
     }
     flush();
-    return out;
-}
-
-std::string lowercase(std::string_view text) {
-    const std::unordered_map<char32_t, char32_t>& letters = unicode_room::lowercase_letters();
-    std::string out;
-    out.reserve(text.size());
-    for (size_t at = 0; at < text.size();) {
-        const Utf8Char c = utf8_at(text, at);
-        const auto found = letters.find(c.code);
-        if (c.code == 0x130) out += "i\xCC\x87";      // the one letter whose lower case is two characters
-        else if (c.valid && found != letters.end()) utf8_append(out, found->second);
-        else out.append(text.substr(at, size_t(c.bytes)));
-        at += size_t(c.bytes);
-    }
     return out;
 }
 

@@ -18,10 +18,26 @@ std::string nfc(std::string_view text);                // canonical composition;
 
 std::string lowercase(std::string_view text);          // character by character, whatever stands around it
 
+// What Python's str does with single characters.
+enum class CharCase : uint8_t { upper, lower, title };
+void append_cased(std::string& out, char32_t code, CharCase);          // may append several characters
+bool python_space(char32_t code);                      // str.isspace: White_Space and the four separators U+001C..U+001F
+bool python_upper(char32_t code);
+bool python_lower(char32_t code);
+bool python_cased(char32_t code);                      // upper, lower or title case
+bool case_ignorable(char32_t code);                    // stands inside words without deciding whether a sigma is the last letter
+bool python_printable(char32_t code);                  // repr() shows it as it is
+
 // Packed tables (unicode_tables.cpp).
 extern const char unicode_class_runs[];
 extern const char unicode_combining_runs[];
 extern const char unicode_decompositions[];
 extern const char unicode_lowercase_runs[];
+extern const char unicode_uppercase_runs[];            // from here on: unicode_case_tables.cpp
+extern const char unicode_titlecase_runs[];
+extern const char unicode_special_case[];
+extern const char unicode_case_ignorable[];
+extern const char unicode_other_lowercase[];
+extern const char unicode_other_uppercase[];
 
 }  // namespace qlora

@@ -65,6 +65,16 @@ cmp -s "$dir/a/adapter_model.safetensors" "$dir/b/adapter_model.safetensors" && 
 good "one JSON object a line" $tune -o "$dir/c" --iters 3 --json
 [ "$(grep -c '^{.*}$' "$dir/out")" -eq "$(wc -l < "$dir/out")" ] && ok "and nothing else" || failed "and nothing else" "$(grep -v '^{' "$dir/out" | head -n 1)"
 
+# ---- A chat template that cannot be read stops only who prints a dialogue
+good "the model as a folder" ./export -m "$model" -o "$dir/folder" --no-check
+printf '{%% for m in messages %%}{{ m.content }}{%% endfxr %%}' > "$dir/folder/chat_template.jinja"
+printf 'Number 1 is one. Number 2 is two. Number 3 is three.\n' > "$dir/plain.txt"
+good "plain text is measured without it" ./evaluate -m "$dir/folder" --data "$dir/plain.txt"
+good "a chat without template does without it" ./chat -m "$dir/folder" --no-template -p "Number" -n 2
+good "quantizing does without it" ./quantize "$dir/folder" "$dir/folder.gguf"
+./chat -m "$dir/folder" -p "Number" -n 2 > "$dir/out" 2> "$dir/err" < /dev/null && failed "a chat names the fault" "it went on"
+grep -q "endfxr" "$dir/err" && ok "a chat names the fault" || failed "a chat names the fault" "$(head -n 1 "$dir/err")"
+
 # ---- Going on with an adapter that exists
 good "a short run from it" $more --adapter "$dir/a" -o "$dir/more"
 says "it says so" "going on with the adapter $dir/a"

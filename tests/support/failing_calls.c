@@ -1,10 +1,9 @@
 // failing_calls.c - preloaded into a program (glibc only): its n-th allocation fails (FAIL_ALLOCATION=n; COUNT_FILE gets their number), or every
-// second read of the standard input is interrupted (INTERRUPT_READS=1), or it may not open the file OPEN_NEVER for reading.
+// second read of the standard input is interrupted (INTERRUPT_READS=1).
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -41,28 +40,6 @@ ssize_t read(int fd, void* to, size_t bytes) {
     }
     return real(fd, to, bytes);
 }
-
-static int openat_real(const char* path, int flags, mode_t mode) {
-    static int (*real)(int, const char*, int, ...);
-    const char* never = getenv("OPEN_NEVER");
-    if (!real) real = (int (*)(int, const char*, int, ...))dlsym(RTLD_NEXT, "openat");
-    if (never && (flags & O_ACCMODE) == O_RDONLY && strcmp(path, never) == 0) {
-        errno = EACCES;
-        return -1;
-    }
-    return real(AT_FDCWD, path, flags, mode);
-}
-
-#define OPEN(name)                                      \
-    int name(const char* path, int flags, ...) {        \
-        va_list rest;                                   \
-        va_start(rest, flags);                          \
-        const mode_t mode = va_arg(rest, mode_t);       \
-        va_end(rest);                                   \
-        return openat_real(path, flags, mode);          \
-    }
-OPEN(open)
-OPEN(open64)
 
 __attribute__((destructor)) static void report(void) {
     const char* path = getenv("COUNT_FILE");

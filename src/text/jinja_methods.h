@@ -1,0 +1,9 @@
+// jinja_methods.h - the methods of texts, which fill a room of their own.
+#pragma once
+#include "src/text/jinja_contract.h"
+
+namespace qlora::inline v0_1 {
+
+const JinjaTable& jinja_string_methods(const JinjaValue& self);        // a safe text escapes its arguments: those methods are refused
+
+}  // namespace qlora
