@@ -127,7 +127,14 @@ Json fingerprint_of(const ModelImpl& m) {
 }
 
 BaseRecord record_of(const ModelImpl& m) {
-    BaseRecord record{{m.path, describe(m).weights}, fingerprint_of(m)};
+    BaseRecord record;                                 // member by member: g++ 12 destroys a nested member twice where a later initializer throws
+    record.base.model = m.path;
+    record.base.weights = describe(m).weights;
+    try {
+        record.fingerprint = fingerprint_of(m);
+    } catch (const Error& e) {                         // the model's file is gone or cut: what was learned on it can still be saved
+        if (e.code != Errc::io) throw;
+    }
     base_record_room::held(m, record.base);
     return record;
 }
