@@ -86,12 +86,7 @@ Perplexity measure_perplexity(DecoderPool& pool, std::span<const Token> tokens, 
 int64_t choose_best(DecoderPool& pool, const TokenizerImpl& tokenizer, std::string_view query, std::span<const std::string> choices) {
     if (choices.empty()) fail(Errc::argument, "best_choice: no choices");
     // The text may be a printed dialogue: its control tokens are control tokens, and the start of text is not put before its own.
-    const auto encode = [&](std::string_view text) {
-        Tokens tokens;
-        tokenizer.encode_template(text, tokens);
-        if (tokenizer.add_bos && tokenizer.bos >= 0 && (tokens.empty() || tokens[0] != tokenizer.bos)) tokens.insert(tokens.begin(), tokenizer.bos);
-        return tokens;
-    };
+    const auto encode = [&](std::string_view text) { return encode_text(tokenizer, text, tokenizer.add_bos, true); };
     const Tokens asked = encode(query);
     int64_t best = -1;
     double best_score = 0;

@@ -99,13 +99,19 @@ TEST(Evaluate, ChoicesOfATextWithControlTokensAreThoseOfItsTokens) {
     };
     const std::vector<std::string> choices{" He ran.</s>", " He ran.</s><s>", " They play</s>", " was very happy", "</s>", "</s><s> Once upon a time", " zzz"};
     int flipped = 0;
-    for (const std::string query : {"<s> Once upon a time, there was a dog.", "<s> Lily was sad.</s><s> Tom", "One day, a cat"})
-        for (const std::string& a : choices)
-            for (const std::string& b : choices) {
-                const std::vector<std::string> pair{a, b};
-                EXPECT_EQ(qlora::best_choice(model, query, pair), score(query, b, true) > score(query, a, true)) << query << "[" << a << "|" << b;
-                flipped += (score(query, b, true) > score(query, a, true)) != (score(query, b, false) > score(query, a, false));
+    for (const std::string query : {"<s> Once upon a time, there was a dog.", "<s> Lily was sad.</s><s> Tom", "One day, a cat"}) {
+        std::vector<double> read, spelled;
+        for (const std::string& choice : choices) {
+            read.push_back(score(query, choice, true));
+            spelled.push_back(score(query, choice, false));
+        }
+        for (size_t a = 0; a < choices.size(); ++a)
+            for (size_t b = a + 1; b < choices.size(); ++b) {
+                const std::vector<std::string> pair{choices[a], choices[b]};
+                EXPECT_EQ(qlora::best_choice(model, query, pair), read[b] > read[a]) << query << "[" << choices[a] << "|" << choices[b];
+                flipped += (read[b] > read[a]) != (spelled[b] > spelled[a]);
             }
+    }
     EXPECT_GT(flipped, 0);                             // reading them as text would answer otherwise
 }
 
