@@ -69,7 +69,7 @@ good "one JSON object a line" $tune -o "$dir/c" --iters 3 --json
 good "the model as a folder" ./export -m "$model" -o "$dir/folder" --no-check
 printf '{%% for m in messages %%}{{ m.content }}{%% endfxr %%}' > "$dir/folder/chat_template.jinja"
 printf 'Number 1 is one. Number 2 is two. Number 3 is three.\n' > "$dir/plain.txt"
-good "plain text is measured without it" ./evaluate -m "$dir/folder" --data "$dir/plain.txt" --context 32
+good "plain text is measured without it" ./evaluate -m "$dir/folder" --data "$dir/plain.txt" --context 32 --stride 16
 good "a chat without template does without it" ./chat -m "$dir/folder" --no-template -p "Number" -n 2
 good "quantizing does without it" ./quantize "$dir/folder" "$dir/folder.gguf"
 ./chat -m "$dir/folder" -p "Number" -n 2 > "$dir/out" 2> "$dir/err" < /dev/null && failed "a chat names the fault" "it went on"
