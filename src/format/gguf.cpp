@@ -60,7 +60,15 @@ int64_t integer_at(const uint8_t* p, uint32_t type, std::string_view where) {
 double number_at(const uint8_t* p, uint32_t type, std::string_view where) {
     if (Type(type) == Type::f32) return load<float>(p);
     if (Type(type) == Type::f64) return load<double>(p);
+    if (Type(type) == Type::u64) return double(load<uint64_t>(p));
     return double(integer_at(p, type, where));
+}
+
+// Ids and hashes may be any u64. Such a value is kept as the nearest number: who asks for an integer, a size for instance, gets an error.
+Json scalar_at(const uint8_t* p, uint32_t type, std::string_view where) {
+    if (Type(type) == Type::boolean) return Json(*p != 0);
+    if (is_float(type) || (Type(type) == Type::u64 && p[7] > 0x7F)) return Json(number_at(p, type, where));
+    return Json(integer_at(p, type, where));
 }
 
 }  // namespace gguf_room
@@ -114,7 +122,7 @@ struct GgufParser {
         if (const GgufPair* p = out.pair("general.alignment")) {
             if (GgufWriter::Type(p->type) != GgufWriter::Type::u32) bad("general.alignment must be a u32");
             alignment = p->value.integer();
-            if (alignment < 8 || alignment > (1 << 20) || (alignment & (alignment - 1))) bad("general.alignment is ", alignment, ", expected a power of two from 8 to 2^20");
+            if (alignment < 1 || alignment > (1 << 20) || (alignment & (alignment - 1))) bad("general.alignment is ", alignment, ", expected a power of two up to 2^20");
         }
         out.tensors_.reserve(size_t(tensors));
         for (int64_t i = 0; i < tensors; ++i) parse_tensor();
@@ -136,9 +144,7 @@ struct GgufParser {
             const int64_t bytes = gguf_room::size_of(p.type);
             if (bytes == 0) bad(p.key, " has the unknown value type ", p.type);
             need(bytes, p.key);
-            if (gguf_room::is_float(p.type)) p.value = Json(gguf_room::number_at(data + at, p.type, where));
-            else if (GgufWriter::Type(p.type) == GgufWriter::Type::boolean) p.value = Json(data[at] != 0);
-            else p.value = Json(gguf_room::integer_at(data + at, p.type, where));
+            p.value = gguf_room::scalar_at(data + at, p.type, where);
             at += bytes;
         }
         p.bytes = at - p.offset;
@@ -171,7 +177,7 @@ struct GgufParser {
         int64_t elements = 1;
         for (uint32_t d = 0; d < dims; ++d) {
             const uint64_t ne = take<uint64_t>(t.name);
-            if (ne == 0 || ne > uint64_t(std::numeric_limits<int64_t>::max())) bad("tensor ", t.name, ": dimension ", d, " is ", ne);
+            if (ne > uint64_t(std::numeric_limits<int64_t>::max())) bad("tensor ", t.name, ": dimension ", d, " is ", ne);
             t.shape.insert(t.shape.begin(), int64_t(ne));
             elements = checked_mul(elements, int64_t(ne), str("gguf: ", out.path_, ": tensor ", t.name));
         }
@@ -204,7 +210,7 @@ struct GgufParser {
             t.offset += start;
             order.push_back(&t);
         }
-        std::sort(order.begin(), order.end(), [](const GgufTensor* a, const GgufTensor* b) { return a->offset < b->offset; });
+        std::sort(order.begin(), order.end(), [](const GgufTensor* a, const GgufTensor* b) { return a->offset != b->offset ? a->offset < b->offset : a->bytes < b->bytes; });
         for (size_t i = 1; i < order.size(); ++i)
             if (order[i - 1]->offset + order[i - 1]->bytes > order[i]->offset) bad("the tensors ", order[i - 1]->name, " and ", order[i]->name, " overlap");
     }
@@ -243,7 +249,9 @@ int64_t Gguf::integer(std::string_view key) const {
     const GgufPair* p = pair(key);
     if (!p) fail(Errc::format, "gguf: ", path_, ": the key ", key, " is missing");
     if (GgufWriter::Type(p->type) == GgufWriter::Type::array) fail(Errc::unsupported, "gguf: ", path_, ": ", key, " is an array; only one value for all layers is supported");
-    return p->value.as_int(str("gguf: ", path_, ": ", key));
+    const std::string where = str("gguf: ", path_, ": ", key);
+    if (GgufWriter::Type(p->type) == GgufWriter::Type::u64) return gguf_room::integer_at(file_->data() + p->offset, p->type, where);
+    return p->value.as_int(where);
 }
 int64_t Gguf::integer(std::string_view key, int64_t fallback) const { return pair(key) ? integer(key) : fallback; }
 
@@ -325,6 +333,7 @@ Weight Gguf::weight(const GgufTensor& t) const {
     w.data = file_->data() + t.offset;
     w.owner = file_;
     w.file = file_.get();
+    align(w);
     return w;
 }
 

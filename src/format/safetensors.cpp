@@ -57,7 +57,8 @@ struct SafeTensorsParser {
         if (length > uint64_t(safetensors_room::max_header)) bad("the header claims ", length, " bytes, more than the limit of ", safetensors_room::max_header);
         if (int64_t(length) > size - 8) bad("the header claims ", length, " bytes, the file has ", size - 8, " left: it is truncated");
         const std::string_view header(reinterpret_cast<const char*>(data) + 8, length);
-        if (header.empty() || header[0] != '{') bad("the header does not start with '{': this is not a safetensors file");
+        const size_t first = header.find_first_not_of(" \t\r\n");     // the reference parses the header as any JSON text
+        if (first == header.npos || header[first] != '{') bad("the header does not start with '{': this is not a safetensors file");
         if (header.back() == '\0') bad("the header is padded with NUL bytes instead of spaces; save the file again with a current writer");
         if (!safetensors_room::is_utf8(header)) bad("the header is not UTF-8");
         const Json json = Json::parse(header, out.path(), {.depth = 8, .bytes = safetensors_room::max_header});
@@ -158,16 +159,7 @@ Weight SafeTensors::weight(const SafeTensor& t) const {
     w.data = t.data;
     w.owner = file_;
     w.file = file_.get();
-    // Kernels read aligned elements; the format only promises that tensors follow each other.
-    const uintptr_t unit = t.dtype == "F32" ? 4 : 2;
-    if (reinterpret_cast<uintptr_t>(t.data) % unit) {
-        auto copy = std::make_shared<std::vector<uint32_t>>(size_t(t.bytes + 3) / 4);
-        if (t.bytes) std::memcpy(copy->data(), t.data, size_t(t.bytes));
-        w.data = reinterpret_cast<const uint8_t*>(copy->data());
-        w.owner = copy;
-        w.file = nullptr;
-        file_->check();
-    }
+    align(w);                                          // the format only promises that tensors follow each other
     return w;
 }
 

@@ -27,6 +27,7 @@ struct Reader {
         const GgufTensor* t = find(suffix, 0, count * 4, required);
         if (!t) return nullptr;
         const float* values = reinterpret_cast<const float*>(file.data(*t));
+        if (t->offset % 4) fail(Errc::format, "gguf: ", file.path(), ": tensor ", name, suffix, " lies at byte ", t->offset, ", not at a multiple of 4 as our writer puts it");
         for (int64_t i = 0; i < count; ++i)
             if (!std::isfinite(values[i])) fail(Errc::format, "gguf: ", file.path(), ": tensor ", name, suffix, " holds ", values[i], " at ", i);
         return values;

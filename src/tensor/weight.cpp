@@ -4,6 +4,7 @@
 #include "src/base/mapped_file.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace qlora::inline v0_1 {
 namespace weight_room {
@@ -84,6 +85,18 @@ std::vector<float> Weight::decoded() const {
 }
 
 void Weight::check() const { if (file) file->check(); }
+
+void align(Weight& w) {
+    const uintptr_t unit = w.dtype == DType::f32 ? 4 : 2;              // the widest number that a kernel reads from these types as one
+    if (reinterpret_cast<uintptr_t>(w.data) % unit == 0) return;
+    const int64_t bytes = w.bytes();
+    auto copy = std::make_shared<std::vector<uint32_t>>(size_t(bytes + 3) / 4);
+    if (bytes) std::memcpy(copy->data(), w.data, size_t(bytes));
+    w.check();                                         // the copy is whole, or an error
+    w.data = reinterpret_cast<const uint8_t*>(copy->data());
+    w.owner = std::move(copy);
+    w.file = nullptr;
+}
 
 Weight dense_weight(std::string name, Shape shape, std::vector<float> values) {
     Weight w;

@@ -58,5 +58,6 @@ struct Weight {
 };
 
 Weight dense_weight(std::string name, Shape shape, std::vector<float> values);
+void align(Weight&);                                   // copies a dense or block tensor that a file put where kernels cannot read its elements
 
 }  // namespace qlora

@@ -57,6 +57,7 @@ TEST(SafeTensors, WritesWhatItReads) {
 TEST(SafeTensorsHostile, EveryLieIsNamed) {
     const std::string ok = R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
     EXPECT_EQ(error_of(file_of(ok, 8)), "");
+    for (const char* front : {" ", "\n", "\t \r\n  "}) EXPECT_EQ(error_of(file_of(front + ok, 8)), "") << "as the reference: any JSON white space";
     EXPECT_EQ(error_of(file_of(ok + "   ", 8)), "");
     auto one = [](const std::string& dtype, const std::string& shape, const std::string& offsets) {
         return "{\"a\":{\"dtype\":\"" + dtype + "\",\"shape\":" + shape + ",\"data_offsets\":" + offsets + "}}";
@@ -70,7 +71,8 @@ TEST(SafeTensorsHostile, EveryLieIsNamed) {
         {"more than the limit", file_of(ok, 8, 100000001)},
         {"truncated", file_of(ok, 8, 1000)},
         {"does not start with", std::string(8, '\0') + "data"},
-        {"does not start with", file_of(" " + ok, 8)},
+        {"does not start with", file_of("   ", 0)},
+        {"does not start with", file_of("\v" + ok, 8)},
         {"NUL", file_of(ok + std::string(2, '\0'), 8)},
         {"UTF-8", file_of("{\"\xff\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8)},
         {"hostile.safetensors", file_of("{" + std::string(100000, '['), 0)},
