@@ -108,6 +108,7 @@
 #include "src/text/jinja_tests.cpp"                 // what stands behind "is"
 #include "src/text/jinja_text.cpp"                  // strip, split, replace, join and their kin
 #include "src/text/jinja_value.cpp"                 // truth, equality, order and hash of template values, as Python does them, and the
+#include "src/text/normalize.cpp"                   // every normalizer rewrites the text piece by piece
 #include "src/text/pattern.cpp"                     // reading an expression into parts, and matching by sets of places
 #include "src/text/pretokenize.cpp"                 // the regular expressions of the model families, each written out as a scanner that reads a
 #include "src/text/spm.cpp"                         // SentencePiece's BPE as GGUF stores it

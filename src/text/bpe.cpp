@@ -23,11 +23,14 @@ public:
     }
 
 protected:
+    void normalize(NormalText& text) const override {
+        for (const auto& step : options_.normalizers) step(text);
+    }
     void encode_segment(std::string_view text, bool first, Tokens& out) const override {
         std::string changed;
-        if (options_.normalize) {
+        if (!options_.changes.empty()) {
             changed = std::string(text);
-            options_.normalize(changed, first);
+            for (const auto& change : options_.changes) change(changed, first);
             text = changed;
         }
         Work work{out, WordMemory(out), {}};

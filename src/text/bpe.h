@@ -5,8 +5,9 @@
 namespace qlora::inline v0_1 {
 
 struct BpeOptions {
-    // Changes a stretch of text before it is cut into words; first: it begins the text. Null = leaves it as it is.
-    std::function<void(std::string& text, bool first)> normalize;
+    std::vector<std::function<void(NormalText&)>> normalizers;
+    // What pre-tokenizers change in a stretch of normalized text before it is cut into words; first: it begins the text.
+    std::vector<std::function<void(std::string& text, bool first)>> changes;
     WordScanners words;                                // empty = the whole stretch is one word
     bool byte_level = true;                            // symbols are bytes; else characters
     bool strict = false;                               // tokenizer.json: merges must be of tokens; symbols that are no token vanish before merging

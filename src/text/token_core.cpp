@@ -169,13 +169,15 @@ TokenCore::TokenCore(Vocabulary vocabulary, DecodeRules decode, std::string_view
     if (!v.scores.empty() && v.scores.size() != count) fail(Errc::format, where, ": ", v.scores.size(), " token scores for ", count, " tokens");
     ids_.reserve(count);
     for (size_t i = 0; i < count; ++i) ids_[v.tokens[i]] = Token(i);
-    // Files name special tokens beyond the vocabulary now and then (a padding id of a larger embedding): such a token does not exist.
-    for (Token* id : {&v.bos, &v.eos, &v.eot, &v.unk, &v.pad})
+    check_ends();
+    // Files name other tokens beyond the vocabulary now and then (a padding id of a larger embedding): such a token does not exist.
+    for (Token* id : {&v.bos, &v.unk, &v.pad})
         if (*id < 0 || size_t(*id) >= count) *id = -1;
     bos = v.bos;
     eos = v.eos;
     add_bos = v.add_bos && bos >= 0;
     add_eos = v.add_eos && eos >= 0;
+    notes = std::move(v.notes);
     chat_template = v.chat_template;
     if (bos >= 0) bos_text = v.tokens[size_t(bos)];
     if (eos >= 0) eos_text = v.tokens[size_t(eos)];
@@ -190,6 +192,16 @@ TokenCore::TokenCore(Vocabulary vocabulary, DecodeRules decode, std::string_view
         if (control || type == Vocabulary::Type::user_defined) added.push_back({Token(i), control});
     }
     set_added(std::move(added));
+}
+
+// A model whose end is a token that does not exist would never stop.
+void TokenCore::check_ends() const {
+    const auto check = [&](Token id) {
+        if (id >= size()) fail(Errc::format, where_, ": token ", id, " is said to end a text, the vocabulary has ", size(), " tokens");
+    };
+    check(vocabulary_.eos);
+    check(vocabulary_.eot);
+    for (const Token id : vocabulary_.ends) check(id);
 }
 
 // A token with such a name is a control token whatever the file says: user text must not be able to end a turn.
@@ -210,17 +222,23 @@ void TokenCore::collect_end_of_reply() {
 }
 
 void TokenCore::set_added(std::vector<AddedToken> added) {
+    using Strings = std::vector<std::pair<std::string_view, int32_t>>;
     added_ = std::move(added);
-    std::vector<std::pair<std::string_view, int32_t>> all, text_only;
+    Strings all[2], text_only[2];
     for (size_t i = 0; i < added_.size(); ++i) {
-        const std::string& text = vocabulary_.tokens[size_t(added_[i].id)];
+        std::string_view text = vocabulary_.tokens[size_t(added_[i].id)];
         if (text.size() > token_core_room::longest_added_token)
             fail(Errc::format, where_, ": the special token ", added_[i].id, " has ", text.size(), " bytes; ", token_core_room::longest_added_token, " are the most");
-        all.emplace_back(text, int32_t(i));
-        if (!added_[i].control) text_only.emplace_back(text, int32_t(i));
+        if (added_[i].normalized) {
+            NormalText normal(text);
+            normalize(normal);
+            text = normal_forms_[added_[i].id] = normal.text();
+        }
+        all[added_[i].normalized].emplace_back(text, int32_t(i));
+        if (!added_[i].control) text_only[added_[i].normalized].emplace_back(text, int32_t(i));
     }
-    all_ = TokenTrie(all);
-    text_only_ = TokenTrie(text_only);
+    raw_ = {TokenTrie(all[false]), TokenTrie(text_only[false])};
+    normal_ = {TokenTrie(all[true]), TokenTrie(text_only[true])};
 }
 
 bool TokenCore::is_control(Token id) const {
@@ -229,18 +247,24 @@ bool TokenCore::is_control(Token id) const {
 }
 
 // Control tokens that touch a literal range are text. literal: sorted; those before `from` may be left out.
-TokenCore::Found TokenCore::find_added(std::string_view text, size_t from, bool controls, std::span<const RenderedTemplate::Span> literal) const {
-    for (size_t at = from; at < text.size(); ++at) {
-        TokenTrie::Match match = (controls ? all_ : text_only_).longest(text, at);
+TokenCore::Found TokenCore::find_added(const Added& table, const Stretch& stretch, size_t from, bool controls, Literal literal) const {
+    const std::string_view text = stretch.text;
+    for (size_t at = from; at < text.size() && !table.all.empty(); ++at) {
+        TokenTrie::Match match = (controls ? table.all : table.text_only).longest(text, at);
         if (match.value < 0) continue;
         if (added_[size_t(match.value)].control) {
-            while (!literal.empty() && literal.front().end <= int64_t(at)) literal = literal.subspan(1);
-            if (!literal.empty() && literal.front().begin < int64_t(at + match.length)) match = text_only_.longest(text, at);
+            const NormalText* normal = stretch.normal;
+            const int64_t first = int64_t(stretch.begin + (normal ? normal->from(at) : at)), last = int64_t(stretch.begin + (normal ? normal->until(at + match.length) : at + match.length));
+            while (!literal.empty() && literal.front().end <= first) literal = literal.subspan(1);
+            if (!literal.empty() && literal.front().begin < last) match = table.text_only.longest(text, at);
             if (match.value < 0) continue;
         }
         const AddedToken& token = added_[size_t(match.value)];
         size_t begin = at, end = at + match.length;
-        if (token.single_word && (token_core_room::word_before(text, begin) || token_core_room::word_after(text, end))) continue;
+        if (token.single_word && (token_core_room::word_before(text, begin) || token_core_room::word_after(text, end))) {
+            at = end - 1;                              // part of a word: no token begins inside it either
+            continue;
+        }
         if (token.left_strip) begin = token_core_room::skip_space_back(text, begin, from);
         if (token.right_strip) end = token_core_room::skip_space(text, end);
         return {begin, end, &token};
@@ -248,18 +272,14 @@ TokenCore::Found TokenCore::find_added(std::string_view text, size_t from, bool 
     return {text.size(), text.size(), nullptr};
 }
 
-void TokenCore::split(std::string_view text, bool controls, std::span<const RenderedTemplate::Span> literal, Tokens& out, std::vector<int64_t>* starts) const {
+void TokenCore::split(std::string_view text, bool controls, Literal literal, Tokens& out, std::vector<int64_t>* starts) const {
     // Positions are 32 bits wide while merging, and a space may grow to three bytes.
     if (text.size() > size_t(INT32_MAX) / 4)
         fail(Errc::argument, "encode: ", text.size(), " bytes in one text; ", INT32_MAX / 4, " are the most: cut it into pieces");
     for (size_t at = 0; at < text.size();) {
         while (!literal.empty() && literal.front().end <= int64_t(at)) literal = literal.subspan(1);
-        const Found found = find_added(text, at, controls, literal);
-        if (found.begin > at) {
-            const size_t before = out.size();
-            encode_segment(text.substr(at, found.begin - at), at == 0, out);
-            if (starts) add_starts(text.substr(at, found.begin - at), at, std::span(out).subspan(before), *starts);
-        }
+        const Found found = find_added(raw_, {text}, at, controls, literal);
+        if (found.begin > at) add_segment(text.substr(at, found.begin - at), at, controls, literal, out, starts);
         if (found.token) {
             out.push_back(found.token->id);
             if (starts) starts->push_back(int64_t(found.begin));
@@ -269,13 +289,43 @@ void TokenCore::split(std::string_view text, bool controls, std::span<const Rend
 }
 
 int64_t TokenCore::count_control(std::string_view text) const {
-    int64_t count = 0;
-    for (size_t at = 0; at < text.size();) {
-        const Found found = find_added(text, at, true, {});
-        count += found.token && found.token->control;
+    const auto count = [this](const Added& table, const Stretch& stretch, const auto& between) {
+        int64_t found_controls = 0;
+        for (size_t at = 0; at < stretch.text.size();) {
+            const Found found = find_added(table, stretch, at, true, {});
+            if (found.begin > at) found_controls += between(stretch.text.substr(at, found.begin - at));
+            found_controls += found.token && found.token->control;
+            at = found.end;
+        }
+        return found_controls;
+    };
+    return count(raw_, {text}, [&](std::string_view segment) {
+        if (normal_.all.empty()) return int64_t(0);
+        NormalText normal(segment);
+        normalize(normal);
+        return count(normal_, {normal.text(), 0, &normal}, [](std::string_view) { return int64_t(0); });
+    });
+}
+
+// A segment without raw tokens: normalized as a whole, then cut at the normalized tokens.
+void TokenCore::add_segment(std::string_view segment, size_t begin, bool controls, Literal literal, Tokens& out, std::vector<int64_t>* starts) const {
+    NormalText normal(segment);
+    normalize(normal);
+    const Stretch stretch{normal.text(), begin, &normal};
+    for (size_t at = 0; at < stretch.text.size();) {
+        const Found found = find_added(normal_, stretch, at, controls, literal);
+        if (found.begin > at) {
+            const size_t before = out.size();
+            const Stretch piece{stretch.text.substr(at, found.begin - at), begin, &normal};
+            encode_segment(piece.text, begin + at == 0, out);
+            if (starts) add_starts(piece, at, std::span(out).subspan(before), *starts);
+        }
+        if (found.token) {
+            out.push_back(found.token->id);
+            if (starts) starts->push_back(int64_t(begin + normal.from(found.begin)));
+        }
         at = found.end;
     }
-    return count;
 }
 
 void TokenCore::encode(std::string_view text, Tokens& out) const { split(text, false, {}, out, nullptr); }
@@ -294,8 +344,19 @@ Tokens encode_text(const TokenizerImpl& tokenizer, std::string_view text, bool b
 
 std::string TokenCore::piece(Token id, bool control) const {
     if (id < 0 || int64_t(id) >= size()) fail(Errc::argument, where_, ": token ", id, " is not one of the ", size(), " of this vocabulary");
-    const std::string& text = vocabulary_.tokens[size_t(id)];
-    if (is_control(id)) return control ? text : std::string();
+    if (is_control(id) && !control) return {};
+    const std::string& text = spelled(id);
+    if (decode_.joined) return " " + text;
+    return is_control(id) && !normal_forms_.contains(id) ? text : covered(id);
+}
+
+const std::string& TokenCore::spelled(Token id) const {
+    const auto normal = normal_forms_.find(id);
+    return normal == normal_forms_.end() ? vocabulary_.tokens[size_t(id)] : normal->second;
+}
+
+std::string TokenCore::covered(Token id) const {
+    const std::string& text = spelled(id);
     if (decode_.byte_level) return type_of(id) == Vocabulary::Type::user_defined ? text : byte_level_bytes(text);
     if (decode_.byte_tokens) {
         if (const int byte = byte_of_token(text); byte >= 0) return std::string(1, char(byte));

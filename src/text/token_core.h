@@ -1,6 +1,7 @@
 // token_core.h - what every tokenizer shares: the vocabulary, the tokens that are cut out of the text before anything else, decoding.
 #pragma once
 #include "src/text/merge.h"
+#include "src/text/normalize.h"
 #include "src/text/pretokenize.h"
 #include "src/text/tokenizer.h"
 
@@ -11,6 +12,7 @@ namespace qlora::inline v0_1 {
 struct AddedToken {                                    // found in the text as it is written, whatever the model would make of it
     Token id = -1;
     bool control = false;                              // only in template text
+    bool normalized = false;                           // looked for, in its normal form, in what the normalizers made of the text between the others
     bool single_word = false, left_strip = false, right_strip = false;   // whole words only; takes the white space beside it along
 };
 
@@ -19,6 +21,7 @@ public:
     explicit TokenTrie(const std::vector<std::pair<std::string_view, int32_t>>& strings = {});
     struct Match { int32_t value = -1; size_t length = 0; };
     Match longest(std::string_view text, size_t at) const;
+    bool empty() const { return values_.size() == 1; }
 private:
     MergeTable edges_;                                 // (node, byte) -> node
     std::vector<int32_t> values_;                      // by node; -1: no string ends here
@@ -29,6 +32,7 @@ struct DecodeRules {                                   // from the text of a tok
     bool byte_level = false;                           // GPT-2's alphabet of bytes
     bool byte_tokens = false;                          // "<0x0A>" is the byte 10
     std::vector<std::pair<std::string, std::string>> replace;          // U+2581 -> " "
+    bool joined = false;                               // no decoder: tokens as they are spelled, a space between each two
     int64_t strip_left = 0, strip_right = 0;           // up to so many spaces off the ends of the whole text
 };
 
@@ -73,7 +77,8 @@ public:
     int64_t size() const final { return int64_t(vocabulary_.tokens.size()); }
     Token id_of(std::string_view token) const final;
 protected:
-    // One stretch of text without added tokens. first: nothing of the text precedes it.
+    virtual void normalize(NormalText&) const {}
+    // One stretch of normalized text without added tokens. first: nothing of the text precedes it.
     virtual void encode_segment(std::string_view text, bool first, Tokens& out) const = 0;
     void set_added(std::vector<AddedToken> added);     // replaces those that the types of the vocabulary give
     Vocabulary::Type type_of(Token id) const { return vocabulary_.types.empty() ? Vocabulary::Type::normal : vocabulary_.types[size_t(id)]; }
@@ -83,13 +88,21 @@ protected:
     std::unordered_map<std::string_view, Token> ids_;  // into vocabulary_.tokens
 private:
     struct Found { size_t begin = 0, end = 0; const AddedToken* token = nullptr; };
-    Found find_added(std::string_view text, size_t from, bool controls, std::span<const RenderedTemplate::Span> literal) const;
+    struct Added { TokenTrie all, text_only; };        // values index added_
+    using Literal = std::span<const RenderedTemplate::Span>;
+    struct Stretch { std::string_view text; size_t begin = 0; const NormalText* normal = nullptr; };   // text came from the bytes at `begin`
+    Found find_added(const Added&, const Stretch&, size_t from, bool controls, Literal literal) const;
     void collect_end_of_reply();
-    void split(std::string_view text, bool controls, std::span<const RenderedTemplate::Span> literal, Tokens& out, std::vector<int64_t>* starts) const;
-    void add_starts(std::string_view segment, size_t begin, std::span<const Token> tokens, std::vector<int64_t>& starts) const;        // token_starts.cpp
+    void check_ends() const;
+    void split(std::string_view text, bool controls, Literal literal, Tokens& out, std::vector<int64_t>* starts) const;
+    void add_segment(std::string_view segment, size_t begin, bool controls, Literal literal, Tokens& out, std::vector<int64_t>* starts) const;
+    void add_starts(const Stretch& piece, size_t at, std::span<const Token> tokens, std::vector<int64_t>& starts) const;        // token_starts.cpp
+    const std::string& spelled(Token) const;
+    std::string covered(Token) const;                  // the bytes of normalized text that a token which is none of added_ stands for
     DecodeRules decode_;
     std::vector<AddedToken> added_;
-    TokenTrie all_, text_only_;                        // values index added_
+    std::unordered_map<Token, std::string> normal_forms_;              // of added tokens that are looked for in another form: how they print
+    Added raw_, normal_;
 };
 
 }  // namespace qlora

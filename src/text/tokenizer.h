@@ -20,6 +20,7 @@ struct Vocabulary {                                    // as the file gives it; 
     bool add_bos = false, add_eos = false, add_space_prefix = true, ignore_merges = false;
     std::vector<Token> ends;                           // more tokens that end a reply (generation_config.json names them)
     std::string chat_template;                         // jinja; empty = none
+    std::vector<std::string> notes;                    // see Tokenizer::notes()
 };
 
 struct TokenizerImpl {
@@ -39,6 +40,7 @@ struct TokenizerImpl {
     bool add_bos = false, add_eos = false;
     std::vector<Token> end_of_reply;                   // eos, eot and the tokens that models name as such ("<|im_end|>", "<|eot_id|>", ...)
     std::string chat_template, bos_text, eos_text;
+    std::vector<std::string> notes;                    // see Tokenizer::notes()
 };
 
 std::span<const std::string_view> reply_end_names();   // how models call the tokens that end a reply: "<|im_end|>", "<|eot_id|>", ...

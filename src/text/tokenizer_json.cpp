@@ -7,8 +7,6 @@
 namespace qlora::inline v0_1 {
 namespace tokenizer_json_room {
 
-using Step = std::function<void(std::string& text, bool first)>;
-
 inline bool starts_with(std::string_view text, std::string_view front) { return text.substr(0, front.size()) == front; }
 
 struct Reader {
@@ -19,7 +17,6 @@ struct Reader {
     BpeOptions options{};
     DecodeRules decode{};
     std::vector<AddedToken> added{};
-    std::vector<Step> steps{};                         // normalizers, then what pre-tokenizers change
     bool byte_level = false;                           // ByteLevel has been met: nothing may follow it
     std::optional<std::string> begin_token{}, end_token{};             // of TemplateProcessing
 
@@ -92,7 +89,7 @@ struct Reader {
             AddedToken token{Token(at)};
             token.control = flag(entry, "special", false) || ends_reply_by_name(content);
             token.single_word = flag(entry, "single_word", false);
-            flag(entry, "normalized", false);          // special tokens are looked for in the text as it is
+            token.normalized = flag(entry, "normalized", !flag(entry, "special", false));
             token.left_strip = flag(entry, "lstrip", false);
             token.right_strip = flag(entry, "rstrip", false);
             vocabulary.types[size_t(token.id)] = token.control ? Vocabulary::Type::control : Vocabulary::Type::user_defined;
@@ -127,33 +124,18 @@ struct Reader {
         if (type == "Sequence") {
             for (const Json& part : list(n, "normalizers")) read_normalizer(part);
         } else if (type == "NFC") {
-            steps.push_back([](std::string& s, bool) { s = nfc(s); });
+            options.normalizers.push_back([](NormalText& t) { t.compose(); });
         } else if (type == "Lowercase") {
-            steps.push_back([](std::string& s, bool) { s = lowercase(s); });
+            options.normalizers.push_back([](NormalText& t) { t.lower(); });
         } else if (type == "Replace") {
-            steps.push_back([from = literal(n, "Replace"), to = text(n, "content")](std::string& s, bool) { s = replace_all(std::move(s), from, to); });
+            options.normalizers.push_back([from = literal(n, "Replace"), to = text(n, "content")](NormalText& t) { t.replace(from, to); });
         } else if (type == "Prepend") {
-            steps.push_back([front = text(n, "prepend")](std::string& s, bool) { if (!s.empty()) s.insert(0, front); });
+            options.normalizers.push_back([front = text(n, "prepend")](NormalText& t) { t.prepend(front); });
         } else if (type == "Strip") {
-            steps.push_back([left = flag(n, "strip_left", true), right = flag(n, "strip_right", true)](std::string& s, bool) { strip(s, left, right); });
+            options.normalizers.push_back([left = flag(n, "strip_left", true), right = flag(n, "strip_right", true)](NormalText& t) { t.strip(left, right); });
         } else {
             unsupported("normalizer", type);
         }
-    }
-
-    static void strip(std::string& s, bool left, bool right) {
-        size_t begin = SIZE_MAX, end = 0;              // of what is not white space
-        for (size_t at = 0; at < s.size();) {
-            const Utf8Char c = utf8_at(s, at);
-            const size_t next = at + size_t(c.bytes);
-            if (!(char_class(c.code) & char_space)) {
-                begin = std::min(begin, at);
-                end = next;
-            }
-            at = next;
-        }
-        if (right) s.resize(end);
-        if (left) s.erase(0, std::min(begin, s.size()));
     }
 
     const Json::Array& list(const Json& from, std::string_view key) const {
@@ -179,7 +161,7 @@ struct Reader {
             byte_level = true;
             if (flag(p, "add_prefix_space", true)) {
                 if (!options.words.empty()) unsupported("ByteLevel.add_prefix_space after another pre-tokenizer:", "true");
-                steps.push_back([](std::string& s, bool) { if (!s.empty() && s[0] != ' ') s.insert(0, 1, ' '); });
+                options.changes.push_back([](std::string& s, bool) { if (!s.empty() && s[0] != ' ') s.insert(0, 1, ' '); });
             }
             if (flag(p, "use_regex", true)) options.words.push_back(scan_gpt2);
         } else if (type == "Split") {
@@ -236,7 +218,7 @@ struct Reader {
         if (!options.words.empty()) unsupported("Metaspace after another pre-tokenizer:", "Metaspace");
         const std::string mark = text(p, "replacement"), scheme = prepend_scheme(p);
         if (mark.empty()) unsupported("Metaspace replacement", "");
-        steps.push_back([mark, scheme](std::string& s, bool first) {
+        options.changes.push_back([mark, scheme](std::string& s, bool first) {
             s = replace_all(std::move(s), " ", mark);
             if ((scheme == "always" || (scheme == "first" && first)) && !starts_with(s, mark)) s.insert(0, mark);
         });
@@ -317,7 +299,9 @@ struct Reader {
         for (const auto& token : {begin_token, end_token})
             if (token && find_named(*token) < 0) fail(Errc::format, where, ": post_processor adds the token \"", *token, "\", which does not exist");
         v.bos = find_named(config_token("bos_token"));
-        v.eos = find_named(config_token("eos_token"));
+        const std::string eos = config_token("eos_token");
+        v.eos = find_named(eos);
+        if (v.eos < 0 && !eos.empty()) fail(Errc::format, in_config("eos_token"), " is \"", eos, "\", which is not in the vocabulary: the model would never end a text");
         v.pad = find_named(config_token("pad_token"));
         if (v.bos < 0 && begin_token) v.bos = find_named(*begin_token);
         if (v.eos < 0 && end_token) v.eos = find_named(*end_token);
@@ -339,13 +323,15 @@ struct Reader {
         if (const Json* part = get(json, "normalizer")) read_normalizer(*part);
         if (const Json* part = get(json, "pre_tokenizer")) read_pre_tokenizer(*part);
         if (const Json* part = get(json, "post_processor")) read_post_processor(*part);
-        if (const Json* part = get(json, "decoder")) read_decoder(*part);
+        const Json* decoder = get(json, "decoder");
+        if (decoder) read_decoder(*decoder);
         read_config();
         options.byte_level = byte_level;
         options.strict = true;
         if (byte_level) decode.byte_level = true;
-        if (!steps.empty())
-            options.normalize = [steps = steps](std::string& s, bool first) { for (const Step& step : steps) step(s, first); };
+        decode.joined = !decoder;
+        decode.strip_left = decoder ? decode.strip_left : 1;
+        if (!decoder) vocabulary.notes.push_back(where + " has no decoder: tokens are printed as they are spelled, with spaces between them, as the tokenizers library does");
         return make_bpe(std::move(vocabulary), std::move(options), std::move(decode), std::move(added), where);
     }
 };

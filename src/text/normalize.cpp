@@ -1,0 +1,99 @@
+// normalize.cpp - every normalizer rewrites the text piece by piece; the bytes of a piece come from where the piece began.
+#include "src/text/normalize.h"
+
+#include <algorithm>
+
+namespace qlora::inline v0_1 {
+
+// Up to where the first byte that came from elsewhere begins: the last piece belongs to it whole.
+size_t NormalText::until(size_t end) const {
+    if (origin_.empty() || end == 0) return end;
+    const auto next = std::upper_bound(origin_.begin() + int64_t(end - 1), origin_.end(), origin_[end - 1]);
+    return next == origin_.end() ? size_ : *next;
+}
+
+void NormalText::rewrite(const Piece& piece) {
+    std::string out;
+    out.reserve(text_.size());
+    std::vector<uint32_t> origin;
+    bool moved = !origin_.empty();
+    for (size_t at = 0; at < text_.size();) {
+        const size_t before = out.size(), length = piece(at, out), grown = out.size() - before;
+        const bool same = grown == length && out.compare(before, grown, text_, at, length) == 0;
+        if (!same && !moved) {                         // the first change: what stands before it has not moved
+            moved = true;
+            origin.resize(before);
+            for (size_t i = 0; i < before; ++i) origin[i] = uint32_t(i);
+        }
+        for (size_t i = 0; moved && i < grown; ++i) origin.push_back(uint32_t(from(same ? at + i : at)));
+        at += length;
+    }
+    text_ = std::move(out);
+    origin_ = std::move(origin);
+}
+
+void NormalText::compose() {
+    const auto plain = [this](size_t at) { return at < text_.size() && uint8_t(text_[at]) < 0x80; };
+    rewrite([&](size_t at, std::string& out) {
+        size_t end = at;
+        while (plain(end) && plain(end + 1)) ++end;    // of a run of plain characters only the last may change
+        if (end > at) return out.append(text_, at, end - at), end - at;
+        end = at + size_t(utf8_at(text_, at).bytes);
+        for (Utf8Char c = utf8_at(text_, end); c.bytes && c.valid && c.code >= 0x300; c = utf8_at(text_, end)) end += size_t(c.bytes);   // nothing below composes with what precedes it
+        out += nfc(std::string_view(text_).substr(at, end - at));
+        return end - at;
+    });
+}
+
+void NormalText::lower() {
+    rewrite([this](size_t at, std::string& out) {
+        const size_t bytes = size_t(utf8_at(text_, at).bytes);
+        out += lowercase(std::string_view(text_).substr(at, bytes));
+        return bytes;
+    });
+}
+
+void NormalText::replace(std::string_view from, std::string_view to) {
+    if (from.empty() || text_.find(from) == text_.npos) return;
+    rewrite([&](size_t at, std::string& out) {
+        const size_t hit = std::min(text_.find(from, at), text_.size());
+        if (hit > at) out.append(text_, at, hit - at);
+        else out += to;
+        return hit > at ? hit - at : from.size();
+    });
+}
+
+void NormalText::prepend(std::string_view front) {
+    if (text_.empty()) return;
+    bool first = true;
+    rewrite([&](size_t at, std::string& out) {
+        if (first) out += front;
+        const size_t length = first ? size_t(utf8_at(text_, at).bytes) : text_.size() - at;
+        first = false;
+        out.append(text_, at, length);
+        return length;
+    });
+}
+
+void NormalText::strip(bool left, bool right) {
+    size_t begin = text_.size(), end = 0;              // of what is not white space
+    for (size_t at = 0; at < text_.size();) {
+        const Utf8Char c = utf8_at(text_, at);
+        const size_t next = at + size_t(c.bytes);
+        if (!(char_class(c.code) & char_space)) {
+            begin = std::min(begin, at);
+            end = next;
+        }
+        at = next;
+    }
+    if (!left) begin = 0;
+    if (!right) end = text_.size();
+    begin = std::min(begin, end);
+    if (begin == 0 && end == text_.size()) return;
+    if (origin_.empty())
+        for (size_t i = 0; i < text_.size(); ++i) origin_.push_back(uint32_t(i));
+    text_ = text_.substr(begin, end - begin);
+    origin_ = {origin_.begin() + int64_t(begin), origin_.begin() + int64_t(end)};
+}
+
+}  // namespace qlora
