@@ -100,6 +100,7 @@ public:
     bool ends_reply(Token) const;                      // end of text, end of turn
     int64_t size() const;                              // number of ids
     Token bos() const, eos() const;                    // -1 = none
+    std::vector<std::string> notes() const;            // what the file leaves out and what was taken instead: a line each, for people
     explicit Tokenizer(std::shared_ptr<const struct TokenizerImpl> impl) : impl_(std::move(impl)) {}
     const std::shared_ptr<const struct TokenizerImpl>& impl() const { return impl_; }
 private:
@@ -118,6 +119,7 @@ struct ModelInfo {
     int64_t parameters = 0, bytes = 0;                 // bytes: of the weights as they are held
     int64_t layers = 0, hidden = 0, heads = 0, kv_heads = 0, feed_forward = 0, vocabulary = 0, context = 0;
     std::string weights;                               // "nf4, double-quantized" or "q4_1": the type of the linear layers
+    std::vector<std::string> notes;                    // the tokenizer's, and what else loading had to assume
 };
 class Model {
 public:
@@ -129,7 +131,8 @@ public:
     ModelInfo info() const;
     Tokenizer tokenizer() const;
     Backend backend() const;
-    // Scores of the next token at every position: [tokens, vocabulary], row-major. For tests and small inputs.
+    // Scores of the next token at every position: [tokens, vocabulary], row-major. For tests and small inputs. More tokens than
+    // info().context, here and wherever a text is read (training, measuring, sessions), are Error{argument}: scores there would be wrong.
     std::vector<float> logits(std::span<const Token> tokens) const;
     explicit Model(std::shared_ptr<const struct ModelImpl> impl) : impl_(std::move(impl)) {}
     const std::shared_ptr<const struct ModelImpl>& impl() const { return impl_; }
@@ -215,7 +218,7 @@ struct DatasetInfo {
 class Dataset {
 public:
     static Dataset load(const std::string& path, const Tokenizer&, const DatasetOptions& = {});
-    static Dataset load(const std::string& path, const Model& model, const DatasetOptions& options = {}) { return load(path, model.tokenizer(), options); }
+    static Dataset load(const std::string& path, const Model& model, const DatasetOptions& options = {});   // context: at most the model's own
     DatasetInfo info() const;
     Rendered row(int64_t index) const;                 // as the trainer sees it
     std::pair<Dataset, Dataset> split(float fraction, uint64_t seed = 0) const;   // {the rest, a random `fraction` of the rows}

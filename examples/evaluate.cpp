@@ -133,6 +133,10 @@ static int body(int argc, char** argv) {
     if (!rows && text.empty()) throw qlora::Error(qlora::Errc::format, s.data + " is empty");
     const bool multiple_choice = rows && is_choices(s.data, text);
     const Loaded loaded(s.model);
+    if (const int64_t own = loaded.model.info().context; own < s.context && !flags.given("--context")) {
+        s.context = own;
+        s.stride = std::min(s.stride, own / 2);
+    }
     Json result = multiple_choice ? choices(s, loaded, text) : rows ? dialogues(s, loaded) : text_perplexity(s, loaded, text);
     check_finite(result);
     if (s.json) {

@@ -1,5 +1,5 @@
 // tokenize.cpp - text to token ids, one line of ids per line of text; with --chat dialogues through the model's template, and their loss mask.
-#include "examples/common/flags.h"
+#include "examples/common/load.h"
 #include "examples/common/masked.h"
 #include "examples/common/rows.h"
 #include "examples/common/streams.h"
@@ -42,6 +42,7 @@ static int body(int argc, char** argv) {
     flags.parse(argc, argv);
 
     const qlora::Tokenizer tokenizer = qlora::Tokenizer::load(model);
+    print_notes(tokenizer.notes());
     if (!chat.empty()) return rows.warn(), print_chat(tokenizer, chat, rows.options(context)), 0;
     const auto print = [&](std::string_view line) {
         const qlora::Tokens tokens = tokenizer.encode(line, bos, reads_control(rows.special));

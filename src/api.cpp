@@ -37,6 +37,7 @@ std::shared_ptr<const TokenizerImpl> tokenizer_of(const ModelImpl& model) {
 // One run of all rows. The graph is built for this length, so this is for tests and short inputs.
 std::vector<float> logits(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, std::span<const Token> tokens) {
     if (tokens.empty()) return {};
+    check_context(model->config, int64_t(tokens.size()), "logits");
     DecoderSpec spec;
     spec.rows = int64_t(tokens.size());
     Decoder decoder(std::move(model), lora, spec);
@@ -102,6 +103,7 @@ bool Tokenizer::has_chat_template() const { return !api_room::checked(impl_, "To
 int64_t Tokenizer::size() const { return api_room::checked(impl_, "Tokenizer").size(); }
 Token Tokenizer::bos() const { return api_room::checked(impl_, "Tokenizer").bos; }
 Token Tokenizer::eos() const { return api_room::checked(impl_, "Tokenizer").eos; }
+std::vector<std::string> Tokenizer::notes() const { return api_room::checked(impl_, "Tokenizer").notes; }
 
 bool Tokenizer::ends_reply(Token token) const {
     const std::vector<Token>& ends = api_room::checked(impl_, "Tokenizer").end_of_reply;
@@ -176,6 +178,12 @@ std::vector<float> Lora::logits(std::span<const Token> tokens) const {
 Dataset Dataset::load(const std::string& path, const Tokenizer& tokenizer, const DatasetOptions& options) {
     api_room::checked(tokenizer.impl(), "Tokenizer");
     return Dataset(load_dataset(path, tokenizer.impl(), options));
+}
+
+Dataset Dataset::load(const std::string& path, const Model& model, const DatasetOptions& options) {
+    DatasetOptions within = options;
+    within.context = std::min(options.context, api_room::checked(model.impl(), "Model").config.context);
+    return load(path, model.tokenizer(), within);
 }
 
 DatasetInfo Dataset::info() const { return api_room::checked(impl_, "Dataset").info; }

@@ -95,11 +95,16 @@ qlora::Model ModelFlags::load() const {
     try {
         qlora::Model loaded = qlora::Model::load(model, options);
         clear();
+        print_notes(loaded.info().notes);
         return loaded;
     } catch (...) {
         clear();
         throw;
     }
+}
+
+void print_notes(const std::vector<std::string>& notes) {
+    for (const std::string& note : notes) std::fprintf(stderr, "note: %s\n", note.c_str());
 }
 
 Loaded::Loaded(const ModelFlags& flags) : model(flags.load()) {

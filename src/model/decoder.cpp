@@ -172,6 +172,7 @@ void Decoder::run(const DecoderBatch& batch) {
     const int64_t keys = spec_.cache ? spec_.cache->capacity : spec_.rows;
     decoder_room::check_range("tokens", batch.tokens, rows, 0, c.vocabulary);
     decoder_room::check_range("positions", batch.positions, rows, 0, int64_t(1) << 31);
+    check_context(c, int64_t(*std::max_element(batch.positions.begin(), batch.positions.end())) + 1, "decoder");
     decoder_room::check_range("first", batch.first, rows, 0, keys + 1);
     decoder_room::check_range("last", batch.last, rows, 0, keys + 1);
     auto write = [&](Tensor to, const std::vector<int32_t>& values) { graph_->write(to, values.data(), int64_t(values.size()) * 4); };

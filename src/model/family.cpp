@@ -2,6 +2,7 @@
 #include "src/model/family.h"
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 
 namespace qlora::inline v0_1 {
@@ -17,10 +18,30 @@ constexpr Family table[] = {
     {"qwen3",   "qwen3", "Qwen3ForCausalLM",   false, true,   false,    151936, 4096,  32,    32,   32, 128, 22016,  32768,  4096,  1e-6},
 };
 
+constexpr double least_rope_factor = 1e-3, most_rope_factor = 1e6;
+
 struct ModuleRow { std::string_view name, hf_block, gguf; };
 constexpr ModuleRow modules[module_count] = {
     {"q_proj", "self_attn", "attn_q"}, {"k_proj", "self_attn", "attn_k"}, {"v_proj", "self_attn", "attn_v"}, {"o_proj", "self_attn", "attn_output"},
     {"gate_proj", "mlp", "ffn_gate"}, {"up_proj", "mlp", "ffn_up"}, {"down_proj", "mlp", "ffn_down"}};
+
+// Far beyond what any model uses (factors up to 64, bases up to 1e8): inside these bounds every frequency is a normal float, outside of
+// them the scores are noise.
+void check_rope(double theta, const RopeScaling& s, const std::string& where) {
+    using Kind = RopeScaling::Kind;
+    const bool by_context = s.kind == Kind::yarn || s.kind == Kind::llama3;
+    const struct { const char* name; double value, least, most; bool used; } bounds[] = {
+        {"rotary base", theta, 1, 1e15, true}, {"rotary scaling factor", s.factor, least_rope_factor, most_rope_factor, true},
+        {"original context length of the rotary scaling", s.original_context, 1, 0x1p31, by_context},
+        {"rotary attention factor", s.attention_factor, 1e-3, 1e3, s.attention_factor != 0},
+        {"rotary low frequency factor", s.low, 1e-6, 1e6, s.kind == Kind::llama3}, {"rotary high frequency factor", s.high, 1e-6, 1e6, s.kind == Kind::llama3},
+        {"yarn beta_slow", s.beta_slow, 1e-6, 1e6, s.kind == Kind::yarn}, {"yarn beta_fast", s.beta_fast, 1e-6, 1e6, s.kind == Kind::yarn}};
+    for (const auto& b : bounds)
+        if (b.used && !(b.value >= b.least && b.value <= b.most)) fail(Errc::format, where, ": the ", b.name, " is ", b.value, ", expected ", b.least, " to ", b.most);
+    if (theta == 1) fail(Errc::format, where, ": the rotary base is 1, expected a number above 1");
+    if (s.kind == Kind::llama3 && s.high <= s.low) fail(Errc::format, where, ": the rotary low and high frequency factors are ", s.low, " and ", s.high);
+    if (s.kind == Kind::yarn && s.beta_fast <= s.beta_slow) fail(Errc::format, where, ": yarn's beta_fast and beta_slow are ", s.beta_fast, " and ", s.beta_slow);
+}
 
 }  // namespace family_room
 
@@ -77,6 +98,12 @@ void check_config(const Config& c, const std::string& where) {
     if (c.window < 0 || c.window > (int64_t(1) << 31) || c.window_from_layer < 0) fail(Errc::format, where, ": the sliding window is ", c.window, " from layer ", c.window_from_layer);
 }
 
+void check_context(const Config& c, int64_t tokens, std::string_view what) {
+    if (tokens <= c.context) return;
+    fail(Errc::argument, what, ": a text of ", tokens, " tokens, the model's context is ", c.context, c.dynamic_rope ? " (its rotary scaling \"dynamic\" would begin there, which is not supported)" : "",
+         "; shorten the text, or cut it into pieces of ", c.context, " tokens at most");
+}
+
 int64_t hf_row_of_gguf(int64_t row, int64_t head_dim) {
     const int64_t head = row / head_dim, r = row % head_dim;
     return head * head_dim + (r % 2) * (head_dim / 2) + r / 2;
@@ -93,12 +120,7 @@ int64_t gguf_row_of_hf(int64_t row, int64_t head_dim) {
 //           than beta_fast times, mixes linearly in between, and scales sine and cosine by the attention factor;
 //   llama3  does the same by wavelength: longer than context / low divided, shorter than context / high kept.
 void set_frequencies(Config& c, double theta, const RopeScaling& s, const std::string& where) {
-    if (!std::isfinite(theta) || theta <= 1) fail(Errc::format, where, ": the rotary base is ", theta, ", expected a number above 1");
-    if (!std::isfinite(s.factor) || s.factor <= 0) fail(Errc::format, where, ": the rotary scaling factor is ", s.factor, ", expected a number above 0");
-    const bool by_context = s.kind == RopeScaling::Kind::yarn || s.kind == RopeScaling::Kind::llama3;
-    if (by_context && (!std::isfinite(s.original_context) || s.original_context < 1)) fail(Errc::format, where, ": the rotary scaling needs an original context length, found ", s.original_context);
-    if (s.kind == RopeScaling::Kind::llama3 && !(s.low > 0 && s.high > s.low)) fail(Errc::format, where, ": the rotary low and high frequency factors are ", s.low, " and ", s.high);
-    if (s.kind == RopeScaling::Kind::yarn && !(s.beta_slow > 0 && s.beta_fast > s.beta_slow)) fail(Errc::format, where, ": yarn's beta_fast and beta_slow are ", s.beta_fast, " and ", s.beta_slow);
+    family_room::check_rope(theta, s, where);
     constexpr double two_pi = 6.283185307179586;
     const double n = double(c.rotated);
     auto turning = [&](double turns) { return n * std::log(s.original_context / (turns * two_pi)) / (2 * std::log(theta)); };
@@ -125,6 +147,11 @@ void set_frequencies(Config& c, double theta, const RopeScaling& s, const std::s
         }
         c.inverse_frequencies[size_t(i)] = float(f);
     }
+}
+
+void check_frequencies(std::span<const float> frequencies, const std::string& where) {
+    for (const float f : frequencies)
+        if (!(f >= FLT_MIN && f <= 1 / family_room::least_rope_factor)) fail(Errc::format, where, ": a rotary frequency of ", f, ", expected ", FLT_MIN, " to ", 1 / family_room::least_rope_factor);
 }
 
 bool gives_frequencies(const Config& c, const RopeScaling& s) {

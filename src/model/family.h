@@ -32,6 +32,7 @@ int64_t gguf_row_of_hf(int64_t row, int64_t head_dim);
 
 // Rotary frequencies with their scaling already applied.
 void set_frequencies(Config&, double theta, const RopeScaling&, const std::string& where);
+void check_frequencies(std::span<const float>, const std::string& where);  // those that a file lists: normal numbers, none above 1000
 bool gives_frequencies(const Config&, const RopeScaling&);             // those that the model has, to the last bits: its theta with this scaling
 
 }  // namespace qlora

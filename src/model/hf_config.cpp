@@ -54,8 +54,10 @@ void set_rope(Config& c, const Fields& f) {
     if (kind == "linear") s.kind = RopeScaling::Kind::linear;
     else if (kind == "llama3") s.kind = RopeScaling::Kind::llama3;
     else if (kind == "yarn") s.kind = RopeScaling::Kind::yarn;
-    else if (kind == "dynamic") c.context = std::min<int64_t>(c.context, int64_t(s.original_context));   // changes nothing up to this length
-    else if (kind != "default") fail(Errc::unsupported, r.at("rope_type"), ": rotary scaling \"", kind, "\" is not supported (default, linear, llama3, yarn and dynamic are)");
+    else if (kind == "dynamic") {                      // changes nothing up to this length
+        c.context = std::min<int64_t>(c.context, int64_t(s.original_context));
+        c.dynamic_rope = true;
+    } else if (kind != "default") fail(Errc::unsupported, r.at("rope_type"), ": rotary scaling \"", kind, "\" is not supported (default, linear, llama3, yarn and dynamic are)");
     s.low = llama3 ? r.needed("low_freq_factor") : 1;
     s.high = llama3 ? r.needed("high_freq_factor") : 4;
     s.beta_fast = r.number("beta_fast", 32);

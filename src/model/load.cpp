@@ -7,6 +7,7 @@
 #include "src/tensor/nf4.h"
 
 #include <algorithm>
+#include <charconv>
 #include <set>
 
 namespace qlora::inline v0_1 {
@@ -45,7 +46,17 @@ WeightPtr Loading::tick(WeightPtr weight) {
     return weight;
 }
 
+// A file with more layers than its configuration says would silently compute with the first of them.
+void check_layer(std::string_view number, int64_t layers, const std::string& where, std::string_view tensor) {
+    int64_t layer = -1;
+    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), layer);
+    if (error != std::errc() || end != number.data() + number.size() || layer < 0 || layer >= layers)
+        fail(Errc::format, where, ": there is a tensor ", tensor, ", the configuration has layers 0 to ", layers - 1);
+}
+
 void set_text(ModelImpl& model) {
+    const Token eos = model.tokenizer ? model.tokenizer->eos : -1;
+    if (eos >= model.config.vocabulary) fail(Errc::format, model.path, ": the end-of-text token ", eos, " is outside the model's vocabulary of ", model.config.vocabulary);
     if (model.tokenizer && !model.tokenizer->chat_template.empty()) model.chat_template = ChatTemplate::parse(model.tokenizer->chat_template, model.path + ": chat template");
 }
 
@@ -73,6 +84,8 @@ ModelInfo describe(const ModelImpl& m) {
     count(m.embedding);
     count(m.final_norm);
     if (m.head != m.embedding) count(m.head);
+    if (m.tokenizer) info.notes = m.tokenizer->notes;
+    if (c.dynamic_rope) info.notes.push_back(str(m.path, " asks for rotary scaling \"dynamic\", which changes nothing up to ", c.context, " tokens; longer texts are refused"));
     for (const std::string& t : types) info.weights += (info.weights.empty() ? "" : " + ") + t;
     return info;
 }

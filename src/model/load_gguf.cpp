@@ -47,11 +47,14 @@ RopeScaling scaling(const Source& s) {
     if (kind == "linear" || (kind.empty() && r.factor != 1)) r.kind = RopeScaling::Kind::linear;
     else if (kind == "yarn") r.kind = RopeScaling::Kind::yarn;
     else if (!kind.empty() && kind != "none") fail(Errc::unsupported, "gguf: ", s.where, ": rope.scaling.type \"", kind, "\" is not supported (none, linear and yarn are)");
-    r.attention_factor = s.file.number(s.key("rope.scaling.attn_factor"), 1);
-    if (r.attention_factor <= 0 || r.attention_factor > 1e3) fail(Errc::format, "gguf: ", s.where, ": rope.scaling.attn_factor is ", r.attention_factor);
+    const auto attention = [&](const char* name) {
+        const double factor = s.file.number(s.key(name), 1);
+        if (factor < 1e-3 || factor > 1e3) fail(Errc::format, "gguf: ", s.where, ": ", s.key(name), " is ", factor, ", expected 0.001 to 1000");
+        return factor;
+    };
+    r.attention_factor = attention("rope.scaling.attn_factor");
     if (r.kind == RopeScaling::Kind::yarn) {
-        const double attention = r.attention_factor * s.file.number(s.key("rope.scaling.yarn_attn_factor"), 1);
-        r.attention_factor = attention * (0.1 * std::log(std::max(r.factor, 1.0)) + 1);
+        r.attention_factor *= attention("rope.scaling.yarn_attn_factor") * (0.1 * std::log(std::max(r.factor, 1.0)) + 1);
         r.beta_fast = s.file.number(s.key("rope.scaling.yarn_beta_fast"), 32);
         r.beta_slow = s.file.number(s.key("rope.scaling.yarn_beta_slow"), 1);
     }
@@ -87,15 +90,12 @@ Config config(const Source& s, const Family& family) {
     set_frequencies(c, s.file.number(s.key("rope.freq_base"), 10000), scaling(s), "gguf: " + s.where);
     if (s.find("rope_freqs.weight")) {                 // Llama 3.1 and later: a divisor for each frequency
         const std::vector<float> factors = s.tensor("rope_freqs.weight", {c.rotated / 2}).decoded();
-        for (size_t i = 0; i < factors.size(); ++i) {
-            if (!std::isfinite(factors[i]) || factors[i] <= 0) fail(Errc::format, "gguf: ", s.where, ": rope_freqs.weight holds ", factors[i], ", expected numbers above 0");
-            c.inverse_frequencies[i] /= factors[i];
-        }
+        for (size_t i = 0; i < factors.size(); ++i) c.inverse_frequencies[i] /= factors[i];
+        check_frequencies(c.inverse_frequencies, "gguf: " + s.where + ": rope_freqs.weight");
     }
     if (const std::vector<float> exact = s.file.floats("qlora.inverse_frequencies"); !exact.empty()) {
         if (exact.size() != c.inverse_frequencies.size()) fail(Errc::format, "gguf: ", s.where, ": qlora.inverse_frequencies has ", exact.size(), " entries, expected ", c.inverse_frequencies.size());
-        for (float f : exact)
-            if (!std::isfinite(f) || f <= 0) fail(Errc::format, "gguf: ", s.where, ": qlora.inverse_frequencies holds ", f);
+        check_frequencies(exact, "gguf: " + s.where + ": qlora.inverse_frequencies");
         c.inverse_frequencies = exact;
     }
     return c;
@@ -140,6 +140,7 @@ void refuse_leftovers(const ModelImpl& model, const Source& s) {
         if (name == "token_embd.weight" || name == "output_norm.weight" || name == "output.weight" || name == "rope_freqs.weight") continue;
         bool taken = false;
         if (name.substr(0, 4) == "blk." && name.find('.', 4) != name.npos) {
+            check_layer(name.substr(4, name.find('.', 4) - 4), model.config.layers, "gguf: " + s.where, name);
             const std::string_view rest = name.substr(name.find('.', 4) + 1);
             for (std::string_view k : known) taken = taken || (rest == k && (qk_norm || k.find("_q_") == k.npos) && (qk_norm || k.find("_k_") == k.npos));
             for (int m = 0; m < module_count; ++m) {
@@ -166,10 +167,18 @@ Vocabulary gguf_vocabulary(const Gguf& file) {
     v.scores = file.floats("tokenizer.ggml.scores");
     v.merges = file.strings("tokenizer.ggml.merges");
     if (v.tokens.empty()) fail(Errc::format, "gguf: ", file.path(), ": tokenizer.ggml.tokens is missing or empty");
+    if (!spm && v.merges.empty())
+        fail(Errc::format, "gguf: ", file.path(), ": tokenizer.ggml.merges is missing or empty, without which a vocabulary of kind gpt2 gives single bytes; convert the model again");
     for (int64_t t : file.integers("tokenizer.ggml.token_type")) {
         if (t < 1 || t > 6) fail(Errc::format, "gguf: ", file.path(), ": tokenizer.ggml.token_type holds ", t, ", expected 1 to 6");
         v.types.push_back(Vocabulary::Type(t));
     }
+    const auto missing = [&](const char* key, const char* instead) {
+        if (!file.pair(std::string("tokenizer.ggml.") + key)) v.notes.push_back(str(file.path(), " has no tokenizer.ggml.", key, ": ", instead));
+    };
+    if (!spm) missing("pre", "text is cut into words as \"default\" does, which may not be how the model was trained");
+    if (spm) missing("scores", "all merges count the same, which is hardly how the model was trained");
+    missing("token_type", "only tokens known by name (<|im_end|>, ...) count as control tokens");
     for (const auto& [name, size] : {std::pair{"token_type", v.types.size()}, std::pair{"scores", v.scores.size()}})
         if (size && size != v.tokens.size()) fail(Errc::format, "gguf: ", file.path(), ": tokenizer.ggml.", name, " has ", size, " entries for ", v.tokens.size(), " tokens");
     auto id = [&](const char* name, int64_t fallback) {
@@ -203,7 +212,7 @@ std::shared_ptr<const TokenizerImpl> gguf_tokenizer(const Gguf& file) {
         Json config = text.empty() ? Json() : Json::parse(text, file.path() + ": qlora.tokenizer_config");
         if (!chat.empty() && (config.is_null() || config.is_object())) config.set("chat_template", Json(chat));    // the folder may have had it in a file of its own
         std::vector<Token> ends;
-        if (const int64_t eot = file.integer("tokenizer.ggml.eot_token_id", -1); eot >= 0 && eot <= INT32_MAX) ends.push_back(Token(eot));
+        if (const int64_t eot = file.integer("tokenizer.ggml.eot_token_id", -1); eot >= 0) ends.push_back(Token(std::min<int64_t>(eot, INT32_MAX)));   // too large: refused there
         return load_tokenizer_json(tokenizer, config, file.path(), std::move(ends));
     }
     return nullptr;

@@ -60,6 +60,7 @@ struct Loader {
             const size_t dot = view.substr(0, layers.size()) == layers ? view.find('.', layers.size()) : view.npos;
             if (dot != view.npos) {
                 const std::string_view local = view.substr(dot + 1);
+                check_layer(view.substr(layers.size(), dot - layers.size()), config.layers, entry.file->path(), name);
                 for (std::string_view r : rest) taken = taken || local == r;
                 taken = taken || (qk_norm && (local == "self_attn.q_norm.weight" || local == "self_attn.k_norm.weight"));
                 for (int m = 0; m < module_count; ++m) {

@@ -28,6 +28,7 @@ struct Config {
     float rope_theta = 10000, rope_magnitude = 1;      // theta is the base that the frequencies began with: only savers need it
     std::vector<float> inverse_frequencies;
     RopeScaling rope_scaling;
+    bool dynamic_rope = false;                         // the source scales frequencies with the length of longer texts, which this library does not
 };
 
 using WeightPtr = std::shared_ptr<const Weight>;
@@ -63,6 +64,9 @@ void save_gguf_model(const ModelImpl&, const std::string& path);       // nf4 te
 // 4-bit in the bitsandbytes layout; in several files above shard_bytes, which is what transformers takes for a shard.
 void save_hf_model(const ModelImpl&, const std::string& folder, int64_t shard_bytes = 5'000'000'000);
 ModelInfo describe(const ModelImpl&);
+// Error{argument} where a text is longer than the model's context: rotary positions beyond it were never trained, and with "dynamic"
+// scaling the frequencies would have to change.
+void check_context(const Config&, int64_t tokens, std::string_view what);
 
 // The tokens of a dialogue and its loss mask through the model's own template (or the fallback).
 Rendered render_chat(const TokenizerImpl&, std::span<const Message>, bool reply_next);

@@ -51,6 +51,7 @@ double dataset_loss(DecoderPool& pool, const DatasetImpl& data, int64_t context)
         total += int64_t(d.tokens.size());
         documents.push_back(d);
     }
+    check_context(pool.model().config, longest, "evaluate");
     pool.reserve(std::max(longest, std::min<int64_t>(total, 1024)));
     const LossSum sum = loss_of(pool, documents);
     if (sum.tokens == 0) fail(Errc::argument, "evaluate: the data set has ", data.size(), " rows and no trained token");
@@ -62,7 +63,8 @@ Perplexity measure_perplexity(DecoderPool& pool, std::span<const Token> tokens, 
         fail(Errc::argument, "perplexity: context ", context, ", stride ", stride, "; expected context >= 2 and 1 <= stride < context");
     if (tokens.size() < 2) fail(Errc::argument, "perplexity: ", tokens.size(), " tokens; at least 2 are needed");
     evaluate_room::check_tokens(tokens, pool.model(), "perplexity");
-    const int64_t count = int64_t(tokens.size());
+    const int64_t count = int64_t(tokens.size()), own = pool.model().config.context;
+    if (std::min(context, count) > own) fail(Errc::argument, "perplexity: context ", context, ", but the model was trained for ", own, " tokens; use ", own, " or less");
     pool.reserve(std::min(context, count));
     LossSum sum;
     int64_t scored = 1;                                // tokens before it are done; the first is never predicted
@@ -93,6 +95,7 @@ int64_t choose_best(DecoderPool& pool, const TokenizerImpl& tokenizer, std::stri
     for (size_t c = 0; c < choices.size(); ++c) {
         if (choices[c].empty()) fail(Errc::argument, "best_choice: choice ", c, " is empty");
         const Tokens whole = encode(str(query, choices[c]));
+        check_context(pool.model().config, int64_t(whole.size()), "best_choice");
         const size_t common = size_t(std::mismatch(asked.begin(), asked.end(), whole.begin(), whole.end()).second - whole.begin());
         std::vector<uint8_t> trained(whole.size(), 0);
         std::fill(trained.begin() + int64_t(common), trained.end(), uint8_t(1));

@@ -6,6 +6,7 @@
 #include "src/model/lora_impl.h"
 #include "src/tensor/encode.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace qlora::inline v0_1 {
@@ -139,7 +140,8 @@ Difference measure_difference(std::shared_ptr<const ModelImpl> expected, const L
     if (count < 2) fail(Errc::argument, "difference: ", count, " tokens; at least 2 are needed");
     for (const Token t : tokens)
         if (t < 0 || t >= n) fail(Errc::argument, "difference: token ", t, " is outside the vocabulary of ", n);
-    constexpr int64_t most_rows = 128;                 // so that two sets of logits stay small beside the models
+    // Few enough that two sets of logits stay small beside the models.
+    const int64_t most_rows = std::min<int64_t>(128, std::min(expected->config.context, actual->config.context));
     DecoderPool expected_pool(expected, expected_lora, {}), actual_pool(actual, actual_lora, {});
     Difference sum;
     double nll_e = 0, nll_a = 0;

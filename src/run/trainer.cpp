@@ -65,6 +65,15 @@ void check_vocabulary(const DatasetImpl& data, const Config& config) {
             fail(Errc::argument, "train: the data set has token ", t, ", the model's vocabulary ends at ", config.vocabulary, "; load the data set with this model's tokenizer");
 }
 
+// Rows are cut to options.context because somebody said so; that the model's own context is shorter, nobody may have noticed.
+void check_lengths(const DatasetImpl& data, const Config& config, const TrainOptions& o) {
+    if (o.context <= config.context) return;
+    for (int64_t row = 0; row < data.size(); ++row)
+        if (const int64_t length = int64_t(data.tokens(row).size()); length > config.context)
+            fail(Errc::argument, "train: row ", row, " has ", length, " tokens, the model's context is ", config.context, "; load the data set with this model, which cuts it to that length, or train with a context of ",
+                config.context, " or less");
+}
+
 }  // namespace trainer_room
 
 TrainerImpl::TrainerImpl(std::shared_ptr<LoraImpl> l, std::shared_ptr<const DatasetImpl> d, const TrainOptions& o)
@@ -73,6 +82,7 @@ TrainerImpl::TrainerImpl(std::shared_ptr<LoraImpl> l, std::shared_ptr<const Data
       optimizer(lora->base->backend, lora->values, gradients, lora->parameters, options),
       decoders(lora->base, lora.get(), trainer_room::training_spec(*lora, options, gradients)) {
     trainer_room::check_vocabulary(*data, lora->base->config);
+    trainer_room::check_lengths(*data, lora->base->config, options);
     progress.last.steps = batches.steps();
 }
 
@@ -172,7 +182,7 @@ double TrainerImpl::evaluate(const DatasetImpl& other) {
     DecoderPool pool = measuring_pool(lora->base, lora.get());
     const auto training = lora->lock.train();          // and evaluating never run at once: they share the arena
     pool.use_arena(decoders.arena());
-    return dataset_loss(pool, other, context);
+    return dataset_loss(pool, other, options.context);
 }
 
 }  // namespace qlora
