@@ -91,8 +91,8 @@ $(BUILD)/qlora-cuda.o: qlora-cuda.cu qlora.h $(wildcard src/cuda/*.cuh src/base/
 .PHONY: fuzz
 fuzz:
 	$(MAKE) BUILD=$(BUILD)/fuzz CXX="$(if $(findstring clang,$(CXX)),$(CXX),clang++)" CXXFLAGS="-O1 -g1 -fsanitize=fuzzer-no-link" SANITIZE=address,undefined $(BUILD)/fuzz/fuzz
-$(BUILD)/fuzz: tests/fuzz/fuzz.cpp $(LIBRARY)
-	$(CXX) $(FLAGS) -fsanitize=fuzzer $^ -o $@
+$(BUILD)/fuzz: tests/fuzz/fuzz.cpp $(LIBRARY) $(wildcard tests/fuzz/*.h)
+	$(CXX) $(FLAGS) -fsanitize=fuzzer $(filter-out %.h,$^) -o $@
 
 # How models/tiny.gguf is made (see models/README.md); TEXT is the tiny Shakespeare corpus.
 $(BUILD)/train_tiny: $(BUILD)/tools/train_tiny.o $(LIBRARY)

@@ -1,0 +1,19 @@
+// all.h - every fuzz target by its name.
+#pragma once
+#include "tests/fuzz/folders.h"
+#include "tests/fuzz/formats.h"
+#include "tests/fuzz/runs.h"
+#include "tests/fuzz/texts.h"
+
+namespace fuzz {
+
+inline const Targets& targets() {
+    static const Targets all = [] {
+        Targets merged;
+        for (Targets part : {formats(), folders(), texts(), runs()}) merged.merge(part);
+        return merged;
+    }();
+    return all;
+}
+
+}  // namespace fuzz

@@ -1,0 +1,82 @@
+// runs.h - fuzz targets of what a run reads: training data with and without a chat template, texts, checkpoints.
+#pragma once
+#include "src/base/file.h"
+#include "src/run/checkpoint.h"
+#include "src/run/dataset.h"
+#include "src/run/trainer.h"
+#include "tests/fuzz/samples.h"
+
+#include <cstdio>
+
+namespace fuzz {
+
+inline Seeds rows() {
+    return {R"({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]})" "\n",
+            R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null, "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]}, {"role": "tool", "content": "4"}, {"role": "assistant", "content": "4", "weight": 0}], "tools": [{"name": "f"}]})" "\n",
+            R"({"prompt": "a", "completion": "b"})" "\n", R"([{"instruction": "a", "input": "b", "output": "c"}])", R"({"text": "abc<|im_end|>"})" "\n",
+            R"({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{\"name\": 1}"}, {"from": "observation", "value": "b"}, {"from": "gpt", "value": "b"}], "system": "s"})" "\n",
+            R"({"prompt": [{"role": "user", "content": [{"type": "text", "text": "a"}]}], "completion": [{"role": "assistant", "content": "b"}]})" "\n"};
+}
+
+inline void read_rows(std::string_view bytes, const char* name, const std::vector<std::shared_ptr<const TokenizerImpl>>& tokenizers, const std::vector<Loss>& losses) {
+    const std::string path = put(name, bytes);
+    for (const auto& t : tokenizers)
+        for (const Loss loss : losses) {
+            DatasetOptions options{.context = 64};
+            options.loss = loss;
+            try {
+                const auto data = load_dataset(path, t, options);
+                split_dataset(*data, 0.3f, 1);
+                data->fingerprint();
+            } catch (const Error&) {                   // the next way of reading them may still fail in another manner
+            }
+        }
+}
+
+inline const std::vector<std::shared_ptr<const TokenizerImpl>>& chat_tokenizers() {
+    static const std::vector<std::shared_ptr<const TokenizerImpl>> all{
+        tokenizer("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"),
+        tokenizer("{% for m in messages %}<|im_start|>{{ m.role | upper }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content | trim }}<|im_end|>{% endgeneration %}{% else %}{{ m['content'].split('x')[-1] }}<|im_end|>{% endif %}{% endfor %}")};
+    return all;
+}
+
+// A trainer after one step, and its checkpoint; the manifest's hash is made right, so that what it guards is read too.
+inline void read_manifest(std::string_view bytes) {
+    static const std::string checkpoint = folder() + "/checkpoint";
+    static const auto trainer = [] {
+        TrainOptions options;
+        options.max_steps = 5;
+        options.accumulate = 1;
+        options.context = 64;
+        auto t = std::make_unique<TrainerImpl>(create_lora(model(), {.rank = 2, .modules = "q_proj"}), load_dataset(put("train.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n"), tokenizer(), {.context = 64}), options);
+        t->step();
+        save_checkpoint(*t, checkpoint);
+        return t;
+    }();
+    if (bytes.empty()) return;
+    Json manifest = Json::parse(bytes, "fuzz");
+    if (manifest.is_object()) {
+        std::erase_if(manifest.object(), [](const Json::Member& m) { return m.first == "hash"; });
+        const std::string body = manifest.dump(1);
+        char hash[17];
+        std::snprintf(hash, sizeof hash, "%016llx", static_cast<unsigned long long>(hash_bytes(body.data(), int64_t(body.size()))));
+        manifest.set("hash", hash);
+    }
+    put("checkpoint/manifest.json", manifest.dump(1) + "\n");
+    load_checkpoint(*trainer, checkpoint);
+}
+
+inline Targets runs() {
+    return {
+        {"dataset", {rows, [](std::string_view bytes) { read_rows(bytes, "data.jsonl", {tokenizer()}, {Loss::assistant}); }}},
+        {"chat_rows", {rows, [](std::string_view bytes) { read_rows(bytes, "chat.jsonl", chat_tokenizers(), {Loss::assistant, Loss::all}); }}},
+        {"text_file", {[] { return Seeds{"A text.\n\nOf two <|im_start|>user\nparagraphs<|im_end|>\n"}; },
+                       [](std::string_view bytes) { read_rows(bytes, "data.txt", {chat_tokenizers()[0]}, {Loss::all}); }}},
+        {"manifest", {[] {
+                          read_manifest("");
+                          return Seeds{bytes_of(folder() + "/checkpoint/manifest.json")};
+                      }, read_manifest}},
+    };
+}
+
+}  // namespace fuzz
