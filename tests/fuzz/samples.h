@@ -5,6 +5,7 @@
 #include "src/model/gguf_model.h"
 #include "src/model/lora.h"
 #include "src/run/merge.h"
+#include "src/text/token_core.h"
 #include "tests/fuzz/targets.h"
 
 namespace fuzz {
