@@ -120,6 +120,10 @@ says "it is a share" "accuracy [01]\."
 printf 'one\n\ntwo words\n' > "$dir/lines.txt"
 good "tokenize" ./tokenize -m "$model" -f "$dir/lines.txt"
 [ "$(wc -l < "$dir/out")" -eq 3 ] && ok "one line of ids a line of text" || failed "one line of ids a line of text" "$(wc -l < "$dir/out") lines"
+printf '%s' '{"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}}' > "$dir/bare.json"
+good "a tokenizer without a decoder" ./tokenize -m "$dir/bare.json" -p ab
+says "its ids" "^2$"
+grep -q "^note: .*has no decoder" "$dir/err" && ok "what it lacks is said" || failed "what it lacks is said" "$(cat "$dir/err")"
 good "tokenize dialogues" ./tokenize -m "$model" --chat "$dir/chats.jsonl"
 says "with their mask" "^mask [01 ]*1"
 # Control tokens written in text: read in files of text, left alone with --special text, and both are said.
