@@ -185,6 +185,7 @@ public:
     void save_merged(const std::string& path, DType type, bool double_quant = true, const std::function<bool(float fraction)>& on_progress = {}) const;
     Model base() const;
     int64_t parameters() const;
+    uint64_t fingerprint() const;                      // of the factors' bytes: tells whether training changed anything
     LoraOptions options() const;
     std::vector<float> logits(std::span<const Token> tokens) const;    // as Model::logits, with the adapter
     explicit Lora(std::shared_ptr<struct LoraImpl> impl) : impl_(std::move(impl)) {}
@@ -238,6 +239,7 @@ struct TrainOptions {                                  // the defaults are the r
     bool packing = false;                              // several short rows in one sequence; they do not see each other
     float learning_rate = 2e-4f, min_learning_rate = 0, warmup_ratio = 0.03f;
     int64_t warmup_steps = 0;                          // overrides warmup_ratio unless 0
+    float warmup_start = -1;                           // share of the rate in the first of n of them; -1 = 1 / (n + 1), 0 = Hugging Face's
     Schedule schedule = Schedule::constant;
     float weight_decay = 0, beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-8f, max_grad_norm = 0.3f;
     Optimizer optimizer = Optimizer::paged_adamw;
@@ -247,6 +249,7 @@ struct TrainOptions {                                  // the defaults are the r
 };
 struct TrainStep {
     int64_t step = 0, steps = 0;                       // 1-based, of the whole run
+    double epochs = 0;                                 // of the whole run
     double epoch = 0, loss = 0, learning_rate = 0, grad_norm = 0, seconds = 0;   // loss: mean over the step's trained tokens
     int64_t tokens = 0, trained_tokens = 0;            // of this step
     int64_t skipped_steps = 0;                         // so far
@@ -266,9 +269,13 @@ class Trainer {
 public:
     Trainer(Lora, Dataset, const TrainOptions& = {});
     MemoryPlan plan() const;                           // the planner's own result: what a run will use
-    bool step();                                       // one optimizer step; false when training is complete
+    // One optimizer step; false when training is complete. on_micro_batch is told how many of the step's micro-batches are done, before each
+    // of them and, with done == of, before the adapter changes: when it returns false the step is left as if it had not begun, and step()
+    // returns false. It must not train, measure or save.
+    bool step(const std::function<bool(int64_t done, int64_t of)>& on_micro_batch = {});
     const TrainStep& last() const;
-    double evaluate(const Dataset&) const;             // mean loss per trained token
+    // Mean loss per trained token. go_on is asked now and then: when it returns false, of the rows so far (NaN before the first).
+    double evaluate(const Dataset&, const std::function<bool()>& go_on = {}) const;
     void save(const std::string& folder) const;        // everything a run needs to go on; atomic
     // Continues byte for byte. Another model, configuration, tokenizer, data set, adapter or set of options is an Error that says what was and what
     // is; what differs in rounding only (see RunMachine), or cannot be compared, comes back as a sentence each.
@@ -299,6 +306,7 @@ public:
     std::string chat(std::string_view user, const Sampling& = {}, const OnText& = {});        // one turn through the chat template
     // Raw text, history cleared first. control: as in Tokenizer::encode.
     std::string complete(std::string_view prompt, const Sampling& = {}, const OnText& = {}, bool control = false);
+    std::string complete(std::span<const Token> prompt, const Sampling& = {}, const OnText& = {});    // the same, of tokens as they are
     void reset(std::string_view system = {});          // forgets the dialogue, sets the system text
     void set_history(std::vector<Message>);            // replaces the dialogue (to undo, to load)
     const std::vector<Message>& history() const;

@@ -1,9 +1,11 @@
 // finetune.cpp - QLoRA fine-tuning from the command line. The work is the library's (qlora.h: Dataset, Lora, Trainer); this program is what a person
 // sees of it: what will be trained on, what memory it takes, how it goes, how to stop and go on, and what to type next. Its rooms are in
-// examples/finetune: settings (the flags), data (the rows), run (the loop), report (what is said).
+// examples/finetune: settings and preset (the flags), data (the rows), outlook (what it will take), run (the way through the steps), health (does
+// it still learn), report (what is said on the way), ending (stopped, complete or diverged), samples (answers before and after).
 #include "examples/finetune/run.h"
 
 #include "examples/common/interrupt.h"
+#include "examples/finetune/preset.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -13,12 +15,6 @@ using qlora::Json;
 
 // The command that goes on with this run, as it can be pasted into a shell.
 static std::string resume_command(int argc, char** argv) {
-    const auto quoted = [](const std::string& word) {
-        if (!word.empty() && word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./,:@%") == std::string::npos) return word;
-        std::string out = "'";
-        for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-        return out + '\'';
-    };
     std::string command;
     for (int i = 0; i < argc; ++i) {
         const std::string word = argv[i];
@@ -26,9 +22,20 @@ static std::string resume_command(int argc, char** argv) {
         std::replace(name.begin(), name.end(), '_', '-');
         if (name == "--resume" || name == "--resume-from-checkpoint") { i += word.find('=') == std::string::npos; continue; }
         if (name.rfind("--overwrite", 0) == 0) continue;
-        command += (i ? " " : "") + quoted(word);
+        command += (i ? " " : "") + shell_quoted(word);
     }
     return command + " --resume auto";
+}
+
+static int dry_run(const Settings& s, const qlora::Lora& lora, const Data& data) {
+    qlora::Trainer trainer(lora, data.train, s.train);
+    const qlora::MemoryPlan plan = trainer.plan();
+    if (!s.json) print_plan(plan);
+    std::fflush(stdout);
+    const Outlook outlook = look_ahead(s, lora, data, trainer, plan);
+    if (s.json) std::printf("%s\n", Json{}.set("data", as_json(data.train.info())).set("memory", as_json(plan)).set("run", as_json(outlook)).dump().c_str());
+    else print_outlook(outlook, s);
+    return 0;
 }
 
 static int body(int argc, char** argv) {
@@ -45,6 +52,7 @@ static int body(int argc, char** argv) {
     const qlora::Model model = s.model.load_base();
     s.train.context = model.info().context > 0 ? std::min(s.train.context, model.info().context) : s.train.context;
     Data data = load_data(s, model);
+    if (s.preset == "small") apply_small(s, flags, data.train.info().rows);
     const qlora::Lora lora = s.model.adapter.empty() ? qlora::Lora::create(model, s.lora) : s.model.load_adapter(model);
     if (!s.model.adapter.empty()) s.lora = lora.options();
     if (!s.json) {
@@ -56,20 +64,9 @@ static int body(int argc, char** argv) {
         std::printf("adapter: rank %lld on %s, %s parameters\n", static_cast<long long>(s.lora.rank), s.lora.modules.c_str(), human_count(double(lora.parameters())).c_str());
         print_sample(data, model);
     }
-    if (s.dry_run) {
-        const qlora::MemoryPlan plan = qlora::Trainer(lora, data.train, s.train).plan();
-        if (s.json) std::printf("%s\n", Json{}.set("data", as_json(data.train.info())).set("memory", as_json(plan)).dump().c_str());
-        else print_plan(plan);
-        return 0;
-    }
+    if (s.dry_run) return dry_run(s, lora, data);
     Run run(s, lora, data, *folder, resume_command(argc, argv));
-    if (s.json) {
-        const Json start = Json{}.set("event", "start").set("model", s.model.model).set("weights", model.info().weights).set("base", s.model.why).set("data", as_json(data.train.info())).set("memory", as_json(run.trainer().plan()));
-        std::printf("%s\n", start.dump().c_str());
-    } else {
-        print_plan(run.trainer().plan());
-    }
-    std::fflush(stdout);
+    run.announce();
     try {
         return run.train();
     } catch (const qlora::Error& error) {

@@ -2,6 +2,7 @@
 // Graph and Tensor live in src/ops/graph_api.cpp, all but Graph::weight, which needs to know what a model is.
 #include "src/base/file.h"
 #include "src/model/base_record.h"
+#include "src/model/lora_impl.h"
 #include "src/run/checkpoint.h"
 #include "src/run/evaluate.h"
 #include "src/run/merge.h"
@@ -150,7 +151,7 @@ Lora Lora::load(Model base, const std::string& path, OnBase on_base) {
 }
 
 std::optional<AdapterBase> Lora::recorded_base(const std::string& path) {
-    const std::optional<BaseRecord> record = qlora::recorded_base(path);
+    const std::optional<BaseRecord> record = qlora::recorded_base(adapter_folder(path));
     return record ? std::optional(record->base) : std::nullopt;
 }
 
@@ -167,6 +168,17 @@ void Lora::save_merged(const std::string& path, DType type, bool double_quant, c
 }
 Model Lora::base() const { return Model(api_room::checked(impl_, "Lora").base); }
 int64_t Lora::parameters() const { return api_room::checked(impl_, "Lora").parameters; }
+uint64_t Lora::fingerprint() const {
+    const LoraImpl& lora = api_room::checked(impl_, "Lora");
+    const auto held = lora.lock.read();
+    Hash hash;
+    constexpr int64_t piece = 1 << 18;                 // floats: the memory plan has no room for a whole copy
+    for (int64_t at = 0; at < lora.parameters; at += piece) {
+        const std::vector<float> values = lora_values(lora, at, std::min(piece, lora.parameters - at));
+        hash.add(values.data(), int64_t(values.size()) * 4);
+    }
+    return hash.value();
+}
 LoraOptions Lora::options() const { return api_room::checked(impl_, "Lora").options; }
 std::vector<float> Lora::logits(std::span<const Token> tokens) const {
     const LoraImpl& lora = api_room::checked(impl_, "Lora");
@@ -234,9 +246,11 @@ void drop(std::unique_ptr<SessionImpl>& impl) {
 }  // namespace api_room
 
 MemoryPlan Trainer::plan() const { return api_room::Training(impl_, "Trainer::plan").impl.plan(); }
-bool Trainer::step() { return api_room::Training(impl_, "Trainer::step").impl.step(); }
+bool Trainer::step(const std::function<bool(int64_t, int64_t)>& on_micro_batch) { return api_room::Training(impl_, "Trainer::step").impl.step(on_micro_batch); }
 const TrainStep& Trainer::last() const { return api_room::live(impl_, "Trainer::last").progress.last; }
-double Trainer::evaluate(const Dataset& data) const { return api_room::Training(impl_, "Trainer::evaluate").impl.evaluate(api_room::checked(data.impl(), "Dataset")); }
+double Trainer::evaluate(const Dataset& data, const std::function<bool()>& go_on) const {
+    return api_room::Training(impl_, "Trainer::evaluate").impl.evaluate(api_room::checked(data.impl(), "Dataset"), go_on);
+}
 void Trainer::save(const std::string& folder) const { save_checkpoint(api_room::Training(impl_, "Trainer::save").impl, folder); }
 std::vector<std::string> Trainer::resume(const std::string& folder) { return load_checkpoint(api_room::Training(impl_, "Trainer::resume").impl, folder); }
 std::optional<RunMachine> Trainer::machine_of(const std::string& checkpoint) { return machine_of_checkpoint(checkpoint); }
@@ -265,6 +279,10 @@ std::string Session::chat(std::string_view user, const Sampling& sampling, const
 
 std::string Session::complete(std::string_view prompt, const Sampling& sampling, const OnText& on_text, bool control) {
     return api_room::Talking(impl_, "Session::complete").impl.complete(prompt, sampling, on_text, control);
+}
+
+std::string Session::complete(std::span<const Token> prompt, const Sampling& sampling, const OnText& on_text) {
+    return api_room::Talking(impl_, "Session::complete").impl.complete(prompt, sampling, on_text);
 }
 
 const std::vector<Message>& Session::history() const { return api_room::live(impl_, "Session::history").history; }

@@ -1,10 +1,12 @@
 // interrupt.h - Ctrl-C as a request: the first one sets a flag that the program looks at, a second one ends it at once.
 #pragma once
+#include <string>
 
 namespace program {
 
-void catch_interrupts();                               // SIGINT and SIGTERM
+void catch_interrupts();                               // SIGINT, SIGTERM, and SIGHUP unless it is ignored (nohup)
 int interrupted();                                     // the signal's number, 0 = none so far
 void clear_interrupt();                                // dealt with: the next one is a first one again
+void answer_interrupt(const std::string& line);        // what a first one prints on stderr, at once; "" = nothing
 
 }  // namespace program

@@ -98,10 +98,13 @@ RunFolder::~RunFolder() {
     }
 }
 
-void RunFolder::begin() {
+void RunFolder::begin(bool keep_checkpoints) {
     if (start_ == Start::overwrite) record_.set_aside();
     record_.complete = -1;
+    record_.keep_checkpoints = record_.keep_checkpoints || keep_checkpoints;
+    if (start_ != Start::resume) record_.adapter_step = -1;
     record_.claim(fixed_names);
+    record_.write();
 }
 
 void RunFolder::settle() { if (record_.pending()) record_.settle(); }
@@ -149,6 +152,13 @@ void RunFolder::keep_newest(int64_t count) {
     for (size_t i = size_t(count); i < steps.size(); ++i) record_.remove(checkpoint_name(steps[i]));
 }
 
+void RunFolder::drop_checkpoints() { record_.remove_checkpoints(); }
+
+void RunFolder::complete(int64_t step) {
+    record_.complete = step;
+    record_.write();
+}
+
 void RunFolder::set_aside(int64_t step) {
     const std::string aside = "checkpoints/aside-step-" + std::to_string(step);
     std::error_code error;
@@ -176,9 +186,10 @@ void RunFolder::write_curve(const std::string& title) const {
     write_text((fs::path(path_) / "loss.svg").string(), loss_curve(title, train_, held_out_));
 }
 
-void RunFolder::open_metrics(int64_t step) {
+RunFolder::Totals RunFolder::open_metrics(int64_t step) {
     const std::string path = (fs::path(path_) / "metrics.jsonl").string();
     std::string kept;
+    Totals totals;
     if (step > 0 && qlora::exists(path)) {
         const std::string all = qlora::read_file(path);
         for (size_t from = 0, to; (to = all.find('\n', from)) != std::string::npos; from = to + 1) {   // a torn last line has no end and falls out
@@ -191,6 +202,9 @@ void RunFolder::open_metrics(int64_t step) {
                 const qlora::Json* held_out = json.find("eval_loss");
                 if (loss && loss->is_number()) add_train(at->integer(), loss->number());
                 if (held_out && held_out->is_number()) add_held_out(at->integer(), held_out->number());
+                if (const qlora::Json* v = json.find("total_tokens"); v && v->is_int()) totals.tokens = v->integer();
+                if (const qlora::Json* v = json.find("supervised_tokens"); v && v->is_int()) totals.trained = v->integer();
+                if (const qlora::Json* v = json.find("elapsed_s"); v && v->is_number()) totals.seconds = v->number();
                 kept += line + '\n';
             } catch (const qlora::Error&) {            // a damaged line: dropped, the rest of the record is still good
             }
@@ -199,6 +213,7 @@ void RunFolder::open_metrics(int64_t step) {
     write_text(path, kept);
     metrics_ = std::fopen(path.c_str(), "ab");
     if (!metrics_) throw qlora::Error(qlora::Errc::io, "cannot write " + path + ": " + std::strerror(errno));
+    return totals;
 }
 
 bool RunFolder::write_metrics(const std::string& line) {

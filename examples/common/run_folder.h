@@ -29,7 +29,7 @@ public:
     RunFolder(const RunFolder&) = delete;
 
     // The run starts: with `overwrite` the earlier one is set aside until settle(). Before, nothing in the folder is changed.
-    void begin();
+    void begin(bool keep_checkpoints);
     void settle();                                     // there is a checkpoint or an adapter of this run
     bool restore();                                    // the run failed before: the earlier one is back in place; false if there was none
     RunRecord& record() { return record_; }
@@ -39,6 +39,8 @@ public:
     std::vector<int64_t> checkpoints() const;          // steps that have one, newest first
     void new_checkpoint(int64_t step);                 // before it is saved
     void keep_newest(int64_t count);                   // removes older checkpoints of this run
+    void drop_checkpoints();                           // all of them, those set aside too
+    void complete(int64_t step);                       // the run is: a later start knows
     void set_aside(int64_t step);                      // renames a checkpoint that this run does not go on from, out of the way of new ones
     // Lets `save` write a whole PEFT folder beside everything else, then moves its files into place: the weights first, so that a first
     // adapter is complete as soon as it has its config.
@@ -46,10 +48,13 @@ public:
     void write_curve(const std::string& title) const;
 
     // metrics.jsonl: lines beyond `step` are cut, so that a resumed run leaves a curve without repeats; flushed line by line.
-    void open_metrics(int64_t step);
+    // What the kept lines had counted so far comes back.
+    struct Totals { int64_t tokens = 0, trained = 0; double seconds = 0; };
+    Totals open_metrics(int64_t step);
     bool write_metrics(const std::string& line);       // false: the disk did not take it (the run goes on)
     void add_train(int64_t step, double loss) { train_.push_back({double(step), loss}); }
     void add_held_out(int64_t step, double loss) { held_out_.push_back({double(step), loss}); }
+    const Curve& train() const { return train_; }
     const Curve& held_out() const { return held_out_; }
 
 private:

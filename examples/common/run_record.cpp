@@ -32,7 +32,7 @@ static bool is_a_runs_name(const std::string& name) {
     return !rest.empty() && rest.find_first_not_of("0123456789") == std::string::npos;
 }
 
-static std::set<std::string> listed_in(const std::string& path, int64_t* adapter_step = nullptr, int64_t* complete = nullptr) {
+static std::set<std::string> listed_in(const std::string& path, RunRecord* facts = nullptr) {
     const Json json = Json::parse(qlora::read_file(path, 16 << 20), path);
     const Json *format = json.find("format"), *files = json.find("files");
     if (!format || !format->is_string() || format->string() != "qlora run" || !files)
@@ -40,8 +40,10 @@ static std::set<std::string> listed_in(const std::string& path, int64_t* adapter
     std::set<std::string> names;
     for (const Json& file : files->as_array(path + ": files"))
         if (const std::string name = file.as_string(path + ": files"); is_a_runs_name(name)) names.insert(name);
-    if (const Json* v = json.find("adapter_step"); v && adapter_step) *adapter_step = v->as_int(path + ": adapter_step");
-    if (const Json* v = json.find("complete"); v && complete) *complete = v->as_int(path + ": complete");
+    if (!facts) return names;
+    if (const Json* v = json.find("adapter_step")) facts->adapter_step = v->as_int(path + ": adapter_step");
+    if (const Json* v = json.find("complete")) facts->complete = v->as_int(path + ": complete");
+    if (const Json* v = json.find("keep_checkpoints")) facts->keep_checkpoints = v->as_bool(path + ": keep_checkpoints");
     return names;
 }
 
@@ -51,8 +53,9 @@ bool RunRecord::pending() const { return qlora::exists(inside(".qlora-replaced")
 void RunRecord::read() {
     files_.clear();
     adapter_step = complete = -1;
+    keep_checkpoints = false;
     present_ = qlora::exists(inside(record_name));
-    if (present_) files_ = listed_in(inside(record_name), &adapter_step, &complete);
+    if (present_) files_ = listed_in(inside(record_name), this);
 }
 
 RunRecord::RunRecord(const std::string& folder) : folder_(folder) {
@@ -72,7 +75,7 @@ void RunRecord::write() const {
     Json files = Json::Array{};
     for (const std::string& name : files_) files.push(name);
     Json json;
-    json.set("format", "qlora run").set("files", std::move(files)).set("adapter_step", adapter_step).set("complete", complete);
+    json.set("format", "qlora run").set("files", std::move(files)).set("adapter_step", adapter_step).set("complete", complete).set("keep_checkpoints", keep_checkpoints);
     qlora::write_file_atomic(inside(record_name), json.dump(1) + '\n');
 }
 
@@ -101,6 +104,13 @@ void RunRecord::remove(const std::string& name) {
     if (qlora::remove_tree(inside(name)) != 0) return;   // stays listed: a later start tries again
     files_.erase(name);
     fs::remove(inside("checkpoints"), error);          // only succeeds when it is empty
+}
+
+void RunRecord::remove_checkpoints() {
+    const std::set<std::string> names = files_;
+    for (const std::string& name : names)
+        if (name.rfind("checkpoints/", 0) == 0) remove(name);
+    if (files_ != names) write();
 }
 
 void RunRecord::remove_owned() {

@@ -26,6 +26,7 @@ public:
     void claim(const std::vector<std::string>& names);
     void adopt(const std::string& name);               // as claim(), of what is known to be a run's
     void remove(const std::string& name);              // the file or folder, and its name in the record; only if it is owned
+    void remove_checkpoints();
 
     void set_aside();                                  // an earlier run that set_aside() left aside stays, and what is listed now goes
     void settle();                                     // the new run can stand alone: the earlier one goes
@@ -35,6 +36,7 @@ public:
     // Facts that a later start of the same run needs.
     int64_t adapter_step = -1;                         // the step whose adapter lies in the folder; -1 = none yet
     int64_t complete = -1;                             // the steps of the run, once it is complete
+    bool keep_checkpoints = false;                     // somebody asked for them: they stay when the run is complete
     void write() const;
 
 private:

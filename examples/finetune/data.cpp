@@ -3,6 +3,7 @@
 
 #include "examples/common/masked.h"
 #include "examples/common/terminal.h"
+#include "examples/finetune/preset.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -21,9 +22,11 @@ Data load_data(const Settings& s, const qlora::Model& model) {
     HeldOut h{.seed = s.train.seed, .options = options};
     if (!s.valid.empty()) h.path = s.valid;
     else if (folder && fs::exists(fs::path(s.data) / "valid.jsonl")) h.path = s.data, h.split = "valid";
-    else if (s.val_split > 0) h.path = s.data, h.split = folder ? "train" : "", h.fraction = s.val_split;
+    else if (s.val_split != 0) h.path = s.data, h.split = folder ? "train" : "", h.fraction = s.val_split;
     if (folder) options.split = "train";
     Data data{qlora::Dataset::load(s.data, model, options), {}, h};
+    if (h.fraction < 0) h.fraction = data.record.fraction = small_share(data.train.info().rows);
+    if (h.fraction == 0 && h.path == s.data && h.split != "valid") h.path = data.record.path = "";
     if (h.fraction > 0) std::tie(data.train, data.held_out) = data.train.split(h.fraction, h.seed);
     else if (!h.path.empty()) data.held_out = load_held_out(h, model.tokenizer());
     if (s.eval_every > 0 && !data.held_out) throw UsageError("--eval-every has nothing to measure on: hold rows out with --val-split 0.05 or --valid FILE");

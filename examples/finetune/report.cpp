@@ -54,14 +54,14 @@ void Report::held_out(int64_t step, double loss) {
 }
 
 void Report::step(const qlora::TrainStep& t) {
-    tokens_ += t.tokens;
-    trained_ += t.trained_tokens;
+    totals_.tokens += t.tokens;
+    totals_.trained += t.trained_tokens;
     const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
     const double left = elapsed / double(t.step - first_) * double(t.steps - t.step), speed = t.seconds > 0 ? double(t.tokens) / t.seconds : 0;
     Json line;
     line.set("step", t.step).set("total_steps", t.steps).set("epoch", t.epoch).set("loss", std::isfinite(t.loss) ? Json(t.loss) : Json());
     line.set("lr", t.learning_rate).set("grad_norm", std::isfinite(t.grad_norm) ? Json(t.grad_norm) : Json()).set("tokens_per_sec", speed);
-    line.set("total_tokens", tokens_).set("supervised_tokens", trained_).set("elapsed_s", elapsed).set("remaining_s", left);
+    line.set("total_tokens", totals_.tokens).set("supervised_tokens", totals_.trained).set("elapsed_s", totals_.seconds + elapsed).set("remaining_s", left);
     line.set("peak_mem_bytes", peak_memory()).set("skipped_steps", t.skipped_steps).set("time", int64_t(std::time(nullptr)));
     record(line);
     if (s_.json) emit(Json(line).set("event", "step"));

@@ -13,6 +13,7 @@ class Report {
 public:
     Report(const Settings& s, RunFolder& folder) : s_(s), folder_(folder) {}
     void start(int64_t step);                          // the clock: `step` steps were made before
+    void go_on_counting(const RunFolder::Totals& before) { totals_ = before; }      // of the same run, before it was stopped
     void say(const std::string& text);                 // nothing with --json
     void emit(const qlora::Json& event);               // nothing without
     void warn(const std::string& text);
@@ -28,7 +29,8 @@ private:
     const Settings& s_;
     RunFolder& folder_;
     Progress progress_{1};
-    int64_t first_ = 0, tokens_ = 0, trained_ = 0;
+    RunFolder::Totals totals_;
+    int64_t first_ = 0;
     bool metrics_failed_ = false;
     std::chrono::steady_clock::time_point started_;
 };

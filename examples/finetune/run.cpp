@@ -1,9 +1,11 @@
-// run.cpp - one run of finetune.
+// run.cpp - the way of a run through its steps.
 #include "examples/finetune/run.h"
 
 #include "examples/common/interrupt.h"
 #include "src/base/limits.h"                           // the library's own view of what this process may use
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 
@@ -12,21 +14,37 @@ namespace program {
 namespace fs = std::filesystem;
 using qlora::Json;
 
+Run::Run(Settings& s, qlora::Lora lora, Data data, RunFolder& folder, std::string command)
+    : s_(s), lora_(lora), data_(std::move(data)), trainer_(lora, data_.train, s.train), folder_(folder), report_(s, folder), command_(std::move(command)),
+      health_(lora.base().info().vocabulary, s.train.max_bad_steps), start_(lora.fingerprint()) {}
+
+void Run::announce() {
+    const qlora::MemoryPlan plan = trainer_.plan();
+    if (!s_.json) print_plan(plan);
+    std::fflush(stdout);
+    outlook_ = look_ahead(s_, lora_, data_, trainer_, plan);
+    micro_batch_seconds_ = outlook_.micro_batch_seconds;
+    if (!s_.json) print_outlook(outlook_, s_);
+    report_.emit(Json{}.set("event", "start").set("model", s_.model.model).set("weights", lora_.base().info().weights).set("base", s_.model.why).set("data", as_json(data_.train.info())).set("memory", as_json(plan)).set("run", as_json(outlook_)));
+    std::fflush(stdout);
+}
+
 int Run::train() {
+    if (left_nothing_to_do()) return 0;
+    if (s_.preset == "small") samples_ = pick_samples(data_, lora_.base().tokenizer());
+    for (Sample& sample : samples_) sample.before = answer(lora_, sample);
     resume();
     check_space();
-    folder_.begin();
-    folder_.open_metrics(step_);
-    for (const std::string& note : notes_) report_.note(step_, note);
-    if (data_.held_out && folder_.held_out().empty()) measure();
-    first_ = step_;
-    report_.start(step_);
+    begin();
     try {
+        if (data_.held_out && (step_ == 0 || measure_due()) && measured_ != step_) measure();
         while (true) {
-            if (const int signal = interrupted()) return stop(signal);
-            if (!trainer_.step()) break;
+            prepare_answer();
+            if (interrupted() && step_ < trainer_.last().steps) return stop(interrupted());
+            if (!step()) break;
             after_step();
         }
+        if (step_ < trainer_.last().steps) return stop(interrupted());
         return conclude();
     } catch (const qlora::Error& error) {
         if (error.code == qlora::Errc::numeric) give_up(error);
@@ -35,33 +53,18 @@ int Run::train() {
     }
 }
 
-// While steps are unsound nothing is saved and no checkpoint goes: those that are there are all that is left of the run.
-void Run::after_step() {
-    const qlora::TrainStep& t = trainer_.last();
-    step_ = t.step;
-    report_.step(t);
-    health_.add(t);
-    if (health_.dead() && !t.skipped)
-        throw qlora::Error(qlora::Errc::numeric, std::to_string(step_ - health_.first_unsound() + 1) +
-                           " steps in a row had no gradient and the loss of guessing, ln(vocabulary): the run has diverged");
-    if (s_.eval_every > 0 && step_ % s_.eval_every == 0 && data_.held_out) measure();
-    if (!health_.sound()) return;
-    if (unproven_) folder_.keep_newest(s_.keep);
-    unproven_ = false;
-    if (s_.save_every > 0 && step_ % s_.save_every == 0) save_checkpoint();
-}
-
-// The state that the first unsound step began with is no good either: its checkpoint goes aside, so that the newest one left is one to go on from.
-void Run::give_up(const qlora::Error& error) {
-    report_.finish();
-    report_.draw();
-    const int64_t bad = health_.first_unsound() - 1;
-    for (const int64_t step : folder_.checkpoints()) if (step >= bad) folder_.set_aside(step);
-    const auto steps = folder_.checkpoints();
-    if (steps.empty()) throw qlora::Error(error.code, std::string(error.what()) + "; there is no checkpoint from before: start again with a lower --lr in another -o");
-    const std::string good = folder_.checkpoint(steps[0]);
-    throw qlora::Error(error.code, std::string(error.what()) + "; the last good checkpoint is " + good + ": --resume auto goes on from it, --adapter " + good +
-                                       " with a lower --lr and another -o starts from its adapter");
+// A complete run keeps its adapter but not always checkpoints: starting it from the beginning would only cost the adapter.
+bool Run::left_nothing_to_do() {
+    const int64_t complete = folder_.record().complete;
+    if (s_.resume != "auto" || complete < 0) return false;
+    if (!folder_.record().keep_checkpoints) folder_.drop_checkpoints();                 // it was killed before it could
+    if (!folder_.checkpoints().empty()) return false;
+    if (trainer_.last().steps > complete)
+        throw qlora::Error(qlora::Errc::argument, "the run in " + s_.out + " is complete after " + std::to_string(complete) + " steps and kept no checkpoints; to train its adapter further: --adapter " +
+                                                      s_.out + " and another -o, without --resume");
+    report_.say("the run in " + s_.out + " is complete: " + std::to_string(complete) + " steps\nnext:    " + chat_command());
+    report_.emit(Json{}.set("event", "done").set("steps", complete).set("adapter", s_.out));
+    return true;
 }
 
 // The checkpoint that was asked for, then every older one.
@@ -116,7 +119,7 @@ void Run::resume() {
             report_.warn(one_line(error.what()) + "; falling back to the checkpoint before");
             continue;
         }
-        step_ = trainer_.last().step;
+        step_ = saved_ = trainer_.last().step;
         for (const int64_t step : steps) if (step > step_) folder_.set_aside(step);
         report_.say("going on from " + candidate + ", step " + std::to_string(step_));
         return;
@@ -124,24 +127,103 @@ void Run::resume() {
     throw qlora::Error(qlora::Errc::format, "no usable checkpoint: " + first_error + "; choose another -o to start anew");
 }
 
-// Better now than after an hour: two checkpoints (the new one is complete before the old one goes) and the adapter must fit.
+// Better now than after an hour.
 void Run::check_space() const {
     std::error_code error;
     const fs::space_info space = fs::space(s_.out, error);
-    const int64_t adapter = lora_.parameters() * 4, needed = adapter + (s_.save_every > 0 ? 2 * 3 * adapter : 0);
-    if (!error && space.available < uintmax_t(needed))
+    if (!error && space.available < uintmax_t(outlook_.disk_during))
         throw qlora::Error(qlora::Errc::io, s_.out + " has " + human_bytes(int64_t(space.available)) + " free, the adapter and its checkpoints need " +
-                                                human_bytes(needed) + "; free some, choose another -o, or --save-every 0");
+                                                human_bytes(outlook_.disk_during) + "; free some, choose another -o, or --save-every 0");
+}
+
+void Run::begin() {
+    folder_.begin(s_.keep_checkpoints);
+    report_.go_on_counting(folder_.open_metrics(step_));
+    for (const std::string& note : notes_) report_.note(step_, note);
+    first_ = step_;
+    report_.start(step_);
+    recall_best();
+    saved_at_ = asked_at_ = Clock::now();
+}
+
+// The best adapter so far lies in the folder. If a run that was killed has left one of a later step there, it is measured again on the way.
+void Run::recall_best() {
+    const Curve& curve = folder_.held_out();
+    if (!curve.empty()) measured_ = int64_t(curve.back().first);
+    const int64_t held = folder_.record().adapter_step;
+    for (const auto& [step, loss] : curve) {
+        if (int64_t(step) != held || held <= 0) continue;
+        best_ = held;
+        best_loss_ = loss;
+    }
+}
+
+// A step is left only between micro-batches: once all of them are done the rest of it takes no time.
+bool Run::step() {
+    asked_at_ = Clock::now();
+    return trainer_.step([&](int64_t done, int64_t of) {
+        const Clock::time_point now = Clock::now();
+        if (done > 0) micro_batch_seconds_ = std::chrono::duration<double>(now - asked_at_).count();
+        asked_at_ = now;
+        prepare_answer();
+        return done == of || !interrupted();
+    });
+}
+
+void Run::prepare_answer() {
+    if (interrupted()) return;
+    const int64_t lost = step_ - std::max<int64_t>(saved_, 0);
+    std::string line = "stopping after this micro-batch";
+    if (micro_batch_seconds_ > 0) line += ", about " + human_time(micro_batch_seconds_);
+    line += lost > 0 ? "; again: lose " + std::to_string(lost) + (lost == 1 ? " step" : " steps") : "; again: at once";
+    answer_interrupt(line);
+}
+
+// While steps are unsound nothing is saved and no checkpoint goes: those that are there are all that is left of the run.
+void Run::after_step() {
+    const qlora::TrainStep& t = trainer_.last();
+    step_ = t.step;
+    report_.step(t);
+    health_.add(t);
+    if (health_.dead() && !t.skipped)
+        throw qlora::Error(qlora::Errc::numeric, std::to_string(step_ - health_.first_unsound() + 1) +
+                           " steps in a row had no gradient and the loss of guessing, ln(vocabulary): the run has diverged");
+    if (measure_due()) measure();
+    if (!health_.sound()) return;
+    if (unproven_) folder_.keep_newest(s_.keep);
+    unproven_ = false;
+    if (save_due()) save_checkpoint();
+}
+
+// After every epoch, at the end, and as --eval-every says.
+bool Run::measure_due() const {
+    const qlora::TrainStep& t = trainer_.last();
+    if (!data_.held_out || t.step == 0) return false;
+    const double before = t.epoch * double(t.step - 1) / double(t.step);
+    const bool epoch_ends = std::floor(t.epoch + 1e-9) > std::floor(before + 1e-9);
+    return epoch_ends || t.step == t.steps || (s_.eval_every > 0 && t.step % s_.eval_every == 0);
 }
 
 void Run::measure() {
     report_.measuring();
-    report_.held_out(step_, trainer_.evaluate(*data_.held_out));
+    const double loss = trainer_.evaluate(*data_.held_out, [] { return interrupted() == 0; });
+    if (interrupted()) return;                         // of some of the rows: it is made again when the run goes on
+    report_.held_out(step_, loss);
     measured_ = step_;
+    if (step_ == 0 || !(best_ < 0 ? std::isfinite(loss) : loss < best_loss_)) return;
+    best_ = step_;
+    best_loss_ = loss;
+    save_adapter();
+}
+
+bool Run::save_due() const {
+    if (s_.save_every > 0 && step_ % s_.save_every == 0) return true;
+    return s_.save_minutes > 0 && std::chrono::duration<double>(Clock::now() - saved_at_).count() >= 60 * s_.save_minutes;
 }
 
 // A save that fails leaves the run and the older checkpoints alone; the next interval tries again.
 bool Run::save_checkpoint() {
+    saved_at_ = Clock::now();
     const std::string where = folder_.checkpoint(step_);
     try {
         folder_.new_checkpoint(step_);
@@ -157,39 +239,10 @@ bool Run::save_checkpoint() {
     return true;
 }
 
-int Run::stop(int signal) {
-    report_.finish();
-    const bool saved = saved_ == step_ || step_ == 0 || (health_.sound() && save_checkpoint());
-    report_.draw();
-    report_.emit(Json{}.set("event", "stopped").set("step", step_).set("resume", command_));
-    if (step_ == 0) report_.say(folder_.restore() ? "stopped before the first step; the earlier run is back in place" : "stopped before the first step");
-    else if (!health_.sound()) report_.say("stopped after step " + std::to_string(step_) + ", not saved: since step " + std::to_string(health_.first_unsound()) + " no step had a sound loss");
-    else if (saved) report_.say("stopped after step " + std::to_string(step_) + "; saved. To go on:\n  " + command_);
-    return 128 + signal;
-}
-
-int Run::conclude() {
-    if (data_.held_out && measured_ != step_) measure();
-    report_.finish();
-    if (!health_.sound()) throw qlora::Error(qlora::Errc::numeric, "the last steps, from " + std::to_string(health_.first_unsound()) + " on, had no sound loss: the run has diverged");
-    if (s_.save_every > 0 && saved_ != step_ && step_ > first_) save_checkpoint();
-    folder_.keep_newest(s_.keep);
+void Run::save_adapter() {
     folder_.take_adapter(step_, [&](const std::string& where) { lora_.save(where); });
-    folder_.settle();
     if (data_.held_out) write_held_out(s_.out, data_.record);
-    report_.draw();
-    Json done;
-    done.set("event", "done").set("steps", step_).set("adapter", s_.out).set("peak_mem_bytes", peak_memory());
-    if (const Curve& curve = folder_.held_out(); !curve.empty()) {
-        char text[160];
-        std::snprintf(text, sizeof text, "held-out loss %.4f before, %.4f after", curve.front().second, curve.back().second);
-        report_.say(styled(text, Style::bold));
-        done.set("eval_loss_before", curve.front().second).set("eval_loss_after", curve.back().second);
-    }
-    report_.emit(done);
-    report_.say("adapter: " + s_.out + " (" + human_count(double(lora_.parameters())) + " parameters); curve: " + (fs::path(s_.out) / "loss.svg").string());
-    report_.say("next:    ./chat -m " + s_.model.model + " --adapter " + s_.out);
-    return 0;
+    folder_.settle();
 }
 
 }  // namespace program

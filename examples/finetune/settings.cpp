@@ -1,6 +1,8 @@
 // settings.cpp - the flags of finetune, and what follows from several of them.
 #include "examples/finetune/settings.h"
 
+#include "examples/common/run_folder.h"
+
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
@@ -33,6 +35,7 @@ void declare(Flags& flags, Settings& s) {
     flags.add("--adapter --adapter-path --adapter-name-or-path --resume-adapter-file", s.model.adapter, "DIR", "go on with this adapter, a PEFT folder or a GGUF adapter, instead of a new one").note("");
     s.model.declare_any_base(flags);
     flags.section("Training");
+    flags.choice("--preset", s.preset, {"none", "small"}, "small: for a few dozen to a thousand rows; flags given beside it count more").note("the QLoRA paper's recipe");
     flags.add("--iters --max-steps --num-steps", s.train.max_steps, 0, int64_t(1) << 40, "optimizer steps; 0 = as --epochs says");
     flags.add("--epochs --num-epochs --num-train-epochs", s.train.epochs, 1e-6, 1e6, "passes over the data");
     flags.add("-b --batch-size --per-device-train-batch-size --micro-batch-size", s.train.batch, 1, 65536, "rows computed together");
@@ -42,6 +45,7 @@ void declare(Flags& flags, Settings& s) {
     flags.choice("--lr-scheduler --lr-scheduler-type --lr-schedule", s.scheduler, {"constant", "linear", "cosine"}, "shape of the learning rate");
     flags.add("--warmup-ratio", s.train.warmup_ratio, 0, 1, "share of the steps in which the learning rate rises");
     flags.add("--warmup-steps", s.train.warmup_steps, 0, int64_t(1) << 40, "the same in steps; 0 = as --warmup-ratio says");
+    flags.add("--warmup-start", s.train.warmup_start, 0, 1, "share of the rate in the first of n warm-up steps; 0 as Hugging Face has it").note("1/(n+1)");
     flags.choice("--optim --optimizer", s.optimizer, {"paged_adamw", "adamw", "paged_adamw_32bit", "adamw_8bit", "paged_adamw_8bit"}, "optimizer");
     flags.add("--adam-beta2", s.train.beta2, 0, 0.999999, "decay of AdamW's second moment");
     flags.add("--weight-decay --wd", s.train.weight_decay, 0, 10, "AdamW's weight decay");
@@ -51,13 +55,14 @@ void declare(Flags& flags, Settings& s) {
     flags.add("--seed", s.train.seed, "seed of the order of the rows, of the adapter's start and of dropout");
     flags.section("Output");
     flags.add("-o --output --output-dir --out", s.out, "DIR", "folder of the adapter, the checkpoints and the metrics").note("");
-    flags.add("--eval-every --eval-steps --steps-per-eval", s.eval_every, 0, int64_t(1) << 40, "steps between measurements of the held-out loss; 0 = start and end");
+    flags.add("--eval-every --eval-steps --steps-per-eval", s.eval_every, 0, int64_t(1) << 40, "steps between measurements of the held-out loss; also at the start and after each epoch");
     flags.add("--save-every --save-steps", s.save_every, 0, int64_t(1) << 40, "steps between checkpoints; 0 = none");
-    flags.add("--keep --save-total-limit", s.keep, 1, 100000, "newest checkpoints that stay");
+    flags.add("--save-minutes", s.save_minutes, 0, 1e6, "a checkpoint also after this time without one; 0 = never");
+    flags.add("--keep --save-total-limit", s.keep, 1, 100000, "newest checkpoints that stay; without this and --save-every none stays behind a complete run");
     flags.add("--log-every --logging-steps --steps-per-report", s.log_every, 1, int64_t(1) << 40, "steps between plain progress lines");
     flags.add("--resume --resume-from-checkpoint", s.resume, "auto|DIR", "go on from the newest checkpoint in -o, or from one of your choice");
-    flags.toggle("--overwrite --overwrite-output-dir", s.overwrite, "start anew in a folder that holds an earlier run");
-    flags.toggle("--dry-run", s.dry_run, "print the data and the memory plan, and stop");
+    flags.toggle("--overwrite --overwrite-output-dir", s.overwrite, "replace the earlier run in -o, once this one has something to go on from");
+    flags.toggle("--dry-run", s.dry_run, "print the data, the memory plan, steps, time and disk, and stop");
     flags.toggle("--json", s.json, "one JSON object a line instead of text");
 }
 
@@ -119,6 +124,9 @@ void finish(Settings& s, const Flags& flags) {
                         : s.optimizer == "paged_adamw_8bit" ? qlora::Optimizer::paged_adamw_8bit : qlora::Optimizer::paged_adamw;
     s.lora.init = s.init == "loftq" ? qlora::LoraInit::loftq : s.init == "pissa" ? qlora::LoraInit::pissa : qlora::LoraInit::standard;
     s.lora.seed = s.train.seed;
+    if (s.preset == "small" && s.valid.empty() && !flags.given("--val-split")) s.val_split = -1;
+    if (s.save_every == 0 && !flags.given("--save-minutes")) s.save_minutes = 0;
+    s.keep_checkpoints = flags.given("--save-every") || flags.given("--keep") || flags.given("--save-minutes");
     if (s.out.empty() && !s.dry_run) throw UsageError("missing -o DIR: the folder of the adapter");
     if (s.overwrite && !s.resume.empty()) throw UsageError("--overwrite starts anew and --resume goes on: choose one");
     if (!s.valid.empty() && s.val_split > 0) throw UsageError("--valid and --val-split both name held-out rows: choose one");

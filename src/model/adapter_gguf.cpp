@@ -133,7 +133,16 @@ std::shared_ptr<LoraImpl> load_lora_gguf(std::shared_ptr<const ModelImpl> base, 
     return lora;
 }
 
-std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl> base, const std::string& path, OnBase on_base) {
+// A checkpoint holds the adapter in a folder of its own; of weights that are named themselves their folder is meant.
+std::string adapter_folder(const std::string& path) {
+    if (is_folder(path)) return exists(path + "/manifest.json") && !exists(path + "/adapter_config.json") ? path + "/adapter" : path;
+    constexpr std::string_view weights = "adapter_model.safetensors";
+    if (!path.ends_with(weights)) return path;
+    return path.size() == weights.size() ? "." : path.substr(0, path.size() - weights.size());
+}
+
+std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl> base, const std::string& given, OnBase on_base) {
+    const std::string path = adapter_folder(given);
     if (const std::optional<BaseRecord> record = recorded_base(path)) base = follow_record(std::move(base), *record, on_base, path);
     return is_folder(path) ? load_lora_peft(std::move(base), path) : load_lora_gguf(std::move(base), path);
 }

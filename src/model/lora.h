@@ -52,7 +52,8 @@ struct LoraImpl {
 };
 
 std::shared_ptr<LoraImpl> create_lora(std::shared_ptr<const ModelImpl>, const LoraOptions&);
-std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl>, const std::string& path, OnBase = OnBase::recorded);     // PEFT folder or GGUF adapter
+std::string adapter_folder(const std::string& path);                  // where the adapter of a checkpoint, or of weights named themselves, lies
+std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl>, const std::string& path, OnBase = OnBase::recorded);     // PEFT folder (or its weights, or a checkpoint) or GGUF adapter
 const struct BaseRecord& base_of(const LoraImpl&);     // reads all weights once
 void save_lora_peft(const LoraImpl&, const std::string& folder);       // adapter_config.json + adapter_model.safetensors; q and k in Hugging Face row order
 void save_lora_gguf(const LoraImpl&, const std::string& path);

@@ -171,6 +171,8 @@ std::vector<std::string> load(TrainerImpl& t, const std::string& folder) {
         });
     for (const auto& file : contents) file->check();
     ++t.lora->version;
+    progress.last.steps = t.progress.last.steps;       // the run may have become longer
+    progress.last.epochs = t.progress.last.epochs;
     t.progress = progress;
     return notes;
 }

@@ -18,7 +18,7 @@ namespace checkpoint_identity_room {
 Json options_json(const TrainOptions& o, int64_t context) {
     return Json().set("batch", o.batch).set("accumulate", o.accumulate).set("context", context).set("packing", o.packing)
         .set("learning_rate", double(o.learning_rate)).set("min_learning_rate", double(o.min_learning_rate)).set("warmup_ratio", double(o.warmup_ratio))
-        .set("warmup_steps", o.warmup_steps).set("schedule", int64_t(o.schedule)).set("weight_decay", double(o.weight_decay)).set("beta1", double(o.beta1))
+        .set("warmup_steps", o.warmup_steps).set("warmup_start", double(o.warmup_start)).set("schedule", int64_t(o.schedule)).set("weight_decay", double(o.weight_decay)).set("beta1", double(o.beta1))
         .set("beta2", double(o.beta2)).set("epsilon", double(o.epsilon)).set("max_grad_norm", double(o.max_grad_norm))
         .set("optimizer", is_8bit(o.optimizer) ? "adamw_8bit" : "adamw").set("seed", hex(o.seed));
 }
@@ -163,7 +163,9 @@ RunIdentity identity_of(const TrainerImpl& t) {
 std::vector<std::string> check_identity(const TrainerImpl& t, const Json& manifest, const std::string& folder, const std::string& where) {
     namespace room = checkpoint_identity_room;
     const RunIdentity now = identity_of(t);
-    room::compare(room::section(manifest, "options", where), now.options, "set of options", where);
+    Json options = room::section(manifest, "options", where);
+    if (!options.find("warmup_start")) options.set("warmup_start", 0.0);                // 0.1.0 knew no other
+    room::compare(options, now.options, "set of options", where);
     room::compare(room::section(manifest, "data", where), now.data, "data set", where);
     if (!manifest.find("machine")) return room::check_first(t, now, manifest, folder, where);
     room::compare(room::section(manifest, "adapter", where), now.adapter, "adapter", where);

@@ -20,9 +20,9 @@ DecoderPool measuring_pool(std::shared_ptr<const ModelImpl> model, const LoraImp
     return {std::move(model), lora, spec};
 }
 
-LossSum loss_of(DecoderPool& pool, std::span<const Document> documents, int64_t rows) {
+LossSum loss_of(DecoderPool& pool, std::span<const Document> documents, int64_t rows, const std::function<bool()>& go_on) {
     LossSum sum;
-    for (size_t first = 0; first < documents.size();) {
+    for (size_t first = 0; first < documents.size() && (!go_on || go_on());) {
         int64_t count = int64_t(documents[first].tokens.size());
         size_t last = first + 1;
         while (last < documents.size() && count + int64_t(documents[last].tokens.size()) <= rows) count += int64_t(documents[last++].tokens.size());
@@ -40,7 +40,7 @@ LossSum loss_of(DecoderPool& pool, std::span<const Document> documents, int64_t 
     return sum;
 }
 
-double dataset_loss(DecoderPool& pool, const DatasetImpl& data, int64_t context) {
+double dataset_loss(DecoderPool& pool, const DatasetImpl& data, int64_t context, const std::function<bool()>& go_on) {
     std::vector<Document> documents;
     int64_t longest = 0, total = 0;
     for (int64_t row = 0; row < data.size(); ++row) {
@@ -53,7 +53,9 @@ double dataset_loss(DecoderPool& pool, const DatasetImpl& data, int64_t context)
     }
     check_context(pool.model().config, longest, "evaluate");
     pool.reserve(std::max(longest, std::min<int64_t>(total, 1024)));
-    const LossSum sum = loss_of(pool, documents);
+    bool stopped = false;
+    const LossSum sum = loss_of(pool, documents, 1024, [&] { return !(stopped = go_on && !go_on()); });
+    if (sum.tokens == 0 && stopped) return std::nan("");
     if (sum.tokens == 0) fail(Errc::argument, "evaluate: the data set has ", data.size(), " rows and no trained token");
     return sum.nll / double(sum.tokens);
 }

@@ -8,10 +8,11 @@ namespace qlora::inline v0_1 {
 struct LossSum { double nll = 0; int64_t tokens = 0; };                // natural logarithms, over the trained targets
 
 // Several documents share a run as long as they fit into `rows` rows (a longer one runs alone); they do not see each other.
-LossSum loss_of(DecoderPool&, std::span<const Document>, int64_t rows = 1024);
+// go_on is asked between runs; when it returns false the sum is that of the documents so far.
+LossSum loss_of(DecoderPool&, std::span<const Document>, int64_t rows = 1024, const std::function<bool()>& go_on = {});
 
-// Mean loss per trained token of a data set, its rows cut to `context` tokens (0 = as they are).
-double dataset_loss(DecoderPool&, const DatasetImpl&, int64_t context = 0);
+// Mean loss per trained token of a data set, its rows cut to `context` tokens (0 = as they are); NaN when go_on stopped it before any.
+double dataset_loss(DecoderPool&, const DatasetImpl&, int64_t context = 0, const std::function<bool()>& go_on = {});
 
 // A window of `context` tokens moves by `stride`; in each, the tokens that no earlier window scored are scored, with all the tokens of
 // the window before them as their context. So every token but the first is scored exactly once, and from the second window on with at

@@ -15,7 +15,10 @@ int64_t warmup_steps(const TrainOptions& o, int64_t steps) {
 double learning_rate(const TrainOptions& o, int64_t step, int64_t steps) {
     const double rate = o.learning_rate, least = o.min_learning_rate;
     const int64_t k = step - 1, warm = warmup_steps(o, steps);
-    if (k < warm) return rate * double(k) / double(std::max<int64_t>(1, warm));
+    if (k < warm) {
+        const double start = o.warmup_start < 0 ? 1 / double(warm + 1) : double(o.warmup_start);
+        return rate * (start + (1 - start) * double(k) / double(warm));
+    }
     const double span = double(std::max<int64_t>(1, steps - warm));
     switch (o.schedule) {
         case Schedule::constant: return rate;

@@ -209,6 +209,13 @@ std::string SessionImpl::chat(std::string_view user, const Sampling& sampling, c
     return std::move(*reply);
 }
 
+std::string SessionImpl::complete(std::span<const Token> prompt, const Sampling& sampling, const OnText& on_text) {
+    for (const Token t : prompt)
+        if (t < 0 || t >= model->config.vocabulary) fail(Errc::argument, "Session: token ", t, " is outside the vocabulary of ", model->config.vocabulary);
+    history.clear();
+    return generate(Tokens(prompt.begin(), prompt.end()), prompt.empty(), sampling, on_text).value_or("");
+}
+
 std::string SessionImpl::complete(std::string_view prompt, const Sampling& sampling, const OnText& on_text, bool control) {
     history.clear();
     const TokenizerImpl& words = tokenizer();

@@ -26,6 +26,7 @@ TrainOptions checked(const TrainOptions& o) {
     require(o.min_learning_rate >= 0 && o.min_learning_rate <= o.learning_rate, "min_learning_rate", o.min_learning_rate, "0 to learning_rate");
     require(o.warmup_ratio >= 0 && o.warmup_ratio <= 1, "warmup_ratio", o.warmup_ratio, "0 to 1");
     require(o.warmup_steps >= 0, "warmup_steps", double(o.warmup_steps), "0 or more");
+    require(o.warmup_start == -1 || (o.warmup_start >= 0 && o.warmup_start <= 1), "warmup_start", o.warmup_start, "0 to 1, or -1 (1 / (warm-up steps + 1))");
     require(o.weight_decay >= 0 && std::isfinite(o.weight_decay), "weight_decay", o.weight_decay, "0 or more");
     require(o.beta1 >= 0 && o.beta1 < 1, "beta1", o.beta1, "0 to below 1");
     require(o.beta2 >= 0 && o.beta2 < 1, "beta2", o.beta2, "0 to below 1");
@@ -84,14 +85,18 @@ TrainerImpl::TrainerImpl(std::shared_ptr<LoraImpl> l, std::shared_ptr<const Data
     trainer_room::check_vocabulary(*data, lora->base->config);
     trainer_room::check_lengths(*data, lora->base->config, options);
     progress.last.steps = batches.steps();
+    progress.last.epochs = batches.epoch_after(batches.steps());
 }
 
-TrainerImpl::Sum TrainerImpl::run_micro_batches(const std::vector<std::vector<int64_t>>& micro_batches) {
+std::optional<TrainerImpl::Sum> TrainerImpl::run_micro_batches(const std::vector<std::vector<int64_t>>& micro_batches, const OnMicroBatch& on_micro_batch) {
     decoders.reserve(batches.most_rows());
     optimizer.clear_gradients();
     Sum sum;
     uint64_t micro = uint64_t(progress.step) * uint64_t(options.accumulate);
+    const int64_t of = int64_t(micro_batches.size());
+    int64_t done = 0;
     for (const std::vector<int64_t>& rows : micro_batches) {
+        if (on_micro_batch && !on_micro_batch(done++, of)) return {};
         const std::vector<Document> documents = batches.documents(rows);
         int64_t count = 0;
         for (const Document& d : documents) count += int64_t(d.tokens.size());
@@ -107,20 +112,24 @@ TrainerImpl::Sum TrainerImpl::run_micro_batches(const std::vector<std::vector<in
         }
         sum.tokens += count;
     }
+    if (on_micro_batch && !on_micro_batch(of, of)) return {};
     return sum;
 }
 
-bool TrainerImpl::step() {
+bool TrainerImpl::step(const OnMicroBatch& on_micro_batch) {
     const auto training = lora->lock.train();
     if (progress.step >= batches.steps()) return false;
     const auto start = std::chrono::steady_clock::now();
     const auto micro_batches = batches.step(progress.step);
-    const Sum sum = run_micro_batches(micro_batches);
+    const std::optional<Sum> whole = run_micro_batches(micro_batches, on_micro_batch);
+    if (!whole) return false;
+    const Sum& sum = *whole;
     const float factor = float(1.0 / double(sum.trained)), norm = optimizer.norm();
 
     TrainStep s;
     s.step = progress.step + 1;
     s.steps = batches.steps();
+    s.epochs = progress.last.epochs;
     s.epoch = batches.epoch_after(s.step);
     s.loss = sum.loss / double(sum.trained);
     s.grad_norm = double(norm) * double(factor);
@@ -178,11 +187,11 @@ MemoryPlan TrainerImpl::plan() {
     return plan;
 }
 
-double TrainerImpl::evaluate(const DatasetImpl& other) {
+double TrainerImpl::evaluate(const DatasetImpl& other, const std::function<bool()>& go_on) {
     DecoderPool pool = measuring_pool(lora->base, lora.get());
     const auto training = lora->lock.train();          // and evaluating never run at once: they share the arena
     pool.use_arena(decoders.arena());
-    return dataset_loss(pool, other, options.context);
+    return dataset_loss(pool, other, options.context, go_on);
 }
 
 }  // namespace qlora

@@ -31,12 +31,13 @@ struct TrainerImpl {
     mutable std::atomic_flag busy;                     // taken by the public calls
 
     TrainerImpl(std::shared_ptr<LoraImpl>, std::shared_ptr<const DatasetImpl>, const TrainOptions&);
-    bool step();
+    using OnMicroBatch = std::function<bool(int64_t done, int64_t of)>;
+    bool step(const OnMicroBatch& = {});
     MemoryPlan plan();
-    double evaluate(const DatasetImpl&);
+    double evaluate(const DatasetImpl&, const std::function<bool()>& go_on = {});
 private:
     struct Sum { double loss = 0; int64_t tokens = 0, trained = 0; };
-    Sum run_micro_batches(const std::vector<std::vector<int64_t>>&);
+    std::optional<Sum> run_micro_batches(const std::vector<std::vector<int64_t>>&, const OnMicroBatch&);    // nothing: told to stop
     [[noreturn]] void give_up(const TrainStep&, const std::vector<std::vector<int64_t>>&);
     std::string first_bad_gradient() const;
 };

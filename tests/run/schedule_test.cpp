@@ -10,10 +10,25 @@ void expect_rates(const qlora::TrainOptions& options, const std::vector<double>&
         EXPECT_NEAR(qlora::learning_rate(options, int64_t(i) + 1, int64_t(expected.size())), expected[i], 2e-11) << "step " << i + 1;
 }
 
+// The same schedules from the second step of a warm-up that is one step longer: no step of a run has rate 0.
+TEST(Schedule, WarmUpStartsAboveZero) {
+    qlora::TrainOptions o;
+    o.learning_rate = 4e-4f;
+    o.warmup_steps = 3;
+    expect_rates(o, {1e-4, 2e-4, 3e-4, 4e-4, 4e-4, 4e-4});
+    o.warmup_start = 0.5f;
+    expect_rates(o, {2e-4, 8e-4 / 3, 1e-3 / 3, 4e-4, 4e-4});
+    o = {};
+    o.learning_rate = 4e-4f;
+    for (int64_t steps = 1; steps < 100; ++steps) EXPECT_GT(qlora::learning_rate(o, 1, steps), 0) << steps;
+    EXPECT_NEAR(qlora::learning_rate(o, 1, 1), 2e-4, 1e-10);            // a run of one step
+}
+
 TEST(Schedule, MatchesHuggingFace) {
     qlora::TrainOptions o;
     o.learning_rate = 2e-4f;
     o.warmup_steps = 3;
+    o.warmup_start = 0;
     expect_rates(o, {0, 6.66666667e-05, 0.000133333333, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002});
     o.schedule = qlora::Schedule::linear;
     expect_rates(o, {0, 6.66666667e-05, 0.000133333333, 0.0002, 0.000177777778, 0.000155555556, 0.000133333333, 0.000111111111, 8.88888889e-05, 6.66666667e-05,

@@ -202,6 +202,52 @@ TEST(Trainer, BadStepsAreSkippedAndThenReported) {
     EXPECT_EQ(trainer.last().skipped_steps, 3);
 }
 
+TEST(Trainer, AStepThatIsStoppedIsAsIfItHadNotBegun) {
+    const auto rows = random_rows(8);
+    const qlora::LoraOptions dropped{.rank = 4, .alpha = 8, .dropout = 0.1f, .seed = 5};
+    const Training whole = train(options(1, 4), rows, 1, dropped);
+    const qlora::Lora lora = qlora::Lora::create(run_support::tiny_model(), dropped);
+    qlora::Trainer trainer(lora, run_support::dataset(rows), options(1, 4));
+    std::vector<double> losses;
+    for (int asked = 0; trainer.last().step < trainer.last().steps; ++asked) {
+        const auto before = lora.fingerprint();
+        const int64_t step = trainer.last().step;
+        int left = asked % 6;                          // stopped before each of the four micro-batches, before the update, and not at all
+        const bool made = trainer.step([&](int64_t done, int64_t of) {
+            EXPECT_EQ(of, 4);
+            EXPECT_EQ(done, asked % 6 - left);
+            return left-- > 0;
+        });
+        EXPECT_EQ(made, asked % 6 == 5);
+        EXPECT_EQ(trainer.last().step, step + made);
+        EXPECT_EQ(lora.fingerprint() != before, made);
+        if (made) losses.push_back(trainer.last().loss);
+    }
+    EXPECT_EQ(losses, whole.losses);
+    EXPECT_EQ(values_of(lora), whole.values);
+    EXPECT_FALSE(trainer.step());
+}
+
+TEST(Trainer, AMeasurementThatIsStoppedIsOfTheRowsSoFar) {
+    const qlora::Lora lora = qlora::Lora::create(run_support::tiny_model(), {.rank = 4});
+    const qlora::Dataset data = run_support::dataset(random_rows(300, 9, 5, 20));       // a few runs of 1024 rows
+    qlora::Trainer trainer(lora, data, options());
+    EXPECT_TRUE(std::isnan(trainer.evaluate(data, [] { return false; })));
+    int left = 1;
+    const double part = trainer.evaluate(data, [&] { return left-- > 0; }), all = trainer.evaluate(data, [] { return true; });
+    EXPECT_TRUE(std::isfinite(part));
+    EXPECT_NE(part, all);
+    EXPECT_EQ(all, trainer.evaluate(data));
+}
+
+TEST(Trainer, SaysHowLongTheRunIs) {
+    const qlora::Lora lora = qlora::Lora::create(run_support::tiny_model(), {.rank = 4});
+    qlora::TrainOptions o = options(2, 2);
+    o.epochs = 1.5;
+    EXPECT_EQ(qlora::Trainer(lora, run_support::dataset(random_rows(8)), o).last().steps, 3);
+    EXPECT_EQ(qlora::Trainer(lora, run_support::dataset(random_rows(8)), o).last().epochs, 1.5);
+}
+
 TEST(Trainer, PlanIsWhatARunUses) {
     const qlora::Lora lora = qlora::Lora::create(run_support::tiny_model(), {.rank = 4});
     qlora::TrainOptions o = options(2, 1);
@@ -254,6 +300,7 @@ TEST(Trainer, RefusesNonsense) {
     refused([](auto& o) { o.beta2 = 1; });
     refused([](auto& o) { o.epochs = 0; });
     refused([](auto& o) { o.min_learning_rate = 1; });
+    refused([](auto& o) { o.warmup_start = 1.5f; });
     EXPECT_THROW(qlora::Trainer(lora, run_support::dataset({{{1, 2, 900}, {1, 1, 1}}}), options()), qlora::Error);
     EXPECT_THROW(qlora::Trainer(lora, run_support::dataset({{{1, 2, 3}, {1, 0, 0}}}), options()), qlora::Error);
 }

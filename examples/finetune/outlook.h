@@ -1,0 +1,21 @@
+// outlook.h - what a run will take, said before it starts: steps, time, disk.
+#pragma once
+#include "examples/finetune/data.h"
+
+namespace program {
+
+struct Outlook {
+    int64_t rows = 0, steps = 0;
+    double epochs = 0;
+    double micro_batch_seconds = 0, seconds = 0;       // measured on the first micro-batches; 0 = not measured
+    int64_t adapter_bytes = 0, checkpoint_bytes = 0;
+    int64_t disk_during = 0, disk_after = 0;           // bytes in the output folder, at most and at the end
+    std::string warning;                               // of a plan that does not fit
+};
+
+// Runs a micro-batch or a few (a second and a half), none of which changes anything.
+Outlook look_ahead(const Settings& s, const qlora::Lora& lora, const Data& data, qlora::Trainer& trainer, const qlora::MemoryPlan& plan);
+void print_outlook(const Outlook& o, const Settings& s);
+qlora::Json as_json(const Outlook& o);
+
+}  // namespace program
