@@ -236,8 +236,9 @@ JinjaValue jinja_arithmetic(JinjaContext& cx, const std::string& op, const Jinja
     if (op == "**") return power(cx, a, b);
     const double x = a.number(), y = b.number();
     if (op == "/") {
-        constexpr double exact = 0x1p53;
-        if (a.is_whole() && b.is_whole() && (std::fabs(x) > exact || std::fabs(y) > exact)) cx.error("'/' of integers beyond 53 bits is not supported");
+        constexpr int64_t exact = int64_t(1) << 53;    // up to here a double holds every integer
+        const auto beyond = [](const Value& v) { return v.is_whole() && (v.integer() > exact || v.integer() < -exact); };
+        if (a.is_whole() && b.is_whole() && (beyond(a) || beyond(b))) cx.error("'/' of integers beyond 53 bits is not supported");
         return Value::of(x / y);
     }
     if (a.is_whole() && b.is_whole()) return whole_arithmetic(cx, op == "//" ? '/' : op[0], a.integer(), b.integer());

@@ -182,6 +182,7 @@ TEST(ChatTemplate, IntegersBeyond64BitsAreRefused) {
     for (const char* use : {"{{ n }}", "{{ [n] }}", "{{ n|tojson }}", "{{ n + 1 }}", "{{ n is integer }}", "{{ n|int }}", "{{ {n: 1}|tojson }}", "{{ '%s' % n }}"})
         for (const char* n : {"123456789012345678901", "-0"}) EXPECT_NE(error_of(use, "{\"n\": " + std::string(n) + "}").find("64 bits"), std::string::npos) << use;
     EXPECT_EQ(render("{{ n }} {{ f }}", R"({"n": 9223372036854775807, "f": 1e18})"), "9223372036854775807 1e+18");
+    for (const char* divided : {"{{ 9007199254740993 / 3 }}", "{{ -3 / 9007199254740993 }}"}) EXPECT_NE(error_of(divided).find("53 bits"), std::string::npos) << divided;
     for (const char* grows : {"{{ 9223372036854775807 + 1 }}", "{{ 10 ** 19 }}", "{{ 99999999999999999999 }}", "{{ '99999999999999999999'|int }}", "{{ [9223372036854775807, 1]|sum }}", "{{ -(-9223372036854775807 - 1) }}"})
         EXPECT_NE(error_of(grows).find("64 bits"), std::string::npos) << grows;
 }
