@@ -8,7 +8,7 @@ operands, statements, random expressions and the templates of ../shared/data, an
 The driver is tools/render_templates.cpp. A case counts as equal (same text, or both refuse), refused (the reference prints, the
 interpreter says why it does not) or silent (it prints what the reference does not): of those there must be none. Needs: jinja2.
 """
-import argparse, collections, copy, itertools, json, pathlib, random, re, subprocess, sys, warnings
+import argparse, collections, copy, itertools, json, pathlib, random, re, resource, signal, subprocess, sys, warnings
 from datetime import datetime
 
 import jinja2
@@ -47,14 +47,25 @@ def environment():
 ENV = environment()
 
 
+def too_long(*_):
+    raise TimeoutError
+
+
+signal.signal(signal.SIGALRM, too_long)
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))         # 7 ** 123456789012345678
+
+
 def reference(template, variables):
-    """The text, or None where the reference raises."""
+    """The text, or None where the reference raises, or takes more than seconds or gigabytes."""
+    signal.setitimer(signal.ITIMER_REAL, 5)
     try:
         return ENV.from_string(template).render(**copy.deepcopy(variables))      # |indent of a list changes the list
     except RecursionError:
         return None
     except Exception:
         return None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 # ---- operands: written in the template, or given as variables
