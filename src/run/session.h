@@ -38,7 +38,7 @@ struct SessionImpl {
 
     SessionImpl(std::shared_ptr<const ModelImpl>, std::shared_ptr<const LoraImpl>, int64_t context);
     std::string chat(std::string_view user, const Sampling&, const OnText&);
-    std::string complete(std::string_view prompt, const Sampling&, const OnText&, bool control);
+    std::string complete(std::string_view prompt, const Sampling&, const OnText&, bool control = false);
     std::string complete(std::span<const Token> prompt, const Sampling&, const OnText&);
     std::vector<float> feed(std::span<const Token> tokens);            // appends to the cache, after computing it anew where it is stale; scores after the last
 private:
