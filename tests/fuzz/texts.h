@@ -90,7 +90,11 @@ inline Targets texts() {
         {"tokenizer", {[] { return Seeds{tokenizer_json(), spm_tokenizer_json()}; },
                        [](std::string_view bytes) { use(*load_tokenizer_json(Json::parse(bytes, "fuzz"), Json(), "fuzz"), greeting); }}},
         {"tokenizer_config", {one(R"({"chat_template": "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", "bos_token": {"content": "<|im_start|>", "lstrip": false},
-            "eos_token": "<|im_end|>", "add_bos_token": true, "tokenizer_class": "X", "added_tokens_decoder": {"259": {"content": "<|im_start|>", "special": true}}})"), read_tokenizer_config}},
+            "eos_token": "<|im_end|>", "add_bos_token": true, "tokenizer_class": "X", "added_tokens_decoder": {"259": {"content": "<|im_start|>", "special": true}}})"),
+                              [](std::string_view bytes) {             // a template in a file of its own, left by the target below, would win
+                                  std::filesystem::remove(folder() + "/tokenizer/chat_template.jinja");
+                                  read_tokenizer_config(bytes);
+                              }}},
         {"chat_template", {one("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"),
                            [](std::string_view bytes) {
                                put("tokenizer/chat_template.jinja", bytes);

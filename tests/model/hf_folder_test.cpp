@@ -111,7 +111,10 @@ TEST(HfFolderLies, ConfigurationFieldByField) {
             ++accepted;
             const bool absent = !value || value->is_null();
             EXPECT_TRUE(absent ? optional.count(path) : value->is_number() ? free.count(path) : same.count(path)) << what << (value ? " = " + value->dump().substr(0, 40) : "");
-            for (const float v : tiny::logits(tiny::load(folder), nullptr, Tokens{1, 2, 3, 4, 5, 6, 7})) ASSERT_TRUE(std::isfinite(v)) << what;
+            const auto model = tiny::load(folder);
+            Tokens ids{1, 2, 3, 4, 5, 6, 7};           // as many as the context, one of the lies, allows
+            ids.resize(size_t(std::min<int64_t>(int64_t(ids.size()), model->config.context)));
+            for (const float v : tiny::logits(model, nullptr, ids)) ASSERT_TRUE(std::isfinite(v)) << what;
             return;
         }
         ++refused;
@@ -127,7 +130,7 @@ TEST(HfFolderLies, ConfigurationFieldByField) {
 
 TEST(HfFolderLies, EveryNodeOfTheTextFiles) {
     const std::string folder = model_folder("text");
-    for (const auto& [name, least] : {std::pair{"tokenizer.json", 1500}, {"tokenizer_config.json", 70}, {"generation_config.json", 60}}) {
+    for (const auto& [name, least] : {std::pair{"tokenizer.json", 1500}, {"tokenizer_config.json", 70}, {"generation_config.json", 55}}) {
         const std::string file = folder + "/" + name, good = read_file(file);
         int refused = 0;
         for_each_lie(Json::parse(good, name), "", [&](const Json& changed, const std::string& what, const Json*) {
@@ -230,7 +233,8 @@ TEST(HfFolder, RepliesEndWhereTheGenerationConfigurationSays) {
     write(folder + "/generation_config.json", R"({"eos_token_id": 2, "temperature": 0.6})");
     EXPECT_EQ(load_tokenizer(folder)->end_of_reply, (std::vector<Token>{10, 2}));
     write(folder + "/generation_config.json", R"({"eos_token_id": [10, 3, 500]})");          // 500: no such token
-    EXPECT_EQ(load_tokenizer(folder)->end_of_reply, (std::vector<Token>{10, 3}));
+    EXPECT_NE(error_of(folder).find("token 500"), std::string::npos) << error_of(folder);
+    write(folder + "/generation_config.json", R"({"eos_token_id": [10, 3]})");
     write(folder + "/chat_template.jinja", "{{ 'own file' }}");
     write(folder + "/tokenizer.json", R"({"added_tokens": [{"id": 10, "content": "<end>", "special": true}], "model": {"vocab": {"a": 1, "b": 2, "ab": 3}, "merges": []},
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false}, "decoder": {"type": "ByteLevel"}})");

@@ -187,8 +187,8 @@ says "and says so" "hf4: nf4, double-quantized"
 good "chat with that folder" ./chat -m "$dir/hf4" --no-template -n 4 --temp 0 -p "Hello"
 good "and back to GGUF" ./export -m "$dir/hf" -o "$dir/back.gguf" --type bf16
 says "where nothing is lost" "logits  mean |difference| [0-9.]*e-0[6-9]"
-good "export of a 4-bit folder as a dense one" ./export -m tests/golden/model/bnb -o "$dir/folder" --no-check
-grep -q quantization_config "$dir/folder/config.json" && failed "it is no longer quantized" "quantization_config is still there" || ok "it is no longer quantized"
+good "export of a 4-bit folder as a dense one" ./export -m tests/golden/model/bnb -o "$dir/dense" --no-check
+grep -q quantization_config "$dir/dense/config.json" && failed "it is no longer quantized" "quantization_config is still there" || ok "it is no longer quantized"
 
 good "a network from nothing" ./graph --text "$dir/text.txt" --steps 30 --batch-size 2 --length 64 --layers 1 --hidden 32 --heads 2 --kv-heads 1 --feed-forward 64 --sample 8
 says "its loss" "step 30/30"

@@ -25,6 +25,7 @@ qlora::TrainOptions options() {
     o.schedule = qlora::Schedule::cosine;
     o.weight_decay = 0.01f;
     o.seed = 11;
+    o.warmup_start = 0;                                // all that version 0.1.0 knew
     return o;
 }
 

@@ -161,7 +161,13 @@ TEST_F(Rows, MarksOfEveryTemplate) {
                 d.messages.push(Json().set("role", "user").set("content", "Rhyme."));
                 d.messages.push(Json().set("role", "assistant").set("content", said));
             }
-            std::string text = renderer.reply(d).text;
+            std::string text;
+            try {
+                text = renderer.reply(d).text;
+            } catch (const qlora::Error&) {            // one hands a lazy list to tojson, which the reference refuses as well: without tools
+                d.variables = Json();
+                text = renderer.reply(d).text;
+            }
             text.resize(std::min(text.size(), text.find(marks.assistant, text.find("Violets are blue."))));            // not the next reply's opening
             const qlora::MarkedText m = qlora::encode_marked(*t.impl(), marks, text, false);
             EXPECT_EQ(m.turns, 2) << name << " " << vocabulary << " " << marks.assistant << " in " << text;
