@@ -282,6 +282,14 @@ after
 {{ range('a') }}
 {{ range(100001)|length }}
 {{ dict(a=1, b=2) }}{{ dict([('a', 1), ['b', 2]]) }}{{ dict({'a': 1}, b=2) }}{{ dict(d, a=5) }}{{ dict() }}
+{{ dict(undef) }}
+{{ dict(none) }}
+{% set ns = namespace(undef) %}x
+{{ ('<i>a,b'|safe).partition(',') }}{{ ('a,b'|safe).rpartition('zz') }}{{ 'a,b'.partition(','|safe) }}{{ 'a,b'.rpartition('zz'|safe) }}
+{{ (-2) ** n }}
+{{ (1 - 3) ** n }}
+{{ (-0.0) ** n }}
+{{ (-n) ** 2 }}{{ (-2) ** 2 }}{{ 2 ** -2 }}{{ (-2 + n) ** 2 }}{{ 2 ** n }}
 {{ raise_exception('stop') }}
 {{ raise_exception() }}
 {{ raise_exception(message='x') }}

@@ -20,7 +20,7 @@ struct JinjaNode {
     std::string text;                                  // name, operator, string, attribute, filter or test name
     int64_t integer = 0;
     double number = 0;
-    bool flag = false;                                 // boolean literal; name: assigned to; for_block: the body reads "loop"
+    bool flag = false;                                 // boolean literal; name: assigned to; for_block: the body reads "loop"; **: only the right side reads names
     bool uses_caller = false, uses_varargs = false, uses_kwargs = false;       // macro, call_block: what the body reads
     // Children by kind: attribute [object]; subscript [object, key]; slice [start?, stop?, step?], only as the key of a subscript;
     // call [callee, args...]; filter and test [operand?, args...], without operand: the printed body; unary [x]; binary [a, b];

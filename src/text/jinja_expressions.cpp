@@ -18,6 +18,9 @@ JinjaNodePtr JinjaParser::make(Kind kind, std::string text) const {
     n->text = std::move(text);
     return n;
 }
+bool reads_names(const JinjaNode& n) {
+    return n.kind == JinjaNode::Kind::name || std::any_of(n.kids.begin(), n.kids.end(), [](const JinjaNodePtr& kid) { return kid && reads_names(*kid); });
+}
 JinjaNodePtr JinjaParser::make(Kind kind, JinjaNodePtr kid, std::string text) const {
     JinjaNodePtr n = make(kind, std::move(text));
     n->kids.push_back(std::move(kid));
@@ -87,7 +90,10 @@ JinjaNodePtr JinjaParser::product() {
 }
 JinjaNodePtr JinjaParser::power() {
     JinjaNodePtr a = unary();
-    while (take_op("**")) a = binary("**", std::move(a), unary());
+    while (take_op("**")) {
+        a = binary("**", std::move(a), unary());
+        a->flag = !reads_names(*a->kids[0]) && reads_names(*a->kids[1]);
+    }
     return a;
 }
 JinjaNodePtr JinjaParser::unary(bool with_filters) {

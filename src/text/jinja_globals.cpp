@@ -19,6 +19,7 @@ Value range(JinjaCall& call) {
 // dict(mapping or pairs, **more)
 Value dict(JinjaCall& call) {
     Value v = Value::empty_dict();
+    if (call.has(0) && call.at(0).is(Kind::undefined)) call.error("needs a dict, or pairs of a key and a value, not what is undefined");
     if (call.has(0) && call.at(0).is_mapping()) {
         call.cx.spend(int64_t(call.at(0).dict->items.size()));
         for (const auto& [key, value] : call.at(0).dict->items) v.dict->add(key, value);

@@ -9,6 +9,7 @@
 #include "src/text/jinja_origin.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace qlora::inline v0_1 {
 
@@ -363,6 +364,8 @@ private:
         if (op == "or") return a.truthy() ? a : evaluate(*n.kids[1]);
         const Value b = evaluate(*n.kids[1]);
         line_ = n.line;
+        // The reference writes a constant -2 into Python's source as it is, where **, with a variable behind it, binds tighter than the sign.
+        if (op == "**" && n.flag && a.is_number() && std::signbit(a.number())) error("a negative constant to the power of a variable is not supported");
         if (op == "+" && a.is_string() && b.is_string()) return jinja_arithmetic(*this, op, Value::of(origin_.claim(*a.s)), Value::of(origin_.claim(*b.s)));
         return op == "%" && a.is_string() ? text(jinja_percent_format(*this, *a.s, b)) : jinja_arithmetic(*this, op, a, b);
     }

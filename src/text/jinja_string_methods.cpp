@@ -98,10 +98,13 @@ Value partition(JinjaCall& call) {
     call.cx.spend_on(t);
     if (what.empty()) call.error("the separator is empty");
     const std::vector<Value> parts = from_the_right ? text_rsplit(call.cx, t, &what, 1) : text_split(call.cx, t, &what, 1);
-    if (parts.size() == 1 && from_the_right) return Value::of({Value::of(""), Value::of(""), call.self}, Flavour::tuple);
-    if (parts.size() == 1) return Value::of({call.self, Value::of(""), Value::of("")}, Flavour::tuple);
+    const Value none = Value::of(JinjaText{"", {}, t.markup});
+    if (parts.size() == 1 && from_the_right) return Value::of({none, none, call.self}, Flavour::tuple);
+    if (parts.size() == 1) return Value::of({call.self, none, none}, Flavour::tuple);
     const int64_t at = int64_t(parts[0].str().size());
-    return Value::of({parts[0], Value::of(t.part(at, at + int64_t(what.size()))), parts[1]}, Flavour::tuple);
+    JinjaText separator = t.part(at, at + int64_t(what.size()));
+    separator.markup = t.markup || call.at(0).s->markup;               // Python hands back the separator that it was given
+    return Value::of({parts[0], Value::of(std::move(separator)), parts[1]}, Flavour::tuple);
 }
 Value replace(JinjaCall& call) {
     if (!call.has(1) || !call.at(1).is_string()) call.error("the new text must be a text");
