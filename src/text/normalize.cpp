@@ -32,24 +32,30 @@ void NormalText::rewrite(const Piece& piece) {
     origin_ = std::move(origin);
 }
 
+// A piece is what NFC may change together: a character and all behind it that do not begin a piece of their own. A run of characters that stay
+// as they are is one piece.
 void NormalText::compose() {
-    const auto plain = [this](size_t at) { return at < text_.size() && uint8_t(text_[at]) < 0x80; };
+    const auto begins = [this](const Utf8Char& c) { return !c.bytes || !c.valid || nfc_begins(c.code); };
     // Of the plain characters letters compose with what follows, and < = > with U+0338 alone: others are pieces of their own, also before
     // a text that does not stay as it is.
     const auto stays = [this](size_t at) {
         const char c = text_[at];
-        if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')) return false;
+        if (uint8_t(c) >= 0x80 || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')) return false;
         if (c < '<' || c > '>') return true;
-        for (Utf8Char next = utf8_at(text_, ++at); next.bytes && next.valid && next.code >= 0x300; next = utf8_at(text_, at += size_t(next.bytes)))
+        for (Utf8Char next = utf8_at(text_, ++at); next.bytes && next.valid && !nfc_begins(next.code); next = utf8_at(text_, at += size_t(next.bytes)))
             if (next.code == 0x338) return false;
         return true;
     };
     rewrite([&](size_t at, std::string& out) {
         size_t end = at;
-        while (plain(end) && (plain(end + 1) || stays(end))) ++end;      // of a run of plain characters only the last may change
+        for (Utf8Char c = utf8_at(text_, at), next; c.bytes && (!c.valid || nfc_settled(c.code)); c = next) {
+            next = utf8_at(text_, end + size_t(c.bytes));
+            if (!begins(next) && !stays(end)) break;
+            end += size_t(c.bytes);
+        }
         if (end > at) return out.append(text_, at, end - at), end - at;
         end = at + size_t(utf8_at(text_, at).bytes);
-        for (Utf8Char c = utf8_at(text_, end); c.bytes && c.valid && c.code >= 0x300; c = utf8_at(text_, end)) end += size_t(c.bytes);   // nothing below composes with what precedes it
+        for (Utf8Char c = utf8_at(text_, end); !begins(c); c = utf8_at(text_, end)) end += size_t(c.bytes);
         out += nfc(std::string_view(text_).substr(at, end - at));
         return end - at;
     });

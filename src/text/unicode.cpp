@@ -127,12 +127,40 @@ inline void order_and_compose(const Composition& tables, std::vector<Mark>& run)
     run.resize(kept);
 }
 
+// By code point: 1 begins, 2 settled. A character begins where the first of its decomposition is no mark and is second in no pair; Hangul
+// syllables are their own normal form.
+inline std::vector<uint8_t> unpack_borders() {
+    const Composition& tables = composition();
+    std::vector<uint8_t> borders(last_code + 1, 3);
+    const auto joins = [&](char32_t first, char32_t last) { std::fill(borders.begin() + first, borders.begin() + last + 1, uint8_t(0)); };
+    for (const auto& [code, order] : tables.combining) joins(code, code);
+    for (const auto& [pair, whole] : tables.together) joins(char32_t(pair & 0xFFFFFFFF), char32_t(pair & 0xFFFFFFFF));
+    joins(hangul_v, hangul_v + 20);
+    joins(hangul_t + 1, hangul_t + 27);
+    std::vector<Mark> parts;
+    for (const auto& [code, pair] : tables.apart) {
+        parts.clear();
+        decompose(tables, code, parts);
+        const char32_t first = parts[0].code;          // has no decomposition: what it is stands in the table already
+        order_and_compose(tables, parts);
+        borders[code] = uint8_t(!borders[first] ? 0 : parts.size() == 1 && parts[0].code == code ? 3 : 1);
+    }
+    return borders;
+}
+inline uint8_t border(char32_t code) {
+    static const std::vector<uint8_t> borders = unpack_borders();
+    return code <= last_code ? borders[code] : uint8_t(3);
+}
+
 }  // namespace unicode_room
 
 uint16_t char_class(char32_t code) {
     static const std::vector<uint16_t> classes = unicode_room::unpack_classes();
     return code <= unicode_room::last_code ? classes[code] : uint16_t(char_none);
 }
+
+bool nfc_begins(char32_t code) { return unicode_room::border(code) & 1; }
+bool nfc_settled(char32_t code) { return unicode_room::border(code) & 2; }
 
 std::string nfc(std::string_view text) {
     const auto plain = [](char c) { return uint8_t(c) < 0x80; };
@@ -148,7 +176,7 @@ std::string nfc(std::string_view text) {
     };
     for (size_t at = 0; at < text.size();) {
         const Utf8Char c = utf8_at(text, at);
-        if (c.code < 0x300 || !c.valid) flush();       // nothing below U+0300 composes with what precedes it
+        if (!c.valid || nfc_begins(c.code)) flush();
         if (c.valid) unicode_room::decompose(tables, c.code, run);
         else out += text[at];
         at += size_t(c.bytes);

@@ -15,6 +15,8 @@ enum CharClass : uint16_t {
 uint16_t char_class(char32_t code);
 
 std::string nfc(std::string_view text);                // canonical composition; invalid bytes stay as they are
+bool nfc_begins(char32_t code);                        // what precedes it never changes it, nor the other way round
+bool nfc_settled(char32_t code);                       // that, and alone it is its own normal form
 
 std::string lowercase(std::string_view text);          // character by character, whatever stands around it
 

@@ -15,7 +15,7 @@ namespace normalize_test {
 using namespace qlora;
 
 std::string random_text(Rng& rng) {
-    static const char* parts[] = {"a", "b", " ", "ab", "\xC3\xA9", "e\xCC\x81", "A\xCC\x8A", "\xE1\x84\x80\xE1\x85\xA1", "\xC3\x84", "\xF0\x9F\x98\x80", "\xFF", "\t", "\xE2\x84\xAB", "\xCC\x81"};
+    static const char* parts[] = {"a", "b", " ", "ab", "\xC3\xA9", "e\xCC\x81", "A\xCC\x8A", "\xE1\x84\x80\xE1\x85\xA1", "\xC3\x84", "\xF0\x9F\x98\x80", "\xED\x95\x9C", "\xEA\xB0\x80", "\xE1\x86\xA8", "\xE4\xB8\xAD", "\xE3\x81\x8B", "\xE3\x82\x99", "=", "\xCC\xB8", "\xFF", "\t", "\xE2\x84\xAB", "\xCC\x81"};
     std::string text;
     for (uint64_t n = rng.below(12); n > 0; --n) text += parts[rng.below(std::size(parts))];
     return text;
@@ -26,7 +26,7 @@ void check_origins(const NormalText& t, size_t original) {
     for (size_t i = 0; i < t.text().size(); ++i) {
         ASSERT_LE(t.from(i), t.until(i + 1));
         ASSERT_LE(t.until(i + 1), original);
-        if (i) ASSERT_LE(t.from(i - 1), t.from(i));
+        if (i) { ASSERT_LE(t.from(i - 1), t.from(i)); }
     }
 }
 
@@ -55,6 +55,39 @@ TEST(NormalText, KnowsWhereItsBytesCameFrom) {
     EXPECT_EQ(t.from(6), 7u);                           // x, y and z all came from "ab"
     EXPECT_EQ(t.from(8), 7u);
     EXPECT_EQ(t.until(9), 9u);
+}
+
+// Where a character begins a piece the text can be cut: for every character, behind what joins with marks, vowels and final consonants.
+TEST(NormalText, PiecesComposeAlone) {
+    for (const std::string before : {"a", "e\xCC\x81", "\xE1\x84\x80", "\xEA\xB0\x80", "\xE3\x81\x8B", "\xE0\xA7\x87", "\xF0\x91\x84\xB1"}) {
+        const std::string left = nfc(before);
+        for (char32_t code = 0x80; code < 0x30000; ++code) {
+            if (code >= 0xD800 && code < 0xE000) continue;
+            std::string one;
+            utf8_append(one, code);
+            if (nfc_begins(code)) { ASSERT_EQ(nfc(before + one), left + nfc(one)) << before << " and " << std::hex << uint32_t(code); }
+            ASSERT_EQ(nfc_settled(code), nfc_begins(code) && nfc(one) == one) << std::hex << uint32_t(code);
+        }
+    }
+}
+
+// The letter is in the original where it is in the text, whatever is composed behind it.
+TEST(NormalText, OneComposedCharacterMovesNoOther) {
+    for (const std::string neighbour : {"a", "7", "\xE4\xB8\xAD", "\xED\x95\x9C", "\xD0\xAF"}) {
+        const std::string text = neighbour + "\xE4\xB8\xAD" + "e\xCC\x81" + "\xED\x95\x9C" + "\xE1\x84\x80\xE1\x85\xA1" + neighbour;
+        NormalText t(text);
+        t.compose();
+        const size_t n = neighbour.size();
+        ASSERT_EQ(t.text(), neighbour + "\xE4\xB8\xAD\xC3\xA9\xED\x95\x9C\xEA\xB0\x80" + neighbour);
+        EXPECT_EQ(t.from(n), n);
+        EXPECT_EQ(t.until(n), n);
+        EXPECT_EQ(t.from(n + 3), n + 3);               // the composed letter, of three bytes
+        EXPECT_EQ(t.until(n + 5), n + 6);
+        EXPECT_EQ(t.from(n + 5), n + 6);
+        EXPECT_EQ(t.from(n + 8), n + 9);               // the composed syllable, of six
+        EXPECT_EQ(t.until(n + 11), n + 15);
+        EXPECT_EQ(t.from(n + 11), n + 15);
+    }
 }
 
 TEST(AddedTokens, AsTheTokenizersLibraryFindsThem) {
