@@ -40,10 +40,10 @@ Json configuration_json(const Config& c) {
         .set("rope_frequencies", hex(hash_bytes(c.inverse_frequencies.data(), int64_t(c.inverse_frequencies.size()) * 4)));
 }
 
-// Every token as it prints, the special ones, and the chat template.
+// Every token as it prints, the special ones, how text is cut, and the chat template.
 Json tokenizer_json(const TokenizerImpl* t) {
     if (!t) return Json("none");
-    std::string text = str(t->bos, ' ', t->eos, ' ', t->add_bos, t->add_eos, ' ', t->chat_template.size(), ' ', t->chat_template);
+    std::string text = str(t->bos, ' ', t->eos, ' ', t->add_bos, t->add_eos, ' ', t->chat_template.size(), ' ', t->chat_template, ' ', hex(t->rules));
     for (const Token id : t->end_of_reply) text += str(' ', id);
     for (Token id = 0; id < t->size(); ++id) text += t->piece(id, true) + '\0';
     return Json(str(t->size(), " tokens, ", hex(hash_bytes(text.data(), int64_t(text.size())))));

@@ -1,6 +1,8 @@
 // token_core.cpp - see token_core.h.
 #include "src/text/token_core.h"
 
+#include "src/base/file.h"
+
 #include <algorithm>
 #include <array>
 
@@ -58,6 +60,14 @@ inline size_t skip_space_back(std::string_view text, size_t at, size_t stop) {
         at = from;
     }
     return at;
+}
+
+// Two vocabularies of the same tokens cut text alike where this is the same.
+uint64_t hash_of_rules(const Vocabulary& v) {
+    std::string all = str(int(v.kind), v.add_space_prefix, v.ignore_merges, ' ', v.pre, ' ', v.rules, '\n');
+    for (const std::string& merge : v.merges) all += merge + '\n';
+    all.append(reinterpret_cast<const char*>(v.scores.data()), v.scores.size() * sizeof(float));
+    return hash_bytes(all.data(), int64_t(all.size()));
 }
 
 }  // namespace token_core_room
@@ -177,6 +187,7 @@ TokenCore::TokenCore(Vocabulary vocabulary, DecodeRules decode, std::string_view
     eos = v.eos;
     add_bos = v.add_bos && bos >= 0;
     add_eos = v.add_eos && eos >= 0;
+    rules = token_core_room::hash_of_rules(v);
     notes = std::move(v.notes);
     chat_template = v.chat_template;
     if (bos >= 0) bos_text = v.tokens[size_t(bos)];

@@ -19,6 +19,7 @@ struct Vocabulary {                                    // as the file gives it; 
     Token bos = -1, eos = -1, eot = -1, unk = -1, pad = -1;
     bool add_bos = false, add_eos = false, add_space_prefix = true, ignore_merges = false;
     std::vector<Token> ends;                           // more tokens that end a reply (generation_config.json names them)
+    std::string rules;                                 // what else decides how text is cut, as the file spells it (tokenizer.json's components)
     std::string chat_template;                         // jinja; empty = none
     std::vector<std::string> notes;                    // see Tokenizer::notes()
 };
@@ -38,6 +39,7 @@ struct TokenizerImpl {
     virtual int64_t count_control(std::string_view text) const = 0;             // control tokens written out in the text
     Token bos = -1, eos = -1;
     bool add_bos = false, add_eos = false;
+    uint64_t rules = 0;                                // hash of merges, scores and what else decides how text is cut: the same tokens cut alike
     std::vector<Token> end_of_reply;                   // eos, eot and the tokens that models name as such ("<|im_end|>", "<|eot_id|>", ...)
     std::string chat_template, bos_text, eos_text;
     std::vector<std::string> notes;                    // see Tokenizer::notes()

@@ -322,6 +322,8 @@ struct Reader {
         read_model();
         if (const Json* part = get(json, "normalizer")) read_normalizer(*part);
         if (const Json* part = get(json, "pre_tokenizer")) read_pre_tokenizer(*part);
+        for (const char* decides : {"normalizer", "pre_tokenizer"})
+            if (const Json* part = get(json, decides)) vocabulary.rules += part->dump();
         if (const Json* part = get(json, "post_processor")) read_post_processor(*part);
         const Json* decoder = get(json, "decoder");
         if (decoder) read_decoder(*decoder);

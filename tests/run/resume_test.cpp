@@ -71,6 +71,31 @@ std::shared_ptr<const qlora::TokenizerImpl> words(const char* last) {
     return qlora::make_tokenizer(std::move(v), "test");
 }
 
+// The same tokens, other rules for cutting text into them.
+TEST(Resume, RefusesATokenizerThatCutsTextInAnotherWay) {
+    const auto cut_by = [](std::vector<std::string> merges, std::vector<float> scores, bool space) {
+        qlora::Vocabulary v;
+        v.kind = scores.empty() ? qlora::Vocabulary::Kind::byte_bpe : qlora::Vocabulary::Kind::spm;
+        v.pre = scores.empty() ? "gpt-2" : "";
+        v.tokens = {"a", "b", "c", "ab", "bc"};
+        v.merges = std::move(merges);
+        v.scores = std::move(scores);
+        v.add_space_prefix = space;
+        auto m = std::make_shared<qlora::ModelImpl>(*model().impl());
+        m->tokenizer = qlora::make_tokenizer(std::move(v), "test");
+        return qlora::Model(std::shared_ptr<const qlora::ModelImpl>(m));
+    };
+    run_support::TemporaryFolder folder("qlora-cut");
+    const std::string by_merges = saved(folder, cut_by({"a b", "b c"}, {}, true));
+    EXPECT_EQ(resumed(qlora::Lora::create(cut_by({"a b", "b c"}, {}, true), shape()), by_merges), "no error");
+    EXPECT_TRUE(contains(resumed(qlora::Lora::create(cut_by({"b c", "a b"}, {}, true), shape()), by_merges), "tokenizer was 5 tokens, "));
+    run_support::TemporaryFolder other("qlora-cut-scores");
+    const std::string by_scores = saved(other, cut_by({}, {0, 0, 0, 1, 2}, true));
+    EXPECT_EQ(resumed(qlora::Lora::create(cut_by({}, {0, 0, 0, 1, 2}, true), shape()), by_scores), "no error");
+    EXPECT_TRUE(contains(resumed(qlora::Lora::create(cut_by({}, {0, 0, 0, 2, 1}, true), shape()), by_scores), "tokenizer was 5 tokens, "));
+    EXPECT_TRUE(contains(resumed(qlora::Lora::create(cut_by({}, {0, 0, 0, 1, 2}, false), shape()), by_scores), "tokenizer was 5 tokens, "));
+}
+
 TEST(Resume, RefusesAnotherBaseByName) {
     using Model = qlora::ModelImpl;
     const struct { const char* name; std::function<void(Model&)> change; } table[] = {
