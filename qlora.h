@@ -333,7 +333,8 @@ Difference difference(const Model& expected, const Model& actual, std::span<cons
 Difference difference(const Lora&  expected, const Model& actual, std::span<const Token> tokens);   // ... or a merge costs
 double evaluate(const Model&, const Dataset&);         // mean loss per trained token
 double evaluate(const Lora&,  const Dataset&);
-int64_t best_choice(const Model&, std::string_view query, std::span<const std::string> choices);   // highest mean log-probability per byte
+// The choice of the highest mean log-probability per byte after `query`; control tokens that the texts spell are read as such.
+int64_t best_choice(const Model&, std::string_view query, std::span<const std::string> choices);
 int64_t best_choice(const Lora&,  std::string_view query, std::span<const std::string> choices);
 
 // ---- The floor below: tensors and graphs. Building checks shapes at once; run() plans memory once, then only computes.

@@ -17,11 +17,13 @@ static std::string joined(const auto& numbers) {
 
 static void print_chat(const qlora::Tokenizer& tokenizer, const std::string& path, const qlora::DatasetOptions& options) {
     const qlora::Dataset data = qlora::Dataset::load(path, tokenizer, options);
-    for (int64_t i = 0; i < data.info().rows; ++i) {
+    const qlora::DatasetInfo info = data.info();
+    for (int64_t i = 0; i < info.rows; ++i) {
         const qlora::Rendered row = data.row(i);
         std::printf("%s\n", show_masked(row, tokenizer).c_str());
         std::printf("ids  %s\nmask %s\n", joined(row.tokens).c_str(), joined(row.trained).c_str());
     }
+    std::fprintf(stderr, "%s: %s\n", path.c_str(), rows_line(info).c_str());
 }
 
 static int body(int argc, char** argv) {
@@ -33,7 +35,7 @@ static int body(int argc, char** argv) {
     flags.add("-m --model --vocab", model, "MODEL", "a GGUF file (one that holds only a vocabulary too), a Hugging Face folder or a tokenizer.json").required();
     flags.add("-f --file", file, "FILE", "text to read instead of the standard input");
     flags.add("-p --prompt --text", text, "TEXT", "text to tokenize, as one piece");
-    flags.add("--chat", chat, "FILE", "dialogues, as finetune reads them: text with the trained part marked, ids, and mask");
+    flags.add("--chat", chat, "FILE", "dialogues, as finetune reads them: text with the trained part marked, ids, and mask; the counts on stderr");
     flags.toggle("--bos --add-bos", bos, "start each line with the token that starts a text");
     flags.toggle("--pieces", pieces, "print the text of every token instead of its id");
     flags.section("Rows of --chat");

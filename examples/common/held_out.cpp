@@ -1,6 +1,7 @@
 // held_out.cpp - the held-out rows of a run, written down and found again.
 #include "examples/common/held_out.h"
 
+#include "examples/common/rows.h"
 #include "src/base/file.h"
 #include "src/base/json.h"
 
@@ -11,15 +12,12 @@ namespace program {
 namespace fs = std::filesystem;
 using qlora::Json;
 
-static constexpr struct { qlora::Loss loss; const char* name; } losses[] = {
-    {qlora::Loss::assistant, "assistant"}, {qlora::Loss::completion, "completion"}, {qlora::Loss::all, "all"}};
-
 std::string held_out_path(const std::string& adapter_folder) { return (fs::path(adapter_folder) / "held_out.json").string(); }
 
 void write_held_out(const std::string& adapter_folder, const HeldOut& h) {
     Json json;
     json.set("path", fs::absolute(h.path).lexically_normal().string()).set("split", h.split).set("fraction", double(h.fraction)).set("seed", int64_t(h.seed));
-    for (const auto& l : losses) if (l.loss == h.options.loss) json.set("loss", l.name);
+    json.set("loss", name_of(h.options.loss)).set("special", name_of(h.options.special));
     qlora::write_file_atomic(held_out_path(adapter_folder), json.set("context", h.options.context).dump(2) + '\n');
 }
 
@@ -33,8 +31,8 @@ HeldOut read_held_out(const std::string& adapter_folder) {
     if (const Json* v = json.find("fraction"); v && v->is_number()) h.fraction = float(v->number());
     if (const Json* v = json.find("seed")) h.seed = uint64_t(v->as_int(path + ": seed"));
     if (const Json* v = json.find("context")) h.options.context = v->as_int(path + ": context");
-    if (const Json* v = json.find("loss"))
-        for (const auto& l : losses) if (v->as_string(path + ": loss") == l.name) h.options.loss = l.loss;
+    if (const Json* v = json.find("loss")) h.options.loss = loss_of(v->as_string(path + ": loss"), path + ": loss");
+    if (const Json* v = json.find("special")) h.options.special = special_of(v->as_string(path + ": special"), path + ": special");
     if (h.options.context < 2 || h.options.context > 1 << 20 || !(h.fraction >= 0 && h.fraction < 1))       // anyone may have written it
         throw qlora::Error(qlora::Errc::format, path + ": context must be 2 to 1048576, fraction from 0 to below 1; write it anew, or measure on --measure FILE");
     return h;

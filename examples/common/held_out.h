@@ -9,7 +9,7 @@ struct HeldOut {
     std::string path = {}, split = {};                 // split: "valid" of a folder; path empty: the run had none
     float fraction = 0;                                // above 0: this share of the rows, drawn by the seed
     uint64_t seed = 0;
-    qlora::DatasetOptions options = {};                // context and loss as in training
+    qlora::DatasetOptions options = {};                // context, loss and control tokens as in training
 };
 
 std::string held_out_path(const std::string& adapter_folder);

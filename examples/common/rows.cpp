@@ -7,6 +7,31 @@
 
 namespace program {
 
+static constexpr std::pair<qlora::Loss, const char*> losses[] = {
+    {qlora::Loss::assistant, "assistant"}, {qlora::Loss::completion, "completion"}, {qlora::Loss::all, "all"}};
+static constexpr std::pair<qlora::Special, const char*> specials[] = {
+    {qlora::Special::automatic, "auto"}, {qlora::Special::tokens, "tokens"}, {qlora::Special::text, "text"}};
+
+template <class T, size_t n>
+static const char* spelled(const std::pair<T, const char*> (&table)[n], T value) {
+    for (const auto& [known, name] : table) if (known == value) return name;
+    return "";
+}
+template <class T, size_t n>
+static T read(const std::pair<T, const char*> (&table)[n], const std::string& name, const std::string& where) {
+    std::string names;
+    for (const auto& [value, known] : table) {
+        if (name == known) return value;
+        names += std::string(names.empty() ? "" : ", ") + known;
+    }
+    throw qlora::Error(qlora::Errc::format, where + ": \"" + name + "\" is none of " + names);
+}
+
+const char* name_of(qlora::Loss loss) { return spelled(losses, loss); }
+const char* name_of(qlora::Special special) { return spelled(specials, special); }
+qlora::Loss loss_of(const std::string& name, const std::string& where) { return read(losses, name, where); }
+qlora::Special special_of(const std::string& name, const std::string& where) { return read(specials, name, where); }
+
 void declare_special(Flags& flags, std::string& special, const std::string& where) {
     flags.choice("--special", special, {"auto", "tokens", "text"}, where);
 }
@@ -19,8 +44,8 @@ void RowFlags::declare(Flags& flags) {
 
 qlora::DatasetOptions RowFlags::options(int64_t context) const {
     qlora::DatasetOptions o{.context = context};
-    o.loss = loss == "all" ? qlora::Loss::all : loss == "completion" ? qlora::Loss::completion : qlora::Loss::assistant;
-    o.special = special == "tokens" ? qlora::Special::tokens : special == "text" ? qlora::Special::text : qlora::Special::automatic;
+    o.loss = loss_of(loss, "--loss");
+    o.special = special_of(special, "--special");
     return o;
 }
 

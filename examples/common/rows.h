@@ -6,6 +6,12 @@
 
 namespace program {
 
+// How flags and files spell them. `where` ("--loss", "held_out.json: loss") is what the error about an unknown name begins with.
+const char* name_of(qlora::Loss);
+const char* name_of(qlora::Special);
+qlora::Loss loss_of(const std::string& name, const std::string& where);
+qlora::Special special_of(const std::string& name, const std::string& where);
+
 struct RowFlags {
     std::string loss = "assistant", special = "auto";
 

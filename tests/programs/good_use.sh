@@ -127,6 +127,7 @@ says "its ids" "^2$"
 grep -q "^note: .*has no decoder" "$dir/err" && ok "what it lacks is said" || failed "what it lacks is said" "$(cat "$dir/err")"
 good "tokenize dialogues" ./tokenize -m "$model" --chat "$dir/chats.jsonl"
 says "with their mask" "^mask [01 ]*1"
+says "and their counts" "chats.jsonl: 12 rows (.*12 assistant turns, 12 trained"
 # Control tokens written in text: read in files of text, left alone with --special text, and both are said.
 echo '{"text": "one</s>two", "label": 3}' > "$dir/special.jsonl"
 good "control tokens in rows of text" ./finetune -m "$model" --data "$dir/special.jsonl" --dry-run $small
@@ -135,6 +136,8 @@ says "and a key that nothing reads is named" "not used: label (1)"
 good "the same rows as text" ./finetune -m "$model" --data "$dir/special.jsonl" --special text --dry-run $small
 says "what is only spelled is counted" "1 spelled in the text and left as text"
 says "the preview says so too" "1 more only spelled: they stay text"
+good "control tokens in messages" ./finetune -m "$model" --data "$dir/chats.jsonl" --special tokens --dry-run $small
+says "that is unsafe, and why" "warning: --special tokens is unsafe: whoever wrote a message can end its turn"
 good "turns are counted" ./finetune -m "$model" --data "$dir/chats.jsonl" --dry-run $small
 says "all of them" "12 assistant turns, 12 trained"
 for special in auto tokens; do
@@ -165,11 +168,14 @@ good "export, measured on other rows" ./export -m "$model" --adapter "$dir/a" -o
 says "it says which" "loss on 12 rows ($dir/chats.jsonl)"
 good "export, measured on a text" ./export -m "$model" --adapter "$dir/a" -o "$dir/text.gguf" --measure "$dir/text.txt"
 says "it says which" "tokens of $dir/text.txt"
+grep -q '"special": "auto"' "$dir/a/held_out.json" && ok "how rows were read is recorded" || failed "how rows were read is recorded" "$(cat "$dir/a/held_out.json")"
 cp -r "$dir/a" "$dir/moved" && sed -i 's/chats\.jsonl/gone.jsonl/' "$dir/moved/held_out.json"
 good "export without the held-out rows" ./export -m "$model" --adapter "$dir/moved" -o "$dir/unmeasured.gguf" --type q4_0
 says "it says that nothing was measured" "not measured: the run's held-out rows, .*gone.jsonl, are not there; name rows or a text with --measure FILE"
 sed -i 's/"context": [0-9]*/"context": -5/' "$dir/moved/held_out.json"
 bad "export with a damaged record" "held_out.json: context must be" ./export -m "$model" --adapter "$dir/moved" -o "$dir/damaged.gguf"
+sed -i 's/"context": -5/"context": 64/; s/"special": "auto"/"special": "odd"/' "$dir/moved/held_out.json"
+bad "export with another damaged record" 'held_out.json: special: "odd" is none of auto, tokens, text' ./export -m "$model" --adapter "$dir/moved" -o "$dir/damaged.gguf"
 good "export on another base" ./export -m "$model" --adapter "$dir/a" -o "$dir/other.gguf" --base-type none
 says "it names that one" "as stored (.*), as --base-type says"
 good "export, only converted" ./export -m "$model" -o "$dir/plain.gguf" --measure "$dir/text.txt"
