@@ -127,7 +127,7 @@ says "its ids" "^2$"
 grep -q "^note: .*has no decoder" "$dir/err" && ok "what it lacks is said" || failed "what it lacks is said" "$(cat "$dir/err")"
 good "tokenize dialogues" ./tokenize -m "$model" --chat "$dir/chats.jsonl"
 says "with their mask" "^mask [01 ]*1"
-says "and their counts" "chats.jsonl: 12 rows (.*12 assistant turns, 12 trained"
+warns "and their counts" "chats.jsonl: 12 rows (.*12 assistant turns, 12 trained"
 # Control tokens written in text: read in files of text, left alone with --special text, and both are said.
 echo '{"text": "one</s>two", "label": 3}' > "$dir/special.jsonl"
 good "control tokens in rows of text" ./finetune -m "$model" --data "$dir/special.jsonl" --dry-run $small
@@ -137,7 +137,7 @@ good "the same rows as text" ./finetune -m "$model" --data "$dir/special.jsonl" 
 says "what is only spelled is counted" "1 spelled in the text and left as text"
 says "the preview says so too" "1 more only spelled: they stay text"
 good "control tokens in messages" ./finetune -m "$model" --data "$dir/chats.jsonl" --special tokens --dry-run $small
-says "that is unsafe, and why" "warning: --special tokens is unsafe: whoever wrote a message can end its turn"
+warns "that is unsafe, and why" "warning: --special tokens is unsafe: whoever wrote a message can end its turn"
 good "turns are counted" ./finetune -m "$model" --data "$dir/chats.jsonl" --dry-run $small
 says "all of them" "12 assistant turns, 12 trained"
 for special in auto tokens; do
