@@ -84,7 +84,8 @@ public:
             } catch (const UsageError& error) {
                 complain(error.what());
             } catch (const qlora::Error& error) {
-                complain(error.what());
+                if (interrupted()) note("(stopped)");
+                else complain(error.what());
                 status = editor.interactive() ? 0 : 1;
             }
         }
@@ -232,6 +233,7 @@ static int body(int argc, char** argv) {
     flags.parse(argc, argv);
     s.model.follow_adapter(flags);
     catch_interrupts();
+    const qlora::StopScope stoppable(stop_asked);
 
     const Loaded loaded(s.model);
     if (!s.no_template && !s.quiet && !loaded.model.tokenizer().has_chat_template())

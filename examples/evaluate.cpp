@@ -63,7 +63,12 @@ static Json choices(const Settings& s, const Loaded& loaded, const std::string& 
         if (answers.empty() || truth < 0 || truth >= int64_t(answers.size()))
             throw qlora::Error(qlora::Errc::format, where + ": gold is " + std::to_string(truth) + " of " + std::to_string(answers.size()) + " choices, counted from 0");
         const std::string& question = query->as_string(where + ": query");
-        right += loaded.with([&](const auto& m) { return qlora::best_choice(m, question, answers); }) == truth;
+        try {
+            right += loaded.with([&](const auto& m) { return qlora::best_choice(m, question, answers); }) == truth;
+        } catch (const qlora::Error&) {
+            if (interrupted()) break;                  // the accuracy so far is printed
+            throw;
+        }
         ++count;
         if (progress.live()) progress.update(std::to_string(count) + " questions, " + std::to_string(right) + " right");
     }
@@ -127,6 +132,7 @@ static int body(int argc, char** argv) {
     if (s.stride > s.context) throw UsageError("--stride must not be above --context");
     s.model.follow_adapter(flags);
     catch_interrupts();
+    const qlora::StopScope stoppable(stop_asked);
 
     const bool rows = holds_rows(s.data);
     const std::string text = std::filesystem::is_directory(s.data) ? "" : qlora::read_file(s.data);    // a missing file is told before the model loads

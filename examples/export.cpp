@@ -153,6 +153,7 @@ static int body(int argc, char** argv) {
     s.model.device = "cpu";
     s.model.follow_adapter(flags);
     catch_interrupts();
+    const qlora::StopScope stoppable(stop_asked);
     if (s.type == "lora") export_adapter(s, Loaded(s.model));
     else if (!s.model.adapter.empty()) export_merged(s, flags);
     else export_converted(s);

@@ -49,6 +49,7 @@ static int body(int argc, char** argv) {
     std::optional<RunFolder> folder;
     if (!s.dry_run) folder.emplace(s.out, s.overwrite ? RunFolder::Start::overwrite : s.resume.empty() ? RunFolder::Start::fresh : RunFolder::Start::resume);    // before the minutes of loading, not after
     if (folder && !s.resume.empty()) follow_machine(s, flags, *folder);
+    std::optional<qlora::StopScope> stoppable(std::in_place, stop_asked);              // until the run begins, which stops in its own way
     const qlora::Model model = s.model.load_base();
     s.train.context = model.info().context > 0 ? std::min(s.train.context, model.info().context) : s.train.context;
     Data data = load_data(s, model);
@@ -65,6 +66,7 @@ static int body(int argc, char** argv) {
         print_sample(data, model);
     }
     if (s.dry_run) return dry_run(s, lora, data);
+    stoppable.reset();
     Run run(s, lora, data, *folder, resume_command(argc, argv));
     run.announce();
     try {

@@ -2,6 +2,7 @@
 #include "src/base/file.h"
 
 #include "src/base/descriptor.h"
+#include "src/base/stop.h"
 
 #include <algorithm>
 #include <atomic>
@@ -56,7 +57,9 @@ std::string read_file(const std::string& path, int64_t limit) {
     if (size > limit) fail(Errc::io, "read ", path, ": ", size, " bytes, the limit is ", limit);
     std::string bytes(size_t(size), '\0');
     for (int64_t at = 0; at < size;) {
-        const ssize_t got = ::read(file.fd, bytes.data() + at, size_t(size - at));
+        check_stop();
+        constexpr int64_t most = 64 << 20;             // at once: a read of a file is not interrupted
+        const ssize_t got = ::read(file.fd, bytes.data() + at, size_t(std::min(size - at, most)));
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) fail(Errc::io, "read ", path, ": ", reason(errno));
         if (got == 0) fail(Errc::io, "read ", path, ": ends after ", at, " of ", size, " bytes: it was cut while being read");
@@ -104,7 +107,9 @@ void AtomicFile::write(const void* bytes, int64_t count) {
         buffer_.append(from, size_t(take));
         from += take;
         count -= take;
-        if (buffer_.size() == file_room::buffer_bytes) flush();
+        if (buffer_.size() < file_room::buffer_bytes) continue;
+        check_stop();
+        flush();
     }
 }
 

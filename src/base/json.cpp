@@ -4,6 +4,8 @@
 // because no UTF-8 text can hold it. Numbers print the shortest digits that read back as the same double, laid out as Python does.
 #include "src/base/json.h"
 
+#include "src/base/stop.h"
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -93,6 +95,7 @@ private:
     }
 
     Json value(int64_t level) {
+        check_stop();
         if (p_ == end_) error("expected a value, found end of text");
         if ((*p_ == '{' || *p_ == '[') && level >= depth_) error("nested deeper than ", depth_, " levels");
         switch (*p_) {

@@ -2,6 +2,8 @@
 // or skipped, so that the time and memory of a parse are bounded by the size of the file.
 #include "src/format/gguf.h"
 
+#include "src/base/stop.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -162,7 +164,7 @@ struct GgufParser {
             at += p.count * bytes;
         } else if (GgufWriter::Type(p.element) == GgufWriter::Type::string) {
             need(p.count * 8, p.key);
-            for (int64_t i = 0; i < p.count; ++i) take_text(p.key, gguf_room::max_text);
+            for (int64_t i = 0; i < p.count; ++i) take_text(p.key, gguf_room::max_text), check_stop();
         } else {
             bad(p.key, " is an array of value type ", p.element, "; only numbers, booleans and strings are supported");
         }

@@ -2,6 +2,7 @@
 #include "src/model/base_record.h"
 
 #include "src/base/file.h"
+#include "src/base/stop.h"
 #include "src/cpu/cpu.h"
 #include "src/format/gguf.h"
 #include "src/tensor/nf4.h"
@@ -106,6 +107,7 @@ Json fingerprint_of(const ModelImpl& m) {
     using namespace base_record_room;
     Hash values, norms, embeddings, weights, scales, biases;
     for (const LayerWeights& layer : m.layers) {
+        check_stop();
         for (const WeightPtr& w : {layer.attention_norm, layer.feed_forward_norm}) add_values(values, w);
         for (const WeightPtr& w : {layer.attention_norm, layer.feed_forward_norm, layer.q_norm, layer.k_norm}) add(norms, w);
         for (int i = 0; i < module_count; ++i) {

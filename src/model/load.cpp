@@ -3,6 +3,7 @@
 
 #include "src/base/file.h"
 #include "src/base/limits.h"
+#include "src/base/stop.h"
 #include "src/cpu/cpu.h"
 #include "src/tensor/nf4.h"
 
@@ -41,6 +42,7 @@ WeightPtr Loading::linear(Weight w) {
 }
 
 WeightPtr Loading::tick(WeightPtr weight) {
+    check_stop();
     done_ = std::min(done_ + 1, expected_);
     if (options_.on_progress && !options_.on_progress(float(done_) / float(expected_))) fail(Errc::argument, "load ", where_, ": cancelled");
     return weight;

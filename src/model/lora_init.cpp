@@ -10,6 +10,7 @@
 //
 // W is what the base was quantized from: its own file, read again.
 #include "src/base/file.h"
+#include "src/base/stop.h"
 #include "src/cpu/gemm.h"
 #include "src/model/lora_impl.h"
 #include "src/model/svd.h"
@@ -40,6 +41,7 @@ std::shared_ptr<const ModelImpl> original_of(const LoraImpl& lora) {
 
 // s B A = the best of this rank of w.
 void split(Cpu& cpu, const LoraTarget& t, const std::vector<float>& w, float* a, float* b) {
+    check_stop();
     const LowRank d = truncated_svd(cpu, w.data(), t.out, t.in, t.rank);
     for (int64_t r = 0; r < t.rank; ++r) {
         const double root = std::sqrt(d.s[size_t(r)] / double(t.scale));

@@ -3,6 +3,7 @@
 
 #include "src/base/file.h"
 #include "src/base/rng.h"
+#include "src/base/stop.h"
 
 #include <algorithm>
 #include <numeric>
@@ -16,8 +17,10 @@ void load_text_file(RowBuilder& builder, std::string_view text) {
     if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
     std::string unix_lines;
     unix_lines.reserve(text.size());
-    for (size_t i = 0; i < text.size(); ++i)
+    for (size_t i = 0; i < text.size(); ++i) {
+        if ((i & 0xFFFFF) == 0) check_stop();
         if (text[i] != '\r' || i + 1 == text.size() || text[i + 1] != '\n') unix_lines += text[i];
+    }
     builder.add_text(unix_lines);
 }
 
@@ -25,6 +28,7 @@ std::string load_records(RowBuilder& builder, std::string_view text, const std::
     std::string format;
     int64_t first_line = 0;
     for (const Record& record : split_records(text, file)) {
+        check_stop();
         const std::string where = str("dataset ", file, ":", record.line);
         Example e = read_example(Json::parse(record.text, where), where);
         if (format.empty()) {
@@ -60,6 +64,28 @@ DatasetInfo describe(const DatasetImpl& data, DatasetInfo info) {
         info.cut_turns += t.cut;
     }
     return info;
+}
+
+// What was counted while the rows were read; describe() counts the rest.
+void add_info(DatasetInfo& sum, const DatasetInfo& more) {
+    if (sum.format.find(more.format) == std::string::npos) sum.format += (sum.format.empty() ? "" : " + ") + more.format;
+    for (int64_t DatasetInfo::* count : {&DatasetInfo::truncated, &DatasetInfo::dropped, &DatasetInfo::templated,
+                                         &DatasetInfo::control_tokens, &DatasetInfo::spelled})
+        sum.*count += more.*count;
+    for (const auto& [name, times] : more.unused) {
+        const auto known = std::find_if(sum.unused.begin(), sum.unused.end(), [&](const auto& entry) { return entry.first == name; });
+        if (known == sum.unused.end()) sum.unused.emplace_back(name, times);
+        else known->second += times;
+    }
+}
+
+void append_row(DatasetRows& rows, const DatasetImpl& data, int64_t row) {
+    const auto tokens = data.tokens(row);
+    const auto trained = data.trained(row);
+    rows.tokens.insert(rows.tokens.end(), tokens.begin(), tokens.end());
+    rows.trained.insert(rows.trained.end(), trained.begin(), trained.end());
+    rows.begin.push_back(int64_t(rows.tokens.size()));
+    rows.turns.push_back(data.rows->turns.empty() ? TurnCounts{} : data.rows->turns[size_t(data.index[size_t(row)])]);
 }
 
 }  // namespace dataset_room
@@ -109,6 +135,24 @@ std::shared_ptr<const DatasetImpl> load_dataset(const std::string& path, std::sh
     data->tokenizer = std::move(tokenizer);
     data->info = dataset_room::describe(*data, info);
     return data;
+}
+
+std::shared_ptr<const DatasetImpl> join_datasets(std::span<const std::shared_ptr<const DatasetImpl>> parts) {
+    if (parts.empty()) fail(Errc::argument, "dataset: nothing to join");
+    if (parts.size() == 1) return parts[0];
+    auto all = std::make_shared<DatasetImpl>();
+    auto rows = std::make_shared<DatasetRows>();
+    DatasetInfo info;
+    for (const auto& part : parts) {
+        for (int64_t row = 0; row < part->size(); ++row) dataset_room::append_row(*rows, *part, row);
+        dataset_room::add_info(info, part->info);
+    }
+    all->index.resize(rows->begin.size() - 1);
+    std::iota(all->index.begin(), all->index.end(), int64_t(0));
+    all->rows = std::move(rows);
+    all->tokenizer = parts[0]->tokenizer;
+    all->info = dataset_room::describe(*all, info);
+    return all;
 }
 
 std::pair<std::shared_ptr<const DatasetImpl>, std::shared_ptr<const DatasetImpl>> split_dataset(const DatasetImpl& data, float fraction, uint64_t seed) {

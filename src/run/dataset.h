@@ -37,6 +37,8 @@ struct DatasetImpl {
 };
 
 std::shared_ptr<const DatasetImpl> load_dataset(const std::string& path, std::shared_ptr<const TokenizerImpl>, const DatasetOptions&);
+// The rows of each, one data set after another; all of one tokenizer.
+std::shared_ptr<const DatasetImpl> join_datasets(std::span<const std::shared_ptr<const DatasetImpl>> parts);
 std::pair<std::shared_ptr<const DatasetImpl>, std::shared_ptr<const DatasetImpl>> split_dataset(const DatasetImpl&, float fraction, uint64_t seed);
 
 // Tokens of a row that are predicted and trained: the first is never predicted.

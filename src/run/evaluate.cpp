@@ -1,6 +1,8 @@
 // evaluate.cpp - every measure is the loss of some documents with some of their tokens marked.
 #include "src/run/evaluate.h"
 
+#include "src/base/stop.h"
+
 #include <algorithm>
 #include <cmath>
 
@@ -23,6 +25,7 @@ DecoderPool measuring_pool(std::shared_ptr<const ModelImpl> model, const LoraImp
 LossSum loss_of(DecoderPool& pool, std::span<const Document> documents, int64_t rows, const std::function<bool()>& go_on) {
     LossSum sum;
     for (size_t first = 0; first < documents.size() && (!go_on || go_on());) {
+        check_stop();
         int64_t count = int64_t(documents[first].tokens.size());
         size_t last = first + 1;
         while (last < documents.size() && count + int64_t(documents[last].tokens.size()) <= rows) count += int64_t(documents[last++].tokens.size());

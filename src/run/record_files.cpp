@@ -1,5 +1,6 @@
 // record_files.cpp - which file a data set is, and where its records begin and end: each is parsed alone, and errors name its line.
 #include "src/base/file.h"
+#include "src/base/stop.h"
 #include "src/run/records.h"
 
 #include <algorithm>
@@ -32,6 +33,7 @@ std::vector<Record> split_records(std::string_view text, const std::string& path
     if (at == text.size()) fail(Errc::format, "dataset ", path, ": the file is empty");
     if (text[at] != '[') {
         while (at < text.size()) {
+            check_stop();
             const size_t end = std::min(text.find('\n', at), text.size());
             const std::string_view content = text.substr(at, end - at);
             if (!std::all_of(content.begin(), content.end(), blank)) records.push_back({line, content});
@@ -43,6 +45,7 @@ std::vector<Record> split_records(std::string_view text, const std::string& path
     // An array: find the border of every element, so that each is parsed alone and errors name its line.
     ++at;
     while (true) {
+        check_stop();
         while (at < text.size() && blank(text[at])) line += text[at++] == '\n';
         if (at < text.size() && text[at] == ']' && records.empty()) return records;
         const size_t begin = at;

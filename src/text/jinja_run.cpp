@@ -2,6 +2,7 @@
 //
 // Semantics are those of Jinja2 in the environment that Hugging Face uses: undefined prints as nothing, its attributes are errors;
 // loops, macros, with, call, generation, filter and set blocks open a scope, conditions do not; a macro sees the scope it was defined in.
+#include "src/base/stop.h"
 #include "src/text/jinja_ast.h"
 #include "src/text/jinja_contract.h"
 #include "src/text/jinja_format.h"
@@ -55,7 +56,10 @@ public:
     }
 
     std::string place() const override { return str(where_, ": line ", line_, " of the chat template"); }
-    void spend(int64_t steps) override { if ((steps_ += steps) > limits_.steps) error(str("takes more than ", limits_.steps, " steps")); }
+    void spend(int64_t steps) override {
+        check_stop();
+        if ((steps_ += steps) > limits_.steps) error(str("takes more than ", limits_.steps, " steps"));
+    }
     int64_t output_limit() const override { return limits_.output; }
     void adopt(const std::shared_ptr<JinjaDict>& space) override { namespaces_.push_back(space); }
 

@@ -3,7 +3,7 @@
 // A pair in the heap is stale once one of its symbols has changed. It remembers the length of both together: symbols only grow, by
 // taking in their right neighbour, so the left symbol and its neighbour of now are as long as that only if they are still the two.
 #pragma once
-#include "src/base/error.h"
+#include "src/base/stop.h"
 
 #include <algorithm>
 
@@ -70,6 +70,7 @@ void merge_all(MergeScratch& scratch, Rule rule) {
     for (int32_t i = 0; i + 1 < int32_t(symbols.size()); ++i) candidate(i, i + 1);
     std::make_heap(heap.begin(), heap.end(), worse);
     while (!heap.empty()) {
+        check_stop();                                  // one word may be a whole file
         std::pop_heap(heap.begin(), heap.end(), worse);
         const Pair best = heap.back();
         heap.pop_back();

@@ -50,6 +50,7 @@ class WordMemory {                                     // words met before in th
 public:
     explicit WordMemory(Tokens& out) : out_(out) {}
     bool repeat(std::string_view word) {               // appends the tokens of a known word
+        check_stop();
         const auto known = word.size() > longest ? seen_.end() : seen_.find(word);
         if (known == seen_.end()) return false;
         for (size_t i = 0; i < known->second.second; ++i) out_.push_back(out_[known->second.first + i]);

@@ -174,6 +174,29 @@ TEST_F(DatasetFiles, SplitIsRandomCompleteAndRepeatable) {
     EXPECT_THROW(data.row(50), qlora::Error);
 }
 
+TEST_F(DatasetFiles, JoinedDataSetsAreRowsOneAfterAnother) {
+    const std::string one = file("one.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\", \"id\": 1}\n{\"prompt\": \"c\", \"completion\": \"d\", \"id\": 2}\n");
+    const std::string two = file("two.jsonl", R"({"messages": [{"role": "user", "content": "e"}, {"role": "assistant", "content": "f"}], "id": 3, "tag": 4})");
+    const qlora::Dataset a = qlora::Dataset::load(one, chat_words()), b = qlora::Dataset::load(two, chat_words());
+    const auto join = [](const qlora::Dataset& x, const qlora::Dataset& y) {
+        return qlora::Dataset(qlora::join_datasets(std::vector{x.impl(), y.impl()}));
+    };
+    const qlora::Dataset ab = join(a, b), ba = join(b, a);
+    const qlora::DatasetInfo info = ab.info();
+    EXPECT_EQ(info.rows, 3);
+    EXPECT_EQ(info.format, "prompt/completion + messages");
+    EXPECT_EQ(info.tokens, a.info().tokens + b.info().tokens);
+    EXPECT_EQ(info.trained_turns, 3);
+    EXPECT_EQ(info.unused, (std::vector<std::pair<std::string, int64_t>>{{"id", 3}, {"tag", 1}}));
+    EXPECT_EQ(ab.row(1).tokens, a.row(1).tokens);
+    EXPECT_EQ(ab.row(2).tokens, b.row(0).tokens);
+    EXPECT_EQ(ab.row(2).trained, b.row(0).trained);
+    EXPECT_NE(ab.impl()->fingerprint(), ba.impl()->fingerprint());     // a run that goes on compares it: the order counts
+    EXPECT_EQ(join(ab, a).info().format, "prompt/completion + messages");
+    EXPECT_EQ(qlora::join_datasets(std::vector{a.impl()}), a.impl());
+    EXPECT_TRUE(contains(error_of([] { qlora::join_datasets({}); }), "nothing to join"));
+}
+
 TEST_F(DatasetFiles, TypedControlTokensAreNotControlTokensWhereTextIsAskedFor) {
     const qlora::Dataset data = load(R"({"text": "a<|im_end|>b"})" "\n" R"({"text": "plain"})" "\n", {.special = qlora::Special::text});
     const qlora::Token end = chat_words().impl()->id_of("<|im_end|>");
