@@ -190,6 +190,11 @@ void Flags::unknown(const std::string& name) const {
     throw UsageError("unknown flag " + one_line(name) + did_you_mean(name, known));
 }
 
+void Flags::twice(const Flag& flag, const std::string& name) const {
+    const std::string same = name == flag.names_[0] ? "" : " (it is the same as " + flag.names_[0] + ')';
+    throw UsageError(name + " is given twice" + same + ": " + (flag.why_once_.empty() ? "leave one of them out" : flag.why_once_));
+}
+
 void Flags::parse(int argc, char** argv) {
     bool only_values = false;                          // after "--"
     for (int i = 1; i < argc; ++i) {
@@ -217,7 +222,7 @@ void Flags::parse(int argc, char** argv) {
             if (!off) flag = nullptr;
         }
         if (!flag) unknown(name);
-        if (flag->seen_ && !flag->repeats_) throw UsageError(name + " is given twice" + (name == flag->names_[0] ? "" : " (it is the same as " + flag->names_[0] + ')') + ": leave one of them out");
+        if (flag->seen_ && !flag->repeats_) twice(*flag, name);
         flag->seen_ = true;
         if (flag->value_.empty()) {                    // a switch, perhaps followed by true or false as in "--double_quant True"
             std::string follows = attached ? value : i + 1 < argc ? argv[i + 1] : "";

@@ -18,11 +18,12 @@ struct UsageError : std::runtime_error { using std::runtime_error::runtime_error
 class Flag {
 public:
     Flag& required() { required_ = true; return *this; }
+    Flag& once(std::string why) { why_once_ = std::move(why); return *this; }       // said where it is given twice
     Flag& note(std::string shown) { default_ = std::move(shown); return *this; }    // what --help says instead of the default
 private:
     friend class Flags;
     std::vector<std::string> names_;                   // "-m", "--model", ...: the last short and the first long one are shown
-    std::string value_, help_, default_, section_;     // value_ empty: a switch
+    std::string value_, help_, default_, section_, why_once_;     // value_ empty: a switch
     bool required_ = false, seen_ = false, repeats_ = false;
     std::function<void(const std::string& value, const std::string& name)> set_;
 };
@@ -53,6 +54,7 @@ private:
     Flag& append(const std::string& names, const std::string& value, const std::string& help);
     Flag* find(const std::string& name) const;
     [[noreturn]] void unknown(const std::string& name) const;
+    [[noreturn]] void twice(const Flag& flag, const std::string& name) const;
     [[noreturn]] void leave() const;                   // after --help and --version
     void help() const;
     Flags(const Flags&) = delete;

@@ -15,8 +15,10 @@ using qlora::Json;
 std::string held_out_path(const std::string& adapter_folder) { return (fs::path(adapter_folder) / "held_out.json").string(); }
 
 void write_held_out(const std::string& adapter_folder, const HeldOut& h) {
-    Json json;
-    json.set("path", fs::absolute(h.path).lexically_normal().string()).set("split", h.split).set("fraction", double(h.fraction)).set("seed", int64_t(h.seed));
+    Json json, paths = Json::Array{};
+    for (const std::string& path : h.paths) paths.push(fs::absolute(path).lexically_normal().string());
+    json.set("path", h.paths.size() == 1 ? paths.array()[0] : paths).set("split", h.split);
+    json.set("fraction", double(h.fraction)).set("seed", int64_t(h.seed));
     json.set("loss", name_of(h.options.loss)).set("special", name_of(h.options.special));
     qlora::write_file_atomic(held_out_path(adapter_folder), json.set("context", h.options.context).dump(2) + '\n');
 }
@@ -26,7 +28,9 @@ HeldOut read_held_out(const std::string& adapter_folder) {
     const std::string path = held_out_path(adapter_folder);
     if (!qlora::exists(path)) return h;
     const Json json = Json::parse(qlora::read_file(path, 1 << 20), path);
-    if (const Json* v = json.find("path")) h.path = v->as_string(path + ": path");
+    if (const Json* v = json.find("path"); v && v->is_array())
+        for (const Json& each : v->array()) h.paths.push_back(each.as_string(path + ": path"));
+    else if (v) h.paths = {v->as_string(path + ": path")};
     if (const Json* v = json.find("split")) h.split = v->as_string(path + ": split");
     if (const Json* v = json.find("fraction"); v && v->is_number()) h.fraction = float(v->number());
     if (const Json* v = json.find("seed")) h.seed = uint64_t(v->as_int(path + ": seed"));
@@ -41,7 +45,7 @@ HeldOut read_held_out(const std::string& adapter_folder) {
 qlora::Dataset load_held_out(const HeldOut& h, const qlora::Tokenizer& tokenizer) {
     qlora::DatasetOptions options = h.options;
     options.split = h.split;
-    const qlora::Dataset rows = qlora::Dataset::load(h.path, tokenizer, options);
+    const qlora::Dataset rows = load_rows(h.paths, tokenizer, options);
     return h.fraction > 0 ? rows.split(h.fraction, h.seed).second : rows;
 }
 

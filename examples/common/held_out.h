@@ -6,7 +6,8 @@
 namespace program {
 
 struct HeldOut {
-    std::string path = {}, split = {};                 // split: "valid" of a folder; path empty: the run had none
+    std::vector<std::string> paths = {};               // files or folders; none: the run had no held-out rows
+    std::string split = {};                            // "valid" of folders
     float fraction = 0;                                // above 0: this share of the rows, drawn by the seed
     uint64_t seed = 0;
     qlora::DatasetOptions options = {};                // context, loss and control tokens as in training
@@ -14,7 +15,7 @@ struct HeldOut {
 
 std::string held_out_path(const std::string& adapter_folder);
 void write_held_out(const std::string& adapter_folder, const HeldOut&);
-HeldOut read_held_out(const std::string& adapter_folder);          // path empty where nothing is recorded
+HeldOut read_held_out(const std::string& adapter_folder);          // no paths where nothing is recorded
 qlora::Dataset load_held_out(const HeldOut&, const qlora::Tokenizer&);
 
 bool holds_rows(const std::string& path);              // .jsonl, .json or a folder; anything else is running text

@@ -14,7 +14,8 @@ void ModelFlags::declare(Flags& flags, bool with_adapter, bool required) {
     flags.section("Model");
     Flag& name = flags.add("-m --model --model-name-or-path", model, "MODEL", "a GGUF file or a Hugging Face folder");
     if (required) name.required();
-    if (with_adapter) flags.add("--adapter --lora --adapter-path", adapter, "DIR", "a LoRA adapter: a PEFT folder or a GGUF adapter");
+    if (with_adapter) flags.add("--adapter --lora --adapter-path", adapter, "DIR", "a LoRA adapter: a PEFT folder or a GGUF adapter")
+        .once("a model takes one adapter at a time; ./export merges one into a model that then takes the other");
     if (with_adapter) declare_any_base(flags);
     if (quant == "auto")
         flags.choice("--quant --quant-type", quant, {"auto", "nf4", "fp4", "none"}, "4-bit type to hold the linear layers in; none = as stored; auto = nf4 if the model is stored in 16 or 32 bits");
@@ -78,6 +79,7 @@ qlora::Model ModelFlags::load_base() {
 }
 
 qlora::Model ModelFlags::load() const {
+    const qlora::StopScope stoppable(stop_asked);
     qlora::LoadOptions options;
     const qlora::Compute precision = compute == "bf16" ? qlora::Compute::bf16 : qlora::Compute::f32;
     if (device == "cuda") options.backend = qlora::Backend::cuda();

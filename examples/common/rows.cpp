@@ -2,6 +2,7 @@
 #include "examples/common/rows.h"
 
 #include "examples/common/terminal.h"
+#include "src/run/dataset.h"                           // joining data sets
 
 #include <cstdio>
 
@@ -47,6 +48,12 @@ qlora::DatasetOptions RowFlags::options(int64_t context) const {
     o.loss = loss_of(loss, "--loss");
     o.special = special_of(special, "--special");
     return o;
+}
+
+qlora::Dataset load_rows(const std::vector<std::string>& paths, const qlora::Tokenizer& tokenizer, const qlora::DatasetOptions& options) {
+    std::vector<std::shared_ptr<const qlora::DatasetImpl>> parts;
+    for (const std::string& path : paths) parts.push_back(qlora::Dataset::load(path, tokenizer, options).impl());
+    return qlora::Dataset(qlora::join_datasets(parts));
 }
 
 void RowFlags::warn() const {

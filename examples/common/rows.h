@@ -20,6 +20,9 @@ struct RowFlags {
     void warn() const;                                 // on stderr, where the flags ask for something unsafe
 };
 
+// The rows of all files and folders, one after another.
+qlora::Dataset load_rows(const std::vector<std::string>& paths, const qlora::Tokenizer& tokenizer, const qlora::DatasetOptions& options);
+
 // The flag alone, for programs that read text but no rows. -> does text that the user gives hold control tokens?
 void declare_special(Flags& flags, std::string& special, const std::string& where);
 inline bool reads_control(const std::string& special) { return special != "text"; }

@@ -66,9 +66,12 @@ RunFolder::Lock::~Lock() {
 
 RunFolder::RunFolder(const std::string& path, Start start) : path_(path), start_(start), lock_(path), record_(path) {
     if (start == Start::fresh && holds_anything(path)) {
-        const bool run = record_.present() || !checkpoints().empty();
-        throw qlora::Error(qlora::Errc::io, path + (run ? " is not empty: it holds an earlier run; go on with --resume auto, choose another -o, or replace that run with --overwrite"
-                                                        : " is not empty, and holds no run; choose another -o"));
+        const char* what = ", and holds no run; choose another -o";
+        if (!checkpoints().empty()) what = ": it holds checkpoints; go on with --resume auto, or choose another -o";
+        if (record_.present())
+            what = ": it holds an earlier run; go on with --resume auto, choose another -o, or replace that run with "
+                   "--overwrite";
+        throw qlora::Error(qlora::Errc::io, path + " is not empty" + what);
     }
     if (start == Start::overwrite) {
         for (const std::string& name : fixed_names) record_.refuse_stranger(name);

@@ -81,7 +81,8 @@ void RunRecord::write() const {
 
 void RunRecord::refuse_stranger(const std::string& name) const {
     if (!owns(name) && qlora::exists(inside(name)))
-        throw qlora::Error(qlora::Errc::io, inside(name) + " is there and no run of finetune wrote it; move it away, or choose another -o");
+        throw qlora::Error(qlora::Errc::io, inside(name) + " is there, and no record (.run.json) says that a run of "
+                                                "finetune wrote it: move or remove it yourself, or choose another -o");
 }
 
 void RunRecord::claim(const std::vector<std::string>& names) {

@@ -41,15 +41,19 @@ std::optional<Measure> Measure::choose(const std::string& file, const std::strin
         return m;
     }
     const HeldOut h = read_held_out(adapter);
-    if (h.path.empty()) {
+    if (h.paths.empty()) {
         reason = adapter + " records no held-out rows";
         return {};
     }
-    if (!std::filesystem::is_regular_file(h.path) && !std::filesystem::is_directory(h.path)) {
-        reason = "the run's held-out rows, " + h.path + ", are not there";
-        return {};
+    std::string names;
+    for (const std::string& path : h.paths) {
+        if (!std::filesystem::is_regular_file(path) && !std::filesystem::is_directory(path)) {
+            reason = "the run's held-out rows, " + path + ", are not there";
+            return {};
+        }
+        names += (names.empty() ? "" : ", ") + path;
     }
-    m.take_rows(load_held_out(h, tokenizer), "held-out rows of the run", h.path);
+    m.take_rows(load_held_out(h, tokenizer), "held-out rows of the run", names);
     return m;
 }
 

@@ -16,19 +16,19 @@ namespace fs = std::filesystem;
 using qlora::Json;
 
 Data load_data(const Settings& s, const qlora::Model& model) {
-    qlora::DatasetOptions options = s.rows.options(s.train.context);
+    const qlora::DatasetOptions options = s.rows.options(s.train.context);
     s.rows.warn();
-    const bool folder = fs::is_directory(s.data);
     HeldOut h{.seed = s.train.seed, .options = options};
-    if (!s.valid.empty()) h.path = s.valid;
-    else if (folder && fs::exists(fs::path(s.data) / "valid.jsonl")) h.path = s.data, h.split = "valid";
-    else if (s.val_split != 0) h.path = s.data, h.split = folder ? "train" : "", h.fraction = s.val_split;
-    if (folder) options.split = "train";
-    Data data{qlora::Dataset::load(s.data, model, options), {}, h};
-    if (h.fraction < 0) h.fraction = data.record.fraction = small_share(data.train.info().rows);
-    if (h.fraction == 0 && h.path == s.data && h.split != "valid") h.path = data.record.path = "";
-    if (h.fraction > 0) std::tie(data.train, data.held_out) = data.train.split(h.fraction, h.seed);
-    else if (!h.path.empty()) data.held_out = load_held_out(h, model.tokenizer());
+    if (!s.valid.empty()) h.paths = {s.valid};
+    else for (const std::string& path : s.data) if (fs::exists(fs::path(path) / "valid.jsonl")) h.paths.push_back(path);
+    if (s.valid.empty() && !h.paths.empty()) h.split = "valid";
+    Data data{load_rows(s.data, model.tokenizer(), options), {}, {}};
+    if (h.paths.empty() && s.val_split != 0) h.fraction = s.val_split < 0 ? small_share(data.train.info().rows) : s.val_split;
+    if (h.fraction > 0) {
+        h.paths = s.data;
+        std::tie(data.train, data.held_out) = data.train.split(h.fraction, h.seed);
+    } else if (!h.paths.empty()) data.held_out = load_held_out(h, model.tokenizer());
+    data.record = h;
     if (s.eval_every > 0 && !data.held_out) throw UsageError("--eval-every has nothing to measure on: hold rows out with --val-split 0.05 or --valid FILE");
     return data;
 }

@@ -54,17 +54,20 @@ int Run::stop(int signal) {
 }
 
 // The state that the first unsound step began with is no good either: its checkpoint goes aside, so that the newest one left is one to go on from.
+// What the steps met goes to the log; the error is one line with one remedy.
 void Run::give_up(const qlora::Error& error) {
     report_.finish();
     report_.draw();
-    const std::string best = best_ > 0 ? text("; the best adapter, of step %lld with a held-out loss of %.4f, is in ", static_cast<long long>(best_), best_loss_) + s_.out : "";
-    if (health_.sound()) throw qlora::Error(error.code, error.what() + best);   // losses that are numbers, only no good ones: the checkpoints are what they are
+    if (best_ > 0) report_.say(text("The best adapter, of step %lld with a held-out loss of %.4f, is in ", static_cast<long long>(best_), best_loss_) + s_.out);
+    if (health_.sound()) throw error;                  // losses that are numbers, only no good ones: the checkpoints are what they are
+    report_.warn(one_line(error.what()));
     for (const int64_t step : folder_.checkpoints()) if (step >= health_.first_unsound() - 1) folder_.set_aside(step);
     const auto steps = folder_.checkpoints();
-    if (steps.empty()) throw qlora::Error(error.code, std::string(error.what()) + best + "; there is no checkpoint from before: start again with a lower --lr in another -o");
-    const std::string good = folder_.checkpoint(steps[0]);
-    throw qlora::Error(error.code, std::string(error.what()) + best + "; the last good checkpoint is " + good + ": --resume auto goes on from it, --adapter " + good +
-                                       " with a lower --lr and another -o starts from its adapter");
+    const std::string good = steps.empty() ? "there is no checkpoint from before: start again"
+                                           : "the last good checkpoint is " + folder_.checkpoint(steps[0]) + ": start from it (--adapter)";
+    throw qlora::Error(error.code, text("the run has diverged: no sound step since step %lld (--lr %g); ",
+                                        static_cast<long long>(health_.first_unsound()), double(s_.train.learning_rate)) +
+                                       good + " with a lower --lr in another -o");
 }
 
 // The losses at the end against those at the start: a model that has forgotten everything guesses, and then the loss is ln(vocabulary).

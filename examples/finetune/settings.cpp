@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 void declare(Flags& flags, Settings& s) {
     s.model.declare(flags, false);
     flags.section("Data");
-    flags.add("-f --data --dataset", s.data, "FILE|DIR", ".jsonl, .json or .txt, or a folder with train.jsonl (and valid.jsonl)").required();
+    flags.add("-f --data --dataset", s.data, "FILE|DIR", ".jsonl, .json or .txt, or a folder with train.jsonl (and valid.jsonl); may be given several times").required();
     flags.add("--valid --val-data --eval-data", s.valid, "FILE", "held-out rows from a file of their own");
     flags.add("--val-split --val-set-size", s.val_split, 0, 0.9, "held-out share of the rows, where there is no file for them");
     flags.add("-c --max-seq-len --max-seq-length --max-length --sequence-len --cutoff-len", s.train.context, 8, 1 << 20, "tokens a row at most; longer rows are cut");

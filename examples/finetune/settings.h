@@ -9,7 +9,8 @@ struct Settings {
     ModelFlags model{.quant = "auto"};                 // QLoRA: the base is held in NF4, unless it is stored in few bits already
     qlora::LoraOptions lora;
     qlora::TrainOptions train;
-    std::string data, valid, out, resume, exclude, layers, ranks, alphas, init = "default", scheduler = "constant", optimizer = "paged_adamw", preset = "none", command;
+    std::vector<std::string> data;                     // one after another
+    std::string valid, out, resume, exclude, layers, ranks, alphas, init = "default", scheduler = "constant", optimizer = "paged_adamw", preset = "none", command;
     RowFlags rows;
     float val_split = 0;                               // -1: as the preset chooses, once the rows are counted
     int64_t eval_every = 0, save_every = 250, keep = 3, log_every = 1;

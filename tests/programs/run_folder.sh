@@ -16,10 +16,14 @@ good "and once more" $tune -o "$dir/theirs" --overwrite --iters 2 --save-every 1
 kept "they still stay" "$dir/theirs/checkpoints/best.pt"
 for file in metrics.jsonl loss.svg adapter_model.safetensors adapter_config.json base.json checkpoints/step-1; do
     rm -rf "$dir/other" && mkdir -p "$dir/other/checkpoints" && echo mine > "$dir/other/$file"
-    bad "a stranger's $file" "no run of finetune wrote it" $tune -o "$dir/other" --overwrite --iters 2
+    bad "a stranger's $file" "no record (.run.json) says that a run of finetune wrote it: move or remove it yourself, or choose another -o" $tune -o "$dir/other" --overwrite --iters 2
     [ "$(cat "$dir/other/$file")" = mine ] && ok "which stays as it is" || failed "which stays as it is" "it changed"
-    bad "nor is it gone over by --resume" "no run of finetune wrote it\|no usable checkpoint" $tune -o "$dir/other" --resume auto --iters 2 --save-every 1
+    bad "nor is it gone over by --resume" "no record (.run.json)\|no usable checkpoint" $tune -o "$dir/other" --resume auto --iters 2 --save-every 1
 done
+good "a run whose record is gone" $tune -o "$dir/old" --iters 2 --save-every 1
+rm "$dir/old/.run.json"
+bad "is a stranger's folder" "move or remove it yourself, or choose another -o" $tune -o "$dir/old" --overwrite --iters 2
+bad "of which no replacing is proposed" "holds checkpoints; go on with --resume auto, or choose another -o" $tune -o "$dir/old" --iters 2
 rm -rf "$dir/other" && mkdir "$dir/other" && echo mine > "$dir/outside"
 printf '{"format": "qlora run", "files": ["../outside", "/etc/passwd", "checkpoints/../../outside"]}' > "$dir/other/.run.json"
 good "a record that points out of the folder" $tune -o "$dir/other" --overwrite --iters 2
@@ -63,7 +67,8 @@ grep -q -e --overwrite "$dir/err" && failed "nor does that" "$(cat "$dir/err")" 
 unchanged "and the run is as it was"
 
 # ---- A run that diverges
-bad "a run that diverges" "last good checkpoint" $tune -o "$dir/d" --lr 1 --weight-decay 10 --iters 60 --save-every 1 --keep 2
+bad "a run that diverges" "diverged: no sound step since step [0-9]* (--lr 1); the last good checkpoint is [^:]*: start from it (--adapter) with a lower --lr in another -o$" $tune -o "$dir/d" --lr 1 --weight-decay 10 --iters 60 --save-every 1 --keep 2
+grep -q "warning: train: 10 steps in a row had a non-finite loss or gradient" "$dir/out" && ok "what they met is in the log" || failed "what they met is in the log" "$(tail -n 2 "$dir/out")"
 steps=$(ls "$dir/d/checkpoints" | grep '^step-' | wc -l)
 [ "$steps" -ge 2 ] && ok "keeps its good checkpoints" || failed "keeps its good checkpoints" "$(ls "$dir/d/checkpoints" | tr '\n' ' ')"
 good_one=$(sed -n 's/.*last good checkpoint is \([^:]*\):.*/\1/p' "$dir/err")
