@@ -67,10 +67,13 @@ void merge_all(MergeScratch& scratch, Rule rule) {
         return found.rank >= 0;
     };
     heap.clear();
-    for (int32_t i = 0; i + 1 < int32_t(symbols.size()); ++i) candidate(i, i + 1);
+    for (int32_t i = 0; i + 1 < int32_t(symbols.size()); ++i) {
+        check_stop();                                  // one word may be a whole file
+        candidate(i, i + 1);
+    }
     std::make_heap(heap.begin(), heap.end(), worse);
     while (!heap.empty()) {
-        check_stop();                                  // one word may be a whole file
+        check_stop();
         std::pop_heap(heap.begin(), heap.end(), worse);
         const Pair best = heap.back();
         heap.pop_back();
