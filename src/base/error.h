@@ -23,14 +23,18 @@ std::string str(const Part&... parts) {
     return out.str();
 }
 
-// Messages quote files: nothing that a terminal obeys gets through, and nothing endless.
+// Messages quote files: they stay one line, nothing that a terminal obeys gets through, and nothing endless.
 inline std::string printable(std::string text) {
     constexpr size_t front = 1500, back = 500;
     if (text.size() > front + back) text = text.substr(0, front) + " [...] " + text.substr(text.size() - back);
+    const auto at = [&](size_t i) { return uint8_t(i < text.size() ? text[i] : 0); };
     for (size_t i = 0; i < text.size(); ++i) {
-        const auto c = uint8_t(text[i]), next = uint8_t(i + 1 < text.size() ? text[i + 1] : 0);
-        if (c == 0x7F || (c < 0x20 && c != '\n' && c != '\t')) text[i] = '?';
-        if (c == 0xC2 && next >= 0x80 && next < 0xA0) text[i] = text[i + 1] = '?';     // the other half of the control characters
+        const uint8_t c = at(i);
+        if (c == '\n' || c == '\t' || c == '\r') text[i] = ' ';
+        else if (c == 0x7F || c < 0x20) text[i] = '?';
+        // The other half of the control characters, and U+2028 and U+2029, which end lines.
+        if (c == 0xC2 && at(i + 1) >= 0x80 && at(i + 1) < 0xA0) text.replace(i, 2, "??");
+        if (c == 0xE2 && at(i + 1) == 0x80 && (at(i + 2) == 0xA8 || at(i + 2) == 0xA9)) text.replace(i, 3, "   ");
     }
     return text;
 }
