@@ -66,6 +66,10 @@ using Tokens = std::vector<Token>;
 
 // ---- Where work runs. A shared handle: copy it freely.
 enum class Compute { f32, bf16 };                      // bf16: products of bf16-rounded factors summed in f32, about twice as fast
+struct Work {                                          // done by a backend so far; what lies between two readings is their difference
+    int64_t operations = 0;                            // of products and attention, in floating point; a multiply-add is two
+    int64_t bytes = 0;                                 // of weights, keys and values read for them, once a product
+};
 class Backend {                                        // where the CPU has AVX512-BF16; elsewhere bf16 computes in f32
 public:
     static Backend best();                             // cuda(0) if built in and present, else cpu()
@@ -74,6 +78,7 @@ public:
     static Backend cuda(int device = 0);               // throws Error{device} if there is none
     std::string name() const;                          // "cpu, 2 threads, avx512"
     size_t memory_free() const;                        // bytes
+    Work work() const;                                 // counted as it is done: recomputation counts, work that was saved does not
     explicit Backend(std::shared_ptr<struct BackendImpl> impl) : impl_(std::move(impl)) {}
     const std::shared_ptr<struct BackendImpl>& impl() const { return impl_; }
 private:

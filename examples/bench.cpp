@@ -1,13 +1,17 @@
-// bench.cpp - speed of reading a prompt, of generating, and of training, each beside the peak of this machine measured in the same run.
+// bench.cpp - speed of reading a prompt, of generating, and of training, each beside a peak of this machine measured in
+// the same run.
 //
-// Work counted: 2 operations a weight and token forward. Training does that three times: forward, forward again (activation checkpointing)
-// and the gradient towards the input; frozen weights have no gradient of their own. Generating one token reads every weight once.
+// The backend counts what it does (Backend::work): operations of products and attention, recomputed ones where they are
+// recomputed, the head once for a prompt; bytes of weights, keys and values as they are read. Rates are medians of the
+// rounds with the least and the most beside them. The peak is that of the work's own kind: multiply-adds of the
+// instruction set and precision in use, or reading as many bytes as one token reads. It is the best of everything that
+// this run saw, the measured rounds included: no share can be above 100 %.
 #include "examples/common/interrupt.h"
 #include "examples/common/load.h"
 #include "examples/common/peak.h"
 #include "examples/common/synthetic.h"
 #include "examples/common/terminal.h"
-#include "src/base/file.h"                             // the library's own writers and its view of what this process may use
+#include "src/base/file.h"    // the library's own readers and writers and its view of what this process may use
 #include "src/base/json.h"
 #include "src/base/limits.h"
 
@@ -21,28 +25,53 @@ namespace fs = std::filesystem;
 using qlora::Json;
 
 static const char* const passage =
-    "A language model reads a text from left to right and, at every place, guesses what comes next. To do so it turns each piece of the text into a "
-    "list of numbers, mixes those numbers layer by layer with everything that came before, and compares the result with every word that it knows. "
-    "Four bits a weight are enough for that, if the levels are chosen well, and a small adapter beside the frozen weights learns what is new. ";
+    "A language model reads a text from left to right and, at every place, guesses what comes next. To do so it turns "
+    "each piece of the text into a "
+    "list of numbers, mixes those numbers layer by layer with everything that came before, and compares the result "
+    "with every word that it knows. "
+    "Four bits a weight are enough for that, if the levels are chosen well, and a small adapter beside the frozen "
+    "weights learns what is new. ";
 
 struct Settings {
     ModelFlags model{.quant = "nf4"};
-    std::string synthetic, folder = "build";
-    int64_t prompt = 512, generate = 64, train = 512, rank = 16, repeats = 3;
+    std::string synthetic, type = "nf4", folder = "build", positions = "16", compare;
+    int64_t prompt = 512, generate = 64, train = 512, rank = 16, repeats = 5;
     bool json = false;
 };
 
-struct Row {
-    std::string name, work;
-    double tokens_per_second = 0, achieved = 0, peak = 0;          // achieved and peak: GFLOP/s or GB/s
-    const char* unit = "";
+struct Machine {                                       // what the work runs on: the peaks are measured for it
+    int threads;
+    std::string isa;
+    bool bf16;
+    double operations() const { return multiply_add_peak(threads, isa, bf16); }
 };
 
-// Weights that a token is multiplied with: the linear layers and the head (a head that is the embedding counts once, as a head).
-static double multiplied_weights(const qlora::ModelInfo& i) {
-    const double kv = double(i.hidden) / double(i.heads) * double(i.kv_heads);
-    return double(i.layers) * (2.0 * double(i.hidden) * double(i.hidden) + 2.0 * double(i.hidden) * kv + 3.0 * double(i.hidden) * double(i.feed_forward)) +
-           double(i.vocabulary) * double(i.hidden);
+struct Round { double seconds; int64_t tokens; double amount; };       // amount: operations or bytes
+
+struct Row {
+    std::string name, work;
+    const char* unit = "GFLOP/s";
+    double median = 0, least = 0, most = 0;            // tokens a second
+    double achieved = 0, peak = 0;                     // in `unit`: of the median round, and the best of the whole run
+    double share() const { return peak > 0 ? achieved / peak : 0; }
+};
+
+// Rounds to a row. `peak` is what the yardstick reached; a round that did more is a better yardstick.
+static Row row_of(std::string name, std::string work, const char* unit, std::vector<Round> rounds, double peak) {
+    Row row{std::move(name), std::move(work), unit};
+    if (rounds.empty()) return row;
+    std::sort(rounds.begin(), rounds.end(), [](const Round& a, const Round& b) {
+        return double(a.tokens) / a.seconds < double(b.tokens) / b.seconds;
+    });
+    const auto speed = [](const Round& r) { return double(r.tokens) / r.seconds; };
+    const Round& middle = rounds[rounds.size() / 2];
+    row.median = speed(middle);
+    row.least = speed(rounds.front());
+    row.most = speed(rounds.back());
+    row.achieved = middle.amount / middle.seconds / 1e9;
+    row.peak = peak / 1e9;
+    for (const Round& r : rounds) row.peak = std::max(row.peak, r.amount / r.seconds / 1e9);
+    return row;
 }
 
 static std::string text_of(const qlora::Tokenizer& tokenizer, int64_t tokens) {
@@ -52,84 +81,188 @@ static std::string text_of(const qlora::Tokenizer& tokenizer, int64_t tokens) {
     return tokenizer.decode(std::span(ids).first(size_t(tokens)));
 }
 
-static Row measure_prompt(const Settings& s, const qlora::Model& model, int threads) {
+static Row measure_prompt(const Settings& s, const qlora::Model& model, const Machine& machine) {
     qlora::Session session(model, s.prompt + 64);
     const std::string text = text_of(model.tokenizer(), s.prompt);
-    double best = 0, peak = 0;
-    for (int64_t i = 0; i <= s.repeats && !interrupted(); ++i) {   // the first round warms up
-        peak = std::max(peak, fma_peak(threads));
-        session.complete(std::to_string(i) + text, {.temperature = 0, .max_tokens = 1});   // another start, or the cache would answer
+    std::vector<Round> rounds;
+    double peak = 0;
+    for (int64_t i = 0; i <= s.repeats && !interrupted(); ++i) {       // the first round warms up
+        peak = std::max(peak, machine.operations());
+        const int64_t before = model.backend().work().operations;
+        session.complete(std::to_string(i) + text,
+                         {.temperature = 0, .max_tokens = 1});    // another start, or the cache would answer
         const qlora::SessionStats t = session.stats();
-        if (i > 0 && t.prompt_seconds > 0) best = std::max(best, double(t.prompt_tokens) / t.prompt_seconds);
+        if (i > 0 && t.prompt_seconds > 0)
+            rounds.push_back({t.prompt_seconds, t.prompt_tokens, double(model.backend().work().operations - before)});
     }
-    return {"prompt", std::to_string(s.prompt) + " tokens", best, best * 2 * multiplied_weights(model.info()) / 1e9, peak / 1e9, "GFLOP/s"};
+    return row_of("prompt", std::to_string(s.prompt) + " tokens", "GFLOP/s", std::move(rounds), peak);
 }
 
-static Row measure_generation(const Settings& s, const qlora::Model& model, int threads) {
-    qlora::Session session(model, s.generate + 128);
-    const std::string text = text_of(model.tokenizer(), 16);
-    double best = 0, peak = 0;
+// Tokens after a text of `position` tokens. What a token reads is known after the first round: the yardstick then reads
+// as much.
+static Row measure_generation(const Settings& s, const qlora::Model& model, const Machine& machine, int64_t position) {
+    qlora::Session session(model, position + s.generate + 128);
+    const std::string text = text_of(model.tokenizer(), position);
+    std::vector<Round> rounds;
+    double peak = 0;
     for (int64_t i = 0; i <= s.repeats && !interrupted(); ++i) {
-        peak = std::max(peak, copy_peak(threads));
+        session.complete(text, {.temperature = 0, .max_tokens = 1});   // fills the cache: what is timed starts after it
+        const int64_t before = model.backend().work().bytes;
         session.complete(text, {.temperature = 0, .max_tokens = s.generate});
-        const qlora::SessionStats t = session.stats();
-        if (i > 0 && t.reply_seconds > 0) best = std::max(best, double(t.reply_tokens) / t.reply_seconds);
+        const qlora::SessionStats t =
+            session.stats();    // one token of the prompt and all of the reply but its last went through the model
+        if (t.reply_tokens < 1)
+            throw qlora::Error(qlora::Errc::argument,
+                               "the model gives no answer to measure; use another model or --synthetic SHAPE");
+        const double bytes = double(model.backend().work().bytes - before);
+        peak = std::max(peak, read_peak(machine.threads, int64_t(bytes / double(t.reply_tokens))));
+        if (i > 0) rounds.push_back({t.prompt_seconds + t.reply_seconds, t.reply_tokens, bytes});
     }
-    return {"generation", std::to_string(s.generate) + " tokens", best, best * double(model.info().bytes) / 1e9, peak / 1e9, "GB/s"};
+    return row_of(position == 16 ? "generation" : "generation at " + std::to_string(position),
+                  std::to_string(s.generate) + " tokens", "GB/s", std::move(rounds), peak);
 }
 
-static Row measure_training(const Settings& s, const qlora::Model& model, int threads) {
+static Row measure_training(const Settings& s, const qlora::Model& model, const Machine& machine) {
     const fs::path file = fs::temp_directory_path() / ("qlora-bench-" + std::to_string(::getpid()) + ".txt");
     qlora::write_file_atomic(file.string(), text_of(model.tokenizer(), s.train * (s.repeats + 2)));
-    const qlora::Dataset data = qlora::Dataset::load(file.string(), model, {.context = s.train, .loss = qlora::Loss::all});
+    const qlora::Dataset data =
+        qlora::Dataset::load(file.string(), model, {.context = s.train, .loss = qlora::Loss::all});
     fs::remove(file);
-    qlora::Trainer trainer(qlora::Lora::create(model, {.rank = s.rank}), data, {.max_steps = s.repeats + 1, .accumulate = 1, .context = s.train});
-    double best = 0, peak = 0;
+    qlora::Trainer trainer(qlora::Lora::create(model, {.rank = s.rank}), data,
+                           {.max_steps = s.repeats + 1, .accumulate = 1, .context = s.train});
+    std::vector<Round> rounds;
+    double peak = 0;
     for (int64_t i = 0; i <= s.repeats && !interrupted(); ++i) {
-        peak = std::max(peak, fma_peak(threads));
+        peak = std::max(peak, machine.operations());
+        const int64_t before = model.backend().work().operations;
         if (!trainer.step()) break;
         const qlora::TrainStep& t = trainer.last();
-        if (i > 0 && t.seconds > 0) best = std::max(best, double(t.tokens) / t.seconds);
+        if (i > 0 && t.seconds > 0)
+            rounds.push_back({t.seconds, t.tokens, double(model.backend().work().operations - before)});
     }
-    return {"training", "rank " + std::to_string(s.rank) + ", " + std::to_string(s.train) + " tokens", best, best * 6 * multiplied_weights(model.info()) / 1e9, peak / 1e9, "GFLOP/s"};
+    return row_of("training", "rank " + std::to_string(s.rank) + ", " + std::to_string(s.train) + " tokens", "GFLOP/s",
+                  std::move(rounds), peak);
+}
+
+static std::vector<int64_t> positions_of(const std::string& list) {
+    std::vector<int64_t> positions;
+    for (size_t at = 0; at <= list.size();) {
+        const size_t end = std::min(list.find(',', at), list.size());
+        const std::string item = list.substr(at, end - at);
+        if (item.empty() || item.size() > 7 || item.find_first_not_of("0123456789") != item.npos ||
+            std::stoll(item) < 1)
+            throw UsageError("--positions takes numbers of tokens such as 16,1024, not \"" + list + "\"");
+        positions.push_back(std::stoll(item));
+        at = end + 1;
+    }
+    return positions;
+}
+
+static Json to_json(const Row& row) {
+    return Json{}
+        .set("name", row.name)
+        .set("work", row.work)
+        .set("tokens_per_second", row.median)
+        .set("least", row.least)
+        .set("most", row.most)
+        .set("unit", row.unit)
+        .set("achieved", row.achieved)
+        .set("peak", row.peak)
+        .set("share", row.share());
+}
+
+// The speed of a row in a file that --json wrote, or 0.
+static double speed_in(const Json& old, const std::string& name) {
+    const Json* rows = old.find("rows");
+    if (!rows || !rows->is_array()) return 0;
+    for (const Json& row : rows->array()) {
+        const Json *row_name = row.find("name"), *speed = row.find("tokens_per_second");
+        if (row_name && row_name->is_string() && row_name->string() == name && speed && speed->is_number())
+            return speed->number();
+    }
+    return 0;
+}
+
+static void print(const Row& row, const Json* old) {
+    std::printf("%-20s %-24s %10.1f  (%.1f to %.1f) %10.1f of %.1f %s %4.0f%%", row.name.c_str(), row.work.c_str(),
+                row.median, row.least, row.most, row.achieved, row.peak, row.unit, row.share() * 100);
+    if (const double before = old ? speed_in(*old, row.name) : 0; before > 0)
+        std::printf("  %.2f times %.1f", row.median / before, before);
+    else if (old) std::printf("  (no such row in the old file)");
+    std::printf("\n");
+    std::fflush(stdout);
+}
+
+static Machine machine_of(const Settings& s, const qlora::Model& model) {
+    const std::string name = model.backend().name();   // "cpu, 2 threads, avx512"
+    const int threads = s.model.threads > 0 ? int(s.model.threads) : qlora::usable_threads();
+    const size_t comma = name.rfind(", ");
+    return {threads, comma == name.npos ? name : name.substr(comma + 2), s.model.compute == "bf16"};
+}
+
+static void declare(Settings& s, Flags& flags) {
+    s.model.declare(flags, false, false);
+    flags.choice("--synthetic", s.synthetic, synthetic_shapes(),
+                 "random weights in the shape of a real model, instead of -m");
+    flags.choice("--type", s.type, synthetic_types(), "with --synthetic: the type of its weights");
+    flags.section("Measure");
+    flags.add("--prompt-tokens", s.prompt, 1, 1 << 20, "tokens of the prompt");
+    flags.add("--generate-tokens -n", s.generate, 1, 1 << 20, "tokens to generate");
+    flags.add("--positions", s.positions, "LIST", "generate after texts of so many tokens, such as 16,1024,7900");
+    flags.add("--train-tokens", s.train, 8, 1 << 20, "tokens of a training row");
+    flags.add("--lora-r --rank", s.rank, 1, 4096, "rank of the adapter that is trained");
+    flags.add("--repeats", s.repeats, 1, 1000, "measured rounds after a first one that warms up; the median counts");
+    flags.add("--folder", s.folder, "DIR", "where synthetic models are kept");
+    flags.toggle("--json", s.json, "print one JSON object");
+    flags.add("--compare", s.compare, "FILE",
+              "what --json printed before: shows how many times as fast each row is now");
 }
 
 static int body(int argc, char** argv) {
     Settings s;
-    Flags flags("bench", "-m MODEL | --synthetic tiny|135m|1b [options]", "Measures prompt, generation and training speed, each beside a peak of this machine measured in the same run.");
-    s.model.declare(flags, false, false);
-    flags.choice("--synthetic", s.synthetic, synthetic_shapes(), "random weights in the shape of a real model, instead of -m");
-    flags.section("Measure");
-    flags.add("--prompt-tokens", s.prompt, 1, 1 << 20, "tokens of the prompt");
-    flags.add("--generate-tokens -n", s.generate, 1, 1 << 20, "tokens to generate");
-    flags.add("--train-tokens", s.train, 8, 1 << 20, "tokens of a training row");
-    flags.add("--lora-r --rank", s.rank, 1, 4096, "rank of the adapter that is trained");
-    flags.add("--repeats", s.repeats, 1, 1000, "measured rounds after a first one that warms up; the best counts");
-    flags.add("--folder", s.folder, "DIR", "where synthetic models are kept");
-    flags.toggle("--json", s.json, "print one JSON object");
+    Flags flags(
+        "bench", "-m MODEL | --synthetic SHAPE [options]",
+        "Measures prompt, generation and training speed, each beside a peak of this machine measured in the same run.");
+    declare(s, flags);
     flags.parse(argc, argv);
     if (s.model.model.empty() == s.synthetic.empty()) throw UsageError("give either -m MODEL or --synthetic SHAPE");
+    if (flags.given("--type") && s.synthetic.empty())
+        throw UsageError("--type belongs to --synthetic; --quant nf4|fp4|none says how the weights of -m are held");
+    const std::vector<int64_t> positions = positions_of(s.positions);
+    const Json old = s.compare.empty() ? Json{} : Json::parse(qlora::read_file(s.compare), s.compare);
     catch_interrupts();
-    if (!s.synthetic.empty()) s.model.model = synthetic_model(s.synthetic, s.folder);
-
+    if (!s.synthetic.empty()) {
+        s.model.model = synthetic_model(s.synthetic, s.type, s.folder);
+        s.model.quant = s.type == "nf4" || s.type == "fp4" ? s.type : "none";
+    }
     s.model.threads = chosen_threads(s.model.threads, s.model.force_threads);
     const qlora::Model model = s.model.load();
-    const int threads = s.model.threads > 0 ? int(s.model.threads) : qlora::usable_threads();
-    if (!s.json) std::printf("%s\n%-11s %-24s %12s %20s %22s\n", base_line(model).c_str(), "", "", "tokens/s", "achieved", "peak here and now");
+    const Machine machine = machine_of(s, model);
+    if (!s.json)
+        std::printf("%s\n%-20s %-24s %10s  %-20s %s\n", base_line(model).c_str(), "", "", "tokens/s", "(least to most)",
+                    "achieved of the peak here and now");
+
     Json rows = Json::Array{};
-    for (const auto& measure : {measure_prompt, measure_generation, measure_training}) {
-        const Row row = measure(s, model, threads);
-        if (interrupted()) return 128 + interrupted();
-        rows.push(Json{}.set("name", row.name).set("work", row.work).set("tokens_per_second", row.tokens_per_second).set("unit", row.unit)
-                      .set("achieved", row.achieved).set("peak", row.peak).set("share", row.peak > 0 ? row.achieved / row.peak : 0.0));
-        if (s.json) continue;
-        std::printf("%-11s %-24s %12.1f %12.1f %s %8.1f (%s) %4.0f%%\n", row.name.c_str(), row.work.c_str(), row.tokens_per_second, row.achieved, row.unit,
-                    row.peak, row.name == "generation" ? "memory copy" : "multiply-add", row.peak > 0 ? row.achieved / row.peak * 100 : 0);
-        std::fflush(stdout);
-    }
+    const auto take = [&](const Row& row) {
+        if (interrupted()) return;
+        rows.push(to_json(row));
+        if (!s.json) print(row, s.compare.empty() ? nullptr : &old);
+    };
+    take(measure_prompt(s, model, machine));
+    for (const int64_t position : positions) take(measure_generation(s, model, machine, position));
+    take(measure_training(s, model, machine));
+    if (interrupted()) return 128 + interrupted();
     if (s.json)
-        std::printf("%s\n", Json{}.set("model", s.model.model).set("weights", model.info().weights).set("backend", model.backend().name()).set("threads", int64_t(threads))
-                                .set("version", QLORA_VERSION_STRING).set("rows", rows).dump().c_str());
+        std::printf("%s\n", Json{}
+                                .set("model", s.model.model)
+                                .set("weights", model.info().weights)
+                                .set("backend", model.backend().name())
+                                .set("threads", int64_t(machine.threads))
+                                .set("compute", s.model.compute)
+                                .set("version", QLORA_VERSION_STRING)
+                                .set("rows", rows)
+                                .dump()
+                                .c_str());
     return 0;
 }
 

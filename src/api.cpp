@@ -83,6 +83,7 @@ Backend Backend::best() {
 }
 
 std::string Backend::name() const { return api_room::checked(impl_, "Backend").name(); }
+Work Backend::work() const { return api_room::checked(impl_, "Backend").work(); }
 size_t Backend::memory_free() const { return size_t(api_room::checked(impl_, "Backend").memory_free()); }
 
 // ---- Tokenizer

@@ -1,11 +1,15 @@
-// peak.cpp - the peaks of the machine. Twelve independent accumulators hide the latency of a multiply-add (4 cycles, 2 units: 8 would just do).
+// peak.cpp - the peaks of the machine. Twelve independent accumulators hide the latency of a multiply-add (4 cycles, 2
+// units: 8 would just do).
 #include "examples/common/peak.h"
 
 #include <algorithm>
+#include <barrier>
 #include <chrono>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -16,19 +20,33 @@
 
 namespace program {
 
-static double seconds_of(const std::function<void()>& work) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-static double on_threads(int threads, const std::function<void(int)>& work) {
-    return seconds_of([&] {
-        std::vector<std::thread> team;
-        for (int i = 1; i < threads; ++i) team.emplace_back(work, i);
-        work(0);
-        for (std::thread& thread : team) thread.join();
-    });
+// The shortest of `bursts` bursts that all threads begin together. Short bursts, many of them: other programs spoil
+// some, seldom all.
+static double shortest(int threads, int bursts, const std::function<void(int thread, int burst)>& work) {
+    using Clock = std::chrono::steady_clock;
+    std::barrier together(threads);
+    std::vector<std::vector<Clock::time_point>> starts(static_cast<size_t>(threads)),
+        ends(static_cast<size_t>(threads));
+    const auto all = [&](int thread) {
+        for (int burst = 0; burst < bursts; ++burst) {
+            together.arrive_and_wait();
+            starts[size_t(thread)].push_back(Clock::now());
+            work(thread, burst);
+            ends[size_t(thread)].push_back(Clock::now());
+        }
+    };
+    std::vector<std::thread> team;
+    for (int i = 1; i < threads; ++i) team.emplace_back(all, i);
+    all(0);
+    for (std::thread& thread : team) thread.join();
+    double best = std::numeric_limits<double>::infinity();
+    for (size_t burst = 0; burst < size_t(bursts); ++burst) {
+        Clock::time_point start = starts[0][burst], end = ends[0][burst];
+        for (size_t i = 1; i < size_t(threads); ++i)
+            start = std::min(start, starts[i][burst]), end = std::max(end, ends[i][burst]);
+        best = std::min(best, std::chrono::duration<double>(end - start).count());
+    }
+    return best;
 }
 
 // Each returns the lanes of one vector; the sum goes to `sink`, so that no compiler drops the work.
@@ -72,37 +90,95 @@ static int fma_plain(int64_t rounds, float* sink) {
     return 4;
 }
 
-static int fma_rounds(int64_t rounds, float* sink) {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f")) return fma_avx512(rounds, sink);
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return fma_avx2(rounds, sink);
+// A vdpbf16ps is 16 lanes of two multiply-adds.
+__attribute__((target("avx512f,avx512bf16"))) static int dot_bf16(int64_t rounds, float* sink) {
+    __m512 sum[12];
+    for (__m512& s : sum) s = _mm512_set1_ps(0.5f);
+    const __m512bh a = (__m512bh)_mm512_set1_epi32(0x3A803A80), b = (__m512bh)_mm512_set1_epi32(0x3F7F3F7F);
+    for (int64_t i = 0; i < rounds; ++i)
+        for (__m512& s : sum) s = _mm512_dpbf16_ps(s, a, b);
+    float lanes[16];
+    for (int i = 1; i < 12; ++i) sum[0] = _mm512_add_ps(sum[0], sum[i]);
+    _mm512_storeu_ps(lanes, sum[0]);
+    *sink = lanes[0];
+    return 32;
+}
+#endif
+
+static int rounds_of(std::string_view isa, [[maybe_unused]] bool bf16, int64_t rounds, float* sink) {
+#if defined(__x86_64__)
+    if (isa == "avx512_bf16" && bf16) return dot_bf16(rounds, sink);
+    if (isa == "avx512_bf16" || isa == "avx512") return fma_avx512(rounds, sink);
+    if (isa == "avx2") return fma_avx2(rounds, sink);
 #endif
     return fma_plain(rounds, sink);
 }
 
-double fma_peak(int threads) {
-    constexpr int64_t rounds = 4'000'000;              // 48 million vector operations a thread: some 10 ms
+double multiply_add_peak(int threads, std::string_view isa, bool bf16) {
+    constexpr int64_t rounds = 300'000;    // 3.6 million vector operations a thread: less than a millisecond
     std::vector<float> sinks(size_t(threads) * 16);    // a cache line each
-    double best = 0;
-    for (int repeat = 0; repeat < 5; ++repeat) {
-        std::vector<int> lanes(static_cast<size_t>(threads));
-        const double seconds = on_threads(threads, [&](int i) { lanes[size_t(i)] = fma_rounds(rounds, &sinks[size_t(i) * 16]); });
-        best = std::max(best, 2.0 * 12 * double(rounds) * lanes[0] * threads / seconds);
-    }
-    return best;
+    const int lanes = rounds_of(isa, bf16, 1, sinks.data());
+    const double seconds =
+        shortest(threads, 100, [&](int i, int) { rounds_of(isa, bf16, rounds, &sinks[size_t(i) * 16]); });
+    return 2.0 * 12 * double(rounds) * lanes * threads / seconds;
 }
 
-double copy_peak(int threads) {
-    const size_t bytes = size_t(256) << 20, share = bytes / size_t(threads);
-    const std::unique_ptr<char[]> from(new char[bytes]), to(new char[bytes]);
-    std::memset(from.get(), 1, bytes);
-    std::memset(to.get(), 2, bytes);
-    double best = 0;
-    for (int repeat = 0; repeat < 4; ++repeat) {
-        const double seconds = on_threads(threads, [&](int i) { std::memcpy(to.get() + size_t(i) * share, from.get() + size_t(i) * share, share); });
-        best = std::max(best, 2.0 * double(share) * threads / seconds);
-    }
-    return best;
+// Four sums in registers, and lines asked for well ahead: more in flight than memory can answer.
+constexpr int64_t ahead = 4096;
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static uint64_t read_avx2(const char* from, int64_t bytes) {
+    const __m256i* at = reinterpret_cast<const __m256i*>(from);
+    __m256i sum[4] = {};
+    for (int64_t i = 0; i < bytes / 32; i += 8)
+        for (int k = 0; k < 4; ++k) {
+            _mm_prefetch(from + i * 32 + k * 64 + ahead, _MM_HINT_T0);
+            sum[k] = _mm256_add_epi64(
+                sum[k], _mm256_add_epi64(_mm256_load_si256(at + i + 2 * k), _mm256_load_si256(at + i + 2 * k + 1)));
+        }
+    uint64_t lanes[4];
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes),
+                        _mm256_add_epi64(_mm256_add_epi64(sum[0], sum[1]), _mm256_add_epi64(sum[2], sum[3])));
+    return lanes[0];
+}
+#endif
+
+static uint64_t read_plain(const char* from, int64_t bytes) {
+    typedef uint64_t Lanes __attribute__((vector_size(16)));
+    const Lanes* at = reinterpret_cast<const Lanes*>(from);
+    Lanes sum[4] = {};
+    for (int64_t i = 0; i < bytes / 16; i += 16)
+        for (int k = 0; k < 4; ++k) {
+            __builtin_prefetch(from + i * 16 + k * 64 + ahead);
+            sum[k] += at[i + 4 * k] + at[i + 4 * k + 1] + at[i + 4 * k + 2] + at[i + 4 * k + 3];
+        }
+    return (sum[0] + sum[1] + sum[2] + sum[3])[0];
+}
+
+static uint64_t read_all(const char* from, int64_t bytes) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2")) return read_avx2(from, bytes);
+#endif
+    return read_plain(from, bytes);
+}
+
+double read_peak(int threads, int64_t bytes) {
+    const int64_t share = std::max<int64_t>(bytes / threads, 4096) / 256 * 256,
+                  part = std::min<int64_t>(share, int64_t(8) << 20), parts = share / part;
+    const std::unique_ptr<void, void (*)(void*)> memory(std::aligned_alloc(256, size_t(share * threads)), std::free);
+    char* const from = static_cast<char*>(memory.get());
+    if (!from) return 0;
+    std::vector<uint64_t> sinks(size_t(threads) * 8);
+    shortest(threads, 1, [&](int i, int) {
+        std::memset(from + i * share, 1, size_t(share));
+    });    // each touches its own memory first
+    const int64_t rounds = std::max<int64_t>(1, (int64_t(4) << 20) / part);    // a few hundred microseconds at least
+    const double seconds = shortest(threads, int(std::max<int64_t>(60, 2 * parts)), [&](int i, int burst) {
+        for (int64_t r = 0; r < rounds; ++r)
+            sinks[size_t(i) * 8] += read_all(from + i * share + burst % parts * part, part);
+    });
+    return double(part) * threads * double(rounds) / seconds;
 }
 
 }  // namespace program

@@ -1,9 +1,16 @@
 // peak.h - what this machine can do at most, measured here and now: the yardstick that bench puts beside every number.
 #pragma once
+#include <cstdint>
+#include <string_view>
 
 namespace program {
 
-double fma_peak(int threads);                          // floating-point operations a second, f32 multiply-adds (two each) in the widest vectors
-double copy_peak(int threads);                         // bytes a second, read plus written, of copying memory far larger than any cache
+// Floating-point operations a second (a multiply-add is two) of `threads` threads with the widest vectors of an instruction set: "avx512_bf16",
+// "avx512", "avx2", or any other name for plain C++. bf16: products of pairs of bf16 numbers summed in f32, where the set has them.
+double multiply_add_peak(int threads, std::string_view isa, bool bf16);
+
+// Bytes a second that `threads` threads read from `bytes` bytes of memory, each its own part, from start to end again and again: bytes as many as
+// the measured work reads, so that what stays in a cache there stays in it here.
+double read_peak(int threads, int64_t bytes);
 
 }  // namespace program

@@ -3,6 +3,8 @@
 #include "src/base/threads.h"
 #include "src/tensor/weight.h"
 
+#include <atomic>
+
 namespace qlora::inline v0_1 {
 
 enum class Isa : uint8_t { scalar, avx2, avx512, avx512_bf16 };
@@ -10,11 +12,22 @@ Isa best_isa();                                        // of this machine; the e
 std::string_view name_of(Isa);
 Isa isa_named(std::string_view name);                  // that name or Error{argument}; empty = best_isa()
 
+// What has been computed: products in floating-point operations (a multiply-add is two), and the bytes of weights, keys and values read for
+// them, each counted once a call. Additions of whole calls: nothing in an inner loop.
+struct WorkCount {
+    std::atomic<int64_t> operations{0}, bytes{0};
+    void add(int64_t more_operations, int64_t more_bytes) {
+        operations.fetch_add(more_operations, std::memory_order_relaxed);
+        bytes.fetch_add(more_bytes, std::memory_order_relaxed);
+    }
+};
+
 struct Cpu {
     explicit Cpu(int threads = 0, Compute compute = Compute::f32, Isa isa = best_isa()) : pool(threads), compute(compute), isa(isa) {}
     ThreadPool pool;
     Compute compute;
     Isa isa;
+    WorkCount work;
 };
 
 }  // namespace qlora

@@ -136,16 +136,20 @@ void multiply(Cpu& cpu, const Left& left, const Right& right, int64_t m, int64_t
 }  // namespace gemm_room
 
 void gemm_nt(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha, float beta) {
+    cpu.work.add(2 * m * w.rows * w.cols, w.bytes());
     if (m > 0 && m <= gemv_rows && w.cols > 0) return gemv(cpu, m, x, ldx, w, y, ldy, alpha, beta);
     gemm_room::multiply(cpu, {x, ldx, false}, {w, w.cols, false}, m, w.rows, w.cols, y, ldy, alpha, beta);
 }
 
 void gemm_nn(Cpu& cpu, int64_t m, const float* dy, int64_t lddy, const WeightRef& w, float* dx, int64_t lddx, float alpha, float beta) {
+    cpu.work.add(2 * m * w.rows * w.cols, w.bytes());
     gemm_room::multiply(cpu, {dy, lddy, false}, {w, w.cols, true}, m, w.cols, w.rows, dx, lddx, alpha, beta);
 }
 
 void gemm_tn(Cpu& cpu, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, float alpha, float beta) {
-    gemm_room::multiply(cpu, {a, lda, true}, {dense_ref(b, m, k), ldb, true}, n, k, m, c, ldc, alpha, beta);
+    const WeightRef right = dense_ref(b, m, k);
+    cpu.work.add(2 * m * n * k, right.bytes());
+    gemm_room::multiply(cpu, {a, lda, true}, {right, ldb, true}, n, k, m, c, ldc, alpha, beta);
 }
 
 }  // namespace qlora

@@ -43,6 +43,7 @@ struct BackendImpl {
     virtual void download(const Buffer& from, int64_t offset, void* to, int64_t bytes) = 0;
     virtual void run(GraphImpl&, const Plan&) = 0;                              // executes plan.order
     virtual bool supports(Op) const = 0;
+    virtual Work work() const { return {}; }                                    // of every run so far
     virtual struct Cpu* cpu() { return nullptr; }                               // the CPU's threads and kernels, when it is the CPU
 };
 std::shared_ptr<BackendImpl> make_cpu_backend(int threads, Compute compute, std::string_view instructions = {});      // empty = the best

@@ -81,6 +81,15 @@ Range within(const Problem& p, int64_t t, int64_t start, int64_t count) {
     return {std::clamp<int64_t>(r.first - start, 0, count), std::clamp<int64_t>(r.last - start, 0, count)};
 }
 
+// What `products` products of head_dim numbers for every query head, row and key of its range amount to, over keys and values read once.
+void count_work(Cpu& cpu, const Problem& p, int64_t products) {
+    int64_t pairs = 0;
+    for (int64_t t = 0; t < p.rows; ++t) pairs += std::max<int64_t>(p.range(t).last - p.range(t).first, 0);
+    const Range seen = p.range_of(0, p.rows);
+    const int64_t keys = seen.empty() ? 0 : seen.last - seen.first;
+    cpu.work.add(2 * products * pairs * p.attr.head_dim * p.attr.heads, 2 * keys * p.ldk * int64_t(sizeof(float)));
+}
+
 // ---- Forward, tiled.
 constexpr int64_t block_floats = query_block * key_block;
 int64_t tile_floats(int64_t width) { return 64 * width; }   // a block of rows, or a transposed tile of keys: both blocks are 64
@@ -160,6 +169,7 @@ void forward_row(const Problem& p, int64_t head, int64_t row, float* scores, flo
 void forward(const Call& call) {
     const Problem p = problem(call, 0);
     ThreadPool& pool = cpu_of(call).pool;
+    count_work(cpu_of(call), p, 2);                    // q k^T, P v
     float* out = call.result();
     float* logsum = out + p.rows * p.ldq;
     float* scratch = static_cast<float*>(call.scratch);
@@ -266,6 +276,7 @@ void backward_keys(const Backward& b, int64_t kv_head, int64_t start, float* scr
 void backward(const Call& call) {                      // sources dy, q, k, v, first, last, y with its L behind it
     const Problem p = problem(call, 1);
     ThreadPool& pool = cpu_of(call).pool;
+    count_work(cpu_of(call), p, 7);                    // q k^T and dy v^T in both passes, dq; dk, dv
     const float* y = call.in(6);
     float* dots = static_cast<float*>(call.scratch);
     float* scratch = dots + p.attr.heads * p.rows;

@@ -75,6 +75,7 @@ public:
         }
     }
 
+    Work work() const override { return {cpu_.work.operations.load(), cpu_.work.bytes.load()}; }
     bool supports(Op op) const override { return op < Op::count; }
     Cpu* cpu() override { return &cpu_; }
 

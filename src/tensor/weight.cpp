@@ -70,8 +70,9 @@ void decode(const WeightRef& w, int64_t first, int64_t count, float* out) {
     else fail(Errc::unsupported, "decode: type ", info.name, " holds integers");
 }
 
-int64_t Weight::bytes() const {
-    const int64_t n = elements(), codes = bytes_of(dtype, n);
+int64_t WeightRef::bytes() const {
+    const TypeInfo& info = type_info(dtype);
+    const int64_t n = rows * cols, codes = (n + info.block - 1) / info.block * info.bytes;
     if (!is_4bit(dtype)) return codes;
     const int64_t blocks = (n + quant.block - 1) / quant.block, blocks2 = (blocks + quant.block2 - 1) / quant.block2;
     return codes + (quant.absmax ? blocks * int64_t(sizeof(float)) : blocks + blocks2 * int64_t(sizeof(float)));

@@ -33,6 +33,7 @@ struct WeightRef {
     const void* data = nullptr;                        // packed codes: element e in byte e / 2, high nibble first
     FourBit quant;                                     // nf4 and fp4 only
     int64_t rows = 0, cols = 0;                        // {out, in}
+    int64_t bytes() const;                             // all of it: codes and scales
 };
 
 // Decodes `count` elements from flat position `first`, which may start inside a block.
@@ -51,7 +52,7 @@ struct Weight {
     int64_t elements() const { return elements_of(shape); }
     int64_t rows() const { return shape.size() < 2 ? 1 : shape[0]; }
     int64_t cols() const { return shape.empty() ? 1 : shape.back(); }
-    int64_t bytes() const;                             // all of it: codes and scales
+    int64_t bytes() const { return WeightRef{dtype, data, quant, 1, elements()}.bytes(); }
     WeightRef ref() const { return {dtype, data, quant, rows(), cols()}; }
     std::vector<float> decoded() const;                // the whole tensor as floats
     void check() const;                                // Error{io} if its file was cut or written to: what was read from it is not the weight

@@ -22,7 +22,7 @@ bad "a start for an adapter that has begun" "--lora-init shapes a new adapter" .
 bad "no adapter to go on with" "there is no" ./finetune -m "$model" --data "$dir/chats.jsonl" -o "$dir/x" --adapter "$dir/nothing"
 bad "overwrite and resume" "choose one" $tune -o "$dir/x" --overwrite --resume auto
 bad "no such layers" "." $tune -o "$dir/x1" --lora-modules nothing_proj
-bad "a shape that bench does not know" "tiny|135m|1b" ./bench --synthetic 9t
+bad "a shape that bench does not know" "tiny|135m|360m|1b|3b|7b|8b|13b" ./bench --synthetic 9t
 bad "evaluate: stride above context" "stride" ./evaluate -m "$model" --data "$dir/chats.jsonl" --stride 64 --context 32
 
 # ---- Model files
