@@ -1,9 +1,12 @@
-// blocks_avx2.cpp - the most used block types of GGUF files with AVX2: to floats, and rows of them times a few vectors.
+// blocks_avx2.cpp - the block types of GGUF files with AVX2: 32 weights at a time are made in registers, and stored or
+// multiplied.
 //
-// To floats: the same bits as the decoders of src/tensor/blocks.cpp (which say what the bytes mean), because each value is a product that is
-// exact or rounds once, and at most one sum. Times vectors: the plan of block_dots_avx512.cpp with vectors of eight.
-#include "src/cpu/intrinsics.h"
-#include "src/cpu/kernels.h"
+// To floats: the same bits as the decoders of src/tensor/blocks.cpp (which say what the bytes mean). A scale times a
+// small integer is exact in 24 bits for all of these types, so multiplying and adding a minimum round once at most.
+// Times vectors: two rows side by side, which share the vector and hide each other's waits. The first types
+// (QLORA_LATE_DOT_TYPES) put their scales off until 32 products are summed, as block_dots_avx512.cpp does; the others
+// have the bits of decoding the row and Vec::dot.
+#include "src/cpu/codes_avx2.h"
 
 #if defined(__x86_64__)
 #if defined(__clang__)
@@ -16,257 +19,310 @@
 namespace qlora::inline v0_1 {
 namespace blocks_avx2_room {
 
-static QLORA_INLINE float half_at(const uint8_t* p) {
-    uint16_t h;
-    __builtin_memcpy(&h, p, 2);
-    return _cvtsh_ss(h);
+using namespace codes_avx2;
+
+constexpr int64_t elements_of(DType type) {
+    switch (type) {
+        case DType::q2_k:
+        case DType::q3_k:
+        case DType::q4_k:
+        case DType::q5_k:
+        case DType::q6_k:
+        case DType::iq4_xs: return 256;
+        default: return 32;
+    }
+}
+constexpr int64_t bytes_of(DType type) {
+    switch (type) {
+        case DType::q4_1: return 20;
+        case DType::q5_0: return 22;
+        case DType::q5_1: return 24;
+        case DType::q8_0: return 34;
+        case DType::q2_k: return 84;
+        case DType::q3_k: return 110;
+        case DType::q4_k: return 144;
+        case DType::q5_k: return 176;
+        case DType::q6_k: return 210;
+        case DType::iq4_xs: return 136;
+        case DType::mxfp4: return 17;
+        default: return 18;
+    }
+}
+constexpr bool is_late(DType type) {                   // its scale is put off
+#define QLORA_SAME(t) || type == DType::t
+    return false QLORA_LATE_DOT_TYPES(QLORA_SAME);
+#undef QLORA_SAME
+}
+constexpr bool has_offset(DType type) {
+    return type == DType::q4_1 || type == DType::q5_1 || type == DType::q2_k || type == DType::q4_k ||
+           type == DType::q5_k;
 }
 
-static QLORA_INLINE __m128i load16(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
-static QLORA_INLINE __m128i low_nibbles(__m128i v) { return _mm_and_si128(v, _mm_set1_epi8(15)); }
-static QLORA_INLINE __m128i high_nibbles(__m128i v) { return low_nibbles(_mm_srli_epi16(v, 4)); }
-
-constexpr float none = -0.0f;                         // added to a product, it keeps even the sign of a zero
-
-// out[0..15] = scale * q + offset for 16 signed bytes.
-static QLORA_INLINE void put16(__m128i q, float scale, float offset, float* out) {
-    const __m256 s = _mm256_set1_ps(scale), o = _mm256_set1_ps(offset);
-    _mm256_storeu_ps(out, _mm256_fmadd_ps(s, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)), o));
-    _mm256_storeu_ps(out + 8, _mm256_fmadd_ps(s, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(q, 8))), o));
+// ---- Codes of group `group` of the block at p, dealt out.
+static QLORA_INLINE __m256i codes_of(const DType type, const uint8_t* p, const int group) {
+    if (type == DType::q4_0 || type == DType::iq4_nl) return dealt_nibbles(p + 2);
+    if (type == DType::q4_1) return dealt_nibbles(p + 4);
+    if (type == DType::mxfp4) return dealt_nibbles(p + 1);
+    if (type == DType::q5_0)
+        return _mm256_or_si256(dealt_nibbles(p + 6),
+                               where_not(p + 2, 0xF0));    // minus 16 where the fifth bit is not set
+    if (type == DType::q5_1) return _mm256_or_si256(dealt_nibbles(p + 8), where(p + 4, 0x10));
+    if (type == DType::q8_0) return dealt_bytes(p + 2);
+    if (type == DType::q4_k) return nibbles(dealt_bytes(p + 16 + group / 2 * 32), group & 1);
+    if (type == DType::iq4_xs) return dealt_nibbles(p + 8 + group * 16);
+    if (type == DType::q2_k) return bits(dealt_bytes(p + 16 + group / 4 * 32), group % 4 * 2, 0, 3);
+    if (type == DType::q3_k)
+        return _mm256_or_si256(bits(dealt_bytes(p + 32 + group / 4 * 32), group % 4 * 2, 0, 3),
+                               bits(dealt_bytes(p), group, 2, 4));
+    if (type == DType::q5_k)
+        return _mm256_or_si256(nibbles(dealt_bytes(p + 48 + group / 2 * 32), group & 1),
+                               bits(dealt_bytes(p + 16), group, 4, 16));
+    const int half = group / 4, run = group % 4;       // q6_k
+    const __m256i low = nibbles(dealt_bytes(p + half * 64 + run % 2 * 32), run / 2);
+    return _mm256_sub_epi8(_mm256_or_si256(low, bits(dealt_bytes(p + 128 + half * 32), run * 2, 4, 0x30)),
+                           _mm256_set1_epi8(32));
 }
 
-static void f16(const void* blocks, float* out, int64_t count) {
-    const uint8_t* p = static_cast<const uint8_t*>(blocks);
-    int64_t i = 0;
-    for (; i + 8 <= count; i += 8) _mm256_storeu_ps(out + i, _mm256_cvtph_ps(load16(p + 2 * i)));
-    for (; i < count; ++i) out[i] = half_at(p + 2 * i);
+// Codes of at most four bits are looked up; longer ones are converted and come out 2^24 times as large, for which their
+// scales make up.
+constexpr bool is_raised(DType type) {
+    return type == DType::q5_0 || type == DType::q5_1 || type == DType::q8_0 || type == DType::q5_k ||
+           type == DType::q6_k;
 }
 
-static void q4_0(const void* blocks, float* out, int64_t count) {
-    const uint8_t* p = static_cast<const uint8_t*>(blocks);
-    for (int64_t i = 0; i < count; i += 32, p += 18, out += 32) {
-        const float d = half_at(p);
-        const __m128i q = load16(p + 2), eight = _mm_set1_epi8(8);
-        put16(_mm_sub_epi8(low_nibbles(q), eight), d, none, out);
-        put16(_mm_sub_epi8(high_nibbles(q), eight), d, none, out + 16);
+static QLORA_INLINE Four numbers_of(const DType type, __m256i codes) {
+    if (is_raised(type)) return {{raised(codes, 0), raised(codes, 1), raised(codes, 2), raised(codes, 3)}};
+    if (type == DType::q4_0) return look_up(levels_minus_8, codes);
+    if (type == DType::q3_k) return look_up(levels_minus_4, codes);
+    if (type == DType::iq4_nl || type == DType::iq4_xs) return look_up(levels_iq4, codes);
+    if (type == DType::mxfp4) return look_up(levels_e2m1, codes);
+    return look_up(levels_plain, codes);
+}
+
+// ---- Scales: number = scale * code + offset, for each half of a group.
+struct Prepared {
+    float scale[16], offset[16];
+};    // of a block of 256: by group, or by half where a half has its own
+
+static QLORA_INLINE void put8(__m256i numbers, __m256 by, float* to) {
+    _mm256_storeu_ps(to, _mm256_mul_ps(by, _mm256_cvtepi32_ps(numbers)));
+}
+static QLORA_INLINE void put16(__m128i signed_bytes, __m256 by, float* to) {
+    put8(_mm256_cvtepi8_epi32(signed_bytes), by, to);
+    put8(_mm256_cvtepi8_epi32(_mm_srli_si128(signed_bytes, 8)), by, to + 8);
+}
+
+static QLORA_INLINE void prepare(const DType type, const uint8_t* p, Prepared& out) {
+    if (type == DType::q2_k) {
+        const __m128i both = load16(p), low = _mm_set1_epi8(15);
+        put16(_mm_and_si128(both, low), half8(p + 80), out.scale);
+        put16(_mm_and_si128(_mm_srli_epi16(both, 4), low), negative(half8(p + 82)), out.offset);
+    } else if (type == DType::q3_k) {
+        const __m128i low =
+            _mm_and_si128(_mm_set_epi64x(int64_t(word64(p + 96) >> 4), int64_t(word64(p + 96))), _mm_set1_epi8(15));
+        const __m128i high = _mm_and_si128(
+            _mm_srlv_epi32(_mm_set1_epi32(int(word32(p + 104))), _mm_setr_epi32(0, 2, 4, 6)), _mm_set1_epi8(3));
+        put16(_mm_sub_epi8(_mm_or_si128(low, _mm_slli_epi16(high, 4)), _mm_set1_epi8(32)), half8(p + 108), out.scale);
+    } else if (type == DType::q4_k || type == DType::q5_k) {       // what q4_k_group() says, four bytes at a time
+        const uint32_t a = word32(p + 4), b = word32(p + 8), c = word32(p + 12), six = 0x3F3F3F3F, four = 0x0F0F0F0F,
+                       two = 0x03030303;
+        const uint64_t scales = (a & six) | uint64_t((c & four) | (a >> 6 & two) << 4) << 32,
+                       least = (b & six) | uint64_t((c >> 4 & four) | (b >> 6 & two) << 4) << 32;
+        const __m256 by = is_raised(type) ? lowered(half8(p)) : half8(p);
+        put8(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(scales))), by, out.scale);
+        put8(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(least))), negative(half8(p + 2)), out.offset);
+    } else if (type == DType::q6_k) {
+        put16(load16(p + 192), lowered(half8(p + 208)), out.scale);
+    } else if (type == DType::iq4_xs) {
+        const __m256i by_four = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28),
+                      by_two = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
+        const __m256i low =
+            _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(int(word32(p + 4))), by_four), _mm256_set1_epi32(15));
+        const __m256i high =
+            _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(p[2] | p[3] << 8), by_two), _mm256_set1_epi32(3));
+        put8(_mm256_sub_epi32(_mm256_or_si256(low, _mm256_slli_epi32(high, 4)), _mm256_set1_epi32(32)), half8(p),
+             out.scale);
     }
 }
 
-static void q4_1(const void* blocks, float* out, int64_t count) {
-    const uint8_t* p = static_cast<const uint8_t*>(blocks);
-    for (int64_t i = 0; i < count; i += 32, p += 20, out += 32) {
-        const float d = half_at(p), m = half_at(p + 2);
-        const __m128i q = load16(p + 4);
-        put16(low_nibbles(q), d, m, out);
-        put16(high_nibbles(q), d, m, out + 16);
+struct Scale { __m256 scale[2], offset[2]; };          // of the halves of a group
+
+static QLORA_INLINE Scale scale_of(const DType type, const uint8_t* p, const Prepared& prepared, const int group) {
+    const __m256 none = _mm256_set1_ps(-0.0f);         // added to a product, it keeps even the sign of a zero
+    if (type == DType::q2_k)
+        return {
+            {_mm256_broadcast_ss(&prepared.scale[2 * group]), _mm256_broadcast_ss(&prepared.scale[2 * group + 1])},
+            {_mm256_broadcast_ss(&prepared.offset[2 * group]), _mm256_broadcast_ss(&prepared.offset[2 * group + 1])}};
+    if (type == DType::q3_k)
+        return {{_mm256_broadcast_ss(&prepared.scale[2 * group]), _mm256_broadcast_ss(&prepared.scale[2 * group + 1])},
+                {none, none}};
+    if (type == DType::q6_k) {
+        const int first = group / 4 * 8 + group % 4 * 2;
+        return {{_mm256_broadcast_ss(&prepared.scale[first]), _mm256_broadcast_ss(&prepared.scale[first + 1])},
+                {none, none}};
     }
+    __m256 scale = none, offset = none;
+    if (blocks_avx2_room::elements_of(type) == 256) {
+        scale = _mm256_broadcast_ss(&prepared.scale[group]);
+        if (has_offset(type)) offset = _mm256_broadcast_ss(&prepared.offset[group]);
+    } else {
+        scale = type == DType::mxfp4 ? _mm256_set1_ps(half_power_of_2(p[0]))
+                : is_raised(type)    ? lowered(half8(p))
+                                     : half8(p);
+        if (has_offset(type)) offset = half8(p + 2);
+    }
+    return {{scale, scale}, {offset, offset}};
 }
 
-static void q8_0(const void* blocks, float* out, int64_t count) {
-    const uint8_t* p = static_cast<const uint8_t*>(blocks);
-    for (int64_t i = 0; i < count; i += 32, p += 34, out += 32) {
-        const float d = half_at(p);
-        put16(load16(p + 2), d, none, out);
-        put16(load16(p + 18), d, none, out + 16);
-    }
+static QLORA_INLINE Four weights_of(const DType type, const uint8_t* p, const Prepared& prepared, const int group) {
+    const Four q = numbers_of(type, codes_of(type, p, group));
+    const Scale s = scale_of(type, p, prepared, group);
+    Four w;
+    QLORA_UNROLL
+    for (int k = 0; k < 4; ++k) w.of[k] = _mm256_fmadd_ps(s.scale[k / 2], q.of[k], s.offset[k / 2]);
+    return w;
 }
 
-static void q4_k(const void* blocks, float* out, int64_t count) {
+template <DType type>
+static void decode_blocks(const void* blocks, float* out, int64_t count) {
+    constexpr int groups = int(blocks_avx2_room::elements_of(type) / 32);
     const uint8_t* p = static_cast<const uint8_t*>(blocks);
-    for (int64_t i = 0; i < count; i += 256, p += 144, out += 256) {
-        const float d = half_at(p), dmin = half_at(p + 2);
-        for (int pair = 0; pair < 4; ++pair) {         // 32 bytes: a group of 32 in the low nibbles, the next in the high ones
-            const GroupScale low = q4_k_group(p + 4, 2 * pair), high = q4_k_group(p + 4, 2 * pair + 1);
-            const float scale[2] = {d * float(low.scale), d * float(high.scale)}, offset[2] = {-(dmin * float(low.least)), -(dmin * float(high.least))};
-            const __m128i q0 = load16(p + 16 + pair * 32), q1 = load16(p + 32 + pair * 32);
-            put16(low_nibbles(q0), scale[0], offset[0], out + pair * 64);
-            put16(low_nibbles(q1), scale[0], offset[0], out + pair * 64 + 16);
-            put16(high_nibbles(q0), scale[1], offset[1], out + pair * 64 + 32);
-            put16(high_nibbles(q1), scale[1], offset[1], out + pair * 64 + 48);
+    for (int64_t i = 0; i < count; i += groups * 32, p += blocks_avx2_room::bytes_of(type)) {
+        Prepared prepared;
+        prepare(type, p, prepared);
+        QLORA_UNROLL
+        for (int group = 0; group < groups; ++group) {
+            const Four w = weights_of(type, p, prepared, group);
+            QLORA_UNROLL
+            for (int k = 0; k < 4; ++k) _mm256_storeu_ps(out + i + group * 32 + k * 8, w.of[k]);
         }
     }
 }
 
-static void q6_k(const void* blocks, float* out, int64_t count) {
-    const uint8_t* p = static_cast<const uint8_t*>(blocks);
-    const __m128i two_bits = _mm_set1_epi8(0x30), bias = _mm_set1_epi8(32);
-    for (int64_t i = 0; i < count; i += 256, p += 210, out += 256) {
-        const float d = half_at(p + 208);
-        for (int part = 0; part < 4; ++part) {         // 16 places of half part / 2, each in four runs of 32
-            const int half = part / 2, start = part % 2 * 16;
-            const __m128i l0 = load16(p + half * 64 + start), l1 = load16(p + half * 64 + 32 + start), h = load16(p + 128 + half * 32 + start);
-            const __m128i runs[4] = {_mm_or_si128(low_nibbles(l0), _mm_and_si128(_mm_slli_epi16(h, 4), two_bits)),
-                                     _mm_or_si128(low_nibbles(l1), _mm_and_si128(_mm_slli_epi16(h, 2), two_bits)),
-                                     _mm_or_si128(high_nibbles(l0), _mm_and_si128(h, two_bits)),
-                                     _mm_or_si128(high_nibbles(l1), _mm_and_si128(_mm_srli_epi16(h, 2), two_bits))};
-            for (int run = 0; run < 4; ++run) {
-                const float scale = d * float(int8_t(p[192 + half * 8 + run * 2 + part % 2]));
-                put16(_mm_sub_epi8(runs[run], bias), scale, none, out + half * 128 + run * 32 + start);
-            }
-        }
-    }
-}
-
-struct Sums { __m256 of[gemv_rows]; };                 // m is a constant wherever it is a parameter of an inlined function
-struct Group { __m256 q[4]; };                         // 32 weights before their scale
-
-static QLORA_INLINE float total(__m256 v) {
-    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
-}
-
-static QLORA_INLINE __m256 signed8(__m128i v) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)); }
-
-// Two times 16 signed bytes.
-static QLORA_INLINE Group group_of(__m128i a, __m128i b) { return {{signed8(a), signed8(_mm_srli_si128(a, 8)), signed8(b), signed8(_mm_srli_si128(b, 8))}}; }
+// ---- Rows times m vectors. m and the type are constants wherever these are inlined.
+struct Sums { __m256 of[gemv_rows][4]; };
 
 // sums += d (q . x) + o (1 . x)
-static QLORA_INLINE void add32(const int m, const bool has_offset, const Group& g, float d, float o, const float* x, int64_t ldx, Sums& sums) {
-    const __m256 scale = _mm256_set1_ps(d), offset = _mm256_set1_ps(o);
+static QLORA_INLINE void add_late(const DType type, const int m, const Four& g, const Scale& s, const float* x,
+                                  int64_t ldx, Sums& sums) {
     QLORA_UNROLL
     for (int t = 0; t < m; ++t) {
         const float* v = x + t * ldx;
-        const __m256 x0 = _mm256_loadu_ps(v), x1 = _mm256_loadu_ps(v + 8), x2 = _mm256_loadu_ps(v + 16), x3 = _mm256_loadu_ps(v + 24);
-        const __m256 a = _mm256_fmadd_ps(g.q[1], x1, _mm256_mul_ps(g.q[0], x0)), b = _mm256_fmadd_ps(g.q[3], x3, _mm256_mul_ps(g.q[2], x2));
-        sums.of[t] = _mm256_fmadd_ps(scale, _mm256_add_ps(a, b), sums.of[t]);
-        if (has_offset) sums.of[t] = _mm256_fmadd_ps(offset, _mm256_add_ps(_mm256_add_ps(x0, x1), _mm256_add_ps(x2, x3)), sums.of[t]);
+        const __m256 x0 = _mm256_loadu_ps(v), x1 = _mm256_loadu_ps(v + 8), x2 = _mm256_loadu_ps(v + 16),
+                     x3 = _mm256_loadu_ps(v + 24);
+        const __m256 a = _mm256_fmadd_ps(g.of[1], x1, _mm256_mul_ps(g.of[0], x0)),
+                     b = _mm256_fmadd_ps(g.of[3], x3, _mm256_mul_ps(g.of[2], x2));
+        __m256& sum = sums.of[t][0];
+        sum = _mm256_fmadd_ps(s.scale[0], _mm256_add_ps(a, b), sum);
+        if (has_offset(type))
+            sum = _mm256_fmadd_ps(s.offset[0], _mm256_add_ps(_mm256_add_ps(x0, x1), _mm256_add_ps(x2, x3)), sum);
     }
 }
 
-static QLORA_INLINE void add_q4_0(const int m, const uint8_t* p, int64_t cols, const float* x, int64_t ldx, Sums& sums) {
-    const __m128i eight = _mm_set1_epi8(8);
-    for (int64_t i = 0; i < cols; i += 32, p += 18) {
-        const __m128i q = load16(p + 2);
-        add32(m, false, group_of(_mm_sub_epi8(low_nibbles(q), eight), _mm_sub_epi8(high_nibbles(q), eight)), half_at(p), 0, x + i, ldx, sums);
-    }
-}
-
-static QLORA_INLINE void add_q4_1(const int m, const uint8_t* p, int64_t cols, const float* x, int64_t ldx, Sums& sums) {
-    for (int64_t i = 0; i < cols; i += 32, p += 20) {
-        const __m128i q = load16(p + 4);
-        add32(m, true, group_of(low_nibbles(q), high_nibbles(q)), half_at(p), half_at(p + 2), x + i, ldx, sums);
-    }
-}
-
-static QLORA_INLINE void add_q8_0(const int m, const uint8_t* p, int64_t cols, const float* x, int64_t ldx, Sums& sums) {
-    for (int64_t i = 0; i < cols; i += 32, p += 34) add32(m, false, group_of(load16(p + 2), load16(p + 18)), half_at(p), 0, x + i, ldx, sums);
-}
-
-static QLORA_INLINE void add_q4_k(const int m, const uint8_t* p, int64_t cols, const float* x, int64_t ldx, Sums& sums) {
-    for (int64_t i = 0; i < cols; i += 256, p += 144) {
-        const float d = half_at(p), dmin = half_at(p + 2);
-        for (int pair = 0; pair < 4; ++pair) {         // 32 bytes: a group of 32 in the low nibbles, the next in the high ones
-            const __m128i q0 = load16(p + 16 + pair * 32), q1 = load16(p + 32 + pair * 32);
-            const GroupScale low = q4_k_group(p + 4, 2 * pair), high = q4_k_group(p + 4, 2 * pair + 1);
-            const float* at = x + i + pair * 64;
-            add32(m, true, group_of(low_nibbles(q0), low_nibbles(q1)), d * float(low.scale), -dmin * float(low.least), at, ldx, sums);
-            add32(m, true, group_of(high_nibbles(q0), high_nibbles(q1)), d * float(high.scale), -dmin * float(high.least), at + 32, ldx, sums);
-        }
-    }
-}
-
-static QLORA_INLINE void add_q6_k(const int m, const uint8_t* p, int64_t cols, const float* x, int64_t ldx, Sums& sums) {
-    const __m128i two_bits = _mm_set1_epi8(0x30), bias = _mm_set1_epi8(32);
-    for (int64_t i = 0; i < cols; i += 256, p += 210) {
-        const float d = half_at(p + 208);
-        for (int part = 0; part < 4; ++part) {         // 16 places of half part / 2, each in four runs of 32
-            const int half = part / 2, start = part % 2 * 16;
-            const __m128i l0 = load16(p + half * 64 + start), l1 = load16(p + half * 64 + 32 + start), h = load16(p + 128 + half * 32 + start);
-            const __m128i runs[4] = {_mm_or_si128(low_nibbles(l0), _mm_and_si128(_mm_slli_epi16(h, 4), two_bits)),
-                                     _mm_or_si128(low_nibbles(l1), _mm_and_si128(_mm_slli_epi16(h, 2), two_bits)),
-                                     _mm_or_si128(high_nibbles(l0), _mm_and_si128(h, two_bits)),
-                                     _mm_or_si128(high_nibbles(l1), _mm_and_si128(_mm_srli_epi16(h, 2), two_bits))};
+// q6_k has a scale for 16 weights. The first halves of four groups are summed before the second ones.
+static QLORA_INLINE void add_q6_k(const int m, const uint8_t* p, const Prepared& prepared, const float* x, int64_t ldx,
+                                  Sums& sums) {
+    QLORA_UNROLL
+    for (int half = 0; half < 2; ++half) {
+        __m256i codes[4];
+        QLORA_UNROLL
+        for (int run = 0; run < 4; ++run) codes[run] = codes_of(DType::q6_k, p, half * 4 + run);
+        QLORA_UNROLL
+        for (int i = 0; i < 8; ++i) {
+            const int start = i / 4, run = i % 4;
+            const __m256 a = raised(codes[run], 2 * start), b = raised(codes[run], 2 * start + 1),
+                         scale = scale_of(DType::q6_k, p, prepared, half * 4 + run).scale[start];
+            const float* at = x + half * 128 + run * 32 + start * 16;
             QLORA_UNROLL
-            for (int run = 0; run < 4; ++run) {
-                const __m256 scale = _mm256_set1_ps(d * float(int8_t(p[192 + half * 8 + run * 2 + part % 2])));
-                const __m128i q = _mm_sub_epi8(runs[run], bias);
-                const __m256 a = signed8(q), b = signed8(_mm_srli_si128(q, 8));
-                const float* at = x + i + half * 128 + run * 32 + start;
-                QLORA_UNROLL
-                for (int t = 0; t < m; ++t)
-                    sums.of[t] = _mm256_fmadd_ps(scale, _mm256_fmadd_ps(b, _mm256_loadu_ps(at + t * ldx + 8), _mm256_mul_ps(a, _mm256_loadu_ps(at + t * ldx))), sums.of[t]);
-            }
+            for (int t = 0; t < m; ++t)
+                sums.of[t][0] = _mm256_fmadd_ps(scale,
+                                                _mm256_fmadd_ps(b, _mm256_loadu_ps(at + t * ldx + 8),
+                                                                _mm256_mul_ps(a, _mm256_loadu_ps(at + t * ldx))),
+                                                sums.of[t][0]);
         }
     }
 }
 
-static QLORA_INLINE __m256 halves8(const bool bf16, const uint8_t* p) {
-    const __m128i h = load16(p);
-    return bf16 ? _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)) : _mm256_cvtph_ps(h);
-}
-
-// Halves have no scale to put off: two sums a vector keep the additions from waiting for each other. The last eight may be copies with zeros.
-static QLORA_INLINE void add_halves(const bool bf16, const int m, const uint8_t* p, int64_t cols, const float* x, int64_t ldx, Sums& sums) {
-    __m256 more[gemv_rows];
+static QLORA_INLINE void add_block(const DType type, const int m, const uint8_t* p, const float* x, int64_t ldx,
+                                   Sums& sums) {
+    Prepared prepared;
+    prepare(type, p, prepared);
+    if (type == DType::q6_k) return add_q6_k(m, p, prepared, x, ldx, sums);
     QLORA_UNROLL
-    for (int t = 0; t < m; ++t) more[t] = _mm256_setzero_ps();
-    int64_t i = 0;
-    for (; i + 16 <= cols; i += 16) {
-        const __m256 a = halves8(bf16, p + i * 2), b = halves8(bf16, p + i * 2 + 16);
+    for (int group = 0; group < int(blocks_avx2_room::elements_of(type) / 32); ++group, x += 32) {
+        if (is_late(type)) {
+            add_late(type, m, numbers_of(type, codes_of(type, p, group)), scale_of(type, p, prepared, group), x, ldx,
+                     sums);
+            continue;
+        }
+        const Four w = weights_of(type, p, prepared, group);
         QLORA_UNROLL
-        for (int t = 0; t < m; ++t) {
-            sums.of[t] = _mm256_fmadd_ps(a, _mm256_loadu_ps(x + t * ldx + i), sums.of[t]);
-            more[t] = _mm256_fmadd_ps(b, _mm256_loadu_ps(x + t * ldx + i + 8), more[t]);
+        for (int k = 0; k < 4; ++k) {
+            QLORA_UNROLL
+            for (int t = 0; t < m; ++t)
+                sums.of[t][k] = _mm256_fmadd_ps(_mm256_loadu_ps(x + t * ldx + k * 8), w.of[k], sums.of[t][k]);
         }
     }
-    for (; i < cols; i += 8) {
-        const int64_t left = cols - i < 8 ? cols - i : 8;
-        uint8_t last[16] = {};
-        __builtin_memcpy(last, p + i * 2, size_t(left) * 2);
-        const __m256 w = halves8(bf16, last);
-        const __m256i lanes = _mm256_cmpgt_epi32(_mm256_set1_epi32(int(left)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+static QLORA_INLINE float total(const DType type, const __m256 (&of)[4]) {
+    return codes_avx2::total(is_late(type) ? of[0]
+                                           : _mm256_add_ps(_mm256_add_ps(of[0], of[1]), _mm256_add_ps(of[2], of[3])));
+}
+
+// `rows` rows side by side.
+static QLORA_INLINE void rows_of(const DType type, const int rows, const int m, const uint8_t* data, int64_t row_bytes,
+                                 int64_t cols, const float* x, int64_t ldx, float* out) {
+    constexpr int most = 2;
+    Sums sums[most];
+    QLORA_UNROLL
+    for (int i = 0; i < rows * m * 4; ++i) sums[i / (m * 4)].of[i / 4 % m][i % 4] = _mm256_setzero_ps();
+    for (int64_t i = 0; i < cols; i += blocks_avx2_room::elements_of(type), data += blocks_avx2_room::bytes_of(type)) {
         QLORA_UNROLL
-        for (int t = 0; t < m; ++t) sums.of[t] = _mm256_fmadd_ps(w, _mm256_maskload_ps(x + t * ldx + i, lanes), sums.of[t]);
+        for (int r = 0; r < rows; ++r) {
+            const uint8_t* p = data + r * row_bytes;
+            QLORA_UNROLL
+            for (int64_t line = 0; line < blocks_avx2_room::bytes_of(type); line += 64)
+                _mm_prefetch(reinterpret_cast<const char*>(p + line + prefetch_bytes), _MM_HINT_T0);
+            add_block(type, m, p, x + i, ldx, sums[r]);
+        }
     }
     QLORA_UNROLL
-    for (int t = 0; t < m; ++t) sums.of[t] = _mm256_add_ps(sums.of[t], more[t]);
+    for (int i = 0; i < rows * m; ++i) out[i] = total(type, sums[i / m].of[i % m]);
 }
 
-static QLORA_INLINE void rows_of(const DType type, const int m, const uint8_t* data, int64_t row_bytes, int64_t rows, int64_t cols, const float* x, int64_t ldx, float* out) {
-    for (int64_t r = 0; r < rows; ++r, data += row_bytes, out += m) {
-        Sums sums;
-        QLORA_UNROLL
-        for (int t = 0; t < m; ++t) sums.of[t] = _mm256_setzero_ps();
-        if (type == DType::q4_0) add_q4_0(m, data, cols, x, ldx, sums);
-        else if (type == DType::q4_1) add_q4_1(m, data, cols, x, ldx, sums);
-        else if (type == DType::q8_0) add_q8_0(m, data, cols, x, ldx, sums);
-        else if (type == DType::q4_k) add_q4_k(m, data, cols, x, ldx, sums);
-        else if (type == DType::q6_k) add_q6_k(m, data, cols, x, ldx, sums);
-        else add_halves(type == DType::bf16, m, data, cols, x, ldx, sums);
-        QLORA_UNROLL
-        for (int t = 0; t < m; ++t) out[t] = total(sums.of[t]);
+template <DType type>
+static void dots_of(const uint8_t* data, int64_t row_bytes, int64_t rows, int64_t cols, const float* x, int64_t ldx,
+                    int64_t m, float* out) {
+    int64_t r = 0;
+    if (m == 1)
+        for (; r + 2 <= rows; r += 2) rows_of(type, 2, 1, data + r * row_bytes, row_bytes, cols, x, ldx, out + r);
+    for (; r < rows; ++r) switch (m) {
+        case 1: rows_of(type, 1, 1, data + r * row_bytes, row_bytes, cols, x, ldx, out + r); break;
+        case 2: rows_of(type, 1, 2, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * 2); break;
+        case 3: rows_of(type, 1, 3, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * 3); break;
+        default: rows_of(type, 1, 4, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * 4);
     }
 }
 
-static QLORA_INLINE void dots_of(const DType type, const void* data, int64_t row_bytes, int64_t rows, int64_t cols, const float* x, int64_t ldx, int64_t m, float* out) {
-    const uint8_t* bytes = static_cast<const uint8_t*>(data);
-    switch (m) {
-        case 1: return rows_of(type, 1, bytes, row_bytes, rows, cols, x, ldx, out);
-        case 2: return rows_of(type, 2, bytes, row_bytes, rows, cols, x, ldx, out);
-        case 3: return rows_of(type, 3, bytes, row_bytes, rows, cols, x, ldx, out);
-        default: return rows_of(type, 4, bytes, row_bytes, rows, cols, x, ldx, out);
-    }
-}
-
-static void dots(DType type, const void* w, int64_t row_bytes, int64_t rows, int64_t cols, const float* x, int64_t ldx, int64_t m, float* out) {
-#define QLORA_CASE(t) if (type == DType::t) return dots_of(DType::t, w, row_bytes, rows, cols, x, ldx, m, out);
-    QLORA_BLOCK_DOT_TYPES(QLORA_CASE)
+static void dots(DType type, const void* w, int64_t row_bytes, int64_t rows, int64_t cols, const float* x, int64_t ldx,
+                 int64_t m, float* out) {
+#define QLORA_CASE(t)     \
+    if (type == DType::t) \
+        return dots_of<DType::t>(static_cast<const uint8_t*>(w), row_bytes, rows, cols, x, ldx, m, out);
+    QLORA_LATE_DOT_TYPES(QLORA_CASE)
+    QLORA_BLOCK_ROW_TYPES(QLORA_CASE)
 #undef QLORA_CASE
 }
 
 }  // namespace blocks_avx2_room
 
 BlockDecoder block_decoder_avx2(DType type) {
-    switch (type) {
-        case DType::f16: return blocks_avx2_room::f16;
-        case DType::q4_0: return blocks_avx2_room::q4_0;
-        case DType::q4_1: return blocks_avx2_room::q4_1;
-        case DType::q8_0: return blocks_avx2_room::q8_0;
-        case DType::q4_k: return blocks_avx2_room::q4_k;
-        case DType::q6_k: return blocks_avx2_room::q6_k;
-        default: return nullptr;
-    }
+#define QLORA_CASE(t) if (type == DType::t) return blocks_avx2_room::decode_blocks<DType::t>;
+    QLORA_LATE_DOT_TYPES(QLORA_CASE)
+    QLORA_BLOCK_ROW_TYPES(QLORA_CASE)
+#undef QLORA_CASE
+    return nullptr;
 }
 
 const BlockDots block_dots_avx2 = blocks_avx2_room::dots;

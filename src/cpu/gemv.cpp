@@ -23,12 +23,12 @@ struct Output {
 
 int64_t rows_of_a_task(const WeightRef& w) { return std::clamp<int64_t>(65536 / std::max<int64_t>(w.cols, 1), 1, 4096); }
 
-void codes_task(Isa isa, const FourBitKernels& kernels, const WeightRef& w, int64_t first, int64_t count, const float* spread, const Output& to) {
+void codes_task(Isa isa, const FourBitKernels& kernels, const WeightRef& w, int64_t first, int64_t count, const float* x, int64_t ldx, const Output& to) {
     thread_local Scratch memory;
     const int64_t runs = w.cols / 64;                  // of a row
     float *sums = memory.floats(count * (to.m + runs)), *scales = sums + count * to.m;
     run_scales(isa, w.quant, first * runs, 0, 1, count * runs, scales);
-    kernels.dots(static_cast<const uint8_t*>(w.data) + first * w.cols / 2, scales, w.quant.codebook, count, w.cols, spread, to.m, sums);
+    kernels.dots(static_cast<const uint8_t*>(w.data) + first * w.cols / 2, scales, w.quant.codebook, count, w.cols, x, ldx, to.m, sums);
     for (int64_t r = 0; r < count; ++r)
         for (int64_t t = 0; t < to.m; ++t) to.put(t, first + r, sums[r * to.m + t]);
 }
@@ -58,17 +58,19 @@ void gemv(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, 
     thread_local Scratch memory;
     const gemv_room::Output to{m, y, ldy, alpha, beta};
     const FourBitKernels* kernels = has_runs_of_64(w) ? four_bit_kernels(cpu.isa) : nullptr;
-    float* spread = nullptr;
-    if (kernels && kernels->dots) {
+    const bool codes = kernels && kernels->dots;
+    if (codes && kernels->spreads) {
         const int64_t size = spread_size(w.cols);
-        spread = memory.floats(m * size);
+        float* spread = memory.floats(m * size);
         for (int64_t t = 0; t < m; ++t) spread_for_codes(x + t * ldx, w.cols, spread + t * size);
+        x = spread;
+        ldx = size;
     }
     const BlockDots dots = w.cols % type_info(w.dtype).block == 0 ? block_dots(cpu.isa, w.dtype) : nullptr;
     const int64_t rows = gemv_room::rows_of_a_task(w);
     cpu.pool.run((w.rows + rows - 1) / rows, [&](int64_t task, int) {
         const int64_t first = task * rows, count = std::min(rows, w.rows - first);
-        if (spread) gemv_room::codes_task(cpu.isa, *kernels, w, first, count, spread, to);
+        if (codes) gemv_room::codes_task(cpu.isa, *kernels, w, first, count, x, ldx, to);
         else if (dots) gemv_room::blocks_task(dots, w, first, count, x, ldx, to);
         else gemv_room::floats_task(cpu.isa, w, first, count, x, ldx, to);
     });

@@ -13,15 +13,22 @@ const GemmKernels& gemm_kernels(Isa isa, Compute compute) {
     return isa >= Isa::avx512 ? gemm_avx512 : isa == Isa::avx2 ? gemm_avx2 : gemm_portable;
 }
 
-const FourBitKernels* four_bit_kernels(Isa isa) { return isa >= Isa::avx512 ? &four_bit_avx512 : isa == Isa::avx2 ? &four_bit_avx2 : nullptr; }
+const FourBitKernels* four_bit_kernels(Isa isa) {
+    return isa >= Isa::avx512 ? &four_bit_avx512 : isa == Isa::avx2 ? &four_bit_avx2 : nullptr;
+}
 
-BlockDecoder block_decoder(Isa isa, DType type) { return isa >= Isa::avx2 ? block_decoder_avx2(type) : nullptr; }
+BlockDecoder block_decoder(Isa isa, DType type) {
+    if (isa < Isa::avx2) return nullptr;
+    return type == DType::f16 ? f16_decoder_avx2 : block_decoder_avx2(type);
+}
 
 BlockDots block_dots(Isa isa, DType type) {
 #define QLORA_SAME(t) || type == DType::t
-    const bool known = false QLORA_BLOCK_DOT_TYPES(QLORA_SAME);
+    const bool everywhere = false QLORA_BLOCK_DOT_TYPES(QLORA_SAME), on_avx2 = false QLORA_BLOCK_ROW_TYPES(QLORA_SAME);
 #undef QLORA_SAME
-    return !known ? nullptr : isa >= Isa::avx512 ? block_dots_avx512 : isa == Isa::avx2 ? block_dots_avx2 : nullptr;
+    if (isa == Isa::avx2 && (type == DType::f16 || type == DType::bf16)) return half_dots_avx2;
+    if (isa == Isa::avx2) return everywhere || on_avx2 ? block_dots_avx2 : nullptr;
+    return everywhere && isa >= Isa::avx512 ? block_dots_avx512 : nullptr;
 }
 #else
 const Vec& vec(Isa) { return vec_portable; }

@@ -6,6 +6,7 @@
 #pragma once
 #include "src/cpu/gemm.h"
 #include "src/cpu/vec.h"
+#include "src/tensor/blocks.h"
 
 // One loop unrolled completely, so that an array of accumulators becomes registers.
 #if defined(__clang__)
@@ -16,6 +17,10 @@
 #define QLORA_INLINE inline __attribute__((always_inline))
 
 namespace qlora::inline v0_1 {
+
+// So far ahead of the weights being read the next ones are asked for: about what memory answers with in the time of one wait.
+// Asking beyond the end of a matrix does no harm.
+constexpr int64_t prefetch_bytes = 1024;
 
 struct GemmKernels {
     int64_t rows, cols;                                // of the register tile
@@ -35,8 +40,9 @@ struct FourBitKernels {
     // scales, one for every run that it touches; the first run has only 32 elements left when `half` is 1.
     void (*unpack)(const uint8_t* codes, int64_t stride, const float* scales, int64_t half, const float* codebook, int64_t rows, int64_t count, float* out);
     // out[r * m + t] = row r of the matrix . x[t], for m <= gemv_rows; null where there is no faster way than unpacking.
-    // spread holds m vectors in the order of spread_for_codes, each spread_size(cols) long.
-    void (*dots)(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols, const float* spread, int64_t m, float* out);
+    // x holds m vectors, ldx floats apart; of a set that `spreads`, in the order of spread_for_codes and spread_size(cols) long.
+    void (*dots)(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols, const float* x, int64_t ldx, int64_t m, float* out);
+    bool spreads;
     // scales = map[code] * by + offset, rounded twice like FourBit::scale(); null where a plain loop is as good.
     void (*look_up)(const uint8_t* codes, const float* map, float by, float offset, int64_t count, float* scales);
 };
@@ -48,17 +54,12 @@ BlockDecoder block_decoder(Isa, DType);
 
 // Rows of stored weights, row_bytes apart, times m <= gemv_rows vectors: out[r * m + t] = row r . x[t]. cols is a multiple of the type's
 // block; null where there is no faster way than decoding a row.
-#define QLORA_BLOCK_DOT_TYPES(X) X(q4_0) X(q4_1) X(q8_0) X(q4_k) X(q6_k) X(f16) X(bf16)
+#define QLORA_LATE_DOT_TYPES(X) X(q4_0) X(q4_1) X(q8_0) X(q4_k) X(q6_k)        // scales are put off until some products are summed
+#define QLORA_BLOCK_DOT_TYPES(X) QLORA_LATE_DOT_TYPES(X) X(f16) X(bf16)
+// Types whose weights are made in registers, 32 at a time: the bits and the sums of decoding a row and Vec::dot.
+#define QLORA_BLOCK_ROW_TYPES(X) X(q5_0) X(q5_1) X(q2_k) X(q3_k) X(q5_k) X(iq4_nl) X(iq4_xs) X(mxfp4)
 using BlockDots = void (*)(DType, const void* weights, int64_t row_bytes, int64_t rows, int64_t cols, const float* x, int64_t ldx, int64_t m, float* out);
 BlockDots block_dots(Isa, DType);
-
-// The 6-bit scale and minimum of one of the eight groups of a q4_k block: four whole in the low bits of bytes 0-3 and 4-7, four in pieces.
-struct GroupScale { int scale, least; };
-inline GroupScale q4_k_group(const uint8_t* s, int group) {
-    const int at = group & 3;
-    if (group < 4) return {s[at] & 63, s[at + 4] & 63};
-    return {(s[at + 8] & 15) | (s[at] >> 6) << 4, s[at + 8] >> 4 | (s[at + 4] >> 6) << 4};
-}
 
 inline int64_t spread_size(int64_t cols) { return (cols + 127) / 128 * 128; }
 void spread_for_codes(const float* x, int64_t cols, float* spread);
@@ -96,7 +97,8 @@ extern const Vec vec_avx2, vec_avx512;
 extern const GemmKernels gemm_avx2, gemm_avx512, gemm_bf16;
 extern const FourBitKernels four_bit_avx2, four_bit_avx512;
 BlockDecoder block_decoder_avx2(DType);
-extern const BlockDots block_dots_avx2, block_dots_avx512;
+extern const BlockDecoder f16_decoder_avx2;
+extern const BlockDots block_dots_avx2, half_dots_avx2, block_dots_avx512;
 #endif
 extern const Vec vec_portable;
 extern const GemmKernels gemm_portable;

@@ -98,7 +98,7 @@ static QLORA_INLINE void dots_of(const int m, const uint8_t* codes, const float*
     for (; r < rows; ++r) rows_of(1, m, codes + r * cols / 2, scales + r * (cols / 64), table, cols, x, out + r * m);
 }
 
-static void dots(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols, const float* x, int64_t m, float* out) {
+static void dots(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols, const float* x, int64_t, int64_t m, float* out) {
     switch (m) {
         case 1: return dots_of(1, codes, scales, codebook, rows, cols, x, out);
         case 2: return dots_of(2, codes, scales, codebook, rows, cols, x, out);
@@ -129,7 +129,7 @@ static void look_up(const uint8_t* codes, const float* map, float by, float offs
 
 }  // namespace unpack_avx512_room
 
-const FourBitKernels four_bit_avx512{unpack_avx512_room::unpack, unpack_avx512_room::dots, unpack_avx512_room::look_up};
+const FourBitKernels four_bit_avx512{unpack_avx512_room::unpack, unpack_avx512_room::dots, true, unpack_avx512_room::look_up};
 
 }  // namespace qlora
 

@@ -29,9 +29,6 @@ inline uint32_t u32_at(const uint8_t* p) {
     return v;
 }
 
-// Twice the values of the 4-bit float e2m1, which makes them integers; the scale makes up for it.
-constexpr int8_t e2m1_twice[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-
 // 32 elements from 16 bytes of nibbles, each through value(code, element).
 template <class Value>
 inline void nibbles32(const uint8_t* q, float* out, const Value& value) {
@@ -46,23 +43,6 @@ template <int elements, int bytes, class Body>
 inline void each_block(const void* blocks, float* out, int64_t count, const Body& body) {
     const uint8_t* p = static_cast<const uint8_t*>(blocks);
     for (int64_t done = 0; done < count; done += elements, p += bytes, out += elements) body(p, out);
-}
-
-// The 6-bit scale and minimum of group j of q4_k and q5_k, packed in 12 bytes: four groups whole, four in pieces.
-inline void scale_and_min(const uint8_t* s, int j, int& scale, int& minimum) {
-    if (j < 4) {
-        scale = s[j] & 63;
-        minimum = s[j + 4] & 63;
-    } else {
-        scale = (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
-        minimum = s[j + 4] >> 4 | (s[j] >> 6) << 4;
-    }
-}
-
-// Scale j of q3_k, 16 of 6 bits in 12 bytes: low nibbles in bytes 0..7, the two high bits in bytes 8..11.
-inline int q3_scale(const uint8_t* s, int j) {
-    const int low = j < 8 ? s[j] & 15 : s[j - 8] >> 4, high = s[8 + (j & 3)] >> (2 * (j >> 2)) & 3;
-    return (low | high << 4) - 32;
 }
 
 }  // namespace blocks_room
@@ -144,7 +124,7 @@ void decode_q3_k(const void* blocks, float* out, int64_t count) {
         for (int group = 0; group < 16; ++group) {
             const uint8_t *high = p + (group & 1) * 16, *q = p + 32 + (group / 8) * 32 + (group & 1) * 16;
             const int shift = group / 2 % 4 * 2, run = group / 2;
-            const float scale = d * float(blocks_room::q3_scale(p + 96, group));
+            const float scale = d * float(q3_k_scale(p + 96, group));
             for (int j = 0; j < 16; ++j) y[group * 16 + j] = scale * float((q[j] >> shift & 3) - (high[j] >> run & 1 ? 0 : 4));
         }
     });
@@ -157,9 +137,8 @@ void decode_q4_k(const void* blocks, float* out, int64_t count) {
         for (int group = 0; group < 8; ++group) {
             const uint8_t* q = p + 16 + group / 2 * 32;
             const int shift = (group & 1) * 4;
-            int s, m;
-            blocks_room::scale_and_min(p + 4, group, s, m);
-            const float scale = d * float(s), minimum = dmin * float(m);
+            const GroupScale packed = q4_k_group(p + 4, group);
+            const float scale = d * float(packed.scale), minimum = dmin * float(packed.least);
             for (int j = 0; j < 32; ++j) y[group * 32 + j] = scale * float(q[j] >> shift & 15) - minimum;
         }
     });
@@ -173,9 +152,8 @@ void decode_q5_k(const void* blocks, float* out, int64_t count) {
         for (int group = 0; group < 8; ++group) {
             const uint8_t* q = p + 48 + group / 2 * 32;
             const int shift = (group & 1) * 4;
-            int s, m;
-            blocks_room::scale_and_min(p + 4, group, s, m);
-            const float scale = d * float(s), minimum = dmin * float(m);
+            const GroupScale packed = q4_k_group(p + 4, group);
+            const float scale = d * float(packed.scale), minimum = dmin * float(packed.least);
             for (int j = 0; j < 32; ++j) y[group * 32 + j] = scale * float((q[j] >> shift & 15) | (high[j] >> group & 1) << 4) - minimum;
         }
     });
@@ -220,7 +198,7 @@ void decode_mxfp4(const void* blocks, float* out, int64_t count) {
     blocks_room::each_block<32, 17>(blocks, out, count, [](const uint8_t* p, float* y) {
         // 2^(e - 128): the two smallest are subnormal.
         const float scale = std::bit_cast<float>(p[0] < 2 ? uint32_t(0x200000) << p[0] : uint32_t(p[0] - 1) << 23);
-        blocks_room::nibbles32(p + 1, y, [&](int q, int) { return scale * float(blocks_room::e2m1_twice[q]); });
+        blocks_room::nibbles32(p + 1, y, [&](int q, int) { return scale * float(e2m1_twice[q]); });
     });
 }
 

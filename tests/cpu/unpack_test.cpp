@@ -77,6 +77,53 @@ TEST(Unpack, EveryTypeGivesTheBitsOfDecode) {
     }
 }
 
+// What is made in registers and multiplied at once has the bits of decoding the row and of Vec::dot, for 1 to gemv_rows vectors.
+void expect_dots(const std::vector<float>& decoded, const float* got, Isa isa, const std::vector<float>& x, int64_t cols, int64_t m, const std::string& what) {
+    const int64_t rows = int64_t(decoded.size()) / cols;
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t t = 0; t < m; ++t) {
+            const float want = vec(isa).dot(x.data() + t * cols, decoded.data() + r * cols, cols);
+            ASSERT_EQ(std::memcmp(&want, got + r * m + t, sizeof want), 0) << what << ' ' << name_of(isa) << " row " << r << " vector " << t << " of " << m << ": " << want;
+        }
+}
+
+TEST(Unpack, ProductsMadeInRegistersHaveTheBitsOfDecodingFirst) {
+    Rng rng{12, 0};
+    for (Isa isa : isas()) {
+        for (const int64_t cols : {32, 96, 256, 544, 768}) {
+            std::vector<float> x(size_t(cols * gemv_rows)), out(size_t(5 * gemv_rows));
+            for (float& v : x) v = rng.normal();
+#define QLORA_TYPE(t) DType::t,
+            for (const DType type : {QLORA_BLOCK_ROW_TYPES(QLORA_TYPE)}) {
+#undef QLORA_TYPE
+                const BlockDots dots = block_dots(isa, type);
+                if (!dots || cols % type_info(type).block) continue;
+                const std::vector<uint8_t> bytes = random_blocks(type, 5 * cols);
+                std::vector<float> decoded(size_t(5 * cols));
+                type_info(type).decode(bytes.data(), decoded.data(), 5 * cols);
+                for (int64_t m = 1; m <= gemv_rows; ++m) {
+                    dots(type, bytes.data(), bytes_of(type, cols), 5, cols, x.data(), cols, m, out.data());
+                    expect_dots(decoded, out.data(), isa, x, cols, m, std::string(name_of(type)));
+                }
+            }
+        }
+        const FourBitKernels* kernels = four_bit_kernels(isa);
+        if (!kernels || !kernels->dots || kernels->spreads) continue;
+        for (const int64_t cols : {64, 192, 576}) {
+            std::vector<float> x(size_t(cols * gemv_rows)), out(size_t(5 * gemv_rows)), scales(size_t(5 * cols / 64)), book(16), decoded(size_t(5 * cols));
+            std::vector<uint8_t> codes(size_t(5 * cols / 2));
+            for (auto* list : {&x, &scales, &book})
+                for (float& v : *list) v = rng.normal();
+            for (uint8_t& c : codes) c = uint8_t(rng.next());
+            for (int64_t e = 0; e < 5 * cols; ++e) decoded[size_t(e)] = book[e % 2 ? codes[size_t(e / 2)] & 15 : codes[size_t(e / 2)] >> 4] * scales[size_t(e / 64)];
+            for (int64_t m = 1; m <= gemv_rows; ++m) {
+                kernels->dots(codes.data(), scales.data(), book.data(), 5, cols, x.data(), cols, m, out.data());
+                expect_dots(decoded, out.data(), isa, x, cols, m, "4-bit codes");
+            }
+        }
+    }
+}
+
 TEST(Unpack, FourBitWithEveryKindOfScale) {
     const int64_t rows = 4;
     for (const int64_t cols : {512, 576, 500}) {       // whole runs, an odd number of them, and rows that start inside a run
