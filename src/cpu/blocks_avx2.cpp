@@ -60,8 +60,7 @@ constexpr bool has_offset(DType type) {
 
 // ---- Codes of group `group` of the block at p, dealt out.
 static QLORA_INLINE __m256i codes_of(const DType type, const uint8_t* p, const int group) {
-    if (type == DType::q4_0 || type == DType::iq4_nl) return dealt_nibbles(p + 2);
-    if (type == DType::q4_1) return dealt_nibbles(p + 4);
+    if (type == DType::iq4_nl) return dealt_nibbles(p + 2);
     if (type == DType::mxfp4) return dealt_nibbles(p + 1);
     if (type == DType::q5_0)
         return _mm256_or_si256(dealt_nibbles(p + 6),
@@ -83,20 +82,25 @@ static QLORA_INLINE __m256i codes_of(const DType type, const uint8_t* p, const i
                            _mm256_set1_epi8(32));
 }
 
-// Codes of at most four bits are looked up; longer ones are converted and come out 2^24 times as large, for which their
+// Codes of at most four bits are looked up or converted; longer ones come out 2^24 times as large, for which their
 // scales make up.
 constexpr bool is_raised(DType type) {
     return type == DType::q5_0 || type == DType::q5_1 || type == DType::q8_0 || type == DType::q5_k ||
            type == DType::q6_k;
 }
 
-static QLORA_INLINE Four numbers_of(const DType type, __m256i codes) {
+static QLORA_INLINE Four numbers_of_codes(const DType type, __m256i codes) {
     if (is_raised(type)) return {{raised(codes, 0), raised(codes, 1), raised(codes, 2), raised(codes, 3)}};
-    if (type == DType::q4_0) return look_up(levels_minus_8, codes);
     if (type == DType::q3_k) return look_up(levels_minus_4, codes);
     if (type == DType::iq4_nl || type == DType::iq4_xs) return look_up(levels_iq4, codes);
     if (type == DType::mxfp4) return look_up(levels_e2m1, codes);
     return look_up(levels_plain, codes);
+}
+
+static QLORA_INLINE Four numbers_of(const DType type, const uint8_t* p, const int group) {
+    if (type == DType::q4_0) return signed_nibbles(p + 2);         // 2^28 times as large
+    if (type == DType::q4_1) return plain_nibbles(p + 4);
+    return numbers_of_codes(type, codes_of(type, p, group));
 }
 
 // ---- Scales: number = scale * code + offset, for each half of a group.
@@ -167,15 +171,16 @@ static QLORA_INLINE Scale scale_of(const DType type, const uint8_t* p, const Pre
         if (has_offset(type)) offset = _mm256_broadcast_ss(&prepared.offset[group]);
     } else {
         scale = type == DType::mxfp4 ? _mm256_set1_ps(half_power_of_2(p[0]))
-                : is_raised(type)    ? lowered(half8(p))
-                                     : half8(p);
+                : type == DType::q4_0 ? lowered(half8(p), 0x1p-28f)
+                : is_raised(type)     ? lowered(half8(p))
+                                      : half8(p);
         if (has_offset(type)) offset = half8(p + 2);
     }
     return {{scale, scale}, {offset, offset}};
 }
 
 static QLORA_INLINE Four weights_of(const DType type, const uint8_t* p, const Prepared& prepared, const int group) {
-    const Four q = numbers_of(type, codes_of(type, p, group));
+    const Four q = numbers_of(type, p, group);
     const Scale s = scale_of(type, p, prepared, group);
     Four w;
     QLORA_UNROLL
@@ -251,7 +256,7 @@ static QLORA_INLINE void add_block(const DType type, const int m, const uint8_t*
     QLORA_UNROLL
     for (int group = 0; group < int(blocks_avx2_room::elements_of(type) / 32); ++group, x += 32) {
         if (is_late(type)) {
-            add_late(type, m, numbers_of(type, codes_of(type, p, group)), scale_of(type, p, prepared, group), x, ldx,
+            add_late(type, m, numbers_of(type, p, group), scale_of(type, p, prepared, group), x, ldx,
                      sums);
             continue;
         }
@@ -283,7 +288,7 @@ static QLORA_INLINE void rows_of(const DType type, const int rows, const int m, 
             const uint8_t* p = data + r * row_bytes;
             QLORA_UNROLL
             for (int64_t line = 0; line < blocks_avx2_room::bytes_of(type); line += 64)
-                _mm_prefetch(reinterpret_cast<const char*>(p + line + prefetch_bytes), _MM_HINT_T0);
+                _mm_prefetch(reinterpret_cast<const char*>(p + line + prefetch_ahead), _MM_HINT_T0);
             add_block(type, m, p, x + i, ldx, sums[r]);
         }
     }

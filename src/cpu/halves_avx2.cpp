@@ -43,7 +43,7 @@ static QLORA_INLINE void halves_of(const bool bf16, const int m, const uint8_t* 
     for (int t = 0; t < m; ++t) sums[t] = more[t] = _mm256_setzero_ps();
     int64_t i = 0;
     for (; i + 16 <= cols; i += 16) {
-        _mm_prefetch(reinterpret_cast<const char*>(p + i * 2 + prefetch_bytes), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(p + i * 2 + prefetch_ahead), _MM_HINT_T0);
         const Pair w = halves16(bf16, p + i * 2);
         QLORA_UNROLL
         for (int t = 0; t < m; ++t) {

@@ -18,10 +18,6 @@
 
 namespace qlora::inline v0_1 {
 
-// So far ahead of the weights being read the next ones are asked for: about what memory answers with in the time of one wait.
-// Asking beyond the end of a matrix does no harm.
-constexpr int64_t prefetch_bytes = 1024;
-
 struct GemmKernels {
     int64_t rows, cols;                                // of the register tile
     int64_t pair;                                      // neighbours in depth that sit side by side: 1, or 2 with bf16

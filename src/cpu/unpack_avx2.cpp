@@ -42,20 +42,23 @@ static QLORA_INLINE void rows_of(const int rows, const int m, const uint8_t* cod
     __m256 sums[4][4];                                 // of row r and vector t at r * m + t
     QLORA_UNROLL
     for (int i = 0; i < rows * m * 4; ++i) sums[i / 4][i % 4] = _mm256_setzero_ps();
-    for (int64_t i = 0; i < cols; i += 32) {
+    for (int64_t i = 0; i < cols; i += 64) {
         QLORA_UNROLL
         for (int r = 0; r < rows; ++r) {
             const uint8_t* p = codes + r * (cols / 2) + i / 2;
-            _mm_prefetch(reinterpret_cast<const char*>(p + prefetch_bytes), _MM_HINT_T0);
-            Four w = look_up(planes, dealt_pairs(p));
+            _mm_prefetch(reinterpret_cast<const char*>(p + prefetch_ahead), _MM_HINT_T0);
             const __m256 scale = _mm256_broadcast_ss(scales + r * (cols / 64) + i / 64);
             QLORA_UNROLL
-            for (int k = 0; k < 4; ++k) {
-                w.of[k] = _mm256_mul_ps(w.of[k], scale);
+            for (int half = 0; half < 2; ++half) {
+                const Four w = look_up(planes, dealt_pairs(p + half * 16));
                 QLORA_UNROLL
-                for (int t = 0; t < m; ++t)
-                    sums[r * m + t][k] =
-                        _mm256_fmadd_ps(_mm256_loadu_ps(x + t * ldx + i + k * 8), w.of[k], sums[r * m + t][k]);
+                for (int k = 0; k < 4; ++k) {
+                    const __m256 scaled = _mm256_mul_ps(w.of[k], scale);
+                    const float* at = x + i + half * 32 + k * 8;
+                    QLORA_UNROLL
+                    for (int t = 0; t < m; ++t)
+                        sums[r * m + t][k] = _mm256_fmadd_ps(_mm256_loadu_ps(at + t * ldx), scaled, sums[r * m + t][k]);
+                }
             }
         }
     }
