@@ -52,7 +52,7 @@ void print(const std::vector<Base>& bases, const Measure& on, size_t taken) {
 static void warn(const std::string& what, const std::string& type, bool on_codes) {
     std::string remedy = on_codes ? "--base-type none merges into the source's own weights" : "";
     const auto add = [&](const char* more) { remedy += (remedy.empty() ? "" : "; ") + std::string(more); };
-    if (type == "q4_0" && !on_codes) add("--type iq4_nl is as small and closer");
+    if (type == "q4_0" && !on_codes) add("--type iq4_nl is as small and often closer");
     if (type == "q4_0" || type == "iq4_nl" || type == "nf4") add("--type q8_0 or f16 keep more");
     std::printf("%s\n", styled("warning: " + what + (remedy.empty() ? "" : "; " + remedy), Style::yellow).c_str());
 }
