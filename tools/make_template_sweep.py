@@ -8,7 +8,7 @@ operands, statements, random expressions and the templates of ../shared/data, an
 The driver is tools/render_templates.cpp. A case counts as equal (same text, or both refuse), refused (the reference prints, the
 interpreter says why it does not) or silent (it prints what the reference does not): of those there must be none. Needs: jinja2.
 """
-import argparse, collections, copy, itertools, json, pathlib, random, re, resource, signal, subprocess, sys, warnings
+import argparse, collections, copy, itertools, json, multiprocessing, pathlib, random, re, resource, subprocess, sys, warnings
 from datetime import datetime
 
 import jinja2
@@ -47,25 +47,45 @@ def environment():
 ENV = environment()
 
 
-def too_long(*_):
-    raise TimeoutError
-
-
-signal.signal(signal.SIGALRM, too_long)
-resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))         # 7 ** 123456789012345678
-
-
-def reference(template, variables):
-    """The text, or None where the reference raises, or takes more than seconds or gigabytes."""
-    signal.setitimer(signal.ITIMER_REAL, 5)
+def rendered(template, variables):
     try:
         return ENV.from_string(template).render(**copy.deepcopy(variables))      # |indent of a list changes the list
-    except RecursionError:
+    except (RecursionError, Exception):
         return None
-    except Exception:
+
+
+def serve(connection):
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    while True:
+        connection.send(rendered(*connection.recv()))
+
+
+class Reference:
+    """The text, or None where the reference raises, or takes more than seconds or gigabytes: 7 ** 123456789012345678 hears no signal, so
+    a process of its own computes and is killed."""
+
+    def __init__(self):
+        self.worker = None
+
+    def __call__(self, template, variables):
+        if not self.worker:
+            self.ours, theirs = multiprocessing.Pipe()
+            self.worker = multiprocessing.Process(target=serve, args=(theirs,), daemon=True)
+            self.worker.start()
+            theirs.close()
+        self.ours.send((template, variables))
+        try:
+            if self.ours.poll(5):
+                return self.ours.recv()
+        except EOFError:
+            pass
+        self.worker.kill()
+        self.worker.join()
+        self.worker = None
         return None
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+reference = Reference()
 
 
 # ---- operands: written in the template, or given as variables
@@ -463,6 +483,7 @@ def main():
     parser.add_argument("--show", type=int, default=20)
     parser.add_argument("--only", default="", help="kinds of cases that hold this text")
     parser.add_argument("--every", type=int, default=1, help="only every n-th case, and all statements")
+    parser.add_argument("--start", type=int, default=0, help="leave out the cases before this one")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     rng = random.Random(options.seed)
@@ -473,6 +494,8 @@ def main():
     if pathlib.Path(options.data).is_dir():
         cases += list(real_cases(options.data))
     cases = [c for i, c in enumerate(cases) if options.only in c[0] and (c[0] == "statement" or i % options.every == options.seed % options.every)]
+    print(len(cases), "cases", flush=True)
+    cases = cases[options.start:]
     counts, refusals, shown = collections.Counter(), collections.Counter(), 0
     sample = []
     for start in range(0, len(cases), 5000):

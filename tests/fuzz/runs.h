@@ -68,7 +68,10 @@ inline void read_manifest(std::string_view bytes) {
 
 inline Targets runs() {
     return {
-        {"dataset", {rows, [](std::string_view bytes) { read_rows(bytes, "data.jsonl", {tokenizer()}, {Loss::assistant}); }}},
+        {"dataset", {rows, [](std::string_view bytes) {
+                         static const auto plain = tokenizer();
+                         read_rows(bytes, "data.jsonl", {plain}, {Loss::assistant});
+                     }}},
         {"chat_rows", {rows, [](std::string_view bytes) { read_rows(bytes, "chat.jsonl", chat_tokenizers(), {Loss::assistant, Loss::all}); }}},
         {"text_file", {[] { return Seeds{"A text.\n\nOf two <|im_start|>user\nparagraphs<|im_end|>\n"}; },
                        [](std::string_view bytes) { read_rows(bytes, "data.txt", {chat_tokenizers()[0]}, {Loss::all}); }}},

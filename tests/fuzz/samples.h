@@ -43,7 +43,8 @@ inline std::string tokenizer_json() {
 
 // Characters, bytes as a fallback, and every other component that is read.
 inline std::string spm_tokenizer_json() {
-    return R"({"added_tokens": [{"id": 0, "content": "<unk>", "special": true, "normalized": false}, {"id": 1, "content": "<s>", "special": true, "normalized": true, "lstrip": true, "rstrip": true, "single_word": true}],
+    return R"({"added_tokens": [{"id": 0, "content": "<unk>", "special": true, "normalized": false}, {"id": 1, "content": "<s>", "special": true, "normalized": true, "lstrip": true, "rstrip": true, "single_word": true},
+            {"id": 8, "content": "</s>", "special": true, "normalized": false}],
         "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "_"}, {"type": "Replace", "pattern": {"String": " "}, "content": "_"}, {"type": "Lowercase"}, {"type": "Strip", "strip_left": true, "strip_right": false}]},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Metaspace", "replacement": "_", "prepend_scheme": "first", "split": true}, {"type": "Split", "pattern": {"String": "_"}, "behavior": "MergedWithNext", "invert": false}, {"type": "Digits", "individual_digits": true}]},
         "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]},

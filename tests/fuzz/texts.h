@@ -75,12 +75,13 @@ inline Seeds builtin_seeds() {
 }
 
 // tokenizer_config.json with its template, and a dialogue through it.
+// The vocabulary is the smaller one: what is beside it changes, and that is what is read.
 inline void read_tokenizer_config(std::string_view bytes) {
-    put("tokenizer/tokenizer.json", tokenizer_json());
-    put("tokenizer/generation_config.json", R"({"eos_token_id": [1, 2]})");
+    static const bool written = !put("tokenizer/tokenizer.json", spm_tokenizer_json()).empty() && !put("tokenizer/generation_config.json", R"({"eos_token_id": [1, 8]})").empty();
+    if (!written) std::abort();
     put("tokenizer/tokenizer_config.json", bytes);
     const auto t = load_tokenizer(folder() + "/tokenizer");
-    const std::vector<Message> dialogue{{"system", "s"}, {"user", "hi <|im_end|>"}, {"assistant", "yo"}};
+    const std::vector<Message> dialogue{{"system", "s"}, {"user", "hi </s>"}, {"assistant", "yo"}};
     for (const bool reply : {false, true}) render_chat(*t, dialogue, reply);
 }
 
@@ -89,16 +90,16 @@ inline Targets texts() {
     return {
         {"tokenizer", {[] { return Seeds{tokenizer_json(), spm_tokenizer_json()}; },
                        [](std::string_view bytes) { use(*load_tokenizer_json(Json::parse(bytes, "fuzz"), Json(), "fuzz"), greeting); }}},
-        {"tokenizer_config", {one(R"({"chat_template": "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", "bos_token": {"content": "<|im_start|>", "lstrip": false},
-            "eos_token": "<|im_end|>", "add_bos_token": true, "tokenizer_class": "X", "added_tokens_decoder": {"259": {"content": "<|im_start|>", "special": true}}})"),
+        {"tokenizer_config", {one(R"({"chat_template": "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt %}<s>assistant\n{% endif %}", "bos_token": {"content": "<s>", "lstrip": false},
+            "eos_token": "</s>", "add_bos_token": true, "tokenizer_class": "X", "added_tokens_decoder": {"1": {"content": "<s>", "special": true}}})"),
                               [](std::string_view bytes) {             // a template in a file of its own, left by the target below, would win
                                   std::filesystem::remove(folder() + "/tokenizer/chat_template.jinja");
                                   read_tokenizer_config(bytes);
                               }}},
-        {"chat_template", {one("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"),
+        {"chat_template", {one("{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt %}<s>assistant\n{% endif %}"),
                            [](std::string_view bytes) {
                                put("tokenizer/chat_template.jinja", bytes);
-                               read_tokenizer_config(R"({"eos_token": "<|im_end|>"})");
+                               read_tokenizer_config(R"({"eos_token": "</s>"})");
                            }}},
         {"text", {one(std::string(greeting)), read_text}},
         {"words", {word_seeds, read_words}},
