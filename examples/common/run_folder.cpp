@@ -26,7 +26,11 @@ static void check(const std::error_code& error, const std::string& doing) {
 void write_text(const std::string& path, const std::string& text) { qlora::write_file_atomic(path, text); }
 
 // What every run writes, beside its checkpoints.
-static const std::vector<std::string> fixed_names = {"adapter_model.safetensors", "adapter_config.json", "base.json", "held_out.json", "metrics.jsonl", "loss.svg"};
+static const std::vector<std::string>& fixed_names() {
+    static const std::vector<std::string> names = {"adapter_model.safetensors", "adapter_config.json", "base.json",
+                                                   "held_out.json", "metrics.jsonl", "loss.svg"};
+    return names;
+}
 
 static std::string checkpoint_name(int64_t step) { return "checkpoints/step-" + std::to_string(step); }
 
@@ -74,7 +78,7 @@ RunFolder::RunFolder(const std::string& path, Start start) : path_(path), start_
         throw qlora::Error(qlora::Errc::io, path + " is not empty" + what);
     }
     if (start == Start::overwrite) {
-        for (const std::string& name : fixed_names) record_.refuse_stranger(name);
+        for (const std::string& name : fixed_names()) record_.refuse_stranger(name);
         for (const int64_t step : checkpoints()) record_.refuse_stranger(checkpoint_name(step));
     }
     if (start == Start::resume) adopt_checkpoints();
@@ -90,7 +94,7 @@ void RunFolder::adopt_checkpoints() {
         any = true;
     }
     if (any && !record_.present())
-        for (const std::string& name : fixed_names) record_.adopt(name);
+        for (const std::string& name : fixed_names()) record_.adopt(name);
 }
 
 RunFolder::~RunFolder() {
@@ -106,7 +110,7 @@ void RunFolder::begin(bool keep_checkpoints) {
     record_.complete = -1;
     record_.keep_checkpoints = record_.keep_checkpoints || keep_checkpoints;
     if (start_ != Start::resume) record_.adapter_step = -1;
-    record_.claim(fixed_names);
+    record_.claim(fixed_names());
     record_.write();
 }
 

@@ -56,10 +56,10 @@ static void set_llama(GgufWriter& writer, const LlamaShape& shape) {
 // near 2^-7 and keep a random sign.
 struct BlockShape {
     qlora::DType type;
-    std::vector<std::pair<int64_t, uint16_t>> halves;              // at this byte of the block, this half
+    struct Half { int64_t at = -1; uint16_t bits = 0; } halves[2]; // at this byte of the block, this half; -1: no more of them
 };
 
-static const BlockShape block_shapes[] = {
+static constexpr BlockShape block_shapes[] = {
     {qlora::DType::q4_0, {{0, 0x1C00}}},
     {qlora::DType::q4_1, {{0, 0x1C00}, {2, 0xA800}}},    // 2^-8; 2^-8 and -2^-5
     {qlora::DType::q5_0, {{0, 0x1800}}},
@@ -103,6 +103,7 @@ static qlora::DType fitting(qlora::DType type, int64_t cols) {
 
 static void make_sane(const BlockShape& shape, uint8_t* block) {
     for (const auto& [at, half] : shape.halves) {
+        if (at < 0) break;
         block[at] = uint8_t(half);
         block[at + 1] = uint8_t(half >> 8);
     }

@@ -45,6 +45,18 @@ survives "a chat" out ./chat -m "$model" --no-template -p x -n 4 --temp 0 -q -t 
 survives "an adapter saved" "$dir/copy" ./export -m "$model" --adapter "$dir/adapter" --type lora -o "$dir/copy" -t 2 --no-check
 survives "two steps" "$dir/run" $tune -o "$dir/run" --iters 2 --save-every 1 -t 2
 
+# ---- Before main: what is made there cannot be caught, so nothing may be.
+for program in finetune chat quantize export evaluate tokenize bench graph; do
+    COUNT_FILE=$dir/count LD_PRELOAD=$dir/failing.so ./$program --version > "$dir/out" 2>&1
+    total=$(cat "$dir/count") n=0 aborted=
+    while [ $n -lt "$total" ]; do
+        FAIL_ALLOCATION=$n LD_PRELOAD=$dir/failing.so ./$program --version > "$dir/out" 2>&1
+        [ $? -le 1 ] || aborted="$aborted $n"
+        n=$((n + 1))
+    done
+    [ -z "$aborted" ] && ok "$program --version: $total of $total allocations" || failed "$program --version" "aborts at allocation$aborted"
+done
+
 # ---- Interrupted reads
 i=0
 while [ $i -lt 40 ]; do echo "line $i, some words"; i=$((i + 1)); done > "$dir/lines.txt"
