@@ -73,7 +73,8 @@ void add_info(DatasetInfo& sum, const DatasetInfo& more) {
                                          &DatasetInfo::control_tokens, &DatasetInfo::spelled})
         sum.*count += more.*count;
     for (const auto& [name, times] : more.unused) {
-        const auto known = std::find_if(sum.unused.begin(), sum.unused.end(), [&](const auto& entry) { return entry.first == name; });
+        const auto same = [&key = name](const auto& entry) { return entry.first == key; };
+        const auto known = std::find_if(sum.unused.begin(), sum.unused.end(), same);
         if (known == sum.unused.end()) sum.unused.emplace_back(name, times);
         else known->second += times;
     }
