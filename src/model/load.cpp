@@ -13,8 +13,9 @@
 
 namespace qlora::inline v0_1 {
 
+// A small tensor of a file is copied: touching its page maps up to 2 MiB of its neighbours, which may be there in 4 bits already.
 WeightPtr as_f32(Weight w) {
-    if (w.dtype == DType::f32) return std::make_shared<const Weight>(std::move(w));
+    if (w.dtype == DType::f32 && !w.file) return std::make_shared<const Weight>(std::move(w));
     return std::make_shared<const Weight>(dense_weight(w.name, w.shape, w.decoded()));
 }
 
@@ -29,6 +30,11 @@ Loading::Loading(const LoadOptions& options, std::string where, int64_t layers) 
         fail(Errc::unsupported, "load ", where_, ": quantize = ", name_of(*options.quantize), " is not possible; choose nf4 or fp4, or leave it empty to keep the stored types");
 }
 
+// Once more, as the tensors read since brought pages of their neighbours back.
+Loading::~Loading() {
+    for (const Source& s : quantized_) s.file->forget(s.data, s.bytes);
+}
+
 WeightPtr Loading::linear(Weight w) {
     // What is stored in the wanted type stays as it is: quantizing it again would only add error.
     if (!options_.quantize || w.dtype == *options_.quantize) return keep(std::move(w));
@@ -37,7 +43,10 @@ WeightPtr Loading::linear(Weight w) {
         fail(Errc::memory, "load ", where_, ": ", w.name, " as ", name_of(*options_.quantize), " needs ", needed, " bytes, ", left, " are free; use a smaller model");
     Cpu* cpu = options_.backend.impl() ? options_.backend.impl()->cpu() : nullptr;
     Weight quantized = quantize_4bit(w, *options_.quantize, options_.double_quant, cpu ? &cpu->pool : nullptr);
-    if (w.file) w.file->forget(w.data, w.bytes());     // else the peak would be the whole source beside its 4-bit copy
+    if (w.file) {
+        w.file->forget(w.data, w.bytes());             // else the peak would be the whole source beside its 4-bit copy
+        quantized_.push_back({w.owner, w.file, w.data, w.bytes()});
+    }
     return keep(std::move(quantized));
 }
 

@@ -12,11 +12,15 @@ void check_shape(const Weight&, const Shape& expected, const std::string& where)
 class Loading {
 public:
     Loading(const LoadOptions&, std::string where, int64_t layers);
+    ~Loading();
+    Loading(const Loading&) = delete;
     WeightPtr linear(Weight);                          // quantized if asked for
     WeightPtr keep(Weight weight) { return tick(std::make_shared<const Weight>(std::move(weight))); }
     WeightPtr small(Weight weight) { return tick(as_f32(std::move(weight))); }
 private:
     WeightPtr tick(WeightPtr);
+    struct Source { std::shared_ptr<const void> owner; const MappedFile* file; const void* data; int64_t bytes; };
+    std::vector<Source> quantized_;                    // what is no longer needed of the files
     const LoadOptions& options_;
     std::string where_;
     int64_t expected_, done_ = 0;                      // tensors

@@ -130,7 +130,8 @@ TEST(HfFolderLies, ConfigurationFieldByField) {
 
 TEST(HfFolderLies, EveryNodeOfTheTextFiles) {
     const std::string folder = model_folder("text");
-    for (const auto& [name, least] : {std::pair{"tokenizer.json", 1500}, {"tokenizer_config.json", 70}, {"generation_config.json", 55}}) {
+    for (const auto& [file_name, least] : {std::pair{"tokenizer.json", 1500}, {"tokenizer_config.json", 70}, {"generation_config.json", 55}}) {
+        const std::string name = file_name;
         const std::string file = folder + "/" + name, good = read_file(file);
         int refused = 0;
         for_each_lie(Json::parse(good, name), "", [&](const Json& changed, const std::string& what, const Json*) {
