@@ -24,8 +24,21 @@ inline Target model_file(Folder kind, const std::string& name, Seeds more = {}) 
             }};
 }
 
+// The valid configuration, and the same adapter told in PEFT's expressions.
+inline Seeds adapter_configs() {
+    const std::string plain = adapter_file("adapter_config.json");
+    const Json config = Json::parse(plain, "seed");
+    const int64_t rank = config.find("r")->integer();
+    Json patterns = config;
+    patterns.set("target_modules", R"(.*\.(?:[qkvo]_proj|(gate|up|down)_proj))").set("exclude_modules", R"(^lm_head$|embed_[a-z\d]{3,}\w*)")
+        .set("layers_to_transform", nullptr).set("rank_pattern", Json().set(R"(^model\.layers\.\d+\.self_attn\.q_proj)", rank).set("(up|down)_proj", rank));
+    Json lists = config;
+    lists.set("exclude_modules", Json(Json::Array{Json("lm_head")})).set("alpha_pattern", Json().set("q_proj", int64_t(4))).set("use_rslora", true);
+    return {plain, patterns.dump(), lists.dump()};
+}
+
 inline Target adapter_target(const std::string& name) {
-    return {[=] { return Seeds{adapter_file(name.c_str())}; },
+    return {[=] { return name == "adapter_config.json" ? adapter_configs() : Seeds{adapter_file(name.c_str())}; },
             [=](std::string_view bytes) {
                 for (const char* file : {"adapter_config.json", "adapter_model.safetensors"}) {
                     static std::map<std::string, std::string> whole;

@@ -42,12 +42,27 @@ inline Seeds word_seeds() {
     return seeds;
 }
 
+// The templates of the sweep against jinja2 (tests/golden): every filter, test, method, operator and statement.
+inline const std::string& sweep() {
+    static const std::string file = read_file("tests/golden/template_sweep.jsonl");
+    return file;
+}
+
+inline Json sweep_variables() {
+    return Json::parse(std::string_view(sweep()).substr(0, sweep().find('\n')), "sweep");
+}
+
 inline void read_template(std::string_view bytes) {
-    static const Json variables = Json::parse(R"({"messages": [{"role": "user", "content": " hi "}, {"role": "assistant", "content": "yo", "n": 1.5, "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]}],
+    static const Json variables = [] {
+        Json all = sweep_variables();
+        const Json own = Json::parse(R"({"messages": [{"role": "user", "content": " hi "}, {"role": "assistant", "content": "yo", "n": 1.5, "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]}],
         "tools": [{"a": {"b": [1, null, true]}}], "add_generation_prompt": true, "bos_token": "<s>"})", "fuzz");
+        for (const auto& [name, value] : own.object()) all.set(name, value);
+        return all;
+    }();
     TemplateLimits limits;
     limits.steps = 20000;
-    limits.output = 20000;
+    limits.output = 100000;
     ChatTemplate::parse(bytes, "fuzz")->render(variables, limits);
 }
 
@@ -71,6 +86,12 @@ inline Seeds builtin_seeds() {
                               "{% macro m(a, b=2) %}{{ a }}{{ caller() if caller }}{% endmacro %}{% call m(1) %}c{% endcall %}", "{% if x is none or x is undefined %}{% endif %}{#- c -#}", "{% with a = 1 %}{{ a }}{% endwith %}",
                               "{% for i in range(5) %}{% if i == 1 %}{% continue %}{% endif %}{% if i > 2 %}{% break %}{% endif %}{{ loop.cycle('a', 'b') }}{% endfor %}"})
         seeds.push_back(block);
+    for (size_t at = sweep().find('\n') + 1; at < sweep().size();) {
+        const size_t end = sweep().find('\n', at);
+        const Json row = Json::parse(std::string_view(sweep()).substr(at, end - at), "sweep");
+        if (row.array()[1].is_string()) seeds.push_back(row.array()[0].string());
+        at = end + 1;
+    }
     return seeds;
 }
 
