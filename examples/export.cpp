@@ -20,13 +20,6 @@ struct Settings {
     bool gguf() const { return fs::path(out).extension() == ".gguf"; }
 };
 
-static int64_t size_on_disk(const std::string& path) {
-    if (!fs::is_directory(path)) return int64_t(fs::file_size(path));
-    int64_t sum = 0;
-    for (const auto& entry : fs::recursive_directory_iterator(path)) if (entry.is_regular_file()) sum += int64_t(entry.file_size());
-    return sum;
-}
-
 static qlora::DType type_of(const Settings& s) {
     if (s.type == "auto") return s.gguf() ? qlora::DType::f16 : qlora::DType::bf16;
     for (const qlora::DType t : {qlora::DType::f32, qlora::DType::f16, qlora::DType::bf16, qlora::DType::q8_0, qlora::DType::q4_0, qlora::DType::iq4_nl, qlora::DType::nf4})

@@ -9,13 +9,6 @@
 using namespace program;
 namespace fs = std::filesystem;
 
-static int64_t size_on_disk(const std::string& path) {
-    if (!fs::is_directory(path)) return int64_t(fs::file_size(path));
-    int64_t sum = 0;
-    for (const auto& entry : fs::recursive_directory_iterator(path)) if (entry.is_regular_file()) sum += int64_t(entry.file_size());
-    return sum;
-}
-
 static int body(int argc, char** argv) {
     ModelFlags load{.quant = "nf4"};
     std::string out;

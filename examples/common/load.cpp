@@ -7,6 +7,7 @@
 #include "src/base/threads.h"
 
 #include <cstring>
+#include <filesystem>
 
 namespace program {
 
@@ -117,6 +118,15 @@ std::string base_line(const qlora::Model& model) {
     const qlora::ModelInfo info = model.info();
     return info.path + ": " + info.family + ", " + human_count(double(info.parameters)) + " parameters, " + info.weights + ", " + human_bytes(info.bytes) +
            " in memory; " + model.backend().name();
+}
+
+int64_t size_on_disk(const std::string& path) {
+    namespace fs = std::filesystem;
+    if (!fs::is_directory(path)) return int64_t(fs::file_size(path));
+    int64_t sum = 0;
+    for (const auto& entry : fs::recursive_directory_iterator(path))
+        if (entry.is_regular_file()) sum += int64_t(entry.file_size());
+    return sum;
 }
 
 }  // namespace program

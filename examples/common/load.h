@@ -44,4 +44,6 @@ void print_notes(const std::vector<std::string>& notes);               // of a m
 
 std::string base_line(const qlora::Model& model);      // "model.gguf: llama, 134.5 M parameters, nf4, 92.1 MB in memory"
 
+int64_t size_on_disk(const std::string& path);         // bytes of a file, or of all files in a folder
+
 }  // namespace program
