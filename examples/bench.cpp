@@ -42,8 +42,10 @@ struct Settings {
 struct Machine {                                       // what the work runs on: the peaks are measured for it
     int threads;
     std::string isa;
-    bool bf16;
-    double operations() const { return multiply_add_peak(threads, isa, bf16); }
+    qlora::Compute compute;
+    double operations(bool gradients) const {
+        return multiply_add_peak(threads, isa, compute == qlora::Compute::bf16 || (gradients && compute == qlora::Compute::mixed));
+    }
 };
 
 struct Round { double seconds; int64_t tokens; double amount; };       // amount: operations or bytes
@@ -87,7 +89,7 @@ static Row measure_prompt(const Settings& s, const qlora::Model& model, const Ma
     std::vector<Round> rounds;
     double peak = 0;
     for (int64_t i = 0; i <= s.repeats && !interrupted(); ++i) {       // the first round warms up
-        peak = std::max(peak, machine.operations());
+        peak = std::max(peak, machine.operations(false));
         const int64_t before = model.backend().work().operations;
         session.complete(std::to_string(i) + text,
                          {.temperature = 0, .max_tokens = 1});    // another start, or the cache would answer
@@ -133,7 +135,7 @@ static Row measure_training(const Settings& s, const qlora::Model& model, const 
     std::vector<Round> rounds;
     double peak = 0;
     for (int64_t i = 0; i <= s.repeats && !interrupted(); ++i) {
-        peak = std::max(peak, machine.operations());
+        peak = std::max(peak, machine.operations(true));
         const int64_t before = model.backend().work().operations;
         if (!trainer.step()) break;
         const qlora::TrainStep& t = trainer.last();
@@ -197,7 +199,7 @@ static Machine machine_of(const Settings& s, const qlora::Model& model) {
     const std::string name = model.backend().name();   // "cpu, 2 threads, avx512"
     const int threads = s.model.threads > 0 ? int(s.model.threads) : qlora::usable_threads();
     const size_t comma = name.rfind(", ");
-    return {threads, comma == name.npos ? name : name.substr(comma + 2), s.model.compute == "bf16"};
+    return {threads, comma == name.npos ? name : name.substr(comma + 2), model.backend().compute()};
 }
 
 static void declare(Settings& s, Flags& flags) {

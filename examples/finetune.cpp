@@ -57,7 +57,7 @@ static int body(int argc, char** argv) {
     const qlora::Lora lora = s.model.adapter.empty() ? qlora::Lora::create(model, s.lora) : s.model.load_adapter(model);
     if (!s.model.adapter.empty()) s.lora = lora.options();
     if (!s.json) {
-        std::printf("%s\nbase: %s\n", base_line(model).c_str(), s.model.why.c_str());
+        std::printf("%s\nbase: %s\ncompute: %s\n", base_line(model).c_str(), s.model.why.c_str(), compute_line(model).c_str());
         print_data("training data", data.train.info());
         if (data.held_out) print_data("held-out data", data.held_out->info());
         else std::printf("held-out data: none (--val-split 0.05 or --valid FILE)\n");

@@ -52,7 +52,7 @@ std::vector<float> logits(std::shared_ptr<const ModelImpl> model, const LoraImpl
 // ---- Backend. While anyone holds the default CPU backend it is shared: one pool of threads, not one for each model.
 Backend Backend::cpu(int threads, Compute compute, std::string_view instructions) {
     if (threads < 0) fail(Errc::argument, "Backend::cpu: ", threads, " threads, expected 0 (every core) or more");
-    if (int(compute) < 0 || compute > Compute::bf16) fail(Errc::argument, "Backend::cpu: compute ", int(compute), " is neither f32 nor bf16");
+    if (int(compute) < 0 || compute > Compute::mixed) fail(Errc::argument, "Backend::cpu: compute ", int(compute), " is not f32, bf16 or mixed");
     if (threads > 0 || compute != Compute::f32 || !instructions.empty()) return Backend(make_cpu_backend(threads, compute, instructions));
     static std::mutex mutex;
     static std::weak_ptr<BackendImpl> shared;
@@ -84,6 +84,11 @@ Backend Backend::best() {
 
 std::string Backend::name() const { return api_room::checked(impl_, "Backend").name(); }
 Work Backend::work() const { return api_room::checked(impl_, "Backend").work(); }
+Compute Backend::compute() const {
+    api_room::checked(impl_, "Backend");
+    const Cpu* cpu = impl_->cpu();
+    return cpu ? cpu->effective() : Compute::bf16;
+}
 size_t Backend::memory_free() const { return size_t(api_room::checked(impl_, "Backend").memory_free()); }
 
 // ---- Tokenizer

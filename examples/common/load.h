@@ -7,7 +7,7 @@
 namespace program {
 
 struct ModelFlags {
-    std::string model = {}, adapter = {}, quant = "none", device = "auto", compute = "f32";
+    std::string model = {}, adapter = {}, quant = "none", device = "auto", compute = "auto";
     std::string instructions = {};                     // of the CPU; empty = its best. No flag: a run that goes on sets it
     bool double_quant = true, any_base = false, force_threads = false;
     int64_t threads = 0;
@@ -47,3 +47,5 @@ std::string base_line(const qlora::Model& model);      // "model.gguf: llama, 13
 int64_t size_on_disk(const std::string& path);         // bytes of a file, or of all files in a folder
 
 }  // namespace program
+std::string compute_line(const qlora::Model& model);   // in which precision, and what else there is
+

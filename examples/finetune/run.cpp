@@ -96,7 +96,7 @@ void follow_machine(Settings& s, const Flags& flags, const RunFolder& folder) {
         }
         if (!machine || machine->device != "cpu") return;
         if (!flags.given("--device")) s.model.device = "cpu";
-        if (!flags.given("--compute")) s.model.compute = machine->compute == qlora::Compute::bf16 ? "bf16" : "f32";
+        if (!flags.given("--compute")) s.model.compute = qlora::name_of(machine->compute);
         if (!flags.given("--threads") && machine->threads < qlora::usable_threads()) s.model.threads = machine->threads;        // as many: what is chosen anyway
         if (!std::getenv("QLORA_ISA") && has_instructions(machine->instructions)) s.model.instructions = machine->instructions;
         return;

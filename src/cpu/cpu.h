@@ -28,6 +28,7 @@ struct Cpu {
     Compute compute;
     Isa isa;
     WorkCount work;
+    Compute effective() const { return isa == Isa::avx512_bf16 ? compute : Compute::f32; }     // without the instructions it is f32
 };
 
 }  // namespace qlora

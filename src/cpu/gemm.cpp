@@ -38,6 +38,10 @@ struct Block {
     int64_t row, rows, from, count;
 };
 
+// The precision of products that come forward, and of those that gradients are made of.
+Compute forward(const Cpu& cpu) { return cpu.compute == Compute::mixed ? Compute::f32 : cpu.compute; }
+Compute backward(const Cpu& cpu) { return cpu.compute == Compute::mixed ? Compute::bf16 : cpu.compute; }
+
 struct Product {
     Cpu& cpu;
     const GemmKernels& kernels;
@@ -121,14 +125,14 @@ struct Product {
     }
 };
 
-void multiply(Cpu& cpu, const Left& left, const Right& right, int64_t m, int64_t n, int64_t depth, float* c, int64_t ldc, float alpha, float beta) {
+void multiply(Cpu& cpu, Compute compute, const Left& left, const Right& right, int64_t m, int64_t n, int64_t depth, float* c, int64_t ldc, float alpha, float beta) {
     if (m <= 0 || n <= 0) return;
     if (depth <= 0) {                                  // an empty sum is 0
         for (int64_t i = 0; i < m; ++i)
             for (int64_t j = 0; j < n; ++j) c[i * ldc + j] = beta == 0 ? 0.0f : beta * c[i * ldc + j];
         return;
     }
-    const Product product{cpu, gemm_kernels(cpu.isa, cpu.compute), left, right, n, depth, c, ldc, alpha, beta};
+    const Product product{cpu, gemm_kernels(cpu.isa, compute), left, right, n, depth, c, ldc, alpha, beta};
     for (int64_t row = 0; row < m; row += most_rows)
         for (int64_t from = 0; from < depth; from += slab) product.run_block({row, std::min(most_rows, m - row), from, std::min(slab, depth - from)});
 }
@@ -138,18 +142,18 @@ void multiply(Cpu& cpu, const Left& left, const Right& right, int64_t m, int64_t
 void gemm_nt(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha, float beta) {
     cpu.work.add(2 * m * w.rows * w.cols, w.bytes());
     if (m > 0 && m <= gemv_rows && w.cols > 0) return gemv(cpu, m, x, ldx, w, y, ldy, alpha, beta);
-    gemm_room::multiply(cpu, {x, ldx, false}, {w, w.cols, false}, m, w.rows, w.cols, y, ldy, alpha, beta);
+    gemm_room::multiply(cpu, gemm_room::forward(cpu), {x, ldx, false}, {w, w.cols, false}, m, w.rows, w.cols, y, ldy, alpha, beta);
 }
 
 void gemm_nn(Cpu& cpu, int64_t m, const float* dy, int64_t lddy, const WeightRef& w, float* dx, int64_t lddx, float alpha, float beta) {
     cpu.work.add(2 * m * w.rows * w.cols, w.bytes());
-    gemm_room::multiply(cpu, {dy, lddy, false}, {w, w.cols, true}, m, w.cols, w.rows, dx, lddx, alpha, beta);
+    gemm_room::multiply(cpu, gemm_room::backward(cpu), {dy, lddy, false}, {w, w.cols, true}, m, w.cols, w.rows, dx, lddx, alpha, beta);
 }
 
 void gemm_tn(Cpu& cpu, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, float alpha, float beta) {
     const WeightRef right = dense_ref(b, m, k);
     cpu.work.add(2 * m * n * k, right.bytes());
-    gemm_room::multiply(cpu, {a, lda, true}, {right, ldb, true}, n, k, m, c, ldc, alpha, beta);
+    gemm_room::multiply(cpu, gemm_room::backward(cpu), {a, lda, true}, {right, ldb, true}, n, k, m, c, ldc, alpha, beta);
 }
 
 }  // namespace qlora

@@ -3,7 +3,8 @@
 //
 // All matrices are row-major; ld is the distance between rows in floats. Every output element sums over its reduction index in an
 // order that depends on the shapes only: the same bytes for any number of threads.
-// With Compute::bf16 (and the instructions) both factors are rounded to bf16 and the products summed in f32.
+// With Compute::bf16 (and the instructions) both factors are rounded to bf16 and the products summed in f32; with Compute::mixed in gemm_nn and
+// gemm_tn, of which gradients are made, but not in gemm_nt.
 // Row t of y is the same bytes in every batch of more than gemv_rows rows, and in every batch of at most gemv_rows rows; gemm_nt
 // computes these small ones another way, in f32 always, whose sums may differ in the last bits.
 #pragma once

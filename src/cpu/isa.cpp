@@ -47,6 +47,8 @@ Isa isa_named(std::string_view name) {
     return isa;
 }
 
+std::string_view name_of(Compute compute) { return compute == Compute::bf16 ? "bf16" : compute == Compute::mixed ? "mixed" : "f32"; }
+
 std::string_view name_of(Isa isa) {
     switch (isa) {
         case Isa::avx2: return "avx2";

@@ -58,7 +58,7 @@ Json model_json(const LoraImpl& lora) {
 Json machine_json(BackendImpl& backend) {
     const Cpu* cpu = backend.cpu();
     if (!cpu) return Json().set("device", backend.name());
-    return Json().set("device", "cpu").set("instructions", std::string(name_of(cpu->isa))).set("compute", cpu->compute == Compute::bf16 ? "bf16" : "f32").set("threads", int64_t(cpu->pool.size()));
+    return Json().set("device", "cpu").set("instructions", std::string(name_of(cpu->isa))).set("compute", std::string(name_of(cpu->compute))).set("threads", int64_t(cpu->pool.size()));
 }
 
 // Names and values of a section, those of objects inside it behind their name and a dot.
@@ -185,7 +185,8 @@ std::optional<RunMachine> machine_of_manifest(const Json& manifest, const std::s
     if (!machine || !machine->is_object()) return {};
     const auto text = [&](const char* key) { const Json* v = machine->find(key); return v ? v->as_string(where + ": " + key) : std::string(); };
     RunMachine out{text("device"), text("instructions")};
-    out.compute = text("compute") == "bf16" ? Compute::bf16 : Compute::f32;
+    for (const Compute compute : {Compute::f32, Compute::bf16, Compute::mixed})
+        if (text("compute") == name_of(compute)) out.compute = compute;
     if (const Json* v = machine->find("threads")) out.threads = int(std::clamp<int64_t>(v->as_int(where + ": threads"), 0, 1024));
     return out;
 }

@@ -151,13 +151,13 @@ std::vector<float> junk(int64_t n, float beta) {
 }
 
 std::string label(const char* op, const Cpu& cpu, Kind kind, int64_t m, int64_t n, int64_t k) {
-    return std::string(op) + " " + std::string(name_of(cpu.isa)) + (cpu.compute == Compute::bf16 ? " bf16" : " f32") + " kind " + std::to_string(int(kind)) + " m " +
+    return std::string(op) + " " + std::string(name_of(cpu.isa)) + " " + std::string(name_of(cpu.compute)) + " kind " + std::to_string(int(kind)) + " m " +
            std::to_string(m) + " rows " + std::to_string(n) + " cols " + std::to_string(k);
 }
 
 void check_weight_products(Cpu& cpu, Kind kind, int64_t m, int64_t n, int64_t k, float alpha, float beta) {
     const auto w = stored(kind, n, k);
-    const bool bf16 = cpu.compute == Compute::bf16 && cpu.isa == Isa::avx512_bf16;
+    const bool bf16 = cpu.effective() == Compute::bf16, gradients = cpu.effective() != Compute::f32;
     const int64_t pad = 3;
     {
         Product p{m, n, k, normals(m * k, 1), transposed(w->values, n, k)};
@@ -171,19 +171,19 @@ void check_weight_products(Cpu& cpu, Kind kind, int64_t m, int64_t n, int64_t k,
         const std::vector<float> dy = spread(p.a, m, n, n + pad), before = junk(m * (k + pad), beta);
         std::vector<float> dx = before;
         gemm_nn(cpu, m, dy.data(), n + pad, w->ref, dx.data(), k + pad, alpha, beta);
-        expect_product(p, bf16, alpha, beta, before, dx, k + pad, label("gemm_nn", cpu, kind, m, n, k));
+        expect_product(p, gradients, alpha, beta, before, dx, k + pad, label("gemm_nn", cpu, kind, m, n, k));
     }
 }
 
 void check_dense_product(Cpu& cpu, int64_t m, int64_t n, int64_t k, float alpha, float beta) {
-    const bool bf16 = cpu.compute == Compute::bf16 && cpu.isa == Isa::avx512_bf16;
+    const bool gradients = cpu.effective() != Compute::f32;
     const int64_t pad = 2;
     const std::vector<float> a = normals(m * n, 4);
     Product p{n, k, m, transposed(a, m, n), normals(m * k, 6)};
     const std::vector<float> as = spread(a, m, n, n + pad), bs = spread(p.b, m, k, k + pad), before = junk(n * (k + pad), beta);
     std::vector<float> c = before;
     gemm_tn(cpu, m, n, k, as.data(), n + pad, bs.data(), k + pad, c.data(), k + pad, alpha, beta);
-    expect_product(p, bf16, alpha, beta, before, c, k + pad, label("gemm_tn", cpu, Kind::f32, m, n, k));
+    expect_product(p, gradients, alpha, beta, before, c, k + pad, label("gemm_tn", cpu, Kind::f32, m, n, k));
 }
 
 std::vector<float> bytes_of_everything(Cpu& cpu, Kind kind, int64_t m, int64_t n, int64_t k) {
@@ -199,7 +199,7 @@ std::vector<float> bytes_of_everything(Cpu& cpu, Kind kind, int64_t m, int64_t n
 TEST(Gemm, EveryIsaAndWeightAtAwkwardSizes) {
     const int64_t sizes[][3] = {{1, 1, 1}, {1, 33, 64}, {2, 7, 63}, {3, 65, 130}, {8, 40, 128}, {9, 16, 65}, {13, 97, 192}, {29, 31, 577}, {50, 64, 64}, {37, 129, 320}, {1, 9, 768}, {2, 5, 512}, {3, 6, 256}, {4, 11, 1024}};
     for (Isa isa : isas()) {
-        for (Compute compute : {Compute::f32, Compute::bf16}) {
+        for (Compute compute : {Compute::f32, Compute::bf16, Compute::mixed}) {
             Cpu cpu(2, compute, isa);
             for (const auto& [m, n, k] : sizes) {
                 for (Kind kind : kinds) check_weight_products(cpu, kind, m, n, k, 1, 0);
@@ -212,7 +212,7 @@ TEST(Gemm, EveryIsaAndWeightAtAwkwardSizes) {
 
 TEST(Gemm, LongReductionsAreCutInBlocks) {
     for (Isa isa : isas()) {
-        for (Compute compute : {Compute::f32, Compute::bf16}) {
+        for (Compute compute : {Compute::f32, Compute::bf16, Compute::mixed}) {
             Cpu cpu(2, compute, isa);
             check_weight_products(cpu, Kind::nf4_double, 14, 67, 1600, 1, 0);
             check_weight_products(cpu, Kind::nf4, 14, 1603, 64, 1, 0);
@@ -227,7 +227,7 @@ TEST(Gemm, LongReductionsAreCutInBlocks) {
 
 TEST(Gemm, AlphaAndBeta) {
     for (Isa isa : isas()) {
-        for (Compute compute : {Compute::f32, Compute::bf16}) {
+        for (Compute compute : {Compute::f32, Compute::bf16, Compute::mixed}) {
             Cpu cpu(2, compute, isa);
             for (const auto& [alpha, beta] : {std::pair{0.25f, 1.0f}, {-1.5f, 0.5f}, {2.0f, 0.0f}, {0.0f, 1.0f}, {0.0f, 0.0f}}) {
                 for (int64_t m : {1, 6, 21}) {
@@ -257,7 +257,7 @@ TEST(Gemm, NothingToDo) {
 
 TEST(Gemm, SameBytesForEveryThreadCount) {
     for (Isa isa : isas()) {
-        for (Compute compute : {Compute::f32, Compute::bf16}) {
+        for (Compute compute : {Compute::f32, Compute::bf16, Compute::mixed}) {
             for (Kind kind : {Kind::f32, Kind::q4_1, Kind::nf4_double}) {
                 for (int64_t m : {1, 5, 70}) {
                     Cpu one(1, compute, isa);
@@ -277,7 +277,7 @@ TEST(Gemm, ARowIsTheSameInEveryBatchOfItsPath) {
     const int64_t n = 70, k = 640, most = 61;
     const std::vector<float> x = normals(most * k, 1), dy = normals(most * n, 2);
     for (Isa isa : isas()) {
-        for (Compute compute : {Compute::f32, Compute::bf16}) {
+        for (Compute compute : {Compute::f32, Compute::bf16, Compute::mixed}) {
             for (Kind kind : kinds) {
                 Cpu cpu(2, compute, isa);
                 const auto w = stored(kind, n, k);

@@ -16,6 +16,7 @@ tune="./finetune -m $model --data $dir/chats.jsonl $small --val-split 0.2 --epoc
 more="./finetune -m $model --data $dir/chats.jsonl --max-seq-len 64 --batch-size 2 --grad-accum 1 --val-split 0.2 --iters 3"
 good "the memory plan" $tune --dry-run
 says "it names a peak" "peak"
+says "in which precision it computes, and which else there is" "compute: .*--compute"
 says "of a dense model: NF4, and why" "base: nf4, made of the stored f32"
 says "the sample marks what is trained on" "\[\["
 good "the memory plan as JSON" $tune --dry-run --json
@@ -103,6 +104,10 @@ done
 good "quantize" ./quantize "$model" "$dir/nf4.gguf"
 says "sizes before and after" "bits a parameter"
 good "chat with the quantized model" ./chat -m "$dir/nf4.gguf" --no-template -n 4 -p "Hello"
+good "bf16 where the processor has none" env QLORA_ISA=scalar ./chat -m "$model" --no-template -n 4 --temp 0 -p "Hello" --compute bf16
+warns "that it is f32" "compute bf16 computes in f32"
+good "keys and values in f32" ./chat -m "$model" --no-template -n 4 --temp 0 -p "Hello" --cache f32
+good "keys and values in bf16" ./chat -m "$model" --no-template -n 4 --temp 0 -p "Hello" --cache bf16
 good "an empty prompt" ./chat -m "$model" --no-template -n 4 --temp 0 -p ""
 good "chat with the adapter" ./chat -m "$model" --adapter "$dir/a" --no-template -n 4 --temp 0 -p "Hello"
 printf 'Hello\n/stats\n/nonsense\n/exit\n' | ./chat -m "$model" --no-template -n 4 > "$dir/out" 2> "$dir/err"
