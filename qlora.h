@@ -307,11 +307,21 @@ struct Sampling {
 // Whole UTF-8 characters. Called with an empty text between the pieces of a long prompt. Return false to stop: before the reply has begun,
 // that leaves the dialogue as it was.
 using OnText = std::function<bool(std::string_view)>;
-struct SessionStats { int64_t prompt_tokens = 0, reply_tokens = 0, context_used = 0, context = 0; double prompt_seconds = 0, reply_seconds = 0; };
+struct SessionOptions {
+    int64_t context = 0;                               // tokens; 0 = the model's own length, 4096 at most
+    // What keys and values are held in: f32 (exact), f16, bf16, or q8_0 (8 bits). Nothing = 16 bits: bf16 where the model's embedding is, else f16.
+    std::optional<DType> cache = {};
+};
+struct SessionStats {
+    int64_t prompt_tokens = 0, reply_tokens = 0, context_used = 0, context = 0;
+    double prompt_seconds = 0, reply_seconds = 0;
+    DType cache = DType::f32;                          // of the keys and values, ...
+    int64_t cache_bytes = 0;                           // ... and what they take
+};
 class Session {
 public:
-    explicit Session(Model, int64_t context = 0);      // 0 = the model's own length, 4096 at most
-    explicit Session(Lora, int64_t context = 0);
+    explicit Session(Model, const SessionOptions& = {});
+    explicit Session(Lora, const SessionOptions& = {});
     std::string chat(std::string_view user, const Sampling& = {}, const OnText& = {});        // one turn through the chat template
     // Raw text, history cleared first. control: as in Tokenizer::encode.
     std::string complete(std::string_view prompt, const Sampling& = {}, const OnText& = {}, bool control = false);

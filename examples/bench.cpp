@@ -34,7 +34,7 @@ static const char* const passage =
 
 struct Settings {
     ModelFlags model{.quant = "nf4"};
-    std::string synthetic, type = "nf4", folder = "build", positions = "16", compare;
+    std::string synthetic, type = "nf4", cache = "auto", folder = "build", positions = "16", compare;
     int64_t prompt = 512, generate = 64, train = 512, rank = 16, repeats = 5;
     bool json = false;
 };
@@ -84,7 +84,7 @@ static std::string text_of(const qlora::Tokenizer& tokenizer, int64_t tokens) {
 }
 
 static Row measure_prompt(const Settings& s, const qlora::Model& model, const Machine& machine) {
-    qlora::Session session(model, s.prompt + 64);
+    qlora::Session session(model, session_options(s.prompt + 64, s.cache));
     const std::string text = text_of(model.tokenizer(), s.prompt);
     std::vector<Round> rounds;
     double peak = 0;
@@ -102,8 +102,10 @@ static Row measure_prompt(const Settings& s, const qlora::Model& model, const Ma
 
 // Tokens after a text of `position` tokens. What a token reads is known after the first round: the yardstick then reads
 // as much.
-static Row measure_generation(const Settings& s, const qlora::Model& model, const Machine& machine, int64_t position) {
-    qlora::Session session(model, position + s.generate + 128);
+template <class Source>                                // a model, or an adapter on it
+static Row measure_generation(const Settings& s, const Source& source, const qlora::Model& model, const Machine& machine,
+                              int64_t position, std::string name) {
+    qlora::Session session(source, session_options(position + s.generate + 128, s.cache));
     const std::string text = text_of(model.tokenizer(), position);
     std::vector<Round> rounds;
     double peak = 0;
@@ -120,8 +122,8 @@ static Row measure_generation(const Settings& s, const qlora::Model& model, cons
         peak = std::max(peak, read_peak(machine.threads, int64_t(bytes / double(t.reply_tokens))));
         if (i > 0) rounds.push_back({t.prompt_seconds + t.reply_seconds, t.reply_tokens, bytes});
     }
-    return row_of(position == 16 ? "generation" : "generation at " + std::to_string(position),
-                  std::to_string(s.generate) + " tokens", "GB/s", std::move(rounds), peak);
+    if (position != 16) name += " at " + std::to_string(position);
+    return row_of(std::move(name), std::to_string(s.generate) + " tokens", "GB/s", std::move(rounds), peak);
 }
 
 static Row measure_training(const Settings& s, const qlora::Model& model, const Machine& machine) {
@@ -207,12 +209,13 @@ static void declare(Settings& s, Flags& flags) {
     flags.choice("--synthetic", s.synthetic, synthetic_shapes(),
                  "random weights in the shape of a real model, instead of -m");
     flags.choice("--type", s.type, synthetic_types(), "with --synthetic: the type of its weights");
+    declare_cache(flags, s.cache);
     flags.section("Measure");
     flags.add("--prompt-tokens", s.prompt, 1, 1 << 20, "tokens of the prompt");
     flags.add("--generate-tokens -n", s.generate, 1, 1 << 20, "tokens to generate");
     flags.add("--positions", s.positions, "LIST", "generate after texts of so many tokens, such as 16,1024,7900");
     flags.add("--train-tokens", s.train, 8, 1 << 20, "tokens of a training row");
-    flags.add("--lora-r --rank", s.rank, 1, 4096, "rank of the adapter that is trained");
+    flags.add("--lora-r --rank", s.rank, 1, 4096, "rank of the adapter that is trained, and that lies unmerged beside the weights in \"with an adapter\"");
     flags.add("--repeats", s.repeats, 1, 1000, "measured rounds after a first one that warms up; the median counts");
     flags.add("--folder", s.folder, "DIR", "where synthetic models are kept");
     flags.toggle("--json", s.json, "print one JSON object");
@@ -251,7 +254,9 @@ static int body(int argc, char** argv) {
         if (!s.json) print(row, s.compare.empty() ? nullptr : &old);
     };
     take(measure_prompt(s, model, machine));
-    for (const int64_t position : positions) take(measure_generation(s, model, machine, position));
+    for (const int64_t position : positions) take(measure_generation(s, model, model, machine, position, "generation"));
+    const qlora::Lora adapter = qlora::Lora::create(model, {.rank = s.rank});
+    take(measure_generation(s, adapter, model, machine, positions[0], "with an adapter"));
     take(measure_training(s, model, machine));
     if (interrupted()) return 128 + interrupted();
     if (s.json)
@@ -260,7 +265,8 @@ static int body(int argc, char** argv) {
                                 .set("weights", model.info().weights)
                                 .set("backend", model.backend().name())
                                 .set("threads", int64_t(machine.threads))
-                                .set("compute", s.model.compute)
+                                .set("compute", std::string(qlora::name_of(machine.compute)))
+                                .set("cache", s.cache)
                                 .set("version", QLORA_VERSION_STRING)
                                 .set("rows", rows)
                                 .dump()

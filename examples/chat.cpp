@@ -19,6 +19,7 @@ struct Settings {
     qlora::Sampling sampling;
     std::string prompt, system, special = "auto";
     int64_t context = 0;
+    std::string cache = "auto";
     bool no_template = false, quiet = false;
 };
 
@@ -206,9 +207,14 @@ private:
             if (argument.empty()) throw UsageError(name + " needs a file name");
             if (name == "/save") save(argument), note("(saved)");
             else load(argument), note("(loaded " + std::to_string(session_.history().size()) + " messages)");
-        } else if (name == "/stats") note(answers_ ? stats() : "(no answer yet)");
+        } else if (name == "/stats") note(answers_ ? stats() + "\n" + held() : "(no answer yet)");
         else throw UsageError("unknown command " + name + "; /help lists all of them");
         return true;
+    }
+
+    std::string held() const {
+        const qlora::SessionStats t = session_.stats();
+        return "[keys and values: " + human_bytes(t.cache_bytes) + " of " + std::string(qlora::name_of(t.cache)) + "; --cache chooses the type]";
     }
 
     Settings& s_;
@@ -224,6 +230,7 @@ static int body(int argc, char** argv) {
     flags.add("-p --prompt", s.prompt, "TEXT", "answer this and end");
     flags.add("-s --system --system-prompt -sys", s.system, "TEXT", "system text of the dialogue");
     flags.add("-c --context --ctx-size --ctx", s.context, 0, 1 << 30, "tokens of context; 0 = the model's own, 4096 at most");
+    declare_cache(flags, s.cache);
     flags.toggle("--no-template --raw", s.no_template, "complete raw text instead of answering through the chat template");
     declare_special(flags, s.special, "control tokens written in the text of --no-template: auto and tokens read them, text leaves them text; in messages they are always text");
     flags.toggle("-q --quiet", s.quiet, "no speed after each answer");
@@ -238,7 +245,7 @@ static int body(int argc, char** argv) {
     const Loaded loaded(s.model);
     if (!s.no_template && !s.quiet && !loaded.model.tokenizer().has_chat_template())
         std::fprintf(stderr, "%s\n", styled(s.model.model + " has no chat template: a built-in one is used (--no-template completes raw text)", Style::dim, 2).c_str());
-    Chat chat(s, loaded.with([&](const auto& m) { return qlora::Session(m, s.context); }));
+    Chat chat(s, loaded.with([&](const auto& m) { return qlora::Session(m, session_options(s.context, s.cache)); }));
     if (flags.given("--prompt")) return chat.once();
     if (is_terminal(0) && is_terminal(1)) std::fprintf(stderr, "%s\n", styled(base_line(loaded.model) + "\n/help lists the commands", Style::dim, 2).c_str());
     return chat.converse();

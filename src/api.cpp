@@ -1,6 +1,7 @@
 // api.cpp - the public classes of qlora.h over the rooms: arguments in, one call down, results out.
 // Graph and Tensor live in src/ops/graph_api.cpp, all but Graph::weight, which needs to know what a model is.
 #include "src/base/file.h"
+#include "src/cpu/cpu.h"
 #include "src/model/base_record.h"
 #include "src/model/lora_impl.h"
 #include "src/run/checkpoint.h"
@@ -83,12 +84,12 @@ Backend Backend::best() {
 }
 
 std::string Backend::name() const { return api_room::checked(impl_, "Backend").name(); }
-Work Backend::work() const { return api_room::checked(impl_, "Backend").work(); }
 Compute Backend::compute() const {
     api_room::checked(impl_, "Backend");
     const Cpu* cpu = impl_->cpu();
     return cpu ? cpu->effective() : Compute::bf16;
 }
+Work Backend::work() const { return api_room::checked(impl_, "Backend").work(); }
 size_t Backend::memory_free() const { return size_t(api_room::checked(impl_, "Backend").memory_free()); }
 
 // ---- Tokenizer
@@ -262,12 +263,13 @@ std::vector<std::string> Trainer::resume(const std::string& folder) { return loa
 std::optional<RunMachine> Trainer::machine_of(const std::string& checkpoint) { return machine_of_checkpoint(checkpoint); }
 
 // ---- Session
-Session::Session(Model model, int64_t context) {
+Session::Session(Model model, const SessionOptions& options) {
     api_room::checked(model.impl(), "Model");
-    impl_ = std::make_unique<SessionImpl>(model.impl(), nullptr, context);
+    impl_ = std::make_unique<SessionImpl>(model.impl(), nullptr, options);
 }
 
-Session::Session(Lora lora, int64_t context) : impl_(std::make_unique<SessionImpl>(api_room::checked(lora.impl(), "Lora").base, lora.impl(), context)) {}
+Session::Session(Lora lora, const SessionOptions& options)
+    : impl_(std::make_unique<SessionImpl>(api_room::checked(lora.impl(), "Lora").base, lora.impl(), options)) {}
 
 Session::~Session() { api_room::drop(impl_); }
 Session::Session(Session&&) noexcept = default;

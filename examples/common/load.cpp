@@ -42,6 +42,18 @@ int chosen_threads(int64_t asked, bool force) {
     return usable;
 }
 
+void declare_cache(Flags& flags, std::string& cache) {
+    flags.choice("--cache --cache-type", cache, {"auto", "f32", "f16", "bf16", "q8_0"},
+                 "what keys and values are held in: f32 is exact, q8_0 half of 16 bits; auto = the model's own 16 bits");
+}
+
+qlora::SessionOptions session_options(int64_t context, const std::string& cache) {
+    qlora::SessionOptions options{.context = context};
+    for (const qlora::DType type : {qlora::DType::f32, qlora::DType::f16, qlora::DType::bf16, qlora::DType::q8_0})
+        if (qlora::name_of(type) == cache) options.cache = type;
+    return options;
+}
+
 void ModelFlags::declare_any_base(Flags& flags) {
     flags.toggle("--any-base", any_base, "put the adapter on the model even if it was trained on another one");
 }
@@ -95,22 +107,10 @@ std::string compute_line(const qlora::Model& model) {
         case qlora::Compute::bf16: return "products in bf16 (--compute mixed: only those of gradients; --compute f32: exact)";
         default: break;
     }
-}
-
-        if (show) std::fprintf(stderr, "\r\033[Kloading %.0f%%", double(fraction) * 100);
-        return interrupted() == 0;
-    };
-    const auto clear = [&] { if (show) std::fputs("\r\033[K", stderr); };
-    try {
-        qlora::Model loaded = qlora::Model::load(model, options);
-        clear();
-        print_notes(loaded.info().notes);
-        return loaded;
-    } catch (...) {
     const bool faster = qlora::Backend::cpu(1, qlora::Compute::mixed).compute() == qlora::Compute::mixed;
     return faster ? "f32 (--compute mixed: gradients in bf16, faster)" : "f32 (--compute mixed and bf16 need a processor with AVX512-BF16)";
-        clear();
-        throw;
+}
+
 qlora::Model ModelFlags::load() const {
     const qlora::StopScope stoppable(stop_asked);
     qlora::LoadOptions options;
@@ -123,6 +123,18 @@ qlora::Model ModelFlags::load() const {
     options.double_quant = double_quant;
     const bool show = is_terminal(2);
     options.on_progress = [&](float fraction) {
+        if (show) std::fprintf(stderr, "\r\033[Kloading %.0f%%", double(fraction) * 100);
+        return interrupted() == 0;
+    };
+    const auto clear = [&] { if (show) std::fputs("\r\033[K", stderr); };
+    try {
+        qlora::Model loaded = qlora::Model::load(model, options);
+        clear();
+        print_notes(loaded.info().notes);
+        return loaded;
+    } catch (...) {
+        clear();
+        throw;
     }
 }
 

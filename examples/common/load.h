@@ -31,6 +31,9 @@ void declare_threads(Flags& flags, int64_t& threads, bool& force);    // -t, --f
 // How many to use: as asked for, but not more than this process may run at once unless forced; a note on stderr says so. 0 = the library chooses.
 int chosen_threads(int64_t asked, bool force);
 
+void declare_cache(Flags& flags, std::string& cache);  // --cache: what keys and values are held in; "auto" = the session's default
+qlora::SessionOptions session_options(int64_t context, const std::string& cache);
+
 // A model, with or without an adapter: what Session, perplexity and the others take either of.
 struct Loaded {
     qlora::Model model;
@@ -44,8 +47,8 @@ void print_notes(const std::vector<std::string>& notes);               // of a m
 
 std::string base_line(const qlora::Model& model);      // "model.gguf: llama, 134.5 M parameters, nf4, 92.1 MB in memory"
 
+std::string compute_line(const qlora::Model& model);   // in which precision, and what else there is
+
 int64_t size_on_disk(const std::string& path);         // bytes of a file, or of all files in a folder
 
 }  // namespace program
-std::string compute_line(const qlora::Model& model);   // in which precision, and what else there is
-

@@ -41,7 +41,7 @@ std::string answer(const qlora::Lora& lora, const Sample& sample) {
     qlora::Sampling greedy;
     greedy.temperature = 0;
     greedy.max_tokens = most_tokens;
-    qlora::Session session(lora, int64_t(sample.prompt.size()) + most_tokens);
+    qlora::Session session(lora, {.context = int64_t(sample.prompt.size()) + most_tokens});
     return shown(session.complete(sample.prompt, greedy, [](std::string_view) { return interrupted() == 0; }), false);
 }
 

@@ -14,15 +14,27 @@ namespace halves_avx2_room {
 
 using namespace codes_avx2;
 
-static void f16(const void* blocks, float* out, int64_t count) {
+static QLORA_INLINE __m256 halves8(const bool bf16, const uint8_t* p) {
+    return bf16 ? _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load16(p)), 16)) : _mm256_cvtph_ps(load16(p));
+}
+
+// A cache line at a time, and the one that comes a page later asked for: keys and values are a stream like weights.
+template <bool bf16>
+static void decode(const void* blocks, float* out, int64_t count) {
     const uint8_t* p = static_cast<const uint8_t*>(blocks);
     int64_t i = 0;
-    for (; i + 8 <= count; i += 8) _mm256_storeu_ps(out + i, _mm256_cvtph_ps(load16(p + 2 * i)));
-    for (; i < count; ++i) {
-        uint16_t h;
-        __builtin_memcpy(&h, p + 2 * i, 2);
-        out[i] = _cvtsh_ss(h);
+    for (; i + 32 <= count; i += 32) {
+        _mm_prefetch(reinterpret_cast<const char*>(p + 2 * i + prefetch_ahead), _MM_HINT_T0);
+        QLORA_UNROLL
+        for (int64_t j = i; j < i + 32; j += 8) _mm256_storeu_ps(out + j, halves8(bf16, p + 2 * j));
     }
+    for (; i + 8 <= count; i += 8) _mm256_storeu_ps(out + i, halves8(bf16, p + 2 * i));
+    if (i == count) return;
+    uint8_t last[16] = {};
+    float floats[8];
+    __builtin_memcpy(last, p + 2 * i, size_t(count - i) * 2);
+    _mm256_storeu_ps(floats, halves8(bf16, last));
+    __builtin_memcpy(out + i, floats, size_t(count - i) * 4);
 }
 
 // ---- Halves have no scale to put off: two sums a vector keep the additions from waiting for each other. The last
@@ -86,7 +98,7 @@ static void dots(DType type, const void* w, int64_t row_bytes, int64_t rows, int
 
 }  // namespace halves_avx2_room
 
-const BlockDecoder f16_decoder_avx2 = halves_avx2_room::f16;
+const BlockDecoder f16_decoder_avx2 = halves_avx2_room::decode<false>, bf16_decoder_avx2 = halves_avx2_room::decode<true>;
 const BlockDots half_dots_avx2 = halves_avx2_room::dots;
 
 }  // namespace qlora

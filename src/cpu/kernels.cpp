@@ -19,7 +19,7 @@ const FourBitKernels* four_bit_kernels(Isa isa) {
 
 BlockDecoder block_decoder(Isa isa, DType type) {
     if (isa < Isa::avx2) return nullptr;
-    return type == DType::f16 ? f16_decoder_avx2 : block_decoder_avx2(type);
+    return type == DType::f16 ? f16_decoder_avx2 : type == DType::bf16 ? bf16_decoder_avx2 : block_decoder_avx2(type);
 }
 
 BlockDots block_dots(Isa isa, DType type) {

@@ -93,7 +93,7 @@ extern const Vec vec_avx2, vec_avx512;
 extern const GemmKernels gemm_avx2, gemm_avx512, gemm_bf16;
 extern const FourBitKernels four_bit_avx2, four_bit_avx512;
 BlockDecoder block_decoder_avx2(DType);
-extern const BlockDecoder f16_decoder_avx2;
+extern const BlockDecoder f16_decoder_avx2, bf16_decoder_avx2;
 extern const BlockDots block_dots_avx2, half_dots_avx2, block_dots_avx512;
 #endif
 extern const Vec vec_portable;

@@ -64,7 +64,8 @@ FloatRows float_rows(Isa isa, const WeightRef& w, int64_t ld, int64_t row, int64
     const bool whole = w.cols % info.block == 0 && col % info.block == 0 && cols % info.block == 0;
     if (const BlockDecoder decoder = whole ? block_decoder(isa, w.dtype) : nullptr) {
         const uint8_t* data = static_cast<const uint8_t*>(w.data);
-        for (int64_t r = 0; r < rows; ++r) decoder(data + (first + r * w.cols) / info.block * info.bytes, scratch + r * cols, cols);
+        if (cols == w.cols) decoder(data + first / info.block * info.bytes, scratch, rows * cols);
+        else for (int64_t r = 0; r < rows; ++r) decoder(data + (first + r * w.cols) / info.block * info.bytes, scratch + r * cols, cols);
     } else {
         for (int64_t r = 0; r < rows; ++r) decode(w, first + r * w.cols, cols, scratch + r * cols);
     }

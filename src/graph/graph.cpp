@@ -58,6 +58,7 @@ WeightRef Call::matrix(int i) const {
     if (n.weight) return n.weight->ref();
     const int64_t cols = n.shape.back();
     WeightRef w;
+    w.dtype = n.dtype;
     w.data = src[i];
     w.rows = n.elements() / cols;
     w.cols = cols;
@@ -93,7 +94,13 @@ Tensor GraphImpl::input(Shape shape, DType dtype) {
 
 Tensor GraphImpl::param(Shape shape, BufferRef buffer) { return graph_room::leaf(*this, "param", Op::param, DType::f32, std::move(shape), std::move(buffer)); }
 
-Tensor GraphImpl::state(Shape shape, BufferRef buffer) { return graph_room::leaf(*this, "state", Op::state, DType::f32, std::move(shape), std::move(buffer)); }
+Tensor GraphImpl::state(Shape shape, BufferRef buffer, DType dtype) {
+    graph_room::check_leaf_shape("state", shape);
+    const TypeInfo& type = type_info(dtype);
+    if (!type.decode || shape.back() % type.block)
+        fail(Errc::argument, "state: rows of ", shape.back(), " cannot be held as ", type.name, type.decode ? str(", which has blocks of ", type.block) : std::string());
+    return graph_room::leaf(*this, "state", Op::state, dtype, std::move(shape), std::move(buffer));
+}
 
 Tensor GraphImpl::weight(std::shared_ptr<const Weight> w) {
     if (!w) fail(Errc::argument, "weight: there is none");
@@ -156,6 +163,7 @@ void GraphImpl::read(Tensor t, void* values, int64_t bytes) const {
     const Node& n = g.node(t.id());
     if (bytes != n.elements() * 4) fail(Errc::shape, "read: ", bytes / 4, " values of shape ", n.shape, ", expected ", n.elements());
     const int32_t owner = root(t.id());
+    if (bytes_of(n.dtype, n.elements()) != bytes) fail(Errc::argument, "read: a state of ", name_of(n.dtype), " is not float values");
     if (const BufferRef& buffer = node(owner).buffer) return backend->download(*buffer, graph_room::alias_offset(*this, t.id()), values, bytes);
     if (n.weight) fail(Errc::argument, "read: ", n.weight->name, " is a stored weight, not a value of the graph");
     if (!frozen) fail(Errc::argument, "read: the graph has not run yet; call run() first");

@@ -71,7 +71,7 @@ struct Node {
     int32_t segment = -1;                              // checkpointing: nodes of one segment are recomputed in the backward pass
     int32_t origin = -1;                               // of a recomputed copy: the node it repeats
     int64_t elements() const { return elements_of(shape); }
-    int64_t bytes() const { return (elements() + saved) * 4; }                  // of the arena: results are f32 or i32
+    int64_t bytes() const { return bytes_of(dtype, elements()) + saved * 4; }   // results are f32 or i32, a state may have another type
 };
 
 // ---- One operation, in full: what its room exports.
@@ -134,7 +134,7 @@ struct GraphImpl {
     Tensor add(Op, std::initializer_list<Tensor> sources, const Attr& = {}, Shape shape = {});
     Tensor input(Shape, DType = DType::f32);
     Tensor param(Shape, BufferRef = {});               // allocates unless given memory
-    Tensor state(Shape, BufferRef = {});
+    Tensor state(Shape, BufferRef = {}, DType = DType::f32);                    // rows of whole blocks
     Tensor weight(std::shared_ptr<const Weight>);
     void output(Tensor);                               // keep until the next run, so that it can be read
 

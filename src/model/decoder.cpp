@@ -76,9 +76,10 @@ struct Builder {
         Tensor k = turned(linear(h, i, Module::k_proj), c.kv_heads, w.k_norm);
         Tensor v = linear(h, i, Module::v_proj);
         if (spec.cache) {
-            const Shape shape{spec.cache->capacity, c.kv_heads * c.head_dim};
-            k = store_rows(graph.state(shape, spec.cache->keys[size_t(i)]), k, in.cache_rows);
-            v = store_rows(graph.state(shape, spec.cache->values[size_t(i)]), v, in.cache_rows);
+            const Shape shape{c.kv_heads, spec.cache->capacity, c.head_dim};
+            const DType type = spec.cache->type;
+            k = store_rows(graph.state(shape, spec.cache->keys[size_t(i)], type), k, in.cache_rows);
+            v = store_rows(graph.state(shape, spec.cache->values[size_t(i)], type), v, in.cache_rows);
         }
         const bool slides = c.window > 0 && i >= c.window_from_layer;
         const AttentionAttr attr{c.heads, c.kv_heads, c.head_dim, 1 / std::sqrt(float(c.head_dim))};
@@ -103,11 +104,19 @@ void require_memory(const BackendImpl& backend, int64_t bytes, const char* what,
     if (bytes > available) fail(Errc::memory, what, ": ", bytes, " bytes of memory are needed, ", available, " are free; use ", remedy);
 }
 
-KvCache make_cache(const ModelImpl& model, int64_t capacity) {
+DType half_type(const ModelImpl& model) { return model.embedding->dtype == DType::bf16 ? DType::bf16 : DType::f16; }
+
+KvCache make_cache(const ModelImpl& model, int64_t capacity, DType type) {
     if (capacity < 1) fail(Errc::argument, "cache: the capacity must be at least 1, is ", capacity);
+    if (type != DType::f32 && type != DType::f16 && type != DType::bf16 && type != DType::q8_0)
+        fail(Errc::argument, "cache: keys and values are not held as ", name_of(type), "; choose f32, f16, bf16 or q8_0");
+    const int64_t row = model.config.kv_heads * model.config.head_dim, block = type_info(type).block;
+    if (model.config.head_dim % block)
+        fail(Errc::shape, "cache: a key has ", model.config.head_dim, " numbers, not whole blocks of ", block, " as ", name_of(type), " has; choose f16 or bf16");
     KvCache cache;
     cache.capacity = capacity;
-    const int64_t bytes = checked_mul(capacity, model.config.kv_heads * model.config.head_dim * 4, "cache");
+    cache.type = type;
+    const int64_t bytes = checked_mul(capacity, bytes_of(type, row), "cache");
     require_memory(*model.backend, checked_mul(bytes, 2 * model.config.layers, "cache"), "the keys and values of the context", "a smaller context");
     for (int64_t i = 0; i < model.config.layers; ++i) {
         cache.keys.push_back(model.backend->allocate(bytes));

@@ -7,11 +7,14 @@
 
 namespace qlora::inline v0_1 {
 
-struct KvCache {                                       // one buffer a layer and side, f32 {capacity, kv_heads * head_dim}
+struct KvCache {                                       // one buffer a layer and side: {kv_heads, capacity, head_dim} of `type`
     int64_t capacity = 0, used = 0;
+    DType type = DType::f32;
     std::vector<BufferRef> keys, values;
+    int64_t bytes() const { return keys.empty() ? 0 : 2 * int64_t(keys.size()) * keys[0]->bytes; }
 };
-KvCache make_cache(const ModelImpl&, int64_t capacity);
+DType half_type(const ModelImpl&);                     // bf16 where its embedding is stored so, else f16: what keys and values are held in by default
+KvCache make_cache(const ModelImpl&, int64_t capacity, DType type = DType::f32);
 void require_memory(const BackendImpl&, int64_t bytes, const char* what, const char* remedy);  // Error{memory} if the backend has not as much free
 
 struct DecoderSpec {

@@ -5,7 +5,7 @@ namespace qlora::inline v0_1 {
 namespace accumulate_room {
 
 void shape(const GraphImpl& g, Node& n) {
-    const Node &state = updated_source(g, n, 0), &x = float_source(g, n, 1);
+    const Node &state = updated_floats(g, n, 0), &x = float_source(g, n, 1);
     same_shape(n, state, x);
     n.shape = state.shape;
 }

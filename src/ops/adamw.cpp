@@ -15,9 +15,9 @@ void shape(const GraphImpl& g, Node& n) {
     if (!(a.beta1 >= 0 && a.beta1 < 1 && a.beta2 >= 0 && a.beta2 < 1 && a.epsilon >= 0 && a.weight_decay >= 0 && a.max_norm >= 0))
         fail(Errc::argument, "adamw: beta1 ", a.beta1, ", beta2 ", a.beta2, ", epsilon ", a.epsilon, ", weight_decay ", a.weight_decay, ", max_norm ", a.max_norm,
              "; expected betas from 0 to below 1 and the others at least 0");
-    const Node& p = updated_source(g, n, 0);
+    const Node& p = updated_floats(g, n, 0);
     for (const int i : {1, 2, 3}) {
-        const Node& s = i == 1 ? float_source(g, n, i) : updated_source(g, n, i);
+        const Node& s = i == 1 ? float_source(g, n, i) : updated_floats(g, n, i);
         if (s.elements() != p.elements()) fail(Errc::shape, "adamw: param ", p.shape, " with source ", i, " of shape ", s.shape);
     }
     if (n.src[4] >= 0 && float_source(g, n, 4).elements() != 1) fail(Errc::shape, "adamw: a norm of shape ", g.source(n, 4).shape, ", expected [1]");

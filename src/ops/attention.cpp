@@ -6,6 +6,7 @@
 //     dq = scale dS k        dk = scale dS^T q        dv = P^T dy
 // in two passes, so that every result has one writer and one order of summation: over (head, query block) for dq, then over
 // (kv head, key block) for dk and dv. Hence the same bytes for any number of threads.
+#include "src/cpu/kernels.h"
 #include "src/cpu/tile.h"
 #include "src/ops/rooms.h"
 
@@ -16,9 +17,11 @@ namespace attention_room {
 
 // 64 x 64 scores and the tiles around them take about 100 KB for a head of 64: they stay in the second-level cache.
 constexpr int64_t query_block = 64, key_block = 64;
-// So few query rows are not worth packing tiles for (generation has one): each (row, head) then reads the keys where they lie.
+// So few query rows are not worth packing tiles for (generation has one): each row then reads the keys where they lie, once for all heads that
+// share them.
 constexpr int64_t few_rows = 4;
-constexpr int64_t few_keys = 256;                      // keys a step on that path
+constexpr int64_t few_keys = 256;                      // keys a step of the softmax on that path
+constexpr int64_t decoded_keys = 32;                   // keys that are decoded at a time: 16 KB of floats for a head of 128, half a first-level cache
 
 struct Range {
     int64_t first = 0, last = 0;
@@ -30,8 +33,10 @@ struct Problem {
     int64_t rows, keys, group;                         // group: query heads that share one kv head
     int64_t ldq, ldk;                                  // row lengths of q (also y, dy, dq) and of k and v (also dk, dv)
     int64_t width;                                     // head_dim rounded up to whole tiles
-    const float *q, *k, *v;
+    const float* q;
+    const WeightRef k, v;                              // {keys, kv_heads * head_dim}, or {kv_heads * keys, head_dim}: a cache, in any type
     const int32_t *first, *last;
+    const Isa isa;
     const Vec& vec;
     const Tile& tile;
 
@@ -45,13 +50,23 @@ struct Problem {
     }
 };
 
+int64_t keys_of(const Node& k) { return k.shape[k.shape.size() - 2]; }
+
 Problem problem(const Call& call, int q) {             // sources q, k, v, first, last from position q on
     const AttentionAttr attr = call.node.attr.get<AttentionAttr>();
     const Cpu& cpu = cpu_of(call);
-    return {attr, call.source(q).shape[0], call.source(q + 1).shape[0], attr.heads / attr.kv_heads, attr.heads * attr.head_dim, attr.kv_heads * attr.head_dim,
-            tile_up(attr.head_dim, tile_cols), call.in(q), call.in(q + 1), call.in(q + 2),
-            call.in<int32_t>(q + 3), call.in<int32_t>(q + 4), vec(cpu.isa), tile(cpu.isa)};
+    return {attr, call.source(q).shape[0], keys_of(call.source(q + 1)), attr.heads / attr.kv_heads, attr.heads * attr.head_dim, attr.kv_heads * attr.head_dim,
+            tile_up(attr.head_dim, tile_cols), call.in(q), call.matrix(q + 1), call.matrix(q + 2),
+            call.in<int32_t>(q + 3), call.in<int32_t>(q + 4), cpu.isa, vec(cpu.isa), tile(cpu.isa)};
 }
+
+// `count` keys or values of a kv head from `start` on: where they lie, or decoded into `plain`.
+FloatRows part(const Problem& p, const WeightRef& of, int64_t start, int64_t count, int64_t kv_head, float* plain) {
+    const int64_t n = p.attr.head_dim;
+    if (of.cols == n) return float_rows(p.isa, of, n, kv_head * p.keys + start, count, 0, n, plain);
+    return float_rows(p.isa, of, p.ldk, start, count, kv_head * n, n, plain);
+}
+bool decodes(const Node& keys) { return keys.dtype != DType::f32; }
 
 // Copies rows {rows, n} into a tile {padded rows, ldto}, times factor; what is added around them is zero.
 void pack(const float* from, int64_t ld, int64_t rows, int64_t n, float factor, float* to, int64_t ldto) {
@@ -87,14 +102,14 @@ void count_work(Cpu& cpu, const Problem& p, int64_t products) {
     for (int64_t t = 0; t < p.rows; ++t) pairs += std::max<int64_t>(p.range(t).last - p.range(t).first, 0);
     const Range seen = p.range_of(0, p.rows);
     const int64_t keys = seen.empty() ? 0 : seen.last - seen.first;
-    cpu.work.add(2 * products * pairs * p.attr.head_dim * p.attr.heads, 2 * keys * p.ldk * int64_t(sizeof(float)));
+    cpu.work.add(2 * products * pairs * p.attr.head_dim * p.attr.heads, 2 * bytes_of(p.k.dtype, keys * p.ldk));
 }
 
 // ---- Forward, tiled.
 constexpr int64_t block_floats = query_block * key_block;
 int64_t tile_floats(int64_t width) { return 64 * width; }   // a block of rows, or a transposed tile of keys: both blocks are 64
 static_assert(query_block == 64 && key_block == 64);
-int64_t forward_floats(int64_t width) { return 4 * tile_floats(width) + block_floats + 2 * query_block; }
+int64_t forward_floats(int64_t width, bool decode) { return (decode ? 5 : 4) * tile_floats(width) + block_floats + 2 * query_block; }
 
 // Turns scores {query_block, key_block} into exp(score - running maximum), zero outside each row's range, and rescales what was summed so far.
 void online_softmax(const Problem& p, int64_t row, int64_t rows, int64_t start, int64_t count, float* scores, float* y, float* maximum, float* sum) {
@@ -116,7 +131,7 @@ void online_softmax(const Problem& p, int64_t row, int64_t rows, int64_t start, 
 }
 
 void forward_block(const Problem& p, int64_t head, int64_t row, float* scratch, float* out, float* logsum) {
-    const int64_t n = p.attr.head_dim, rows = std::min(query_block, p.rows - row), padded = tile_up(rows, tile_rows), kv = head / p.group * n;
+    const int64_t n = p.attr.head_dim, rows = std::min(query_block, p.rows - row), padded = tile_up(rows, tile_rows), kv = head / p.group;
     float* q = scratch;                                // {query_block, width}, scaled
     float* kt = q + tile_floats(p.width);              // {head_dim, key_block}
     float* v = kt + tile_floats(p.width);              // {key_block, width}
@@ -124,6 +139,7 @@ void forward_block(const Problem& p, int64_t head, int64_t row, float* scratch, 
     float* scores = y + tile_floats(p.width);          // {query_block, key_block}
     float* maximum = scores + block_floats;
     float* sum = maximum + query_block;
+    float* plain = sum + query_block;                  // {key_block, head_dim}, if keys and values are decoded
     pack(p.q + row * p.ldq + head * n, p.ldq, rows, n, p.attr.scale, q, p.width);
     std::fill(y, y + padded * p.width, 0.0f);
     std::fill(maximum, maximum + rows, -INFINITY);
@@ -131,8 +147,10 @@ void forward_block(const Problem& p, int64_t head, int64_t row, float* scratch, 
     const Range keys = p.range_of(row, row + rows);
     for (int64_t start = keys.first; start < keys.last; start += key_block) {
         const int64_t count = std::min(key_block, keys.last - start);
-        pack_transposed(p.k + start * p.ldk + kv, p.ldk, count, n, kt);
-        pack(p.v + start * p.ldk + kv, p.ldk, count, n, 1, v, p.width);
+        const FloatRows keys_here = part(p, p.k, start, count, kv, plain);
+        pack_transposed(keys_here.data, keys_here.ld, count, n, kt);
+        const FloatRows values = part(p, p.v, start, count, kv, plain);
+        pack(values.data, values.ld, count, n, 1, v, p.width);
         p.tile.product(padded, tile_up(count, tile_cols), n, q, p.width, 1, kt, key_block, scores, key_block, false);
         online_softmax(p, row, rows, start, count, scores, y, maximum, sum);
         p.tile.product(padded, p.width, count, scores, key_block, 1, v, p.width, y, p.width, true);
@@ -144,26 +162,67 @@ void forward_block(const Problem& p, int64_t head, int64_t row, float* scratch, 
     }
 }
 
-// ---- Forward of a few rows: one task a (row, head), no tiles.
-void forward_row(const Problem& p, int64_t head, int64_t row, float* scores, float* out, float* logsum) {
-    const int64_t n = p.attr.head_dim, kv = head / p.group * n;
-    const float* q = p.q + row * p.ldq + head * n;
-    float* y = out + row * p.ldq + head * n;
+// ---- Forward of a few rows: no tiles, and a task is some neighbouring heads of a row.
+int64_t row_floats(int64_t group, int64_t head_dim, bool decode) { return group * (few_keys + 2) + (decode ? decoded_keys * head_dim : 0); }
+
+// f(rows, first key, count) for pieces of [start, start + count) as floats.
+template <class F>
+void in_pieces(const Problem& p, const WeightRef& of, int64_t start, int64_t count, int64_t kv_head, float* plain, const F& f) {
+    const int64_t piece = of.dtype == DType::f32 ? count : decoded_keys;
+    for (int64_t j = 0; j < count; j += piece) {
+        const int64_t some = std::min(piece, count - j);
+        f(part(p, of, start + j, some, kv_head, plain), j, some);
+    }
+}
+
+// Heads [first, last) of a row, which share the keys and values of one kv head. Each is computed as if it were alone.
+void forward_group(const Problem& p, int64_t row, int64_t first, int64_t last, float* scratch, float* out, float* logsum) {
+    const int64_t n = p.attr.head_dim, kv = first / p.group, heads = last - first;
+    const float* q = p.q + row * p.ldq + first * n;
+    float* y = out + row * p.ldq + first * n;          // {heads, head_dim}
+    float* maximum = scratch;                          // {heads}
+    float* sum = maximum + heads;                      // {heads}
+    float* scores = sum + heads;                       // {heads, few_keys}
+    float* plain = scores + heads * few_keys;          // {decoded_keys, head_dim}
+    std::fill(y, y + heads * n, 0.0f);
+    std::fill(maximum, maximum + heads, -INFINITY);
+    std::fill(sum, sum + heads, 0.0f);
     const Range keys = p.range(row);
-    float maximum = -INFINITY, sum = 0;
-    std::fill(y, y + n, 0.0f);
     for (int64_t start = keys.first; start < keys.last; start += few_keys) {
         const int64_t count = std::min(few_keys, keys.last - start);
-        p.tile.dots(q, p.k + start * p.ldk + kv, p.ldk, count, n, scores);
-        p.vec.scale(p.attr.scale, scores, scores, count);
-        const float m = std::max(maximum, p.vec.max(scores, count)), shrink = std::exp(maximum - m);
-        p.vec.scale(shrink, y, y, n);
-        sum = sum * shrink + p.vec.exp_sum(scores, m, scores, count);
-        maximum = m;
-        p.tile.mix(scores, p.v + start * p.ldk + kv, p.ldk, count, n, y);
+        in_pieces(p, p.k, start, count, kv, plain, [&](const FloatRows& k, int64_t j, int64_t some) {
+            for (int64_t h = 0; h < heads; ++h) p.tile.dots(q + h * n, k.data, k.ld, some, n, scores + h * few_keys + j);
+        });
+        for (int64_t h = 0; h < heads; ++h) {
+            float* s = scores + h * few_keys;
+            p.vec.scale(p.attr.scale, s, s, count);
+            const float m = std::max(maximum[h], p.vec.max(s, count)), shrink = std::exp(maximum[h] - m);
+            p.vec.scale(shrink, y + h * n, y + h * n, n);
+            sum[h] = sum[h] * shrink + p.vec.exp_sum(s, m, s, count);
+            maximum[h] = m;
+        }
+        in_pieces(p, p.v, start, count, kv, plain, [&](const FloatRows& v, int64_t j, int64_t some) {
+            for (int64_t h = 0; h < heads; ++h) p.tile.mix(scores + h * few_keys + j, v.data, v.ld, some, n, y + h * n);
+        });
     }
-    if (sum > 0) p.vec.scale(1 / sum, y, y, n);
-    logsum[row * p.attr.heads + head] = sum > 0 ? maximum + std::log(sum) : 0;
+    for (int64_t h = 0; h < heads; ++h) {
+        if (sum[h] > 0) p.vec.scale(1 / sum[h], y + h * n, y + h * n, n);
+        logsum[row * p.attr.heads + first + h] = sum[h] > 0 ? maximum[h] + std::log(sum[h]) : 0;
+    }
+}
+
+// All heads of a few rows, in as many parts as there are threads: each part reads all keys of its heads, and results do not depend on where the
+// cuts are.
+void forward_few(const Problem& p, ThreadPool& pool, float* scratch, int64_t scratch_floats, float* out, float* logsum) {
+    const int64_t heads = p.attr.heads, threads = pool.size(), parts = std::min(heads, (threads + p.rows - 1) / p.rows);
+    pool.run(p.rows * parts, [&](int64_t task, int thread) {
+        const int64_t number = task % parts, end = (number + 1) * heads / parts;
+        for (int64_t head = number * heads / parts; head < end;) {
+            const int64_t last = std::min(end, (head / p.group + 1) * p.group);
+            forward_group(p, task / parts, head, last, scratch + thread * scratch_floats, out, logsum);
+            head = last;
+        }
+    });
 }
 
 void forward(const Call& call) {
@@ -174,13 +233,11 @@ void forward(const Call& call) {
     float* logsum = out + p.rows * p.ldq;
     float* scratch = static_cast<float*>(call.scratch);
     const int64_t heads = p.attr.heads;
-    if (p.rows <= few_rows) {
-        pool.run(p.rows * heads, [&](int64_t task, int thread) { forward_row(p, task % heads, task / heads, scratch + thread * few_keys, out, logsum); });
-        return;
-    }
-    const int64_t blocks = (p.rows + query_block - 1) / query_block;
+    const bool decode = decodes(call.source(1));
+    if (p.rows <= few_rows) return forward_few(p, pool, scratch, row_floats(p.group, p.attr.head_dim, decode), out, logsum);
+    const int64_t blocks = (p.rows + query_block - 1) / query_block, floats = forward_floats(p.width, decode);
     pool.run(blocks * heads, [&](int64_t task, int thread) {               // last rows first: under a causal mask they are the longest
-        forward_block(p, task % heads, (blocks - 1 - task / heads) * query_block, scratch + thread * forward_floats(p.width), out, logsum);
+        forward_block(p, task % heads, (blocks - 1 - task / heads) * query_block, scratch + thread * floats, out, logsum);
     });
 }
 
@@ -212,7 +269,7 @@ void softmax_back(const Backward& b, int64_t head, int64_t row, int64_t rows, in
 void backward_queries(const Backward& b, int64_t head, int64_t row, float* scratch, float* dq_out) {
     const Problem& p = b.p;
     const int64_t n = p.attr.head_dim, rows = std::min(query_block, p.rows - row), padded = tile_up(rows, tile_rows);
-    const int64_t kv = head / p.group * n, at = row * p.ldq + head * n;
+    const int64_t kv = head / p.group, at = row * p.ldq + head * n;
     float* q = scratch;                                // {query_block, width}, scaled
     float* dy = q + tile_floats(p.width);              // {query_block, width}
     float* dq = dy + tile_floats(p.width);             // {query_block, width}
@@ -228,9 +285,10 @@ void backward_queries(const Backward& b, int64_t head, int64_t row, float* scrat
     const Range keys = p.range_of(row, row + rows);
     for (int64_t start = keys.first; start < keys.last; start += key_block) {
         const int64_t count = std::min(key_block, keys.last - start), columns = tile_up(count, tile_cols);
-        pack_transposed(p.k + start * p.ldk + kv, p.ldk, count, n, kt);
-        pack_transposed(p.v + start * p.ldk + kv, p.ldk, count, n, vt);
-        pack(p.k + start * p.ldk + kv, p.ldk, count, n, 1, k, p.width);
+        const FloatRows keys_here = part(p, p.k, start, count, kv, nullptr), values = part(p, p.v, start, count, kv, nullptr);
+        pack_transposed(keys_here.data, keys_here.ld, count, n, kt);
+        pack_transposed(values.data, values.ld, count, n, vt);
+        pack(keys_here.data, keys_here.ld, count, n, 1, k, p.width);
         p.tile.product(padded, columns, n, q, p.width, 1, kt, key_block, scores, key_block, false);
         p.tile.product(padded, columns, n, dy, p.width, 1, vt, key_block, dscores, key_block, false);
         softmax_back(b, head, row, rows, start, count, scores, dscores);
@@ -251,8 +309,9 @@ void backward_keys(const Backward& b, int64_t kv_head, int64_t start, float* scr
     float* dv = dk + tile_floats(p.width);             // {key_block, width}
     float* scores = dv + tile_floats(p.width);         // {query_block, key_block}
     float* dscores = scores + block_floats;
-    pack_transposed(p.k + at, p.ldk, count, n, kt);
-    pack_transposed(p.v + at, p.ldk, count, n, vt);
+    const FloatRows keys_here = part(p, p.k, start, count, kv_head, nullptr), values = part(p, p.v, start, count, kv_head, nullptr);
+    pack_transposed(keys_here.data, keys_here.ld, count, n, kt);
+    pack_transposed(values.data, values.ld, count, n, vt);
     std::fill(dk, dk + key_rows * p.width, 0.0f);
     std::fill(dv, dv + key_rows * p.width, 0.0f);
     for (int64_t row = 0; row < p.rows; row += query_block) {
@@ -294,14 +353,16 @@ void backward(const Call& call) {                      // sources dy, q, k, v, f
 // ---- Shapes, scratch, gradient.
 void check(const GraphImpl& g, const Node& node, int at) {   // sources q, k, v, first, last from position `at` on
     const AttentionAttr a = node.attr.get<AttentionAttr>();
-    const Node &q = float_source(g, node, at), &k = float_source(g, node, at + 1), &v = float_source(g, node, at + 2);
+    const Node &q = float_source(g, node, at), &k = rows_source(g, node, at + 1), &v = rows_source(g, node, at + 2);
     const Node &first = g.source(node, at + 3), &last = g.source(node, at + 4);
     if (a.kv_heads < 1 || a.head_dim < 1 || a.heads < 1 || a.heads % a.kv_heads) {
         fail(Errc::shape, "attention: ", a.heads, " heads of ", a.head_dim, " cannot share ", a.kv_heads, " kv heads: q ", q.shape, ", k ", k.shape);
     }
-    if (q.shape.size() != 2 || k.shape.size() != 2 || q.shape[1] != a.heads * a.head_dim || k.shape[1] != a.kv_heads * a.head_dim || v.shape != k.shape) {
-        fail(Errc::shape, "attention: q ", q.shape, ", k ", k.shape, ", v ", v.shape,
-             ", expected {rows, ", a.heads * a.head_dim, "} and twice {keys, ", a.kv_heads * a.head_dim, '}');
+    const bool rows = k.shape.size() == 2 && k.shape[1] == a.kv_heads * a.head_dim;
+    const bool by_head = k.shape.size() == 3 && k.shape[0] == a.kv_heads && k.shape[2] == a.head_dim;
+    if (q.shape.size() != 2 || q.shape[1] != a.heads * a.head_dim || !(rows || by_head) || v.shape != k.shape || v.dtype != k.dtype) {
+        fail(Errc::shape, "attention: q ", q.shape, ", k ", name_of(k.dtype), ' ', k.shape, ", v ", name_of(v.dtype), ' ', v.shape,
+             ", expected {rows, ", a.heads * a.head_dim, "} and twice {keys, ", a.kv_heads * a.head_dim, "} or {", a.kv_heads, ", keys, ", a.head_dim, '}');
     }
     if (first.shape != Shape{q.shape[0]} || last.shape != Shape{q.shape[0]}) {
         fail(Errc::shape, "attention: first ", first.shape, ", last ", last.shape, " for q ", q.shape, ": one key range for each row is needed");
@@ -319,14 +380,17 @@ void shape(const GraphImpl& g, Node& node) {
 
 void back_shape(const GraphImpl& g, Node& node) {      // flat [dq | dk | dv]
     check(g, node, 1);
+    if (float_source(g, node, 2).shape.size() != 2) fail(Errc::shape, "attention_back: k ", g.source(node, 2).shape, " by heads: a cache has no gradient");
     const Node &dy = float_source(g, node, 0), &q = g.source(node, 1);
     if (dy.shape != q.shape) fail(Errc::shape, "attention_back: dy ", dy.shape, " for q ", q.shape);
     node.shape = {q.elements() + 2 * g.source(node, 2).elements()};
 }
 
 int64_t scratch(const GraphImpl& g, const Node& node) {
-    const int64_t threads = g.backend->cpu() ? g.backend->cpu()->pool.size() : 0, width = tile_up(node.attr.get<AttentionAttr>().head_dim, tile_cols);
-    return threads * (node.shape[0] <= few_rows ? few_keys : forward_floats(width)) * 4;
+    const AttentionAttr a = node.attr.get<AttentionAttr>();
+    const int64_t threads = g.backend->cpu() ? g.backend->cpu()->pool.size() : 0;
+    const bool decode = decodes(g.source(node, 1));
+    return threads * (node.shape[0] <= few_rows ? row_floats(a.heads / a.kv_heads, a.head_dim, decode) : forward_floats(tile_up(a.head_dim, tile_cols), decode)) * 4;
 }
 
 int64_t back_scratch(const GraphImpl& g, const Node& node) {

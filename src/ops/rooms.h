@@ -17,6 +17,12 @@ inline const Node& float_source(const GraphImpl& g, const Node& n, int i) {
     return s;
 }
 
+// Source i as rows that are read in blocks: float values, or a state that holds them in another type (the cache of keys and values).
+inline const Node& rows_source(const GraphImpl& g, const Node& n, int i) {
+    const bool state = n.src[size_t(i)] >= 0 && g.node(g.root(n.src[size_t(i)])).op == Op::state;
+    return state && g.source(n, i).dtype != DType::i32 ? g.source(n, i) : float_source(g, n, i);
+}
+
 // Source i as a vector or matrix of factors: float values, or a stored weight of any type.
 inline const Node& weight_source(const GraphImpl& g, const Node& n, int i) {
     if (n.src[size_t(i)] >= 0 && g.source(n, i).op == Op::weight) return g.source(n, i);
@@ -36,13 +42,19 @@ inline void same_shape(const Node& n, const Node& a, const Node& b) {
     if (a.shape != b.shape) fail(Errc::shape, op_def(n.op).name, ": shapes ", a.shape, " and ", b.shape, " differ");
 }
 
-// Source 0 of an operation that updates memory in place: it must be, or be a view of, a param or a state.
+// Source i of an operation that updates memory in place: it must be, or be a view of, a param or a state.
 inline const Node& updated_source(const GraphImpl& g, const Node& n, int i) {
-    const Node& s = float_source(g, n, i);
+    const Node& s = rows_source(g, n, i);
     const Op owner = g.node(g.root(n.src[size_t(i)])).op;
     if (owner != Op::param && owner != Op::state)
         fail(Errc::argument, op_def(n.op).name, ": source ", i, " is updated in place and must be a param or a state, is ", op_def(s.op).name);
     return s;
+}
+
+// The same where the operation computes with floats.
+inline const Node& updated_floats(const GraphImpl& g, const Node& n, int i) {
+    float_source(g, n, i);
+    return updated_source(g, n, i);
 }
 
 inline int64_t last_dim(const Node& n) { return n.shape.back(); }

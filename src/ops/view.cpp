@@ -9,6 +9,7 @@ void shape(const GraphImpl& g, Node& n) {
     if (n.src[0] < 0) fail(Errc::argument, "view: source 0 is missing");
     const Node& x = g.source(n, 0);
     if (x.op == Op::weight) fail(Errc::argument, "view: ", x.weight->name, " is a stored weight and keeps its shape");
+    if (bytes_of(x.dtype, 1) != 4) fail(Errc::argument, "view: a state of ", name_of(x.dtype), " keeps its shape");
     if (n.shape.empty()) fail(Errc::shape, "view: the result needs at least one dimension");
     const int64_t offset = n.attr.get<ViewAttr>().offset, count = n.elements();
     if (offset < 0 || count < 1 || offset > x.elements() + x.saved - count)

@@ -42,6 +42,14 @@ int64_t context_of(const ModelImpl& model, int64_t wanted) {
     return own > 0 ? std::min<int64_t>(own, 4096) : 4096;
 }
 
+SessionStats fresh(const KvCache& cache) {
+    SessionStats stats;
+    stats.context = cache.capacity;
+    stats.cache = cache.type;
+    stats.cache_bytes = cache.bytes();
+    return stats;
+}
+
 }  // namespace session_room
 
 bool ReplyStream::emit(size_t end) {
@@ -82,9 +90,9 @@ void ReplyStream::finish() {
     done_ = true;
 }
 
-SessionImpl::SessionImpl(std::shared_ptr<const ModelImpl> m, std::shared_ptr<const LoraImpl> l, int64_t context) : model(std::move(m)), lora(std::move(l)) {
-    cache = make_cache(*model, session_room::context_of(*model, context));
-    stats.context = cache.capacity;
+SessionImpl::SessionImpl(std::shared_ptr<const ModelImpl> m, std::shared_ptr<const LoraImpl> l, const SessionOptions& options) : model(std::move(m)), lora(std::move(l)) {
+    cache = make_cache(*model, session_room::context_of(*model, options.context), options.cache.value_or(half_type(*model)));
+    stats = session_room::fresh(cache);
 }
 
 const TokenizerImpl& SessionImpl::tokenizer() const {
@@ -177,7 +185,10 @@ std::optional<std::string> SessionImpl::generate(const Tokens& prompt, bool open
         at += count;
         if (at < prompt.size() && on_text && !on_text({})) return {};
     }
-    stats = {length, 0, int64_t(cached.size()), cache.capacity, session_room::seconds_since(start), 0};
+    stats = session_room::fresh(cache);
+    stats.prompt_tokens = length;
+    stats.context_used = int64_t(cached.size());
+    stats.prompt_seconds = session_room::seconds_since(start);
 
     const auto reply_start = std::chrono::steady_clock::now();
     ReplyStream stream(sampling.stop, on_text);

@@ -36,7 +36,7 @@ struct SessionImpl {
     SessionStats stats;
     std::atomic_flag busy;                             // taken by the public calls
 
-    SessionImpl(std::shared_ptr<const ModelImpl>, std::shared_ptr<const LoraImpl>, int64_t context);
+    SessionImpl(std::shared_ptr<const ModelImpl>, std::shared_ptr<const LoraImpl>, const SessionOptions&);
     std::string chat(std::string_view user, const Sampling&, const OnText&);
     std::string complete(std::string_view prompt, const Sampling&, const OnText&, bool control = false);
     std::string complete(std::span<const Token> prompt, const Sampling&, const OnText&);

@@ -63,6 +63,17 @@ void code_bytes(const float* x, float d, Bytes& out) {
     for (int64_t i = 0; i < block; ++i) out.code[i] = int8_t(q[i]);
 }
 
+float largest(const float* x) {                        // magnitude in a block
+    float most = 0;
+    for (int64_t i = 0; i < block; ++i) most = std::max(most, std::fabs(x[i]));
+    return most;
+}
+
+void put(const Bytes& from, uint8_t* to) {
+    std::memcpy(to, &from.half, 2);
+    std::memcpy(to + 2, from.code, sizeof from.code);
+}
+
 // d and 16 bytes of codes: low nibbles are elements 0..15, high nibbles 16..31.
 void nibbles(const Levels& levels, const float* in, void* blocks, int64_t count) {
     static_assert(block == scale_block);
@@ -107,15 +118,13 @@ void encode_q8_0(const float* in, void* blocks, int64_t count) {
     constexpr int scales = 128;
     uint8_t* p = static_cast<uint8_t*>(blocks);
     for (int64_t first = 0; first < count; first += encode_room::block, in += encode_room::block, p += 34) {
-        float most = 0;
-        for (int64_t i = 0; i < encode_room::block; ++i) most = std::max(most, std::fabs(in[i]));
+        const float most = encode_room::largest(in);
         encode_room::Bytes best, next;
         for (int s = 0; s <= scales; ++s) {
             encode_room::code_bytes(in, s < scales ? most / (127 - 0.25f * float(s)) : best.least_squares, next);
             if (s == 0 || next.error < best.error) best = next;
         }
-        std::memcpy(p, &best.half, 2);
-        std::memcpy(p + 2, best.code, sizeof best.code);
+        encode_room::put(best, p);
     }
 }
 
@@ -127,6 +136,27 @@ void encode_q4_0(const float* in, void* blocks, int64_t count) {
 void encode_iq4_nl(const float* in, void* blocks, int64_t count) {
     static constexpr Levels levels(iq4_curve, 40, 195, false);
     encode_room::nibbles(levels, in, blocks, count);
+}
+
+void encode_plain(DType type, const float* in, void* blocks, int64_t count) {
+    namespace room = encode_room;
+    const room::Row* row = room::row_of(type);
+    for (int64_t i = 0; row && type != DType::f32 && i < count; ++i)
+        if (!(std::fabs(in[i]) <= row->largest))
+            fail(Errc::numeric, "a key or value is ", in[i], ", which ", name_of(type), " cannot hold",
+                 std::isfinite(in[i]) ? "; choose bf16 or f32 (SessionOptions::cache, --cache)" : "");
+    if (type == DType::q8_0) {
+        uint8_t* p = static_cast<uint8_t*>(blocks);
+        for (int64_t first = 0; first < count; first += room::block, in += room::block, p += 34) {
+            room::Bytes bytes;
+            room::code_bytes(in, room::largest(in) / 127, bytes);
+            room::put(bytes, p);
+        }
+    } else if (type == DType::f32 || type == DType::f16 || type == DType::bf16) {
+        row->encode(in, blocks, count);
+    } else {
+        fail(Errc::unsupported, "keys and values are not held as ", name_of(type), "; choose f32, f16, bf16 or q8_0");
+    }
 }
 
 bool can_encode(DType type) { return is_4bit(type) || encode_room::row_of(type); }

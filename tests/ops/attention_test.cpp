@@ -2,6 +2,7 @@
 #include "src/base/rng.h"
 #include "src/cpu/cpu.h"
 #include "src/ops/ops.h"
+#include "src/tensor/encode.h"
 
 #include <gtest/gtest.h>
 
@@ -248,6 +249,114 @@ TEST(Attention, PublicBuilderIsCausal) {
     std::vector<float> got(c.q.size());
     g.read(y, got.data(), int64_t(got.size()) * 4);
     expect_near(got, naive(c).y, "y");
+}
+
+// Keys and values held in another type: y is that of the numbers which the type holds, to the byte.
+std::vector<float> run_cached(const Case& c, DType type, int threads, qlora::Isa isa, bool by_head) {
+    GraphImpl g(qlora::make_cpu_backend(threads, qlora::Compute::f32));
+    g.backend->cpu()->isa = isa;
+    const int64_t row = c.kv_heads * c.head_dim;
+    const Tensor q = g.input({c.rows, c.heads * c.head_dim}), first = g.input({c.rows}, DType::i32), last = g.input({c.rows}, DType::i32);
+    const qlora::Shape shape = by_head ? qlora::Shape{c.kv_heads, c.keys, c.head_dim} : qlora::Shape{c.keys, row};
+    const Tensor k = g.state(shape, {}, type), v = g.state(shape, {}, type);
+    const Tensor y = qlora::attention(q, k, v, first, last, c.attr());
+    g.output(y);
+    for (const auto& [tensor, values] : {std::pair{k, &c.k}, {v, &c.v}}) {
+        std::vector<float> laid_out = *values;
+        for (int64_t j = 0; by_head && j < c.keys; ++j)
+            for (int64_t h = 0; h < c.kv_heads; ++h) std::copy_n(&(*values)[size_t(j * row + h * c.head_dim)], c.head_dim, &laid_out[size_t((h * c.keys + j) * c.head_dim)]);
+        std::vector<uint8_t> held(size_t(qlora::bytes_of(type, c.keys * row)));
+        qlora::encode_plain(type, laid_out.data(), held.data(), c.keys * row);
+        g.write(tensor, held.data(), int64_t(held.size()));
+    }
+    g.write(q, c.q.data(), int64_t(c.q.size()) * 4);
+    g.write(first, c.first.data(), c.rows * 4);
+    g.write(last, c.last.data(), c.rows * 4);
+    g.run();
+    std::vector<float> out(c.q.size());
+    g.read(y, out.data(), int64_t(out.size()) * 4);
+    return out;
+}
+
+Case held_as(Case c, DType type) {
+    for (std::vector<float>* values : {&c.k, &c.v}) {
+        std::vector<uint8_t> held(size_t(qlora::bytes_of(type, int64_t(values->size()))));
+        qlora::encode_plain(type, values->data(), held.data(), int64_t(values->size()));
+        qlora::type_info(type).decode(held.data(), values->data(), int64_t(values->size()));
+    }
+    return c;
+}
+
+// The last rows of a dialogue against all of it.
+Case last_rows(int64_t rows, int64_t keys, int64_t heads, int64_t kv_heads, int64_t head_dim) {
+    Case c = causal(keys, heads, kv_heads, head_dim);
+    c.rows = rows;
+    c.q.resize(size_t(rows * heads * head_dim));
+    c.dy.resize(c.q.size());
+    c.first.assign(size_t(rows), 0);
+    c.last.erase(c.last.begin(), c.last.end() - rows);
+    return c;
+}
+
+TEST(Attention, AnyTypeOfCacheIsReadAsWhatItHolds) {
+    for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0})
+        for (const int64_t rows : {1, 3, 4, 5, 70})
+            for (const auto& [heads, kv_heads, head_dim] : {std::array<int64_t, 3>{9, 3, 64}, {4, 4, 40}, {8, 2, 8}, {2, 1, 96}}) {
+                if (head_dim % qlora::type_info(type).block) continue;
+                Case c = last_rows(rows, 301, heads, kv_heads, head_dim);
+                c.first[0] = 7;
+                for (const qlora::Isa isa : {qlora::Isa::scalar, qlora::Isa::avx2, qlora::Isa::avx512}) {
+                    if (isa > qlora::best_isa()) continue;
+                    const std::vector<float> want = run(held_as(c, type), 2, isa, false).y;
+                    for (const bool by_head : {false, true})
+                        ASSERT_EQ(run_cached(c, type, 3, isa, by_head), want) << (by_head ? "by head, " : "") << qlora::name_of(type) << ", " << rows << " rows, heads of " << head_dim << ", " << qlora::name_of(isa);
+                }
+            }
+}
+
+// Heads that share keys are computed together, in parts that depend on the threads; each comes out as if it were alone.
+TEST(Attention, EveryHeadAsIfAlone) {
+    const Case c = last_rows(2, 600, 9, 3, 32);
+    for (const int threads : {1, 2, 5}) {
+        const std::vector<float> all = run(c, threads, qlora::best_isa(), false).y;
+        for (int64_t h = 0; h < 9; ++h) {
+            Case one = last_rows(2, 600, 1, 1, 32);
+            for (int64_t t = 0; t < 2; ++t) std::copy_n(&c.q[size_t((t * 9 + h) * 32)], 32, &one.q[size_t(t * 32)]);
+            for (int64_t t = 0; t < 600; ++t) {
+                std::copy_n(&c.k[size_t((t * 3 + h / 3) * 32)], 32, &one.k[size_t(t * 32)]);
+                std::copy_n(&c.v[size_t((t * 3 + h / 3) * 32)], 32, &one.v[size_t(t * 32)]);
+            }
+            const std::vector<float> alone = run(one, 1, qlora::best_isa(), false).y;
+            for (int64_t t = 0; t < 2; ++t)
+                ASSERT_EQ(std::memcmp(&alone[size_t(t * 32)], &all[size_t((t * 9 + h) * 32)], 32 * 4), 0) << threads << " threads, head " << h << ", row " << t;
+        }
+    }
+}
+
+TEST(Attention, StatesThatDoNotFitAreRefused) {
+    GraphImpl g(qlora::make_cpu_backend(1, qlora::Compute::f32));
+    const auto refused = [](const char* words, auto f) {
+        try {
+            f();
+            ADD_FAILURE() << "accepted; expected: " << words;
+        } catch (const qlora::Error& e) {
+            EXPECT_NE(std::string(e.what()).find(words), std::string::npos) << e.what();
+        }
+    };
+    const Tensor q = g.input({1, 32}), row = g.input({1}, DType::i32), f16 = g.state({4, 32}, {}, DType::f16), bf16 = g.state({4, 32}, {}, DType::bf16);
+    refused("blocks of 32", [&] { g.state({4, 40}, {}, DType::q8_0); });
+    refused("nf4", [&] { g.state({4, 64}, {}, DType::nf4); });
+    refused("k f16 [4, 32], v bf16 [4, 32]", [&] { qlora::attention(q, f16, bf16, row, row, {1, 1, 32, 1}); });
+    refused("expected f32", [&] { g.add(Op::attention_back, {q, q, f16, f16, row, row, q}, qlora::attr_of(AttentionAttr{1, 1, 32, 1})); });
+    refused("a cache has no gradient", [&] {
+        const Tensor k = g.state({1, 4, 32});
+        g.add(Op::attention_back, {q, q, k, k, row, row, q}, qlora::attr_of(AttentionAttr{1, 1, 32, 1}));
+    });
+    refused("or {1, keys, 32}", [&] { qlora::attention(q, g.state({2, 4, 16}), g.state({2, 4, 16}), row, row, {1, 1, 32, 1}); });
+    refused("expected f32", [&] { qlora::scale(f16, 2); });
+    refused("keeps its shape", [&] { qlora::reshape(f16, {8, 16}); });
+    std::vector<float> values(128);
+    refused("a state of f16", [&] { g.read(f16, values.data(), 512); });
 }
 
 TEST(Attention, WrongShapesName) {

@@ -23,6 +23,7 @@ bad "no adapter to go on with" "there is no" ./finetune -m "$model" --data "$dir
 bad "overwrite and resume" "choose one" $tune -o "$dir/x" --overwrite --resume auto
 bad "no such layers" "." $tune -o "$dir/x1" --lora-modules nothing_proj
 bad "a shape that bench does not know" "tiny|135m|360m|1b|3b|7b|8b|13b" ./bench --synthetic 9t
+bad "chat: an unknown type of cache" "q4_k" ./chat -m "$model" --cache q4_k -p hi
 bad "evaluate: stride above context" "stride" ./evaluate -m "$model" --data "$dir/chats.jsonl" --stride 64 --context 32
 
 # ---- Model files

@@ -112,6 +112,7 @@ good "an empty prompt" ./chat -m "$model" --no-template -n 4 --temp 0 -p ""
 good "chat with the adapter" ./chat -m "$model" --adapter "$dir/a" --no-template -n 4 --temp 0 -p "Hello"
 printf 'Hello\n/stats\n/nonsense\n/exit\n' | ./chat -m "$model" --no-template -n 4 > "$dir/out" 2> "$dir/err"
 grep -q 'unknown command /nonsense' "$dir/err" && ok "an unknown command is named" || failed "an unknown command is named" "$(head -n 2 "$dir/err")"
+grep -q 'keys and values: .* of f16' "$dir/err" && ok "what keys and values take" || failed "what keys and values take" "$(head -n 3 "$dir/err")"
 grep -q 'tok/s' "$dir/err" && ok "speed after an answer" || failed "speed after an answer" "$(head -n 2 "$dir/err")"
 good "loss of dialogues" ./evaluate -m "$model" --data "$dir/chats.jsonl" --json
 says "one object" '^{"kind": "dialogues".*"loss": [0-9.]*.*}$'

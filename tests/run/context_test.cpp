@@ -67,8 +67,8 @@ TEST_P(Context, Training) {
 
 TEST_P(Context, Sessions) {
     EXPECT_EQ(Session(model).stats().context, 16);
-    refused([&] { Session(model, 17); });
-    refused([&] { Session(lora, 17); });
+    refused([&] { Session(model, {.context = 17}); });
+    refused([&] { Session(lora, {.context = 17}); });
 }
 INSTANTIATE_TEST_SUITE_P(Run, Context, testing::Bool(), [](const auto& info) { return info.param ? "Dynamic" : "Plain"; });
 

@@ -62,7 +62,7 @@ TEST_F(CutModel, EveryUseIsAnError) {
 
 TEST_F(CutModel, InTheMiddleOfAReply) {
     const qlora::Model model = load();
-    qlora::Session session(model, 200);
+    qlora::Session session(model, {.context = 200});
     int pieces = 0;
     expect_error("chat", [&] {
         session.chat("Who goes there?", {.temperature = 0, .max_tokens = 50}, [&](std::string_view piece) {

@@ -37,7 +37,7 @@ TEST_F(Misuse, SizesBeyondAllBounds) {
         expect_error("context is", train({.context = bad}));
         if (bad != 0) expect_error("max_steps is", train({.max_steps = bad}));
         expect_error("rank", [&] { (void)qlora::Lora::create(model, {.rank = bad}); });
-        if (bad != 0) expect_error("context", [&] { qlora::Session(model, bad); });
+        if (bad != 0) expect_error("context", [&] { qlora::Session(model, {.context = bad}); });
         if (bad < 1) expect_error("perplexity", [&] { (void)qlora::perplexity(model, tokens, bad, 1); });
         expect_error("perplexity", [&] { (void)qlora::perplexity(model, tokens, 2, bad); });
         if (bad != 0) expect_error("", [&] { qlora::Graph(model.backend()).param({bad}); });
@@ -56,7 +56,7 @@ TEST_F(Misuse, MoreThanMemoryIsRefusedBeforeItIsTaken) {
     large->config.context = int64_t(1) << 30;
     large->config.layers = 1 << 20;                     // each of its buffers would fit, all together would not
     expect_error("bytes of memory are needed", [&] { (void)qlora::make_cache(*large, 1000); });
-    expect_error("use a smaller context", [&] { qlora::Session(qlora::Model(std::shared_ptr<const qlora::ModelImpl>(large)), int64_t(1) << 29); });
+    expect_error("use a smaller context", [&] { qlora::Session(qlora::Model(std::shared_ptr<const qlora::ModelImpl>(large)), {.context = int64_t(1) << 29}); });
 }
 
 TEST_F(Misuse, ValuesThatNoEnumHas) {
@@ -140,7 +140,7 @@ struct BusySession : testing::Test {
 };
 
 TEST_F(BusySession, IsNotEnteredFromItsOwnCallback) {
-    qlora::Session session(model, 200), other(model, 200);
+    qlora::Session session(model, {.context = 200}), other(model, {.context = 200});
     const std::string expected = other.chat("Who goes there?", few);
     int refused = 0, pieces = 0;
     const std::string reply = session.chat("Who goes there?", few, [&](std::string_view) {
@@ -164,9 +164,9 @@ TEST_F(BusySession, IsNotEnteredFromItsOwnCallback) {
 }
 
 TEST_F(BusySession, MayBeDroppedByItsOwnCallback) {
-    auto session = std::make_unique<qlora::Session>(model, 200);
+    auto session = std::make_unique<qlora::Session>(model, qlora::SessionOptions{.context = 200});
     const std::string reply = session->chat("Who goes there?", few, [&](std::string_view) {
-        *session = qlora::Session(model, 100);
+        *session = qlora::Session(model, {.context = 100});
         return true;
     });
     EXPECT_FALSE(reply.empty());
@@ -174,7 +174,7 @@ TEST_F(BusySession, MayBeDroppedByItsOwnCallback) {
 }
 
 TEST_F(BusySession, TwoThreadsGetAnAnswerOrAnError) {
-    qlora::Session session(model, 200);
+    qlora::Session session(model, {.context = 200});
     std::atomic<int> answers{0}, errors{0};
     const auto talk = [&] {
         for (int i = 0; i < 20; ++i) {
@@ -191,7 +191,7 @@ TEST_F(BusySession, TwoThreadsGetAnAnswerOrAnError) {
 }
 
 TEST_F(BusySession, StoppedWithinThePromptLeavesTheDialogueAsItWas) {
-    qlora::Session session(model, 1000);
+    qlora::Session session(model, {.context = 1000});
     session.chat("Who goes there?", few);
     std::string question;
     for (int i = 0; i < 10; ++i) question += "A question that is read in several pieces. ";
@@ -204,7 +204,7 @@ TEST_F(BusySession, StoppedWithinThePromptLeavesTheDialogueAsItWas) {
     EXPECT_EQ(asked, 1);
     EXPECT_EQ(texts, 0);
     ASSERT_EQ(session.history().size(), 2u);
-    qlora::Session fresh(model, 1000);
+    qlora::Session fresh(model, {.context = 1000});
     fresh.chat("Who goes there?", few);
     EXPECT_EQ(session.chat(question, few), fresh.chat(question, few));         // what was read already is not lost, and not wrong
     EXPECT_EQ(session.history().size(), 4u);

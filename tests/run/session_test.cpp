@@ -1,5 +1,6 @@
 // session_test.cpp - generation: the published story byte for byte, the cache against the whole, prefixes, limits, cancelling.
 #include "src/run/session.h"
+#include "tests/model/tiny.h"
 #include "tests/run/run_support.h"
 
 namespace session_test {
@@ -44,7 +45,6 @@ TEST_F(Session, TellsThePublishedStory) {
 
 TEST_F(Session, CachedScoresEqualThoseOfTheWhole) {
     const qlora::Model model = stories();
-    qlora::SessionImpl session(model.impl(), nullptr, 300);
     qlora::Tokens tokens = model.tokenizer().encode("Once upon a time there was a big dog who liked to run and play in the park with his friends all day long.", true);
     tokens.insert(tokens.end(), tokens.begin(), tokens.end());
     tokens.insert(tokens.end(), tokens.begin(), tokens.end());         // longer than a chunk
@@ -52,18 +52,59 @@ TEST_F(Session, CachedScoresEqualThoseOfTheWhole) {
     ASSERT_LT(tokens.size(), 300u);
     const std::vector<float> whole = model.logits(tokens);
     const size_t vocabulary = size_t(model.info().vocabulary);
-    size_t at = 0;
-    for (const size_t count : {size_t(1), size_t(3), size_t(20), size_t(1), tokens.size() - 25}) {
-        const std::vector<float> logits = session.feed(std::span(tokens).subspan(at, count));
-        at += count;
-        ASSERT_EQ(logits.size(), vocabulary);
-        for (size_t i = 0; i < vocabulary; ++i) ASSERT_NEAR(logits[i], whole[(at - 1) * vocabulary + i], 2e-4) << "after " << at;
+    // Keys and values rounded to 11 or 8 bits; scores here are of order 10. Each type must also differ, or it was not used.
+    for (const auto& [type, most, least] : {std::tuple{qlora::DType::f32, 2e-4, 0.0}, {qlora::DType::f16, 2e-2, 2e-4}, {qlora::DType::bf16, 0.2, 2e-3}}) {
+        qlora::SessionImpl session(model.impl(), nullptr, {.context = 300, .cache = type});
+        size_t at = 0;
+        double worst = 0;
+        for (const size_t count : {size_t(1), size_t(3), size_t(20), size_t(1), tokens.size() - 25}) {
+            const std::vector<float> logits = session.feed(std::span(tokens).subspan(at, count));
+            at += count;
+            ASSERT_EQ(logits.size(), vocabulary);
+            for (size_t i = 0; i < vocabulary; ++i) worst = std::max(worst, double(std::fabs(logits[i] - whole[(at - 1) * vocabulary + i])));
+        }
+        EXPECT_LE(worst, most) << qlora::name_of(type);
+        EXPECT_GE(worst, least) << qlora::name_of(type);
+        EXPECT_EQ(session.stats.cache, type);
+        EXPECT_EQ(session.stats.cache_bytes, 2 * 300 * model.impl()->config.layers * qlora::bytes_of(type, model.impl()->config.kv_heads * model.impl()->config.head_dim));
     }
+}
+
+// 16 bits by default: those of the model, f16 where it has none; other types are refused with what there is.
+TEST_F(Session, HoldsKeysInTheModelsSixteenBits) {
+    EXPECT_EQ(qlora::Session(stories()).stats().cache, qlora::DType::f16);
+    EXPECT_EQ(qlora::Session(stories().convert(qlora::DType::bf16)).stats().cache, qlora::DType::bf16);
+    EXPECT_TRUE(contains(error_of([] { qlora::Session(stories(), {.cache = qlora::DType::q4_k}); }), "choose f32, f16, bf16 or q8_0"));
+    EXPECT_TRUE(contains(error_of([] { qlora::Session(stories(), {.cache = qlora::DType::q8_0}); }), "a key has 8 numbers, not whole blocks of 32"));
+}
+
+TEST_F(Session, EightBitsAreCloseAndSmall) {
+    const auto model = tiny::make({.hidden = 64, .heads = 4, .kv_heads = 2, .head_dim = 32});
+    qlora::SessionImpl exact(model, nullptr, {.context = 64, .cache = qlora::DType::f32}), eight(model, nullptr, {.context = 64, .cache = qlora::DType::q8_0});
+    const qlora::Tokens tokens{3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4};
+    const std::vector<float> want = exact.feed(tokens), got = eight.feed(tokens);
+    const double worst = run_support::largest_difference(want, got);
+    EXPECT_GT(worst, 0);
+    EXPECT_LT(worst, 0.1) << "scores are of order 1";
+    EXPECT_EQ(eight.stats.cache_bytes * 128, exact.stats.cache_bytes * 34);
+}
+
+// A key that f16 cannot hold is said, with the remedy; it must not become an infinity in the scores.
+TEST_F(Session, KeysBeyondTheRangeAreRefused) {
+    const auto large = tiny::make({});
+    qlora::WeightPtr& v = large->layers[0].linear[int(qlora::Module::v_proj)];
+    std::vector<float> values = v->decoded();
+    for (float& value : values) value *= 1e8f;
+    v = std::make_shared<const qlora::Weight>(qlora::dense_weight("v", v->shape, std::move(values)));
+    const std::vector<qlora::Token> tokens{1, 2, 3};
+    qlora::SessionImpl half(large, nullptr, {.context = 16}), exact(large, nullptr, {.context = 16, .cache = qlora::DType::f32});
+    EXPECT_TRUE(contains(error_of([&] { half.feed(tokens); }), "f16 cannot hold; choose bf16 or f32"));
+    for (const float score : exact.feed(tokens)) EXPECT_TRUE(std::isfinite(score));
 }
 
 TEST_F(Session, ReusesTheCommonPrefixWithoutChangingTheReply) {
     const qlora::Model model = stories();
-    qlora::SessionImpl warm(model.impl(), nullptr, 0), cold(model.impl(), nullptr, 0);
+    qlora::SessionImpl warm(model.impl(), nullptr, {.context = 0}), cold(model.impl(), nullptr, {.context = 0});
     const std::string first = "Once upon a time, there was a little girl named Lily. She had a red ball", second = "Once upon a time, there was a little girl named Lily. She had a blue hat";
     warm.complete(first, greedy(20), {});
     const qlora::Tokens before = warm.cached;
@@ -121,7 +162,7 @@ TEST_F(Session, StopsWhereTold) {
 }
 
 TEST_F(Session, ContextIsALimit) {
-    qlora::Session session(stories(), 32);
+    qlora::Session session(stories(), {.context = 32});
     std::string longer;
     for (int i = 0; i < 40; ++i) longer += "the dog ";
     const std::string error = error_of([&] { session.complete(longer, greedy(5)); });
@@ -129,8 +170,8 @@ TEST_F(Session, ContextIsALimit) {
     session.complete("Once upon a time", greedy(500));
     EXPECT_EQ(session.stats().context_used, 32);       // the reply ends where the context does
     EXPECT_EQ(session.stats().context, 32);
-    EXPECT_THROW(qlora::Session(stories(), 100000), qlora::Error);
-    EXPECT_THROW(qlora::Session(stories(), -1), qlora::Error);
+    EXPECT_THROW(qlora::Session(stories(), {.context = 100000}), qlora::Error);
+    EXPECT_THROW(qlora::Session(stories(), {.context = -1}), qlora::Error);
     session.reset();
     EXPECT_THROW(session.chat(longer, greedy(5)), qlora::Error);
     EXPECT_TRUE(session.history().empty());            // a failed turn leaves no trace

@@ -41,7 +41,7 @@ TEST(TrainedBetween, ScoresAreThoseOfAFreshSession) {
     for (const bool dora : {false, true}) {
         const qlora::Lora lora = adapter(dora);
         qlora::Trainer trainer(lora, rows(), options());
-        qlora::SessionImpl session(lora.impl()->base, lora.impl(), 100);
+        qlora::SessionImpl session(lora.impl()->base, lora.impl(), {.context = 100});
         qlora::Tokens all;
         qlora::Rng rng{7, 0, 0};
         std::vector<float> before;
@@ -51,7 +51,7 @@ TEST(TrainedBetween, ScoresAreThoseOfAFreshSession) {
             for (size_t i = 0; i < count; ++i) more.push_back(qlora::Token(1 + rng.below(63)));
             all.insert(all.end(), more.begin(), more.end());
             const std::vector<float> scores = session.feed(more);
-            qlora::SessionImpl fresh(lora.impl()->base, lora.impl(), 100);
+            qlora::SessionImpl fresh(lora.impl()->base, lora.impl(), {.context = 100});
             EXPECT_EQ(scores, fresh.feed(all)) << "dora " << dora << ", after " << all.size();
             EXPECT_NE(scores, before);
             before = scores;
@@ -114,11 +114,11 @@ TEST_F(Conversation, ATrainerMayStepInTheMiddleOfAnAnswer) {
     const qlora::Model base = model();
     const qlora::Lora lora = qlora::Lora::create(base, {.rank = 4, .alpha = 64});
     qlora::Trainer trainer(lora, data(base), options());
-    qlora::SessionImpl session(base.impl(), lora.impl(), 64);
+    qlora::SessionImpl session(base.impl(), lora.impl(), {.context = 64});
     int pieces = 0;
     session.complete("Once upon a time", greedy(), [&](std::string_view) { return ++pieces != 3 || trainer.step(); });
     EXPECT_GT(pieces, 3);
-    qlora::SessionImpl fresh(base.impl(), lora.impl(), 64);
+    qlora::SessionImpl fresh(base.impl(), lora.impl(), {.context = 64});
     const qlora::Tokens all = session.cached;
     fresh.feed(all);
     const qlora::Token next = 5;
@@ -145,7 +145,7 @@ TEST(WhileATrainerSteps, SavesAndMergesMeetOneStep) {
     });
     std::thread talker([&] {
         const qlora::Tokens tokens{1, 2, 3};
-        qlora::SessionImpl session(lora.impl()->base, lora.impl(), 120);
+        qlora::SessionImpl session(lora.impl()->base, lora.impl(), {.context = 120});
         for (int i = 0; !done || i < 2; ++i) {
             EXPECT_TRUE(std::isfinite(lora.logits(tokens)[0]));
             if (session.cached.size() < 110) session.feed(tokens);

@@ -36,19 +36,19 @@ TEST(Work, AllPositionsOfATextPassTheHead) {
 
 TEST(Work, APromptPassesTheHeadOnceAndATokenReadsEveryWeightOnce) {
     const qlora::Model model = run_support::tiny_model();
-    qlora::SessionImpl session(model.impl(), nullptr, 64);
+    qlora::SessionImpl session(model.impl(), nullptr, {.context = 64});
     const int64_t n = 16;                              // a whole chunk: no padded rows
     const qlora::Tokens prompt(size_t(n), 5), next(1, 6);
     const qlora::Work w = work_of(model, [&] { session.feed(prompt); });
     EXPECT_EQ(w.operations, 2 * (n * layers * layer_weights + head_weights) + layers * attention(triangle(n), 2));
     const qlora::Work one = work_of(model, [&] { session.feed(next); });
     EXPECT_EQ(one.operations, 2 * (layers * layer_weights + head_weights) + layers * attention(n + 1, 2));
-    EXPECT_EQ(one.bytes, 4 * (layers * layer_weights + head_weights) + layers * 2 * (n + 1) * kv * 4);
+    EXPECT_EQ(one.bytes, 4 * (layers * layer_weights + head_weights) + layers * 2 * (n + 1) * kv * 2);      // keys and values in 16 bits
 }
 
 TEST(Work, StoredTypesCountTheirOwnBytes) {
     const qlora::Model model = run_support::tiny_model(1, qlora::DType::nf4);
-    qlora::SessionImpl session(model.impl(), nullptr, 64);
+    qlora::SessionImpl session(model.impl(), nullptr, {.context = 64, .cache = qlora::DType::f32});
     session.feed(qlora::Tokens(32, 5));
     const qlora::Work one = work_of(model, [&] { session.feed(qlora::Tokens(1, 6)); });
     int64_t stored = 0;                                // codes, a byte a block of 64, a float a 256 blocks
