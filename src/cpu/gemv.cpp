@@ -1,7 +1,7 @@
 // gemv.cpp - y = x W^T for the few rows of x of token generation: W is read once, row by row, as it is stored.
 //
 // The cost is the traffic of W, so nothing is packed and, where a kernel knows the type, nothing decoded into memory. Tasks are runs of
-// rows of about 64 Ki weights, whatever the thread count. Sums are f32 whatever the precision of products, and row t of y does not depend
+// rows of about 64 Ki weights, 512 rows at most, whatever the thread count. Sums are f32 whatever the precision of products, and row t of y does not depend
 // on how many rows x has.
 #include "src/cpu/kernels.h"
 
@@ -21,7 +21,7 @@ struct Output {
     }
 };
 
-int64_t rows_of_a_task(const WeightRef& w) { return std::clamp<int64_t>(65536 / std::max<int64_t>(w.cols, 1), 1, 4096); }
+int64_t rows_of_a_task(const WeightRef& w) { return std::clamp<int64_t>(65536 / std::max<int64_t>(w.cols, 1), 1, 512); }
 
 void codes_task(Isa isa, const FourBitKernels& kernels, const WeightRef& w, int64_t first, int64_t count, const float* x, int64_t ldx, const Output& to) {
     thread_local Scratch memory;
@@ -45,6 +45,12 @@ void blocks_task(BlockDots dots, const WeightRef& w, int64_t first, int64_t coun
 void floats_task(Isa isa, const WeightRef& w, int64_t first, int64_t count, const float* x, int64_t ldx, const Output& to) {
     thread_local Scratch memory;
     const Vec& v = vec(isa);
+    if (w.dtype == DType::f32 && to.m == 1) {          // short rows, as those of an adapter, would cost more in calls than in products
+        float* sums = memory.floats(count);
+        v.dots(x, static_cast<const float*>(w.data) + first * w.cols, w.cols, count, w.cols, sums);
+        for (int64_t r = 0; r < count; ++r) to.put(0, first + r, sums[r]);
+        return;
+    }
     float* scratch = memory.floats(float_rows_size(1, w.cols));
     for (int64_t r = first; r < first + count; ++r) {
         const FloatRows row = float_rows(isa, w, w.cols, r, 1, 0, w.cols, scratch);

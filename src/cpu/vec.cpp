@@ -40,6 +40,10 @@ float dot(const float* a, const float* b, int64_t n) {
     return tree(s);
 }
 
+void dots(const float* a, const float* b, int64_t ldb, int64_t rows, int64_t n, float* y) {
+    for (int64_t j = 0; j < rows; ++j) y[j] = dot(a, b + j * ldb, n);
+}
+
 // Long sums are halved until each lane adds sixteen numbers at most: the error grows with the logarithm of n, also for equal numbers.
 float sum(const float* a, int64_t n) {
     if (n > 16 * 16) {
@@ -103,7 +107,8 @@ void swiglu_back(const float* gate, const float* up, const float* dy, float* dga
 
 }  // namespace vec_room
 
-const Vec vec_portable{vec_room::dot,  vec_room::sum,     vec_room::max,  vec_room::axpy,   vec_room::scale,      vec_room::add,
-                       vec_room::mul,  vec_room::exp_sum, vec_room::silu, vec_room::swiglu, vec_room::swiglu_back};
+const Vec vec_portable{vec_room::dot, vec_room::dots, vec_room::sum, vec_room::max, vec_room::axpy, vec_room::scale,
+                       vec_room::add, vec_room::mul, vec_room::exp_sum, vec_room::silu, vec_room::swiglu,
+                       vec_room::swiglu_back};
 
 }  // namespace qlora

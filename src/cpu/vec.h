@@ -7,6 +7,7 @@ namespace qlora::inline v0_1 {
 
 struct Vec {
     float (*dot)(const float* a, const float* b, int64_t n);
+    void  (*dots)(const float* a, const float* b, int64_t ldb, int64_t rows, int64_t n, float* y);     // y[j] = dot(a, b + j ldb, n)
     float (*sum)(const float* a, int64_t n);
     float (*max)(const float* a, int64_t n);                                   // -inf for n = 0
     void  (*axpy)(float s, const float* x, float* y, int64_t n);               // y += s x

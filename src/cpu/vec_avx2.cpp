@@ -64,6 +64,10 @@ static float dot(const float* a, const float* b, int64_t n) {
     return total(s0, s1, s2, s3);
 }
 
+static void dots(const float* a, const float* b, int64_t ldb, int64_t rows, int64_t n, float* y) {
+    for (int64_t j = 0; j < rows; ++j) y[j] = dot(a, b + j * ldb, n);
+}
+
 // Long sums are halved until each lane adds sixteen numbers at most: the error grows with the logarithm of n, also for equal numbers.
 static float sum(const float* a, int64_t n) {
     if (n > 32 * 16) {
@@ -161,8 +165,9 @@ static void swiglu_back(const float* gate, const float* up, const float* dy, flo
 
 }  // namespace vec_avx2_room
 
-const Vec vec_avx2{vec_avx2_room::dot, vec_avx2_room::sum,     vec_avx2_room::max,  vec_avx2_room::axpy,   vec_avx2_room::scale,      vec_avx2_room::add,
-                   vec_avx2_room::mul, vec_avx2_room::exp_sum, vec_avx2_room::silu, vec_avx2_room::swiglu, vec_avx2_room::swiglu_back};
+const Vec vec_avx2{vec_avx2_room::dot, vec_avx2_room::dots, vec_avx2_room::sum, vec_avx2_room::max, vec_avx2_room::axpy,
+                   vec_avx2_room::scale, vec_avx2_room::add, vec_avx2_room::mul, vec_avx2_room::exp_sum,
+                   vec_avx2_room::silu, vec_avx2_room::swiglu, vec_avx2_room::swiglu_back};
 
 }  // namespace qlora
 

@@ -87,6 +87,10 @@ TEST(Vec, SumsAtEveryLength) {
                 most = std::max(most, a[at]);
             }
             ASSERT_NEAR(v.dot(a.data(), b.data(), n), dot, 1e-6 * size) << name_of(isa) << " n " << n;
+            const std::vector<float> many = normals(3 * (n + 2), 3);
+            float dots[3];
+            v.dots(a.data(), many.data(), n + 2, 3, n, dots);
+            for (int64_t j = 0; j < 3; ++j) ASSERT_EQ(dots[j], v.dot(a.data(), many.data() + j * (n + 2), n)) << name_of(isa) << " n " << n;
             ASSERT_NEAR(v.sum(a.data(), n), sum, 1e-6 * size) << name_of(isa) << " n " << n;
             ASSERT_EQ(v.max(a.data(), n), most) << name_of(isa) << " n " << n;
         }
