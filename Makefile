@@ -64,7 +64,7 @@ gtest:
 	{ echo "The tests need GoogleTest: apt-get install libgtest-dev (Debian, Ubuntu), dnf install gtest-devel (Fedora), brew install googletest (macOS)"; exit 1; }
 
 test: all $(BUILD)/unit lint
-	sh tests/run.sh $(BUILD)
+	CXX="$(CXX)" QLORA_FLAGS="$(strip $(CXXFLAGS) $(SANITIZE))" sh tests/run.sh $(BUILD)
 
 $(BUILD)/amalgamate: tools/amalgamate.cpp
 	@mkdir -p $(BUILD)
