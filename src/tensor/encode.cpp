@@ -143,7 +143,7 @@ void encode_plain(DType type, const float* in, void* blocks, int64_t count) {
     const room::Row* row = room::row_of(type);
     for (int64_t i = 0; row && type != DType::f32 && i < count; ++i)
         if (!(std::fabs(in[i]) <= row->largest))
-            fail(Errc::numeric, "a key or value is ", in[i], ", which ", name_of(type), " cannot hold",
+            fail(Errc::numeric, "cache: a key or value is ", in[i], ", which ", name_of(type), " cannot hold",
                  std::isfinite(in[i]) ? "; choose bf16 or f32 (SessionOptions::cache, --cache)" : "");
     if (type == DType::q8_0) {
         uint8_t* p = static_cast<uint8_t*>(blocks);
