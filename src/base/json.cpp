@@ -243,7 +243,7 @@ private:
             if (std::from_chars(from, end, exponent).ec != std::errc()) return negative;
             if (negative) exponent = -exponent;
         }
-        return point + exponent < 0;
+        return exponent < -point;                      // not a sum: the exponent may be the largest number there is
     }
 };
 
