@@ -8,6 +8,7 @@
 
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 namespace program {
 
@@ -97,7 +98,9 @@ static qlora::Compute chosen_compute(const std::string& asked, const std::string
     const qlora::Compute wanted = asked == "f32" ? qlora::Compute::f32 : asked == "bf16" ? qlora::Compute::bf16 : qlora::Compute::mixed;
     const qlora::Compute got = qlora::Backend::cpu(1, wanted, instructions).compute();
     if (got == wanted || asked == "auto") return got;
-    std::fprintf(stderr, "%s\n", styled("this processor has no AVX512-BF16: --compute " + asked + " computes in f32", Style::dim, 2).c_str());
+    static bool said = false;                          // once, however often a model is loaded
+    if (!std::exchange(said, true))
+        std::fprintf(stderr, "%s\n", styled("this processor has no AVX512-BF16: --compute " + asked + " computes in f32", Style::dim, 2).c_str());
     return wanted;
 }
 
