@@ -163,8 +163,10 @@ void GraphImpl::read(Tensor t, void* values, int64_t bytes) const {
     const Node& n = g.node(t.id());
     if (bytes != n.elements() * 4) fail(Errc::shape, "read: ", bytes / 4, " values of shape ", n.shape, ", expected ", n.elements());
     const int32_t owner = root(t.id());
-    if (bytes_of(n.dtype, n.elements()) != bytes) fail(Errc::argument, "read: a state of ", name_of(n.dtype), " is not float values");
-    if (const BufferRef& buffer = node(owner).buffer) return backend->download(*buffer, graph_room::alias_offset(*this, t.id()), values, bytes);
+    if (const BufferRef& buffer = node(owner).buffer) {
+        if (bytes_of(n.dtype, 1) != 4) fail(Errc::argument, "read: a state of ", name_of(n.dtype), " is not float values");
+        return backend->download(*buffer, graph_room::alias_offset(*this, t.id()), values, bytes);
+    }
     if (n.weight) fail(Errc::argument, "read: ", n.weight->name, " is a stored weight, not a value of the graph");
     if (!frozen) fail(Errc::argument, "read: the graph has not run yet; call run() first");
     const bool kept = std::any_of(outputs.begin(), outputs.end(), [&](int32_t o) { return root(o) == owner; });

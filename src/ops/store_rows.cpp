@@ -7,6 +7,8 @@
 namespace qlora::inline v0_1 {
 namespace store_rows_room {
 
+constexpr const char* what = "cache of keys and values (SessionOptions::cache, --cache)";
+
 void shape(const GraphImpl& g, Node& n) {
     const Node &state = updated_source(g, n, 0), &x = float_source(g, n, 1);
     const int64_t parts = state.shape.size() == 3 ? state.shape[0] : 1;
@@ -25,7 +27,8 @@ void cpu(const Call& call) {
     uint8_t* state = call.result<uint8_t>();           // {parts, capacity, n}
     for (int64_t i = 0; i < count; ++i) {
         if (rows[i] >= capacity) fail(Errc::argument, "store_rows: row ", rows[i], " of a state with ", capacity, " rows");
-        for (int64_t h = 0; rows[i] >= 0 && h < parts; ++h) encode_plain(call.node.dtype, x + (i * parts + h) * n, state + (h * capacity + rows[i]) * row_bytes, n);
+        for (int64_t h = 0; rows[i] >= 0 && h < parts; ++h)
+            encode_plain(call.node.dtype, what, x + (i * parts + h) * n, state + (h * capacity + rows[i]) * row_bytes, n);
     }
 }
 

@@ -87,10 +87,10 @@ void nibbles(const Levels& levels, const float* in, void* blocks, int64_t count)
     }
 }
 
-void check_range(const Weight& w, const Row& row, const float* x, int64_t first, int64_t count) {
+void check_range(std::string_view what, std::string_view name, const Row& row, const float* x, int64_t first, int64_t count) {
     for (int64_t i = 0; i < count; ++i)
         if (!(std::fabs(x[i]) <= row.largest))
-            fail(Errc::numeric, "convert ", w.name, ": element ", first + i, " is ", x[i], ", which ", name_of(row.type), " cannot hold", std::isfinite(x[i]) ? "; choose bf16 or f32" : "");
+            fail(Errc::numeric, what, name, ": element ", first + i, " is ", x[i], ", which ", name_of(row.type), " cannot hold", std::isfinite(x[i]) ? "; choose bf16 or f32" : "");
 }
 
 }  // namespace encode_room
@@ -138,24 +138,19 @@ void encode_iq4_nl(const float* in, void* blocks, int64_t count) {
     encode_room::nibbles(levels, in, blocks, count);
 }
 
-void encode_plain(DType type, const float* in, void* blocks, int64_t count) {
+void encode_plain(DType type, std::string_view what, const float* in, void* blocks, int64_t count) {
     namespace room = encode_room;
+    if (type == DType::f32) return encode_f32(in, blocks, count);
     const room::Row* row = room::row_of(type);
-    for (int64_t i = 0; row && type != DType::f32 && i < count; ++i)
-        if (!(std::fabs(in[i]) <= row->largest))
-            fail(Errc::numeric, "cache: a key or value is ", in[i], ", which ", name_of(type), " cannot hold",
-                 std::isfinite(in[i]) ? "; choose bf16 or f32 (SessionOptions::cache, --cache)" : "");
-    if (type == DType::q8_0) {
-        uint8_t* p = static_cast<uint8_t*>(blocks);
-        for (int64_t first = 0; first < count; first += room::block, in += room::block, p += 34) {
-            room::Bytes bytes;
-            room::code_bytes(in, room::largest(in) / 127, bytes);
-            room::put(bytes, p);
-        }
-    } else if (type == DType::f32 || type == DType::f16 || type == DType::bf16) {
-        row->encode(in, blocks, count);
-    } else {
-        fail(Errc::unsupported, "keys and values are not held as ", name_of(type), "; choose f32, f16, bf16 or q8_0");
+    if (!row || (type != DType::f16 && type != DType::bf16 && type != DType::q8_0))
+        fail(Errc::unsupported, what, ": not held as ", name_of(type), "; choose f32, f16, bf16 or q8_0");
+    room::check_range(what, "", *row, in, 0, count);
+    if (type != DType::q8_0) return row->encode(in, blocks, count);
+    uint8_t* p = static_cast<uint8_t*>(blocks);
+    for (int64_t first = 0; first < count; first += room::block, in += room::block, p += 34) {
+        room::Bytes bytes;
+        room::code_bytes(in, room::largest(in) / 127, bytes);
+        room::put(bytes, p);
     }
 }
 
@@ -176,7 +171,7 @@ Weight convert_weight(const Weight& source, DType type, bool double_quant, Threa
         const int64_t first = number * room::piece, count = std::min(room::piece, n - first);
         float x[room::piece];
         decode(flat, first, count, x);
-        room::check_range(source, *row, x, first, count);
+        room::check_range("convert ", source.name, *row, x, first, count);
         row->encode(x, bytes->data() + first / info.block * info.bytes, count);
     };
     const int64_t tasks = (n + room::piece - 1) / room::piece;

@@ -14,8 +14,8 @@ void encode_q4_0(const float* in, void* blocks, int64_t count);
 void encode_iq4_nl(const float* in, void* blocks, int64_t count);
 
 // Numbers that are made while a model runs, in f32, f16, bf16 or q8_0: rounded to the nearest, q8_0 under the scale max|x| / 127 without a search.
-// Error{numeric} names the value that the type cannot hold.
-void encode_plain(DType, const float* in, void* blocks, int64_t count);
+// Error{numeric} names the value that the type cannot hold, beginning with `what`.
+void encode_plain(DType, std::string_view what, const float* in, void* blocks, int64_t count);
 
 bool can_encode(DType);                                // these six, nf4 and fp4
 constexpr std::string_view written_types = "f32, f16, bf16, q8_0, q4_0, iq4_nl, nf4 or fp4";      // as messages name them

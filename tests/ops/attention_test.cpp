@@ -266,7 +266,7 @@ std::vector<float> run_cached(const Case& c, DType type, int threads, qlora::Isa
         for (int64_t j = 0; by_head && j < c.keys; ++j)
             for (int64_t h = 0; h < c.kv_heads; ++h) std::copy_n(&(*values)[size_t(j * row + h * c.head_dim)], c.head_dim, &laid_out[size_t((h * c.keys + j) * c.head_dim)]);
         std::vector<uint8_t> held(size_t(qlora::bytes_of(type, c.keys * row)));
-        qlora::encode_plain(type, laid_out.data(), held.data(), c.keys * row);
+        qlora::encode_plain(type, "test", laid_out.data(), held.data(), c.keys * row);
         g.write(tensor, held.data(), int64_t(held.size()));
     }
     g.write(q, c.q.data(), int64_t(c.q.size()) * 4);
@@ -281,7 +281,7 @@ std::vector<float> run_cached(const Case& c, DType type, int threads, qlora::Isa
 Case held_as(Case c, DType type) {
     for (std::vector<float>* values : {&c.k, &c.v}) {
         std::vector<uint8_t> held(size_t(qlora::bytes_of(type, int64_t(values->size()))));
-        qlora::encode_plain(type, values->data(), held.data(), int64_t(values->size()));
+        qlora::encode_plain(type, "test", values->data(), held.data(), int64_t(values->size()));
         qlora::type_info(type).decode(held.data(), values->data(), int64_t(values->size()));
     }
     return c;

@@ -53,7 +53,7 @@ TEST(StoreRows, RoundsToTheTypeOfTheState) {
         const q::Buffer& held = *g.node(cache.id()).buffer;
         const int64_t row = q::bytes_of(type, 32);
         std::vector<uint8_t> want(size_t(3 * row));
-        q::encode_plain(type, wide.data(), want.data() + row, 32);
+        q::encode_plain(type, "test", wide.data(), want.data() + row, 32);
         EXPECT_EQ(std::memcmp(held.data, want.data(), want.size()), 0) << q::name_of(type);
         std::vector<float> back(32);
         q::type_info(type).decode(want.data() + row, back.data(), 32);
