@@ -29,6 +29,7 @@
 // cpu: kernels per instruction set, matrix products over any stored type
 #include "src/cpu/block_dots_avx512.cpp"            // rows of stored weights times a few vectors with AVX-512
 #include "src/cpu/blocks_avx2.cpp"                  // the most used block types of GGUF files with AVX2
+#include "src/cpu/dots16_avx2.cpp"                   // stored weights times vectors in 16-bit integers with AVX2
 #include "src/cpu/halves_avx2.cpp"                  // f16 and bf16 with AVX2
 #include "src/cpu/drop.cpp"                         // the dropout mask with one Philox counter a lane
 #include "src/cpu/gemm.cpp"                         // the three matrix products on one driver

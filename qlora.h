@@ -65,8 +65,12 @@ using Token  = int32_t;
 using Tokens = std::vector<Token>;
 
 // ---- Where work runs. A shared handle: copy it freely.
-// Where the CPU has AVX512-BF16: products of bf16-rounded factors, summed in f32, about twice as fast. bf16: all of them, which moves the loss of a
-// step by up to 1.4 %; mixed: those of gradients, 0.2 %, and what comes forward stays exact. Elsewhere all three are f32.
+// What products may round for speed; all sums are f32.
+//   f32    nothing.
+//   mixed  the input of products with at most 4 rows, which generation is made of, to 16-bit integers with a scale for each 32 of them (with AVX2;
+//          a tenth of what bf16 rounds), and both factors of gradients to bf16 (with AVX512-BF16; moves the loss of a step by 0.2 %).
+//   bf16   both factors of all other products to bf16 as well (with AVX512-BF16; up to 1.4 %).
+// What the CPU has no instructions for stays f32.
 enum class Compute { f32, bf16, mixed };
 std::string_view name_of(Compute);
 struct Work {                                          // done by a backend so far; what lies between two readings is their difference
@@ -80,7 +84,7 @@ public:
     static Backend cpu(int threads = 0, Compute = Compute::f32, std::string_view instructions = {});
     static Backend cuda(int device = 0);               // throws Error{device} if there is none
     std::string name() const;                          // "cpu, 2 threads, avx512"
-    Compute compute() const;                           // what it computes in: f32 where bf16 was asked for and is missing
+    Compute compute() const;                           // what it can do of what was asked for: mixed or f32 where there is no bf16
     size_t memory_free() const;                        // bytes
     Work work() const;                                 // counted as it is done: recomputation counts, work that was saved does not
     explicit Backend(std::shared_ptr<struct BackendImpl> impl) : impl_(std::move(impl)) {}

@@ -27,7 +27,8 @@ void ModelFlags::declare(Flags& flags, bool with_adapter, bool required) {
     flags.choice("--device", device, {"auto", "cpu", "cuda"}, "where to compute");
     declare_threads(flags, threads, force_threads);
     flags.choice("--compute", compute, {"auto", "f32", "mixed", "bf16"},
-                 "precision of products on a CPU with AVX512-BF16: mixed = gradients in bf16, bf16 = all of them; auto = mixed, or f32 without it");
+                 "what products may round: f32 = nothing; mixed = activations to 16-bit integers in generation (AVX2), gradients to bf16 (AVX512-BF16); "
+                 "bf16 = all else to bf16 too; auto = mixed");
 }
 
 void declare_threads(Flags& flags, int64_t& threads, bool& force) {
@@ -93,25 +94,33 @@ qlora::Model ModelFlags::load_base() {
     return load();
 }
 
+static bool has_bf16(const qlora::Backend& backend) { return backend.name().ends_with("avx512_bf16"); }
+
 // "auto" is the fastest that keeps the losses of a run within 1 % of the reference's.
 static qlora::Compute chosen_compute(const std::string& asked, const std::string& instructions) {
     const qlora::Compute wanted = asked == "f32" ? qlora::Compute::f32 : asked == "bf16" ? qlora::Compute::bf16 : qlora::Compute::mixed;
     const qlora::Compute got = qlora::Backend::cpu(1, wanted, instructions).compute();
     if (got == wanted || asked == "auto") return got;
     static bool said = false;                          // once, however often a model is loaded
-    if (!std::exchange(said, true))
-        std::fprintf(stderr, "%s\n", styled("this processor has no AVX512-BF16: --compute " + asked + " computes in f32", Style::dim, 2).c_str());
+    if (!std::exchange(said, true)) {
+        const std::string missing = asked == "bf16" ? "AVX512-BF16" : "AVX2", instead(qlora::name_of(got));
+        std::fprintf(stderr, "%s\n", styled("this processor has no " + missing + ": --compute " + asked + " is " + instead, Style::dim, 2).c_str());
+    }
     return wanted;
 }
 
 std::string compute_line(const qlora::Model& model) {
     switch (model.backend().compute()) {
-        case qlora::Compute::mixed: return "gradients in bf16, all else in f32 (--compute f32: exact; --compute bf16: faster, losses up to 1.4 % off)";
-        case qlora::Compute::bf16: return "products in bf16 (--compute mixed: only those of gradients; --compute f32: exact)";
+        case qlora::Compute::mixed:
+            if (has_bf16(model.backend()))
+                return "f32, gradients in bf16 (--compute f32: exact; --compute bf16: faster, losses up to 1.4 % off)";
+            return "f32; activations in 16-bit integers where it generates (--compute f32: exact; bf16 needs a processor with AVX512-BF16)";
+        case qlora::Compute::bf16: return "bf16 (--compute mixed: only gradients; --compute f32: exact)";
         default: break;
     }
-    const bool faster = qlora::Backend::cpu(1, qlora::Compute::mixed).compute() == qlora::Compute::mixed;
-    return faster ? "f32 (--compute mixed: gradients in bf16, faster)" : "f32 (--compute mixed and bf16 need a processor with AVX512-BF16)";
+    const qlora::Backend best = qlora::Backend::cpu(1, qlora::Compute::mixed);
+    if (best.compute() == qlora::Compute::f32) return "f32 (--compute mixed and bf16 need a processor with AVX2 or AVX512-BF16)";
+    return has_bf16(best) ? "f32 (--compute mixed: gradients in bf16, faster)" : "f32 (--compute mixed: faster where it generates)";
 }
 
 qlora::Model ModelFlags::load() const {

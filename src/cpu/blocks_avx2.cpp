@@ -6,7 +6,7 @@
 // Times vectors: two rows side by side, which share the vector and hide each other's waits. The first types
 // (QLORA_LATE_DOT_TYPES) put their scales off until 32 products are summed, as block_dots_avx512.cpp does; the others
 // have the bits of decoding the row and Vec::dot.
-#include "src/cpu/codes_avx2.h"
+#include "src/cpu/block_codes_avx2.h"
 
 #if defined(__x86_64__)
 #if defined(__clang__)
@@ -19,67 +19,12 @@
 namespace qlora::inline v0_1 {
 namespace blocks_avx2_room {
 
-using namespace codes_avx2;
+using namespace block_codes_avx2;
 
-constexpr int64_t elements_of(DType type) {
-    switch (type) {
-        case DType::q2_k:
-        case DType::q3_k:
-        case DType::q4_k:
-        case DType::q5_k:
-        case DType::q6_k:
-        case DType::iq4_xs: return 256;
-        default: return 32;
-    }
-}
-constexpr int64_t bytes_of(DType type) {
-    switch (type) {
-        case DType::q4_1: return 20;
-        case DType::q5_0: return 22;
-        case DType::q5_1: return 24;
-        case DType::q8_0: return 34;
-        case DType::q2_k: return 84;
-        case DType::q3_k: return 110;
-        case DType::q4_k: return 144;
-        case DType::q5_k: return 176;
-        case DType::q6_k: return 210;
-        case DType::iq4_xs: return 136;
-        case DType::mxfp4: return 17;
-        default: return 18;
-    }
-}
 constexpr bool is_late(DType type) {                   // its scale is put off
 #define QLORA_SAME(t) || type == DType::t
     return false QLORA_LATE_DOT_TYPES(QLORA_SAME);
 #undef QLORA_SAME
-}
-constexpr bool has_offset(DType type) {
-    return type == DType::q4_1 || type == DType::q5_1 || type == DType::q2_k || type == DType::q4_k ||
-           type == DType::q5_k;
-}
-
-// ---- Codes of group `group` of the block at p, dealt out.
-static QLORA_INLINE __m256i codes_of(const DType type, const uint8_t* p, const int group) {
-    if (type == DType::iq4_nl) return dealt_nibbles(p + 2);
-    if (type == DType::mxfp4) return dealt_nibbles(p + 1);
-    if (type == DType::q5_0)
-        return _mm256_or_si256(dealt_nibbles(p + 6),
-                               where_not(p + 2, 0xF0));    // minus 16 where the fifth bit is not set
-    if (type == DType::q5_1) return _mm256_or_si256(dealt_nibbles(p + 8), where(p + 4, 0x10));
-    if (type == DType::q8_0) return dealt_bytes(p + 2);
-    if (type == DType::q4_k) return nibbles(dealt_bytes(p + 16 + group / 2 * 32), group & 1);
-    if (type == DType::iq4_xs) return dealt_nibbles(p + 8 + group * 16);
-    if (type == DType::q2_k) return bits(dealt_bytes(p + 16 + group / 4 * 32), group % 4 * 2, 0, 3);
-    if (type == DType::q3_k)
-        return _mm256_or_si256(bits(dealt_bytes(p + 32 + group / 4 * 32), group % 4 * 2, 0, 3),
-                               bits(dealt_bytes(p), group, 2, 4));
-    if (type == DType::q5_k)
-        return _mm256_or_si256(nibbles(dealt_bytes(p + 48 + group / 2 * 32), group & 1),
-                               bits(dealt_bytes(p + 16), group, 4, 16));
-    const int half = group / 4, run = group % 4;       // q6_k
-    const __m256i low = nibbles(dealt_bytes(p + half * 64 + run % 2 * 32), run / 2);
-    return _mm256_sub_epi8(_mm256_or_si256(low, bits(dealt_bytes(p + 128 + half * 32), run * 2, 4, 0x30)),
-                           _mm256_set1_epi8(32));
 }
 
 // Codes of at most four bits are looked up or converted; longer ones come out 2^24 times as large, for which their
@@ -100,53 +45,20 @@ static QLORA_INLINE Four numbers_of_codes(const DType type, __m256i codes) {
 static QLORA_INLINE Four numbers_of(const DType type, const uint8_t* p, const int group) {
     if (type == DType::q4_0) return signed_nibbles(p + 2);         // 2^28 times as large
     if (type == DType::q4_1) return plain_nibbles(p + 4);
-    return numbers_of_codes(type, codes_of(type, p, group));
+    return numbers_of_codes(type, codes_of(type, p, group, true));
 }
 
 // ---- Scales: number = scale * code + offset, for each half of a group.
-struct Prepared {
-    float scale[16], offset[16];
-};    // of a block of 256: by group, or by half where a half has its own
-
-static QLORA_INLINE void put8(__m256i numbers, __m256 by, float* to) {
-    _mm256_storeu_ps(to, _mm256_mul_ps(by, _mm256_cvtepi32_ps(numbers)));
-}
-static QLORA_INLINE void put16(__m128i signed_bytes, __m256 by, float* to) {
-    put8(_mm256_cvtepi8_epi32(signed_bytes), by, to);
-    put8(_mm256_cvtepi8_epi32(_mm_srli_si128(signed_bytes, 8)), by, to + 8);
-}
+struct Prepared { float scale[16], offset[16]; };      // of a block of 256: by group, or by half where a half has its own
 
 static QLORA_INLINE void prepare(const DType type, const uint8_t* p, Prepared& out) {
-    if (type == DType::q2_k) {
-        const __m128i both = load16(p), low = _mm_set1_epi8(15);
-        put16(_mm_and_si128(both, low), half8(p + 80), out.scale);
-        put16(_mm_and_si128(_mm_srli_epi16(both, 4), low), negative(half8(p + 82)), out.offset);
-    } else if (type == DType::q3_k) {
-        const __m128i low =
-            _mm_and_si128(_mm_set_epi64x(int64_t(word64(p + 96) >> 4), int64_t(word64(p + 96))), _mm_set1_epi8(15));
-        const __m128i high = _mm_and_si128(
-            _mm_srlv_epi32(_mm_set1_epi32(int(word32(p + 104))), _mm_setr_epi32(0, 2, 4, 6)), _mm_set1_epi8(3));
-        put16(_mm_sub_epi8(_mm_or_si128(low, _mm_slli_epi16(high, 4)), _mm_set1_epi8(32)), half8(p + 108), out.scale);
-    } else if (type == DType::q4_k || type == DType::q5_k) {       // what q4_k_group() says, four bytes at a time
-        const uint32_t a = word32(p + 4), b = word32(p + 8), c = word32(p + 12), six = 0x3F3F3F3F, four = 0x0F0F0F0F,
-                       two = 0x03030303;
-        const uint64_t scales = (a & six) | uint64_t((c & four) | (a >> 6 & two) << 4) << 32,
-                       least = (b & six) | uint64_t((c >> 4 & four) | (b >> 6 & two) << 4) << 32;
-        const __m256 by = is_raised(type) ? lowered(half8(p)) : half8(p);
-        put8(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(scales))), by, out.scale);
-        put8(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(least))), negative(half8(p + 2)), out.offset);
-    } else if (type == DType::q6_k) {
-        put16(load16(p + 192), lowered(half8(p + 208)), out.scale);
-    } else if (type == DType::iq4_xs) {
-        const __m256i by_four = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28),
-                      by_two = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
-        const __m256i low =
-            _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(int(word32(p + 4))), by_four), _mm256_set1_epi32(15));
-        const __m256i high =
-            _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(p[2] | p[3] << 8), by_two), _mm256_set1_epi32(3));
-        put8(_mm256_sub_epi32(_mm256_or_si256(low, _mm256_slli_epi32(high, 4)), _mm256_set1_epi32(32)), half8(p),
-             out.scale);
-    }
+    if (block_codes_avx2::elements_of(type) != 256) return;
+    const RunScales s = scales_of_block(type, p);
+    const __m256 by = _mm256_set1_ps(is_raised(type) ? 0x1p-24f : 1.0f);
+    _mm256_storeu_ps(out.scale, is_raised(type) ? _mm256_mul_ps(s.scale[0], by) : s.scale[0]);
+    if (has_halves(type)) _mm256_storeu_ps(out.scale + 8, is_raised(type) ? _mm256_mul_ps(s.scale[1], by) : s.scale[1]);
+    if (has_offset(type)) _mm256_storeu_ps(out.offset, s.offset[0]);
+    if (has_offset(type) && has_halves(type)) _mm256_storeu_ps(out.offset + 8, s.offset[1]);
 }
 
 struct Scale { __m256 scale[2], offset[2]; };          // of the halves of a group
@@ -157,16 +69,11 @@ static QLORA_INLINE Scale scale_of(const DType type, const uint8_t* p, const Pre
         return {
             {_mm256_broadcast_ss(&prepared.scale[2 * group]), _mm256_broadcast_ss(&prepared.scale[2 * group + 1])},
             {_mm256_broadcast_ss(&prepared.offset[2 * group]), _mm256_broadcast_ss(&prepared.offset[2 * group + 1])}};
-    if (type == DType::q3_k)
+    if (has_halves(type))
         return {{_mm256_broadcast_ss(&prepared.scale[2 * group]), _mm256_broadcast_ss(&prepared.scale[2 * group + 1])},
                 {none, none}};
-    if (type == DType::q6_k) {
-        const int first = group / 4 * 8 + group % 4 * 2;
-        return {{_mm256_broadcast_ss(&prepared.scale[first]), _mm256_broadcast_ss(&prepared.scale[first + 1])},
-                {none, none}};
-    }
     __m256 scale = none, offset = none;
-    if (blocks_avx2_room::elements_of(type) == 256) {
+    if (block_codes_avx2::elements_of(type) == 256) {
         scale = _mm256_broadcast_ss(&prepared.scale[group]);
         if (has_offset(type)) offset = _mm256_broadcast_ss(&prepared.offset[group]);
     } else {
@@ -190,9 +97,9 @@ static QLORA_INLINE Four weights_of(const DType type, const uint8_t* p, const Pr
 
 template <DType type>
 static void decode_blocks(const void* blocks, float* out, int64_t count) {
-    constexpr int groups = int(blocks_avx2_room::elements_of(type) / 32);
+    constexpr int groups = int(block_codes_avx2::elements_of(type) / 32);
     const uint8_t* p = static_cast<const uint8_t*>(blocks);
-    for (int64_t i = 0; i < count; i += groups * 32, p += blocks_avx2_room::bytes_of(type)) {
+    for (int64_t i = 0; i < count; i += groups * 32, p += block_codes_avx2::bytes_of(type)) {
         Prepared prepared;
         prepare(type, p, prepared);
         QLORA_UNROLL
@@ -231,7 +138,7 @@ static QLORA_INLINE void add_q6_k(const int m, const uint8_t* p, const Prepared&
     for (int half = 0; half < 2; ++half) {
         __m256i codes[4];
         QLORA_UNROLL
-        for (int run = 0; run < 4; ++run) codes[run] = codes_of(DType::q6_k, p, half * 4 + run);
+        for (int run = 0; run < 4; ++run) codes[run] = codes_of(DType::q6_k, p, half * 4 + run, true);
         QLORA_UNROLL
         for (int i = 0; i < 8; ++i) {
             const int start = i / 4, run = i % 4;
@@ -254,7 +161,7 @@ static QLORA_INLINE void add_block(const DType type, const int m, const uint8_t*
     prepare(type, p, prepared);
     if (type == DType::q6_k) return add_q6_k(m, p, prepared, x, ldx, sums);
     QLORA_UNROLL
-    for (int group = 0; group < int(blocks_avx2_room::elements_of(type) / 32); ++group, x += 32) {
+    for (int group = 0; group < int(block_codes_avx2::elements_of(type) / 32); ++group, x += 32) {
         if (is_late(type)) {
             add_late(type, m, numbers_of(type, p, group), scale_of(type, p, prepared, group), x, ldx,
                      sums);
@@ -282,12 +189,12 @@ static QLORA_INLINE void rows_of(const DType type, const int rows, const int m, 
     Sums sums[most];
     QLORA_UNROLL
     for (int i = 0; i < rows * m * 4; ++i) sums[i / (m * 4)].of[i / 4 % m][i % 4] = _mm256_setzero_ps();
-    for (int64_t i = 0; i < cols; i += blocks_avx2_room::elements_of(type), data += blocks_avx2_room::bytes_of(type)) {
+    for (int64_t i = 0; i < cols; i += block_codes_avx2::elements_of(type), data += block_codes_avx2::bytes_of(type)) {
         QLORA_UNROLL
         for (int r = 0; r < rows; ++r) {
             const uint8_t* p = data + r * row_bytes;
             QLORA_UNROLL
-            for (int64_t line = 0; line < blocks_avx2_room::bytes_of(type); line += 64)
+            for (int64_t line = 0; line < block_codes_avx2::bytes_of(type); line += 64)
                 _mm_prefetch(reinterpret_cast<const char*>(p + line + prefetch_ahead), _MM_HINT_T0);
             add_block(type, m, p, x + i, ldx, sums[r]);
         }

@@ -28,7 +28,10 @@ struct Cpu {
     Compute compute;
     Isa isa;
     WorkCount work;
-    Compute effective() const { return isa == Isa::avx512_bf16 ? compute : Compute::f32; }     // without the instructions it is f32
+    Compute effective() const {                        // what there are instructions for
+        if (isa == Isa::avx512_bf16 || compute == Compute::f32) return compute;
+        return isa == Isa::scalar ? Compute::f32 : Compute::mixed;
+    }
 };
 
 }  // namespace qlora

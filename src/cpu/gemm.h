@@ -6,7 +6,8 @@
 // With Compute::bf16 (and the instructions) both factors are rounded to bf16 and the products summed in f32; with Compute::mixed in gemm_nn and
 // gemm_tn, of which gradients are made, but not in gemm_nt.
 // Row t of y is the same bytes in every batch of more than gemv_rows rows, and in every batch of at most gemv_rows rows; gemm_nt
-// computes these small ones another way, in f32 always, whose sums may differ in the last bits.
+// computes these small ones another way: in f32, whose sums may differ in the last bits, or (unless Compute::f32 was asked for) with x in 16-bit
+// integers, as dots16.h says.
 #pragma once
 #include "src/cpu/cpu.h"
 

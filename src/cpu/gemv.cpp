@@ -1,8 +1,7 @@
 // gemv.cpp - y = x W^T for the few rows of x of token generation: W is read once, row by row, as it is stored.
 //
 // The cost is the traffic of W, so nothing is packed and, where a kernel knows the type, nothing decoded into memory. Tasks are runs of
-// rows of about 64 Ki weights, 512 rows at most, whatever the thread count. Sums are f32 whatever the precision of products, and row t of y does not depend
-// on how many rows x has.
+// rows of about 18 KiB, one or two microseconds, 512 rows at most, whatever the thread count. Row t of y does not depend on how many rows x has.
 #include "src/cpu/kernels.h"
 
 #include <algorithm>
@@ -21,25 +20,44 @@ struct Output {
     }
 };
 
-int64_t rows_of_a_task(const WeightRef& w) { return std::clamp<int64_t>(65536 / std::max<int64_t>(w.cols, 1), 1, 512); }
+int64_t rows_of_a_task(const WeightRef& w) {
+    const TypeInfo& info = type_info(w.dtype);
+    const int64_t row_bytes = std::max<int64_t>(w.cols * info.bytes / info.block, 1);
+    return std::clamp<int64_t>((18 << 10) / row_bytes, 1, 512);
+}
 
-void codes_task(Isa isa, const FourBitKernels& kernels, const WeightRef& w, int64_t first, int64_t count, const float* x, int64_t ldx, const Output& to) {
-    thread_local Scratch memory;
-    const int64_t runs = w.cols / 64;                  // of a row
-    float *sums = memory.floats(count * (to.m + runs)), *scales = sums + count * to.m;
-    run_scales(isa, w.quant, first * runs, 0, 1, count * runs, scales);
-    kernels.dots(static_cast<const uint8_t*>(w.data) + first * w.cols / 2, scales, w.quant.codebook, count, w.cols, x, ldx, to.m, sums);
+void put_all(const Output& to, int64_t first, int64_t count, const float* sums) {
     for (int64_t r = 0; r < count; ++r)
         for (int64_t t = 0; t < to.m; ++t) to.put(t, first + r, sums[r * to.m + t]);
 }
 
-void blocks_task(BlockDots dots, const WeightRef& w, int64_t first, int64_t count, const float* x, int64_t ldx, const Output& to) {
+// What the rows of a stored weight are multiplied with: m vectors, ld apart.
+struct Vectors {
+    const float* floats;
+    int64_t ld;
+    const Run16* rounded = nullptr;                    // instead of the floats
+    int64_t ld16 = 0;
+};
+
+void codes_task(Isa isa, const WeightRef& w, int64_t first, int64_t count, const Vectors& x, const Output& to) {
+    thread_local Scratch memory;
+    const int64_t runs = w.cols / 64;                  // of a row
+    float *sums = memory.floats(count * (to.m + runs)), *scales = sums + count * to.m;
+    run_scales(isa, w.quant, first * runs, 0, 1, count * runs, scales);
+    const uint8_t* codes = static_cast<const uint8_t*>(w.data) + first * w.cols / 2;
+    if (x.rounded) dots16(isa)->codes(codes, scales, w.quant.codebook, count, w.cols, x.rounded, x.ld16, to.m, sums);
+    else four_bit_kernels(isa)->dots(codes, scales, w.quant.codebook, count, w.cols, x.floats, x.ld, to.m, sums);
+    put_all(to, first, count, sums);
+}
+
+void blocks_task(Isa isa, const WeightRef& w, int64_t first, int64_t count, const Vectors& x, const Output& to) {
     thread_local Scratch memory;
     float* sums = memory.floats(count * to.m);
     const int64_t row_bytes = bytes_of(w.dtype, w.cols);
-    dots(w.dtype, static_cast<const uint8_t*>(w.data) + first * row_bytes, row_bytes, count, w.cols, x, ldx, to.m, sums);
-    for (int64_t r = 0; r < count; ++r)
-        for (int64_t t = 0; t < to.m; ++t) to.put(t, first + r, sums[r * to.m + t]);
+    const uint8_t* rows = static_cast<const uint8_t*>(w.data) + first * row_bytes;
+    if (x.rounded) dots16(isa)->blocks(w.dtype, rows, row_bytes, count, w.cols, x.rounded, x.ld16, to.m, sums);
+    else block_dots(isa, w.dtype)(w.dtype, rows, row_bytes, count, w.cols, x.floats, x.ld, to.m, sums);
+    put_all(to, first, count, sums);
 }
 
 void floats_task(Isa isa, const WeightRef& w, int64_t first, int64_t count, const float* x, int64_t ldx, const Output& to) {
@@ -58,27 +76,54 @@ void floats_task(Isa isa, const WeightRef& w, int64_t first, int64_t count, cons
     }
 }
 
+enum class Way : uint8_t { codes, blocks, floats };
+
+// x in 16-bit integers: unless exactness was asked for, wherever weights have codes that are small integers.
+bool rounds(const Cpu& cpu, const WeightRef& w) {
+    const int64_t block = type_info(w.dtype).block;
+    return cpu.compute != Compute::f32 && dots16(cpu.isa) && (is_4bit(w.dtype) ? has_runs_of_64(w) : block > 1 && w.cols % block == 0);
+}
+
+Way way(const Cpu& cpu, const WeightRef& w) {
+    const bool rounded = rounds(cpu, w);
+    if (has_runs_of_64(w)) {
+        const FourBitKernels* kernels = four_bit_kernels(cpu.isa);
+        return rounded || (kernels && kernels->dots) ? Way::codes : Way::floats;
+    }
+    return rounded || (w.cols % type_info(w.dtype).block == 0 && block_dots(cpu.isa, w.dtype)) ? Way::blocks : Way::floats;
+}
+
+// As the products take them: floats as they are or spread, or 16-bit integers. The memory is used again by the thread's next call.
+Vectors prepared(const Cpu& cpu, Way way, const WeightRef& w, int64_t m, const float* x, int64_t ldx) {
+    thread_local Scratch memory;
+    if (rounds(cpu, w)) {
+        const int64_t runs = runs16(w.cols);
+        Run16* to = static_cast<Run16*>(memory.bytes(m * runs * int64_t(sizeof(Run16))));
+        for (int64_t t = 0; t < m; ++t) dots16(cpu.isa)->round(x + t * ldx, w.cols, way == Way::codes ? Order16::pairs : Order16::blocks, to + t * runs);
+        return {nullptr, 0, to, runs};
+    }
+    if (way != Way::codes || !four_bit_kernels(cpu.isa)->spreads) return {x, ldx};
+    const int64_t size = spread_size(w.cols);
+    float* spread = memory.floats(m * size);
+    for (int64_t t = 0; t < m; ++t) spread_for_codes(x + t * ldx, w.cols, spread + t * size);
+    return {spread, size};
+}
+
 }  // namespace gemv_room
 
 void gemv(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha, float beta) {
-    thread_local Scratch memory;
-    const gemv_room::Output to{m, y, ldy, alpha, beta};
-    const FourBitKernels* kernels = has_runs_of_64(w) ? four_bit_kernels(cpu.isa) : nullptr;
-    const bool codes = kernels && kernels->dots;
-    if (codes && kernels->spreads) {
-        const int64_t size = spread_size(w.cols);
-        float* spread = memory.floats(m * size);
-        for (int64_t t = 0; t < m; ++t) spread_for_codes(x + t * ldx, w.cols, spread + t * size);
-        x = spread;
-        ldx = size;
-    }
-    const BlockDots dots = w.cols % type_info(w.dtype).block == 0 ? block_dots(cpu.isa, w.dtype) : nullptr;
-    const int64_t rows = gemv_room::rows_of_a_task(w);
+    using namespace gemv_room;
+    const Output to{m, y, ldy, alpha, beta};
+    const Way way = gemv_room::way(cpu, w);
+    const Vectors vectors = prepared(cpu, way, w, m, x, ldx);
+    const int64_t rows = rows_of_a_task(w);
     cpu.pool.run((w.rows + rows - 1) / rows, [&](int64_t task, int) {
         const int64_t first = task * rows, count = std::min(rows, w.rows - first);
-        if (codes) gemv_room::codes_task(cpu.isa, *kernels, w, first, count, x, ldx, to);
-        else if (dots) gemv_room::blocks_task(dots, w, first, count, x, ldx, to);
-        else gemv_room::floats_task(cpu.isa, w, first, count, x, ldx, to);
+        switch (way) {
+            case Way::codes: return codes_task(cpu.isa, w, first, count, vectors, to);
+            case Way::blocks: return blocks_task(cpu.isa, w, first, count, vectors, to);
+            case Way::floats: return floats_task(cpu.isa, w, first, count, x, ldx, to);
+        }
     });
 }
 

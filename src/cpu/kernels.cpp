@@ -30,7 +30,10 @@ BlockDots block_dots(Isa isa, DType type) {
     if (isa == Isa::avx2) return everywhere || on_avx2 ? block_dots_avx2 : nullptr;
     return everywhere && isa >= Isa::avx512 ? block_dots_avx512 : nullptr;
 }
+
+const Dots16* dots16(Isa isa) { return isa >= Isa::avx2 ? &dots16_avx2 : nullptr; }
 #else
+const Dots16* dots16(Isa) { return nullptr; }
 const Vec& vec(Isa) { return vec_portable; }
 const GemmKernels& gemm_kernels(Isa, Compute) { return gemm_portable; }
 const FourBitKernels* four_bit_kernels(Isa) { return nullptr; }

@@ -4,6 +4,7 @@
 // packed[depth][width] with width = rows or cols of the tile, so that a tile reads two streams from start to end.
 // With bf16 two neighbours in depth sit side by side: packed[depth / 2][width][2], as the instruction wants them.
 #pragma once
+#include "src/cpu/dots16.h"
 #include "src/cpu/gemm.h"
 #include "src/cpu/vec.h"
 #include "src/tensor/blocks.h"
@@ -95,6 +96,7 @@ extern const FourBitKernels four_bit_avx2, four_bit_avx512;
 BlockDecoder block_decoder_avx2(DType);
 extern const BlockDecoder f16_decoder_avx2, bf16_decoder_avx2;
 extern const BlockDots block_dots_avx2, half_dots_avx2, block_dots_avx512;
+extern const Dots16 dots16_avx2;
 #endif
 extern const Vec vec_portable;
 extern const GemmKernels gemm_portable;

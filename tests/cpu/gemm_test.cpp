@@ -110,8 +110,24 @@ struct Product {
     std::vector<float> a, b;                           // [rows, depth], [depth, cols]
 };
 
-void expect_product(const Product& p, bool bf16, float alpha, float beta, const std::vector<float>& before, const std::vector<float>& after, int64_t ld,
+enum class Rounded : uint8_t { nothing, bf16, x16 };    // to bf16 both factors, to 16-bit integers the first one (as dots16.h says)
+
+// How far the rounding of the first factor to integers can move element i, j: half a step of its group for each x, half a step of the
+// levels of 4-bit codes for each weight.
+double integer_bound(const Product& p, int64_t i, int64_t j) {
+    double bound = 0, largest_w = 0;
+    for (int64_t r = 0; r < p.depth; ++r) largest_w = std::max(largest_w, double(std::abs(p.b[size_t(r * p.cols + j)])));
+    for (int64_t r = 0; r < p.depth; ++r) {
+        double largest = 0;
+        for (int64_t g = r / 64 * 64; g < std::min(p.depth, r / 64 * 64 + 64); ++g) largest = std::max(largest, double(std::abs(p.a[size_t(i * p.depth + g)])));
+        bound += largest / 32767 / 2 * std::abs(p.b[size_t(r * p.cols + j)]) + largest_w / 8191 / 2 * std::abs(p.a[size_t(i * p.depth + r)]);
+    }
+    return bound;
+}
+
+void expect_product(const Product& p, Rounded rounds, float alpha, float beta, const std::vector<float>& before, const std::vector<float>& after, int64_t ld,
                     const std::string& what) {
+    const bool bf16 = rounds == Rounded::bf16;
     for (int64_t i = 0; i < p.rows; ++i) {
         for (int64_t j = 0; j < ld; ++j) {
             const float old = before[size_t(i * ld + j)], got = after[size_t(i * ld + j)];
@@ -127,7 +143,8 @@ void expect_product(const Product& p, bool bf16, float alpha, float beta, const 
             }
             double want = alpha * sum;
             if (beta != 0) want += double(beta) * old;
-            const double bound = 1e-6 * (std::abs(alpha) * size + std::abs(want)) + 1e-30;
+            double bound = 1e-6 * (std::abs(alpha) * size + std::abs(want)) + 1e-30;
+            if (rounds == Rounded::x16) bound += std::abs(alpha) * integer_bound(p, i, j);
             ASSERT_NEAR(got, want, bound) << what << " at " << i << ", " << j;
         }
     }
@@ -155,16 +172,22 @@ std::string label(const char* op, const Cpu& cpu, Kind kind, int64_t m, int64_t 
            std::to_string(m) + " rows " + std::to_string(n) + " cols " + std::to_string(k);
 }
 
+Rounded of_gradients(const Cpu& cpu) {
+    return cpu.isa == Isa::avx512_bf16 && cpu.compute != Compute::f32 ? Rounded::bf16 : Rounded::nothing;
+}
+
 void check_weight_products(Cpu& cpu, Kind kind, int64_t m, int64_t n, int64_t k, float alpha, float beta) {
     const auto w = stored(kind, n, k);
-    const bool bf16 = cpu.effective() == Compute::bf16, gradients = cpu.effective() != Compute::f32;
+    const Rounded gradients = of_gradients(cpu);
+    const Rounded few = cpu.effective() == Compute::f32 ? Rounded::nothing : Rounded::x16;
+    const Rounded many = cpu.effective() == Compute::bf16 ? Rounded::bf16 : Rounded::nothing;
     const int64_t pad = 3;
     {
         Product p{m, n, k, normals(m * k, 1), transposed(w->values, n, k)};
         const std::vector<float> x = spread(p.a, m, k, k + pad), before = junk(m * (n + pad), beta);
         std::vector<float> y = before;
         gemm_nt(cpu, m, x.data(), k + pad, w->ref, y.data(), n + pad, alpha, beta);
-        expect_product(p, bf16 && m > gemv_rows, alpha, beta, before, y, n + pad, label("gemm_nt", cpu, kind, m, n, k));
+        expect_product(p, m > gemv_rows ? many : few, alpha, beta, before, y, n + pad, label("gemm_nt", cpu, kind, m, n, k));
     }
     {
         Product p{m, k, n, normals(m * n, 2), w->values};
@@ -176,7 +199,7 @@ void check_weight_products(Cpu& cpu, Kind kind, int64_t m, int64_t n, int64_t k,
 }
 
 void check_dense_product(Cpu& cpu, int64_t m, int64_t n, int64_t k, float alpha, float beta) {
-    const bool gradients = cpu.effective() != Compute::f32;
+    const Rounded gradients = of_gradients(cpu);
     const int64_t pad = 2;
     const std::vector<float> a = normals(m * n, 4);
     Product p{n, k, m, transposed(a, m, n), normals(m * k, 6)};

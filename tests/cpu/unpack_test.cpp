@@ -3,6 +3,8 @@
 #include "src/base/rng.h"
 #include "src/cpu/kernels.h"
 
+#include "tests/support/blocks.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -11,44 +13,12 @@
 namespace unpack_test {
 
 using namespace qlora;
+using blocks_support::random_blocks;
 
 std::vector<Isa> isas() {
     std::vector<Isa> all;
     for (int i = 0; i <= int(best_isa()); ++i) all.push_back(Isa(i));
     return all;
-}
-
-// Where the f16 numbers of a block are: random bits there could be infinite.
-std::vector<int64_t> halves_of(DType type) {
-    switch (type) {
-        case DType::f16: case DType::q4_0: case DType::q5_0: case DType::q8_0: case DType::iq4_nl: case DType::iq4_xs: return {0};
-        case DType::q4_1: case DType::q5_1: case DType::q4_k: case DType::q5_k: return {0, 2};
-        case DType::q2_k: return {80, 82};
-        case DType::q3_k: return {108};
-        case DType::q6_k: return {208};
-        default: return {};
-    }
-}
-
-std::vector<uint8_t> random_blocks(DType type, int64_t elements) {
-    std::vector<uint8_t> bytes(size_t(bytes_of(type, elements)));
-    Rng rng{3, uint64_t(type)};
-    if (type == DType::f32) {
-        for (int64_t i = 0; i < elements; ++i) {
-            const float v = rng.normal();
-            std::memcpy(bytes.data() + 4 * i, &v, 4);
-        }
-        return bytes;
-    }
-    for (uint8_t& b : bytes) b = uint8_t(rng.next());
-    const int64_t size = type_info(type).bytes;
-    for (int64_t at = 0; at < int64_t(bytes.size()); at += size) {
-        for (const int64_t offset : halves_of(type)) {
-            const uint16_t h = f16_from_f32(rng.normal() * (rng.below(8) == 0 ? 1e-6f : 0.1f));   // now and then subnormal
-            std::memcpy(bytes.data() + at + offset, &h, 2);
-        }
-    }
-    return bytes;
 }
 
 void expect_pieces(const WeightRef& w, const std::string& what) {

@@ -40,7 +40,7 @@ Weight stored(DType type) {
 }
 
 void products(Isa isa) {
-    Cpu cpu(1, Compute::f32, isa);
+    Cpu cpu(1, Compute::f32, isa), mixed(1, Compute::mixed, isa);
     std::vector<float> x(size_t(16 * cols), 0.25f), y(size_t(16 * rows)), dx(size_t(16 * cols));
     for (int i = 0; i < dtype_count; ++i) {
         const DType type = DType(i);
@@ -48,6 +48,8 @@ void products(Isa isa) {
         const Weight w = stored(type);
         const std::string name(name_of(type));
         count("one token times " + name, isa, [&] { gemm_nt(cpu, 1, x.data(), cols, w.ref(), y.data(), rows); });
+        if (mixed.effective() == Compute::mixed && type_info(type).block > 1)
+            count("one token in integers times " + name, isa, [&] { gemm_nt(mixed, 1, x.data(), cols, w.ref(), y.data(), rows); });
         if (type != DType::f32 && type != DType::nf4 && type != DType::q4_k) continue;
         count("16 tokens times " + name, isa, [&] { gemm_nt(cpu, 16, x.data(), cols, w.ref(), y.data(), rows); });
         count("gradient through " + name, isa, [&] { gemm_nn(cpu, 16, y.data(), rows, w.ref(), dx.data(), cols); });

@@ -38,6 +38,27 @@ inline qlora::Tokens ids(const qlora::Json& array) {
     return out;
 }
 
+// Few tokens take their activations as 16-bit integers where exactness was not asked for: after all layers that moves logits by less than a
+// thousandth of their size.
+TEST_P(SmolLM2, ActivationsInIntegersMoveLogitsLittle) {
+    const qlora::Backend mixed = qlora::Backend::cpu(0, qlora::Compute::mixed);
+    if (mixed.compute() == qlora::Compute::f32) GTEST_SKIP() << "this processor has no products in integers";
+    const qlora::Model rounded = qlora::Model::load(model_path(), {.backend = mixed, .quantize = GetParam().quantize});
+    double squares = 0, differences = 0;
+    for (const qlora::Json& prompt : expected().find("greedy")->array()) {
+        const qlora::Tokens all = ids(*prompt.find("prompt")), some(all.begin(), all.begin() + 4);
+        const std::vector<float> exact = model->logits(some), near = rounded.logits(some);
+        for (size_t i = 0; i < exact.size(); ++i) {
+            squares += double(exact[i]) * exact[i];
+            differences += (double(near[i]) - exact[i]) * (double(near[i]) - exact[i]);
+        }
+    }
+    const double relative = std::sqrt(differences / squares);
+    EXPECT_GT(relative, 0);
+    EXPECT_LT(relative, 1e-3);
+    std::printf("logits move by %.1e of their size\n", relative);
+}
+
 // Fed with the reference's own continuation, the best next token must be the reference's at every position: then, by induction, greedy
 // generation gives the same tokens.
 TEST_P(SmolLM2, GreedyContinuationsAgreeTokenForToken) {

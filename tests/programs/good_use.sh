@@ -105,7 +105,7 @@ good "quantize" ./quantize "$model" "$dir/nf4.gguf"
 says "sizes before and after" "bits a parameter"
 good "chat with the quantized model" ./chat -m "$dir/nf4.gguf" --no-template -n 4 -p "Hello"
 good "bf16 where the processor has none" env QLORA_ISA=scalar ./chat -m "$model" --no-template -n 4 --temp 0 -p "Hello" --compute bf16
-warns "that it is f32" "compute bf16 computes in f32"
+warns "that it is f32" "compute bf16 is f32"
 good "keys and values in f32" ./chat -m "$model" --no-template -n 4 --temp 0 -p "Hello" --cache f32
 good "keys and values in bf16" ./chat -m "$model" --no-template -n 4 --temp 0 -p "Hello" --cache bf16
 good "an empty prompt" ./chat -m "$model" --no-template -n 4 --temp 0 -p ""

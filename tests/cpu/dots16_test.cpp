@@ -1,0 +1,207 @@
+// dots16_test.cpp - products with x in 16-bit integers: against the formula with x rounded by plain loops, for every type, size and number of
+// vectors; what cannot be rounded; and that exactness, where asked for, is not touched by any of it.
+#include "src/base/half.h"
+#include "src/base/rng.h"
+#include "src/cpu/kernels.h"
+
+#include "tests/support/blocks.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+namespace dots16_test {
+
+using namespace qlora;
+using blocks_support::random_blocks;
+
+std::vector<Isa> isas() {
+    std::vector<Isa> all;
+    for (int i = 0; i <= int(best_isa()); ++i)
+        if (dots16(Isa(i))) all.push_back(Isa(i));
+    return all;
+}
+
+// x as it is rounded: groups of `share` elements, the largest of which becomes 32767.
+std::vector<float> rounded(const std::vector<float>& x, int64_t cols, int64_t share) {
+    std::vector<float> out(x.size());
+    for (size_t row = 0; row < x.size(); row += size_t(cols))
+        for (int64_t g = 0; g < cols; g += share) {
+            const int64_t end = std::min(cols, g + share);
+            float most = 0;
+            for (int64_t i = g; i < end; ++i) most = std::max(most, std::abs(x[row + size_t(i)]));
+            for (int64_t i = g; i < end; ++i) out[row + size_t(i)] = most < 1e-30f ? 0 : most / 32767 * std::nearbyint(x[row + size_t(i)] * (32767 / most));
+        }
+    return out;
+}
+
+std::vector<float> vectors(int64_t count, int64_t cols, uint64_t seed) {
+    std::vector<float> x(size_t(count * cols));
+    Rng rng{seed, 0};
+    for (float& v : x) v = rng.normal() * (rng.below(50) == 0 ? 100.0f : 1.0f);       // activations have outliers
+    for (int64_t i = 0; i < std::min<int64_t>(cols, 32); ++i) x[size_t(i)] = 0;       // and a group may be nothing but zeros
+    return x;
+}
+
+// got[r * m + t] against row r . x[t] in double; what a float sum may lose grows with the sizes of x and of the row's weights.
+void expect_products(const std::vector<float>& weights, const std::vector<float>& x, int64_t cols, int64_t m, const float* got, const std::string& what) {
+    for (int64_t r = 0; r < int64_t(weights.size()) / cols; ++r) {
+        const float* w = weights.data() + r * cols;
+        double largest = 0;
+        for (int64_t i = 0; i < cols; ++i) largest = std::max(largest, double(std::abs(w[i])));
+        for (int64_t t = 0; t < m; ++t) {
+            double want = 0, size = 0;
+            for (int64_t i = 0; i < cols; ++i) {
+                want += double(x[size_t(t * cols + i)]) * double(w[i]);
+                size += std::abs(double(x[size_t(t * cols + i)])) * largest;
+            }
+            ASSERT_NEAR(got[r * m + t], want, 2e-6 * size + 1e-30) << what << " row " << r << " vector " << t << " of " << m;
+        }
+    }
+}
+
+const std::vector<DType>& block_types() {
+#define QLORA_TYPE(t) DType::t,
+    static const std::vector<DType> types{QLORA_LATE_DOT_TYPES(QLORA_TYPE) QLORA_BLOCK_ROW_TYPES(QLORA_TYPE)};
+#undef QLORA_TYPE
+    return types;
+}
+
+struct Rounding {
+    std::vector<Run16> runs;
+    int64_t ld;
+    Rounding(Isa isa, const std::vector<float>& x, int64_t cols, int64_t m, Order16 order) : runs(size_t(m * runs16(cols))), ld(runs16(cols)) {
+        for (int64_t t = 0; t < m; ++t) dots16(isa)->round(x.data() + t * cols, cols, order, runs.data() + t * ld);
+    }
+};
+
+TEST(Dots16, EveryBlockTypeAtEverySize) {
+    for (Isa isa : isas())
+        for (const DType type : block_types())
+            for (const int64_t cols : {32, 96, 224, 256, 288, 544, 768, 1024}) {
+                if (cols % type_info(type).block) continue;
+                const int64_t rows = 5;
+                std::vector<uint8_t> bytes = random_blocks(type, rows * cols);
+                for (size_t at = 0; type == DType::mxfp4 && at < bytes.size(); at += 17) bytes[at] = uint8_t(112 + bytes[at] % 32);   // sums stay finite
+                std::vector<float> weights(size_t(rows * cols)), out(size_t(rows * gemv_rows));
+                type_info(type).decode(bytes.data(), weights.data(), rows * cols);
+                const std::vector<float> x = vectors(gemv_rows, cols, 7), near = rounded(x, cols, 32);
+                const Rounding held(isa, x, cols, gemv_rows, Order16::blocks);
+                for (int64_t m = 1; m <= gemv_rows; ++m) {
+                    dots16(isa)->blocks(type, bytes.data(), bytes_of(type, cols), rows, cols, held.runs.data(), held.ld, m, out.data());
+                    expect_products(weights, near, cols, m, out.data(), std::string(name_of(type)) + " " + std::string(name_of(isa)) + " cols " + std::to_string(cols));
+                }
+            }
+}
+
+TEST(Dots16, FourBitCodesWithAnyLevels) {
+    Rng rng{5, 5};
+    for (Isa isa : isas())
+        for (const int64_t cols : {64, 192, 256, 320, 576, 1024}) {
+            const int64_t rows = 5;
+            std::vector<float> book(16), scales(size_t(rows * cols / 64)), weights(size_t(rows * cols)), out(size_t(rows * gemv_rows));
+            std::vector<uint8_t> codes(size_t(rows * cols / 2));
+            for (auto* list : {&book, &scales})
+                for (float& v : *list) v = rng.normal();
+            for (uint8_t& c : codes) c = uint8_t(rng.next());
+            float most = 0;
+            for (float v : book) most = std::max(most, std::abs(v));
+            for (int64_t e = 0; e < rows * cols; ++e) {
+                const uint8_t pair = codes[size_t(e / 2)];
+                const float level = book[size_t(e % 2 ? pair & 15 : pair >> 4)];
+                weights[size_t(e)] = std::nearbyint(level * (8191 / most)) * (most / 8191) * scales[size_t(e / 64)];
+            }
+            const std::vector<float> x = vectors(gemv_rows, cols, 8), near = rounded(x, cols, 64);
+            const Rounding held(isa, x, cols, gemv_rows, Order16::pairs);
+            for (int64_t m = 1; m <= gemv_rows; ++m) {
+                dots16(isa)->codes(codes.data(), scales.data(), book.data(), rows, cols, held.runs.data(), held.ld, m, out.data());
+                expect_products(weights, near, cols, m, out.data(), std::string("codes ") + std::string(name_of(isa)) + " cols " + std::to_string(cols));
+            }
+        }
+}
+
+// The largest codes times the largest integers: nothing overflows, in either sign.
+TEST(Dots16, ExtremesDoNotOverflow) {
+    for (Isa isa : isas())
+        for (const float sign : {1.0f, -1.0f}) {
+            const int64_t cols = 256;
+            const std::vector<float> x(size_t(cols), sign * 3);
+            float book[16], scale[4] = {1, 1, 1, 1}, got;
+            std::fill_n(book, 16, 1.0f);
+            const std::vector<uint8_t> codes(size_t(cols / 2), uint8_t(0xFF));
+            const Rounding pairs(isa, x, cols, 1, Order16::pairs), blocks(isa, x, cols, 1, Order16::blocks);
+            dots16(isa)->codes(codes.data(), scale, book, 1, cols, pairs.runs.data(), pairs.ld, 1, &got);
+            EXPECT_NEAR(got, sign * 3 * cols, 1e-3);
+            for (const DType type : block_types()) {
+                std::vector<uint8_t> bytes(size_t(bytes_of(type, cols)), uint8_t(0xFF));
+                for (size_t at = 0; at < bytes.size(); at += size_t(type_info(type).bytes))
+                    for (const int64_t half : blocks_support::halves_of(type)) {
+                        const uint16_t one = f16_from_f32(1);
+                        std::memcpy(bytes.data() + at + size_t(half), &one, 2);
+                    }
+                if (type == DType::mxfp4)
+                    for (size_t at = 0; at < bytes.size(); at += 17) bytes[at] = 127;
+                std::vector<float> weights(static_cast<size_t>(cols));
+                type_info(type).decode(bytes.data(), weights.data(), cols);
+                dots16(isa)->blocks(type, bytes.data(), int64_t(bytes.size()), 1, cols, blocks.runs.data(), blocks.ld, 1, &got);
+                expect_products(weights, x, cols, 1, &got, std::string(name_of(type)));
+            }
+        }
+}
+
+// A number that is none must not come out as one; what is next to nothing becomes nothing.
+TEST(Dots16, WhatIsNotFiniteStaysSo) {
+    const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+    const int64_t cols = 512;
+    for (Isa isa : isas())
+        for (const Order16 order : {Order16::blocks, Order16::pairs})
+            for (const float bad : {infinity, -infinity, nan, -nan})
+                for (const int64_t at : {0, 31, 255, 511}) {
+                    std::vector<float> x(size_t(cols), 1.0f);
+                    x[size_t(at)] = bad;
+                    const Rounding held(isa, x, cols, 1, order);
+                    for (int64_t g = 0; g < cols; g += 32) {
+                        const int64_t share = order == Order16::pairs ? 64 : 32;
+                        EXPECT_EQ(std::isnan(held.runs[size_t(g / 256)].scales[g % 256 / 32]), g / share == at / share) << g << " of " << at;
+                    }
+                    std::vector<uint8_t> bytes(size_t(bytes_of(DType::q8_0, cols)), 0);    // all weights 0, but 0 times NaN is NaN
+                    float got = 1;
+                    if (order == Order16::blocks) {
+                        dots16(isa)->blocks(DType::q8_0, bytes.data(), int64_t(bytes.size()), 1, cols, held.runs.data(), held.ld, 1, &got);
+                        EXPECT_TRUE(std::isnan(got));
+                    }
+                }
+    for (Isa isa : isas()) {
+        const Rounding held(isa, std::vector<float>(size_t(cols), 1e-38f), cols, 1, Order16::blocks);
+        EXPECT_EQ(held.runs[0].scales[0], 0);
+        EXPECT_EQ(held.runs[0].sums[0], 0);
+    }
+}
+
+TEST(Dots16, OnlyWhereExactnessWasNotAskedFor) {
+    const int64_t rows = 3, cols = 512;
+    const std::vector<uint8_t> bytes = random_blocks(DType::q4_0, rows * cols);
+    const WeightRef w{DType::q4_0, bytes.data(), {}, rows, cols};
+    const std::vector<float> x = vectors(1, cols, 9), near = rounded(x, cols, 32);
+    std::vector<float> weights(size_t(rows * cols));
+    type_info(DType::q4_0).decode(bytes.data(), weights.data(), rows * cols);
+    for (Isa isa : isas()) {
+        std::vector<float> exact(3), mixed(3), bf16(3), direct(3);       // rows
+        Cpu f32(1, Compute::f32, isa), some(3, Compute::mixed, isa), most(2, Compute::bf16, isa);
+        gemm_nt(f32, 1, x.data(), cols, w, exact.data(), rows);
+        gemm_nt(some, 1, x.data(), cols, w, mixed.data(), rows);
+        gemm_nt(most, 1, x.data(), cols, w, bf16.data(), rows);
+        const Rounding held(isa, x, cols, 1, Order16::blocks);
+        dots16(isa)->blocks(DType::q4_0, bytes.data(), bytes_of(DType::q4_0, cols), rows, cols, held.runs.data(), held.ld, 1, direct.data());
+        expect_products(weights, x, cols, 1, exact.data(), "f32");
+        EXPECT_EQ(mixed, direct);
+        EXPECT_EQ(bf16, direct);
+        EXPECT_NE(mixed, exact);
+        EXPECT_EQ(some.effective(), Compute::mixed);
+    }
+    EXPECT_EQ(Cpu(1, Compute::mixed, Isa::scalar).effective(), Compute::f32);
+}
+
+}  // namespace dots16_test
