@@ -161,7 +161,8 @@ good "a model as a folder" ./export -m "$model" -o "$dir/slow" --no-check
 printf '{%% for i in range(1000) %%}{%% for j in range(1000) %%}{%% endfor %%}{%% endfor %%}{%% for m in messages %%}{{ m.role }}: {{ m.content }}\n{%% endfor %%}' > "$dir/slow/chat_template.jinja"
 for program in "finetune -o $dir/never" evaluate; do
     : > "$dir/run.err"
-    timeout -s KILL 60 ./$program -m "$dir/slow" -t 256 --data "$dir/many.jsonl" > "$dir/run.out" 2> "$dir/run.err" & pid=$!
+    # in the foreground, or timeout sends the signal twice: to the program, and to its group
+    timeout --foreground -s KILL 60 ./$program -m "$dir/slow" -t 256 --data "$dir/many.jsonl" > "$dir/run.out" 2> "$dir/run.err" & pid=$!
     i=0
     while [ $i -lt 800 ] && [ ! -s "$dir/run.err" ]; do sleep 0.02; i=$((i + 1)); done    # it loads: 256 threads are too many, and it says so
     sleep 0.5
