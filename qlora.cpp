@@ -57,6 +57,7 @@
 #include "src/ops/adamw.cpp"                        // one step of AdamW (arXiv:1711.05101) in place, as PyTorch computes it
 #include "src/ops/add.cpp"                          // y = a + b of one shape
 #include "src/ops/attention.cpp"                    // softmax(scale q k^T) v over a range of keys for each query row, without ever holding rows
+#include "src/ops/attention_back.cpp"               // the gradients of attention
 #include "src/ops/bias.cpp"                         // y = x + b, x {..., n}, b {n} added to every row
 #include "src/ops/clip.cpp"                         // global_norm
 #include "src/ops/cpu_backend.cpp"                  // the CPU as a backend
