@@ -1,4 +1,5 @@
-// qlora-cuda.cu - the table of contents of the CUDA wing. Compile it with nvcc beside qlora.cpp; `make cuda` does for sm_80 and sm_90.
+// qlora-cuda.cu - the table of contents of the CUDA wing. Compile it with nvcc beside qlora.cpp; `make cuda` does for
+// sm_80 and sm_90.
 #include "qlora.h"
 
 #include "src/cuda/device.cuh"                      // errors, streams, memory, launches

@@ -7,7 +7,8 @@
 //   qlora::Session(lora).chat("Hello!", {}, [](std::string_view s) { std::cout << s; return true; });
 //
 // Three ways in:
-//   1. a checkout: include "qlora.h" and add qlora.cpp to your sources (plus qlora-cuda.cu and -DQLORA_CUDA for NVIDIA GPUs);
+//   1. a checkout: include "qlora.h" and add qlora.cpp to your sources (plus qlora-cuda.cu and -DQLORA_CUDA for NVIDIA
+//      GPUs);
 //   2. one file: `make dist` writes build/dist/qlora.h; in exactly one source file write
 //          #define QLORA_IMPLEMENTATION
 //          #include "qlora.h"
@@ -15,7 +16,8 @@
 // Nothing else is needed at run time; on Linux link with -pthread.
 //
 // Rules that hold everywhere in this file:
-//   * Every failure throws Error; its text names the operation, the values and the remedy. The library never prints, aborts or exits.
+//   * Every failure throws Error; its text names the operation, the values and the remedy. The library never prints,
+//     aborts or exits.
 //   * Cancelling is not an error: a callback returns false and the call returns what it has so far.
 //   * Handles (Model, Lora, Dataset, ...) are cheap to copy and keep alive what they depend on.
 //   * Sizes are 64-bit. Same seed, same bytes, on any number of threads.
@@ -46,18 +48,20 @@ struct Error : std::runtime_error {
     Error(Errc c, const std::string& what) : std::runtime_error(what), code(c) {}
 };
 
-// ---- Types of stored numbers. The first four are dense; the others are blocks (see src/tensor/dtype.h for their layouts).
-// nf4 and fp4 are the 4-bit types of QLoRA (arXiv:2305.14314) as bitsandbytes defines them (src/tensor/nf4.h: how exactly); the rest are GGUF's.
+// ---- Types of stored numbers. The first four are dense; the others are blocks (see src/tensor/dtype.h for their
+// layouts). nf4 and fp4 are the 4-bit types of QLoRA (arXiv:2305.14314) as bitsandbytes defines them (src/tensor/nf4.h:
+// how exactly); the rest are GGUF's.
 enum class DType : uint8_t {
     f32, f16, bf16, i32, nf4, fp4,
     q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4
 };
 std::string_view name_of(DType);                       // "nf4", "q4_k", ...
 
-// ---- Model files are mapped: their weights are read while they are used. Overwriting such a file in place is an Error{io} of the call that meets
-// it (load, step, chat, save, ...), and nothing that was computed meanwhile is kept. A file that was cut raises SIGBUS before that, which ends a
-// process - unless this was called once, at the start: then it is an Error{io} as well. The handler passes on every SIGBUS that is not about a file
-// of ours to the one that was there before; a program that installs its own one later must do the same.
+// ---- Model files are mapped: their weights are read while they are used. Overwriting such a file in place is an
+// Error{io} of the call that meets it (load, step, chat, save, ...), and nothing that was computed meanwhile is kept. A
+// file that was cut raises SIGBUS before that, which ends a process - unless this was called once, at the start: then
+// it is an Error{io} as well. The handler passes on every SIGBUS that is not about a file of ours to the one that was
+// there before; a program that installs its own one later must do the same.
 void guard_mapped_files();
 
 using Shape  = std::vector<int64_t>;                   // row-major, last dimension contiguous; a weight is {out, in}
@@ -67,26 +71,28 @@ using Tokens = std::vector<Token>;
 // ---- Where work runs. A shared handle: copy it freely.
 // What products may round for speed; all sums are f32.
 //   f32    nothing.
-//   mixed  the input of products with at most 4 rows, which generation is made of, to 16-bit integers with a scale for each 32 of them (with AVX2;
-//          a tenth of what bf16 rounds), and both factors of gradients to bf16 (with AVX512-BF16; moves the loss of a step by 0.2 %).
+//   mixed  the input of products with at most 4 rows, which generation is made of, to 16-bit integers with a scale for
+//          each 32 of them (with AVX2; a tenth of what bf16 rounds), and both factors of gradients to bf16 (with
+//          AVX512-BF16; moves the loss of a step by 0.2 %).
 //   bf16   both factors of all other products to bf16 as well (with AVX512-BF16; up to 1.4 %).
 // What the CPU has no instructions for stays f32.
 enum class Compute { f32, bf16, mixed };
 std::string_view name_of(Compute);
-struct Work {                                          // done by a backend so far; what lies between two readings is their difference
-    int64_t operations = 0;                            // of products and attention, in floating point; a multiply-add is two
+struct Work {    // done by a backend so far; what lies between two readings is their difference
+    int64_t operations = 0;    // of products and attention, in floating point; a multiply-add is two
     int64_t bytes = 0;                                 // of weights, keys and values read for them, once a product
 };
 class Backend {
 public:
     static Backend best();                             // cuda(0) if built in and present, else cpu()
-    // threads 0 = every core that this process (its container) may use, 256 at most. instructions: "scalar", "avx2", "avx512" or "avx512_bf16", which this machine must have; empty = its best.
+    // threads 0 = every core that this process (its container) may use, 256 at most. instructions: "scalar", "avx2",
+    // "avx512" or "avx512_bf16", which this machine must have; empty = its best.
     static Backend cpu(int threads = 0, Compute = Compute::f32, std::string_view instructions = {});
     static Backend cuda(int device = 0);               // throws Error{device} if there is none
     std::string name() const;                          // "cpu, 2 threads, avx512"
-    Compute compute() const;                           // what it can do of what was asked for: mixed or f32 where there is no bf16
+    Compute compute() const;    // what it can do of what was asked for: mixed or f32 where there is no bf16
     size_t memory_free() const;                        // bytes
-    Work work() const;                                 // counted as it is done: recomputation counts, work that was saved does not
+    Work work() const;    // counted as it is done: recomputation counts, work that was saved does not
     explicit Backend(std::shared_ptr<struct BackendImpl> impl) : impl_(std::move(impl)) {}
     const std::shared_ptr<struct BackendImpl>& impl() const { return impl_; }
 private:
@@ -98,22 +104,26 @@ struct Message { std::string role, content; };         // role: "system", "user"
 struct Rendered {                                      // a dialogue as the model's own chat template prints it
     std::string text;
     Tokens tokens;
-    std::vector<uint8_t> trained;                      // per token: 1 where the assistant speaks (the loss mask of fine-tuning)
+    std::vector<uint8_t> trained;    // per token: 1 where the assistant speaks (the loss mask of fine-tuning)
 };
 class Tokenizer {
 public:
     static Tokenizer load(const std::string& path);    // a GGUF file, a Hugging Face folder or a tokenizer.json
-    // control = false: text only, never yields a control token, whoever wrote the text. control = true: "<|im_end|>" written in the text is that
-    // token, as in files that were made for the model. add_bos puts the start of text in front, unless the text brings it.
+    // control = false: text only, never yields a control token, whoever wrote the text. control = true: "<|im_end|>"
+    // written in the text is that token, as in files that were made for the model. add_bos puts the start of text in
+    // front, unless the text brings it.
     Tokens encode(std::string_view text, bool add_bos = false, bool control = false) const;
-    std::string decode(std::span<const Token> tokens, bool control = false) const;     // control tokens print nothing, or with control their text
-    // The whole dialogue with its loss mask; with reply_next the assistant's turn is opened behind it, and nothing is marked.
+    // control tokens print nothing, or with control their text
+    std::string decode(std::span<const Token> tokens, bool control = false) const;
+    // The whole dialogue with its loss mask; with reply_next the assistant's turn is opened behind it, and nothing is
+    // marked.
     Rendered render(std::span<const Message> chat, bool reply_next = false) const;
     bool has_chat_template() const;
     bool ends_reply(Token) const;                      // end of text, end of turn
     int64_t size() const;                              // number of ids
     Token bos() const, eos() const;                    // -1 = none
-    std::vector<std::string> notes() const;            // what the file leaves out and what was taken instead: a line each, for people
+    // what the file leaves out and what was taken instead: a line each, for people
+    std::vector<std::string> notes() const;
     explicit Tokenizer(std::shared_ptr<const struct TokenizerImpl> impl) : impl_(std::move(impl)) {}
     const std::shared_ptr<const struct TokenizerImpl>& impl() const { return impl_; }
 private:
@@ -125,27 +135,32 @@ struct LoadOptions {
     Backend backend = Backend::best();
     std::optional<DType> quantize = {};                // nothing = as stored; nf4 or fp4 = QLoRA, one tensor at a time
     bool double_quant = true;                          // of the nf4/fp4 scales: 4.127 instead of 4.5 bits a weight
-    std::function<bool(float fraction)> on_progress = {};              // return false to cancel: load then throws Error{argument}
+    std::function<bool(float fraction)> on_progress = {};    // return false to cancel: load then throws Error{argument}
 };
 struct ModelInfo {
     std::string path, family;                          // family: "llama", "qwen2", ...
     int64_t parameters = 0, bytes = 0;                 // bytes: of the weights as they are held
     int64_t layers = 0, hidden = 0, heads = 0, kv_heads = 0, feed_forward = 0, vocabulary = 0, context = 0;
-    std::string weights;                               // "nf4, double-quantized" or "q4_1": the type of the linear layers
+    std::string weights;    // "nf4, double-quantized" or "q4_1": the type of the linear layers
     std::vector<std::string> notes;                    // the tokenizer's, and what else loading had to assume
 };
 class Model {
 public:
     static Model load(const std::string& path, const LoadOptions& = {});   // a GGUF file or a Hugging Face folder
-    void save(const std::string& path) const;          // PATH.gguf, or a Hugging Face folder (4-bit in the bitsandbytes layout)
-    Model convert(DType type, bool double_quant = true) const;         // f32, f16, bf16, q8_0, q4_0, iq4_nl, nf4 or fp4: another model, this one stays
-    // convert() and save() in one, a tensor at a time: for models that are too large to be in memory twice. on_progress as in LoadOptions.
-    void save_as(const std::string& path, DType type, bool double_quant = true, const std::function<bool(float fraction)>& on_progress = {}) const;
+    // PATH.gguf, or a Hugging Face folder (4-bit in the bitsandbytes layout)
+    void save(const std::string& path) const;
+    // f32, f16, bf16, q8_0, q4_0, iq4_nl, nf4 or fp4: another model, this one stays
+    Model convert(DType type, bool double_quant = true) const;
+    // convert() and save() in one, a tensor at a time: for models that are too large to be in memory twice. on_progress
+    // as in LoadOptions.
+    void save_as(const std::string& path, DType type, bool double_quant = true,
+                 const std::function<bool(float fraction)>& on_progress = {}) const;
     ModelInfo info() const;
     Tokenizer tokenizer() const;
     Backend backend() const;
-    // Scores of the next token at every position: [tokens, vocabulary], row-major. For tests and small inputs. More tokens than
-    // info().context, here and wherever a text is read (training, measuring, sessions), are Error{argument}: scores there would be wrong.
+    // Scores of the next token at every position: [tokens, vocabulary], row-major. For tests and small inputs. More
+    // tokens than info().context, here and wherever a text is read (training, measuring, sessions), are
+    // Error{argument}: scores there would be wrong.
     std::vector<float> logits(std::span<const Token> tokens) const;
     explicit Model(std::shared_ptr<const struct ModelImpl> impl) : impl_(std::move(impl)) {}
     const std::shared_ptr<const struct ModelImpl>& impl() const { return impl_; }
@@ -154,48 +169,56 @@ private:
 };
 
 // ---- Adapters (arXiv:2106.09685): y = W x + scale * B A x. A Lora keeps its Model alive; copies share the factors.
-// What the factors start from. standard: A uniform (as PEFT), B = 0, so that the adapter starts as the base model. loftq: B A makes up for what
-// quantizing the base lost. pissa: B A takes over the largest directions of the weights, and base() becomes a model without them. Both read
-// the model's own file once more. A pissa adapter is saved as a plain one of twice the rank for the original model, which every program loads;
-// loaded here, onto the model it was created on, it finds its base and its rank again.
+// What the factors start from. standard: A uniform (as PEFT), B = 0, so that the adapter starts as the base model.
+// loftq: B A makes up for what quantizing the base lost. pissa: B A takes over the largest directions of the weights,
+// and base() becomes a model without them. Both read the model's own file once more. A pissa adapter is saved as a
+// plain one of twice the rank for the original model, which every program loads; loaded here, onto the model it was
+// created on, it finds its base and its rank again.
 enum class LoraInit { standard, loftq, pissa };
 struct LoraOptions {
     int64_t rank = 64;
     float alpha = 16, dropout = 0;                     // scale = alpha / rank (alpha / sqrt(rank) with rank_stabilized)
-    std::string modules = "all";                       // "all" (every linear layer but the head), "attention", or a list: "q_proj,v_proj"
+    std::string modules = "all";    // "all" (every linear layer but the head), "attention", or a list: "q_proj,v_proj"
     bool rank_stabilized = false;
-    bool dora = false;                                 // DoRA, arXiv:2402.09353: y = m (W x + scale * B A x) / |W + scale * B A|, row by row, m trained too
+    // DoRA, arXiv:2402.09353: y = m (W x + scale * B A x) / |W + scale * B A|, row by row, m trained too
+    bool dora = false;
     uint64_t seed = 0;
     LoraInit init = LoraInit::standard;
     // Finer choices, as PEFT has them. A name is a layer's or its end: "down_proj", "layers.3.mlp.down_proj".
     std::vector<int64_t> layers = {};                  // only these layers of the model get adapters; empty = all
     std::vector<std::string> exclude = {};             // names that get none
     std::string exclude_pattern = {};                  // a regular expression (Python's): whole names that fit get none
-    // Names with a rank of their own, which may be regular expressions for the end of a name behind a dot; the first that fits counts.
+    // Names with a rank of their own, which may be regular expressions for the end of a name behind a dot; the first
+    // that fits counts.
     std::vector<std::pair<std::string, int64_t>> rank_pattern = {};
     std::vector<std::pair<std::string, float>> alpha_pattern = {};     // the same for alpha
 };
-// What an adapter was trained on. Every save writes it down, with a fingerprint of all weights: base.json in a folder, a key of a GGUF file.
+// What an adapter was trained on. Every save writes it down, with a fingerprint of all weights: base.json in a folder,
+// a key of a GGUF file.
 struct AdapterBase {
     std::string model, weights;                        // its path, and ModelInfo::weights
     std::optional<DType> quantize = {};                // what LoadOptions need to hold that model in the same form
     bool double_quant = true;
 };
-// recorded: the base is brought into the 4-bit form that the record names (base() is then a model of its own), and must be the recorded one;
-// as_held: another form of the recorded model will do; any: nothing is compared. An adapter without a record is not compared.
+// recorded: the base is brought into the 4-bit form that the record names (base() is then a model of its own), and must
+// be the recorded one; as_held: another form of the recorded model will do; any: nothing is compared. An adapter
+// without a record is not compared.
 enum class OnBase { recorded, as_held, any };
 class Lora {
 public:
     static Lora create(Model base, const LoraOptions& = {});
-    // A PEFT folder or a GGUF adapter. Every tensor must bind, none may be missing; another base than the recorded one is an Error{argument}.
+    // A PEFT folder or a GGUF adapter. Every tensor must bind, none may be missing; another base than the recorded one
+    // is an Error{argument}.
     static Lora load(Model base, const std::string& path, OnBase = OnBase::recorded);
-    static std::optional<AdapterBase> recorded_base(const std::string& path);          // nothing: the adapter has no record
-    void save(const std::string& path) const;          // a PEFT folder, or PATH.gguf for llama.cpp; NaN or infinity in it is an Error{numeric}
-    // A model of its own: W + scale * B A in every adapted layer, added to the base as it is held (so of an nf4 base: to what the adapter
-    // was trained on), in f32, then written in `type` (as Model::convert does).
+    static std::optional<AdapterBase> recorded_base(const std::string& path);    // nothing: the adapter has no record
+    // a PEFT folder, or PATH.gguf for llama.cpp; NaN or infinity in it is an Error{numeric}
+    void save(const std::string& path) const;
+    // A model of its own: W + scale * B A in every adapted layer, added to the base as it is held (so of an nf4 base:
+    // to what the adapter was trained on), in f32, then written in `type` (as Model::convert does).
     Model merge(DType type = DType::f32, bool double_quant = true) const;
     // merge() and save() in one, a tensor at a time.
-    void save_merged(const std::string& path, DType type, bool double_quant = true, const std::function<bool(float fraction)>& on_progress = {}) const;
+    void save_merged(const std::string& path, DType type, bool double_quant = true,
+                     const std::function<bool(float fraction)>& on_progress = {}) const;
     Model base() const;
     int64_t parameters() const;
     uint64_t fingerprint() const;                      // of the factors' bytes: tells whether training changed anything
@@ -207,11 +230,13 @@ private:
     std::shared_ptr<struct LoraImpl> impl_;
 };
 
-// ---- Training data: dialogues, instructions or text, detected; each row tokenized through the model's own chat template.
-enum class Loss { assistant, completion, all };        // train on the assistant's turns | on its last turn | on every token
-// Control tokens that rows spell as characters. automatic: they are control tokens in text that was written for the model ({text}, .txt, and
-// prompt/completion where the prompt holds the marks that the chat template opens turns with: it is then not wrapped again), and text inside
-// messages. tokens: control tokens in messages too; whoever wrote a message can then end its turn and speak as another. text: never.
+// ---- Training data: dialogues, instructions or text, detected; each row tokenized through the model's own chat
+// template.
+enum class Loss { assistant, completion, all };    // train on the assistant's turns | on its last turn | on every token
+// Control tokens that rows spell as characters. automatic: they are control tokens in text that was written for the
+// model ({text}, .txt, and prompt/completion where the prompt holds the marks that the chat template opens turns with:
+// it is then not wrapped again), and text inside messages. tokens: control tokens in messages too; whoever wrote a
+// message can then end its turn and speak as another. text: never.
 enum class Special { automatic, tokens, text };
 struct DatasetOptions {
     int64_t context = 1024;                            // longer rows are cut (text is cut into pieces of this length)
@@ -221,49 +246,60 @@ struct DatasetOptions {
 };
 struct DatasetInfo {
     std::string format;                                // "messages", "prompt/completion", "alpaca", "sharegpt", "text"
-    int64_t rows = 0, tokens = 0, trained_tokens = 0, longest = 0, truncated = 0, dropped = 0;   // dropped: nothing left to train on
-    // Of dialogues: what the assistant says, and how many of its turns are trained. The others are silent (the template prints nothing for
-    // them), excluded (the row says that they are not trained on) or cut (they lie behind the context).
+    // dropped: nothing left to train on
+    int64_t rows = 0, tokens = 0, trained_tokens = 0, longest = 0, truncated = 0, dropped = 0;
+    // Of dialogues: what the assistant says, and how many of its turns are trained. The others are silent (the template
+    // prints nothing for them), excluded (the row says that they are not trained on) or cut (they lie behind the
+    // context).
     int64_t turns = 0, trained_turns = 0, silent_turns = 0, excluded_turns = 0, cut_turns = 0;
-    int64_t templated = 0;                             // rows of text or prompt/completion that hold the chat template's marks (their turns count too)
-    int64_t control_tokens = 0, spelled = 0;           // control tokens written in the rows' texts: read as such, and left as text
-    std::vector<std::pair<std::string, int64_t>> unused;               // what rows hold and nothing reads: {"id", 500 times}
+    // rows of text or prompt/completion that hold the chat template's marks (their turns count too)
+    int64_t templated = 0;
+    // control tokens written in the rows' texts: read as such, and left as text
+    int64_t control_tokens = 0, spelled = 0;
+    std::vector<std::pair<std::string, int64_t>> unused;    // what rows hold and nothing reads: {"id", 500 times}
 };
 class Dataset {
 public:
     static Dataset load(const std::string& path, const Tokenizer&, const DatasetOptions& = {});
-    static Dataset load(const std::string& path, const Model& model, const DatasetOptions& options = {});   // context: at most the model's own
+    // context: at most the model's own
+    static Dataset load(const std::string& path, const Model& model, const DatasetOptions& options = {});
     DatasetInfo info() const;
     Rendered row(int64_t index) const;                 // as the trainer sees it
-    std::pair<Dataset, Dataset> split(float fraction, uint64_t seed = 0) const;   // {the rest, a random `fraction` of the rows}
+    // {the rest, a random `fraction` of the rows}
+    std::pair<Dataset, Dataset> split(float fraction, uint64_t seed = 0) const;
     explicit Dataset(std::shared_ptr<const struct DatasetImpl> impl) : impl_(std::move(impl)) {}
     const std::shared_ptr<const struct DatasetImpl>& impl() const { return impl_; }
 private:
     std::shared_ptr<const struct DatasetImpl> impl_;
 };
 
-// ---- Training: one optimizer step at a time, so that an app can pause, save, or stop between any two. One thread at a time, as a Session.
-enum class Optimizer { adamw, adamw_8bit, paged_adamw, paged_adamw_8bit };   // paged: state in unified memory on a GPU; on the CPU as unpaged
+// ---- Training: one optimizer step at a time, so that an app can pause, save, or stop between any two. One thread at a
+// time, as a Session.
+// paged: state in unified memory on a GPU; on the CPU as unpaged
+enum class Optimizer { adamw, adamw_8bit, paged_adamw, paged_adamw_8bit };
 enum class Schedule { constant, linear, cosine };
 struct TrainOptions {                                  // the defaults are the recipe of the QLoRA paper
     double  epochs = 1;
     int64_t max_steps = 0;                             // 0 = as the epochs say
-    int64_t batch = 1, accumulate = 16, context = 1024;                // rows a micro-batch, micro-batches a step, tokens a row at most
+    // rows a micro-batch, micro-batches a step, tokens a row at most
+    int64_t batch = 1, accumulate = 16, context = 1024;
     bool packing = false;                              // several short rows in one sequence; they do not see each other
     float learning_rate = 2e-4f, min_learning_rate = 0, warmup_ratio = 0.03f;
     int64_t warmup_steps = 0;                          // overrides warmup_ratio unless 0
-    float warmup_start = -1;                           // share of the rate in the first of n of them; -1 = 1 / (n + 1), 0 = Hugging Face's
+    float warmup_start = -1;    // share of the rate in the first of n of them; -1 = 1 / (n + 1), 0 = Hugging Face's
     Schedule schedule = Schedule::constant;
     float weight_decay = 0, beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-8f, max_grad_norm = 0.3f;
     Optimizer optimizer = Optimizer::paged_adamw;
-    bool checkpoint_activations = true;                // recompute each layer in the backward pass instead of keeping its activations
-    int64_t max_bad_steps = 10;                        // steps in a row with a non-finite loss or gradient: skipped, then Error{numeric}
+    // recompute each layer in the backward pass instead of keeping its activations
+    bool checkpoint_activations = true;
+    int64_t max_bad_steps = 10;    // steps in a row with a non-finite loss or gradient: skipped, then Error{numeric}
     uint64_t seed = 0;
 };
 struct TrainStep {
     int64_t step = 0, steps = 0;                       // 1-based, of the whole run
     double epochs = 0;                                 // of the whole run
-    double epoch = 0, loss = 0, learning_rate = 0, grad_norm = 0, seconds = 0;   // loss: mean over the step's trained tokens
+    // loss: mean over the step's trained tokens
+    double epoch = 0, loss = 0, learning_rate = 0, grad_norm = 0, seconds = 0;
     int64_t tokens = 0, trained_tokens = 0;            // of this step
     int64_t skipped_steps = 0;                         // so far
     bool skipped = false;                              // this one
@@ -282,38 +318,43 @@ class Trainer {
 public:
     Trainer(Lora, Dataset, const TrainOptions& = {});
     MemoryPlan plan() const;                           // the planner's own result: what a run will use
-    // One optimizer step; false when training is complete. on_micro_batch is told how many of the step's micro-batches are done, before each
-    // of them and, with done == of, before the adapter changes: when it returns false the step is left as if it had not begun, and step()
-    // returns false. It must not train, measure or save.
+    // One optimizer step; false when training is complete. on_micro_batch is told how many of the step's micro-batches
+    // are done, before each of them and, with done == of, before the adapter changes: when it returns false the step is
+    // left as if it had not begun, and step() returns false. It must not train, measure or save.
     bool step(const std::function<bool(int64_t done, int64_t of)>& on_micro_batch = {});
     const TrainStep& last() const;
-    // Mean loss per trained token. go_on is asked now and then: when it returns false, of the rows so far (NaN before the first).
+    // Mean loss per trained token. go_on is asked now and then: when it returns false, of the rows so far (NaN before
+    // the first).
     double evaluate(const Dataset&, const std::function<bool()>& go_on = {}) const;
     void save(const std::string& folder) const;        // everything a run needs to go on; atomic
-    // Continues byte for byte. Another model, configuration, tokenizer, data set, adapter or set of options is an Error that says what was and what
-    // is; what differs in rounding only (see RunMachine), or cannot be compared, comes back as a sentence each.
+    // Continues byte for byte. Another model, configuration, tokenizer, data set, adapter or set of options is an Error
+    // that says what was and what is; what differs in rounding only (see RunMachine), or cannot be compared, comes back
+    // as a sentence each.
     std::vector<std::string> resume(const std::string& folder);
-    static std::optional<RunMachine> machine_of(const std::string& checkpoint);        // nothing: made by version 0.1.0, which did not say
+    // nothing: made by version 0.1.0, which did not say
+    static std::optional<RunMachine> machine_of(const std::string& checkpoint);
     ~Trainer();
     Trainer(Trainer&&) noexcept;
 private:
     std::unique_ptr<struct TrainerImpl> impl_;
 };
 
-// ---- Generation. A Session is one conversation (KV cache and history). One thread at a time; make as many as you like. A call from another
-// thread, or from the callback of a call that is still running, is an Error{argument}; history() and stats() may be read in the callback.
+// ---- Generation. A Session is one conversation (KV cache and history). One thread at a time; make as many as you
+// like. A call from another thread, or from the callback of a call that is still running, is an Error{argument};
+// history() and stats() may be read in the callback.
 struct Sampling {
     float temperature = 0.7f, top_p = 0.9f, min_p = 0, repeat_penalty = 1;   // temperature 0 = greedy, reproducible
     int64_t top_k = 40, max_tokens = 512, repeat_last = 64;
     uint64_t seed = 0;
     std::vector<std::string> stop = {};                // ends the reply before any of these texts
 };
-// Whole UTF-8 characters. Called with an empty text between the pieces of a long prompt. Return false to stop: before the reply has begun,
-// that leaves the dialogue as it was.
+// Whole UTF-8 characters. Called with an empty text between the pieces of a long prompt. Return false to stop: before
+// the reply has begun, that leaves the dialogue as it was.
 using OnText = std::function<bool(std::string_view)>;
 struct SessionOptions {
     int64_t context = 0;                               // tokens; 0 = the model's own length, 4096 at most
-    // What keys and values are held in: f32 (exact), f16, bf16, or q8_0 (8 bits). Nothing = 16 bits: bf16 where the model's embedding is, else f16.
+    // What keys and values are held in: f32 (exact), f16, bf16, or q8_0 (8 bits). Nothing = 16 bits: bf16 where the
+    // model's embedding is, else f16.
     std::optional<DType> cache = {};
 };
 struct SessionStats {
@@ -326,10 +367,12 @@ class Session {
 public:
     explicit Session(Model, const SessionOptions& = {});
     explicit Session(Lora, const SessionOptions& = {});
-    std::string chat(std::string_view user, const Sampling& = {}, const OnText& = {});        // one turn through the chat template
+    // one turn through the chat template
+    std::string chat(std::string_view user, const Sampling& = {}, const OnText& = {});
     // Raw text, history cleared first. control: as in Tokenizer::encode.
     std::string complete(std::string_view prompt, const Sampling& = {}, const OnText& = {}, bool control = false);
-    std::string complete(std::span<const Token> prompt, const Sampling& = {}, const OnText& = {});    // the same, of tokens as they are
+    // the same, of tokens as they are
+    std::string complete(std::span<const Token> prompt, const Sampling& = {}, const OnText& = {});
     void reset(std::string_view system = {});          // forgets the dialogue, sets the system text
     void set_history(std::vector<Message>);            // replaces the dialogue (to undo, to load)
     const std::vector<Message>& history() const;
@@ -352,15 +395,19 @@ struct Difference {                                    // over all positions of 
     double nll_expected = 0, nll_actual = 0;           // mean loss of each
     int64_t tokens = 0;
 };
-Difference difference(const Model& expected, const Model& actual, std::span<const Token> tokens);   // what a conversion, ...
-Difference difference(const Lora&  expected, const Model& actual, std::span<const Token> tokens);   // ... or a merge costs
+// what a conversion, ...
+Difference difference(const Model& expected, const Model& actual, std::span<const Token> tokens);
+// ... or a merge costs
+Difference difference(const Lora&  expected, const Model& actual, std::span<const Token> tokens);
 double evaluate(const Model&, const Dataset&);         // mean loss per trained token
 double evaluate(const Lora&,  const Dataset&);
-// The choice of the highest mean log-probability per byte after `query`; control tokens that the texts spell are read as such.
+// The choice of the highest mean log-probability per byte after `query`; control tokens that the texts spell are read
+// as such.
 int64_t best_choice(const Model&, std::string_view query, std::span<const std::string> choices);
 int64_t best_choice(const Lora&,  std::string_view query, std::span<const std::string> choices);
 
-// ---- The floor below: tensors and graphs. Building checks shapes at once; run() plans memory once, then only computes.
+// ---- The floor below: tensors and graphs. Building checks shapes at once; run() plans memory once, then only
+// computes.
 class Graph;
 class Tensor {                                         // a name for a node: copy freely, valid as long as its Graph
 public:
@@ -379,15 +426,18 @@ public:
     explicit Graph(Backend = Backend::best());
     Tensor input(Shape, DType = DType::f32);           // f32 or i32; fed by write()
     Tensor param(Shape);                               // f32; fed by write(), has a gradient and may be stepped
-    Tensor weight(const Model&, std::string_view name);// a stored, frozen tensor of a model; asking for its gradient throws
+    // a stored, frozen tensor of a model; asking for its gradient throws
+    Tensor weight(const Model&, std::string_view name);
     void   backward(Tensor scalar_loss);               // appends the gradient nodes
-    Tensor grad(Tensor param) const;                   // throws Error{argument} before backward() or where no gradient flows
+    Tensor grad(Tensor param) const;    // throws Error{argument} before backward() or where no gradient flows
     void   write(Tensor, std::span<const float>);
     void   write(Tensor, std::span<const int32_t>);
     void   run();
-    void   step(float learning_rate, const TrainOptions& = {});        // AdamW on every param with the gradients of the last run
+    // AdamW on every param with the gradients of the last run
+    void   step(float learning_rate, const TrainOptions& = {});
     std::vector<float> read(Tensor) const;
-    int64_t planned_bytes() const, used_bytes() const; // of the arena: the plan's prediction, and the high-water mark of the runs
+    // of the arena: the plan's prediction, and the high-water mark of the runs
+    int64_t planned_bytes() const, used_bytes() const;
     ~Graph();
     Graph(Graph&&) noexcept;
 private:
@@ -400,8 +450,10 @@ Tensor matmul(Tensor x, Tensor w);                     // x {rows, in}, w {out, 
 Tensor silu(Tensor);
 Tensor sum(Tensor);                                    // -> {1}
 Tensor rms_norm(Tensor x, Tensor w, float eps = 1e-5f);
-Tensor rope(Tensor x, Tensor positions, int64_t heads, float theta = 10000);   // x {rows, heads * head_dim}, halves rotated
-Tensor attention(Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, Tensor first_key = {});   // causal; first_key i32 {rows}
+// x {rows, heads * head_dim}, halves rotated
+Tensor rope(Tensor x, Tensor positions, int64_t heads, float theta = 10000);
+// causal; first_key i32 {rows}
+Tensor attention(Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, Tensor first_key = {});
 Tensor embed(Tensor table, Tensor ids);                // table {vocabulary, n}, ids i32 {rows} -> {rows, n}
 Tensor cross_entropy(Tensor logits, Tensor targets);   // mean over targets >= 0 -> {1}
 

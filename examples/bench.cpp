@@ -44,7 +44,8 @@ struct Machine {                                       // what the work runs on:
     std::string isa;
     qlora::Compute compute;
     double operations(bool gradients) const {
-        return multiply_add_peak(threads, isa, compute == qlora::Compute::bf16 || (gradients && compute == qlora::Compute::mixed));
+        return multiply_add_peak(threads, isa,
+                                 compute == qlora::Compute::bf16 || (gradients && compute == qlora::Compute::mixed));
     }
 };
 
@@ -102,9 +103,9 @@ static Row measure_prompt(const Settings& s, const qlora::Model& model, const Ma
 
 // Tokens after a text of `position` tokens. What a token reads is known after the first round: the yardstick then reads
 // as much.
-template <class Source>                                // a model, or an adapter on it
-static Row measure_generation(const Settings& s, const Source& source, const qlora::Model& model, const Machine& machine,
-                              int64_t position, std::string name) {
+template <class Source>    // a model, or an adapter on it
+static Row measure_generation(const Settings& s, const Source& source, const qlora::Model& model,
+                              const Machine& machine, int64_t position, std::string name) {
     qlora::Session session(source, session_options(position + s.generate + 128, s.cache));
     const std::string text = text_of(model.tokenizer(), position);
     std::vector<Round> rounds;
@@ -215,7 +216,8 @@ static void declare(Settings& s, Flags& flags) {
     flags.add("--generate-tokens -n", s.generate, 1, 1 << 20, "tokens to generate");
     flags.add("--positions", s.positions, "LIST", "generate after texts of so many tokens, such as 16,1024,7900");
     flags.add("--train-tokens", s.train, 8, 1 << 20, "tokens of a training row");
-    flags.add("--lora-r --rank", s.rank, 1, 4096, "rank of the adapter that is trained, and that lies unmerged beside the weights in \"with an adapter\"");
+    flags.add("--lora-r --rank", s.rank, 1, 4096,
+              "rank of the adapter that is trained, and that lies unmerged beside the weights in \"with an adapter\"");
     flags.add("--repeats", s.repeats, 1, 1000, "measured rounds after a first one that warms up; the median counts");
     flags.add("--folder", s.folder, "DIR", "where synthetic models are kept");
     flags.toggle("--json", s.json, "print one JSON object");

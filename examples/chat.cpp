@@ -1,4 +1,5 @@
-// chat.cpp - talk to a model: streaming, history, commands; once with -p, from a pipe, or at a prompt. Answers go to stdout, all else to stderr.
+// chat.cpp - talk to a model: streaming, history, commands; once with -p, from a pipe, or at a prompt. Answers go to
+// stdout, all else to stderr.
 #include "examples/common/interrupt.h"
 #include "examples/common/lineedit.h"
 #include "examples/common/load.h"
@@ -25,12 +26,14 @@ struct Settings {
 
 // The flags that /set can change too.
 static void declare_sampling(Flags& flags, qlora::Sampling& s) {
-    flags.add("-n --max-tokens --n-predict --num-predict", s.max_tokens, 1, int64_t(1) << 40, "tokens an answer has at most");
+    flags.add("-n --max-tokens --n-predict --num-predict", s.max_tokens, 1, int64_t(1) << 40,
+              "tokens an answer has at most");
     flags.add("--temp --temperature", s.temperature, 0, 100, "randomness; 0 = always the likeliest token");
     flags.add("--top-k", s.top_k, 0, 1 << 30, "only the K likeliest tokens; 0 = all");
     flags.add("--top-p", s.top_p, 0, 1, "only the likeliest tokens that together have this probability");
     flags.add("--min-p", s.min_p, 0, 1, "only tokens with this share of the likeliest one's probability");
-    flags.add("--repeat-penalty --repetition-penalty", s.repeat_penalty, 0.01, 100, "above 1: what was said lately becomes less likely");
+    flags.add("--repeat-penalty --repetition-penalty", s.repeat_penalty, 0.01, 100,
+              "above 1: what was said lately becomes less likely");
     flags.add("--repeat-last --repeat-last-n", s.repeat_last, 0, 1 << 30, "tokens that count as lately");
     flags.add("--seed", s.seed, "same seed, same answer");
 }
@@ -66,7 +69,8 @@ public:
         while (true) {
             std::string text;
             const auto result = editor.read("> ", text);
-            if (result == LineEditor::Result::end || (!editor.interactive() && interrupted()) || std::ferror(stdout)) break;
+            if (result == LineEditor::Result::end || (!editor.interactive() && interrupted()) || std::ferror(stdout))
+                break;
             if (result == LineEditor::Result::cancelled) {
                 if (leaving) break;
                 leaving = true;
@@ -117,9 +121,11 @@ private:
     std::string stats() const {
         const qlora::SessionStats t = session_.stats();
         char text[200];
-        std::snprintf(text, sizeof text, "[%lld tokens, %.1f tok/s; prompt %lld tokens in %s; context %lld of %lld]", static_cast<long long>(t.reply_tokens),
-                      t.reply_seconds > 0 ? double(t.reply_tokens) / t.reply_seconds : 0, static_cast<long long>(t.prompt_tokens),
-                      human_time(t.prompt_seconds).c_str(), static_cast<long long>(t.context_used), static_cast<long long>(t.context));
+        std::snprintf(text, sizeof text, "[%lld tokens, %.1f tok/s; prompt %lld tokens in %s; context %lld of %lld]",
+                      static_cast<long long>(t.reply_tokens),
+                      t.reply_seconds > 0 ? double(t.reply_tokens) / t.reply_seconds : 0,
+                      static_cast<long long>(t.prompt_tokens), human_time(t.prompt_seconds).c_str(),
+                      static_cast<long long>(t.context_used), static_cast<long long>(t.context));
         return text;
     }
 
@@ -170,9 +176,11 @@ private:
         std::istringstream words(argument);
         std::string name, value;
         if (!(words >> name >> value)) {
-            std::fprintf(stderr, "  temp %g, top-k %lld, top-p %g, min-p %g, repeat-penalty %g, max-tokens %lld, seed %llu\n", double(now.temperature),
-                         static_cast<long long>(now.top_k), double(now.top_p), double(now.min_p), double(now.repeat_penalty),
-                         static_cast<long long>(now.max_tokens), static_cast<unsigned long long>(now.seed));
+            std::fprintf(stderr,
+                         "  temp %g, top-k %lld, top-p %g, min-p %g, repeat-penalty %g, max-tokens %lld, seed %llu\n",
+                         double(now.temperature), static_cast<long long>(now.top_k), double(now.top_p),
+                         double(now.min_p), double(now.repeat_penalty), static_cast<long long>(now.max_tokens),
+                         static_cast<unsigned long long>(now.seed));
             return;
         }
         Flags flags("/set", "", "");
@@ -214,7 +222,8 @@ private:
 
     std::string held() const {
         const qlora::SessionStats t = session_.stats();
-        return "[keys and values: " + human_bytes(t.cache_bytes) + " of " + std::string(qlora::name_of(t.cache)) + "; --cache chooses the type]";
+        return "[keys and values: " + human_bytes(t.cache_bytes) + " of " + std::string(qlora::name_of(t.cache)) +
+               "; --cache chooses the type]";
     }
 
     Settings& s_;
@@ -224,19 +233,25 @@ private:
 
 static int body(int argc, char** argv) {
     Settings s;
-    Flags flags("chat", "-m MODEL [--adapter DIR] [-p PROMPT] [options]", "Talks to a model: at a prompt, from a pipe, or once with -p.");
+    Flags flags("chat", "-m MODEL [--adapter DIR] [-p PROMPT] [options]",
+                "Talks to a model: at a prompt, from a pipe, or once with -p.");
     s.model.declare(flags, true);
     flags.section("Dialogue");
     flags.add("-p --prompt", s.prompt, "TEXT", "answer this and end");
     flags.add("-s --system --system-prompt -sys", s.system, "TEXT", "system text of the dialogue");
-    flags.add("-c --context --ctx-size --ctx", s.context, 0, 1 << 30, "tokens of context; 0 = the model's own, 4096 at most");
+    flags.add("-c --context --ctx-size --ctx", s.context, 0, 1 << 30,
+              "tokens of context; 0 = the model's own, 4096 at most");
     declare_cache(flags, s.cache);
-    flags.toggle("--no-template --raw", s.no_template, "complete raw text instead of answering through the chat template");
-    declare_special(flags, s.special, "control tokens written in the text of --no-template: auto and tokens read them, text leaves them text; in messages they are always text");
+    flags.toggle("--no-template --raw", s.no_template,
+                 "complete raw text instead of answering through the chat template");
+    declare_special(flags, s.special,
+                    "control tokens written in the text of --no-template: auto and tokens read them, text leaves them "
+                    "text; in messages they are always text");
     flags.toggle("-q --quiet", s.quiet, "no speed after each answer");
     flags.section("Sampling");
     declare_sampling(flags, s.sampling);
-    flags.add("--stop -r --reverse-prompt", s.sampling.stop, "TEXT", "ends an answer before this text; may be given several times");
+    flags.add("--stop -r --reverse-prompt", s.sampling.stop, "TEXT",
+              "ends an answer before this text; may be given several times");
     flags.parse(argc, argv);
     s.model.follow_adapter(flags);
     catch_interrupts();
@@ -244,10 +259,16 @@ static int body(int argc, char** argv) {
 
     const Loaded loaded(s.model);
     if (!s.no_template && !s.quiet && !loaded.model.tokenizer().has_chat_template())
-        std::fprintf(stderr, "%s\n", styled(s.model.model + " has no chat template: a built-in one is used (--no-template completes raw text)", Style::dim, 2).c_str());
+        std::fprintf(
+            stderr, "%s\n",
+            styled(s.model.model + " has no chat template: a built-in one is used (--no-template completes raw text)",
+                   Style::dim, 2)
+                .c_str());
     Chat chat(s, loaded.with([&](const auto& m) { return qlora::Session(m, session_options(s.context, s.cache)); }));
     if (flags.given("--prompt")) return chat.once();
-    if (is_terminal(0) && is_terminal(1)) std::fprintf(stderr, "%s\n", styled(base_line(loaded.model) + "\n/help lists the commands", Style::dim, 2).c_str());
+    if (is_terminal(0) && is_terminal(1))
+        std::fprintf(stderr, "%s\n",
+                     styled(base_line(loaded.model) + "\n/help lists the commands", Style::dim, 2).c_str());
     return chat.converse();
 }
 

@@ -1,7 +1,8 @@
-// finetune.cpp - QLoRA fine-tuning from the command line. The work is the library's (qlora.h: Dataset, Lora, Trainer); this program is what a person
-// sees of it: what will be trained on, what memory it takes, how it goes, how to stop and go on, and what to type next. Its rooms are in
-// examples/finetune: settings and preset (the flags), data (the rows), outlook (what it will take), run (the way through the steps), health (does
-// it still learn), report (what is said on the way), ending (stopped, complete or diverged), samples (answers before and after).
+// finetune.cpp - QLoRA fine-tuning from the command line. The work is the library's (qlora.h: Dataset, Lora, Trainer);
+// this program is what a person sees of it: what will be trained on, what memory it takes, how it goes, how to stop and
+// go on, and what to type next. Its rooms are in examples/finetune: settings and preset (the flags), data (the rows),
+// outlook (what it will take), run (the way through the steps), health (does it still learn), report (what is said on
+// the way), ending (stopped, complete or diverged), samples (answers before and after).
 #include "examples/finetune/run.h"
 
 #include "examples/common/interrupt.h"
@@ -20,7 +21,10 @@ static std::string resume_command(int argc, char** argv) {
         const std::string word = argv[i];
         std::string name = word.substr(0, word.find('='));
         std::replace(name.begin(), name.end(), '_', '-');
-        if (name == "--resume" || name == "--resume-from-checkpoint") { i += word.find('=') == std::string::npos; continue; }
+        if (name == "--resume" || name == "--resume-from-checkpoint") {
+            i += word.find('=') == std::string::npos;
+            continue;
+        }
         if (name.rfind("--overwrite", 0) == 0) continue;
         command += (i ? " " : "") + shell_quoted(word);
     }
@@ -33,23 +37,35 @@ static int dry_run(const Settings& s, const qlora::Lora& lora, const Data& data)
     if (!s.json) print_plan(plan);
     std::fflush(stdout);
     const Outlook outlook = look_ahead(s, lora, data, trainer, plan);
-    if (s.json) std::printf("%s\n", Json{}.set("data", as_json(data.train.info())).set("memory", as_json(plan)).set("run", as_json(outlook)).dump().c_str());
+    if (s.json)
+        std::printf("%s\n", Json{}
+                                .set("data", as_json(data.train.info()))
+                                .set("memory", as_json(plan))
+                                .set("run", as_json(outlook))
+                                .dump()
+                                .c_str());
     else print_outlook(outlook, s);
     return 0;
 }
 
 static int body(int argc, char** argv) {
     Settings s;
-    Flags flags("finetune", "-m MODEL --data FILE|DIR -o OUT [options]", "Fine-tunes LoRA adapters on a model held in 4 bits (QLoRA). Defaults are the recipe of the paper.");
+    Flags flags("finetune", "-m MODEL --data FILE|DIR -o OUT [options]",
+                "Fine-tunes LoRA adapters on a model held in 4 bits (QLoRA). Defaults are the recipe of the paper.");
     declare(flags, s);
     flags.parse(argc, argv);
     finish(s, flags);
     catch_interrupts();
 
     std::optional<RunFolder> folder;
-    if (!s.dry_run) folder.emplace(s.out, s.overwrite ? RunFolder::Start::overwrite : s.resume.empty() ? RunFolder::Start::fresh : RunFolder::Start::resume);    // before the minutes of loading, not after
+    // before the minutes of loading, not after
+    if (!s.dry_run)
+        folder.emplace(s.out, s.overwrite        ? RunFolder::Start::overwrite
+                              : s.resume.empty() ? RunFolder::Start::fresh
+                                                 : RunFolder::Start::resume);
     if (folder && !s.resume.empty()) follow_machine(s, flags, *folder);
-    std::optional<qlora::StopScope> stoppable(std::in_place, stop_asked);              // until the run begins, which stops in its own way
+    // until the run begins, which stops in its own way
+    std::optional<qlora::StopScope> stoppable(std::in_place, stop_asked);
     const qlora::Model model = s.model.load_base();
     s.train.context = model.info().context > 0 ? std::min(s.train.context, model.info().context) : s.train.context;
     Data data = load_data(s, model);
@@ -57,12 +73,14 @@ static int body(int argc, char** argv) {
     const qlora::Lora lora = s.model.adapter.empty() ? qlora::Lora::create(model, s.lora) : s.model.load_adapter(model);
     if (!s.model.adapter.empty()) s.lora = lora.options();
     if (!s.json) {
-        std::printf("%s\nbase: %s\ncompute: %s\n", base_line(model).c_str(), s.model.why.c_str(), compute_line(model).c_str());
+        std::printf("%s\nbase: %s\ncompute: %s\n", base_line(model).c_str(), s.model.why.c_str(),
+                    compute_line(model).c_str());
         print_data("training data", data.train.info());
         if (data.held_out) print_data("held-out data", data.held_out->info());
         else std::printf("held-out data: none (--val-split 0.05 or --valid FILE)\n");
         if (!s.model.adapter.empty()) std::printf("going on with the adapter %s\n", s.model.adapter.c_str());
-        std::printf("adapter: rank %lld on %s, %s parameters\n", static_cast<long long>(s.lora.rank), s.lora.modules.c_str(), human_count(double(lora.parameters())).c_str());
+        std::printf("adapter: rank %lld on %s, %s parameters\n", static_cast<long long>(s.lora.rank),
+                    s.lora.modules.c_str(), human_count(double(lora.parameters())).c_str());
         print_sample(data, model);
     }
     if (s.dry_run) return dry_run(s, lora, data);
@@ -73,7 +91,8 @@ static int body(int argc, char** argv) {
         return run.train();
     } catch (const qlora::Error& error) {
         if (!folder->restore()) throw;
-        throw qlora::Error(error.code, std::string(error.what()) + "; the earlier run in " + s.out + " is back in place");
+        throw qlora::Error(error.code,
+                           std::string(error.what()) + "; the earlier run in " + s.out + " is back in place");
     }
 }
 

@@ -1,8 +1,10 @@
-// graph.cpp - the floor below the models: a character-level language model built on the raw tensor graph and trained from nothing.
+// graph.cpp - the floor below the models: a character-level language model built on the raw tensor graph and trained
+// from nothing.
 //
 //   ./graph --text FILE                        trains on FILE and writes a sample of its own
 //
-// A Llama in sixty lines: what it reads are bytes, and its parameters are dense and all trained. (tools/train_tiny.cpp makes models/tiny.gguf the same way.)
+// A Llama in sixty lines: what it reads are bytes, and its parameters are dense and all trained. (tools/train_tiny.cpp
+// makes models/tiny.gguf the same way.)
 #include "examples/common/flags.h"
 #include "examples/common/interrupt.h"
 #include "examples/common/load.h"
@@ -33,7 +35,8 @@ struct Settings {
 
 struct Weight { std::string name; Tensor tensor; };
 
-// One network: its inputs, its parameters in a fixed order, its logits. Built for training (with targets) or for sampling (without).
+// One network: its inputs, its parameters in a fixed order, its logits. Built for training (with targets) or for
+// sampling (without).
 struct Network {
     Graph graph;
     Tensor tokens, positions, first_key, targets, logits, loss;
@@ -57,7 +60,8 @@ struct Network {
             const Tensor q = rope(matmul(h, param(block + "attn_q.weight", {m.hidden, m.hidden})), positions, m.heads);
             const Tensor k = rope(matmul(h, param(block + "attn_k.weight", {kv, m.hidden})), positions, m.kv_heads);
             const Tensor v = matmul(h, param(block + "attn_v.weight", {kv, m.hidden}));
-            x = x + matmul(attention(q, k, v, m.heads, m.kv_heads, first_key), param(block + "attn_output.weight", {m.hidden, m.hidden}));
+            x = x + matmul(attention(q, k, v, m.heads, m.kv_heads, first_key),
+                           param(block + "attn_output.weight", {m.hidden, m.hidden}));
             h = rms_norm(x, param(block + "ffn_norm.weight", {m.hidden}));
             const Tensor gate = silu(matmul(h, param(block + "ffn_gate.weight", {m.feed_forward, m.hidden})));
             const Tensor up = matmul(h, param(block + "ffn_up.weight", {m.feed_forward, m.hidden}));
@@ -71,7 +75,8 @@ struct Network {
     }
 };
 
-// Norms start at one; matrices are normal, small enough that the sum over a row is of order one; the two that write to the residual stream smaller still.
+// Norms start at one; matrices are normal, small enough that the sum over a row is of order one; the two that write to
+// the residual stream smaller still.
 static void initialise(Network& net, const Settings& s) {
     std::mt19937_64 random(s.seed);
     std::normal_distribution<float> normal;
@@ -81,7 +86,8 @@ static void initialise(Network& net, const Settings& s) {
         for (const int64_t n : shape) count *= n;
         std::vector<float> values(size_t(count), 1.0f);
         if (shape.size() == 2) {
-            const bool residual = w.name.find("attn_output") != std::string::npos || w.name.find("ffn_down") != std::string::npos;
+            const bool residual = w.name.find("attn_output") != std::string::npos ||
+                                  w.name.find("ffn_down") != std::string::npos;
             float deviation = w.name == "token_embd.weight" ? 0.05f : 1 / std::sqrt(float(shape[1]));
             if (residual) deviation /= std::sqrt(2.0f * float(s.shape.layers));
             for (float& v : values) v = deviation * normal(random);
@@ -94,7 +100,8 @@ static void train(Network& net, const Settings& s, const std::vector<int32_t>& i
     std::mt19937_64 random(s.seed + 1);
     const int64_t rows = s.batch * s.length;
     std::vector<int32_t> tokens(static_cast<size_t>(rows)), targets(tokens), positions(tokens), first_key(tokens);
-    for (int64_t r = 0; r < rows; ++r) positions[size_t(r)] = int32_t(r % s.length), first_key[size_t(r)] = int32_t(r - r % s.length);
+    for (int64_t r = 0; r < rows; ++r)
+        positions[size_t(r)] = int32_t(r % s.length), first_key[size_t(r)] = int32_t(r - r % s.length);
     net.graph.write(net.positions, positions);
     net.graph.write(net.first_key, first_key);
     qlora::TrainOptions options;
@@ -115,22 +122,27 @@ static void train(Network& net, const Settings& s, const std::vector<int32_t>& i
         net.graph.write(net.targets, targets);
         net.graph.run();
         const double loss = double(net.graph.read(net.loss)[0]);
-        const double warm = std::min(1.0, double(step) / 40), cool = 0.5 + 0.5 * std::cos(3.14159265 * double(step) / double(s.steps));
+        const double warm = std::min(1.0, double(step) / 40),
+                     cool = 0.5 + 0.5 * std::cos(3.14159265 * double(step) / double(s.steps));
         net.graph.step(s.learning_rate * float(warm * (0.05 + 0.95 * cool)), options);
         trend = step == 1 ? loss : 0.95 * trend + 0.05 * loss;
         char line[96];
-        std::snprintf(line, sizeof line, "step %lld/%lld  loss %.3f  trend %.3f nats a character", static_cast<long long>(step), static_cast<long long>(s.steps), loss, trend);
+        std::snprintf(line, sizeof line, "step %lld/%lld  loss %.3f  trend %.3f nats a character",
+                      static_cast<long long>(step), static_cast<long long>(s.steps), loss, trend);
         if (progress.live() || step % 20 == 0 || step == 1 || step == s.steps) progress.update(line);
     }
     progress.finish();
 }
 
-// Draws characters one by one. The graph has a fixed number of rows, so each step reads the last `length` characters anew; the rest is padding
-// behind them, which causal attention does not look at.
+// Draws characters one by one. The graph has a fixed number of rows, so each step reads the last `length` characters
+// anew; the rest is padding behind them, which causal attention does not look at.
 static void sample(const Network& trained, const Settings& s, const std::vector<int32_t>& text) {
     Network net(s, s.length, false);
-    for (size_t i = 0; i < net.weights.size(); ++i) net.graph.write(net.weights[i].tensor, const_cast<Graph&>(trained.graph).read(trained.weights[i].tensor));
-    std::vector<int32_t> positions(size_t(s.length)), first_key(size_t(s.length), 0), ids(text.begin(), text.begin() + 8);   // 8: it goes on from the text's own beginning
+    for (size_t i = 0; i < net.weights.size(); ++i)
+        net.graph.write(net.weights[i].tensor, const_cast<Graph&>(trained.graph).read(trained.weights[i].tensor));
+    // 8: it goes on from the text's own beginning
+    std::vector<int32_t> positions(size_t(s.length)), first_key(size_t(s.length), 0),
+        ids(text.begin(), text.begin() + 8);
     for (size_t i = 0; i < positions.size(); ++i) positions[i] = int32_t(i);
     net.graph.write(net.positions, positions);
     net.graph.write(net.first_key, first_key);
@@ -154,7 +166,8 @@ static void sample(const Network& trained, const Settings& s, const std::vector<
 
 static int body(int argc, char** argv) {
     Settings s;
-    Flags flags("graph", "--text FILE [options]", "Trains a small character-level language model from nothing, on the raw tensor graph.");
+    Flags flags("graph", "--text FILE [options]",
+                "Trains a small character-level language model from nothing, on the raw tensor graph.");
     flags.add("-f --text --data --file", s.text, "FILE", "text to learn").required();
     flags.add("--steps --iters", s.steps, 0, 1 << 30, "optimizer steps");
     flags.add("--batch-size", s.batch, 1, 4096, "pieces of text a step");
@@ -176,7 +189,9 @@ static int body(int argc, char** argv) {
     std::vector<int32_t> ids;
     for (const char c : qlora::read_file(s.text)) ids.push_back(static_cast<unsigned char>(c));
     if (int64_t(ids.size()) < s.length + 2)
-        throw qlora::Error(qlora::Errc::format, s.text + " has " + std::to_string(ids.size()) + " characters; --length " + std::to_string(s.length) + " needs more");
+        throw qlora::Error(qlora::Errc::format, s.text + " has " + std::to_string(ids.size()) +
+                                                    " characters; --length " + std::to_string(s.length) +
+                                                    " needs more");
 
     Network net(s, s.batch * s.length, true);
     initialise(net, s);
@@ -186,8 +201,8 @@ static int body(int argc, char** argv) {
         for (const int64_t n : w.tensor.shape()) count *= n;
         parameters += count;
     }
-    std::printf("%s characters, %s parameters, %s a step\n", human_count(double(ids.size())).c_str(), human_count(double(parameters)).c_str(),
-                human_bytes(net.graph.planned_bytes()).c_str());
+    std::printf("%s characters, %s parameters, %s a step\n", human_count(double(ids.size())).c_str(),
+                human_count(double(parameters)).c_str(), human_bytes(net.graph.planned_bytes()).c_str());
     train(net, s, ids);
     if (s.sample > 0) sample(net, s, ids);
     return interrupted() ? 128 + interrupted() : 0;

@@ -6,7 +6,8 @@
 
 int main(int argc, char** argv) try {
     const std::string first = argc > 1 ? argv[1] : "--help";
-    if (first == "--help" || first == "-h") std::cout << "usage: hello MODEL [QUESTION]\nLoads MODEL in NF4 and answers.";
+    if (first == "--help" || first == "-h")
+        std::cout << "usage: hello MODEL [QUESTION]\nLoads MODEL in NF4 and answers.";
     else if (first == "--version") std::cout << "hello (qlora) " QLORA_VERSION_STRING;
     else {
         const qlora::Model model = qlora::Model::load(first, {.quantize = qlora::DType::nf4});

@@ -1,4 +1,5 @@
-// tokenize.cpp - text to token ids, one line of ids per line of text; with --chat dialogues through the model's template, and their loss mask.
+// tokenize.cpp - text to token ids, one line of ids per line of text; with --chat dialogues through the model's
+// template, and their loss mask.
 #include "examples/common/load.h"
 #include "examples/common/masked.h"
 #include "examples/common/rows.h"
@@ -15,7 +16,8 @@ static std::string joined(const auto& numbers) {
     return out;
 }
 
-static void print_chat(const qlora::Tokenizer& tokenizer, const std::string& path, const qlora::DatasetOptions& options) {
+static void print_chat(const qlora::Tokenizer& tokenizer, const std::string& path,
+                       const qlora::DatasetOptions& options) {
     const qlora::Dataset data = qlora::Dataset::load(path, tokenizer, options);
     const qlora::DatasetInfo info = data.info();
     for (int64_t i = 0; i < info.rows; ++i) {
@@ -31,11 +33,18 @@ static int body(int argc, char** argv) {
     RowFlags rows;
     int64_t context = 1 << 20;
     bool bos = false, pieces = false;
-    Flags flags("tokenize", "-m MODEL [-f FILE] [--chat FILE]", "Prints the token ids of each line of FILE or of the standard input; of dialogues also their loss mask.");
-    flags.add("-m --model --vocab", model, "MODEL", "a GGUF file (one that holds only a vocabulary too), a Hugging Face folder or a tokenizer.json").required();
+    Flags flags(
+        "tokenize", "-m MODEL [-f FILE] [--chat FILE]",
+        "Prints the token ids of each line of FILE or of the standard input; of dialogues also their loss mask.");
+    flags
+        .add("-m --model --vocab", model, "MODEL",
+             "a GGUF file (one that holds only a vocabulary too), a Hugging Face folder or a tokenizer.json")
+        .required();
     flags.add("-f --file", file, "FILE", "text to read instead of the standard input");
     flags.add("-p --prompt --text", text, "TEXT", "text to tokenize, as one piece");
-    flags.add("--chat", chat, "FILE", "dialogues, as finetune reads them: text with the trained part marked, ids, and mask; the counts on stderr");
+    flags.add(
+        "--chat", chat, "FILE",
+        "dialogues, as finetune reads them: text with the trained part marked, ids, and mask; the counts on stderr");
     flags.toggle("--bos --add-bos", bos, "start each line with the token that starts a text");
     flags.toggle("--pieces", pieces, "print the text of every token instead of its id");
     flags.section("Rows of --chat");
@@ -49,7 +58,8 @@ static int body(int argc, char** argv) {
     const auto print = [&](std::string_view line) {
         const qlora::Tokens tokens = tokenizer.encode(line, bos, reads_control(rows.special));
         if (!pieces) { std::printf("%s\n", joined(tokens).c_str()); return; }
-        for (const qlora::Token& token : tokens) std::printf("[%s]", tokenizer.decode(std::span(&token, 1), true).c_str());
+        for (const qlora::Token& token : tokens)
+            std::printf("[%s]", tokenizer.decode(std::span(&token, 1), true).c_str());
         std::printf("\n");
     };
     if (flags.given("--prompt")) return print(text), 0;

@@ -14,7 +14,7 @@
 
 namespace qlora::inline v0_1 {
 #ifdef QLORA_CUDA
-std::shared_ptr<BackendImpl> make_cuda_backend(int device);            // src/cuda; throws Error{device} if there is none
+std::shared_ptr<BackendImpl> make_cuda_backend(int device);    // src/cuda; throws Error{device} if there is none
 #endif
 
 namespace api_room {
@@ -32,7 +32,8 @@ Impl& live(const std::unique_ptr<Impl>& impl, const char* what) {
 }
 
 std::shared_ptr<const TokenizerImpl> tokenizer_of(const ModelImpl& model) {
-    if (!model.tokenizer) fail(Errc::argument, "tokenizer: ", model.path, " has no vocabulary; load one with Tokenizer::load");
+    if (!model.tokenizer)
+        fail(Errc::argument, "tokenizer: ", model.path, " has no vocabulary; load one with Tokenizer::load");
     return model.tokenizer;
 }
 
@@ -53,8 +54,10 @@ std::vector<float> logits(std::shared_ptr<const ModelImpl> model, const LoraImpl
 // ---- Backend. While anyone holds the default CPU backend it is shared: one pool of threads, not one for each model.
 Backend Backend::cpu(int threads, Compute compute, std::string_view instructions) {
     if (threads < 0) fail(Errc::argument, "Backend::cpu: ", threads, " threads, expected 0 (every core) or more");
-    if (int(compute) < 0 || compute > Compute::mixed) fail(Errc::argument, "Backend::cpu: compute ", int(compute), " is not f32, bf16 or mixed");
-    if (threads > 0 || compute != Compute::f32 || !instructions.empty()) return Backend(make_cpu_backend(threads, compute, instructions));
+    if (int(compute) < 0 || compute > Compute::mixed)
+        fail(Errc::argument, "Backend::cpu: compute ", int(compute), " is not f32, bf16 or mixed");
+    if (threads > 0 || compute != Compute::f32 || !instructions.empty())
+        return Backend(make_cpu_backend(threads, compute, instructions));
     static std::mutex mutex;
     static std::weak_ptr<BackendImpl> shared;
     const std::lock_guard lock(mutex);
@@ -67,7 +70,9 @@ Backend Backend::cuda([[maybe_unused]] int device) {
 #ifdef QLORA_CUDA
     return Backend(make_cuda_backend(device));
 #else
-    fail(Errc::device, "Backend::cuda: this program was built without CUDA; compile with -DQLORA_CUDA and add qlora-cuda.cu, or use Backend::cpu()");
+    fail(Errc::device,
+         "Backend::cuda: this program was built without CUDA; compile with -DQLORA_CUDA and add qlora-cuda.cu, or use "
+         "Backend::cpu()");
 #endif
 }
 
@@ -102,11 +107,14 @@ Tokens Tokenizer::encode(std::string_view text, bool add_bos, bool control) cons
 std::string Tokenizer::decode(std::span<const Token> tokens, bool control) const {
     const TokenizerImpl& t = api_room::checked(impl_, "Tokenizer");
     for (const Token id : tokens)
-        if (id < 0 || id >= t.size()) fail(Errc::argument, "decode: token ", id, " is outside the vocabulary of ", t.size());
+        if (id < 0 || id >= t.size())
+            fail(Errc::argument, "decode: token ", id, " is outside the vocabulary of ", t.size());
     return t.decode(tokens, control);
 }
 
-Rendered Tokenizer::render(std::span<const Message> chat, bool reply_next) const { return render_chat(api_room::checked(impl_, "Tokenizer"), chat, reply_next); }
+Rendered Tokenizer::render(std::span<const Message> chat, bool reply_next) const {
+    return render_chat(api_room::checked(impl_, "Tokenizer"), chat, reply_next);
+}
 bool Tokenizer::has_chat_template() const { return !api_room::checked(impl_, "Tokenizer").chat_template.empty(); }
 int64_t Tokenizer::size() const { return api_room::checked(impl_, "Tokenizer").size(); }
 Token Tokenizer::bos() const { return api_room::checked(impl_, "Tokenizer").bos; }
@@ -132,11 +140,14 @@ void Model::save(const std::string& path) const {
     save_hf_model(model, path);
 }
 
-void Model::save_as(const std::string& path, DType type, bool double_quant, const std::function<bool(float)>& on_progress) const {
+void Model::save_as(const std::string& path, DType type, bool double_quant,
+                    const std::function<bool(float)>& on_progress) const {
     save_model_as(api_room::checked(impl_, "Model"), nullptr, path, type, double_quant, on_progress);
 }
 
-Model Model::convert(DType type, bool double_quant) const { return Model(convert_model(api_room::checked(impl_, "Model"), type, double_quant)); }
+Model Model::convert(DType type, bool double_quant) const {
+    return Model(convert_model(api_room::checked(impl_, "Model"), type, double_quant));
+}
 ModelInfo Model::info() const { return describe(api_room::checked(impl_, "Model")); }
 Tokenizer Model::tokenizer() const { return Tokenizer(api_room::tokenizer_of(api_room::checked(impl_, "Model"))); }
 Backend Model::backend() const { return Backend(api_room::checked(impl_, "Model").backend); }
@@ -168,8 +179,11 @@ void Lora::save(const std::string& path) const {
     else save_lora_peft(lora, path);
 }
 
-Model Lora::merge(DType type, bool double_quant) const { return Model(merge_lora(api_room::checked(impl_, "Lora"), type, double_quant)); }
-void Lora::save_merged(const std::string& path, DType type, bool double_quant, const std::function<bool(float)>& on_progress) const {
+Model Lora::merge(DType type, bool double_quant) const {
+    return Model(merge_lora(api_room::checked(impl_, "Lora"), type, double_quant));
+}
+void Lora::save_merged(const std::string& path, DType type, bool double_quant,
+                       const std::function<bool(float)>& on_progress) const {
     const LoraImpl& lora = api_room::checked(impl_, "Lora");
     save_model_as(*lora.base, &lora, path, type, double_quant, on_progress);
 }
@@ -212,7 +226,8 @@ Rendered Dataset::row(int64_t index) const {
     if (index < 0 || index >= data.size()) fail(Errc::argument, "Dataset::row: row ", index, " of ", data.size());
     const auto tokens = data.tokens(index);
     const auto trained = data.trained(index);
-    return {data.tokenizer->decode(tokens, true), Tokens(tokens.begin(), tokens.end()), std::vector<uint8_t>(trained.begin(), trained.end())};
+    return {data.tokenizer->decode(tokens, true), Tokens(tokens.begin(), tokens.end()),
+            std::vector<uint8_t>(trained.begin(), trained.end())};
 }
 
 std::pair<Dataset, Dataset> Dataset::split(float fraction, uint64_t seed) const {
@@ -244,7 +259,8 @@ struct Talking {                                       // the same of a session
     Talking(const std::unique_ptr<SessionImpl>& i, const char* what) : impl(live(i, what)), use(impl.busy, what) {}
 };
 
-// A session that is dropped by its own callback is still running: its memory is left to that call rather than taken from under it.
+// A session that is dropped by its own callback is still running: its memory is left to that call rather than taken
+// from under it.
 void drop(std::unique_ptr<SessionImpl>& impl) {
     if (impl && impl->busy.test()) impl.release();
     impl.reset();
@@ -253,14 +269,23 @@ void drop(std::unique_ptr<SessionImpl>& impl) {
 }  // namespace api_room
 
 MemoryPlan Trainer::plan() const { return api_room::Training(impl_, "Trainer::plan").impl.plan(); }
-bool Trainer::step(const std::function<bool(int64_t, int64_t)>& on_micro_batch) { return api_room::Training(impl_, "Trainer::step").impl.step(on_micro_batch); }
+bool Trainer::step(const std::function<bool(int64_t, int64_t)>& on_micro_batch) {
+    return api_room::Training(impl_, "Trainer::step").impl.step(on_micro_batch);
+}
 const TrainStep& Trainer::last() const { return api_room::live(impl_, "Trainer::last").progress.last; }
 double Trainer::evaluate(const Dataset& data, const std::function<bool()>& go_on) const {
-    return api_room::Training(impl_, "Trainer::evaluate").impl.evaluate(api_room::checked(data.impl(), "Dataset"), go_on);
+    return api_room::Training(impl_, "Trainer::evaluate")
+        .impl.evaluate(api_room::checked(data.impl(), "Dataset"), go_on);
 }
-void Trainer::save(const std::string& folder) const { save_checkpoint(api_room::Training(impl_, "Trainer::save").impl, folder); }
-std::vector<std::string> Trainer::resume(const std::string& folder) { return load_checkpoint(api_room::Training(impl_, "Trainer::resume").impl, folder); }
-std::optional<RunMachine> Trainer::machine_of(const std::string& checkpoint) { return machine_of_checkpoint(checkpoint); }
+void Trainer::save(const std::string& folder) const {
+    save_checkpoint(api_room::Training(impl_, "Trainer::save").impl, folder);
+}
+std::vector<std::string> Trainer::resume(const std::string& folder) {
+    return load_checkpoint(api_room::Training(impl_, "Trainer::resume").impl, folder);
+}
+std::optional<RunMachine> Trainer::machine_of(const std::string& checkpoint) {
+    return machine_of_checkpoint(checkpoint);
+}
 
 // ---- Session
 Session::Session(Model model, const SessionOptions& options) {
@@ -294,7 +319,9 @@ std::string Session::complete(std::span<const Token> prompt, const Sampling& sam
 }
 
 const std::vector<Message>& Session::history() const { return api_room::live(impl_, "Session::history").history; }
-void Session::set_history(std::vector<Message> history) { api_room::Talking(impl_, "Session::set_history").impl.history = std::move(history); }
+void Session::set_history(std::vector<Message> history) {
+    api_room::Talking(impl_, "Session::set_history").impl.history = std::move(history);
+}
 SessionStats Session::stats() const { return api_room::live(impl_, "Session::stats").stats; }
 
 void Session::reset(std::string_view system) {
@@ -360,16 +387,20 @@ int64_t best_choice(const Lora& lora, std::string_view query, std::span<const st
 Tensor Graph::weight(const Model& model, std::string_view name) {
     const ModelImpl& m = api_room::checked(model.impl(), "Model");
     GraphImpl& graph = api_room::live(impl_, "Graph");
-    if (m.backend != graph.backend) fail(Errc::argument, "Graph::weight: the model is on ", m.backend->name(), ", the graph on ", graph.backend->name(), "; make the graph with model.backend()");
+    if (m.backend != graph.backend)
+        fail(Errc::argument, "Graph::weight: the model is on ", m.backend->name(), ", the graph on ",
+             graph.backend->name(), "; make the graph with model.backend()");
     std::vector<WeightPtr> all{m.embedding, m.final_norm, m.head};
     for (const LayerWeights& layer : m.layers) {
-        for (const WeightPtr& w : {layer.attention_norm, layer.feed_forward_norm, layer.q_norm, layer.k_norm}) all.push_back(w);
+        for (const WeightPtr& w : {layer.attention_norm, layer.feed_forward_norm, layer.q_norm, layer.k_norm})
+            all.push_back(w);
         all.insert(all.end(), std::begin(layer.linear), std::end(layer.linear));
         all.insert(all.end(), std::begin(layer.bias), std::end(layer.bias));
     }
     for (const WeightPtr& w : all)
         if (w && w->name == name) return graph.weight(w);
-    fail(Errc::argument, "Graph::weight: ", m.path, " has no tensor \"", name, "\"; its first layer's query matrix is called \"", m.layers.empty() ? "" : m.layers[0].linear[0]->name, "\"");
+    fail(Errc::argument, "Graph::weight: ", m.path, " has no tensor \"", name,
+         "\"; its first layer's query matrix is called \"", m.layers.empty() ? "" : m.layers[0].linear[0]->name, "\"");
 }
 
 }  // namespace qlora

@@ -1,7 +1,7 @@
 // amalgamate.cpp - makes the one-file library, and inspects the house.
 //
-//   amalgamate ROOT > OUT     ROOT (qlora.h or qlora-cuda.cu) with every quoted include replaced by the file's text, once
-//   amalgamate --check        includes go down only, every room is in its table of contents, files stay small; prints what, why and how to mend
+//   amalgamate ROOT > OUT     ROOT (qlora.h or qlora-cuda.cu) with every quoted include replaced by the file's text
+//   amalgamate --check        includes go down only, every room is in its table of contents, files and lines stay short
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -28,6 +28,7 @@ const std::map<std::string, std::set<std::string>> floors = {
     {"cuda",   {"base", "tensor", "graph"}},
 };
 constexpr int max_lines = 500;                         // above, a file says "Long because ..." near its top
+constexpr int64_t max_columns = 120;
 
 int complaints = 0;
 
@@ -84,23 +85,61 @@ void check_file(const std::string& path) {
         const std::string inner = included(line), below = floor_of(inner);
         if (inner.empty() || floor == "api" || below == floor || inner == "qlora.h") continue;
         const auto it = floors.find(floor);
-        if (it == floors.end()) { complain(path + " is on no floor", "the table in tools/amalgamate.cpp lists the floors", "move it, or add the floor to the table and to ARCHITECTURE.md"); break; }
+        if (it == floors.end()) {
+            complain(path + " is on no floor", "the table in tools/amalgamate.cpp lists the floors",
+                     "move it, or add the floor to the table and to ARCHITECTURE.md");
+            break;
+        }
         if (!it->second.count(below))
-            complain(path + " includes " + inner, "floor '" + floor + "' may not know " + (below.empty() ? inner : "floor '" + below + "'") + ": includes only go down",
+            complain(path + " includes " + inner,
+                     "floor '" + floor + "' may not know " + (below.empty() ? inner : "floor '" + below + "'") +
+                         ": includes only go down",
                      "move the shared part to a lower floor, or let the upper floor call down");
     }
     if (int(lines.size()) <= max_lines) return;
     for (size_t k = 0; k < 12; ++k) if (lines[k].find("Long because") != std::string::npos) return;
-    complain(path + " has " + std::to_string(lines.size()) + " lines", "a room of up to " + std::to_string(max_lines) + " lines can be read at one sitting",
+    complain(path + " has " + std::to_string(lines.size()) + " lines",
+             "a room of up to " + std::to_string(max_lines) + " lines can be read at one sitting",
              "split it, or write \"Long because ...\" near its top");
+}
+
+// Columns as a reader sees them: bytes that continue a UTF-8 character are none.
+int64_t columns_of(const std::string& line) {
+    return std::count_if(line.begin(), line.end(),
+                         [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+}
+
+// Text in raw strings is data, and as long as it is.
+void check_columns(const std::string& path) {
+    bool raw = false;
+    int64_t number = 0;
+    for (const std::string& line : lines_of(path)) {
+        ++number;
+        const size_t begins = line.find("R\"(");
+        const bool data = raw || begins != line.npos;
+        if (raw || begins != line.npos) raw = line.find(")\"", raw ? 0 : begins + 3) == line.npos;
+        if (data || columns_of(line) <= max_columns) continue;
+        complain(path + ":" + std::to_string(number) + " has " + std::to_string(columns_of(line)) + " columns",
+                 "lines of up to " + std::to_string(max_columns) + " stand side by side on a screen",
+                 "break it (.clang-format does)");
+    }
+}
+
+bool is_code(const std::string& path) {
+    for (const char* extension : {".cpp", ".h", ".cu", ".cuh", ".inl", ".def"})
+        if (path.ends_with(extension)) return true;
+    return false;
 }
 
 void check_table_of_contents(const std::string& table, const std::string& extension) {
     std::set<std::string> listed;
-    for (const std::string& line : lines_of(table)) if (const std::string inner = included(line); !inner.empty()) listed.insert(inner);
+    for (const std::string& line : lines_of(table))
+        if (const std::string inner = included(line); !inner.empty()) listed.insert(inner);
     for (const auto& entry : fs::recursive_directory_iterator("src")) {
         const std::string path = entry.path().generic_string();
-        if (path.ends_with(extension) && !listed.count(path)) complain(path + " is not in " + table, "the one-file and unity builds would lack it", "add its #include to " + table);
+        if (path.ends_with(extension) && !listed.count(path))
+            complain(path + " is not in " + table, "the one-file and unity builds would lack it",
+                     "add its #include to " + table);
     }
 }
 
@@ -108,7 +147,14 @@ int main(int argc, char** argv) {
     const std::string root = argc == 2 ? argv[1] : "";
     if (root == "--check") {
         for (const auto& entry : fs::recursive_directory_iterator("src"))
-            if (entry.is_regular_file() && !entry.path().generic_string().ends_with(".def")) check_file(entry.path().generic_string());
+            if (entry.is_regular_file() && !entry.path().generic_string().ends_with(".def"))
+                check_file(entry.path().generic_string());
+        for (const char* folder : {"src", "examples", "tests", "tools"})
+            for (const auto& entry : fs::recursive_directory_iterator(folder))
+                if (entry.is_regular_file() && is_code(entry.path().generic_string()))
+                    check_columns(entry.path().generic_string());
+        for (const char* file : {"qlora.h", "qlora.cpp", "qlora-cuda.cu"})
+            if (fs::exists(file)) check_columns(file);
         check_table_of_contents("qlora.cpp", ".cpp");
         if (fs::exists("qlora-cuda.cu")) check_table_of_contents("qlora-cuda.cu", ".cuh");
         if (complaints) std::cerr << "lint: " << complaints << " complaints\n";

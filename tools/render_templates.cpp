@@ -1,4 +1,5 @@
-// render_templates.cpp - renders chat templates given as JSON lines, for tools/make_template_sweep.py to compare with jinja2.
+// render_templates.cpp - renders chat templates given as JSON lines, for tools/make_template_sweep.py to compare with
+// jinja2.
 //
 //   g++ -std=c++20 -O1 -I. tools/render_templates.cpp build/libqlora.a -pthread -o build/render_templates
 //   build/render_templates < cases.jsonl > results.jsonl
@@ -15,7 +16,9 @@ int main() {
         Json result;
         try {
             const Json row = Json::parse(line, "case");
-            result.set("text", ChatTemplate::parse(row.find("template")->string(), "case")->render(*row.find("variables")).text);
+            result.set(
+                "text",
+                ChatTemplate::parse(row.find("template")->string(), "case")->render(*row.find("variables")).text);
         } catch (const Error& e) {
             result = Json().set("error", e.what());
         }

@@ -1,9 +1,12 @@
-// train_tiny.cpp - how models/tiny.gguf was made: a small Llama trained from nothing on the raw tensor graph, on public-domain text.
+// train_tiny.cpp - how models/tiny.gguf was made: a small Llama trained from nothing on the raw tensor graph, on
+// public-domain text.
 //
 //   build/train_tiny TEXT OUT.gguf [STEPS]      TEXT: a play as "NAME:\nspeech\n\n..." (the tiny Shakespeare corpus)
 //
-// 1. learn a byte-level BPE vocabulary from the text; 2. turn neighbouring speeches into user / assistant dialogues in ChatML;
-// 3. train every weight with AdamW, all through the public Graph; 4. write a GGUF in f16 that the library loads like any other model.
+// 1. learn a byte-level BPE vocabulary from the text; 2. turn neighbouring speeches into user / assistant dialogues in
+//    ChatML;
+// 3. train every weight with AdamW, all through the public Graph; 4. write a GGUF in f16 that the library loads like
+//    any other model.
 #include "qlora.h"
 #include "src/base/half.h"
 #include "src/base/rng.h"
@@ -19,7 +22,8 @@ namespace train_tiny {
 
 using namespace qlora;
 
-constexpr int64_t vocabulary = 1024, hidden = 192, layers = 4, heads = 6, kv_heads = 3, head_dim = 32, feed_forward = 512;
+constexpr int64_t vocabulary = 1024, hidden = 192, layers = 4, heads = 6, kv_heads = 3, head_dim = 32,
+                  feed_forward = 512;
 constexpr int64_t sequence = 256, sequences = 8;       // a step sees sequences * sequence tokens
 constexpr float eps = 1e-5f, theta = 10000;
 
@@ -29,7 +33,7 @@ inline std::string utf8(uint32_t point) {
     return {char(0xc0 | point >> 6), char(0x80 | (point & 63))};
 }
 
-inline std::vector<std::string> byte_alphabet() {      // printable bytes stand for themselves, the others for 256 and up
+inline std::vector<std::string> byte_alphabet() {    // printable bytes stand for themselves, the others for 256 and up
     std::vector<std::string> symbol(256);
     uint32_t next = 256;
     for (uint32_t b = 0; b < 256; ++b) {
@@ -46,7 +50,8 @@ inline Words split_words(const std::string& text, const std::vector<std::string>
     std::vector<std::string> word;
     const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
     for (size_t k = 0; k < text.size(); ++k) {         // " word" or a single other character
-        const bool joins = !word.empty() && letter(text[k]) && (letter(text[k - 1]) || (text[k - 1] == ' ' && word.size() == 1));
+        const bool joins = !word.empty() && letter(text[k]) &&
+                           (letter(text[k - 1]) || (text[k - 1] == ' ' && word.size() == 1));
         if (!joins && !word.empty()) { ++words.count[word]; word.clear(); }
         word.push_back(symbol[uint8_t(text[k])]);
     }
@@ -54,18 +59,24 @@ inline Words split_words(const std::string& text, const std::vector<std::string>
     return words;
 }
 
-inline void learn_merges(Words words, int64_t size, std::vector<std::string>& tokens, std::vector<std::string>& merges) {
+inline void learn_merges(Words words, int64_t size, std::vector<std::string>& tokens,
+                         std::vector<std::string>& merges) {
     while (int64_t(tokens.size()) < size) {
         std::map<std::pair<std::string, std::string>, int64_t> pairs;
-        for (const auto& [word, n] : words.count) for (size_t k = 0; k + 1 < word.size(); ++k) pairs[{word[k], word[k + 1]}] += n;
+        for (const auto& [word, n] : words.count)
+            for (size_t k = 0; k + 1 < word.size(); ++k) pairs[{word[k], word[k + 1]}] += n;
         if (pairs.empty()) break;
-        const auto best = std::max_element(pairs.begin(), pairs.end(), [](const auto& a, const auto& b) { return a.second < b.second; })->first;
+        const auto best = std::max_element(pairs.begin(), pairs.end(), [](const auto& a, const auto& b) {
+                              return a.second < b.second;
+                          })->first;
         Words merged;
         for (const auto& [word, n] : words.count) {
             std::vector<std::string> w;
             for (size_t k = 0; k < word.size(); ++k) {
-                if (k + 1 < word.size() && word[k] == best.first && word[k + 1] == best.second) { w.push_back(best.first + best.second); ++k; }
-                else w.push_back(word[k]);
+                if (k + 1 < word.size() && word[k] == best.first && word[k + 1] == best.second) {
+                    w.push_back(best.first + best.second);
+                    ++k;
+                } else w.push_back(word[k]);
             }
             merged.count[w] += n;
         }
@@ -82,10 +93,15 @@ struct Parameters {
         shapes.push_back({"token_embd.weight", {vocabulary, hidden}});
         for (int64_t l = 0; l < layers; ++l) {
             const std::string b = "blk." + std::to_string(l) + ".";
-            const std::pair<const char*, Shape> of_layer[] = {
-                {"attn_norm", {hidden}}, {"attn_q", {heads * head_dim, hidden}}, {"attn_k", {kv_heads * head_dim, hidden}},
-                {"attn_v", {kv_heads * head_dim, hidden}}, {"attn_output", {hidden, heads * head_dim}}, {"ffn_norm", {hidden}},
-                {"ffn_gate", {feed_forward, hidden}}, {"ffn_up", {feed_forward, hidden}}, {"ffn_down", {hidden, feed_forward}}};
+            const std::pair<const char*, Shape> of_layer[] = {{"attn_norm", {hidden}},
+                                                              {"attn_q", {heads * head_dim, hidden}},
+                                                              {"attn_k", {kv_heads * head_dim, hidden}},
+                                                              {"attn_v", {kv_heads * head_dim, hidden}},
+                                                              {"attn_output", {hidden, heads * head_dim}},
+                                                              {"ffn_norm", {hidden}},
+                                                              {"ffn_gate", {feed_forward, hidden}},
+                                                              {"ffn_up", {feed_forward, hidden}},
+                                                              {"ffn_down", {hidden, feed_forward}}};
             for (const auto& [name, shape] : of_layer) shapes.push_back({b + name + ".weight", shape});
         }
         shapes.push_back({"output_norm.weight", {hidden}});
@@ -110,7 +126,8 @@ struct Network {
             const Tensor* w = &params[next];
             next += 9;
             Tensor h = rms_norm(x, w[0], eps);
-            const Tensor q = rope(matmul(h, w[1]), positions, heads, theta), k = rope(matmul(h, w[2]), positions, kv_heads, theta);
+            const Tensor q = rope(matmul(h, w[1]), positions, heads, theta),
+                         k = rope(matmul(h, w[2]), positions, kv_heads, theta);
             x = x + matmul(attention(q, k, matmul(h, w[3]), heads, kv_heads, first), w[4]);
             h = rms_norm(x, w[5], eps);
             x = x + matmul(silu(matmul(h, w[6])) * matmul(h, w[7]), w[8]);
@@ -134,12 +151,14 @@ inline std::vector<std::vector<float>> initial_values(const Parameters& p) {
 }
 
 // ---- the file
-// Llama files hold q and k for rotation of neighbours (2i, 2i+1); the graph rotates halves: row 2i + j of a head is its row j * d/2 + i.
+// Llama files hold q and k for rotation of neighbours (2i, 2i+1); the graph rotates halves: row 2i + j of a head is its
+// row j * d/2 + i.
 inline std::vector<float> interleave_heads(const std::vector<float>& w) {
     std::vector<float> out(w.size());
     const int64_t rows = int64_t(w.size()) / hidden;
     for (int64_t r = 0; r < rows; ++r) {
-        const int64_t head = r / head_dim, i = (r % head_dim) / 2, j = r % 2, from = head * head_dim + j * head_dim / 2 + i;
+        const int64_t head = r / head_dim, i = (r % head_dim) / 2, j = r % 2,
+                      from = head * head_dim + j * head_dim / 2 + i;
         std::copy_n(&w[size_t(from * hidden)], hidden, &out[size_t(r * hidden)]);
     }
     return out;
@@ -151,8 +170,14 @@ inline void write_model(const std::string& path, const Parameters& p, const std:
     GgufWriter file;
     file.set("general.architecture", T::string, "llama");
     file.set("general.name", T::string, "qlora tiny");
-    const std::pair<const char*, int64_t> sizes[] = {{"vocab_size", vocabulary}, {"context_length", 1024}, {"embedding_length", hidden}, {"block_count", layers},
-        {"feed_forward_length", feed_forward}, {"attention.head_count", heads}, {"attention.head_count_kv", kv_heads}, {"rope.dimension_count", head_dim}};
+    const std::pair<const char*, int64_t> sizes[] = {{"vocab_size", vocabulary},
+                                                     {"context_length", 1024},
+                                                     {"embedding_length", hidden},
+                                                     {"block_count", layers},
+                                                     {"feed_forward_length", feed_forward},
+                                                     {"attention.head_count", heads},
+                                                     {"attention.head_count_kv", kv_heads},
+                                                     {"rope.dimension_count", head_dim}};
     for (const auto& [key, value] : sizes) file.set(std::string("llama.") + key, T::u32, value);
     file.set("llama.attention.layer_norm_rms_epsilon", T::f32, double(eps));
     file.set("llama.rope.freq_base", T::f32, double(theta));
@@ -160,7 +185,10 @@ inline void write_model(const std::string& path, const Parameters& p, const std:
     file.set("tokenizer.ggml.model", T::string, "gpt2");
     file.set("tokenizer.ggml.pre", T::string, "gpt-2");
     Json::Array names, types, pairs;
-    for (const std::string& t : tokens) { names.push_back(t); types.push_back(t.starts_with("<|") && t.size() > 4 ? 3 : 1); }
+    for (const std::string& t : tokens) {
+        names.push_back(t);
+        types.push_back(t.starts_with("<|") && t.size() > 4 ? 3 : 1);
+    }
     for (const std::string& m : merges) pairs.push_back(m);
     file.set_array("tokenizer.ggml.tokens", T::string, std::move(names));
     file.set_array("tokenizer.ggml.token_type", T::i32, std::move(types));
@@ -170,11 +198,14 @@ inline void write_model(const std::string& path, const Parameters& p, const std:
     file.set("tokenizer.ggml.eos_token_id", T::u32, end);
     file.set("tokenizer.ggml.add_bos_token", T::boolean, false);
     file.set("tokenizer.chat_template", T::string,
-             "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] + '<|im_end|>' }}{% endgeneration %}"
-             "{% else %}{{ m['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}");
+             "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' %}{% "
+             "generation %}{{ m['content'] + '<|im_end|>' }}{% endgeneration %}"
+             "{% else %}{{ m['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt "
+             "%}{{ '<|im_start|>assistant\n' }}{% endif %}");
     for (size_t k = 0; k < values.size(); ++k) {
         const auto& [name, shape] = p.shapes[k];
-        const bool rotated = name.find("attn_q.") != name.npos || name.find("attn_k.") != name.npos, half = shape.size() > 1;
+        const bool rotated = name.find("attn_q.") != name.npos || name.find("attn_k.") != name.npos,
+                   half = shape.size() > 1;
         const std::vector<float> v = rotated ? interleave_heads(values[k]) : values[k];
         file.add({name, half ? 1 : 0, shape, int64_t(v.size()) * (half ? 2 : 4), [v, half](AtomicFile& out) {
             if (!half) return out.write(v.data(), int64_t(v.size()) * 4);

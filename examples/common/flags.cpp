@@ -36,7 +36,8 @@ static int distance(const std::string& a, const std::string& b) {
         for (size_t j = 0; j <= b.size(); ++j) {
             if (i == 0 || j == 0) { d[i][j] = int(i + j); continue; }
             d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
         }
     }
     return d[a.size()][b.size()];
@@ -62,17 +63,20 @@ static int64_t parse_integer(const std::string& text, const std::string& name, i
     const long long value = std::strtoll(text.c_str(), &end, 10);
     std::ostringstream range;
     range << name << " must be a whole number from " << low << " to " << high << ", is \"" << one_line(text) << '"';
-    if (text.empty() || !digits || *end != 0 || errno == ERANGE || value < low || value > high) throw UsageError(range.str());
+    if (text.empty() || !digits || *end != 0 || errno == ERANGE || value < low || value > high)
+        throw UsageError(range.str());
     return value;
 }
 
 static double parse_number(const std::string& text, const std::string& name, double low, double high) {
     errno = 0;
     char* end = nullptr;
-    const bool plain = text.find_first_not_of("+-.0123456789eE") == std::string::npos;     // no hexadecimal, no nan, no inf
+    // no hexadecimal, no nan, no inf
+    const bool plain = text.find_first_not_of("+-.0123456789eE") == std::string::npos;
     const double value = std::strtod(text.c_str(), &end);
     if (text.empty() || !plain || *end != 0 || !std::isfinite(value) || value < low || value > high)
-        throw UsageError(name + " must be a number from " + shortest(low) + " to " + shortest(high) + ", is \"" + one_line(text) + '"');
+        throw UsageError(name + " must be a number from " + shortest(low) + " to " + shortest(high) + ", is \"" +
+                         one_line(text) + '"');
     return value;
 }
 
@@ -113,7 +117,8 @@ Flag& Flags::add(const std::string& names, std::string& target, const std::strin
     return flag;
 }
 
-Flag& Flags::add(const std::string& names, std::vector<std::string>& target, const std::string& value, const std::string& help) {
+Flag& Flags::add(const std::string& names, std::vector<std::string>& target, const std::string& value,
+                 const std::string& help) {
     Flag& flag = append(names, value, help);
     flag.repeats_ = true;
     flag.set_ = [&target](const std::string& text, const std::string&) { target.push_back(text); };
@@ -123,39 +128,49 @@ Flag& Flags::add(const std::string& names, std::vector<std::string>& target, con
 Flag& Flags::add(const std::string& names, int64_t& target, int64_t low, int64_t high, const std::string& help) {
     Flag& flag = append(names, "N", help);
     flag.default_ = std::to_string(target);
-    flag.set_ = [&target, low, high](const std::string& text, const std::string& name) { target = parse_integer(text, name, low, high); };
+    flag.set_ = [&target, low, high](const std::string& text, const std::string& name) {
+        target = parse_integer(text, name, low, high);
+    };
     return flag;
 }
 
 Flag& Flags::add(const std::string& names, uint64_t& target, const std::string& help) {
     Flag& flag = append(names, "N", help);
     flag.default_ = std::to_string(target);
-    flag.set_ = [&target](const std::string& text, const std::string& name) { target = uint64_t(parse_integer(text, name, 0, INT64_MAX)); };
+    flag.set_ = [&target](const std::string& text, const std::string& name) {
+        target = uint64_t(parse_integer(text, name, 0, INT64_MAX));
+    };
     return flag;
 }
 
 Flag& Flags::add(const std::string& names, double& target, double low, double high, const std::string& help) {
     Flag& flag = append(names, "X", help);
     flag.default_ = shortest(target);
-    flag.set_ = [&target, low, high](const std::string& text, const std::string& name) { target = parse_number(text, name, low, high); };
+    flag.set_ = [&target, low, high](const std::string& text, const std::string& name) {
+        target = parse_number(text, name, low, high);
+    };
     return flag;
 }
 
 Flag& Flags::add(const std::string& names, float& target, double low, double high, const std::string& help) {
     Flag& flag = append(names, "X", help);
     flag.default_ = shortest(double(target));
-    flag.set_ = [&target, low, high](const std::string& text, const std::string& name) { target = float(parse_number(text, name, low, high)); };
+    flag.set_ = [&target, low, high](const std::string& text, const std::string& name) {
+        target = float(parse_number(text, name, low, high));
+    };
     return flag;
 }
 
-Flag& Flags::choice(const std::string& names, std::string& target, const std::vector<std::string>& allowed, const std::string& help) {
+Flag& Flags::choice(const std::string& names, std::string& target, const std::vector<std::string>& allowed,
+                    const std::string& help) {
     std::string list;
     for (const std::string& word : allowed) list += (list.empty() ? "" : "|") + word;
     Flag& flag = append(names, list, help);
     flag.default_ = target;
     flag.set_ = [&target, allowed, list](const std::string& text, const std::string& name) {
         if (std::find(allowed.begin(), allowed.end(), text) == allowed.end())
-            throw UsageError(name + " must be " + list + ", is \"" + one_line(text) + '"' + did_you_mean(text, allowed));
+            throw UsageError(name + " must be " + list + ", is \"" + one_line(text) + '"' +
+                             did_you_mean(text, allowed));
         target = text;
     };
     return flag;
@@ -192,7 +207,8 @@ void Flags::unknown(const std::string& name) const {
 
 void Flags::twice(const Flag& flag, const std::string& name) const {
     const std::string same = name == flag.names_[0] ? "" : " (it is the same as " + flag.names_[0] + ')';
-    throw UsageError(name + " is given twice" + same + ": " + (flag.why_once_.empty() ? "leave one of them out" : flag.why_once_));
+    throw UsageError(name + " is given twice" + same + ": " +
+                     (flag.why_once_.empty() ? "leave one of them out" : flag.why_once_));
 }
 
 void Flags::parse(int argc, char** argv) {
@@ -201,7 +217,8 @@ void Flags::parse(int argc, char** argv) {
         std::string word = argv[i], value;
         if (!only_values && word == "--") { only_values = true; continue; }
         if (only_values || word.size() < 2 || word[0] != '-') {
-            auto free = std::find_if(positionals_.begin(), positionals_.end(), [](const Positional& p) { return !p.seen; });
+            auto free = std::find_if(positionals_.begin(), positionals_.end(),
+                                     [](const Positional& p) { return !p.seen; });
             if (free == positionals_.end()) throw UsageError("unexpected argument \"" + one_line(word) + '"');
             *free->target = word;
             free->seen = true;
@@ -224,11 +241,13 @@ void Flags::parse(int argc, char** argv) {
         if (!flag) unknown(name);
         if (flag->seen_ && !flag->repeats_) twice(*flag, name);
         flag->seen_ = true;
-        if (flag->value_.empty()) {                    // a switch, perhaps followed by true or false as in "--double_quant True"
+        if (flag->value_.empty()) {    // a switch, perhaps followed by true or false as in "--double_quant True"
             std::string follows = attached ? value : i + 1 < argc ? argv[i + 1] : "";
-            std::transform(follows.begin(), follows.end(), follows.begin(), [](unsigned char c) { return char(std::tolower(c)); });
+            std::transform(follows.begin(), follows.end(), follows.begin(),
+                           [](unsigned char c) { return char(std::tolower(c)); });
             const bool worded = follows == "true" || follows == "false";
-            if (attached && (!worded || off)) throw UsageError(name + " is a switch: true or false, is \"" + one_line(value) + '"');
+            if (attached && (!worded || off))
+                throw UsageError(name + " is a switch: true or false, is \"" + one_line(value) + '"');
             if (worded && !attached && !off) ++i;
             flag->set_(off || (worded && follows == "false") ? "false" : "true", name);
             continue;
@@ -242,7 +261,8 @@ void Flags::parse(int argc, char** argv) {
     for (const Positional& p : positionals_)
         if (p.required && !p.seen) throw UsageError("missing " + p.name + ": " + p.help);
     for (const Flag* flag : flags_)
-        if (flag->required_ && !flag->seen_) throw UsageError("missing " + flag->names_[0] + ' ' + flag->value_ + ": " + flag->help_);
+        if (flag->required_ && !flag->seen_)
+            throw UsageError("missing " + flag->names_[0] + ' ' + flag->value_ + ": " + flag->help_);
 }
 
 void Flags::leave() const {
@@ -260,7 +280,9 @@ void Flags::help() const {
         std::string left;
         for (const std::string& name : flag->names_) left += (left.empty() ? "" : ", ") + name;
         if (!flag->value_.empty()) left += ' ' + flag->value_;
-        const std::string shown = flag->required_ ? " (required)" : flag->default_.empty() ? "" : " [" + flag->default_ + ']';
+        const std::string shown = flag->required_          ? " (required)"
+                                  : flag->default_.empty() ? ""
+                                                           : " [" + flag->default_ + ']';
         if (left.size() > 34) std::printf("  %s\n  %-34s %s%s\n", left.c_str(), "", flag->help_.c_str(), shown.c_str());
         else std::printf("  %-34s %s%s\n", left.c_str(), flag->help_.c_str(), shown.c_str());
     }

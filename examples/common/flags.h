@@ -1,4 +1,5 @@
-// flags.h - the command line of every program here: one table of flags, from which come parsing, checks, --help and "did you mean".
+// flags.h - the command line of every program here: one table of flags, from which come parsing, checks, --help and
+// "did you mean".
 //
 //   Flags flags("chat", "-m MODEL [options]", "Talk to a model.");
 //   flags.add("-m --model", model, "MODEL", "a GGUF file or a Hugging Face folder").required();
@@ -19,10 +20,11 @@ class Flag {
 public:
     Flag& required() { required_ = true; return *this; }
     Flag& once(std::string why) { why_once_ = std::move(why); return *this; }       // said where it is given twice
-    Flag& note(std::string shown) { default_ = std::move(shown); return *this; }    // what --help says instead of the default
+    // what --help says instead of the default
+    Flag& note(std::string shown) { default_ = std::move(shown); return *this; }
 private:
     friend class Flags;
-    std::vector<std::string> names_;                   // "-m", "--model", ...: the last short and the first long one are shown
+    std::vector<std::string> names_;    // "-m", "--model", ...: the last short and the first long one are shown
     std::string value_, help_, default_, section_, why_once_;     // value_ empty: a switch
     bool required_ = false, seen_ = false, repeats_ = false;
     std::function<void(const std::string& value, const std::string& name)> set_;
@@ -34,13 +36,17 @@ public:
 
     void section(std::string title) { section_ = std::move(title); }
     Flag& add(const std::string& names, std::string& target, const std::string& value, const std::string& help);
-    Flag& add(const std::string& names, std::vector<std::string>& target, const std::string& value, const std::string& help);   // may be given several times
+    // may be given several times
+    Flag& add(const std::string& names, std::vector<std::string>& target, const std::string& value,
+              const std::string& help);
     Flag& add(const std::string& names, int64_t& target, int64_t low, int64_t high, const std::string& help);
     Flag& add(const std::string& names, uint64_t& target, const std::string& help);
     Flag& add(const std::string& names, double& target, double low, double high, const std::string& help);
     Flag& add(const std::string& names, float& target, double low, double high, const std::string& help);
-    Flag& choice(const std::string& names, std::string& target, const std::vector<std::string>& allowed, const std::string& help);
-    Flag& toggle(const std::string& names, bool& target, const std::string& help);   // also --no-NAME, and NAME true|false
+    Flag& choice(const std::string& names, std::string& target, const std::vector<std::string>& allowed,
+                 const std::string& help);
+    // also --no-NAME, and NAME true|false
+    Flag& toggle(const std::string& names, bool& target, const std::string& help);
     void positional(const std::string& name, std::string& target, const std::string& help, bool required = true);
 
     void parse(int argc, char** argv);
@@ -62,8 +68,8 @@ public:
     ~Flags();
 };
 
-// Runs a program's body; every failure becomes one line "name: what went wrong" on stderr, standard output that could not be written and model
-// files that were cut meanwhile among them. Exit status: 2 for usage, 1 for the rest.
+// Runs a program's body; every failure becomes one line "name: what went wrong" on stderr, standard output that could
+// not be written and model files that were cut meanwhile among them. Exit status: 2 for usage, 1 for the rest.
 int run(const std::string& program, const std::function<int()>& body);
 
 std::string one_line(const std::string& text);         // line breaks and control characters made visible

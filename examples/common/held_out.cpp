@@ -12,7 +12,9 @@ namespace program {
 namespace fs = std::filesystem;
 using qlora::Json;
 
-std::string held_out_path(const std::string& adapter_folder) { return (fs::path(adapter_folder) / "held_out.json").string(); }
+std::string held_out_path(const std::string& adapter_folder) {
+    return (fs::path(adapter_folder) / "held_out.json").string();
+}
 
 void write_held_out(const std::string& adapter_folder, const HeldOut& h) {
     Json json, paths = Json::Array{};
@@ -36,9 +38,13 @@ HeldOut read_held_out(const std::string& adapter_folder) {
     if (const Json* v = json.find("seed")) h.seed = uint64_t(v->as_int(path + ": seed"));
     if (const Json* v = json.find("context")) h.options.context = v->as_int(path + ": context");
     if (const Json* v = json.find("loss")) h.options.loss = loss_of(v->as_string(path + ": loss"), path + ": loss");
-    if (const Json* v = json.find("special")) h.options.special = special_of(v->as_string(path + ": special"), path + ": special");
-    if (h.options.context < 2 || h.options.context > 1 << 20 || !(h.fraction >= 0 && h.fraction < 1))       // anyone may have written it
-        throw qlora::Error(qlora::Errc::format, path + ": context must be 2 to 1048576, fraction from 0 to below 1; write it anew, or measure on --measure FILE");
+    if (const Json* v = json.find("special"))
+        h.options.special = special_of(v->as_string(path + ": special"), path + ": special");
+    // anyone may have written it
+    if (h.options.context < 2 || h.options.context > 1 << 20 || !(h.fraction >= 0 && h.fraction < 1))
+        throw qlora::Error(qlora::Errc::format, path +
+                                                    ": context must be 2 to 1048576, fraction from 0 to below 1; write "
+                                                    "it anew, or measure on --measure FILE");
     return h;
 }
 

@@ -1,5 +1,5 @@
-// held_out.h - the held-out rows of a run, recorded beside its adapter (held_out.json), so that what is made of the adapter later is measured
-// on rows that it was not trained on.
+// held_out.h - the held-out rows of a run, recorded beside its adapter (held_out.json), so that what is made of the
+// adapter later is measured on rows that it was not trained on.
 #pragma once
 #include "qlora.h"
 

@@ -11,14 +11,15 @@ namespace program {
 
 static volatile std::sig_atomic_t pending = 0;
 
-// The answer is written by the handler itself, so it lies ready in one of two buffers: the handler never sees one that is being filled.
+// The answer is written by the handler itself, so it lies ready in one of two buffers: the handler never sees one that
+// is being filled.
 static char answers[2][256];
 static std::atomic<int> ready{-1};
 static_assert(std::atomic<int>::is_always_lock_free);
 
 extern "C" {
 static void on_signal(int signal) {
-    if (pending) ::_exit(128 + signal);                // asked twice: whatever is on disk is complete, so leaving at once is safe
+    if (pending) ::_exit(128 + signal);    // asked twice: whatever is on disk is complete, so leaving at once is safe
     pending = signal;
     const int which = ready.load();
     if (which < 0) return;
@@ -31,7 +32,7 @@ static void on_signal(int signal) {
 void catch_interrupts() {
     struct sigaction action{}, before{};
     action.sa_handler = on_signal;
-    sigemptyset(&action.sa_mask);                      // no SA_RESTART: a read() at a prompt returns, so that the program can look
+    sigemptyset(&action.sa_mask);    // no SA_RESTART: a read() at a prompt returns, so that the program can look
     sigaction(SIGINT, &action, nullptr);
     sigaction(SIGTERM, &action, nullptr);
     if (sigaction(SIGHUP, nullptr, &before) == 0 && before.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);

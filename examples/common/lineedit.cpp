@@ -1,8 +1,10 @@
-// lineedit.cpp - a small line editor: the terminal in raw mode, one line redrawn after every key, scrolled sideways when it is long.
+// lineedit.cpp - a small line editor: the terminal in raw mode, one line redrawn after every key, scrolled sideways
+// when it is long.
 //
 //   arrows, Home, End, Ctrl-A/E/B/F    move            Backspace, Delete, Ctrl-D    delete a character
 //   Ctrl-U, Ctrl-K, Ctrl-W             delete to the start, to the end, the word before
-//   up, down, Ctrl-P/N                 history         Ctrl-C gives up, Ctrl-D on an empty line ends, Ctrl-L clears the screen
+//   up, down, Ctrl-P/N                 history
+//   Ctrl-C gives up, Ctrl-D on an empty line ends, Ctrl-L clears the screen
 #include "examples/common/lineedit.h"
 
 #include "examples/common/interrupt.h"
@@ -52,16 +54,18 @@ uint32_t code_point(const std::string& s, size_t at) {
     const auto lead = static_cast<unsigned char>(s[at]);
     if (lead < 0x80) return lead;
     uint32_t code = lead >= 0xF0 ? lead & 7 : lead >= 0xE0 ? lead & 15 : lead & 31;
-    for (size_t i = at + 1; i < s.size() && continues(s[i]); ++i) code = code << 6 | (static_cast<unsigned char>(s[i]) & 63);
+    for (size_t i = at + 1; i < s.size() && continues(s[i]); ++i)
+        code = code << 6 | (static_cast<unsigned char>(s[i]) & 63);
     return code;
 }
 
-// Columns of a character: wide East Asian ranges and emoji take two, combining marks none. The ranges are the coarse blocks, enough for a cursor.
+// Columns of a character: wide East Asian ranges and emoji take two, combining marks none. The ranges are the coarse
+// blocks, enough for a cursor.
 int columns_of(uint32_t c) {
     if ((c >= 0x300 && c <= 0x36F) || (c >= 0x200B && c <= 0x200F) || (c >= 0xFE00 && c <= 0xFE0F)) return 0;
-    const bool wide = (c >= 0x1100 && c <= 0x115F) || (c >= 0x2E80 && c <= 0xA4CF) || (c >= 0xAC00 && c <= 0xD7A3) || (c >= 0xF900 && c <= 0xFAFF) ||
-                      (c >= 0xFE30 && c <= 0xFE6F) || (c >= 0xFF00 && c <= 0xFF60) || (c >= 0xFFE0 && c <= 0xFFE6) || (c >= 0x1F300 && c <= 0x1FAFF) ||
-                      (c >= 0x20000 && c <= 0x3FFFD);
+    const bool wide = (c >= 0x1100 && c <= 0x115F) || (c >= 0x2E80 && c <= 0xA4CF) || (c >= 0xAC00 && c <= 0xD7A3) ||
+                      (c >= 0xF900 && c <= 0xFAFF) || (c >= 0xFE30 && c <= 0xFE6F) || (c >= 0xFF00 && c <= 0xFF60) ||
+                      (c >= 0xFFE0 && c <= 0xFFE6) || (c >= 0x1F300 && c <= 0x1FAFF) || (c >= 0x20000 && c <= 0x3FFFD);
     return wide ? 2 : 1;
 }
 
@@ -88,7 +92,8 @@ void redraw(const std::string& prompt, const std::string& line, size_t cursor) {
 int read_byte() {
     unsigned char c = 0;
     ssize_t got = 0;
-    do got = ::read(0, &c, 1); while (got < 0 && errno == EINTR && !interrupted());   // a signal is not the end of the input
+    // a signal is not the end of the input
+    do got = ::read(0, &c, 1); while (got < 0 && errno == EINTR && !interrupted());
     return got == 1 ? c : -1;
 }
 
@@ -118,7 +123,11 @@ int read_escape() {
         case 'D': return key_left;
         case 'H': return key_home;
         case 'F': return key_end;
-        case '~': return number == 1 || number == 7 ? key_home : number == 4 || number == 8 ? key_end : number == 3 ? key_delete : key_none;
+        case '~':
+            return number == 1 || number == 7   ? key_home
+                   : number == 4 || number == 8 ? key_end
+                   : number == 3                ? key_delete
+                                                : key_none;
         default: return key_none;
     }
 }
@@ -129,7 +138,8 @@ LineEditor::LineEditor() : interactive_(is_terminal(0) && is_terminal(1)) {}
 
 LineEditor::Result LineEditor::edit(const std::string& prompt, std::string& line) {
     const lineedit::RawMode raw;
-    size_t cursor = 0, entry = history_.size();        // entry: which line of the history is shown; its size() = the new one
+    // entry: which line of the history is shown; its size() = the new one
+    size_t cursor = 0, entry = history_.size();
     std::string unsent;
     line.clear();
     const auto recall = [&](size_t wanted) {
@@ -231,7 +241,9 @@ LineEditor::Result LineEditor::read(const std::string& prompt, std::string& text
             text += '\n' + line;
         }
     }
-    if (interactive_ && !text.empty() && text.find('\n') == std::string::npos && (history_.empty() || history_.back() != text)) history_.push_back(text);
+    if (interactive_ && !text.empty() && text.find('\n') == std::string::npos &&
+        (history_.empty() || history_.back() != text))
+        history_.push_back(text);
     return Result::text;
 }
 

@@ -1,5 +1,5 @@
-// lineedit.h - reading what a person types: a line that can be edited, with history; several lines by a trailing backslash or """ blocks.
-// Where input is not a terminal, plain lines are read and nothing is printed.
+// lineedit.h - reading what a person types: a line that can be edited, with history; several lines by a trailing
+// backslash or """ blocks. Where input is not a terminal, plain lines are read and nothing is printed.
 #pragma once
 #include <string>
 #include <vector>
@@ -8,7 +8,8 @@ namespace program {
 
 class LineEditor {
 public:
-    enum class Result { text, cancelled, end };        // cancelled: Ctrl-C; end: Ctrl-D on an empty line, or the end of the input
+    // cancelled: Ctrl-C; end: Ctrl-D on an empty line, or the end of the input
+    enum class Result { text, cancelled, end };
     LineEditor();
     Result read(const std::string& prompt, std::string& text);   // one message, of one or of several lines
     bool interactive() const { return interactive_; }

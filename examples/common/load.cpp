@@ -16,37 +16,49 @@ void ModelFlags::declare(Flags& flags, bool with_adapter, bool required) {
     flags.section("Model");
     Flag& name = flags.add("-m --model --model-name-or-path", model, "MODEL", "a GGUF file or a Hugging Face folder");
     if (required) name.required();
-    if (with_adapter) flags.add("--adapter --lora --adapter-path", adapter, "DIR", "a LoRA adapter: a PEFT folder or a GGUF adapter")
-        .once("a model takes one adapter at a time; ./export merges one into a model that then takes the other");
+    if (with_adapter)
+        flags.add("--adapter --lora --adapter-path", adapter, "DIR", "a LoRA adapter: a PEFT folder or a GGUF adapter")
+            .once("a model takes one adapter at a time; ./export merges one into a model that then takes the other");
     if (with_adapter) declare_any_base(flags);
     if (quant == "auto")
-        flags.choice("--quant --quant-type", quant, {"auto", "nf4", "fp4", "none"}, "4-bit type to hold the linear layers in; none = as stored; auto = nf4 if the model is stored in 16 or 32 bits");
-    else flags.choice("--quant --quant-type", quant, {"nf4", "fp4", "none"}, "4-bit type to hold the linear layers in; none = as stored");
+        flags.choice("--quant --quant-type", quant, {"auto", "nf4", "fp4", "none"},
+                     "4-bit type to hold the linear layers in; none = as stored; auto = nf4 if the model is stored in "
+                     "16 or 32 bits");
+    else
+        flags.choice("--quant --quant-type", quant, {"nf4", "fp4", "none"},
+                     "4-bit type to hold the linear layers in; none = as stored");
     flags.toggle("--double-quant", double_quant, "quantize the 4-bit scales again: 4.127 instead of 4.5 bits a weight");
     flags.section("Machine");
     flags.choice("--device", device, {"auto", "cpu", "cuda"}, "where to compute");
     declare_threads(flags, threads, force_threads);
     flags.choice("--compute", compute, {"auto", "f32", "mixed", "bf16"},
-                 "what products may round: f32 = nothing; mixed = activations to 16-bit integers in generation (AVX2), gradients to bf16 (AVX512-BF16); "
+                 "what products may round: f32 = nothing; mixed = activations to 16-bit integers in generation (AVX2), "
+                 "gradients to bf16 (AVX512-BF16); "
                  "bf16 = all else to bf16 too; auto = mixed");
 }
 
 void declare_threads(Flags& flags, int64_t& threads, bool& force) {
-    flags.add("-t --threads", threads, 0, qlora::ThreadPool::most, "threads of the CPU, at most as many as this process may run at once; 0 = all of those");
+    flags.add("-t --threads", threads, 0, qlora::ThreadPool::most,
+              "threads of the CPU, at most as many as this process may run at once; 0 = all of those");
     flags.toggle("--force-threads", force, "take --threads at its word");
 }
 
 int chosen_threads(int64_t asked, bool force) {
     const int usable = qlora::usable_threads();
     if (asked <= usable || force) return int(asked);
-    std::fprintf(stderr, "%s\n", styled("using " + std::to_string(usable) + " threads: the processors that this process may use (--force-threads: " + std::to_string(asked) + " all the same)",
-                                        Style::dim, 2).c_str());
+    std::fprintf(stderr, "%s\n",
+                 styled("using " + std::to_string(usable) +
+                            " threads: the processors that this process may use (--force-threads: " +
+                            std::to_string(asked) + " all the same)",
+                        Style::dim, 2)
+                     .c_str());
     return usable;
 }
 
 void declare_cache(Flags& flags, std::string& cache) {
-    flags.choice("--cache --cache-type", cache, {"auto", "f32", "f16", "bf16", "q8_0"},
-                 "what keys and values are held in: f32 is exact, q8_0 half of 16 bits; auto = the model's own 16 bits");
+    flags.choice(
+        "--cache --cache-type", cache, {"auto", "f32", "f16", "bf16", "q8_0"},
+        "what keys and values are held in: f32 is exact, q8_0 half of 16 bits; auto = the model's own 16 bits");
 }
 
 qlora::SessionOptions session_options(int64_t context, const std::string& cache) {
@@ -67,7 +79,8 @@ void ModelFlags::follow_adapter(const Flags& flags) {
     const std::optional<qlora::AdapterBase> base = qlora::Lora::recorded_base(adapter);
     if (type || !base) return;
     const std::string recorded = base->quantize ? std::string(qlora::name_of(*base->quantize)) : "none";
-    why = (recorded == "none" ? "as stored" : recorded) + ", as " + adapter + " was trained on it (--quant says otherwise)";
+    why = (recorded == "none" ? "as stored" : recorded) + ", as " + adapter +
+          " was trained on it (--quant says otherwise)";
     if (!scales) double_quant = base->double_quant;
     if (recorded == quant) return;
     quant = recorded;
@@ -86,7 +99,8 @@ qlora::Model ModelFlags::load_base() {
     for (const char* dense : {"bf16", "f16", "f32", " + "})
         for (size_t at; (at = rest.find(dense)) != std::string::npos;) rest.erase(at, std::strlen(dense));
     if (!rest.empty()) {
-        why = "as stored, because it is " + weights + " already and quantizing it again would lose more (--quant nf4 does)";
+        why = "as stored, because it is " + weights +
+              " already and quantizing it again would lose more (--quant nf4 does)";
         return stored;
     }
     quant = "nf4";
@@ -98,13 +112,18 @@ static bool has_bf16(const qlora::Backend& backend) { return backend.name().ends
 
 // "auto" is the fastest that keeps the losses of a run within 1 % of the reference's.
 static qlora::Compute chosen_compute(const std::string& asked, const std::string& instructions) {
-    const qlora::Compute wanted = asked == "f32" ? qlora::Compute::f32 : asked == "bf16" ? qlora::Compute::bf16 : qlora::Compute::mixed;
+    const qlora::Compute wanted = asked == "f32"    ? qlora::Compute::f32
+                                  : asked == "bf16" ? qlora::Compute::bf16
+                                                    : qlora::Compute::mixed;
     const qlora::Compute got = qlora::Backend::cpu(1, wanted, instructions).compute();
     if (got == wanted || asked == "auto") return got;
     static bool said = false;                          // once, however often a model is loaded
     if (!std::exchange(said, true)) {
         const std::string missing = asked == "bf16" ? "AVX512-BF16" : "AVX2", instead(qlora::name_of(got));
-        std::fprintf(stderr, "%s\n", styled("this processor has no " + missing + ": --compute " + asked + " is " + instead, Style::dim, 2).c_str());
+        std::fprintf(
+            stderr, "%s\n",
+            styled("this processor has no " + missing + ": --compute " + asked + " is " + instead, Style::dim, 2)
+                .c_str());
     }
     return wanted;
 }
@@ -114,13 +133,16 @@ std::string compute_line(const qlora::Model& model) {
         case qlora::Compute::mixed:
             if (has_bf16(model.backend()))
                 return "f32, gradients in bf16 (--compute f32: exact; --compute bf16: faster, losses up to 1.4 % off)";
-            return "f32; activations in 16-bit integers where it generates (--compute f32: exact; bf16 needs a processor with AVX512-BF16)";
+            return "f32; activations in 16-bit integers where it generates (--compute f32: exact; bf16 needs a "
+                   "processor with AVX512-BF16)";
         case qlora::Compute::bf16: return "bf16 (--compute mixed: only gradients; --compute f32: exact)";
         default: break;
     }
     const qlora::Backend best = qlora::Backend::cpu(1, qlora::Compute::mixed);
-    if (best.compute() == qlora::Compute::f32) return "f32 (--compute mixed and bf16 need a processor with AVX2 or AVX512-BF16)";
-    return has_bf16(best) ? "f32 (--compute mixed: gradients in bf16, faster)" : "f32 (--compute mixed: faster where it generates)";
+    if (best.compute() == qlora::Compute::f32)
+        return "f32 (--compute mixed and bf16 need a processor with AVX2 or AVX512-BF16)";
+    return has_bf16(best) ? "f32 (--compute mixed: gradients in bf16, faster)"
+                          : "f32 (--compute mixed: faster where it generates)";
 }
 
 qlora::Model ModelFlags::load() const {
@@ -160,8 +182,8 @@ Loaded::Loaded(const ModelFlags& flags) : model(flags.load()) {
 
 std::string base_line(const qlora::Model& model) {
     const qlora::ModelInfo info = model.info();
-    return info.path + ": " + info.family + ", " + human_count(double(info.parameters)) + " parameters, " + info.weights + ", " + human_bytes(info.bytes) +
-           " in memory; " + model.backend().name();
+    return info.path + ": " + info.family + ", " + human_count(double(info.parameters)) + " parameters, " +
+           info.weights + ", " + human_bytes(info.bytes) + " in memory; " + model.backend().name();
 }
 
 int64_t size_on_disk(const std::string& path) {

@@ -8,30 +8,34 @@ namespace program {
 
 struct ModelFlags {
     std::string model = {}, adapter = {}, quant = "none", device = "auto", compute = "auto";
-    std::string instructions = {};                     // of the CPU; empty = its best. No flag: a run that goes on sets it
+    std::string instructions = {};    // of the CPU; empty = its best. No flag: a run that goes on sets it
     bool double_quant = true, any_base = false, force_threads = false;
     int64_t threads = 0;
-    std::string why = {};                              // how the base is held and who says so, for a program's first lines
+    std::string why = {};    // how the base is held and who says so, for a program's first lines
     qlora::OnBase on_base = qlora::OnBase::recorded;   // follow_adapter() sets it
 
-    // -m, --adapter, --quant, --double-quant, --device, --threads, --compute. Where the default of --quant is "auto", auto can be said too.
+    // -m, --adapter, --quant, --double-quant, --device, --threads, --compute. Where the default of --quant is "auto",
+    // auto can be said too.
     void declare(Flags& flags, bool with_adapter, bool required = true);
     void declare_any_base(Flags& flags);               // --any-base: part of declare() with an adapter
-    // When an adapter names how its base was quantized and the user did not say otherwise, the base is loaded that way; a note says so.
-    // --quant puts the adapter on another form of its base, --any-base on whatever the model is.
+    // When an adapter names how its base was quantized and the user did not say otherwise, the base is loaded that way;
+    // a note says so. --quant puts the adapter on another form of its base, --any-base on whatever the model is.
     void follow_adapter(const Flags& flags);
     qlora::Lora load_adapter(const qlora::Model& model) const { return qlora::Lora::load(model, adapter, on_base); }
-    qlora::Model load() const;                         // a progress line on stderr where that is a terminal; stops on Ctrl-C
-    // load(), where quant is "auto": a source that is quantized stays as it is stored, because quantizing it once more would lose again what the
-    // first time lost; one of 16 or 32 bits is held in NF4. quant becomes what was chosen, in either case `why` says it.
+    qlora::Model load() const;    // a progress line on stderr where that is a terminal; stops on Ctrl-C
+    // load(), where quant is "auto": a source that is quantized stays as it is stored, because quantizing it once more
+    // would lose again what the first time lost; one of 16 or 32 bits is held in NF4. quant becomes what was chosen, in
+    // either case `why` says it.
     qlora::Model load_base();
 };
 
 void declare_threads(Flags& flags, int64_t& threads, bool& force);    // -t, --force-threads
-// How many to use: as asked for, but not more than this process may run at once unless forced; a note on stderr says so. 0 = the library chooses.
+// How many to use: as asked for, but not more than this process may run at once unless forced; a note on stderr says
+// so. 0 = the library chooses.
 int chosen_threads(int64_t asked, bool force);
 
-void declare_cache(Flags& flags, std::string& cache);  // --cache: what keys and values are held in; "auto" = the session's default
+// --cache: what keys and values are held in; "auto" = the session's default
+void declare_cache(Flags& flags, std::string& cache);
 qlora::SessionOptions session_options(int64_t context, const std::string& cache);
 
 // A model, with or without an adapter: what Session, perplexity and the others take either of.
@@ -45,7 +49,7 @@ struct Loaded {
 
 void print_notes(const std::vector<std::string>& notes);               // of a model or tokenizer, to standard error
 
-std::string base_line(const qlora::Model& model);      // "model.gguf: llama, 134.5 M parameters, nf4, 92.1 MB in memory"
+std::string base_line(const qlora::Model& model);    // "model.gguf: llama, 134.5 M parameters, nf4, 92.1 MB in memory"
 
 std::string compute_line(const qlora::Model& model);   // in which precision, and what else there is
 

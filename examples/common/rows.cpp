@@ -38,9 +38,12 @@ void declare_special(Flags& flags, std::string& special, const std::string& wher
 }
 
 void RowFlags::declare(Flags& flags) {
-    flags.choice("--loss", loss, {"assistant", "completion", "all"}, "train on the assistant's turns, on its last one, or on everything");
-    declare_special(flags, special, "control tokens written in rows: auto = read in {text}, .txt and prompts that hold the template's marks, "
-                                    "never in messages; tokens = in messages too (unsafe: a message can end its turn); text = never");
+    flags.choice("--loss", loss, {"assistant", "completion", "all"},
+                 "train on the assistant's turns, on its last one, or on everything");
+    declare_special(
+        flags, special,
+        "control tokens written in rows: auto = read in {text}, .txt and prompts that hold the template's marks, "
+        "never in messages; tokens = in messages too (unsafe: a message can end its turn); text = never");
 }
 
 qlora::DatasetOptions RowFlags::options(int64_t context) const {
@@ -50,7 +53,8 @@ qlora::DatasetOptions RowFlags::options(int64_t context) const {
     return o;
 }
 
-qlora::Dataset load_rows(const std::vector<std::string>& paths, const qlora::Tokenizer& tokenizer, const qlora::DatasetOptions& options) {
+qlora::Dataset load_rows(const std::vector<std::string>& paths, const qlora::Tokenizer& tokenizer,
+                         const qlora::DatasetOptions& options) {
     std::vector<std::shared_ptr<const qlora::DatasetImpl>> parts;
     for (const std::string& path : paths) parts.push_back(qlora::Dataset::load(path, tokenizer, options).impl());
     return qlora::Dataset(qlora::join_datasets(parts));
@@ -58,15 +62,20 @@ qlora::Dataset load_rows(const std::vector<std::string>& paths, const qlora::Tok
 
 void RowFlags::warn() const {
     if (special == "tokens")
-        std::fprintf(stderr, "%s\n", styled("warning: --special tokens is unsafe: whoever wrote a message can end its turn and speak as another", Style::yellow, 2).c_str());
+        std::fprintf(
+            stderr, "%s\n",
+            styled("warning: --special tokens is unsafe: whoever wrote a message can end its turn and speak as another",
+                   Style::yellow, 2)
+                .c_str());
 }
 
 static std::string counted(int64_t n) { return std::to_string(n); }
 
 std::string rows_line(const qlora::DatasetInfo& info) {
-    std::string line = counted(info.rows) + " rows (" + info.format + "), " + human_count(double(info.tokens)) + " tokens, " +
-                       human_count(double(info.trained_tokens)) + " of them trained on";
-    if (info.turns) line += "; " + counted(info.turns) + " assistant turns, " + counted(info.trained_turns) + " trained";
+    std::string line = counted(info.rows) + " rows (" + info.format + "), " + human_count(double(info.tokens)) +
+                       " tokens, " + human_count(double(info.trained_tokens)) + " of them trained on";
+    if (info.turns)
+        line += "; " + counted(info.turns) + " assistant turns, " + counted(info.trained_turns) + " trained";
     if (info.excluded_turns) line += ", " + counted(info.excluded_turns) + " excluded";
     if (info.cut_turns) line += ", " + counted(info.cut_turns) + " behind the cut";
     if (info.silent_turns) line += ", " + counted(info.silent_turns) + " that the template prints nothing for";

@@ -6,7 +6,8 @@
 
 namespace program {
 
-// How flags and files spell them. `where` ("--loss", "held_out.json: loss") is what the error about an unknown name begins with.
+// How flags and files spell them. `where` ("--loss", "held_out.json: loss") is what the error about an unknown name
+// begins with.
 const char* name_of(qlora::Loss);
 const char* name_of(qlora::Special);
 qlora::Loss loss_of(const std::string& name, const std::string& where);
@@ -21,7 +22,8 @@ struct RowFlags {
 };
 
 // The rows of all files and folders, one after another.
-qlora::Dataset load_rows(const std::vector<std::string>& paths, const qlora::Tokenizer& tokenizer, const qlora::DatasetOptions& options);
+qlora::Dataset load_rows(const std::vector<std::string>& paths, const qlora::Tokenizer& tokenizer,
+                         const qlora::DatasetOptions& options);
 
 // The flag alone, for programs that read text but no rows. -> does text that the user gives hold control tokens?
 void declare_special(Flags& flags, std::string& special, const std::string& where);

@@ -2,7 +2,7 @@
 #include "examples/common/run_folder.h"
 
 #include "qlora.h"
-#include "src/base/file.h"                             // the library's own atomic writes and JSON: no second copy of either here
+#include "src/base/file.h"    // the library's own atomic writes and JSON: no second copy of either here
 #include "src/base/json.h"
 
 #include <fcntl.h>
@@ -49,7 +49,8 @@ static std::string made(const std::string& path) {
 }
 
 RunFolder::Lock::Lock(const std::string& where) : folder(made(where)), path(folder + "/.lock") {
-    // The file may be unlinked by the run that held it between our open() and flock(): then the name is another file's, or nobody's.
+    // The file may be unlinked by the run that held it between our open() and flock(): then the name is another file's,
+    // or nobody's.
     struct stat held {}, named {};
     do {
         if (fd >= 0) ::close(fd);
@@ -57,15 +58,17 @@ RunFolder::Lock::Lock(const std::string& where) : folder(made(where)), path(fold
         if (fd < 0) throw qlora::Error(qlora::Errc::io, "cannot write in " + folder + ": " + std::strerror(errno));
         if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
             ::close(fd);
-            throw qlora::Error(qlora::Errc::io, "another run is writing to " + folder + "; wait for it, or choose another -o");
+            throw qlora::Error(qlora::Errc::io,
+                               "another run is writing to " + folder + "; wait for it, or choose another -o");
         }
-    } while (::fstat(fd, &held) != 0 || ::stat(path.c_str(), &named) != 0 || held.st_ino != named.st_ino || held.st_dev != named.st_dev);
+    } while (::fstat(fd, &held) != 0 || ::stat(path.c_str(), &named) != 0 || held.st_ino != named.st_ino ||
+             held.st_dev != named.st_dev);
 }
 
 RunFolder::Lock::~Lock() {
     ::unlink(path.c_str());                            // still locked, so nobody else can be in between
     ::close(fd);
-    ::rmdir(folder.c_str());                           // only succeeds when the run left nothing, as after an error in the options
+    ::rmdir(folder.c_str());    // only succeeds when the run left nothing, as after an error in the options
 }
 
 RunFolder::RunFolder(const std::string& path, Start start) : path_(path), start_(start), lock_(path), record_(path) {
@@ -85,7 +88,8 @@ RunFolder::RunFolder(const std::string& path, Start start) : path_(path), start_
     clean_leftovers();
 }
 
-// Checkpoints say themselves that they are a run's. Runs from before there were records have no other proof, and left the other files too.
+// Checkpoints say themselves that they are a run's. Runs from before there were records have no other proof, and left
+// the other files too.
 void RunFolder::adopt_checkpoints() {
     bool any = false;
     for (const int64_t step : checkpoints()) {
@@ -123,7 +127,8 @@ void RunFolder::clean_leftovers() const {
         if (!qlora::is_folder(folder)) continue;
         for (const std::string& name : qlora::names_in(folder)) {
             const size_t part = name.find(".part-");
-            if (part == std::string::npos || name.find_first_not_of("0123456789-", part + 6) != std::string::npos) continue;
+            if (part == std::string::npos || name.find_first_not_of("0123456789-", part + 6) != std::string::npos)
+                continue;
             const std::string whole = (folder == path_ ? "" : "checkpoints/") + name.substr(0, part);
             if (whole == ".run.json" || record_.owns(whole)) qlora::remove_tree(folder + '/' + name);
         }
@@ -199,7 +204,8 @@ RunFolder::Totals RunFolder::open_metrics(int64_t step) {
     Totals totals;
     if (step > 0 && qlora::exists(path)) {
         const std::string all = qlora::read_file(path);
-        for (size_t from = 0, to; (to = all.find('\n', from)) != std::string::npos; from = to + 1) {   // a torn last line has no end and falls out
+        for (size_t from = 0, to; (to = all.find('\n', from)) != std::string::npos;
+             from = to + 1) {    // a torn last line has no end and falls out
             const std::string line = all.substr(from, to - from);
             try {
                 const qlora::Json json = qlora::Json::parse(line, path);
@@ -210,7 +216,8 @@ RunFolder::Totals RunFolder::open_metrics(int64_t step) {
                 if (loss && loss->is_number()) add_train(at->integer(), loss->number());
                 if (held_out && held_out->is_number()) add_held_out(at->integer(), held_out->number());
                 if (const qlora::Json* v = json.find("total_tokens"); v && v->is_int()) totals.tokens = v->integer();
-                if (const qlora::Json* v = json.find("supervised_tokens"); v && v->is_int()) totals.trained = v->integer();
+                if (const qlora::Json* v = json.find("supervised_tokens"); v && v->is_int())
+                    totals.trained = v->integer();
                 if (const qlora::Json* v = json.find("elapsed_s"); v && v->is_number()) totals.seconds = v->number();
                 kept += line + '\n';
             } catch (const qlora::Error&) {            // a damaged line: dropped, the rest of the record is still good
@@ -224,7 +231,8 @@ RunFolder::Totals RunFolder::open_metrics(int64_t step) {
 }
 
 bool RunFolder::write_metrics(const std::string& line) {
-    const bool written = std::fwrite(line.data(), 1, line.size(), metrics_) == line.size() && std::fputc('\n', metrics_) != EOF && std::fflush(metrics_) == 0;
+    const bool written = std::fwrite(line.data(), 1, line.size(), metrics_) == line.size() &&
+                         std::fputc('\n', metrics_) != EOF && std::fflush(metrics_) == 0;
     if (!written) std::clearerr(metrics_);
     return written;
 }

@@ -19,9 +19,11 @@ static void check(const std::error_code& error, const std::string& doing) {
     if (error) throw qlora::Error(qlora::Errc::io, doing + ": " + error.message());
 }
 
-// A record is a file that anyone can write: only names that runs do use are followed, so that it never leads out of the folder.
+// A record is a file that anyone can write: only names that runs do use are followed, so that it never leads out of the
+// folder.
 static bool is_a_runs_name(const std::string& name) {
-    for (const char* file : {"adapter_model.safetensors", "adapter_config.json", "base.json", "held_out.json", "metrics.jsonl", "loss.svg"})
+    for (const char* file : {"adapter_model.safetensors", "adapter_config.json", "base.json", "held_out.json",
+                             "metrics.jsonl", "loss.svg"})
         if (name == file) return true;
     std::string rest = name;
     for (const char* start : {"checkpoints/", "aside-", "step-"}) {
@@ -43,7 +45,8 @@ static std::set<std::string> listed_in(const std::string& path, RunRecord* facts
     if (!facts) return names;
     if (const Json* v = json.find("adapter_step")) facts->adapter_step = v->as_int(path + ": adapter_step");
     if (const Json* v = json.find("complete")) facts->complete = v->as_int(path + ": complete");
-    if (const Json* v = json.find("keep_checkpoints")) facts->keep_checkpoints = v->as_bool(path + ": keep_checkpoints");
+    if (const Json* v = json.find("keep_checkpoints"))
+        facts->keep_checkpoints = v->as_bool(path + ": keep_checkpoints");
     return names;
 }
 
@@ -63,10 +66,12 @@ RunRecord::RunRecord(const std::string& folder) : folder_(folder) {
     read();
     if (qlora::exists(inside(".qlora-restoring"))) restore();
     if (!pending()) return;
-    if (!qlora::exists(inside(".qlora-replaced/.run.json"))) {               // killed while it was being set aside: back at once
+    if (!qlora::exists(inside(".qlora-replaced/.run.json"))) {    // killed while it was being set aside: back at once
         move_all(".qlora-replaced", "", files_);
         qlora::remove_tree(inside(".qlora-replaced"));
-    } else if (std::any_of(files_.begin(), files_.end(), [](const std::string& name) { return name.rfind("checkpoints/step-", 0) == 0; }) || adapter_step >= 0) {
+    } else if (std::any_of(files_.begin(), files_.end(),
+                           [](const std::string& name) { return name.rfind("checkpoints/step-", 0) == 0; }) ||
+               adapter_step >= 0) {
         settle();
     }
 }
@@ -75,7 +80,11 @@ void RunRecord::write() const {
     Json files = Json::Array{};
     for (const std::string& name : files_) files.push(name);
     Json json;
-    json.set("format", "qlora run").set("files", std::move(files)).set("adapter_step", adapter_step).set("complete", complete).set("keep_checkpoints", keep_checkpoints);
+    json.set("format", "qlora run")
+        .set("files", std::move(files))
+        .set("adapter_step", adapter_step)
+        .set("complete", complete)
+        .set("keep_checkpoints", keep_checkpoints);
     qlora::write_file_atomic(inside(record_name), json.dump(1) + '\n');
 }
 
@@ -121,7 +130,8 @@ void RunRecord::remove_owned() {
 void RunRecord::move_all(const std::string& from, const std::string& to, const std::set<std::string>& names) {
     std::error_code error;
     for (const std::string& name : names) {
-        const std::string source = inside(from.empty() ? name : from + '/' + name), target = inside(to.empty() ? name : to + '/' + name);
+        const std::string source = inside(from.empty() ? name : from + '/' + name),
+                          target = inside(to.empty() ? name : to + '/' + name);
         if (!qlora::exists(source)) continue;
         fs::create_directories(fs::path(target).parent_path(), error);
         fs::rename(source, target, error);
@@ -142,7 +152,7 @@ void RunRecord::set_aside() {
 }
 
 void RunRecord::settle() {
-    std::error_code ignored;                           // what cannot be removed only costs space, and the next start tries again
+    std::error_code ignored;    // what cannot be removed only costs space, and the next start tries again
     fs::rename(inside(".qlora-replaced"), inside(".qlora-discarded"), ignored);
     qlora::remove_tree(inside(".qlora-discarded"));
 }

@@ -16,7 +16,8 @@ namespace program {
 
 void hold_standard_streams() {
     for (int fd = 0; fd <= 2; ++fd)                    // in this order: open() gives the lowest number that is free
-        if (::fcntl(fd, F_GETFD) < 0 && errno == EBADF && ::open("/dev/null", fd == 2 ? O_WRONLY : O_RDONLY) < 0) return;
+        if (::fcntl(fd, F_GETFD) < 0 && errno == EBADF && ::open("/dev/null", fd == 2 ? O_WRONLY : O_RDONLY) < 0)
+            return;
 }
 
 std::string output_error() {
@@ -24,7 +25,8 @@ std::string output_error() {
     const bool flushed = std::fflush(stdout) == 0;
     const int code = errno;
     if (flushed && !std::ferror(stdout)) return "";
-    return std::string("writing to the standard output failed") + (flushed || code == 0 ? "" : std::string(": ") + std::strerror(code));
+    return std::string("writing to the standard output failed") +
+           (flushed || code == 0 ? "" : std::string(": ") + std::strerror(code));
 }
 
 bool read_line(std::string& line) {
@@ -46,7 +48,8 @@ bool read_line(std::string& line) {
         ahead.resize(got > 0 ? size_t(got) : 0);
         if (got == 0) return !line.empty();
         if (got < 0 && code == EINTR && interrupted()) return false;
-        if (got < 0 && code != EINTR) throw qlora::Error(qlora::Errc::io, std::string("reading the standard input: ") + std::strerror(code));
+        if (got < 0 && code != EINTR)
+            throw qlora::Error(qlora::Errc::io, std::string("reading the standard input: ") + std::strerror(code));
     }
 }
 

@@ -1,4 +1,5 @@
-// svg.cpp - the loss curve. Colours are middle tones and the page behind stays transparent, so light and dark pages both work.
+// svg.cpp - the loss curve. Colours are middle tones and the page behind stays transparent, so light and dark pages
+// both work.
 #include "examples/common/svg.h"
 
 #include <algorithm>
@@ -79,14 +80,21 @@ Curve smoothed(const Curve& curve) {
 void draw_axes(std::string& out, const Plot& plot) {
     out += "<g stroke=\"#8b949e\" stroke-opacity=\".3\">\n";
     for (double v = plot.y.low; v <= plot.y.high + plot.y.tick / 2; v += plot.y.tick)
-        put(out, "<line x1=\"%.0f\" x2=\"%.0f\" y1=\"%.1f\" y2=\"%.1f\"/>\n", left, width - right, plot.down(v), plot.down(v));
+        put(out, "<line x1=\"%.0f\" x2=\"%.0f\" y1=\"%.1f\" y2=\"%.1f\"/>\n", left, width - right, plot.down(v),
+            plot.down(v));
     out += "</g>\n<g fill=\"#8b949e\">\n";
     for (double v = plot.y.low; v <= plot.y.high + plot.y.tick / 2; v += plot.y.tick)
-        put(out, "<text x=\"%.0f\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n", left - 8, plot.down(v) + 4, number(v, plot.y.tick).c_str());
+        put(out, "<text x=\"%.0f\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n", left - 8, plot.down(v) + 4,
+            number(v, plot.y.tick).c_str());
     for (double v = plot.x.low; v <= plot.x.high + plot.x.tick * 1e-6; v += plot.x.tick)
-        put(out, "<text x=\"%.1f\" y=\"%.0f\" text-anchor=\"middle\">%s</text>\n", plot.across(v), height - bottom + 18, number(v, plot.x.tick).c_str());
-    put(out, "<text x=\"%.0f\" y=\"%.0f\" text-anchor=\"middle\">step</text>\n", (left + width - right) / 2, height - 8);
-    put(out, "<text transform=\"translate(16 %.0f) rotate(-90)\" text-anchor=\"middle\">loss per trained token</text>\n</g>\n", (top + height - bottom) / 2);
+        put(out, "<text x=\"%.1f\" y=\"%.0f\" text-anchor=\"middle\">%s</text>\n", plot.across(v), height - bottom + 18,
+            number(v, plot.x.tick).c_str());
+    put(out, "<text x=\"%.0f\" y=\"%.0f\" text-anchor=\"middle\">step</text>\n", (left + width - right) / 2,
+        height - 8);
+    put(out,
+        "<text transform=\"translate(16 %.0f) rotate(-90)\" text-anchor=\"middle\">loss per trained "
+        "token</text>\n</g>\n",
+        (top + height - bottom) / 2);
 }
 
 void draw_legend(std::string& out, double& x, const char* colour, const std::string& label) {
@@ -117,11 +125,14 @@ std::string loss_curve(const std::string& title, const Curve& all_train, const C
     plot.x.high = std::max(last_step, plot.x.tick);    // the curve reaches the right edge; ticks stop where they stop
 
     std::string out;
-    svg::put(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" height=\"%.0f\" ", svg::width, svg::height,
-             svg::width, svg::height);
-    out += "font-family=\"system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif\" font-size=\"12\" role=\"img\">\n";
+    svg::put(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" height=\"%.0f\" ",
+             svg::width, svg::height, svg::width, svg::height);
+    out +=
+        "font-family=\"system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif\" font-size=\"12\" "
+        "role=\"img\">\n";
     out += "<title>" + svg::escape(title) + "</title>\n";
-    out += "<text x=\"64\" y=\"22\" font-size=\"15\" font-weight=\"600\" fill=\"#8b949e\">" + svg::escape(title) + "</text>\n";
+    out += "<text x=\"64\" y=\"22\" font-size=\"15\" font-weight=\"600\" fill=\"#8b949e\">" + svg::escape(title) +
+           "</text>\n";
     svg::draw_axes(out, plot);
     char style[160];
     std::snprintf(style, sizeof style, "stroke=\"%s\" stroke-width=\"1\" stroke-opacity=\".4\"", svg::train_colour);
@@ -131,7 +142,8 @@ std::string loss_curve(const std::string& title, const Curve& all_train, const C
     std::snprintf(style, sizeof style, "stroke=\"%s\" stroke-width=\"2.2\"", svg::held_out_colour);
     svg::draw_line(out, plot, held_out, style);
     for (const auto& [step, loss] : held_out)
-        svg::put(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"%s\"/>\n", plot.across(step), plot.down(loss), svg::held_out_colour);
+        svg::put(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"%s\"/>\n", plot.across(step), plot.down(loss),
+                 svg::held_out_colour);
     double x = svg::left;
     const auto label = [](const char* name, const Curve& curve) {
         char text[64];

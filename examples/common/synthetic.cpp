@@ -56,7 +56,8 @@ static void set_llama(GgufWriter& writer, const LlamaShape& shape) {
 // near 2^-7 and keep a random sign.
 struct BlockShape {
     qlora::DType type;
-    struct Half { int64_t at = -1; uint16_t bits = 0; } halves[2]; // at this byte of the block, this half; -1: no more of them
+    // at this byte of the block, this half; -1: no more of them
+    struct Half { int64_t at = -1; uint16_t bits = 0; } halves[2];
 };
 
 static constexpr BlockShape block_shapes[] = {

@@ -55,7 +55,9 @@ std::string human_time(double seconds) {
     if (seconds < 10) std::snprintf(text, sizeof text, "%.1fs", seconds);
     else if (seconds < 60) std::snprintf(text, sizeof text, "%.0fs", seconds);
     else if (seconds < 3600) std::snprintf(text, sizeof text, "%dm %02ds", int(seconds) / 60, int(seconds) % 60);
-    else std::snprintf(text, sizeof text, "%lldh %02dm", static_cast<long long>(seconds / 3600), int(std::fmod(seconds, 3600)) / 60);
+    else
+        std::snprintf(text, sizeof text, "%lldh %02dm", static_cast<long long>(seconds / 3600),
+                      int(std::fmod(seconds, 3600)) / 60);
     return text;
 }
 

@@ -1,4 +1,5 @@
-// terminal.h - what a program shows: one updating progress line (or plain lines), colours that NO_COLOR turns off, sizes for people.
+// terminal.h - what a program shows: one updating progress line (or plain lines), colours that NO_COLOR turns off,
+// sizes for people.
 #pragma once
 #include <cstdint>
 #include <string>

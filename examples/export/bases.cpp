@@ -13,11 +13,15 @@ std::vector<Base> bases_of(const ModelFlags& model, bool chosen_by_user) {
     std::vector<Base> bases;
     bases.push_back({"", Loaded(model)});
     const std::string held = bases[0].loaded.model.info().weights;
-    bases[0].name = (model.quant == "none" ? "as stored, " : "") + held + (model.why.empty() ? "" : model.why.find("trained") != std::string::npos ? ", which the adapter was trained on" : ", as --base-type says");
+    bases[0].name = (model.quant == "none" ? "as stored, " : "") + held +
+                    (model.why.empty()                                ? ""
+                     : model.why.find("trained") != std::string::npos ? ", which the adapter was trained on"
+                                                                      : ", as --base-type says");
     if (chosen_by_user || model.quant == "none") return bases;
     ModelFlags stored = model;
     stored.quant = "none";
-    if (stored.on_base == qlora::OnBase::recorded) stored.on_base = qlora::OnBase::as_held;   // else it would be brought into the recorded form again
+    // else it would be brought into the recorded form again
+    if (stored.on_base == qlora::OnBase::recorded) stored.on_base = qlora::OnBase::as_held;
     Loaded source(stored);
     const std::string weights = source.model.info().weights;
     if (weights != held) bases.push_back({"as stored, " + weights, std::move(source)});
@@ -45,7 +49,8 @@ void print(const std::vector<Base>& bases, const Measure& on, size_t taken) {
         const Base& b = bases[i];
         char result[32] = "-";
         if (b.result) std::snprintf(result, sizeof result, "%.4f", *b.result);
-        std::printf("  %-52s %10.4f %14.4f %10s%s\n", b.name.c_str(), b.base, b.adapted, result, bases.size() > 1 && i == taken ? "  taken" : "");
+        std::printf("  %-52s %10.4f %14.4f %10s%s\n", b.name.c_str(), b.base, b.adapted, result,
+                    bases.size() > 1 && i == taken ? "  taken" : "");
     }
 }
 

@@ -23,24 +23,37 @@ Data load_data(const Settings& s, const qlora::Model& model) {
     else for (const std::string& path : s.data) if (fs::exists(fs::path(path) / "valid.jsonl")) h.paths.push_back(path);
     if (s.valid.empty() && !h.paths.empty()) h.split = "valid";
     Data data{load_rows(s.data, model.tokenizer(), options), {}, {}};
-    if (h.paths.empty() && s.val_split != 0) h.fraction = s.val_split < 0 ? small_share(data.train.info().rows) : s.val_split;
+    if (h.paths.empty() && s.val_split != 0)
+        h.fraction = s.val_split < 0 ? small_share(data.train.info().rows) : s.val_split;
     if (h.fraction > 0) {
         h.paths = s.data;
         std::tie(data.train, data.held_out) = data.train.split(h.fraction, h.seed);
     } else if (!h.paths.empty()) data.held_out = load_held_out(h, model.tokenizer());
     data.record = h;
-    if (s.eval_every > 0 && !data.held_out) throw UsageError("--eval-every has nothing to measure on: hold rows out with --val-split 0.05 or --valid FILE");
+    if (s.eval_every > 0 && !data.held_out)
+        throw UsageError("--eval-every has nothing to measure on: hold rows out with --val-split 0.05 or --valid FILE");
     return data;
 }
 
 Json as_json(const qlora::DatasetInfo& info) {
     Json json, unused = Json::Object{};
     for (const auto& [name, count] : info.unused) unused.set(name, count);
-    return json.set("format", info.format).set("rows", info.rows).set("tokens", info.tokens).set("trained_tokens", info.trained_tokens)
-        .set("longest", info.longest).set("truncated", info.truncated).set("dropped", info.dropped).set("turns", info.turns)
-        .set("trained_turns", info.trained_turns).set("excluded_turns", info.excluded_turns).set("cut_turns", info.cut_turns)
-        .set("silent_turns", info.silent_turns).set("templated", info.templated).set("control_tokens", info.control_tokens)
-        .set("spelled", info.spelled).set("unused", unused);
+    return json.set("format", info.format)
+        .set("rows", info.rows)
+        .set("tokens", info.tokens)
+        .set("trained_tokens", info.trained_tokens)
+        .set("longest", info.longest)
+        .set("truncated", info.truncated)
+        .set("dropped", info.dropped)
+        .set("turns", info.turns)
+        .set("trained_turns", info.trained_turns)
+        .set("excluded_turns", info.excluded_turns)
+        .set("cut_turns", info.cut_turns)
+        .set("silent_turns", info.silent_turns)
+        .set("templated", info.templated)
+        .set("control_tokens", info.control_tokens)
+        .set("spelled", info.spelled)
+        .set("unused", unused);
 }
 
 Json as_json(const qlora::MemoryPlan& plan) {
@@ -56,7 +69,8 @@ void print_data(const std::string& label, const qlora::DatasetInfo& info) {
 void print_sample(const Data& data, const qlora::Model& model) {
     const qlora::Rendered row = data.train.row(0);
     std::string text = show_masked(row, model.tokenizer());
-    std::printf("\nThe first row as the model sees it; trained on is what is %s (%s):\n", colours(1) ? "green, and yellow where it is a control token" : "in [[ ]]",
+    std::printf("\nThe first row as the model sees it; trained on is what is %s (%s):\n",
+                colours(1) ? "green, and yellow where it is a control token" : "in [[ ]]",
                 control_note(row, model.tokenizer()).c_str());
     constexpr size_t most = 1600;                      // characters: a screen
     if (text.size() > most) {
@@ -73,7 +87,8 @@ void print_sample(const Data& data, const qlora::Model& model) {
 
 void print_plan(const qlora::MemoryPlan& plan) {
     std::printf("\nMemory plan:\n");
-    for (const auto& item : plan.items) std::printf("  %-36s %12s\n", item.name.c_str(), human_bytes(item.bytes).c_str());
+    for (const auto& item : plan.items)
+        std::printf("  %-36s %12s\n", item.name.c_str(), human_bytes(item.bytes).c_str());
     std::printf("  %-36s %12s\n\n", "peak", human_bytes(plan.peak).c_str());
 }
 

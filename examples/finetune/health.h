@@ -1,6 +1,7 @@
-// health.h - whether a run still learns. A step is unsound when its loss or gradient is not finite (the trainer skips it), or when the model
-// is dead: every token equally likely (loss = ln of the vocabulary) and no gradient at all, which is what overflowing activations end in.
-// The loss of a step is that of the state before it, so an unsound step speaks against the step before.
+// health.h - whether a run still learns. A step is unsound when its loss or gradient is not finite (the trainer skips
+// it), or when the model is dead: every token equally likely (loss = ln of the vocabulary) and no gradient at all,
+// which is what overflowing activations end in. The loss of a step is that of the state before it, so an unsound step
+// speaks against the step before.
 #pragma once
 #include "qlora.h"
 

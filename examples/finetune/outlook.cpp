@@ -17,7 +17,9 @@ using qlora::Json;
 // A step that is left before the adapter changes: only its micro-batches are timed.
 static double time_micro_batch(qlora::Trainer& trainer) {
     const auto start = std::chrono::steady_clock::now();
-    const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
+    const auto elapsed = [&] {
+        return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    };
     constexpr double enough = 1.5;
     int64_t made = 0;
     trainer.step([&](int64_t done, int64_t of) {
@@ -32,7 +34,8 @@ static int64_t bytes_of(const qlora::MemoryPlan& plan, const char* name) {
     return 0;
 }
 
-// A checkpoint holds the factors, the optimizer's states, and the adapter as a program loads it; a new one is complete before an old one goes.
+// A checkpoint holds the factors, the optimizer's states, and the adapter as a program loads it; a new one is complete
+// before an old one goes.
 static void count_disk(Outlook& o, const Settings& s, const qlora::MemoryPlan& plan) {
     const int64_t factors = bytes_of(plan, "adapter");
     o.adapter_bytes = s.lora.init == qlora::LoraInit::pissa ? 2 * factors : factors;
@@ -40,12 +43,14 @@ static void count_disk(Outlook& o, const Settings& s, const qlora::MemoryPlan& p
     int64_t saves = s.save_every > 0 ? o.steps / s.save_every : 0;
     if (s.save_minutes > 0) saves += int64_t(o.seconds / (60 * s.save_minutes));
     const bool saving = s.save_every > 0 || s.save_minutes > 0;
-    const int64_t most = saving ? std::clamp<int64_t>(saves + 1, 1, s.keep + 1) : 1;       // stopping saves one in any case
+    // stopping saves one in any case
+    const int64_t most = saving ? std::clamp<int64_t>(saves + 1, 1, s.keep + 1) : 1;
     o.disk_during = 2 * o.adapter_bytes + most * o.checkpoint_bytes;
     o.disk_after = o.adapter_bytes + (s.keep_checkpoints && saving ? std::min(most, s.keep) * o.checkpoint_bytes : 0);
 }
 
-Outlook look_ahead(const Settings& s, const qlora::Lora& lora, const Data& data, qlora::Trainer& trainer, const qlora::MemoryPlan& plan) {
+Outlook look_ahead(const Settings& s, const qlora::Lora& lora, const Data& data, qlora::Trainer& trainer,
+                   const qlora::MemoryPlan& plan) {
     Outlook o;
     const qlora::DatasetInfo info = data.train.info();
     o.rows = info.rows;
@@ -56,11 +61,13 @@ Outlook look_ahead(const Settings& s, const qlora::Lora& lora, const Data& data,
         o.warning = "the plan needs " + human_bytes(needed) + " beside the weights, and " + human_bytes(free) +
                     " are free: a smaller --max-seq-len, --batch-size or --lora-r, or --optim adamw_8bit";
     else o.micro_batch_seconds = time_micro_batch(trainer);
-    const double batches = s.train.packing ? double(o.steps * s.train.accumulate) : o.epochs * double((info.rows + s.train.batch - 1) / s.train.batch);
+    const double batches = s.train.packing ? double(o.steps * s.train.accumulate)
+                                           : o.epochs * double((info.rows + s.train.batch - 1) / s.train.batch);
     o.seconds = o.micro_batch_seconds * batches;
     if (data.held_out) {                               // a measurement has no gradients: a third of the work
         const double measures = 1 + std::ceil(o.epochs) + (s.eval_every > 0 ? double(o.steps / s.eval_every) : 0);
-        const double token_seconds = o.micro_batch_seconds / (double(s.train.batch) * double(info.tokens) / double(std::max<int64_t>(1, info.rows)));
+        const double token_seconds = o.micro_batch_seconds / (double(s.train.batch) * double(info.tokens) /
+                                                              double(std::max<int64_t>(1, info.rows)));
         o.seconds += measures * double(data.held_out->info().tokens) * token_seconds / 3;
     }
     count_disk(o, s, plan);
@@ -69,19 +76,27 @@ Outlook look_ahead(const Settings& s, const qlora::Lora& lora, const Data& data,
 
 void print_outlook(const Outlook& o, const Settings& s) {
     const bool packed = s.train.packing;
-    std::printf("This run: %lld rows, %g epoch%s, %lld step%s of %lld %s; time: %s; disk: %s while it runs, %s after\n", static_cast<long long>(o.rows), o.epochs,
-                o.epochs == 1 ? "" : "s", static_cast<long long>(o.steps), o.steps == 1 ? "" : "s", static_cast<long long>(s.train.batch * s.train.accumulate),
-                packed ? "packed sequences" : "rows", o.seconds > 0 ? ("about " + human_time(o.seconds)).c_str() : "not measured",
+    std::printf("This run: %lld rows, %g epoch%s, %lld step%s of %lld %s; time: %s; disk: %s while it runs, %s after\n",
+                static_cast<long long>(o.rows), o.epochs, o.epochs == 1 ? "" : "s", static_cast<long long>(o.steps),
+                o.steps == 1 ? "" : "s", static_cast<long long>(s.train.batch * s.train.accumulate),
+                packed ? "packed sequences" : "rows",
+                o.seconds > 0 ? ("about " + human_time(o.seconds)).c_str() : "not measured",
                 human_bytes(o.disk_during).c_str(), human_bytes(o.disk_after).c_str());
     if (!o.warning.empty()) std::printf("%s\n", styled("warning: " + o.warning, Style::yellow).c_str());
     if (o.steps < few_steps && s.preset != "small")
-        std::printf("%s\n", styled("Few steps teach little. For " + std::to_string(o.rows) + " rows rather: --preset small, which is " + small_flags(o.rows), Style::yellow).c_str());
+        std::printf("%s\n", styled("Few steps teach little. For " + std::to_string(o.rows) +
+                                       " rows rather: --preset small, which is " + small_flags(o.rows),
+                                   Style::yellow)
+                                .c_str());
     std::printf("\n");
 }
 
 Json as_json(const Outlook& o) {
     Json json;
-    json.set("rows", o.rows).set("steps", o.steps).set("epochs", o.epochs).set("seconds", o.seconds > 0 ? Json(o.seconds) : Json());
+    json.set("rows", o.rows)
+        .set("steps", o.steps)
+        .set("epochs", o.epochs)
+        .set("seconds", o.seconds > 0 ? Json(o.seconds) : Json());
     json.set("disk_bytes", o.disk_during).set("disk_bytes_after", o.disk_after);
     if (!o.warning.empty()) json.set("warning", o.warning);
     return json;

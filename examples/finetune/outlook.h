@@ -14,7 +14,8 @@ struct Outlook {
 };
 
 // Runs a micro-batch or a few (a second and a half), none of which changes anything.
-Outlook look_ahead(const Settings& s, const qlora::Lora& lora, const Data& data, qlora::Trainer& trainer, const qlora::MemoryPlan& plan);
+Outlook look_ahead(const Settings& s, const qlora::Lora& lora, const Data& data, qlora::Trainer& trainer,
+                   const qlora::MemoryPlan& plan);
 void print_outlook(const Outlook& o, const Settings& s);
 qlora::Json as_json(const Outlook& o);
 

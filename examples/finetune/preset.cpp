@@ -9,11 +9,13 @@ namespace program {
 
 struct Recipe { int64_t epochs, step_rows, eval_every; };
 
-// Three passes: small data is overfitted by then, and the best adapter is found on the way. About 100 steps of them, 60 at least.
+// Three passes: small data is overfitted by then, and the best adapter is found on the way. About 100 steps of them, 60
+// at least.
 static Recipe recipe(int64_t rows) {
     const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
     int64_t epochs = 3;
-    const int64_t step_rows = std::clamp<int64_t>(int64_t(std::llround(double(rows * epochs) / 100)), 1, 16), steps = ceil_div(rows, step_rows);
+    const int64_t step_rows = std::clamp<int64_t>(int64_t(std::llround(double(rows * epochs) / 100)), 1, 16),
+                  steps = ceil_div(rows, step_rows);
     if (steps * epochs < few_steps) epochs = ceil_div(few_steps, steps);
     return {epochs, step_rows, std::max<int64_t>(1, ceil_div(steps, 2))};
 }
@@ -35,8 +37,10 @@ void apply_small(Settings& s, const Flags& flags, int64_t rows) {
 std::string small_flags(int64_t rows) {
     const Recipe r = recipe(rows);
     char text[160];
-    std::snprintf(text, sizeof text, "--epochs %lld --grad-accum %lld --lr 1e-3 --lr-scheduler cosine --lora-r 8 --lora-alpha 16%s", static_cast<long long>(r.epochs),
-                  static_cast<long long>(r.step_rows), rows >= 40 ? " --val-split 0.1" : "");
+    std::snprintf(text, sizeof text,
+                  "--epochs %lld --grad-accum %lld --lr 1e-3 --lr-scheduler cosine --lora-r 8 --lora-alpha 16%s",
+                  static_cast<long long>(r.epochs), static_cast<long long>(r.step_rows),
+                  rows >= 40 ? " --val-split 0.1" : "");
     return text;
 }
 

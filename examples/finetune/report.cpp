@@ -57,21 +57,34 @@ void Report::step(const qlora::TrainStep& t) {
     totals_.tokens += t.tokens;
     totals_.trained += t.trained_tokens;
     const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
-    const double left = elapsed / double(t.step - first_) * double(t.steps - t.step), speed = t.seconds > 0 ? double(t.tokens) / t.seconds : 0;
+    const double left = elapsed / double(t.step - first_) * double(t.steps - t.step),
+                 speed = t.seconds > 0 ? double(t.tokens) / t.seconds : 0;
     Json line;
-    line.set("step", t.step).set("total_steps", t.steps).set("epoch", t.epoch).set("loss", std::isfinite(t.loss) ? Json(t.loss) : Json());
-    line.set("lr", t.learning_rate).set("grad_norm", std::isfinite(t.grad_norm) ? Json(t.grad_norm) : Json()).set("tokens_per_sec", speed);
-    line.set("total_tokens", totals_.tokens).set("supervised_tokens", totals_.trained).set("elapsed_s", totals_.seconds + elapsed).set("remaining_s", left);
-    line.set("peak_mem_bytes", peak_memory()).set("skipped_steps", t.skipped_steps).set("time", int64_t(std::time(nullptr)));
+    line.set("step", t.step)
+        .set("total_steps", t.steps)
+        .set("epoch", t.epoch)
+        .set("loss", std::isfinite(t.loss) ? Json(t.loss) : Json());
+    line.set("lr", t.learning_rate)
+        .set("grad_norm", std::isfinite(t.grad_norm) ? Json(t.grad_norm) : Json())
+        .set("tokens_per_sec", speed);
+    line.set("total_tokens", totals_.tokens)
+        .set("supervised_tokens", totals_.trained)
+        .set("elapsed_s", totals_.seconds + elapsed)
+        .set("remaining_s", left);
+    line.set("peak_mem_bytes", peak_memory())
+        .set("skipped_steps", t.skipped_steps)
+        .set("time", int64_t(std::time(nullptr)));
     record(line);
     if (s_.json) emit(Json(line).set("event", "step"));
     if (!t.skipped) folder_.add_train(t.step, t.loss);
-    if (t.skipped && !s_.json) say("step " + std::to_string(t.step) + " skipped: its loss or gradient is not finite (" + std::to_string(t.skipped_steps) + " so far)");
+    if (t.skipped && !s_.json)
+        say("step " + std::to_string(t.step) + " skipped: its loss or gradient is not finite (" +
+            std::to_string(t.skipped_steps) + " so far)");
     if (s_.json || (!progress_.live() && t.step % s_.log_every != 0 && t.step != t.steps)) return;
     char text[256];
-    std::snprintf(text, sizeof text, "step %lld/%lld  loss %.4f  lr %.2e  grad %.3f  %s tok/s  peak %s  left %s", static_cast<long long>(t.step),
-                  static_cast<long long>(t.steps), t.loss, t.learning_rate, t.grad_norm, human_count(speed).c_str(), human_bytes(peak_memory()).c_str(),
-                  human_time(left).c_str());
+    std::snprintf(text, sizeof text, "step %lld/%lld  loss %.4f  lr %.2e  grad %.3f  %s tok/s  peak %s  left %s",
+                  static_cast<long long>(t.step), static_cast<long long>(t.steps), t.loss, t.learning_rate, t.grad_norm,
+                  human_count(speed).c_str(), human_bytes(peak_memory()).c_str(), human_time(left).c_str());
     progress_.update(text);
 }
 

@@ -1,4 +1,5 @@
-// report.h - what a run says while it goes: text or JSON on standard output, one line a step in metrics.jsonl, the curve.
+// report.h - what a run says while it goes: text or JSON on standard output, one line a step in metrics.jsonl, the
+// curve.
 #pragma once
 #include "examples/common/run_folder.h"
 #include "examples/common/terminal.h"
@@ -13,7 +14,8 @@ class Report {
 public:
     Report(const Settings& s, RunFolder& folder) : s_(s), folder_(folder) {}
     void start(int64_t step);                          // the clock: `step` steps were made before
-    void go_on_counting(const RunFolder::Totals& before) { totals_ = before; }      // of the same run, before it was stopped
+    // of the same run, before it was stopped
+    void go_on_counting(const RunFolder::Totals& before) { totals_ = before; }
     void say(const std::string& text);                 // nothing with --json
     void emit(const qlora::Json& event);               // nothing without
     void warn(const std::string& text);

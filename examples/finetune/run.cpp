@@ -15,8 +15,15 @@ namespace fs = std::filesystem;
 using qlora::Json;
 
 Run::Run(Settings& s, qlora::Lora lora, Data data, RunFolder& folder, std::string command)
-    : s_(s), lora_(lora), data_(std::move(data)), trainer_(lora, data_.train, s.train), folder_(folder), report_(s, folder), command_(std::move(command)),
-      health_(lora.base().info().vocabulary, s.train.max_bad_steps), start_(lora.fingerprint()) {}
+    : s_(s),
+      lora_(lora),
+      data_(std::move(data)),
+      trainer_(lora, data_.train, s.train),
+      folder_(folder),
+      report_(s, folder),
+      command_(std::move(command)),
+      health_(lora.base().info().vocabulary, s.train.max_bad_steps),
+      start_(lora.fingerprint()) {}
 
 void Run::announce() {
     const qlora::MemoryPlan plan = trainer_.plan();
@@ -25,7 +32,14 @@ void Run::announce() {
     outlook_ = look_ahead(s_, lora_, data_, trainer_, plan);
     micro_batch_seconds_ = outlook_.micro_batch_seconds;
     if (!s_.json) print_outlook(outlook_, s_);
-    report_.emit(Json{}.set("event", "start").set("model", s_.model.model).set("weights", lora_.base().info().weights).set("base", s_.model.why).set("data", as_json(data_.train.info())).set("memory", as_json(plan)).set("run", as_json(outlook_)));
+    report_.emit(Json{}
+                     .set("event", "start")
+                     .set("model", s_.model.model)
+                     .set("weights", lora_.base().info().weights)
+                     .set("base", s_.model.why)
+                     .set("data", as_json(data_.train.info()))
+                     .set("memory", as_json(plan))
+                     .set("run", as_json(outlook_)));
     std::fflush(stdout);
 }
 
@@ -53,16 +67,20 @@ int Run::train() {
     }
 }
 
-// A complete run keeps its adapter but not always checkpoints: starting it from the beginning would only cost the adapter.
+// A complete run keeps its adapter but not always checkpoints: starting it from the beginning would only cost the
+// adapter.
 bool Run::left_nothing_to_do() {
     const int64_t complete = folder_.record().complete;
     if (s_.resume != "auto" || complete < 0) return false;
     if (!folder_.record().keep_checkpoints) folder_.drop_checkpoints();                 // it was killed before it could
     if (!folder_.checkpoints().empty()) return false;
     if (trainer_.last().steps > complete)
-        throw qlora::Error(qlora::Errc::argument, "the run in " + s_.out + " is complete after " + std::to_string(complete) + " steps and kept no checkpoints; to train its adapter further: --adapter " +
-                                                      s_.out + " and another -o, without --resume");
-    report_.say("the run in " + s_.out + " is complete: " + std::to_string(complete) + " steps\nnext:    " + chat_command());
+        throw qlora::Error(qlora::Errc::argument,
+                           "the run in " + s_.out + " is complete after " + std::to_string(complete) +
+                               " steps and kept no checkpoints; to train its adapter further: --adapter " + s_.out +
+                               " and another -o, without --resume");
+    report_.say("the run in " + s_.out + " is complete: " + std::to_string(complete) +
+                " steps\nnext:    " + chat_command());
     report_.emit(Json{}.set("event", "done").set("steps", complete).set("adapter", s_.out));
     return true;
 }
@@ -73,7 +91,8 @@ static std::vector<std::string> candidates_of(const Settings& s, const RunFolder
     if (s.resume != "auto") candidates.push_back(s.resume);
     for (const int64_t step : folder.checkpoints()) {
         std::error_code error;
-        if (s.resume == "auto" || !fs::equivalent(s.resume, folder.checkpoint(step), error)) candidates.push_back(folder.checkpoint(step));
+        if (s.resume == "auto" || !fs::equivalent(s.resume, folder.checkpoint(step), error))
+            candidates.push_back(folder.checkpoint(step));
     }
     return candidates;
 }
@@ -97,8 +116,10 @@ void follow_machine(Settings& s, const Flags& flags, const RunFolder& folder) {
         if (!machine || machine->device != "cpu") return;
         if (!flags.given("--device")) s.model.device = "cpu";
         if (!flags.given("--compute")) s.model.compute = qlora::name_of(machine->compute);
-        if (!flags.given("--threads") && machine->threads < qlora::usable_threads()) s.model.threads = machine->threads;        // as many: what is chosen anyway
-        if (!std::getenv("QLORA_ISA") && has_instructions(machine->instructions)) s.model.instructions = machine->instructions;
+        // as many: what is chosen anyway
+        if (!flags.given("--threads") && machine->threads < qlora::usable_threads()) s.model.threads = machine->threads;
+        if (!std::getenv("QLORA_ISA") && has_instructions(machine->instructions))
+            s.model.instructions = machine->instructions;
         return;
     }
 }
@@ -124,7 +145,8 @@ void Run::resume() {
         report_.say("going on from " + candidate + ", step " + std::to_string(step_));
         return;
     }
-    throw qlora::Error(qlora::Errc::format, "no usable checkpoint: " + first_error + "; choose another -o to start anew");
+    throw qlora::Error(qlora::Errc::format,
+                       "no usable checkpoint: " + first_error + "; choose another -o to start anew");
 }
 
 // Better now than after an hour.
@@ -132,8 +154,10 @@ void Run::check_space() const {
     std::error_code error;
     const fs::space_info space = fs::space(s_.out, error);
     if (!error && space.available < uintmax_t(outlook_.disk_during))
-        throw qlora::Error(qlora::Errc::io, s_.out + " has " + human_bytes(int64_t(space.available)) + " free, the adapter and its checkpoints need " +
-                                                human_bytes(outlook_.disk_during) + "; free some, choose another -o, or --save-every 0");
+        throw qlora::Error(qlora::Errc::io, s_.out + " has " + human_bytes(int64_t(space.available)) +
+                                                " free, the adapter and its checkpoints need " +
+                                                human_bytes(outlook_.disk_during) +
+                                                "; free some, choose another -o, or --save-every 0");
 }
 
 void Run::begin() {
@@ -146,7 +170,8 @@ void Run::begin() {
     saved_at_ = asked_at_ = Clock::now();
 }
 
-// The best adapter so far lies in the folder. If a run that was killed has left one of a later step there, it is measured again on the way.
+// The best adapter so far lies in the folder. If a run that was killed has left one of a later step there, it is
+// measured again on the way.
 void Run::recall_best() {
     const Curve& curve = folder_.held_out();
     if (!curve.empty()) measured_ = int64_t(curve.back().first);
@@ -179,15 +204,18 @@ void Run::prepare_answer() {
     answer_interrupt(line);
 }
 
-// While steps are unsound nothing is saved and no checkpoint goes: those that are there are all that is left of the run.
+// While steps are unsound nothing is saved and no checkpoint goes: those that are there are all that is left of the
+// run.
 void Run::after_step() {
     const qlora::TrainStep& t = trainer_.last();
     step_ = t.step;
     report_.step(t);
     health_.add(t);
     if (health_.dead() && !t.skipped)
-        throw qlora::Error(qlora::Errc::numeric, std::to_string(step_ - health_.first_unsound() + 1) +
-                           " steps in a row had no gradient and the loss of guessing, ln(vocabulary): the run has diverged");
+        throw qlora::Error(
+            qlora::Errc::numeric,
+            std::to_string(step_ - health_.first_unsound() + 1) +
+                " steps in a row had no gradient and the loss of guessing, ln(vocabulary): the run has diverged");
     if (measure_due()) measure();
     if (!health_.sound()) return;
     if (unproven_) folder_.keep_newest(s_.keep);
@@ -218,7 +246,8 @@ void Run::measure() {
 
 bool Run::save_due() const {
     if (s_.save_every > 0 && step_ % s_.save_every == 0) return true;
-    return s_.save_minutes > 0 && std::chrono::duration<double>(Clock::now() - saved_at_).count() >= 60 * s_.save_minutes;
+    return s_.save_minutes > 0 &&
+           std::chrono::duration<double>(Clock::now() - saved_at_).count() >= 60 * s_.save_minutes;
 }
 
 // A save that fails leaves the run and the older checkpoints alone; the next interval tries again.

@@ -8,7 +8,8 @@
 
 namespace program {
 
-// Before the model is loaded: a run that goes on computes as it did before, where no flag says otherwise and this machine can.
+// Before the model is loaded: a run that goes on computes as it did before, where no flag says otherwise and this
+// machine can.
 void follow_machine(Settings&, const Flags&, const RunFolder&);
 
 class Run {
@@ -56,8 +57,8 @@ private:
     Outlook outlook_;
     std::vector<Sample> samples_;
     uint64_t start_ = 0;                               // the adapter's fingerprint before the first step
-    bool unproven_ = false;                            // the newest checkpoint was saved, and no sound step has followed yet
-    std::vector<std::string> notes_;                   // what resuming could not compare, or what is rounded otherwise from now on
+    bool unproven_ = false;    // the newest checkpoint was saved, and no sound step has followed yet
+    std::vector<std::string> notes_;    // what resuming could not compare, or what is rounded otherwise from now on
     int64_t step_ = 0, first_ = 0, saved_ = -1, measured_ = -1, best_ = -1;
     double best_loss_ = 0, micro_batch_seconds_ = 0;
     Clock::time_point saved_at_, asked_at_;

@@ -12,7 +12,9 @@ constexpr size_t most_bytes = 300;
 
 // One line of at most so many bytes, the end of the text or its beginning.
 static std::string shown(const std::string& text, bool end) {
-    const auto inside = [&](size_t at) { return at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80; };
+    const auto inside = [&](size_t at) {
+        return at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80;
+    };
     if (text.size() <= most_bytes) return one_line(text);
     size_t at = end ? text.size() - most_bytes : most_bytes;
     while (at > 0 && inside(at)) --at;

@@ -14,54 +14,93 @@ namespace fs = std::filesystem;
 void declare(Flags& flags, Settings& s) {
     s.model.declare(flags, false);
     flags.section("Data");
-    flags.add("-f --data --dataset", s.data, "FILE|DIR", ".jsonl, .json or .txt, or a folder with train.jsonl (and valid.jsonl); may be given several times").required();
+    flags
+        .add("-f --data --dataset", s.data, "FILE|DIR",
+             ".jsonl, .json or .txt, or a folder with train.jsonl (and valid.jsonl); may be given several times")
+        .required();
     flags.add("--valid --val-data --eval-data", s.valid, "FILE", "held-out rows from a file of their own");
-    flags.add("--val-split --val-set-size", s.val_split, 0, 0.9, "held-out share of the rows, where there is no file for them");
-    flags.add("-c --max-seq-len --max-seq-length --max-length --sequence-len --cutoff-len", s.train.context, 8, 1 << 20, "tokens a row at most; longer rows are cut");
+    flags.add("--val-split --val-set-size", s.val_split, 0, 0.9,
+              "held-out share of the rows, where there is no file for them");
+    flags.add("-c --max-seq-len --max-seq-length --max-length --sequence-len --cutoff-len", s.train.context, 8, 1 << 20,
+              "tokens a row at most; longer rows are cut");
     s.rows.declare(flags);
-    flags.toggle("--packing --sample-packing", s.train.packing, "put several short rows into one sequence; they do not see each other");
+    flags.toggle("--packing --sample-packing", s.train.packing,
+                 "put several short rows into one sequence; they do not see each other");
     flags.section("Adapter");
     flags.add("--lora-r --lora-rank --rank", s.lora.rank, 1, 4096, "rank of the adapter");
     flags.add("--lora-alpha", s.lora.alpha, 1e-3, 1e6, "scale of the adapter: alpha / rank");
     flags.add("--lora-dropout", s.lora.dropout, 0, 0.99, "dropout before the adapter");
-    flags.add("--lora-modules --target-modules --lora-target-modules", s.lora.modules, "all|attention|LIST", "layers that get one, as in q_proj,v_proj");
-    flags.add("--lora-exclude --exclude-modules", s.exclude, "LIST", "names that get none, as in down_proj,layers.0.mlp.up_proj").note("none");
-    flags.add("--lora-layers --layers-to-transform", s.layers, "LIST", "only these layers of the model, as in 0-3,7").note("all");
-    flags.add("--lora-rank-pattern --rank-pattern", s.ranks, "LIST", "ranks of their own, as in down_proj=8,layers.0.self_attn.q_proj=4").note("none");
+    flags.add("--lora-modules --target-modules --lora-target-modules", s.lora.modules, "all|attention|LIST",
+              "layers that get one, as in q_proj,v_proj");
+    flags
+        .add("--lora-exclude --exclude-modules", s.exclude, "LIST",
+             "names that get none, as in down_proj,layers.0.mlp.up_proj")
+        .note("none");
+    flags.add("--lora-layers --layers-to-transform", s.layers, "LIST", "only these layers of the model, as in 0-3,7")
+        .note("all");
+    flags
+        .add("--lora-rank-pattern --rank-pattern", s.ranks, "LIST",
+             "ranks of their own, as in down_proj=8,layers.0.self_attn.q_proj=4")
+        .note("none");
     flags.add("--lora-alpha-pattern --alpha-pattern", s.alphas, "LIST", "the same for alpha").note("none");
-    flags.choice("--lora-init --init-lora-weights", s.init, {"default", "loftq", "pissa"}, "start: loftq makes up for the quantization, pissa takes over the largest directions");
+    flags.choice("--lora-init --init-lora-weights", s.init, {"default", "loftq", "pissa"},
+                 "start: loftq makes up for the quantization, pissa takes over the largest directions");
     flags.toggle("--rslora --use-rslora", s.lora.rank_stabilized, "scale alpha / sqrt(rank)");
     flags.toggle("--use-dora --dora", s.lora.dora, "train the magnitude of every row beside its direction (DoRA)");
-    flags.add("--adapter --adapter-path --adapter-name-or-path --resume-adapter-file", s.model.adapter, "DIR", "go on with this adapter, a PEFT folder or a GGUF adapter, instead of a new one").note("");
+    flags
+        .add("--adapter --adapter-path --adapter-name-or-path --resume-adapter-file", s.model.adapter, "DIR",
+             "go on with this adapter, a PEFT folder or a GGUF adapter, instead of a new one")
+        .note("");
     s.model.declare_any_base(flags);
     flags.section("Training");
-    flags.choice("--preset", s.preset, {"none", "small"}, "small: for a few dozen to a thousand rows; flags given beside it count more").note("the QLoRA paper's recipe");
-    flags.add("--iters --max-steps --num-steps", s.train.max_steps, 0, int64_t(1) << 40, "optimizer steps; 0 = as --epochs says");
+    flags
+        .choice("--preset", s.preset, {"none", "small"},
+                "small: for a few dozen to a thousand rows; flags given beside it count more")
+        .note("the QLoRA paper's recipe");
+    flags.add("--iters --max-steps --num-steps", s.train.max_steps, 0, int64_t(1) << 40,
+              "optimizer steps; 0 = as --epochs says");
     flags.add("--epochs --num-epochs --num-train-epochs", s.train.epochs, 1e-6, 1e6, "passes over the data");
-    flags.add("-b --batch-size --per-device-train-batch-size --micro-batch-size", s.train.batch, 1, 65536, "rows computed together");
-    flags.add("--grad-accum --grad-accumulation-steps --gradient-accumulation-steps", s.train.accumulate, 1, 65536, "batches a step");
+    flags.add("-b --batch-size --per-device-train-batch-size --micro-batch-size", s.train.batch, 1, 65536,
+              "rows computed together");
+    flags.add("--grad-accum --grad-accumulation-steps --gradient-accumulation-steps", s.train.accumulate, 1, 65536,
+              "batches a step");
     flags.add("--learning-rate --lr", s.train.learning_rate, 0, 10, "peak learning rate");
     flags.add("--lr-min --min-lr", s.train.min_learning_rate, 0, 10, "where linear and cosine schedules end");
-    flags.choice("--lr-scheduler --lr-scheduler-type --lr-schedule", s.scheduler, {"constant", "linear", "cosine"}, "shape of the learning rate");
+    flags.choice("--lr-scheduler --lr-scheduler-type --lr-schedule", s.scheduler, {"constant", "linear", "cosine"},
+                 "shape of the learning rate");
     flags.add("--warmup-ratio", s.train.warmup_ratio, 0, 1, "share of the steps in which the learning rate rises");
-    flags.add("--warmup-steps", s.train.warmup_steps, 0, int64_t(1) << 40, "the same in steps; 0 = as --warmup-ratio says");
-    flags.add("--warmup-start", s.train.warmup_start, 0, 1, "share of the rate in the first of n warm-up steps; 0 as Hugging Face has it").note("1/(n+1)");
-    flags.choice("--optim --optimizer", s.optimizer, {"paged_adamw", "adamw", "paged_adamw_32bit", "adamw_8bit", "paged_adamw_8bit"}, "optimizer");
+    flags.add("--warmup-steps", s.train.warmup_steps, 0, int64_t(1) << 40,
+              "the same in steps; 0 = as --warmup-ratio says");
+    flags
+        .add("--warmup-start", s.train.warmup_start, 0, 1,
+             "share of the rate in the first of n warm-up steps; 0 as Hugging Face has it")
+        .note("1/(n+1)");
+    flags.choice("--optim --optimizer", s.optimizer,
+                 {"paged_adamw", "adamw", "paged_adamw_32bit", "adamw_8bit", "paged_adamw_8bit"}, "optimizer");
     flags.add("--adam-beta2", s.train.beta2, 0, 0.999999, "decay of AdamW's second moment");
     flags.add("--weight-decay --wd", s.train.weight_decay, 0, 10, "AdamW's weight decay");
-    flags.add("--max-grad-norm --grad-clip", s.train.max_grad_norm, 0, 1e6, "gradients are clipped to this norm; 0 = never");
-    flags.toggle("--grad-checkpoint --gradient-checkpointing", s.train.checkpoint_activations, "recompute activations instead of keeping them");
-    flags.add("--max-bad-steps", s.train.max_bad_steps, 1, 1 << 30, "steps in a row without a finite loss before giving up");
+    flags.add("--max-grad-norm --grad-clip", s.train.max_grad_norm, 0, 1e6,
+              "gradients are clipped to this norm; 0 = never");
+    flags.toggle("--grad-checkpoint --gradient-checkpointing", s.train.checkpoint_activations,
+                 "recompute activations instead of keeping them");
+    flags.add("--max-bad-steps", s.train.max_bad_steps, 1, 1 << 30,
+              "steps in a row without a finite loss before giving up");
     flags.add("--seed", s.train.seed, "seed of the order of the rows, of the adapter's start and of dropout");
     flags.section("Output");
-    flags.add("-o --output --output-dir --out", s.out, "DIR", "folder of the adapter, the checkpoints and the metrics").note("");
-    flags.add("--eval-every --eval-steps --steps-per-eval", s.eval_every, 0, int64_t(1) << 40, "steps between measurements of the held-out loss; also at the start and after each epoch");
+    flags.add("-o --output --output-dir --out", s.out, "DIR", "folder of the adapter, the checkpoints and the metrics")
+        .note("");
+    flags.add("--eval-every --eval-steps --steps-per-eval", s.eval_every, 0, int64_t(1) << 40,
+              "steps between measurements of the held-out loss; also at the start and after each epoch");
     flags.add("--save-every --save-steps", s.save_every, 0, int64_t(1) << 40, "steps between checkpoints; 0 = none");
     flags.add("--save-minutes", s.save_minutes, 0, 1e6, "a checkpoint also after this time without one; 0 = never");
-    flags.add("--keep --save-total-limit", s.keep, 1, 100000, "newest checkpoints that stay; without this and --save-every none stays behind a complete run");
-    flags.add("--log-every --logging-steps --steps-per-report", s.log_every, 1, int64_t(1) << 40, "steps between plain progress lines");
-    flags.add("--resume --resume-from-checkpoint", s.resume, "auto|DIR", "go on from the newest checkpoint in -o, or from one of your choice");
-    flags.toggle("--overwrite --overwrite-output-dir", s.overwrite, "replace the earlier run in -o, once this one has something to go on from");
+    flags.add("--keep --save-total-limit", s.keep, 1, 100000,
+              "newest checkpoints that stay; without this and --save-every none stays behind a complete run");
+    flags.add("--log-every --logging-steps --steps-per-report", s.log_every, 1, int64_t(1) << 40,
+              "steps between plain progress lines");
+    flags.add("--resume --resume-from-checkpoint", s.resume, "auto|DIR",
+              "go on from the newest checkpoint in -o, or from one of your choice");
+    flags.toggle("--overwrite --overwrite-output-dir", s.overwrite,
+                 "replace the earlier run in -o, once this one has something to go on from");
     flags.toggle("--dry-run", s.dry_run, "print the data, the memory plan, steps, time and disk, and stop");
     flags.toggle("--json", s.json, "one JSON object a line instead of text");
 }
@@ -84,7 +123,8 @@ static double number(const std::string& text, const char* flag, double low, doub
     const bool plain = text.find_first_not_of(whole ? "0123456789" : "0123456789.eE+-") == std::string::npos;
     const double value = std::strtod(text.c_str(), &end);
     if (text.empty() || !plain || *end || !(value >= low && value <= high))
-        throw UsageError(std::string(flag) + ": \"" + text + "\" is no " + (whole ? "whole " : "") + "number it can take");
+        throw UsageError(std::string(flag) + ": \"" + text + "\" is no " + (whole ? "whole " : "") +
+                         "number it can take");
     return value;
 }
 
@@ -93,24 +133,34 @@ static void finish_scope(Settings& s) {
     s.lora.exclude = words(s.exclude, ',', "--lora-exclude");
     for (const std::string& range : words(s.layers, ',', "--lora-layers")) {
         const std::vector<std::string> ends = words(range, '-', "--lora-layers");
-        if (ends.empty() || ends.size() > 2) throw UsageError("--lora-layers: \"" + range + "\" is no layer and no range; expected e.g. 0-3,7");
-        const int64_t first = int64_t(number(ends.front(), "--lora-layers", 0, 1e5, true)), last = int64_t(number(ends.back(), "--lora-layers", double(first), 1e5, true));
+        if (ends.empty() || ends.size() > 2)
+            throw UsageError("--lora-layers: \"" + range + "\" is no layer and no range; expected e.g. 0-3,7");
+        const int64_t first = int64_t(number(ends.front(), "--lora-layers", 0, 1e5, true)),
+                      last = int64_t(number(ends.back(), "--lora-layers", double(first), 1e5, true));
         for (int64_t layer = first; layer <= last; ++layer) s.lora.layers.push_back(layer);
     }
     const auto pattern = [](const std::string& entry, const char* flag, bool whole) {
         const size_t at = entry.find('=');
-        if (at == std::string::npos || at == 0) throw UsageError(std::string(flag) + ": \"" + entry + "\" needs NAME=NUMBER");
+        if (at == std::string::npos || at == 0)
+            throw UsageError(std::string(flag) + ": \"" + entry + "\" needs NAME=NUMBER");
         return std::pair(entry.substr(0, at), number(entry.substr(at + 1), flag, whole ? 1 : 1e-3, 1e6, whole));
     };
-    for (const std::string& entry : words(s.ranks, ',', "--lora-rank-pattern")) s.lora.rank_pattern.emplace_back(pattern(entry, "--lora-rank-pattern", true));
-    for (const std::string& entry : words(s.alphas, ',', "--lora-alpha-pattern")) s.lora.alpha_pattern.emplace_back(pattern(entry, "--lora-alpha-pattern", false));
+    for (const std::string& entry : words(s.ranks, ',', "--lora-rank-pattern"))
+        s.lora.rank_pattern.emplace_back(pattern(entry, "--lora-rank-pattern", true));
+    for (const std::string& entry : words(s.alphas, ',', "--lora-alpha-pattern"))
+        s.lora.alpha_pattern.emplace_back(pattern(entry, "--lora-alpha-pattern", false));
 }
 
-// An adapter that exists has its rank and everything else from its own configuration, and its base in the type it was trained on.
+// An adapter that exists has its rank and everything else from its own configuration, and its base in the type it was
+// trained on.
 static void finish_adapter(Settings& s, const Flags& flags) {
     if (s.model.adapter.empty()) return;
-    for (const char* flag : {"--lora-r", "--lora-alpha", "--lora-dropout", "--lora-modules", "--lora-exclude", "--lora-layers", "--lora-rank-pattern", "--lora-alpha-pattern", "--lora-init", "--rslora", "--use-dora"})
-        if (flags.given(flag)) throw UsageError(std::string(flag) + " shapes a new adapter, and --adapter goes on with " + s.model.adapter + ", which has its own shape: leave one of them out");
+    for (const char* flag :
+         {"--lora-r", "--lora-alpha", "--lora-dropout", "--lora-modules", "--lora-exclude", "--lora-layers",
+          "--lora-rank-pattern", "--lora-alpha-pattern", "--lora-init", "--rslora", "--use-dora"})
+        if (flags.given(flag))
+            throw UsageError(std::string(flag) + " shapes a new adapter, and --adapter goes on with " +
+                             s.model.adapter + ", which has its own shape: leave one of them out");
     if (!fs::exists(s.model.adapter)) throw qlora::Error(qlora::Errc::io, "--adapter: there is no " + s.model.adapter);
     s.model.follow_adapter(flags);
 }
@@ -118,19 +168,26 @@ static void finish_adapter(Settings& s, const Flags& flags) {
 void finish(Settings& s, const Flags& flags) {
     finish_scope(s);
     finish_adapter(s, flags);
-    s.train.schedule = s.scheduler == "cosine" ? qlora::Schedule::cosine : s.scheduler == "linear" ? qlora::Schedule::linear : qlora::Schedule::constant;
-    s.train.optimizer = s.optimizer == "adamw" ? qlora::Optimizer::adamw
-                        : s.optimizer == "adamw_8bit" ? qlora::Optimizer::adamw_8bit
-                        : s.optimizer == "paged_adamw_8bit" ? qlora::Optimizer::paged_adamw_8bit : qlora::Optimizer::paged_adamw;
-    s.lora.init = s.init == "loftq" ? qlora::LoraInit::loftq : s.init == "pissa" ? qlora::LoraInit::pissa : qlora::LoraInit::standard;
+    s.train.schedule = s.scheduler == "cosine"   ? qlora::Schedule::cosine
+                       : s.scheduler == "linear" ? qlora::Schedule::linear
+                                                 : qlora::Schedule::constant;
+    s.train.optimizer = s.optimizer == "adamw"              ? qlora::Optimizer::adamw
+                        : s.optimizer == "adamw_8bit"       ? qlora::Optimizer::adamw_8bit
+                        : s.optimizer == "paged_adamw_8bit" ? qlora::Optimizer::paged_adamw_8bit
+                                                            : qlora::Optimizer::paged_adamw;
+    s.lora.init = s.init == "loftq"   ? qlora::LoraInit::loftq
+                  : s.init == "pissa" ? qlora::LoraInit::pissa
+                                      : qlora::LoraInit::standard;
     s.lora.seed = s.train.seed;
     if (s.preset == "small" && s.valid.empty() && !flags.given("--val-split")) s.val_split = -1;
     if (s.save_every == 0 && !flags.given("--save-minutes")) s.save_minutes = 0;
     s.keep_checkpoints = flags.given("--save-every") || flags.given("--keep") || flags.given("--save-minutes");
     if (s.out.empty() && !s.dry_run) throw UsageError("missing -o DIR: the folder of the adapter");
     if (s.overwrite && !s.resume.empty()) throw UsageError("--overwrite starts anew and --resume goes on: choose one");
-    if (!s.valid.empty() && s.val_split > 0) throw UsageError("--valid and --val-split both name held-out rows: choose one");
-    if (s.train.min_learning_rate > s.train.learning_rate) throw UsageError("--lr-min must not be above --learning-rate");
+    if (!s.valid.empty() && s.val_split > 0)
+        throw UsageError("--valid and --val-split both name held-out rows: choose one");
+    if (s.train.min_learning_rate > s.train.learning_rate)
+        throw UsageError("--lr-min must not be above --learning-rate");
 }
 
 }  // namespace program

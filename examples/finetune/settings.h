@@ -6,11 +6,12 @@
 namespace program {
 
 struct Settings {
-    ModelFlags model{.quant = "auto"};                 // QLoRA: the base is held in NF4, unless it is stored in few bits already
+    ModelFlags model{.quant = "auto"};    // QLoRA: the base is held in NF4, unless it is stored in few bits already
     qlora::LoraOptions lora;
     qlora::TrainOptions train;
     std::vector<std::string> data;                     // one after another
-    std::string valid, out, resume, exclude, layers, ranks, alphas, init = "default", scheduler = "constant", optimizer = "paged_adamw", preset = "none", command;
+    std::string valid, out, resume, exclude, layers, ranks, alphas, init = "default", scheduler = "constant",
+                                                                    optimizer = "paged_adamw", preset = "none", command;
     RowFlags rows;
     float val_split = 0;                               // -1: as the preset chooses, once the rows are counted
     int64_t eval_every = 0, save_every = 250, keep = 3, log_every = 1;
@@ -20,6 +21,6 @@ struct Settings {
 };
 
 void declare(Flags& flags, Settings& s);
-void finish(Settings& s, const Flags& flags);          // after parsing: what follows from several flags; throws UsageError
+void finish(Settings& s, const Flags& flags);    // after parsing: what follows from several flags; throws UsageError
 
 }  // namespace program

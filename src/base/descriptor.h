@@ -1,5 +1,5 @@
-// descriptor.h - what the rooms about files share: an open file that closes itself, how files are opened, synced and named, and what a
-// failed write is told as.
+// descriptor.h - what the rooms about files share: an open file that closes itself, how files are opened, synced and
+// named, and what a failed write is told as.
 #pragma once
 #include "src/base/error.h"
 
@@ -35,7 +35,8 @@ inline struct stat status_of_regular(const std::string& path, const Descriptor& 
 }
 
 std::string folder_of(const std::string& path);
-std::string temporary_name(const std::string& target); // beside the target, a name that no other process or thread of this one uses
+// beside the target, a name that no other process or thread of this one uses
+std::string temporary_name(const std::string& target);
 int sync_path(const std::string& path, bool folder);   // 0 or the error
 [[noreturn]] void write_failed(const std::string& path, int code, int64_t done);
 

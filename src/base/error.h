@@ -17,7 +17,8 @@ inline std::ostream& operator<<(std::ostream& out, const Shape& shape) {
 template <class... Part>
 std::string str(const Part&... parts) {
     std::ostringstream out;
-    out.exceptions(std::ios::badbit | std::ios::failbit);              // else a stream swallows bad_alloc and the text ends in the middle
+    // else a stream swallows bad_alloc and the text ends in the middle
+    out.exceptions(std::ios::badbit | std::ios::failbit);
     out.imbue(std::locale::classic());
     (out << ... << parts);
     return out.str();
@@ -47,7 +48,8 @@ template <class... Part>
 // a * b for sizes that come from a file: overflow is an error of that file, never a small number.
 inline int64_t checked_mul(int64_t a, int64_t b, std::string_view what) {
     int64_t product = 0;
-    if (a < 0 || b < 0 || __builtin_mul_overflow(a, b, &product)) fail(Errc::format, what, ": size ", a, " * ", b, " is out of range");
+    if (a < 0 || b < 0 || __builtin_mul_overflow(a, b, &product))
+        fail(Errc::format, what, ": size ", a, " * ", b, " is out of range");
     return product;
 }
 

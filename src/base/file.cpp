@@ -1,4 +1,5 @@
-// file.cpp - POSIX files: descriptors close on exec, only regular files are read, and new content appears whole or not at all.
+// file.cpp - POSIX files: descriptors close on exec, only regular files are read, and new content appears whole or not
+// at all.
 #include "src/base/file.h"
 
 #include "src/base/descriptor.h"
@@ -35,10 +36,12 @@ std::string temporary_name(const std::string& target) {
         std::error_code ignored;
         const auto space = std::filesystem::space(folder_of(path), ignored);
         const std::string left = ignored ? "" : str(", ", space.available, " bytes are free");
-        fail(Errc::io, "write ", path, ": the disk is full after ", done, " bytes", code == EDQUOT ? " (quota)" : "", left,
-             "; nothing was left behind, free some space or write elsewhere");
+        fail(Errc::io, "write ", path, ": the disk is full after ", done, " bytes", code == EDQUOT ? " (quota)" : "",
+             left, "; nothing was left behind, free some space or write elsewhere");
     }
-    if (code == EFBIG) fail(Errc::io, "write ", path, ": larger than this file system or process may write, after ", done, " bytes; nothing was left behind");
+    if (code == EFBIG)
+        fail(Errc::io, "write ", path, ": larger than this file system or process may write, after ", done,
+             " bytes; nothing was left behind");
     fail(Errc::io, "write ", path, ": ", reason(code), " after ", done, " bytes; nothing was left behind");
 }
 
@@ -62,7 +65,8 @@ std::string read_file(const std::string& path, int64_t limit) {
         const ssize_t got = ::read(file.fd, bytes.data() + at, size_t(std::min(size - at, most)));
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) fail(Errc::io, "read ", path, ": ", reason(errno));
-        if (got == 0) fail(Errc::io, "read ", path, ": ends after ", at, " of ", size, " bytes: it was cut while being read");
+        if (got == 0)
+            fail(Errc::io, "read ", path, ": ends after ", at, " of ", size, " bytes: it was cut while being read");
         at += got;
     }
     return bytes;
@@ -139,7 +143,8 @@ void AtomicFile::commit() {
 
 namespace file_room {
 
-// FNV-1a over words of 8 bytes instead of bytes, with the high half folded in after each: every bit of the input moves every bit.
+// FNV-1a over words of 8 bytes instead of bytes, with the high half folded in after each: every bit of the input moves
+// every bit.
 constexpr uint64_t hash_prime = 0x100000001b3, hash_basis = 0xcbf29ce484222325;
 uint64_t mixed(uint64_t h, uint64_t word) { h = (h ^ word) * hash_prime; return h ^ h >> 32; }
 
@@ -160,7 +165,8 @@ void Hash::add(const void* bytes, int64_t count) {
 }
 
 uint64_t Hash::value() const {
-    const uint64_t h = file_room::mixed(h_, rest_ ^ uint64_t(tail_) << 56);    // the length of the tail keeps trailing zero bytes apart
+    // the length of the tail keeps trailing zero bytes apart
+    const uint64_t h = file_room::mixed(h_, rest_ ^ uint64_t(tail_) << 56);
     return file_room::mixed(h, h >> 29);
 }
 

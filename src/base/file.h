@@ -7,13 +7,17 @@ namespace qlora::inline v0_1 {
 std::string read_file(const std::string& path, int64_t limit = int64_t(1) << 30);   // Error{io} when missing or larger
 bool exists(const std::string& path);
 bool is_folder(const std::string& path);
-std::vector<std::string> names_in(const std::string& folder);          // sorted, without . and ..; Error{io} when it cannot be read
-int remove_tree(const std::string& path) noexcept;     // a file, or a folder with all that is in it; links are removed, not followed; 0 or the first error
+// sorted, without . and ..; Error{io} when it cannot be read
+std::vector<std::string> names_in(const std::string& folder);
+// a file, or a folder with all that is in it; links are removed, not followed; 0 or the first error
+int remove_tree(const std::string& path) noexcept;
 
-// Writes beside the target, syncs, renames over it, syncs the folder: afterwards the old or the new content is there, never a part.
+// Writes beside the target, syncs, renames over it, syncs the folder: afterwards the old or the new content is there,
+// never a part.
 void write_file_atomic(const std::string& path, std::string_view bytes);
 
-// Streams a large file the same way: write() as often as needed, then commit(). Destroyed without commit, it leaves nothing.
+// Streams a large file the same way: write() as often as needed, then commit(). Destroyed without commit, it leaves
+// nothing.
 class AtomicFile {
 public:
     explicit AtomicFile(const std::string& path);
@@ -31,8 +35,8 @@ private:
     void flush();
 };
 
-// A folder that appears whole or not at all: fill path(), then commit() syncs every file in it and renames it to the target
-// (which must not exist, or is replaced when `replace`). Destroyed without commit, it removes what it wrote.
+// A folder that appears whole or not at all: fill path(), then commit() syncs every file in it and renames it to the
+// target (which must not exist, or is replaced when `replace`). Destroyed without commit, it removes what it wrote.
 class AtomicFolder {
 public:
     explicit AtomicFolder(const std::string& target, bool replace = false);

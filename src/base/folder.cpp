@@ -1,5 +1,6 @@
-// folder.cpp - folders: listed, removed, and written so that they appear whole or not at all. On system calls and not on std::filesystem:
-// the directory iterators of libstdc++ allocate inside functions that may not throw, and end the process where memory is short.
+// folder.cpp - folders: listed, removed, and written so that they appear whole or not at all. On system calls and not
+// on std::filesystem: the directory iterators of libstdc++ allocate inside functions that may not throw, and end the
+// process where memory is short.
 #include "src/base/descriptor.h"
 #include "src/base/file.h"
 
@@ -19,7 +20,8 @@ bool is_dot(const char* name) { return std::strcmp(name, ".") == 0 || std::strcm
 
 int remove_at(int parent, const char* name) noexcept;
 
-// Everything in an open folder. A pass that removed something is followed by another: file systems may skip names while others go.
+// Everything in an open folder. A pass that removed something is followed by another: file systems may skip names while
+// others go.
 int empty(DIR* listing) noexcept {
     constexpr int passes = 100;                        // somebody else who goes on writing there is not waited for
     for (int pass = 0; pass < passes; ++pass) {
@@ -64,8 +66,8 @@ void sync_tree(const std::string& folder) {
     if (const int problem = sync_path(folder, true)) write_failed(folder, problem, 0);
 }
 
-// Puts `fresh` in the place of `target` in one step where the kernel can swap two names; elsewhere a crash between the two renames
-// leaves the old folder under its ".old" name. Returns the name under which the old content is now.
+// Puts `fresh` in the place of `target` in one step where the kernel can swap two names; elsewhere a crash between the
+// two renames leaves the old folder under its ".old" name. Returns the name under which the old content is now.
 std::string swap_folders(const std::string& fresh, const std::string& target) {
 #if defined(__linux__) && defined(RENAME_EXCHANGE)
     if (::renameat2(AT_FDCWD, fresh.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) == 0) return fresh;
@@ -100,14 +102,16 @@ std::vector<std::string> names_in(const std::string& folder) {
 
 int remove_tree(const std::string& path) noexcept { return folder_room::remove_at(AT_FDCWD, path.c_str()); }
 
-AtomicFolder::AtomicFolder(const std::string& target, bool replace) : target_(folder_room::without_slashes(target)), replace_(replace) {
+AtomicFolder::AtomicFolder(const std::string& target, bool replace)
+    : target_(folder_room::without_slashes(target)), replace_(replace) {
     if (target_.empty()) fail(Errc::argument, "write: the path of the folder is empty");
-    if (exists(target_) && !replace) fail(Errc::io, "write ", target_, ": exists already; choose another name or remove it");
+    if (exists(target_) && !replace)
+        fail(Errc::io, "write ", target_, ": exists already; choose another name or remove it");
     if (exists(target_) && !is_folder(target_)) fail(Errc::io, "write ", target_, ": exists and is not a folder");
     int code = 0;
     do {
         temporary_ = temporary_name(target_);
-        code = ::mkdir(temporary_.c_str(), 0777) == 0 ? 0 : errno;             // kept: whatever is called next has its own
+        code = ::mkdir(temporary_.c_str(), 0777) == 0 ? 0 : errno;    // kept: whatever is called next has its own
     } while (code == EEXIST || code == EINTR);
     if (code) fail(Errc::io, "write ", target_, ": cannot create a folder beside it: ", reason(code));
 }
@@ -121,7 +125,8 @@ void AtomicFolder::commit() {
     folder_room::sync_tree(temporary_);
     std::string old;
     if (exists(target_)) {
-        if (!replace_) fail(Errc::io, "write ", target_, ": somebody created it meanwhile; choose another name or remove it");
+        if (!replace_)
+            fail(Errc::io, "write ", target_, ": somebody created it meanwhile; choose another name or remove it");
         old = folder_room::swap_folders(temporary_, target_);
     } else if (::rename(temporary_.c_str(), target_.c_str()) != 0) {
         fail(Errc::io, "write ", target_, ": ", reason(errno));

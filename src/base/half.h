@@ -15,7 +15,8 @@ inline uint16_t bf16_from_f32(float f) {
 
 inline float f32_from_f16(uint16_t h) {
     const uint32_t sign = uint32_t(h & 0x8000) << 16, magnitude = h & 0x7fff;
-    if (magnitude >= 0x7c00) return std::bit_cast<float>(sign | 0x7f800000u | ((magnitude & 0x3ff) << 13));   // inf, NaN
+    // inf, NaN
+    if (magnitude >= 0x7c00) return std::bit_cast<float>(sign | 0x7f800000u | ((magnitude & 0x3ff) << 13));
     // Scaling by 2^112 moves the exponent bias from 15 to 127, for subnormals too.
     const float scaled = std::bit_cast<float>(magnitude << 13) * 0x1p112f;
     return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(scaled));
@@ -25,7 +26,7 @@ inline uint16_t f16_from_f32(float f) {
     const uint32_t u = std::bit_cast<uint32_t>(f), sign = (u >> 16) & 0x8000, magnitude = u & 0x7fffffffu;
     if (magnitude > 0x7f800000u) return uint16_t(sign | 0x7e00);               // NaN
     if (magnitude >= 0x477ff000u) return uint16_t(sign | 0x7c00);              // rounds to infinity
-    if (magnitude < 0x38800000u) {                                             // subnormal: let the adder round at bit 2^-24
+    if (magnitude < 0x38800000u) {    // subnormal: let the adder round at bit 2^-24
         const float rounded = std::bit_cast<float>(magnitude) + 0.5f;
         return uint16_t(sign | (std::bit_cast<uint32_t>(rounded) - 0x3f000000u));
     }

@@ -1,7 +1,9 @@
-// json.cpp - RFC 8259 to the letter: one value, UTF-8, unique keys, finite numbers; nesting is bounded, so recursion is too.
+// json.cpp - RFC 8259 to the letter: one value, UTF-8, unique keys, finite numbers; nesting is bounded, so recursion is
+// too.
 //
-// Beyond the letter: a byte order mark at the start is skipped (the RFC allows it), and half of a surrogate pair is an error,
-// because no UTF-8 text can hold it. Numbers print the shortest digits that read back as the same double, laid out as Python does.
+// Beyond the letter: a byte order mark at the start is skipped (the RFC allows it), and half of a surrogate pair is an
+// error, because no UTF-8 text can hold it. Numbers print the shortest digits that read back as the same double, laid
+// out as Python does.
 #include "src/base/json.h"
 
 #include "src/base/stop.h"
@@ -13,17 +15,22 @@
 namespace qlora::inline v0_1 {
 namespace json_room {
 
-constexpr int64_t deepest = 1000;                      // a frame of value() is below 300 bytes: 1000 levels fit any thread's stack
+constexpr int64_t deepest = 1000;    // a frame of value() is below 300 bytes: 1000 levels fit any thread's stack
 
-// Length of the UTF-8 sequence at p: 1 to 4, or 0 where there is none (overlong forms, surrogates and values above U+10FFFF included).
+// Length of the UTF-8 sequence at p: 1 to 4, or 0 where there is none (overlong forms, surrogates and values above
+// U+10FFFF included).
 int utf8_length(const unsigned char* p, const unsigned char* end) {
     const auto follows = [&](int i, unsigned low, unsigned high) { return end - p > i && p[i] >= low && p[i] <= high; };
     const unsigned c = p[0];
     if (c < 0x80) return 1;
     if (c >= 0xC2 && c <= 0xDF) return follows(1, 0x80, 0xBF) ? 2 : 0;
-    if ((c & 0xF0) == 0xE0) return follows(1, c == 0xE0 ? 0xA0 : 0x80, c == 0xED ? 0x9F : 0xBF) && follows(2, 0x80, 0xBF) ? 3 : 0;
+    if ((c & 0xF0) == 0xE0)
+        return follows(1, c == 0xE0 ? 0xA0 : 0x80, c == 0xED ? 0x9F : 0xBF) && follows(2, 0x80, 0xBF) ? 3 : 0;
     if (c >= 0xF0 && c <= 0xF4)
-        return follows(1, c == 0xF0 ? 0x90 : 0x80, c == 0xF4 ? 0x8F : 0xBF) && follows(2, 0x80, 0xBF) && follows(3, 0x80, 0xBF) ? 4 : 0;
+        return follows(1, c == 0xF0 ? 0x90 : 0x80, c == 0xF4 ? 0x8F : 0xBF) && follows(2, 0x80, 0xBF) &&
+                       follows(3, 0x80, 0xBF)
+                   ? 4
+                   : 0;
     return 0;
 }
 
@@ -44,7 +51,11 @@ void append_utf8(std::string& out, uint32_t c) {
 class Parser {
 public:
     Parser(std::string_view text, std::string_view where, int64_t depth)
-        : begin_(text.data()), p_(begin_), end_(begin_ + text.size()), where_(where), depth_(std::min(depth, deepest)) {}
+        : begin_(text.data()),
+          p_(begin_),
+          end_(begin_ + text.size()),
+          where_(where),
+          depth_(std::min(depth, deepest)) {}
 
     Json document() {
         if (end_ - p_ >= 3 && std::string_view(p_, 3) == "\xEF\xBB\xBF") p_ += 3;
@@ -65,7 +76,8 @@ private:
         const int64_t line = 1 + std::count(begin_, p_, '\n');
         const char* start = p_;
         while (start != begin_ && start[-1] != '\n') --start;
-        const int64_t column = 1 + std::count_if(start, p_, [](char c) { return (c & 0xC0) != 0x80; });   // characters, not bytes
+        // characters, not bytes
+        const int64_t column = 1 + std::count_if(start, p_, [](char c) { return (c & 0xC0) != 0x80; });
         fail(Errc::format, where_, ": line ", line, ", column ", column, ": ", parts...);
     }
 
@@ -153,7 +165,8 @@ private:
         for (;;) {
             const char* run = p_;
             while (p_ != end_ && *p_ != '"' && *p_ != '\\' && static_cast<unsigned char>(*p_) >= 0x20) {
-                const int length = utf8_length(reinterpret_cast<const unsigned char*>(p_), reinterpret_cast<const unsigned char*>(end_));
+                const int length = utf8_length(reinterpret_cast<const unsigned char*>(p_),
+                                               reinterpret_cast<const unsigned char*>(end_));
                 if (length == 0) error("invalid UTF-8 in a string");
                 p_ += length;
             }
@@ -216,12 +229,16 @@ private:
         }
         if (p == whole_end) {
             int64_t whole = 0;
-            const bool fits = std::from_chars(start, p, whole).ec == std::errc(), minus_zero = whole == 0 && *start == '-';     // no integer has its sign
+            // no integer has its sign
+            const bool fits = std::from_chars(start, p, whole).ec == std::errc(),
+                       minus_zero = whole == 0 && *start == '-';
             if (fits && !minus_zero) { p_ = p; return Json(whole); }
         }
         double result = 0;
         if (std::from_chars(start, p, result).ec != std::errc()) {
-            if (!tiny(start, p)) error("the number ", std::string_view(start, size_t(p - start)).substr(0, 40), " does not fit a double");
+            if (!tiny(start, p))
+                error("the number ", std::string_view(start, size_t(p - start)).substr(0, 40),
+                      " does not fit a double");
             result = *start == '-' ? -0.0 : 0.0;
         }
         p_ = p;
@@ -248,7 +265,9 @@ private:
 };
 
 std::string python_float(double v) {
-    if (!std::isfinite(v)) fail(Errc::numeric, "json: ", v, " cannot be written, JSON has finite numbers only: write null or leave the field out");
+    if (!std::isfinite(v))
+        fail(Errc::numeric, "json: ", v,
+             " cannot be written, JSON has finite numbers only: write null or leave the field out");
     char scientific[40];                               // -d.dddddddddddddddde-ddd at most
     const auto end = std::to_chars(scientific, scientific + sizeof scientific, v, std::chars_format::scientific).ptr;
     const std::string_view text(scientific, size_t(end - scientific));
@@ -290,7 +309,8 @@ void write_value(std::string& out, const Json& v, int indent, int level) {
         case Json::Kind::number: out += python_float(v.number()); return;
         case Json::Kind::string: out += json_quote(v.string()); return;
         case Json::Kind::array:
-            write_items(out, "[]", v.array().size(), indent, level, [&](size_t i) { write_value(out, v.array()[i], indent, level + 1); });
+            write_items(out, "[]", v.array().size(), indent, level,
+                        [&](size_t i) { write_value(out, v.array()[i], indent, level + 1); });
             return;
         case Json::Kind::object:
             write_items(out, "{}", v.object().size(), indent, level, [&](size_t i) {
@@ -302,7 +322,8 @@ void write_value(std::string& out, const Json& v, int indent, int level) {
 }
 
 [[noreturn]] void wrong_kind(std::string_view where, const char* expected, Json::Kind found) {
-    constexpr const char* names[] = {"null", "a boolean", "an integer", "a number", "a string", "an array", "an object"};
+    constexpr const char* names[] = {"null",     "a boolean", "an integer", "a number",
+                                     "a string", "an array",  "an object"};
     fail(Errc::format, where, " must be ", expected, ", is ", names[int(found)]);
 }
 
@@ -371,7 +392,8 @@ std::string Json::dump(int indent) const {
 }
 
 Json Json::parse(std::string_view text, std::string_view where, const Limits& limits) {
-    if (int64_t(text.size()) > limits.bytes) fail(Errc::format, where, ": ", text.size(), " bytes of JSON, the limit is ", limits.bytes);
+    if (int64_t(text.size()) > limits.bytes)
+        fail(Errc::format, where, ": ", text.size(), " bytes of JSON, the limit is ", limits.bytes);
     return json_room::Parser(text, where, limits.depth).document();
 }
 

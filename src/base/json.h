@@ -34,7 +34,8 @@ public:
     bool is_array() const { return kind_ == Kind::array; }
     bool is_object() const { return kind_ == Kind::object; }
 
-    // Checked access. `where` names the file and field in the error: "config.json: hidden_size must be an integer, is a string".
+    // Checked access. `where` names the file and field in the error: "config.json: hidden_size must be an integer, is a
+    // string".
     bool as_bool(std::string_view where) const;
     int64_t as_int(std::string_view where) const;      // integers, and numbers such as 4.0 or 1e3 that are whole
     double as_number(std::string_view where) const;
@@ -59,7 +60,8 @@ public:
     std::string dump(int indent = -1) const;
 
     struct Limits { int64_t depth = 128, bytes = int64_t(1) << 30; };
-    static Json parse(std::string_view text, std::string_view where, const Limits& limits);   // `where` names the file in errors, with line and column
+    // `where` names the file in errors, with line and column
+    static Json parse(std::string_view text, std::string_view where, const Limits& limits);
     static Json parse(std::string_view text, std::string_view where) { return parse(text, where, Limits{}); }
 
 private:

@@ -1,8 +1,9 @@
 // limits.cpp - what the system lets this process use.
 //
-// Containers are control groups. /proc/self/cgroup names the group of this process, in version 2 as one line "0::/path", in version 1 as a line
-// for each controller, "4:cpu,cpuacct:/path". Every group above has limits of its own, so the smallest on the way up counts. Inside a container the
-// path may be one of the host's that is not mounted here: what is not there is passed over, and the top of what is mounted is the container itself.
+// Containers are control groups. /proc/self/cgroup names the group of this process, in version 2 as one line
+// "0::/path", in version 1 as a line for each controller, "4:cpu,cpuacct:/path". Every group above has limits of its
+// own, so the smallest on the way up counts. Inside a container the path may be one of the host's that is not mounted
+// here: what is not there is passed over, and the top of what is mounted is the container itself.
 #include "src/base/limits.h"
 
 #include "src/base/descriptor.h"
@@ -39,7 +40,8 @@ std::string contents(const std::string& path) {
     return text;
 }
 
-// The number behind `key` at the start of a line ("" = the first of the text); `missing` where there is none ("max" is none).
+// The number behind `key` at the start of a line ("" = the first of the text); `missing` where there is none ("max" is
+// none).
 int64_t number_after(const std::string& text, const std::string& key, int64_t missing) {
     size_t at = 0;
     if (!key.empty()) {
@@ -80,7 +82,8 @@ int64_t quota(const std::string& root) {               // processors, rounded up
     int64_t least = none;
     for (const std::string& group : groups(root, "cpu")) {
         int64_t time = -1, period = 0;
-        if (const std::string both = contents(group + "/cpu.max"); !both.empty()) {            // "150000 100000" or "max 100000"
+        // "150000 100000" or "max 100000"
+        if (const std::string both = contents(group + "/cpu.max"); !both.empty()) {
             time = number_after(both, "", -1);
             const size_t space = both.find(' ');
             period = space == both.npos ? 0 : number_after(both.substr(space + 1), "", 0);
@@ -98,11 +101,14 @@ int64_t group_memory(const std::string& root) {
     int64_t least = none;
     for (const std::string& group : groups(root, "memory")) {
         const bool second = !contents(group + "/memory.current").empty();
-        const int64_t limit = number_after(contents(group + (second ? "/memory.max" : "/memory.limit_in_bytes")), "", none);
-        const int64_t used = number_after(contents(group + (second ? "/memory.current" : "/memory.usage_in_bytes")), "", -1);
+        const int64_t limit = number_after(contents(group + (second ? "/memory.max" : "/memory.limit_in_bytes")), "",
+                                           none);
+        const int64_t used = number_after(contents(group + (second ? "/memory.current" : "/memory.usage_in_bytes")), "",
+                                          -1);
         if (limit == none || limit < 0 || used < 0) continue;
         const std::string stat = contents(group + "/memory.stat"), total = second ? "" : "total_";
-        const int64_t files = number_after(stat, total + "inactive_file ", 0) + number_after(stat, total + "active_file ", 0);
+        const int64_t files = number_after(stat, total + "inactive_file ", 0) +
+                              number_after(stat, total + "active_file ", 0);
         least = std::min(least, std::max<int64_t>(0, limit - std::max<int64_t>(0, used - files)));
     }
     return least;
@@ -110,7 +116,7 @@ int64_t group_memory(const std::string& root) {
 
 int affinity() {
 #if defined(__linux__)
-    for (int cores = 1024; cores <= 1 << 20; cores *= 2) {                     // machines with more cores than cpu_set_t holds
+    for (int cores = 1024; cores <= 1 << 20; cores *= 2) {    // machines with more cores than cpu_set_t holds
         cpu_set_t* set = CPU_ALLOC(cores);
         if (!set) break;
         const size_t bytes = CPU_ALLOC_SIZE(cores);
@@ -122,26 +128,34 @@ int affinity() {
     return std::max(1, int(std::thread::hardware_concurrency()));
 }
 
-// Of the whole machine. The kernel's own estimate counts file pages that give way as free, which a plain count of free pages does not.
+// Of the whole machine. The kernel's own estimate counts file pages that give way as free, which a plain count of free
+// pages does not.
 int64_t machine_memory(const std::string& root) {
-    if (const int64_t kib = number_after(contents(root + "/proc/meminfo"), "MemAvailable:", -1); kib >= 0) return kib * 1024;
+    if (const int64_t kib = number_after(contents(root + "/proc/meminfo"), "MemAvailable:", -1); kib >= 0)
+        return kib * 1024;
 #if defined(__APPLE__)
     vm_statistics64_data_t pages{};
     mach_msg_type_number_t count = HOST_VM_INFO64_COUNT;
-    if (host_statistics64(mach_host_self(), HOST_VM_INFO64, reinterpret_cast<host_info64_t>(&pages), &count) == KERN_SUCCESS)
-        return (int64_t(pages.free_count) + int64_t(pages.inactive_count) + int64_t(pages.purgeable_count)) * int64_t(::sysconf(_SC_PAGESIZE));
+    if (host_statistics64(mach_host_self(), HOST_VM_INFO64, reinterpret_cast<host_info64_t>(&pages), &count) ==
+        KERN_SUCCESS)
+        return (int64_t(pages.free_count) + int64_t(pages.inactive_count) + int64_t(pages.purgeable_count)) *
+               int64_t(::sysconf(_SC_PAGESIZE));
 #endif
 #if defined(_SC_AVPHYS_PAGES)
     return int64_t(::sysconf(_SC_AVPHYS_PAGES)) * int64_t(::sysconf(_SC_PAGESIZE));
 #else
-    return int64_t(1) << 30;                           // unknown here: one GiB, which every machine that can run this has
+    return int64_t(1) << 30;    // unknown here: one GiB, which every machine that can run this has
 #endif
 }
 
 }  // namespace limits_room
 
-int usable_threads(const std::string& root) { return int(std::clamp<int64_t>(limits_room::quota(root), 1, limits_room::affinity())); }
+int usable_threads(const std::string& root) {
+    return int(std::clamp<int64_t>(limits_room::quota(root), 1, limits_room::affinity()));
+}
 
-int64_t available_memory(const std::string& root) { return std::min(limits_room::machine_memory(root), limits_room::group_memory(root)); }
+int64_t available_memory(const std::string& root) {
+    return std::min(limits_room::machine_memory(root), limits_room::group_memory(root));
+}
 
 }  // namespace qlora

@@ -1,4 +1,5 @@
-// limits.h - what the system lets this process use: processors and memory, of the machine and of the container it is in.
+// limits.h - what the system lets this process use: processors and memory, of the machine and of the container it is
+// in.
 #pragma once
 #include "src/base/error.h"
 

@@ -11,7 +11,8 @@
 
 namespace qlora::inline v0_1 {
 
-// A line of the handler's table. Lines are never freed, only used again, so that the handler can walk them at any moment.
+// A line of the handler's table. Lines are never freed, only used again, so that the handler can walk them at any
+// moment.
 struct Watch {
     std::atomic<uintptr_t> begin{0};                   // 0 = free
     std::atomic<size_t> bytes{0};
@@ -21,7 +22,8 @@ struct Watch {
 
 namespace mapped_file_room {
 
-static_assert(std::atomic<uintptr_t>::is_always_lock_free && std::atomic<bool>::is_always_lock_free, "a signal handler may not wait for a lock");
+static_assert(std::atomic<uintptr_t>::is_always_lock_free && std::atomic<bool>::is_always_lock_free,
+              "a signal handler may not wait for a lock");
 
 std::atomic<Watch*> table{nullptr};
 std::mutex table_mutex;                                // of those who add and remove lines; the handler takes no lock
@@ -38,19 +40,20 @@ Watch* watch(const void* begin, size_t bytes) {
     }
     w->bytes.store(bytes);
     w->broken.store(false);
-    w->begin.store(reinterpret_cast<uintptr_t>(begin));                        // last: from here on the handler sees the line
+    w->begin.store(reinterpret_cast<uintptr_t>(begin));    // last: from here on the handler sees the line
     return w;
 }
 
-// The whole map and not only the page: one fault instead of thousands, and no value that is half the old file. Zeros that are only read
-// take no memory.
+// The whole map and not only the page: one fault instead of thousands, and no value that is half the old file. Zeros
+// that are only read take no memory.
 bool replace_by_zeros(const void* address) {
     const uintptr_t at = reinterpret_cast<uintptr_t>(address);
     for (Watch* w = table.load(); w; w = w->next) {
         const uintptr_t begin = w->begin.load();
         if (begin == 0 || at < begin || at - begin >= w->bytes.load()) continue;
         w->broken.store(true);
-        return ::mmap(reinterpret_cast<void*>(begin), w->bytes.load(), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
+        return ::mmap(reinterpret_cast<void*>(begin), w->bytes.load(), PROT_READ,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
     }
     return false;
 }
@@ -65,7 +68,7 @@ void on_bus_error(int signal, siginfo_t* info, void* context) {
     if (before.sa_flags & SA_SIGINFO) return before.sa_sigaction(signal, info, context);
     if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) return before.sa_handler(signal);
     if (!fault && before.sa_handler == SIG_IGN) return;
-    ::signal(signal, SIG_DFL);                         // a fault comes again at once and ends the process, as it would have without us
+    ::signal(signal, SIG_DFL);    // a fault comes again at once and ends the process, as it would have without us
     if (!fault) ::raise(signal);
     errno = kept;
 }
@@ -120,11 +123,17 @@ void MappedFile::check() const {
     struct stat status {};
     const bool known = ::fstat(fd_, &status) == 0;
     if (known && int64_t(status.st_size) < size_)
-        fail(Errc::io, path_, ": was cut from ", size_, " to ", status.st_size, " bytes while it was in use; nothing computed from it since is kept. Put the file back, and load it again");
+        fail(
+            Errc::io, path_, ": was cut from ", size_, " to ", status.st_size,
+            " bytes while it was in use; nothing computed from it since is kept. Put the file back, and load it again");
     if (watch_ && watch_->broken.load())
-        fail(Errc::io, path_, ": a part of it could not be read while it was in use (the file was cut, or its disk failed); nothing computed from it since is kept. Load it again");
+        fail(Errc::io, path_,
+             ": a part of it could not be read while it was in use (the file was cut, or its disk failed); nothing "
+             "computed from it since is kept. Load it again");
     if (known && (int64_t(status.st_size) != size_ || mapped_file_room::last_change(status) != changed_))
-        fail(Errc::io, path_, ": was written to while it was in use; nothing computed from it since is kept. Load it again, and replace files by renaming, not by copying over them");
+        fail(Errc::io, path_,
+             ": was written to while it was in use; nothing computed from it since is kept. Load it again, and replace "
+             "files by renaming, not by copying over them");
 }
 
 void MappedFile::forget(const void* first, int64_t bytes) const {

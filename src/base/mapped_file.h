@@ -1,17 +1,18 @@
 // mapped_file.h - files mapped read-only, and what happens when somebody cuts or overwrites one while it is in use.
 //
-// Reading a page behind the new end of a file that was cut raises SIGBUS, in whichever thread reads. guard_mapped_files() (qlora.h) installs
-// a handler: it looks the address up in a table of all maps, puts pages of zeros in the place of that whole map, marks the map as broken and
-// lets the thread go on. What was computed from then on is wrong, so nobody may believe it before check() has been asked: graphs ask after
-// every run, savers before they commit, loaders at their end. check() also compares the size and the time of the last change with those at
-// open(): a file that was overwritten in place never faults.
+// Reading a page behind the new end of a file that was cut raises SIGBUS, in whichever thread reads.
+// guard_mapped_files() (qlora.h) installs a handler: it looks the address up in a table of all maps, puts pages of
+// zeros in the place of that whole map, marks the map as broken and lets the thread go on. What was computed from then
+// on is wrong, so nobody may believe it before check() has been asked: graphs ask after every run, savers before they
+// commit, loaders at their end. check() also compares the size and the time of the last change with those at open(): a
+// file that was overwritten in place never faults.
 #pragma once
 #include "src/base/error.h"
 
 namespace qlora::inline v0_1 {
 
-// Pages are loaded on demand and shared between processes. Regular files only (a FIFO, a device or a folder is an error).
-// Shared handle: tensors that point into the map keep it alive.
+// Pages are loaded on demand and shared between processes. Regular files only (a FIFO, a device or a folder is an
+// error). Shared handle: tensors that point into the map keep it alive.
 class MappedFile {
 public:
     static std::shared_ptr<const MappedFile> open(const std::string& path);
@@ -19,7 +20,8 @@ public:
     int64_t size() const { return size_; }
     const std::string& path() const { return path_; }
     void check() const;                                // Error{io} if the file was cut or written to since open()
-    void forget(const void* first, int64_t bytes) const;   // whole pages in there no longer count as memory in use; reading them again is allowed
+    // whole pages in there no longer count as memory in use; reading them again is allowed
+    void forget(const void* first, int64_t bytes) const;
     ~MappedFile();
     MappedFile(const MappedFile&) = delete;
     MappedFile& operator=(const MappedFile&) = delete;
@@ -28,7 +30,7 @@ private:
     std::string path_;
     const uint8_t* data_ = nullptr;
     int64_t size_ = 0, changed_ = 0;                   // changed_: when it was last written to, in nanoseconds
-    int fd_ = -1;                                      // the file itself: a name may be given to another one meanwhile, which is allowed
+    int fd_ = -1;    // the file itself: a name may be given to another one meanwhile, which is allowed
     struct Watch* watch_ = nullptr;                    // its line in the table of the handler
 };
 

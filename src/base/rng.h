@@ -1,6 +1,8 @@
-// rng.h - random numbers as a function of (seed, stream, counter): no hidden state, the same on every thread and device.
+// rng.h - random numbers as a function of (seed, stream, counter): no hidden state, the same on every thread and
+// device.
 //
-// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011). The CUDA kernels use this very function.
+// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011). The CUDA kernels use this very
+// function.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -32,7 +34,8 @@ QLORA_HOST_DEVICE inline float uniform01(uint32_t bits) { return float(bits >> 8
 
 // A sequential reader of one stream, for code that draws one number after another.
 struct Rng {
-    uint64_t seed = 0, stream = 0, counter = 0;        // counter counts single 32-bit draws; all three are the state to save
+    // counter counts single 32-bit draws; all three are the state to save
+    uint64_t seed = 0, stream = 0, counter = 0;
     uint32_t next() {
         const Random4 r = philox(seed, stream, counter >> 2);
         return r.v[counter++ & 3];

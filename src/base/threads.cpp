@@ -1,9 +1,10 @@
-// threads.cpp - the worker pool: a shared counter hands out task numbers; workers spin for a moment between runs, then sleep.
+// threads.cpp - the worker pool: a shared counter hands out task numbers; workers spin for a moment between runs, then
+// sleep.
 //
 // One word, the gate, says everything that caller and workers must agree on:
 //   bits 0-15 workers inside the run | bit 16 the run is open | bits 17-63 its number.
-// A worker enters an open run by adding one, so the caller closes the gate when the tasks are used up and waits only for those
-// inside: a worker that is still waking up does not hold up a run that is over.
+// A worker enters an open run by adding one, so the caller closes the gate when the tasks are used up and waits only
+// for those inside: a worker that is still waking up does not hold up a run that is over.
 #include "src/base/threads.h"
 
 #include "src/base/limits.h"
@@ -25,7 +26,7 @@ namespace qlora::inline v0_1 {
 namespace threads_room {
 
 constexpr uint64_t inside_mask = 0xffff, open_bit = 0x10000, one_run = 0x20000;
-constexpr int spins = 2000;                            // 20 to 80 microseconds: longer than the gaps between the operations of a graph
+constexpr int spins = 2000;    // 20 to 80 microseconds: longer than the gaps between the operations of a graph
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -35,7 +36,8 @@ inline void relax() {
 #endif
 }
 
-thread_local const void* running_pool = nullptr;       // the pool whose task this thread is in: catches run() inside a task
+// the pool whose task this thread is in: catches run() inside a task
+thread_local const void* running_pool = nullptr;
 thread_local bool alone = false;                       // this thread's runs stay on it
 
 // A fork copies the memory of a pool and not its threads. Counted, so that a pool knows whether it is such a copy.
@@ -65,7 +67,8 @@ struct ThreadPool::State {
 
     bool forked() const { return made_in != threads_room::forks.load(std::memory_order_relaxed); }
 
-    // Numbers are claimed in order, so every number below a failing one is run: the lowest failing number wins, on any machine.
+    // Numbers are claimed in order, so every number below a failing one is run: the lowest failing number wins, on any
+    // machine.
     void run_tasks(int thread) {
         const void* outer = std::exchange(threads_room::running_pool, this);
         for (int64_t number; (number = next.fetch_add(1, std::memory_order_relaxed)) < count;) {
@@ -93,7 +96,7 @@ struct ThreadPool::State {
     void leave() {
         const uint64_t g = gate.fetch_sub(1) - 1;
         if ((g & (threads_room::open_bit | threads_room::inside_mask)) != 0 || !caller_sleeps.load()) return;
-        { const std::lock_guard lock(mutex); }         // the caller is either before its test of the gate or already waiting
+        { const std::lock_guard lock(mutex); }    // the caller is either before its test of the gate or already waiting
         done.notify_one();
     }
 
@@ -108,7 +111,8 @@ struct ThreadPool::State {
                 threads_room::relax();
             } else {
                 std::unique_lock lock(mutex);
-                sleepers.fetch_add(1);                 // before the test below: a caller that opens the gate later sees it and notifies
+                // before the test below: a caller that opens the gate later sees it and notifies
+                sleepers.fetch_add(1);
                 wake.wait(lock, [&] {
                     const uint64_t g = gate.load();
                     return stop.load() || ((g & threads_room::open_bit) && g / threads_room::one_run != last_run);
@@ -149,7 +153,8 @@ ThreadPool::Alone::Alone(bool alone) : before_(std::exchange(threads_room::alone
 ThreadPool::Alone::~Alone() { threads_room::alone = before_; }
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
-    if (threads < 0 || threads > most) fail(Errc::argument, "threads: ", threads, " is not between 0 (every core) and ", most);
+    if (threads < 0 || threads > most)
+        fail(Errc::argument, "threads: ", threads, " is not between 0 (every core) and ", most);
     size_ = threads ? threads : std::min(usable_threads(), most);
     try {
         for (int t = 1; t < size_; ++t) state_->workers.emplace_back([state = state_.get(), t] { state->worker(t); });
@@ -159,7 +164,8 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
     }
 }
 
-// In a forked child there is nobody to join, and the locks may be held by threads that are not there: the copy is left as it is.
+// In a forked child there is nobody to join, and the locks may be held by threads that are not there: the copy is left
+// as it is.
 ThreadPool::~ThreadPool() {
     if (state_->forked()) state_.release();
     else state_->join();
@@ -179,7 +185,8 @@ void ThreadPool::run_erased(int64_t count, Call call, const void* context) {
     s.count = count;
     s.error = nullptr;
     s.next.store(0, std::memory_order_relaxed);
-    if (size_ > 1 && count > 1 && !threads_room::alone) {                      // the gate is closed and empty here: nobody reads what was just written
+    // the gate is closed and empty here: nobody reads what was just written
+    if (size_ > 1 && count > 1 && !threads_room::alone) {
         s.gate.store((s.gate.load() / threads_room::one_run + 1) * threads_room::one_run + threads_room::open_bit);
         s.wake_sleepers();
         s.run_tasks(0);

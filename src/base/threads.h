@@ -1,5 +1,5 @@
-// threads.h - a pool that runs numbered tasks. What a task computes depends on its number only, never on the thread that runs it
-// or on how many there are: that is how results stay identical for every thread count.
+// threads.h - a pool that runs numbered tasks. What a task computes depends on its number only, never on the thread
+// that runs it or on how many there are: that is how results stay identical for every thread count.
 #pragma once
 #include "src/base/error.h"
 
@@ -11,7 +11,8 @@ public:
     explicit ThreadPool(int threads = 0);              // 0 = usable_threads(); the caller is one of the threads
     int size() const { return size_; }
 
-    // While one exists, run() calls of this thread stay on this thread: for work so small that waking others costs more.
+    // While one exists, run() calls of this thread stay on this thread: for work so small that waking others costs
+    // more.
     class Alone {
     public:
         explicit Alone(bool alone = true);
@@ -24,10 +25,16 @@ public:
 
     // Calls task(number, thread) once for each number in [0, count), thread in [0, size()); returns when all are done.
     // The first exception of a task is rethrown here after the others have finished. Not reentrant: one run() at a time
-    // (a second caller waits). Tasks must not call run() of the same pool. In a forked child, which has none of the threads, the caller does it all.
+    // (a second caller waits). Tasks must not call run() of the same pool. In a forked child, which has none of the
+    // threads, the caller does it all.
     template <class Task>
     void run(int64_t count, const Task& task) {
-        run_erased(count, [](const void* context, int64_t number, int thread) { (*static_cast<const Task*>(context))(number, thread); }, &task);
+        run_erased(
+            count,
+            [](const void* context, int64_t number, int thread) {
+                (*static_cast<const Task*>(context))(number, thread);
+            },
+            &task);
     }
 
     ~ThreadPool();

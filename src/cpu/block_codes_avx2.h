@@ -1,7 +1,8 @@
-// block_codes_avx2.h - the codes and the scales in the block types of GGUF files, with AVX2: 32 codes of a block in a register.
+// block_codes_avx2.h - the codes and the scales in the block types of GGUF files, with AVX2: 32 codes of a block in a
+// register.
 //
-// src/tensor/blocks.cpp says what the bytes mean. A weight is scale * (code - zero) + offset; the decoders to floats take
-// codes dealt out (codes_avx2.h), whose zero is 0, the products with integers take them in order.
+// src/tensor/blocks.cpp says what the bytes mean. A weight is scale * (code - zero) + offset; the decoders to floats
+// take codes dealt out (codes_avx2.h), whose zero is 0, the products with integers take them in order.
 #pragma once
 #include "src/cpu/codes_avx2.h"
 
@@ -59,7 +60,8 @@ static QLORA_INLINE __m256i bytes32(const uint8_t* p, const bool dealt) {
 }
 static QLORA_INLINE __m256i nibbles32(const uint8_t* p, const bool dealt) {
     if (dealt) return dealt_nibbles(p);
-    return _mm256_and_si256(_mm256_srlv_epi32(twice16(p), _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4)), _mm256_set1_epi8(15));
+    return _mm256_and_si256(_mm256_srlv_epi32(twice16(p), _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4)),
+                            _mm256_set1_epi8(15));
 }
 
 static QLORA_INLINE __m256i codes_of(const DType type, const uint8_t* p, const int group, const bool dealt) {
@@ -67,7 +69,8 @@ static QLORA_INLINE __m256i codes_of(const DType type, const uint8_t* p, const i
     if (type == DType::mxfp4) return nibbles32(p + 1, dealt);
     if (type == DType::q4_1) return nibbles32(p + 4, dealt);
     if (type == DType::q5_0 && dealt)
-        return _mm256_or_si256(nibbles32(p + 6, true), where_not(p + 2, 0xF0));    // minus 16 where the fifth bit is not set
+        // minus 16 where the fifth bit is not set
+        return _mm256_or_si256(nibbles32(p + 6, true), where_not(p + 2, 0xF0));
     if (type == DType::q5_0) return _mm256_or_si256(nibbles32(p + 6, false), where(p + 2, 0x10, false));
     if (type == DType::q5_1) return _mm256_or_si256(nibbles32(p + 8, dealt), where(p + 4, 0x10, dealt));
     if (type == DType::q8_0) return bytes32(p + 2, dealt);

@@ -49,7 +49,7 @@ static QLORA_INLINE Four numbers_of(const DType type, const uint8_t* p, const in
 }
 
 // ---- Scales: number = scale * code + offset, for each half of a group.
-struct Prepared { float scale[16], offset[16]; };      // of a block of 256: by group, or by half where a half has its own
+struct Prepared { float scale[16], offset[16]; };    // of a block of 256: by group, or by half where a half has its own
 
 static QLORA_INLINE void prepare(const DType type, const uint8_t* p, Prepared& out) {
     if (block_codes_avx2::elements_of(type) != 256) return;

@@ -97,10 +97,10 @@ static QLORA_INLINE __m256i bits(__m256i v, const int from, const int to, const 
 
 // 32 bits, one a code: FF where the bit is (is not) set, cut to `value`.
 static QLORA_INLINE __m256i bit_of_each(const uint8_t* p, const bool dealt) {
-    const __m256i dealt_places = _mm256_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 0, 0, 0, 0, 1, 1, 1, 1,
-                                                  2, 2, 2, 2, 3, 3, 3, 3);
-    const __m256i places = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3,
-                                            3, 3, 3, 3, 3);
+    const __m256i dealt_places = _mm256_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 0, 0, 0, 0, 1, 1, 1,
+                                                  1, 2, 2, 2, 2, 3, 3, 3, 3);
+    const __m256i places = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3,
+                                            3, 3, 3, 3, 3, 3, 3);
     return _mm256_shuffle_epi8(_mm256_set1_epi32(int(word32(p))), dealt ? dealt_places : places);
 }
 static QLORA_INLINE __m256i bit_masks(const bool dealt) {
@@ -114,8 +114,9 @@ static QLORA_INLINE __m256i where(const uint8_t* p, const int value, const bool 
                             _mm256_set1_epi8(char(value)));
 }
 static QLORA_INLINE __m256i where_not(const uint8_t* p, const int value) {
-    return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bit_of_each(p, true), bit_masks(true)), _mm256_setzero_si256()),
-                            _mm256_set1_epi8(char(value)));
+    return _mm256_and_si256(
+        _mm256_cmpeq_epi8(_mm256_and_si256(bit_of_each(p, true), bit_masks(true)), _mm256_setzero_si256()),
+        _mm256_set1_epi8(char(value)));
 }
 
 // ---- To floats.

@@ -1,4 +1,5 @@
-// cpu.h - what the CPU kernels share: the threads, the instruction set chosen at run time, and the precision of products.
+// cpu.h - what the CPU kernels share: the threads, the instruction set chosen at run time, and the precision of
+// products.
 #pragma once
 #include "src/base/threads.h"
 #include "src/tensor/weight.h"
@@ -8,12 +9,12 @@
 namespace qlora::inline v0_1 {
 
 enum class Isa : uint8_t { scalar, avx2, avx512, avx512_bf16 };
-Isa best_isa();                                        // of this machine; the environment variable QLORA_ISA=scalar|avx2|... lowers it
+Isa best_isa();    // of this machine; the environment variable QLORA_ISA=scalar|avx2|... lowers it
 std::string_view name_of(Isa);
 Isa isa_named(std::string_view name);                  // that name or Error{argument}; empty = best_isa()
 
-// What has been computed: products in floating-point operations (a multiply-add is two), and the bytes of weights, keys and values read for
-// them, each counted once a call. Additions of whole calls: nothing in an inner loop.
+// What has been computed: products in floating-point operations (a multiply-add is two), and the bytes of weights, keys
+// and values read for them, each counted once a call. Additions of whole calls: nothing in an inner loop.
 struct WorkCount {
     std::atomic<int64_t> operations{0}, bytes{0};
     void add(int64_t more_operations, int64_t more_bytes) {
@@ -23,7 +24,8 @@ struct WorkCount {
 };
 
 struct Cpu {
-    explicit Cpu(int threads = 0, Compute compute = Compute::f32, Isa isa = best_isa()) : pool(threads), compute(compute), isa(isa) {}
+    explicit Cpu(int threads = 0, Compute compute = Compute::f32, Isa isa = best_isa())
+        : pool(threads), compute(compute), isa(isa) {}
     ThreadPool pool;
     Compute compute;
     Isa isa;

@@ -1,34 +1,39 @@
-// dots16.h - rows of stored weights times vectors held as 16-bit integers: the products of generation where Compute::f32 was not asked for.
+// dots16.h - rows of stored weights times vectors held as 16-bit integers: the products of generation where
+// Compute::f32 was not asked for.
 //
 // 32 neighbours of x share a scale, by which the largest of them is 32767 (or minus that):
 //     x[i] = scale * v[i] + e,   |e| <= scale / 2
-// A code of a weight is a small integer too, so a group's sum of products is exact in 32 bits and is scaled once, by both scales:
+// A code of a weight is a small integer too, so a group's sum of products is exact in 32 bits and is scaled once, by
+// both scales:
 //     w . x = sum over groups of  d * scale * (code . v) + o * scale * (1 . v)     for weights d code + o
-// What that rounds is 2e-5 to 1e-4 of the length of x, a tenth of what bf16 rounds; it needs half of the instructions of floats, since two
-// products are added in one and no code is made a float.
+// What that rounds is 2e-5 to 1e-4 of the length of x, a tenth of what bf16 rounds; it needs half of the instructions
+// of floats, since two products are added in one and no code is made a float.
 #pragma once
 #include "src/cpu/gemm.h"
 
 namespace qlora::inline v0_1 {
 
-// 256 elements of x. Each 32 lie as the products want them: the even elements, then the odd ones. For 4-bit codes in pairs (Order::pairs)
-// each 64 do: even elements 0..14 and 32..46, 16..30 and 48..62, then the odd ones in the same way.
+// 256 elements of x. Each 32 lie as the products want them: the even elements, then the odd ones. For 4-bit codes in
+// pairs (Order::pairs) each 64 do: even elements 0..14 and 32..46, 16..30 and 48..62, then the odd ones in the same
+// way.
 struct alignas(64) Run16 {
     int16_t values[256];
     float scales[8];                                   // of each 32; of each 64 twice in Order::pairs
     float sums[16];                                    // of x as it was rounded, of each 16
 };
 enum class Order16 : uint8_t { blocks, pairs };
-inline int64_t runs16(int64_t cols) { return (cols + 255) / 256; }                                          // of a vector
+inline int64_t runs16(int64_t cols) { return (cols + 255) / 256; }    // of a vector
 
 struct Dots16 {
-    // cols, a multiple of 32 (64 in pairs), to whole runs: zeros fill the last. An infinity or a NaN makes the scale of its group NaN; what is
-    // smaller than 1e-30 becomes 0.
+    // cols, a multiple of 32 (64 in pairs), to whole runs: zeros fill the last. An infinity or a NaN makes the scale of
+    // its group NaN; what is smaller than 1e-30 becomes 0.
     void (*round)(const float* x, int64_t cols, Order16, Run16* to);
-    // out[r * m + t] = row r . x[t] for m <= gemv_rows vectors, ldx runs apart. The same bytes for each vector whatever m is.
-    void (*blocks)(DType, const void* weights, int64_t row_bytes, int64_t rows, int64_t cols, const Run16* x, int64_t ldx, int64_t m, float* out);
-    void (*codes)(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols, const Run16* x, int64_t ldx,
-                  int64_t m, float* out);
+    // out[r * m + t] = row r . x[t] for m <= gemv_rows vectors, ldx runs apart. The same bytes for each vector whatever
+    // m is.
+    void (*blocks)(DType, const void* weights, int64_t row_bytes, int64_t rows, int64_t cols, const Run16* x,
+                   int64_t ldx, int64_t m, float* out);
+    void (*codes)(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols,
+                  const Run16* x, int64_t ldx, int64_t m, float* out);
 };
 const Dots16* dots16(Isa);                             // null where floats are as fast
 

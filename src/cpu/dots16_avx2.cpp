@@ -1,7 +1,8 @@
-// dots16_avx2.cpp - products of stored weights and 16-bit integers with AVX2. dots16.h has the formula and the order of x.
+// dots16_avx2.cpp - products of stored weights and 16-bit integers with AVX2. dots16.h has the formula and the order of
+// x.
 //
-// 32 codes, one a byte, are widened as their even and their odd bytes: two instructions, and each multiplies 16 of x. Two rows go side by
-// side, which share x and hide each other's waits.
+// 32 codes, one a byte, are widened as their even and their odd bytes: two instructions, and each multiplies 16 of x.
+// Two rows go side by side, which share x and hide each other's waits.
 #include "src/cpu/block_codes_avx2.h"
 #include "src/cpu/dots16.h"
 
@@ -117,8 +118,9 @@ static QLORA_INLINE int16_t half_of(const uint8_t* p, const int64_t bytes, const
     return half;
 }
 static QLORA_INLINE __m256 halves_of(const uint8_t* p, const int64_t bytes, const int64_t last) {
-    return _mm256_cvtph_ps(_mm_setr_epi16(half_of(p, bytes, 0, last), half_of(p, bytes, 1, last), half_of(p, bytes, 2, last),
-                                          half_of(p, bytes, 3, last), half_of(p, bytes, 4, last), half_of(p, bytes, 5, last),
+    return _mm256_cvtph_ps(_mm_setr_epi16(half_of(p, bytes, 0, last), half_of(p, bytes, 1, last),
+                                          half_of(p, bytes, 2, last), half_of(p, bytes, 3, last),
+                                          half_of(p, bytes, 4, last), half_of(p, bytes, 5, last),
                                           half_of(p, bytes, 6, last), half_of(p, bytes, 7, last)));
 }
 // half_power_of_2 of eight exponents: the two least are subnormal.
@@ -155,8 +157,10 @@ static QLORA_INLINE void scales_with_x(const DType type, const RunScales& s, con
     const __m256 by = _mm256_load_ps(x.scales);
     const __m256 low = _mm256_load_ps(x.sums), high = _mm256_load_ps(x.sums + 8);
     if (has_halves(type)) {
-        _mm256_store_ps(scaled, _mm256_mul_ps(s.scale[0], _mm256_permutevar8x32_ps(by, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3))));
-        _mm256_store_ps(scaled + 8, _mm256_mul_ps(s.scale[1], _mm256_permutevar8x32_ps(by, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7))));
+        _mm256_store_ps(
+            scaled, _mm256_mul_ps(s.scale[0], _mm256_permutevar8x32_ps(by, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3))));
+        _mm256_store_ps(scaled + 8, _mm256_mul_ps(s.scale[1], _mm256_permutevar8x32_ps(
+                                                                  by, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7))));
         sum.offsets = _mm256_fmadd_ps(s.offset[0], low, _mm256_fmadd_ps(s.offset[1], high, sum.offsets));
         return;
     }
@@ -181,14 +185,16 @@ static QLORA_INLINE void add_group(const DType type, const int m, const uint8_t*
     QLORA_UNROLL
     for (int t = 0; t < m; ++t) {
         const int16_t* v = x[t * ldx].values + group * 32;
-        const __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(w.even, load_values(v)), _mm256_madd_epi16(w.odd, load_values(v + 16)));
-        sums[t].products = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale_of_group(type, scaled[t], group), sums[t].products);
+        const __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(w.even, load_values(v)),
+                                             _mm256_madd_epi16(w.odd, load_values(v + 16)));
+        sums[t].products = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale_of_group(type, scaled[t], group),
+                                           sums[t].products);
     }
 }
 
 // groups: 8, or fewer at the end of a row of blocks of 32.
-static QLORA_INLINE void add_run(const DType type, const int m, const uint8_t* p, const int groups, const bool whole, const Run16* x,
-                                 int64_t ldx, Sum* sums) {
+static QLORA_INLINE void add_run(const DType type, const int m, const uint8_t* p, const int groups, const bool whole,
+                                 const Run16* x, int64_t ldx, Sum* sums) {
     const RunScales s = scales_of_run(type, p, groups);
     alignas(32) float scaled[gemv_rows][16];
     QLORA_UNROLL
@@ -201,8 +207,8 @@ static QLORA_INLINE void add_run(const DType type, const int m, const uint8_t* p
     for (int group = 0; group < 8; ++group) add_group(type, m, p, group, x, ldx, scaled, sums);
 }
 
-static QLORA_INLINE void rows_of_blocks(const DType type, const int rows, const int m, const uint8_t* data, int64_t row_bytes,
-                                        int64_t cols, const Run16* x, int64_t ldx, float* out) {
+static QLORA_INLINE void rows_of_blocks(const DType type, const int rows, const int m, const uint8_t* data,
+                                        int64_t row_bytes, int64_t cols, const Run16* x, int64_t ldx, float* out) {
     Sum sums[2][gemv_rows];
     QLORA_UNROLL
     for (int i = 0; i < rows * m; ++i) sums[i / m][i % m] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
@@ -220,7 +226,8 @@ static QLORA_INLINE void rows_of_blocks(const DType type, const int rows, const 
     }
     if (block_codes_avx2::elements_of(type) == 32 && i < cols) {
         QLORA_UNROLL
-        for (int r = 0; r < rows; ++r) add_run(type, m, data + r * row_bytes, int((cols - i) / 32), false, x, ldx, sums[r]);
+        for (int r = 0; r < rows; ++r)
+            add_run(type, m, data + r * row_bytes, int((cols - i) / 32), false, x, ldx, sums[r]);
     }
     QLORA_UNROLL
     for (int k = 0; k < rows * m; ++k)
@@ -228,11 +235,12 @@ static QLORA_INLINE void rows_of_blocks(const DType type, const int rows, const 
 }
 
 template <DType type>
-static void blocks_of(const uint8_t* data, int64_t row_bytes, int64_t rows, int64_t cols, const Run16* x, int64_t ldx, int64_t m,
-                      float* out) {
+static void blocks_of(const uint8_t* data, int64_t row_bytes, int64_t rows, int64_t cols, const Run16* x, int64_t ldx,
+                      int64_t m, float* out) {
     int64_t r = 0;
     if (m == 1)
-        for (; r + 2 <= rows; r += 2) rows_of_blocks(type, 2, 1, data + r * row_bytes, row_bytes, cols, x, ldx, out + r);
+        for (; r + 2 <= rows; r += 2)
+            rows_of_blocks(type, 2, 1, data + r * row_bytes, row_bytes, cols, x, ldx, out + r);
     for (; r < rows; ++r) switch (m) {
         case 1: rows_of_blocks(type, 1, 1, data + r * row_bytes, row_bytes, cols, x, ldx, out + r); break;
         case 2: rows_of_blocks(type, 1, 2, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * 2); break;
@@ -241,8 +249,8 @@ static void blocks_of(const uint8_t* data, int64_t row_bytes, int64_t rows, int6
     }
 }
 
-static void blocks(DType type, const void* weights, int64_t row_bytes, int64_t rows, int64_t cols, const Run16* x, int64_t ldx, int64_t m,
-                   float* out) {
+static void blocks(DType type, const void* weights, int64_t row_bytes, int64_t rows, int64_t cols, const Run16* x,
+                   int64_t ldx, int64_t m, float* out) {
     const uint8_t* data = static_cast<const uint8_t*>(weights);
 #define QLORA_CASE(t) if (type == DType::t) return blocks_of<DType::t>(data, row_bytes, rows, cols, x, ldx, m, out);
     QLORA_LATE_DOT_TYPES(QLORA_CASE)
@@ -250,8 +258,8 @@ static void blocks(DType type, const void* weights, int64_t row_bytes, int64_t r
 #undef QLORA_CASE
 }
 
-// ---- 4-bit codes in pairs, high nibble first, whose levels are any sixteen floats: rounded to 14 bits with a sign, of the largest of them.
-// So eight products, which is what a lane of 64 sums up, stay below 2^31: 8 * 8191 * 32767.
+// ---- 4-bit codes in pairs, high nibble first, whose levels are any sixteen floats: rounded to 14 bits with a sign, of
+// the largest of them. So eight products, which is what a lane of 64 sums up, stay below 2^31: 8 * 8191 * 32767.
 struct Levels16 {
     __m256i low, high;                                 // bytes
     float unit;                                        // level = unit * integer
@@ -271,8 +279,8 @@ static Levels16 levels_of(const float* codebook) {
 }
 
 // sums of 64 weights and 64 of x, for each of m vectors; a nibble's level is put together of two bytes.
-static QLORA_INLINE void add_pairs(const int m, const uint8_t* p, float scale, const Levels16& levels, const Run16* x, int64_t ldx,
-                                   int64_t at, __m256* sums) {
+static QLORA_INLINE void add_pairs(const int m, const uint8_t* p, float scale, const Levels16& levels, const Run16* x,
+                                   int64_t ldx, int64_t at, __m256* sums) {
     const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     __m256i w[4];
     QLORA_UNROLL
@@ -310,8 +318,8 @@ static QLORA_INLINE void rows_of_codes(const int rows, const int m, const uint8_
     for (int k = 0; k < rows * m; ++k) out[k] = levels.unit * total(sums[k / m][k % m]);
 }
 
-static void codes(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols, const Run16* x, int64_t ldx,
-                  int64_t m, float* out) {
+static void codes(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols,
+                  const Run16* x, int64_t ldx, int64_t m, float* out) {
     const Levels16 levels = levels_of(codebook);
     int64_t r = 0;
     if (m == 1)

@@ -1,9 +1,9 @@
 // gemm.cpp - the three matrix products on one driver: c[m, n] = alpha * left[m, depth] right[depth, n] + beta * c.
 //
-// The left factor is packed once a call, in strips as tall as the register tile. Then each task owns a tile of c: for every stretch
-// of depth it decodes and packs its columns of the right factor once, and runs all its strips over them. Tasks are cut by the shape
-// alone, and an element is summed in order of depth within a stretch, stretch after stretch, whatever the tile it falls in: neither
-// the threads nor the other rows of x change a bit of the result.
+// The left factor is packed once a call, in strips as tall as the register tile. Then each task owns a tile of c: for
+// every stretch of depth it decodes and packs its columns of the right factor once, and runs all its strips over them.
+// Tasks are cut by the shape alone, and an element is summed in order of depth within a stretch, stretch after stretch,
+// whatever the tile it falls in: neither the threads nor the other rows of x change a bit of the result.
 #include "src/cpu/kernels.h"
 
 #include <algorithm>
@@ -11,9 +11,11 @@
 namespace qlora::inline v0_1 {
 namespace gemm_room {
 
-constexpr int64_t stretch = 512;                       // of depth: 32 columns are 64 KiB of f32 or 32 KiB of bf16, within reach of L1 and L2
-constexpr int64_t most_rows = 768;                     // of the left factor packed at once, a multiple of every tile height,
-constexpr int64_t slab = 4 * stretch;                  // and the depth of that: 6 MiB of f32, which stay in L3 while every task reads them
+// of depth: 32 columns are 64 KiB of f32 or 32 KiB of bf16, within reach of L1 and L2
+constexpr int64_t stretch = 512;
+constexpr int64_t most_rows = 768;    // of the left factor packed at once, a multiple of every tile height,
+// and the depth of that: 6 MiB of f32, which stay in L3 while every task reads them
+constexpr int64_t slab = 4 * stretch;
 constexpr int64_t piece = 256;                         // of depth, decoded at a time: 32 rows are 32 KiB and stay in L1
 constexpr int64_t enough_tasks = 16;                   // below this many column tiles, rows are cut too
 
@@ -57,7 +59,8 @@ struct Product {
 
     void pack_strip(const Block& block, int64_t row, void* strip) const {
         const int64_t lines = std::min(kernels.rows, block.rows - row), first = block.row + row;
-        if (left.deep_rows) kernels.along(left.data + block.from * left.ld + first, left.ld, lines, block.count, kernels.rows, strip);
+        if (left.deep_rows)
+            kernels.along(left.data + block.from * left.ld + first, left.ld, lines, block.count, kernels.rows, strip);
         else kernels.across(left.data + first * left.ld + block.from, left.ld, lines, block.count, kernels.rows, strip);
     }
 
@@ -69,11 +72,14 @@ struct Product {
             if (right.deep_rows) {
                 const FloatRows rows = float_rows(cpu.isa, right.w, right.ld, d + from, some, col, cols, floats);
                 for (int64_t p = 0; p * kernels.cols < cols; ++p)
-                    kernels.along(rows.data + p * kernels.cols, rows.ld, std::min(kernels.cols, cols - p * kernels.cols), some, kernels.cols, at(panels, p, from));
+                    kernels.along(rows.data + p * kernels.cols, rows.ld,
+                                  std::min(kernels.cols, cols - p * kernels.cols), some, kernels.cols,
+                                  at(panels, p, from));
             } else {
                 for (int64_t p = 0; p * kernels.cols < cols; ++p) {
                     const int64_t wide = std::min(kernels.cols, cols - p * kernels.cols);
-                    const FloatRows rows = float_rows(cpu.isa, right.w, right.ld, col + p * kernels.cols, wide, d + from, some, floats);
+                    const FloatRows rows = float_rows(cpu.isa, right.w, right.ld, col + p * kernels.cols, wide,
+                                                      d + from, some, floats);
                     kernels.across(rows.data, rows.ld, wide, some, kernels.cols, at(panels, p, from));
                 }
             }
@@ -97,7 +103,8 @@ struct Product {
                 const char* strip = strips + r / kernels.rows * strip_bytes(block) + d * kernels.rows * kernels.bytes;
                 float* out = c + (block.row + r) * ldc + col;
                 for (int64_t p = 0; p < columns; ++p) {
-                    kernels.tile(strip, at(panels, p, 0), count, out + p * kernels.cols, ldc, std::min(kernels.rows, row + rows - r),
+                    kernels.tile(strip, at(panels, p, 0), count, out + p * kernels.cols, ldc,
+                                 std::min(kernels.rows, row + rows - r),
                                  std::min(kernels.cols, cols - p * kernels.cols), alpha, block.from + d ? 1.0f : beta);
                 }
             }
@@ -105,7 +112,8 @@ struct Product {
     }
 
     int64_t columns_of_a_task() const {
-        // Types with large blocks decode badly in narrow pieces; a wide product can afford wide tasks; else 32, so that there are many.
+        // Types with large blocks decode badly in narrow pieces; a wide product can afford wide tasks; else 32, so that
+        // there are many.
         if (right.deep_rows && type_info(right.w.dtype).block > 64) return 256;
         return n >= 4096 ? 64 : 32;
     }
@@ -117,7 +125,8 @@ struct Product {
         cpu.pool.run(strips, [&](int64_t s, int) { pack_strip(block, s * kernels.rows, packed + s * bytes); });
         const int64_t wide = columns_of_a_task(), column_tiles = ceil_div(n, wide);
         const int64_t cuts = std::clamp<int64_t>(ceil_div(enough_tasks, column_tiles), 1, ceil_div(block.rows, 48));
-        const int64_t tall = ceil_div(ceil_div(block.rows, cuts), kernels.rows) * kernels.rows, row_tiles = ceil_div(block.rows, tall);
+        const int64_t tall = ceil_div(ceil_div(block.rows, cuts), kernels.rows) * kernels.rows,
+                      row_tiles = ceil_div(block.rows, tall);
         cpu.pool.run(column_tiles * row_tiles, [&](int64_t task, int) {
             const int64_t col = task / row_tiles * wide, row = task % row_tiles * tall;
             run_tile(block, packed, row, std::min(tall, block.rows - row), col, std::min(wide, n - col));
@@ -125,7 +134,8 @@ struct Product {
     }
 };
 
-void multiply(Cpu& cpu, Compute compute, const Left& left, const Right& right, int64_t m, int64_t n, int64_t depth, float* c, int64_t ldc, float alpha, float beta) {
+void multiply(Cpu& cpu, Compute compute, const Left& left, const Right& right, int64_t m, int64_t n, int64_t depth,
+              float* c, int64_t ldc, float alpha, float beta) {
     if (m <= 0 || n <= 0) return;
     if (depth <= 0) {                                  // an empty sum is 0
         for (int64_t i = 0; i < m; ++i)
@@ -134,26 +144,33 @@ void multiply(Cpu& cpu, Compute compute, const Left& left, const Right& right, i
     }
     const Product product{cpu, gemm_kernels(cpu.isa, compute), left, right, n, depth, c, ldc, alpha, beta};
     for (int64_t row = 0; row < m; row += most_rows)
-        for (int64_t from = 0; from < depth; from += slab) product.run_block({row, std::min(most_rows, m - row), from, std::min(slab, depth - from)});
+        for (int64_t from = 0; from < depth; from += slab)
+            product.run_block({row, std::min(most_rows, m - row), from, std::min(slab, depth - from)});
 }
 
 }  // namespace gemm_room
 
-void gemm_nt(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha, float beta) {
+void gemm_nt(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha,
+             float beta) {
     cpu.work.add(2 * m * w.rows * w.cols, w.bytes());
     if (m > 0 && m <= gemv_rows && w.cols > 0) return gemv(cpu, m, x, ldx, w, y, ldy, alpha, beta);
-    gemm_room::multiply(cpu, gemm_room::forward(cpu), {x, ldx, false}, {w, w.cols, false}, m, w.rows, w.cols, y, ldy, alpha, beta);
+    gemm_room::multiply(cpu, gemm_room::forward(cpu), {x, ldx, false}, {w, w.cols, false}, m, w.rows, w.cols, y, ldy,
+                        alpha, beta);
 }
 
-void gemm_nn(Cpu& cpu, int64_t m, const float* dy, int64_t lddy, const WeightRef& w, float* dx, int64_t lddx, float alpha, float beta) {
+void gemm_nn(Cpu& cpu, int64_t m, const float* dy, int64_t lddy, const WeightRef& w, float* dx, int64_t lddx,
+             float alpha, float beta) {
     cpu.work.add(2 * m * w.rows * w.cols, w.bytes());
-    gemm_room::multiply(cpu, gemm_room::backward(cpu), {dy, lddy, false}, {w, w.cols, true}, m, w.cols, w.rows, dx, lddx, alpha, beta);
+    gemm_room::multiply(cpu, gemm_room::backward(cpu), {dy, lddy, false}, {w, w.cols, true}, m, w.cols, w.rows, dx,
+                        lddx, alpha, beta);
 }
 
-void gemm_tn(Cpu& cpu, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, float alpha, float beta) {
+void gemm_tn(Cpu& cpu, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb,
+             float* c, int64_t ldc, float alpha, float beta) {
     const WeightRef right = dense_ref(b, m, k);
     cpu.work.add(2 * m * n * k, right.bytes());
-    gemm_room::multiply(cpu, gemm_room::backward(cpu), {a, lda, true}, {right, ldb, true}, n, k, m, c, ldc, alpha, beta);
+    gemm_room::multiply(cpu, gemm_room::backward(cpu), {a, lda, true}, {right, ldb, true}, n, k, m, c, ldc, alpha,
+                        beta);
 }
 
 }  // namespace qlora

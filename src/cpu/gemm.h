@@ -1,13 +1,13 @@
-// gemm.h - matrix products. W is any stored type: a panel of it is decoded once into cache and reused for many rows of x,
-// so a quantized matrix costs about as much as a float one and is never materialised whole.
+// gemm.h - matrix products. W is any stored type: a panel of it is decoded once into cache and reused for many rows of
+// x, so a quantized matrix costs about as much as a float one and is never materialised whole.
 //
-// All matrices are row-major; ld is the distance between rows in floats. Every output element sums over its reduction index in an
-// order that depends on the shapes only: the same bytes for any number of threads.
-// With Compute::bf16 (and the instructions) both factors are rounded to bf16 and the products summed in f32; with Compute::mixed in gemm_nn and
-// gemm_tn, of which gradients are made, but not in gemm_nt.
-// Row t of y is the same bytes in every batch of more than gemv_rows rows, and in every batch of at most gemv_rows rows; gemm_nt
-// computes these small ones another way: in f32, whose sums may differ in the last bits, or (unless Compute::f32 was asked for) with x in 16-bit
-// integers, as dots16.h says.
+// All matrices are row-major; ld is the distance between rows in floats. Every output element sums over its reduction
+// index in an order that depends on the shapes only: the same bytes for any number of threads.
+// With Compute::bf16 (and the instructions) both factors are rounded to bf16 and the products summed in f32; with
+// Compute::mixed in gemm_nn and gemm_tn, of which gradients are made, but not in gemm_nt.
+// Row t of y is the same bytes in every batch of more than gemv_rows rows, and in every batch of at most gemv_rows
+// rows; gemm_nt computes these small ones another way: in f32, whose sums may differ in the last bits, or (unless
+// Compute::f32 was asked for) with x in 16-bit integers, as dots16.h says.
 #pragma once
 #include "src/cpu/cpu.h"
 
@@ -15,14 +15,18 @@ namespace qlora::inline v0_1 {
 
 constexpr int64_t gemv_rows = 4;
 
-// y[m, w.rows] = alpha * x[m, w.cols] W^T + beta * y.    beta 0 ignores what y held (NaN included). Small m takes the GEMV path.
-void gemm_nt(Cpu&, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha = 1, float beta = 0);
+// y[m, w.rows] = alpha * x[m, w.cols] W^T + beta * y.
+// beta 0 ignores what y held (NaN included). Small m takes the GEMV path.
+void gemm_nt(Cpu&, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha = 1,
+             float beta = 0);
 
 // dx[m, w.cols] = alpha * dy[m, w.rows] W + beta * dx.   The gradient with respect to x of the above.
-void gemm_nn(Cpu&, int64_t m, const float* dy, int64_t lddy, const WeightRef& w, float* dx, int64_t lddx, float alpha = 1, float beta = 0);
+void gemm_nn(Cpu&, int64_t m, const float* dy, int64_t lddy, const WeightRef& w, float* dx, int64_t lddx,
+             float alpha = 1, float beta = 0);
 
 // c[n, k] = alpha * a[m, n]^T b[m, k] + beta * c.        The gradient with respect to a dense W.
-void gemm_tn(Cpu&, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, float alpha = 1, float beta = 0);
+void gemm_tn(Cpu&, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
+             int64_t ldc, float alpha = 1, float beta = 0);
 
 inline WeightRef dense_ref(const float* data, int64_t rows, int64_t cols) { return {DType::f32, data, {}, rows, cols}; }
 

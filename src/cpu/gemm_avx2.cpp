@@ -50,12 +50,14 @@ static void across(const float* source, int64_t ld, int64_t lines, int64_t depth
             const int64_t deep = depth - d < 8 ? depth - d : 8;
             __m256 r[8];
             QLORA_UNROLL
-            for (int i = 0; i < 8; ++i) r[i] = l + i < lines ? _mm256_maskload_ps(source + (l + i) * ld + d, inside) : _mm256_setzero_ps();
+            for (int i = 0; i < 8; ++i)
+                r[i] = l + i < lines ? _mm256_maskload_ps(source + (l + i) * ld + d, inside) : _mm256_setzero_ps();
             transpose(r);
             alignas(32) float rows[8][8];
             QLORA_UNROLL
             for (int i = 0; i < 8; ++i) _mm256_store_ps(rows[i], r[i]);
-            for (int64_t i = 0; i < deep; ++i) _mm256_maskstore_ps(out + (d + i) * width + l, kept, _mm256_load_ps(rows[i]));
+            for (int64_t i = 0; i < deep; ++i)
+                _mm256_maskstore_ps(out + (d + i) * width + l, kept, _mm256_load_ps(rows[i]));
         }
     }
 }
@@ -64,7 +66,8 @@ static void along(const float* source, int64_t ld, int64_t lines, int64_t depth,
     float* out = static_cast<float*>(packed);
     for (int64_t l = 0; l < width; l += 8) {
         const __m256i kept = first_lanes(width - l), inside = first_lanes(lines - l);
-        for (int64_t d = 0; d < depth; ++d) _mm256_maskstore_ps(out + d * width + l, kept, _mm256_maskload_ps(source + d * ld + l, inside));
+        for (int64_t d = 0; d < depth; ++d)
+            _mm256_maskstore_ps(out + d * width + l, kept, _mm256_maskload_ps(source + d * ld + l, inside));
     }
 }
 
@@ -75,8 +78,8 @@ static QLORA_INLINE void put(float* c, __m256 sum, __m256i kept, float alpha, fl
 }
 
 // height is a constant wherever this is inlined; the sums of a row are the same for every height.
-static QLORA_INLINE void tile_of(const int height, const float* a, const float* b, int64_t depth, float* c, int64_t ldc, int64_t rows, int64_t cols, float alpha,
-                                 float beta) {
+static QLORA_INLINE void tile_of(const int height, const float* a, const float* b, int64_t depth, float* c, int64_t ldc,
+                                 int64_t rows, int64_t cols, float alpha, float beta) {
     __m256 sums[6][2];
     QLORA_UNROLL
     for (int r = 0; r < height; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_ps();
@@ -98,7 +101,8 @@ static QLORA_INLINE void tile_of(const int height, const float* a, const float* 
     }
 }
 
-static void tile(const void* left, const void* panel, int64_t depth, float* c, int64_t ldc, int64_t rows, int64_t cols, float alpha, float beta) {
+static void tile(const void* left, const void* panel, int64_t depth, float* c, int64_t ldc, int64_t rows, int64_t cols,
+                 float alpha, float beta) {
     const float *a = static_cast<const float*>(left), *b = static_cast<const float*>(panel);
     if (rows > 4) tile_of(6, a, b, depth, c, ldc, rows, cols, alpha, beta);
     else if (rows > 2) tile_of(4, a, b, depth, c, ldc, rows, cols, alpha, beta);

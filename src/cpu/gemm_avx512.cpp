@@ -1,12 +1,15 @@
-// gemm_avx512.cpp - packing and the register tiles with AVX-512: 12 x 32, twenty-four sums in thirty-two registers, in f32 and bf16.
+// gemm_avx512.cpp - packing and the register tiles with AVX-512: 12 x 32, twenty-four sums in thirty-two registers, in
+// f32 and bf16.
 //
-// bf16: the instruction multiplies two pairs and adds both products to an f32 sum, so one step of it covers two steps of depth.
+// bf16: the instruction multiplies two pairs and adds both products to an f32 sum, so one step of it covers two steps
+// of depth.
 #include "src/cpu/intrinsics.h"
 #include "src/cpu/kernels.h"
 
 #if defined(__x86_64__)
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq"))), \
+                             apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")
@@ -17,7 +20,9 @@ namespace gemm_avx512_room {
 
 constexpr int tall = 12;
 
-static QLORA_INLINE __mmask16 first_lanes(int64_t n) { return n >= 16 ? __mmask16(0xffff) : n <= 0 ? __mmask16(0) : __mmask16((1u << n) - 1); }
+static QLORA_INLINE __mmask16 first_lanes(int64_t n) {
+    return n >= 16 ? __mmask16(0xffff) : n <= 0 ? __mmask16(0) : __mmask16((1u << n) - 1);
+}
 
 // 16 x 16 words of 32 bits, in four rounds: pairs of rows, pairs of those, then quarters of registers.
 static QLORA_INLINE void transpose(__m512i r[16]) {
@@ -50,7 +55,8 @@ static QLORA_INLINE void transpose(__m512i r[16]) {
     }
 }
 
-static QLORA_INLINE void store_transposed(const __m512i r[16], int64_t deep, __mmask16 kept, int64_t width, int32_t* out) {
+static QLORA_INLINE void store_transposed(const __m512i r[16], int64_t deep, __mmask16 kept, int64_t width,
+                                          int32_t* out) {
     if (deep >= 16) {
         QLORA_UNROLL
         for (int i = 0; i < 16; ++i) _mm512_mask_storeu_epi32(out + i * width, kept, r[i]);
@@ -69,7 +75,9 @@ static void across(const float* source, int64_t ld, int64_t lines, int64_t depth
             const __mmask16 inside = first_lanes(depth - d);
             __m512i r[16];
             QLORA_UNROLL
-            for (int i = 0; i < 16; ++i) r[i] = _mm512_maskz_loadu_epi32(l + i < lines ? inside : __mmask16(0), source + (l + i < lines ? l + i : 0) * ld + d);
+            for (int i = 0; i < 16; ++i)
+                r[i] = _mm512_maskz_loadu_epi32(l + i < lines ? inside : __mmask16(0),
+                                                source + (l + i < lines ? l + i : 0) * ld + d);
             transpose(r);
             store_transposed(r, depth - d, first_lanes(width - l), width, out + d * width + l);
         }
@@ -80,7 +88,8 @@ static void along(const float* source, int64_t ld, int64_t lines, int64_t depth,
     float* out = static_cast<float*>(packed);
     for (int64_t d = 0; d < depth; ++d) {
         for (int64_t l = 0; l < width; l += 16)
-            _mm512_mask_storeu_ps(out + d * width + l, first_lanes(width - l), _mm512_maskz_loadu_ps(first_lanes(lines - l), source + d * ld + l));
+            _mm512_mask_storeu_ps(out + d * width + l, first_lanes(width - l),
+                                  _mm512_maskz_loadu_ps(first_lanes(lines - l), source + d * ld + l));
     }
 }
 
@@ -90,8 +99,8 @@ static QLORA_INLINE void put(float* c, __m512 sum, __mmask16 kept, float alpha, 
     _mm512_mask_storeu_ps(c, kept, value);
 }
 
-static QLORA_INLINE void put_all(const int height, const int wide, const __m512 sums[tall][2], float* c, int64_t ldc, int64_t rows, int64_t cols, float alpha,
-                                 float beta) {
+static QLORA_INLINE void put_all(const int height, const int wide, const __m512 sums[tall][2], float* c, int64_t ldc,
+                                 int64_t rows, int64_t cols, float alpha, float beta) {
     const __mmask16 k0 = first_lanes(cols), k1 = first_lanes(cols - 16);
     QLORA_UNROLL
     for (int r = 0; r < height; ++r) {
@@ -109,9 +118,10 @@ static QLORA_INLINE void prefetch(const float* c, int64_t ldc, int64_t rows) {
     }
 }
 
-// height and wide (vectors of 16 columns) are constants wherever this is inlined; the sums are the same for all of them.
-static QLORA_INLINE void tile_of(const int height, const int wide, const float* a, const float* b, int64_t depth, float* c, int64_t ldc, int64_t rows, int64_t cols,
-                                 float alpha, float beta) {
+// height and wide (vectors of 16 columns) are constants wherever this is inlined; the sums are the same for all of
+// them.
+static QLORA_INLINE void tile_of(const int height, const int wide, const float* a, const float* b, int64_t depth,
+                                 float* c, int64_t ldc, int64_t rows, int64_t cols, float alpha, float beta) {
     __m512 sums[tall][2];
     QLORA_UNROLL
     for (int r = 0; r < height; ++r) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
@@ -128,7 +138,8 @@ static QLORA_INLINE void tile_of(const int height, const int wide, const float* 
     put_all(height, wide, sums, c, ldc, rows, cols, alpha, beta);
 }
 
-static void tile(const void* left, const void* panel, int64_t depth, float* c, int64_t ldc, int64_t rows, int64_t cols, float alpha, float beta) {
+static void tile(const void* left, const void* panel, int64_t depth, float* c, int64_t ldc, int64_t rows, int64_t cols,
+                 float alpha, float beta) {
     const float *a = static_cast<const float*>(left), *b = static_cast<const float*>(panel);
     if (cols > 16) {
         if (rows > 8) tile_of(12, 2, a, b, depth, c, ldc, rows, cols, alpha, beta);
@@ -148,7 +159,8 @@ const GemmKernels gemm_avx512{12, 32, 1, 4, gemm_avx512_room::across, gemm_avx51
 
 #if defined(__clang__)
 #pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"))), \
+                             apply_to = function)
 #else
 #pragma GCC pop_options
 #pragma GCC push_options
@@ -171,11 +183,13 @@ static void across(const float* source, int64_t ld, int64_t lines, int64_t depth
             for (int i = 0; i < 16; ++i) {
                 const bool there = l + i < lines;
                 const float* row = source + (there ? l + i : 0) * ld + d;
-                const __m512 first = _mm512_maskz_loadu_ps(there ? low : __mmask16(0), row), second = _mm512_maskz_loadu_ps(there ? high : __mmask16(0), row + 16);
+                const __m512 first = _mm512_maskz_loadu_ps(there ? low : __mmask16(0), row),
+                             second = _mm512_maskz_loadu_ps(there ? high : __mmask16(0), row + 16);
                 r[i] = (__m512i)_mm512_cvtne2ps_pbh(second, first);
             }
             gemm_avx512_room::transpose(r);
-            gemm_avx512_room::store_transposed(r, (depth - d + 1) / 2, first_lanes(width - l), width, out + d / 2 * width + l);
+            gemm_avx512_room::store_transposed(r, (depth - d + 1) / 2, first_lanes(width - l), width,
+                                               out + d / 2 * width + l);
         }
     }
 }
@@ -191,13 +205,14 @@ static void along(const float* source, int64_t ld, int64_t lines, int64_t depth,
             const __mmask16 inside = first_lanes(lines - l);
             const __m512i even = widened(source + d * ld + l, inside);
             const __m512i odd = d + 1 < depth ? widened(source + (d + 1) * ld + l, inside) : _mm512_setzero_si512();
-            _mm512_mask_storeu_epi32(out + d / 2 * width + l, first_lanes(width - l), _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+            _mm512_mask_storeu_epi32(out + d / 2 * width + l, first_lanes(width - l),
+                                     _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
         }
     }
 }
 
-static QLORA_INLINE void tile_of(const int height, const int wide, const int32_t* a, const int32_t* b, int64_t depth, float* c, int64_t ldc, int64_t rows, int64_t cols,
-                                 float alpha, float beta) {
+static QLORA_INLINE void tile_of(const int height, const int wide, const int32_t* a, const int32_t* b, int64_t depth,
+                                 float* c, int64_t ldc, int64_t rows, int64_t cols, float alpha, float beta) {
     __m512 sums[tall][2];
     QLORA_UNROLL
     for (int r = 0; r < height; ++r) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
@@ -214,7 +229,8 @@ static QLORA_INLINE void tile_of(const int height, const int wide, const int32_t
     gemm_avx512_room::put_all(height, wide, sums, c, ldc, rows, cols, alpha, beta);
 }
 
-static void tile(const void* left, const void* panel, int64_t depth, float* c, int64_t ldc, int64_t rows, int64_t cols, float alpha, float beta) {
+static void tile(const void* left, const void* panel, int64_t depth, float* c, int64_t ldc, int64_t rows, int64_t cols,
+                 float alpha, float beta) {
     const int32_t *a = static_cast<const int32_t*>(left), *b = static_cast<const int32_t*>(panel);
     if (cols > 16) {
         if (rows > 8) tile_of(12, 2, a, b, depth, c, ldc, rows, cols, alpha, beta);

@@ -1,4 +1,5 @@
-// gemm_portable.cpp - packing and the register tile without special instructions: 4 x 8, in vectors that any compiler knows.
+// gemm_portable.cpp - packing and the register tile without special instructions: 4 x 8, in vectors that any compiler
+// knows.
 #include "src/cpu/kernels.h"
 
 #include <cstring>
@@ -20,7 +21,8 @@ void along(const float* source, int64_t ld, int64_t lines, int64_t depth, int64_
         for (int64_t l = 0; l < width; ++l) out[d * width + l] = l < lines ? source[d * ld + l] : 0.0f;
 }
 
-void tile(const void* left, const void* panel, int64_t depth, float* c, int64_t ldc, int64_t rows, int64_t cols, float alpha, float beta) {
+void tile(const void* left, const void* panel, int64_t depth, float* c, int64_t ldc, int64_t rows, int64_t cols,
+          float alpha, float beta) {
     const float *a = static_cast<const float*>(left), *b = static_cast<const float*>(panel);
     Four sums[4][2] = {};
     for (int64_t d = 0; d < depth; ++d, a += 4, b += 8) {
@@ -36,11 +38,13 @@ void tile(const void* left, const void* panel, int64_t depth, float* c, int64_t 
     float flat[4][8];
     std::memcpy(flat, sums, sizeof flat);
     for (int64_t r = 0; r < rows; ++r)
-        for (int64_t j = 0; j < cols; ++j) c[r * ldc + j] = beta == 0 ? alpha * flat[r][j] : alpha * flat[r][j] + beta * c[r * ldc + j];
+        for (int64_t j = 0; j < cols; ++j)
+            c[r * ldc + j] = beta == 0 ? alpha * flat[r][j] : alpha * flat[r][j] + beta * c[r * ldc + j];
 }
 
 }  // namespace gemm_portable_room
 
-const GemmKernels gemm_portable{4, 8, 1, 4, gemm_portable_room::across, gemm_portable_room::along, gemm_portable_room::tile};
+const GemmKernels gemm_portable{
+    4, 8, 1, 4, gemm_portable_room::across, gemm_portable_room::along, gemm_portable_room::tile};
 
 }  // namespace qlora

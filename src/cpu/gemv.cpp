@@ -1,7 +1,8 @@
 // gemv.cpp - y = x W^T for the few rows of x of token generation: W is read once, row by row, as it is stored.
 //
-// The cost is the traffic of W, so nothing is packed and, where a kernel knows the type, nothing decoded into memory. Tasks are runs of
-// rows of about 18 KiB, one or two microseconds, 512 rows at most, whatever the thread count. Row t of y does not depend on how many rows x has.
+// The cost is the traffic of W, so nothing is packed and, where a kernel knows the type, nothing decoded into memory.
+// Tasks are runs of rows of about 18 KiB, one or two microseconds, 512 rows at most, whatever the thread count. Row t
+// of y does not depend on how many rows x has.
 #include "src/cpu/kernels.h"
 
 #include <algorithm>
@@ -60,10 +61,12 @@ void blocks_task(Isa isa, const WeightRef& w, int64_t first, int64_t count, cons
     put_all(to, first, count, sums);
 }
 
-void floats_task(Isa isa, const WeightRef& w, int64_t first, int64_t count, const float* x, int64_t ldx, const Output& to) {
+void floats_task(Isa isa, const WeightRef& w, int64_t first, int64_t count, const float* x, int64_t ldx,
+                 const Output& to) {
     thread_local Scratch memory;
     const Vec& v = vec(isa);
-    if (w.dtype == DType::f32 && to.m == 1) {          // short rows, as those of an adapter, would cost more in calls than in products
+    // short rows, as those of an adapter, would cost more in calls than in products
+    if (w.dtype == DType::f32 && to.m == 1) {
         float* sums = memory.floats(count);
         v.dots(x, static_cast<const float*>(w.data) + first * w.cols, w.cols, count, w.cols, sums);
         for (int64_t r = 0; r < count; ++r) to.put(0, first + r, sums[r]);
@@ -81,7 +84,8 @@ enum class Way : uint8_t { codes, blocks, floats };
 // x in 16-bit integers: unless exactness was asked for, wherever weights have codes that are small integers.
 bool rounds(const Cpu& cpu, const WeightRef& w) {
     const int64_t block = type_info(w.dtype).block;
-    return cpu.compute != Compute::f32 && dots16(cpu.isa) && (is_4bit(w.dtype) ? has_runs_of_64(w) : block > 1 && w.cols % block == 0);
+    return cpu.compute != Compute::f32 && dots16(cpu.isa) &&
+           (is_4bit(w.dtype) ? has_runs_of_64(w) : block > 1 && w.cols % block == 0);
 }
 
 Way way(const Cpu& cpu, const WeightRef& w) {
@@ -90,16 +94,20 @@ Way way(const Cpu& cpu, const WeightRef& w) {
         const FourBitKernels* kernels = four_bit_kernels(cpu.isa);
         return rounded || (kernels && kernels->dots) ? Way::codes : Way::floats;
     }
-    return rounded || (w.cols % type_info(w.dtype).block == 0 && block_dots(cpu.isa, w.dtype)) ? Way::blocks : Way::floats;
+    return rounded || (w.cols % type_info(w.dtype).block == 0 && block_dots(cpu.isa, w.dtype)) ? Way::blocks
+                                                                                               : Way::floats;
 }
 
-// As the products take them: floats as they are or spread, or 16-bit integers. The memory is used again by the thread's next call.
+// As the products take them: floats as they are or spread, or 16-bit integers. The memory is used again by the thread's
+// next call.
 Vectors prepared(const Cpu& cpu, Way way, const WeightRef& w, int64_t m, const float* x, int64_t ldx) {
     thread_local Scratch memory;
     if (rounds(cpu, w)) {
         const int64_t runs = runs16(w.cols);
         Run16* to = static_cast<Run16*>(memory.bytes(m * runs * int64_t(sizeof(Run16))));
-        for (int64_t t = 0; t < m; ++t) dots16(cpu.isa)->round(x + t * ldx, w.cols, way == Way::codes ? Order16::pairs : Order16::blocks, to + t * runs);
+        for (int64_t t = 0; t < m; ++t)
+            dots16(cpu.isa)->round(x + t * ldx, w.cols, way == Way::codes ? Order16::pairs : Order16::blocks,
+                                   to + t * runs);
         return {nullptr, 0, to, runs};
     }
     if (way != Way::codes || !four_bit_kernels(cpu.isa)->spreads) return {x, ldx};
@@ -111,7 +119,8 @@ Vectors prepared(const Cpu& cpu, Way way, const WeightRef& w, int64_t m, const f
 
 }  // namespace gemv_room
 
-void gemv(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha, float beta) {
+void gemv(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha,
+          float beta) {
     using namespace gemv_room;
     const Output to{m, y, ldy, alpha, beta};
     const Way way = gemv_room::way(cpu, w);

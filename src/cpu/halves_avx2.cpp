@@ -15,7 +15,8 @@ namespace halves_avx2_room {
 using namespace codes_avx2;
 
 static QLORA_INLINE __m256 halves8(const bool bf16, const uint8_t* p) {
-    return bf16 ? _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load16(p)), 16)) : _mm256_cvtph_ps(load16(p));
+    return bf16 ? _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load16(p)), 16))
+                : _mm256_cvtph_ps(load16(p));
 }
 
 // A cache line at a time, and the one that comes a page later asked for: keys and values are a stream like weights.
@@ -98,7 +99,8 @@ static void dots(DType type, const void* w, int64_t row_bytes, int64_t rows, int
 
 }  // namespace halves_avx2_room
 
-const BlockDecoder f16_decoder_avx2 = halves_avx2_room::decode<false>, bf16_decoder_avx2 = halves_avx2_room::decode<true>;
+const BlockDecoder f16_decoder_avx2 = halves_avx2_room::decode<false>,
+                   bf16_decoder_avx2 = halves_avx2_room::decode<true>;
 const BlockDots half_dots_avx2 = halves_avx2_room::dots;
 
 }  // namespace qlora

@@ -10,8 +10,8 @@ Isa of_machine() {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                        __builtin_cpu_supports("avx512dq");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     if (avx512 && __builtin_cpu_supports("avx512bf16")) return Isa::avx512_bf16;
     if (avx512) return Isa::avx512;
     if (avx2) return Isa::avx2;
@@ -43,11 +43,14 @@ Isa best_isa() { return isa_room::limited_by_environment(isa_room::machine()); }
 Isa isa_named(std::string_view name) {
     if (name.empty()) return best_isa();
     const Isa isa = isa_room::by_name(name, "the instruction set");
-    if (isa > isa_room::machine()) fail(Errc::argument, "this machine has no ", name, "; its best is ", name_of(isa_room::machine()));
+    if (isa > isa_room::machine())
+        fail(Errc::argument, "this machine has no ", name, "; its best is ", name_of(isa_room::machine()));
     return isa;
 }
 
-std::string_view name_of(Compute compute) { return compute == Compute::bf16 ? "bf16" : compute == Compute::mixed ? "mixed" : "f32"; }
+std::string_view name_of(Compute compute) {
+    return compute == Compute::bf16 ? "bf16" : compute == Compute::mixed ? "mixed" : "f32";
+}
 
 std::string_view name_of(Isa isa) {
     switch (isa) {

@@ -1,7 +1,8 @@
 // tile.cpp - the tile products, once per instruction set.
 //
-// product() keeps a block of sums in registers while it walks k: per step it loads a row of b and broadcasts a column of a. With AVX-512
-// the block is 8 x 32 (16 sums, 2 loads, 8 broadcasts a step: the multipliers are the limit), with AVX2 4 x 16.
+// product() keeps a block of sums in registers while it walks k: per step it loads a row of b and broadcasts a column
+// of a. With AVX-512 the block is 8 x 32 (16 sums, 2 loads, 8 broadcasts a step: the multipliers are the limit), with
+// AVX2 4 x 16.
 #include "src/cpu/tile.h"
 
 #if defined(__x86_64__)
@@ -13,7 +14,8 @@ namespace tile_room {
 
 namespace scalar {
 
-static void product(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t ldb, float* c, int64_t ldc, bool add) {
+static void product(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_row, int64_t a_step, const float* b,
+                    int64_t ldb, float* c, int64_t ldc, bool add) {
     for (int64_t i = 0; i < m; ++i) {
         for (int64_t j = 0; j < n; j += tile_cols) {
             float sums[tile_cols] = {};
@@ -58,7 +60,9 @@ static const Tile table{product, dots, mix};
 #endif
 namespace avx2 {
 
-static void block(int64_t k, const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t ldb, float* c, int64_t ldc, bool add) {   // 4 x 16
+// 4 x 16
+static void block(int64_t k, const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t ldb, float* c,
+                  int64_t ldc, bool add) {
     __m256 sums[4][2];
     for (int r = 0; r < 4; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_ps();
     for (int64_t p = 0; p < k; ++p) {
@@ -77,9 +81,11 @@ static void block(int64_t k, const float* a, int64_t a_row, int64_t a_step, cons
         }
 }
 
-static void product(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t ldb, float* c, int64_t ldc, bool add) {
+static void product(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_row, int64_t a_step, const float* b,
+                    int64_t ldb, float* c, int64_t ldc, bool add) {
     for (int64_t j = 0; j < n; j += 16)
-        for (int64_t i = 0; i < m; i += 4) block(k, a + i * a_row, a_row, a_step, b + j, ldb, c + i * ldc + j, ldc, add);
+        for (int64_t i = 0; i < m; i += 4)
+            block(k, a + i * a_row, a_row, a_step, b + j, ldb, c + i * ldc + j, ldc, add);
 }
 
 static void dots(const float* x, const float* b, int64_t ldb, int64_t rows, int64_t n, float* y) {
@@ -109,7 +115,8 @@ static void mix(const float* s, const float* b, int64_t ldb, int64_t rows, int64
         for (int64_t j = 0; j < rows; ++j) {
             const __m256 weight = _mm256_broadcast_ss(s + j);
 #pragma GCC unroll 4
-            for (int h = 0; h < 4; ++h) sums[h] = _mm256_fmadd_ps(weight, _mm256_loadu_ps(b + j * ldb + i + h * 8), sums[h]);
+            for (int h = 0; h < 4; ++h)
+                sums[h] = _mm256_fmadd_ps(weight, _mm256_loadu_ps(b + j * ldb + i + h * 8), sums[h]);
         }
 #pragma GCC unroll 4
         for (int h = 0; h < 4; ++h) _mm256_storeu_ps(y + i + h * 8, sums[h]);
@@ -135,7 +142,9 @@ static const Tile table{product, dots, mix};
 #endif
 namespace avx512 {
 
-static void block(int64_t k, const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t ldb, float* c, int64_t ldc, bool add) {   // 8 x 32
+// 8 x 32
+static void block(int64_t k, const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t ldb, float* c,
+                  int64_t ldc, bool add) {
     __m512 sums[8][2];
 #pragma GCC unroll 8
     for (int r = 0; r < 8; ++r) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
@@ -156,9 +165,11 @@ static void block(int64_t k, const float* a, int64_t a_row, int64_t a_step, cons
     }
 }
 
-static void product(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t ldb, float* c, int64_t ldc, bool add) {
+static void product(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_row, int64_t a_step, const float* b,
+                    int64_t ldb, float* c, int64_t ldc, bool add) {
     for (int64_t j = 0; j < n; j += 32)
-        for (int64_t i = 0; i < m; i += 8) block(k, a + i * a_row, a_row, a_step, b + j, ldb, c + i * ldc + j, ldc, add);
+        for (int64_t i = 0; i < m; i += 8)
+            block(k, a + i * a_row, a_row, a_step, b + j, ldb, c + i * ldc + j, ldc, add);
 }
 
 static void dots(const float* x, const float* b, int64_t ldb, int64_t rows, int64_t n, float* y) {
@@ -173,7 +184,8 @@ static void dots(const float* x, const float* b, int64_t ldb, int64_t rows, int6
         }
         if (i + 16 <= n) { s0 = _mm512_fmadd_ps(_mm512_loadu_ps(x + i), _mm512_loadu_ps(row + i), s0); i += 16; }
         if (tail) s1 = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(tail, x + i), _mm512_maskz_loadu_ps(tail, row + i), s1);
-        const __m512d sums = _mm512_castps_pd(_mm512_add_ps(s0, s1));   // _mm512_reduce_add_ps, spelled so that GCC 12 does not warn of itself
+        // _mm512_reduce_add_ps, spelled so that GCC 12 does not warn of itself
+        const __m512d sums = _mm512_castps_pd(_mm512_add_ps(s0, s1));
         const __m256 half = _mm256_add_ps(_mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xff, sums, 0)),
                                           _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xff, sums, 1)));
         __m128 q = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
@@ -191,7 +203,8 @@ static void mix(const float* s, const float* b, int64_t ldb, int64_t rows, int64
         for (int64_t j = 0; j < rows; ++j) {
             const __m512 weight = _mm512_set1_ps(s[j]);
 #pragma GCC unroll 4
-            for (int h = 0; h < 4; ++h) sums[h] = _mm512_fmadd_ps(weight, _mm512_loadu_ps(b + j * ldb + i + h * 16), sums[h]);
+            for (int h = 0; h < 4; ++h)
+                sums[h] = _mm512_fmadd_ps(weight, _mm512_loadu_ps(b + j * ldb + i + h * 16), sums[h]);
         }
 #pragma GCC unroll 4
         for (int h = 0; h < 4; ++h) _mm512_storeu_ps(y + i + h * 16, sums[h]);
@@ -199,7 +212,8 @@ static void mix(const float* s, const float* b, int64_t ldb, int64_t rows, int64
     for (; i < n; i += 16) {
         const __mmask16 mask = n - i >= 16 ? __mmask16(0xffff) : __mmask16((1u << (n - i)) - 1);
         __m512 sum = _mm512_maskz_loadu_ps(mask, y + i);
-        for (int64_t j = 0; j < rows; ++j) sum = _mm512_fmadd_ps(_mm512_set1_ps(s[j]), _mm512_maskz_loadu_ps(mask, b + j * ldb + i), sum);
+        for (int64_t j = 0; j < rows; ++j)
+            sum = _mm512_fmadd_ps(_mm512_set1_ps(s[j]), _mm512_maskz_loadu_ps(mask, b + j * ldb + i), sum);
         _mm512_mask_storeu_ps(y + i, mask, sum);
     }
 }
@@ -233,7 +247,8 @@ void transpose(const float* from, int64_t ld, int64_t rows, int64_t cols, float*
         int64_t j = 0;
         for (; j + 4 <= cols; j += 4) {
             const float* f = from + i * ld + j;
-            __m128 a = _mm_loadu_ps(f), b = _mm_loadu_ps(f + ld), c = _mm_loadu_ps(f + 2 * ld), d = _mm_loadu_ps(f + 3 * ld);
+            __m128 a = _mm_loadu_ps(f), b = _mm_loadu_ps(f + ld), c = _mm_loadu_ps(f + 2 * ld),
+                   d = _mm_loadu_ps(f + 3 * ld);
             _MM_TRANSPOSE4_PS(a, b, c, d);
             float* t = to + j * ldto + i;
             _mm_storeu_ps(t, a);

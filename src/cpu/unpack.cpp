@@ -20,7 +20,8 @@ void double_scales(Isa isa, const FourBit& quant, int64_t first, int64_t count, 
         if (kernels && kernels->look_up && some >= 16) {
             kernels->look_up(quant.absmax_code + first, quant.absmax_map, by, quant.offset, some, scales);
         } else {
-            for (int64_t i = 0; i < some; ++i) scales[i] = quant.absmax_map[quant.absmax_code[first + i]] * by + quant.offset;
+            for (int64_t i = 0; i < some; ++i)
+                scales[i] = quant.absmax_map[quant.absmax_code[first + i]] * by + quant.offset;
         }
         first += some;
         count -= some;
@@ -31,7 +32,8 @@ void double_scales(Isa isa, const FourBit& quant, int64_t first, int64_t count, 
 }  // namespace unpack_room
 
 // scale(run * 64 / block) for rows of runs; runs are blocks in all files that bitsandbytes writes by default.
-void run_scales(Isa isa, const FourBit& quant, int64_t first, int64_t stride, int64_t rows, int64_t count, float* scales) {
+void run_scales(Isa isa, const FourBit& quant, int64_t first, int64_t stride, int64_t rows, int64_t count,
+                float* scales) {
     // A division a run would cost as much as the run: short rows shift instead, for the sizes that occur.
     const bool shifts = count < 16 && std::has_single_bit(uint64_t(quant.block2));
     const int shift = std::countr_zero(uint64_t(quant.block2));
@@ -49,15 +51,18 @@ void run_scales(Isa isa, const FourBit& quant, int64_t first, int64_t stride, in
     }
 }
 
-FloatRows float_rows(Isa isa, const WeightRef& w, int64_t ld, int64_t row, int64_t rows, int64_t col, int64_t cols, float* scratch) {
+FloatRows float_rows(Isa isa, const WeightRef& w, int64_t ld, int64_t row, int64_t rows, int64_t col, int64_t cols,
+                     float* scratch) {
     if (w.dtype == DType::f32) return {static_cast<const float*>(w.data) + row * ld + col, ld};
     const int64_t first = row * w.cols + col;
-    const FourBitKernels* kernels = has_runs_of_64(w) && col % 32 == 0 && cols % 32 == 0 ? four_bit_kernels(isa) : nullptr;
+    const FourBitKernels* kernels = has_runs_of_64(w) && col % 32 == 0 && cols % 32 == 0 ? four_bit_kernels(isa)
+                                                                                         : nullptr;
     if (kernels) {
         const int64_t half = first % 64 / 32, runs = (cols + half * 32 + 63) / 64;
         float* scales = scratch + rows * cols;
         run_scales(isa, w.quant, first / 64, w.cols / 64, rows, runs, scales);
-        kernels->unpack(static_cast<const uint8_t*>(w.data) + first / 2, w.cols / 2, scales, half, w.quant.codebook, rows, cols, scratch);
+        kernels->unpack(static_cast<const uint8_t*>(w.data) + first / 2, w.cols / 2, scales, half, w.quant.codebook,
+                        rows, cols, scratch);
         return {scratch, cols};
     }
     const TypeInfo& info = type_info(w.dtype);
@@ -65,15 +70,18 @@ FloatRows float_rows(Isa isa, const WeightRef& w, int64_t ld, int64_t row, int64
     if (const BlockDecoder decoder = whole ? block_decoder(isa, w.dtype) : nullptr) {
         const uint8_t* data = static_cast<const uint8_t*>(w.data);
         if (cols == w.cols) decoder(data + first / info.block * info.bytes, scratch, rows * cols);
-        else for (int64_t r = 0; r < rows; ++r) decoder(data + (first + r * w.cols) / info.block * info.bytes, scratch + r * cols, cols);
+        else
+            for (int64_t r = 0; r < rows; ++r)
+                decoder(data + (first + r * w.cols) / info.block * info.bytes, scratch + r * cols, cols);
     } else {
         for (int64_t r = 0; r < rows; ++r) decode(w, first + r * w.cols, cols, scratch + r * cols);
     }
     return {scratch, cols};
 }
 
-// Sixteen words of eight codes side by side: lane i of vector p holds nibble p of word i, which is element p ^ 1 of that word
-// (high nibble first). So shifting all words by 4 p brings the codes of vector p into place, with no further shuffling.
+// Sixteen words of eight codes side by side: lane i of vector p holds nibble p of word i, which is element p ^ 1 of
+// that word (high nibble first). So shifting all words by 4 p brings the codes of vector p into place, with no further
+// shuffling.
 void spread_for_codes(const float* x, int64_t cols, float* spread) {
     float last[128] = {};                              // the columns after the last whole group, and zeros
     for (int64_t g = 0; g < cols; g += 128) {

@@ -1,11 +1,12 @@
-// unpack_avx512.cpp - 4-bit codes with AVX-512: the whole codebook is one register, and the permutation that looks codes up
-// uses only the low four bits of each index, so a shifted word needs no mask.
+// unpack_avx512.cpp - 4-bit codes with AVX-512: the whole codebook is one register, and the permutation that looks
+// codes up uses only the low four bits of each index, so a shifted word needs no mask.
 #include "src/cpu/intrinsics.h"
 #include "src/cpu/kernels.h"
 
 #if defined(__x86_64__)
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq"))), \
+                             apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")
@@ -14,15 +15,19 @@
 namespace qlora::inline v0_1 {
 namespace unpack_avx512_room {
 
-static void unpack(const uint8_t* codes, int64_t stride, const float* scales, int64_t half, const float* codebook, int64_t rows, int64_t count, float* out) {
+static void unpack(const uint8_t* codes, int64_t stride, const float* scales, int64_t half, const float* codebook,
+                   int64_t rows, int64_t count, float* out) {
     const __m512 table = _mm512_loadu_ps(codebook);
-    const __m512i shifts = _mm512_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24, 4, 0, 12, 8, 20, 16, 28, 24);   // element e of a word is nibble e ^ 1
-    const __m512i words01 = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1), words23 = _mm512_add_epi32(words01, _mm512_set1_epi32(2));
+    // element e of a word is nibble e ^ 1
+    const __m512i shifts = _mm512_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24, 4, 0, 12, 8, 20, 16, 28, 24);
+    const __m512i words01 = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1),
+                  words23 = _mm512_add_epi32(words01, _mm512_set1_epi32(2));
     const int64_t runs = (count + half * 32 + 63) / 64;
     for (int64_t r = 0; r < rows; ++r, codes += stride, scales += runs, out += count) {
         for (int64_t i = 0; i < count; i += 32) {
             const __m512 scale = _mm512_set1_ps(scales[(i / 32 + half) / 2]);
-            const __m512i words = _mm512_castsi128_si512(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + i / 2)));
+            const __m512i words = _mm512_castsi128_si512(
+                _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + i / 2)));
             const __m512i a = _mm512_srlv_epi32(_mm512_permutexvar_epi32(words01, words), shifts);
             const __m512i b = _mm512_srlv_epi32(_mm512_permutexvar_epi32(words23, words), shifts);
             _mm512_storeu_ps(out + i, _mm512_mul_ps(_mm512_permutexvar_ps(a, table), scale));
@@ -33,8 +38,8 @@ static void unpack(const uint8_t* codes, int64_t stride, const float* scales, in
 
 // One step: 128 codes of each of `high` rows times the same part of m vectors, sums += scale * (codebook[code] . x).
 // high and m are constants wherever this is inlined; the sum of a row and a vector is the same for all of them.
-static QLORA_INLINE void step(const int high, const int m, __m512i words[4], const __m512 scales[4], __m512 table, const float* x, int64_t stride,
-                              __m512 sums[4][gemv_rows]) {
+static QLORA_INLINE void step(const int high, const int m, __m512i words[4], const __m512 scales[4], __m512 table,
+                              const float* x, int64_t stride, __m512 sums[4][gemv_rows]) {
     __m512 part[4][gemv_rows];
     QLORA_UNROLL
     for (int p = 0; p < 8; ++p) {
@@ -56,7 +61,8 @@ static QLORA_INLINE void step(const int high, const int m, __m512i words[4], con
     }
 }
 
-static QLORA_INLINE void rows_of(const int high, const int m, const uint8_t* codes, const float* scale, __m512 table, int64_t cols, const float* x, float* out) {
+static QLORA_INLINE void rows_of(const int high, const int m, const uint8_t* codes, const float* scale, __m512 table,
+                                 int64_t cols, const float* x, float* out) {
     const int64_t stride = (cols + 127) / 128 * 128, whole = cols / 128 * 128, runs = cols / 64;
     __m512 sums[4][gemv_rows];
     QLORA_UNROLL
@@ -70,7 +76,8 @@ static QLORA_INLINE void rows_of(const int high, const int m, const uint8_t* cod
         QLORA_UNROLL
         for (int r = 0; r < high; ++r) {
             words[r] = _mm512_loadu_si512(codes + (r * cols + c) / 2);
-            scales[r] = _mm512_mask_broadcastss_ps(_mm512_set1_ps(scale[r * runs + c / 64]), 0xff00, _mm_load_ss(scale + r * runs + c / 64 + 1));
+            scales[r] = _mm512_mask_broadcastss_ps(_mm512_set1_ps(scale[r * runs + c / 64]), 0xff00,
+                                                   _mm_load_ss(scale + r * runs + c / 64 + 1));
         }
         step(high, m, words, scales, table, x + c, stride, sums);
     }
@@ -90,15 +97,18 @@ static QLORA_INLINE void rows_of(const int high, const int m, const uint8_t* cod
 }
 
 // Several rows at once share the loads of x: four for one vector, two for more, as many as the registers hold.
-static QLORA_INLINE void dots_of(const int m, const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols, const float* x, float* out) {
+static QLORA_INLINE void dots_of(const int m, const uint8_t* codes, const float* scales, const float* codebook,
+                                 int64_t rows, int64_t cols, const float* x, float* out) {
     const __m512 table = _mm512_loadu_ps(codebook);
     constexpr int many[] = {0, 4, 4, 2, 2};
     int64_t r = 0;
-    for (; r + many[m] <= rows; r += many[m]) rows_of(many[m], m, codes + r * cols / 2, scales + r * (cols / 64), table, cols, x, out + r * m);
+    for (; r + many[m] <= rows; r += many[m])
+        rows_of(many[m], m, codes + r * cols / 2, scales + r * (cols / 64), table, cols, x, out + r * m);
     for (; r < rows; ++r) rows_of(1, m, codes + r * cols / 2, scales + r * (cols / 64), table, cols, x, out + r * m);
 }
 
-static void dots(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols, const float* x, int64_t, int64_t m, float* out) {
+static void dots(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols,
+                 const float* x, int64_t, int64_t m, float* out) {
     switch (m) {
         case 1: return dots_of(1, codes, scales, codebook, rows, cols, x, out);
         case 2: return dots_of(2, codes, scales, codebook, rows, cols, x, out);
@@ -107,29 +117,32 @@ static void dots(const uint8_t* codes, const float* scales, const float* codeboo
     }
 }
 
-// 256 entries are sixteen registers: each pair answers for 32 codes, and the top three bits say which pair to believe. The product
-// is rounded before the sum, and the intrinsic with a rounding mode keeps the compiler from fusing the two.
+// 256 entries are sixteen registers: each pair answers for 32 codes, and the top three bits say which pair to believe.
+// The product is rounded before the sum, and the intrinsic with a rounding mode keeps the compiler from fusing the two.
 static void look_up(const uint8_t* codes, const float* map, float by, float offset, int64_t count, float* scales) {
     __m512 entries[16];
     QLORA_UNROLL
     for (int p = 0; p < 16; ++p) entries[p] = _mm512_loadu_ps(map + p * 16);
     for (int64_t i = 0; i < count; i += 16) {
         const __mmask16 lanes = count - i >= 16 ? __mmask16(0xffff) : __mmask16((1u << (count - i)) - 1);
-        const __m512i code = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(lanes, codes + i)), pair = _mm512_srli_epi32(code, 5);
+        const __m512i code = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(lanes, codes + i)),
+                      pair = _mm512_srli_epi32(code, 5);
         __m512 value = _mm512_permutex2var_ps(entries[0], code, entries[1]);
         QLORA_UNROLL
         for (int p = 1; p < 8; ++p) {
             const __m512 other = _mm512_permutex2var_ps(entries[2 * p], code, entries[2 * p + 1]);
             value = _mm512_mask_mov_ps(value, _mm512_cmpeq_epi32_mask(pair, _mm512_set1_epi32(p)), other);
         }
-        const __m512 product = _mm512_mul_round_ps(value, _mm512_set1_ps(by), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        const __m512 product = _mm512_mul_round_ps(value, _mm512_set1_ps(by),
+                                                   _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
         _mm512_mask_storeu_ps(scales + i, lanes, _mm512_add_ps(product, _mm512_set1_ps(offset)));
     }
 }
 
 }  // namespace unpack_avx512_room
 
-const FourBitKernels four_bit_avx512{unpack_avx512_room::unpack, unpack_avx512_room::dots, true, unpack_avx512_room::look_up};
+const FourBitKernels four_bit_avx512{unpack_avx512_room::unpack, unpack_avx512_room::dots, true,
+                                     unpack_avx512_room::look_up};
 
 }  // namespace qlora
 

@@ -1,4 +1,5 @@
-// vec.cpp - the vector loops without special instructions; sixteen independent sums let any compiler use the vectors it has.
+// vec.cpp - the vector loops without special instructions; sixteen independent sums let any compiler use the vectors it
+// has.
 #include "src/cpu/exp_constants.h"
 #include "src/cpu/kernels.h"
 
@@ -44,7 +45,8 @@ void dots(const float* a, const float* b, int64_t ldb, int64_t rows, int64_t n, 
     for (int64_t j = 0; j < rows; ++j) y[j] = dot(a, b + j * ldb, n);
 }
 
-// Long sums are halved until each lane adds sixteen numbers at most: the error grows with the logarithm of n, also for equal numbers.
+// Long sums are halved until each lane adds sixteen numbers at most: the error grows with the logarithm of n, also for
+// equal numbers.
 float sum(const float* a, int64_t n) {
     if (n > 16 * 16) {
         const int64_t half = n / 2 / 16 * 16;

@@ -7,14 +7,16 @@ namespace qlora::inline v0_1 {
 
 struct Vec {
     float (*dot)(const float* a, const float* b, int64_t n);
-    void  (*dots)(const float* a, const float* b, int64_t ldb, int64_t rows, int64_t n, float* y);     // y[j] = dot(a, b + j ldb, n)
+    // y[j] = dot(a, b + j ldb, n)
+    void  (*dots)(const float* a, const float* b, int64_t ldb, int64_t rows, int64_t n, float* y);
     float (*sum)(const float* a, int64_t n);
     float (*max)(const float* a, int64_t n);                                   // -inf for n = 0
     void  (*axpy)(float s, const float* x, float* y, int64_t n);               // y += s x
     void  (*scale)(float s, const float* x, float* y, int64_t n);              // y = s x
     void  (*add)(const float* a, const float* b, float* y, int64_t n);         // y = a + b
     void  (*mul)(const float* a, const float* b, float* y, int64_t n);         // y = a * b
-    float (*exp_sum)(const float* x, float shift, float* y, int64_t n);        // y = exp(x - shift), returns their sum; y may be x
+    // y = exp(x - shift), returns their sum; y may be x
+    float (*exp_sum)(const float* x, float shift, float* y, int64_t n);
     void  (*silu)(const float* x, float* y, int64_t n);                        // y = x / (1 + exp(-x))
     void  (*swiglu)(const float* gate, const float* up, float* y, int64_t n);  // y = silu(gate) * up
     // With s = sigmoid(gate): dgate = dy * up * s * (1 + gate * (1 - s)), dup = dy * gate * s

@@ -19,7 +19,9 @@ static QLORA_INLINE __m256i first_lanes(int64_t n) {
 }
 static QLORA_INLINE __m256 set(float x) { return _mm256_set1_ps(x); }
 static QLORA_INLINE __m256 load(const float* p, __m256i lanes) { return _mm256_maskload_ps(p, lanes); }
-static QLORA_INLINE __m256i power_of_2(__m256i n) { return _mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23); }
+static QLORA_INLINE __m256i power_of_2(__m256i n) {
+    return _mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23);
+}
 
 // 2^n as a product of two powers, so that results below the normal range round once.
 static QLORA_INLINE __m256 exp8(__m256 x) {
@@ -32,8 +34,10 @@ static QLORA_INLINE __m256 exp8(__m256 x) {
     p = _mm256_fmadd_ps(p, r, set(p1));
     p = _mm256_fmadd_ps(p, r, set(p0));
     p = _mm256_add_ps(_mm256_fmadd_ps(_mm256_mul_ps(r, r), p, r), set(1));
-    const __m256i whole = _mm256_cvtps_epi32(n), first = _mm256_srai_epi32(whole, 1), second = _mm256_sub_epi32(whole, first);
-    return _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(power_of_2(first))), _mm256_castsi256_ps(power_of_2(second)));
+    const __m256i whole = _mm256_cvtps_epi32(n), first = _mm256_srai_epi32(whole, 1),
+                  second = _mm256_sub_epi32(whole, first);
+    return _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(power_of_2(first))),
+                         _mm256_castsi256_ps(power_of_2(second)));
 }
 
 static QLORA_INLINE __m256 sigmoid(__m256 x) {
@@ -46,7 +50,9 @@ static QLORA_INLINE float total(__m256 v) {
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
-static QLORA_INLINE __m256 together(__m256 a, __m256 b, __m256 c, __m256 d) { return _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d)); }
+static QLORA_INLINE __m256 together(__m256 a, __m256 b, __m256 c, __m256 d) {
+    return _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
+}
 static QLORA_INLINE float total(__m256 a, __m256 b, __m256 c, __m256 d) { return total(together(a, b, c, d)); }
 
 // total() of four vectors at once, with the same additions.
@@ -77,7 +83,8 @@ static QLORA_INLINE __m256 lanes_of_dot(const float* a, const float* b, int64_t 
 
 static float dot(const float* a, const float* b, int64_t n) { return total(lanes_of_dot(a, b, n)); }
 
-// Four rows share their last additions, which cost more than the products of a short row, such as one of an adapter's factors.
+// Four rows share their last additions, which cost more than the products of a short row, such as one of an adapter's
+// factors.
 static void dots(const float* a, const float* b, int64_t ldb, int64_t rows, int64_t n, float* y) {
     int64_t j = 0;
     for (; j + 4 <= rows; j += 4) {
@@ -93,7 +100,8 @@ static void dots(const float* a, const float* b, int64_t ldb, int64_t rows, int6
     for (; j < rows; ++j) y[j] = dot(a, b + j * ldb, n);
 }
 
-// Long sums are halved until each lane adds sixteen numbers at most: the error grows with the logarithm of n, also for equal numbers.
+// Long sums are halved until each lane adds sixteen numbers at most: the error grows with the logarithm of n, also for
+// equal numbers.
 static float sum(const float* a, int64_t n) {
     if (n > 32 * 16) {
         const int64_t half = n / 2 / 32 * 32;
@@ -181,7 +189,8 @@ static void swiglu(const float* gate, const float* up, float* y, int64_t n) {
 static void swiglu_back(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
     for (int64_t i = 0; i < n; i += 8) {
         const __m256i lanes = first_lanes(n - i);
-        const __m256 g = load(gate + i, lanes), u = load(up + i, lanes), d = load(dy + i, lanes), s = sigmoid(g), ds = _mm256_mul_ps(d, s);
+        const __m256 g = load(gate + i, lanes), u = load(up + i, lanes), d = load(dy + i, lanes), s = sigmoid(g),
+                     ds = _mm256_mul_ps(d, s);
         const __m256 slope = _mm256_fmadd_ps(g, _mm256_sub_ps(set(1), s), set(1));
         _mm256_maskstore_ps(dgate + i, lanes, _mm256_mul_ps(_mm256_mul_ps(ds, u), slope));
         _mm256_maskstore_ps(dup + i, lanes, _mm256_mul_ps(ds, g));

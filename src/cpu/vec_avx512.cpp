@@ -5,7 +5,8 @@
 
 #if defined(__x86_64__)
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq"))), \
+                             apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")
@@ -59,7 +60,8 @@ static void dots(const float* a, const float* b, int64_t ldb, int64_t rows, int6
     for (int64_t j = 0; j < rows; ++j) y[j] = dot(a, b + j * ldb, n);
 }
 
-// Long sums are halved until each lane adds sixteen numbers at most: the error grows with the logarithm of n, also for equal numbers.
+// Long sums are halved until each lane adds sixteen numbers at most: the error grows with the logarithm of n, also for
+// equal numbers.
 static float sum(const float* a, int64_t n) {
     if (n > 64 * 16) {
         const int64_t half = n / 2 / 64 * 64;
@@ -80,7 +82,8 @@ static float sum(const float* a, int64_t n) {
 static float max(const float* a, int64_t n) {
     const __m512 lowest = set(-__builtin_inff());
     __m512 m = lowest;
-    for (int64_t i = 0; i < n; i += 16) m = _mm512_max_ps(_mm512_mask_loadu_ps(lowest, first_lanes(n - i), a + i), m);   // a NaN loses
+    // a NaN loses
+    for (int64_t i = 0; i < n; i += 16) m = _mm512_max_ps(_mm512_mask_loadu_ps(lowest, first_lanes(n - i), a + i), m);
     return _mm512_reduce_max_ps(m);
 }
 
@@ -142,7 +145,8 @@ static void swiglu(const float* gate, const float* up, float* y, int64_t n) {
 static void swiglu_back(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
     for (int64_t i = 0; i < n; i += 16) {
         const __mmask16 lanes = first_lanes(n - i);
-        const __m512 g = load(gate + i, lanes), u = load(up + i, lanes), d = load(dy + i, lanes), s = sigmoid(g), ds = _mm512_mul_ps(d, s);
+        const __m512 g = load(gate + i, lanes), u = load(up + i, lanes), d = load(dy + i, lanes), s = sigmoid(g),
+                     ds = _mm512_mul_ps(d, s);
         const __m512 slope = _mm512_fmadd_ps(g, _mm512_sub_ps(set(1), s), set(1));
         _mm512_mask_storeu_ps(dgate + i, lanes, _mm512_mul_ps(_mm512_mul_ps(ds, u), slope));
         _mm512_mask_storeu_ps(dup + i, lanes, _mm512_mul_ps(ds, g));

@@ -1,7 +1,9 @@
-// device.cuh - the CUDA runtime behind the house's manners: errors are exceptions, memory and streams free themselves, one way to launch.
+// device.cuh - the CUDA runtime behind the house's manners: errors are exceptions, memory and streams free themselves,
+// one way to launch.
 //
-// Kernels keep to what the tests can also run without a GPU (tests/cuda-emulation): they are started through launch(), get shared
-// memory through QLORA_SHARED, give explicit masks to warp intrinsics, and assume nothing about the order of threads.
+// Kernels keep to what the tests can also run without a GPU (tests/cuda-emulation): they are started through launch(),
+// get shared memory through QLORA_SHARED, give explicit masks to warp intrinsics, and assume nothing about the order of
+// threads.
 #pragma once
 #include "src/base/error.h"
 
@@ -18,7 +20,8 @@ namespace cuda {
 inline void check(cudaError_t code, std::string_view what) {
     if (code == cudaSuccess) return;
     cudaGetLastError();                                // also forget it: the next call must not report this one again
-    fail(code == cudaErrorMemoryAllocation ? Errc::memory : Errc::device, "cuda: ", what, ": ", cudaGetErrorString(code));
+    fail(code == cudaErrorMemoryAllocation ? Errc::memory : Errc::device, "cuda: ", what, ": ",
+         cudaGetErrorString(code));
 }
 
 // A device and an ordered queue of its work.
@@ -31,7 +34,8 @@ public:
             devices = 0;
         }
         if (device < 0 || device >= devices)
-            fail(Errc::device, "cuda: device ", device, " asked for, ", devices, " found: check the driver (nvidia-smi) or use the CPU");
+            fail(Errc::device, "cuda: device ", device, " asked for, ", devices,
+                 " found: check the driver (nvidia-smi) or use the CPU");
         check(cudaSetDevice(device), "choose the device");
         check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "create a stream");
     }
@@ -61,7 +65,8 @@ public:
         if (bytes > 0) check(cudaMalloc(&data_, size_t(bytes)), str("allocate ", bytes, " bytes"));
     }
     ~Memory() { if (data_) cudaFree(data_); }
-    Memory(Memory&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+    Memory(Memory&& other) noexcept
+        : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
     Memory& operator=(Memory&& other) noexcept {
         std::swap(data_, other.data_);
         std::swap(bytes_, other.bytes_);
@@ -73,12 +78,14 @@ public:
     // Both are ordered with the stream's work; download waits until the bytes are there.
     void upload(const Stream& stream, const void* from, int64_t bytes, int64_t offset = 0) {
         within(offset, bytes);
-        check(cudaMemcpyAsync(as<char>() + offset, from, size_t(bytes), cudaMemcpyHostToDevice, stream.get()), "copy to the device");
+        check(cudaMemcpyAsync(as<char>() + offset, from, size_t(bytes), cudaMemcpyHostToDevice, stream.get()),
+              "copy to the device");
         stream.sync();                                 // the caller may reuse `from` at once
     }
     void download(const Stream& stream, void* to, int64_t bytes, int64_t offset = 0) const {
         within(offset, bytes);
-        check(cudaMemcpyAsync(to, as<char>() + offset, size_t(bytes), cudaMemcpyDeviceToHost, stream.get()), "copy from the device");
+        check(cudaMemcpyAsync(to, as<char>() + offset, size_t(bytes), cudaMemcpyDeviceToHost, stream.get()),
+              "copy from the device");
         stream.sync();
     }
 
@@ -86,31 +93,36 @@ private:
     void* data_ = nullptr;
     int64_t bytes_ = 0;
     void within(int64_t offset, int64_t bytes) const {
-        if (offset < 0 || bytes < 0 || offset > bytes_ - bytes) fail(Errc::argument, "cuda: copy of ", bytes, " bytes at ", offset, " in a buffer of ", bytes_);
+        if (offset < 0 || bytes < 0 || offset > bytes_ - bytes)
+            fail(Errc::argument, "cuda: copy of ", bytes, " bytes at ", offset, " in a buffer of ", bytes_);
     }
 };
 
 // A launch in one dimension of blocks (and one of rows): both within what every device allows, or an error.
 inline dim3 grid_of(int64_t x, int64_t y = 1) {
-    if (x < 1 || x > 0x7fffffff || y < 1 || y > 65535) fail(Errc::shape, "cuda: a grid of ", x, " x ", y, " blocks is beyond the device's limits");
+    if (x < 1 || x > 0x7fffffff || y < 1 || y > 65535)
+        fail(Errc::shape, "cuda: a grid of ", x, " x ", y, " blocks is beyond the device's limits");
     return dim3(unsigned(x), unsigned(y));
 }
 
 #ifndef QLORA_CUDA_EMULATION
 template <class... Parameter, class... Argument>
-void launch(std::string_view what, void (*kernel)(Parameter...), dim3 grid, int threads, const Stream& stream, Argument... arguments) {
+void launch(std::string_view what, void (*kernel)(Parameter...), dim3 grid, int threads, const Stream& stream,
+            Argument... arguments) {
     kernel<<<grid, unsigned(threads), 0, stream.get()>>>(Parameter(arguments)...);
     check(cudaGetLastError(), what);
 }
 #else
 template <class... Parameter, class... Argument>
-void launch(std::string_view what, void (*kernel)(Parameter...), dim3 grid, int threads, const Stream&, Argument... arguments) {
+void launch(std::string_view what, void (*kernel)(Parameter...), dim3 grid, int threads, const Stream&,
+            Argument... arguments) {
     cuda_emulation::run(grid, unsigned(threads), [&] { kernel(Parameter(arguments)...); });
     check(cudaGetLastError(), what);
 }
 #endif
 
-// The upper half of a float, rounded to nearest even; a NaN stays one. Equal to bf16_from_f32 of src/base/half.h bit for bit.
+// The upper half of a float, rounded to nearest even; a NaN stays one. Equal to bf16_from_f32 of src/base/half.h bit
+// for bit.
 __device__ inline uint32_t bf16_bits(float f) {
     const uint32_t u = __float_as_uint(f);
     if ((u & 0x7fffffffu) > 0x7f800000u) return (u >> 16) | 0x40;

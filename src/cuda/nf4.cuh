@@ -1,11 +1,14 @@
-// nf4.cuh - 4-bit weights on the device: to bf16 for a matrix product, and the fused product with one vector for generation.
+// nf4.cuh - 4-bit weights on the device: to bf16 for a matrix product, and the fused product with one vector for
+// generation.
 //
-//   w[e] = codebook[code[e]] * absmax(e / block)        absmax(b) = map[code8[b]] * absmax2[b / block2] + offset, decoded in the kernel
+//   w[e] = codebook[code[e]] * absmax(e / block)
+//   absmax(b) = map[code8[b]] * absmax2[b / block2] + offset, decoded in the kernel
 //
-// Both kernels have a form for whole words, which real models meet (rows that are multiples of 8 and 32 elements), and a form for
-// any row length, in which a block may straddle rows and a byte may belong to two rows. Written for sm_80 and later.
-// On an H200 (sm_90, copy 4.2 TB/s read and written) both give the right values; decoding reaches 58 % (4096 x 4096) to 75 %
-// (28672 x 8192) of the copy's speed, the product with one vector 10 % to 24 %: the look-ups in shared memory bound it.
+// Both kernels have a form for whole words, which real models meet (rows that are multiples of 8 and 32 elements), and
+// a form for any row length, in which a block may straddle rows and a byte may belong to two rows. Written for sm_80
+// and later. On an H200 (sm_90, copy 4.2 TB/s read and written) both give the right values; decoding reaches 58 % (4096
+// x 4096) to 75 % (28672 x 8192) of the copy's speed, the product with one vector 10 % to 24 %: the look-ups in shared
+// memory bound it.
 #pragma once
 #include "src/cuda/device.cuh"
 #include "src/tensor/weight.h"
@@ -14,8 +17,8 @@ namespace qlora::inline v0_1 {
 namespace cuda {
 namespace nf4_room {
 
-constexpr int decode_threads = 128;                    // a block a row: 128 x 8 elements cover most hidden sizes in one to four turns
-constexpr int gemv_warps = 8, gemv_tile = 4096;        // floats of x in shared memory at a time: 16.5 KiB with the padding
+constexpr int decode_threads = 128;    // a block a row: 128 x 8 elements cover most hidden sizes in one to four turns
+constexpr int gemv_warps = 8, gemv_tile = 4096;    // floats of x in shared memory at a time: 16.5 KiB with the padding
 constexpr int lane_weights = 32;                       // a lane's share of a row: one 16-byte load
 
 // FourBit with divisions turned into shifts: block sizes are powers of two in every file there is.
@@ -46,7 +49,8 @@ static __global__ void decode_words(const uint8_t* codes, Scales s, int64_t cols
         const float scale = scale_at(s, e >> s.shift);
         uint32_t pair[4];
         for (int j = 0; j < 4; ++j) {                  // byte j: element 2j in its high nibble, 2j + 1 in its low one
-            const uint32_t first = bf16_bits(book[word >> (8 * j + 4) & 15] * scale), second = bf16_bits(book[word >> (8 * j) & 15] * scale);
+            const uint32_t first = bf16_bits(book[word >> (8 * j + 4) & 15] * scale),
+                           second = bf16_bits(book[word >> (8 * j) & 15] * scale);
             pair[j] = first | second << 16;
         }
         *reinterpret_cast<uint4*>(out + row * stride + col) = make_uint4(pair[0], pair[1], pair[2], pair[3]);
@@ -61,11 +65,12 @@ static __global__ void decode_any(const uint8_t* codes, Scales s, int64_t cols, 
     }
 }
 
-// y[t, row] = sum of w[row, k] x[t, k]; a warp owns `rows_a_warp` rows, block y = t. Each lane multiplies 32 weights and applies
-// their scale once to the sum. In shared memory, x is padded by one float in 32 (lanes start 33 floats apart) and the codebook is
-// there once a lane, so that no access has a bank conflict whatever the codes are.
+// y[t, row] = sum of w[row, k] x[t, k]; a warp owns `rows_a_warp` rows, block y = t. Each lane multiplies 32 weights
+// and applies their scale once to the sum. In shared memory, x is padded by one float in 32 (lanes start 33 floats
+// apart) and the codebook is there once a lane, so that no access has a bank conflict whatever the codes are.
 template <int rows_a_warp>
-static __global__ void gemv_words(const uint8_t* codes, Scales s, int64_t rows, int64_t cols, const float* x, float* y) {
+static __global__ void gemv_words(const uint8_t* codes, Scales s, int64_t rows, int64_t cols, const float* x,
+                                  float* y) {
     QLORA_SHARED(float, book, 16 * 32);
     QLORA_SHARED(float, piece, gemv_tile + gemv_tile / 32);
     const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
@@ -91,7 +96,11 @@ static __global__ void gemv_words(const uint8_t* codes, Scales s, int64_t rows, 
             for (int j = 0; j < 16; ++j) {
                 const float x0 = mine[2 * j], x1 = mine[2 * j + 1];
                 for (int r = 0; r < rows_a_warp; ++r) {
-                    const uint32_t four = j < 4 ? word[r].x : j < 8 ? word[r].y : j < 12 ? word[r].z : word[r].w, byte = four >> (8 * (j & 3)) & 255;
+                    const uint32_t four = j < 4    ? word[r].x
+                                          : j < 8  ? word[r].y
+                                          : j < 12 ? word[r].z
+                                                   : word[r].w,
+                                   byte = four >> (8 * (j & 3)) & 255;
                     part[r] += book[(byte >> 4) * 32 + lane] * x0 + book[(byte & 15) * 32 + lane] * x1;
                 }
             }
@@ -120,7 +129,8 @@ static __global__ void gemv_any(const uint8_t* codes, Scales s, int64_t rows, in
 inline int log2_of(int64_t block, const char* what) {
     int shift = 0;
     while ((int64_t(1) << shift) < block) ++shift;
-    if (block < 1 || (int64_t(1) << shift) != block) fail(Errc::unsupported, what, ": a block of ", block, " elements is not a power of two");
+    if (block < 1 || (int64_t(1) << shift) != block)
+        fail(Errc::unsupported, what, ": a block of ", block, " elements is not a power of two");
     return shift;
 }
 
@@ -128,20 +138,25 @@ inline Scales scales_of(const WeightRef& w, const char* what) {
     if (!is_4bit(w.dtype)) fail(Errc::unsupported, what, ": the weight must be nf4 or fp4, is ", name_of(w.dtype));
     if (w.rows < 1 || w.cols < 1) fail(Errc::shape, what, ": the weight has the shape [", w.rows, ", ", w.cols, "]");
     const FourBit& q = w.quant;
-    return {q.codebook, q.absmax, q.absmax_map, q.absmax2, q.absmax_code, q.offset, log2_of(q.block, what), log2_of(q.block2, what)};
+    return {q.codebook,    q.absmax, q.absmax_map,           q.absmax2,
+            q.absmax_code, q.offset, log2_of(q.block, what), log2_of(q.block2, what)};
 }
 
 inline bool aligned_to(const void* p, size_t bytes) { return reinterpret_cast<size_t>(p) % bytes == 0; }
 
 }  // namespace nf4_room
 
-// out[row * stride + col] = bf16(w[row, col]); every pointer of w and out is on the device. stride >= cols leaves room beside each row.
+// out[row * stride + col] = bf16(w[row, col]); every pointer of w and out is on the device. stride >= cols leaves room
+// beside each row.
 void nf4_to_bf16(const Stream& stream, const WeightRef& w, uint16_t* out, int64_t stride) {
     const nf4_room::Scales s = nf4_room::scales_of(w, "nf4_to_bf16");
-    if (stride < w.cols) fail(Errc::shape, "nf4_to_bf16: rows of ", w.cols, " elements do not fit a stride of ", stride);
+    if (stride < w.cols)
+        fail(Errc::shape, "nf4_to_bf16: rows of ", w.cols, " elements do not fit a stride of ", stride);
     const uint8_t* codes = static_cast<const uint8_t*>(w.data);
-    const bool words = w.cols % 8 == 0 && stride % 8 == 0 && w.quant.block % 8 == 0 && nf4_room::aligned_to(codes, 4) && nf4_room::aligned_to(out, 16);
-    launch("nf4_to_bf16", words ? nf4_room::decode_words : nf4_room::decode_any, grid_of(w.rows), nf4_room::decode_threads, stream, codes, s, w.cols, out, stride);
+    const bool words = w.cols % 8 == 0 && stride % 8 == 0 && w.quant.block % 8 == 0 && nf4_room::aligned_to(codes, 4) &&
+                       nf4_room::aligned_to(out, 16);
+    launch("nf4_to_bf16", words ? nf4_room::decode_words : nf4_room::decode_any, grid_of(w.rows),
+           nf4_room::decode_threads, stream, codes, s, w.cols, out, stride);
 }
 
 // y {tokens, rows} = x {tokens, cols} W^T, for a few tokens: each reads the weight once more.
@@ -150,10 +165,15 @@ void nf4_gemv(const Stream& stream, const WeightRef& w, const float* x, float* y
     const uint8_t* codes = static_cast<const uint8_t*>(w.data);
     const auto start = [&](auto kernel, int rows_a_warp) {
         const int64_t rows_a_block = int64_t(nf4_room::gemv_warps) * rows_a_warp;
-        launch("nf4_gemv", kernel, grid_of((w.rows + rows_a_block - 1) / rows_a_block, tokens), nf4_room::gemv_warps * 32, stream, codes, s, w.rows, w.cols, x, y);
+        launch("nf4_gemv", kernel, grid_of((w.rows + rows_a_block - 1) / rows_a_block, tokens),
+               nf4_room::gemv_warps * 32, stream, codes, s, w.rows, w.cols, x, y);
     };
-    if (w.cols % nf4_room::lane_weights != 0 || w.quant.block % nf4_room::lane_weights != 0 || !nf4_room::aligned_to(codes, 16)) start(nf4_room::gemv_any, 1);
-    else if (w.rows >= 4096) start(nf4_room::gemv_words<4>, 4);  // enough blocks for every multiprocessor: share each load of x among four rows
+    if (w.cols % nf4_room::lane_weights != 0 || w.quant.block % nf4_room::lane_weights != 0 ||
+        !nf4_room::aligned_to(codes, 16))
+        start(nf4_room::gemv_any, 1);
+    else if (w.rows >= 4096)
+        start(nf4_room::gemv_words<4>,
+              4);    // enough blocks for every multiprocessor: share each load of x among four rows
     else start(nf4_room::gemv_words<1>, 1);
 }
 

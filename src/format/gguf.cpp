@@ -1,5 +1,5 @@
-// gguf.cpp - the GGUF reader. The file is untrusted: every count is compared with the bytes that are left before anything is allocated
-// or skipped, so that the time and memory of a parse are bounded by the size of the file.
+// gguf.cpp - the GGUF reader. The file is untrusted: every count is compared with the bytes that are left before
+// anything is allocated or skipped, so that the time and memory of a parse are bounded by the size of the file.
 #include "src/format/gguf.h"
 
 #include "src/base/stop.h"
@@ -52,7 +52,8 @@ int64_t integer_at(const uint8_t* p, uint32_t type, std::string_view where) {
         case Type::i64: return load<int64_t>(p);
         case Type::u64: {
             const uint64_t value = load<uint64_t>(p);
-            if (value > uint64_t(std::numeric_limits<int64_t>::max())) fail(Errc::format, where, ": the value ", value, " is out of range");
+            if (value > uint64_t(std::numeric_limits<int64_t>::max()))
+                fail(Errc::format, where, ": the value ", value, " is out of range");
             return int64_t(value);
         }
         default: fail(Errc::format, where, ": expected an integer, found value type ", type);
@@ -66,7 +67,8 @@ double number_at(const uint8_t* p, uint32_t type, std::string_view where) {
     return double(integer_at(p, type, where));
 }
 
-// Ids and hashes may be any u64. Such a value is kept as the nearest number: who asks for an integer, a size for instance, gets an error.
+// Ids and hashes may be any u64. Such a value is kept as the nearest number: who asks for an integer, a size for
+// instance, gets an error.
 Json scalar_at(const uint8_t* p, uint32_t type, std::string_view where) {
     if (Type(type) == Type::boolean) return Json(*p != 0);
     if (is_float(type) || (Type(type) == Type::u64 && p[7] > 0x7F)) return Json(number_at(p, type, where));
@@ -86,7 +88,9 @@ struct GgufParser {
     [[noreturn]] void bad(const Part&... parts) const { fail(Errc::format, "gguf: ", out.path_, ": ", parts...); }
 
     void need(int64_t bytes, std::string_view what) const {
-        if (bytes < 0 || bytes > size - at) bad(what, " at byte ", at, " needs ", bytes, " bytes, the file has ", size - at, " left: it is truncated or corrupt");
+        if (bytes < 0 || bytes > size - at)
+            bad(what, " at byte ", at, " needs ", bytes, " bytes, the file has ", size - at,
+                " left: it is truncated or corrupt");
     }
     template <class T>
     T take(std::string_view what) {
@@ -112,19 +116,23 @@ struct GgufParser {
         if (size < 4 || std::memcmp(data, "GGUF", 4) != 0) bad("not a GGUF file: it does not start with \"GGUF\"");
         at = 4;
         const uint32_t version = take<uint32_t>("version");
-        if (version == 0x02000000u || version == 0x03000000u) fail(Errc::unsupported, "gguf: ", out.path_, ": the file is big-endian; convert it to little-endian");
-        if (version < 2 || version > 3) fail(Errc::unsupported, "gguf: ", out.path_, ": version ", version, " is not supported, only 2 and 3");
+        if (version == 0x02000000u || version == 0x03000000u)
+            fail(Errc::unsupported, "gguf: ", out.path_, ": the file is big-endian; convert it to little-endian");
+        if (version < 2 || version > 3)
+            fail(Errc::unsupported, "gguf: ", out.path_, ": version ", version, " is not supported, only 2 and 3");
         out.version_ = int(version);
         const int64_t tensors = take_count("number of tensors", gguf_room::max_tensors);
         const int64_t pairs = take_count("number of metadata pairs", gguf_room::max_pairs);
-        // A pair takes 13 bytes at least (length, one letter, type, ...), a tensor 25: no reservation beyond what the file can hold.
+        // A pair takes 13 bytes at least (length, one letter, type, ...), a tensor 25: no reservation beyond what the
+        // file can hold.
         if (pairs > (size - at) / 13) bad(pairs, " metadata pairs do not fit into ", size - at, " bytes");
         if (tensors > (size - at) / 25) bad(tensors, " tensors do not fit into ", size - at, " bytes");
         for (int64_t i = 0; i < pairs; ++i) parse_pair();
         if (const GgufPair* p = out.pair("general.alignment")) {
             if (GgufWriter::Type(p->type) != GgufWriter::Type::u32) bad("general.alignment must be a u32");
             alignment = p->value.integer();
-            if (alignment < 1 || alignment > (1 << 20) || (alignment & (alignment - 1))) bad("general.alignment is ", alignment, ", expected a power of two up to 2^20");
+            if (alignment < 1 || alignment > (1 << 20) || (alignment & (alignment - 1)))
+                bad("general.alignment is ", alignment, ", expected a power of two up to 2^20");
         }
         out.tensors_.reserve(size_t(tensors));
         for (int64_t i = 0; i < tensors; ++i) parse_tensor();
@@ -179,7 +187,8 @@ struct GgufParser {
         int64_t elements = 1;
         for (uint32_t d = 0; d < dims; ++d) {
             const uint64_t ne = take<uint64_t>(t.name);
-            if (ne > uint64_t(std::numeric_limits<int64_t>::max())) bad("tensor ", t.name, ": dimension ", d, " is ", ne);
+            if (ne > uint64_t(std::numeric_limits<int64_t>::max()))
+                bad("tensor ", t.name, ": dimension ", d, " is ", ne);
             t.shape.insert(t.shape.begin(), int64_t(ne));
             elements = checked_mul(elements, int64_t(ne), str("gguf: ", out.path_, ": tensor ", t.name));
         }
@@ -187,10 +196,13 @@ struct GgufParser {
         t.ggml_type = take<int32_t>(t.name);
         if (t.ggml_type < 0) bad("tensor ", t.name, " has the negative type ", t.ggml_type);
         const uint64_t offset = take<uint64_t>(t.name);
-        if (offset > uint64_t(size)) bad("tensor ", t.name, ": offset ", offset, " is beyond the end of the file (", size, " bytes)");
+        if (offset > uint64_t(size))
+            bad("tensor ", t.name, ": offset ", offset, " is beyond the end of the file (", size, " bytes)");
         t.offset = int64_t(offset);
         if (const TypeInfo* type = type_of_ggml(t.ggml_type)) {
-            if (t.shape.back() % type->block) bad("tensor ", t.name, ": rows of ", t.shape.back(), " elements are not whole blocks of ", type->block, " (", type->name, ")");
+            if (t.shape.back() % type->block)
+                bad("tensor ", t.name, ": rows of ", t.shape.back(), " elements are not whole blocks of ", type->block,
+                    " (", type->name, ")");
             t.bytes = checked_mul(elements / type->block, type->bytes, str("gguf: ", out.path_, ": tensor ", t.name));
         } else if (t.ggml_type == 24) {                // I8: raw bytes, such as the codes of our own nf4 files
             t.bytes = elements;
@@ -206,15 +218,20 @@ struct GgufParser {
         if (start > size) bad("the data would start at byte ", start, ", the file has ", size, ": it is truncated");
         std::vector<const GgufTensor*> order;
         for (GgufTensor& t : out.tensors_) {
-            if (t.offset % alignment) bad("tensor ", t.name, ": offset ", t.offset, " is not a multiple of the alignment ", alignment);
+            if (t.offset % alignment)
+                bad("tensor ", t.name, ": offset ", t.offset, " is not a multiple of the alignment ", alignment);
             if (t.bytes > size - start || t.offset > size - start - t.bytes)
-                bad("tensor ", t.name, " needs ", t.bytes, " bytes at offset ", t.offset, ", the data has ", size - start, ": the file is truncated or corrupt");
+                bad("tensor ", t.name, " needs ", t.bytes, " bytes at offset ", t.offset, ", the data has ",
+                    size - start, ": the file is truncated or corrupt");
             t.offset += start;
             order.push_back(&t);
         }
-        std::sort(order.begin(), order.end(), [](const GgufTensor* a, const GgufTensor* b) { return a->offset != b->offset ? a->offset < b->offset : a->bytes < b->bytes; });
+        std::sort(order.begin(), order.end(), [](const GgufTensor* a, const GgufTensor* b) {
+            return a->offset != b->offset ? a->offset < b->offset : a->bytes < b->bytes;
+        });
         for (size_t i = 1; i < order.size(); ++i)
-            if (order[i - 1]->offset + order[i - 1]->bytes > order[i]->offset) bad("the tensors ", order[i - 1]->name, " and ", order[i]->name, " overlap");
+            if (order[i - 1]->offset + order[i - 1]->bytes > order[i]->offset)
+                bad("the tensors ", order[i - 1]->name, " and ", order[i]->name, " overlap");
     }
 };
 
@@ -250,9 +267,11 @@ const Json* Gguf::find(std::string_view key) const {
 int64_t Gguf::integer(std::string_view key) const {
     const GgufPair* p = pair(key);
     if (!p) fail(Errc::format, "gguf: ", path_, ": the key ", key, " is missing");
-    if (GgufWriter::Type(p->type) == GgufWriter::Type::array) fail(Errc::unsupported, "gguf: ", path_, ": ", key, " is an array; only one value for all layers is supported");
+    if (GgufWriter::Type(p->type) == GgufWriter::Type::array)
+        fail(Errc::unsupported, "gguf: ", path_, ": ", key, " is an array; only one value for all layers is supported");
     const std::string where = str("gguf: ", path_, ": ", key);
-    if (GgufWriter::Type(p->type) == GgufWriter::Type::u64) return gguf_room::integer_at(file_->data() + p->offset, p->type, where);
+    if (GgufWriter::Type(p->type) == GgufWriter::Type::u64)
+        return gguf_room::integer_at(file_->data() + p->offset, p->type, where);
     return p->value.as_int(where);
 }
 int64_t Gguf::integer(std::string_view key, int64_t fallback) const { return pair(key) ? integer(key) : fallback; }
@@ -279,16 +298,19 @@ std::string Gguf::string(std::string_view key, std::string_view fallback) const 
 std::vector<std::string> Gguf::strings(std::string_view key) const {
     const GgufPair* p = pair(key);
     if (!p) return {};
-    if (GgufWriter::Type(p->type) != GgufWriter::Type::array || GgufWriter::Type(p->element) != GgufWriter::Type::string)
+    if (GgufWriter::Type(p->type) != GgufWriter::Type::array ||
+        GgufWriter::Type(p->element) != GgufWriter::Type::string)
         fail(Errc::format, "gguf: ", path_, ": ", key, " must be an array of strings");
     std::vector<std::string> out;
     out.reserve(size_t(p->count));
     const uint8_t *at = file_->data() + p->offset, *const end = file_->data() + file_->size();
-    for (int64_t i = 0; i < p->count; ++i) {           // lengths were checked when the file was opened, but it may have been written to since
+    // lengths were checked when the file was opened, but it may have been written to since
+    for (int64_t i = 0; i < p->count; ++i) {
         const int64_t length = end - at < 8 ? -1 : int64_t(gguf_room::load<uint64_t>(at));
         if (length < 0 || length > end - at - 8) {
             file_->check();
-            fail(Errc::format, "gguf: ", path_, ": ", key, " holds a string of ", length, " bytes, which the file has not");
+            fail(Errc::format, "gguf: ", path_, ": ", key, " holds a string of ", length,
+                 " bytes, which the file has not");
         }
         out.emplace_back(reinterpret_cast<const char*>(at) + 8, size_t(length));
         at += 8 + length;
@@ -306,7 +328,8 @@ std::vector<float> Gguf::floats(std::string_view key) const {
     const int64_t step = gguf_room::size_of(type), count = array ? p->count : 1;
     if (step == 0) fail(Errc::format, where, " must be an array of numbers");
     std::vector<float> out(size_t(count), 0.0f);
-    for (int64_t i = 0; i < count; ++i) out[size_t(i)] = float(gguf_room::number_at(file_->data() + p->offset + i * step, type, where));
+    for (int64_t i = 0; i < count; ++i)
+        out[size_t(i)] = float(gguf_room::number_at(file_->data() + p->offset + i * step, type, where));
     file_->check();
     return out;
 }
@@ -320,7 +343,8 @@ std::vector<int64_t> Gguf::integers(std::string_view key) const {
     const int64_t step = gguf_room::size_of(type), count = array ? p->count : 1;
     if (step == 0) fail(Errc::format, where, " must be an array of integers");
     std::vector<int64_t> out(size_t(count), 0);
-    for (int64_t i = 0; i < count; ++i) out[size_t(i)] = gguf_room::integer_at(file_->data() + p->offset + i * step, type, where);
+    for (int64_t i = 0; i < count; ++i)
+        out[size_t(i)] = gguf_room::integer_at(file_->data() + p->offset + i * step, type, where);
     return out;
 }
 

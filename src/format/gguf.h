@@ -1,8 +1,11 @@
-// gguf.h - GGUF version 2 and 3, little endian: read with every length, count, offset, type, shape and alignment checked, and written.
+// gguf.h - GGUF version 2 and 3, little endian: read with every length, count, offset, type, shape and alignment
+// checked, and written.
 //
 //   "GGUF" | u32 version | u64 tensors | u64 pairs
-//   pairs x   { string key | u32 type | value }            string = u64 length + bytes; array = u32 type | u64 count | elements
-//   tensors x { string name | u32 dims <= 4 | u64 ne[dims] | u32 type | u64 offset }      ne[0] is the contiguous dimension
+//   pairs x   { string key | u32 type | value }
+//               string = u64 length + bytes; array = u32 type | u64 count | elements
+//   tensors x { string name | u32 dims <= 4 | u64 ne[dims] | u32 type | u64 offset }
+//               ne[0] is the contiguous dimension
 //   padding to general.alignment | tensor data
 #pragma once
 #include "src/base/file.h"
@@ -15,12 +18,13 @@ namespace qlora::inline v0_1 {
 
 struct GgufTensor {
     std::string name;
-    int ggml_type = 0;                                 // may be one that type_of_ggml() does not know: only using it is an error
+    int ggml_type = 0;    // may be one that type_of_ggml() does not know: only using it is an error
     Shape shape;                                       // row-major: {out, in}
     int64_t offset = 0, bytes = 0;                     // from the start of the file; bytes 0 for an unknown type
 };
 
-// One metadata pair as it lies in the file. Arrays stay in the map and are converted when asked for: a vocabulary costs no memory here.
+// One metadata pair as it lies in the file. Arrays stay in the map and are converted when asked for: a vocabulary costs
+// no memory here.
 struct GgufPair {
     std::string key;
     uint32_t type = 0, element = 0;                    // GgufWriter::Type; element: of an array
@@ -34,10 +38,13 @@ public:
     static std::shared_ptr<const Gguf> open(const std::string& path);
     int version() const { return version_; }
     const std::string& path() const { return path_; }
-    const Json* find(std::string_view key) const;      // a scalar: integer, number, boolean, string; null when absent or an array
+    // a scalar: integer, number, boolean, string; null when absent or an array
+    const Json* find(std::string_view key) const;
     const std::vector<GgufPair>& pairs() const { return pairs_; }
     const GgufPair* pair(std::string_view key) const;
-    std::string_view bytes_of_pair(const GgufPair& p) const { return {reinterpret_cast<const char*>(file_->data()) + p.offset, size_t(p.bytes)}; }
+    std::string_view bytes_of_pair(const GgufPair& p) const {
+        return {reinterpret_cast<const char*>(file_->data()) + p.offset, size_t(p.bytes)};
+    }
     // Checked access; the error names file and key. Without a fallback a missing key is an error.
     int64_t integer(std::string_view key) const;
     int64_t integer(std::string_view key, int64_t fallback) const;
@@ -45,7 +52,7 @@ public:
     bool boolean(std::string_view key, bool fallback) const;
     std::string string(std::string_view key, std::string_view fallback) const;
     std::vector<std::string> strings(std::string_view key) const;      // array of strings; empty when absent
-    std::vector<float> floats(std::string_view key) const;             // array of numbers, or one number; empty when absent
+    std::vector<float> floats(std::string_view key) const;    // array of numbers, or one number; empty when absent
     std::vector<int64_t> integers(std::string_view key) const;
     const std::vector<GgufTensor>& tensors() const { return tensors_; }
     const GgufTensor* tensor(std::string_view name) const;
@@ -64,14 +71,21 @@ private:
 };
 
 struct GgufWriter {                                    // metadata in order, then tensors in order
-    struct Tensor { std::string name; int ggml_type = 0; Shape shape; int64_t bytes = 0; std::function<void(AtomicFile&)> write; };
+    struct Tensor {
+        std::string name;
+        int ggml_type = 0;
+        Shape shape;
+        int64_t bytes = 0;
+        std::function<void(AtomicFile&)> write;
+    };
     enum class Type : uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
     void set(std::string key, Type type, Json value);
     void set_array(std::string key, Type element, Json::Array values);
     void copy(const Gguf&, const GgufPair&);           // bytes as they are
     void add(Tensor tensor) { tensors.push_back(std::move(tensor)); }
     void write(const std::string& path) const;         // atomic
-    struct Pair { std::string key; Type type; Type element; Json value; int64_t count = 0; std::string raw = {}; };   // raw: the value's bytes, instead of value
+    // raw: the value's bytes, instead of value
+    struct Pair { std::string key; Type type; Type element; Json value; int64_t count = 0; std::string raw = {}; };
     std::vector<Pair> pairs;
     std::vector<Tensor> tensors;
 };

@@ -1,5 +1,5 @@
-// gguf_writer.cpp - writes GGUF version 3 under the rules that llama.cpp's reader enforces: unique keys and names, names below 64 bytes,
-// offsets that are the running sum of the padded sizes, in order.
+// gguf_writer.cpp - writes GGUF version 3 under the rules that llama.cpp's reader enforces: unique keys and names,
+// names below 64 bytes, offsets that are the running sum of the padded sizes, in order.
 #include "src/format/gguf.h"
 
 #include <limits>
@@ -25,7 +25,8 @@ template <class T>
 void put_integer(std::string& out, const Json& value, std::string_view key) {
     const int64_t v = value.as_int(key);
     if constexpr (std::is_unsigned_v<T>) {
-        if (v < 0 || uint64_t(v) > std::numeric_limits<T>::max()) fail(Errc::argument, "gguf: ", key, ": ", v, " is out of range");
+        if (v < 0 || uint64_t(v) > std::numeric_limits<T>::max())
+            fail(Errc::argument, "gguf: ", key, ": ", v, " is out of range");
     } else if (v < std::numeric_limits<T>::min() || v > std::numeric_limits<T>::max()) {
         fail(Errc::argument, "gguf: ", key, ": ", v, " is out of range");
     }
@@ -79,7 +80,8 @@ void GgufWriter::set_array(std::string key, Type element, Json::Array values) {
 }
 
 void GgufWriter::copy(const Gguf& from, const GgufPair& source) {
-    Pair pair{source.key, Type(source.type), Type(source.element), Json(), source.count, std::string(from.bytes_of_pair(source))};
+    Pair pair{source.key, Type(source.type), Type(source.element),
+              Json(),     source.count,      std::string(from.bytes_of_pair(source))};
     for (Pair& p : pairs)
         if (p.key == pair.key) { p = std::move(pair); return; }
     pairs.push_back(std::move(pair));
@@ -95,8 +97,10 @@ void GgufWriter::write(const std::string& path) const {
     std::unordered_map<std::string_view, int> names;
     int64_t offset = 0;
     for (const Tensor& t : tensors) {
-        if (t.name.empty() || t.name.size() > 63) fail(Errc::argument, "gguf: tensor name \"", t.name, "\" must have 1 to 63 bytes");
-        if (t.shape.empty() || t.shape.size() > 4) fail(Errc::argument, "gguf: tensor ", t.name, " of shape ", t.shape, " must have 1 to 4 dimensions");
+        if (t.name.empty() || t.name.size() > 63)
+            fail(Errc::argument, "gguf: tensor name \"", t.name, "\" must have 1 to 63 bytes");
+        if (t.shape.empty() || t.shape.size() > 4)
+            fail(Errc::argument, "gguf: tensor ", t.name, " of shape ", t.shape, " must have 1 to 4 dimensions");
         if (!names.emplace(t.name, 0).second) fail(Errc::argument, "gguf: the tensor ", t.name, " occurs twice");
         room::put_text(header, t.name);
         room::put(header, uint32_t(t.shape.size()));
@@ -112,7 +116,9 @@ void GgufWriter::write(const std::string& path) const {
     for (const Tensor& t : tensors) {
         const int64_t before = file.written();
         t.write(file);
-        if (file.written() - before != t.bytes) fail(Errc::argument, "gguf: tensor ", t.name, " wrote ", file.written() - before, " bytes, announced ", t.bytes);
+        if (file.written() - before != t.bytes)
+            fail(Errc::argument, "gguf: tensor ", t.name, " wrote ", file.written() - before, " bytes, announced ",
+                 t.bytes);
         file.write(zeros, room::padded(t.bytes) - t.bytes);
     }
     file.commit();

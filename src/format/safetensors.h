@@ -1,6 +1,7 @@
 // safetensors.h - read with the checks of the reference reader, and written as it writes.
 //
-//   u64 header length | JSON header, padded with spaces | data; offsets relative to the data, no holes, no overlaps, all of the file
+//   u64 header length | JSON header, padded with spaces | data; offsets relative to the data, no holes, no overlaps,
+//   all of the file
 #pragma once
 #include "src/base/file.h"
 #include "src/base/json.h"
@@ -10,7 +11,8 @@
 
 namespace qlora::inline v0_1 {
 
-struct SafeTensor { std::string name, dtype; Shape shape; const uint8_t* data = nullptr; int64_t bytes = 0; };   // dtype as in the file: "F32", "BF16", "U8", ...
+// dtype as in the file: "F32", "BF16", "U8", ...
+struct SafeTensor { std::string name, dtype; Shape shape; const uint8_t* data = nullptr; int64_t bytes = 0; };
 
 class SafeTensors {
 public:
@@ -20,7 +22,8 @@ public:
     const std::vector<std::pair<std::string, std::string>>& metadata() const { return metadata_; }
     const std::string& path() const { return file_->path(); }
     const MappedFile* mapped() const { return file_.get(); }
-    Weight weight(const SafeTensor&) const;            // F32, F16, BF16 as stored; other types are an error that names tensor and type
+    // F32, F16, BF16 as stored; other types are an error that names tensor and type
+    Weight weight(const SafeTensor&) const;
     std::vector<float> floats(const SafeTensor&) const;
 private:
     friend struct SafeTensorsParser;
@@ -30,7 +33,7 @@ private:
     std::vector<std::pair<std::string, std::string>> metadata_;
 };
 
-struct SafeTensorsWriter {                             // sorted by element size (largest first), then name; header padded to 8
+struct SafeTensorsWriter {    // sorted by element size (largest first), then name; header padded to 8
     struct Tensor { std::string name, dtype; Shape shape; int64_t bytes = 0; std::function<void(AtomicFile&)> write; };
     std::vector<Tensor> tensors;
     std::vector<std::pair<std::string, std::string>> metadata{{"format", "pt"}};

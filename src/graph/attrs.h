@@ -8,20 +8,22 @@ namespace qlora::inline v0_1 {
 struct ViewAttr { int64_t offset = 0; };               // elements from the start of the source's buffer
 struct FillAttr { float value = 0; };
 struct ScaleAttr { float factor = 1; };
-struct DropoutAttr { float p = 0; uint64_t seed = 0, stream = 0; };    // element e is kept iff uniform(seed + step, stream, e) >= p, then divided by 1 - p
+// element e is kept iff uniform(seed + step, stream, e) >= p, then divided by 1 - p
+struct DropoutAttr { float p = 0; uint64_t seed = 0, stream = 0; };
 struct LoraAttr { float scale = 1, p = 0; uint64_t seed = 0, stream = 0; };
 struct RmsNormAttr { float eps = 1e-5f; };
 struct RopeAttr {                                      // x {rows, heads * head_dim}
-    int64_t head_dim = 0, rotated = 0;                 // rotated <= head_dim, even: the first so many of a head turn, the rest pass
+    int64_t head_dim = 0, rotated = 0;    // rotated <= head_dim, even: the first so many of a head turn, the rest pass
     bool adjacent = false;                             // pairs (2i, 2i+1) instead of (i, i + rotated/2)
     bool inverse = false;                              // turns back: the gradient
     float magnitude = 1;                               // factor on sine and cosine (yarn, longrope)
 };
-struct AttentionAttr {                                 // q {rows, heads * head_dim}, k and v {keys, kv_heads * head_dim}
+struct AttentionAttr {    // q {rows, heads * head_dim}, k and v {keys, kv_heads * head_dim}
     int64_t heads = 0, kv_heads = 0, head_dim = 0;
     float scale = 1;                                   // of the scores, usually 1 / sqrt(head_dim)
 };
 struct CrossEntropyAttr { int64_t chunk = 0; bool with_grad = false; };   // chunk: rows of logits in scratch at a time
-struct AdamWAttr { float beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-8f, weight_decay = 0, max_norm = 0; };   // max_norm 0 = no clipping
+// max_norm 0 = no clipping
+struct AdamWAttr { float beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-8f, weight_decay = 0, max_norm = 0; };
 
 }  // namespace qlora

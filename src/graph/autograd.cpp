@@ -1,9 +1,10 @@
-// autograd.cpp - the backward pass as nodes: walks the graph from the loss to the params and asks each operation's rule for gradients.
+// autograd.cpp - the backward pass as nodes: walks the graph from the loss to the params and asks each operation's rule
+// for gradients.
 //
-// With checkpointing, a segment (a layer) keeps nothing but what other segments read. Before the rules of its nodes run, the segment's
-// forward nodes are appended a second time, reading the same outside inputs; the rules are handed the copies, so that they read recomputed
-// values, and the first ones die in the forward pass. A gradient that flows into a copy counts for its original. Copies that no rule reads
-// are never executed: the plan prunes them.
+// With checkpointing, a segment (a layer) keeps nothing but what other segments read. Before the rules of its nodes
+// run, the segment's forward nodes are appended a second time, reading the same outside inputs; the rules are handed
+// the copies, so that they read recomputed values, and the first ones die in the forward pass. A gradient that flows
+// into a copy counts for its original. Copies that no rule reads are never executed: the plan prunes them.
 #include "src/graph/graph.h"
 
 namespace qlora::inline v0_1 {
@@ -41,7 +42,8 @@ void GraphImpl::accumulate(int32_t id, Tensor grad) {
     const Node& n = node(id);
     const Node& flowing = node(grad.id());
     if (flowing.elements() != n.elements())
-        fail(Errc::shape, "backward: a gradient of shape ", flowing.shape, " for the result of ", op_def(n.op).name, ", shape ", n.shape);
+        fail(Errc::shape, "backward: a gradient of shape ", flowing.shape, " for the result of ", op_def(n.op).name,
+             ", shape ", n.shape);
     if (flowing.shape != n.shape) grad = add(Op::view, {grad}, attr_of(ViewAttr{0}), n.shape);
     int32_t& sum = grads[size_t(id)];
     sum = sum < 0 ? grad.id() : add(Op::add, {handle(sum), grad}).id();
@@ -49,9 +51,14 @@ void GraphImpl::accumulate(int32_t id, Tensor grad) {
 
 void GraphImpl::backward(Tensor loss, bool checkpoint) {
     graph_of({loss}, "backward");
-    if (!grads.empty()) fail(Errc::argument, "backward: this graph already has its gradients; build another graph for another loss");
-    if (node(loss.id()).elements() != 1) fail(Errc::shape, "backward: the loss has shape ", node(loss.id()).shape, ", expected [1]; reduce it with sum()");
-    if (!wants_grad(loss.id())) fail(Errc::argument, "backward: the loss does not depend on any param, or only through operations without a gradient");
+    if (!grads.empty())
+        fail(Errc::argument, "backward: this graph already has its gradients; build another graph for another loss");
+    if (node(loss.id()).elements() != 1)
+        fail(Errc::shape, "backward: the loss has shape ", node(loss.id()).shape,
+             ", expected [1]; reduce it with sum()");
+    if (!wants_grad(loss.id()))
+        fail(Errc::argument,
+             "backward: the loss does not depend on any param, or only through operations without a gradient");
 
     const int32_t count = int32_t(nodes.size());
     autograd_room::Recomputed recomputed;

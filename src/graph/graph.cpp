@@ -1,4 +1,5 @@
-// graph.cpp - nodes and their memory: appending, leaves, reading and writing, and what a running operation sees of its node.
+// graph.cpp - nodes and their memory: appending, leaves, reading and writing, and what a running operation sees of its
+// node.
 #include "src/graph/graph.h"
 
 #include <algorithm>
@@ -7,7 +8,9 @@ namespace qlora::inline v0_1 {
 namespace graph_room {
 
 Tensor append(GraphImpl& g, Node node) {
-    if (g.frozen) fail(Errc::argument, "graph: it has been planned for running and takes no more nodes; build everything before the first run()");
+    if (g.frozen)
+        fail(Errc::argument,
+             "graph: it has been planned for running and takes no more nodes; build everything before the first run()");
     g.nodes.push_back(std::move(node));
     return g.handle(int32_t(g.nodes.size()) - 1);
 }
@@ -27,7 +30,9 @@ Tensor leaf(GraphImpl& g, const char* what, Op op, DType dtype, Shape shape, Buf
     n.shape = std::move(shape);
     n.wants_grad = op == Op::param;
     if (!buffer) buffer = g.backend->allocate(n.bytes());
-    if (buffer->bytes < n.bytes()) fail(Errc::argument, what, ": shape ", n.shape, " needs ", n.bytes(), " bytes, the memory given has ", buffer->bytes);
+    if (buffer->bytes < n.bytes())
+        fail(Errc::argument, what, ": shape ", n.shape, " needs ", n.bytes(), " bytes, the memory given has ",
+             buffer->bytes);
     n.buffer = std::move(buffer);
     return append(g, std::move(n));
 }
@@ -67,7 +72,8 @@ WeightRef Call::matrix(int i) const {
 
 Tensor GraphImpl::add(Op op, std::initializer_list<Tensor> sources, const Attr& attr, Shape shape) {
     const OpDef& def = op_def(op);
-    if (sources.size() > size_t(max_sources)) fail(Errc::argument, def.name, ": ", sources.size(), " sources, at most ", max_sources);
+    if (sources.size() > size_t(max_sources))
+        fail(Errc::argument, def.name, ": ", sources.size(), " sources, at most ", max_sources);
     Node n;
     n.op = op;
     n.attr = attr;
@@ -83,22 +89,26 @@ Tensor GraphImpl::add(Op op, std::initializer_list<Tensor> sources, const Attr& 
         ++i;
     }
     def.shape(*this, n);
-    n.wants_grad = reached && def.grad && grads.empty();                        // once backward() has begun, nodes are gradients themselves
+    n.wants_grad = reached && def.grad && grads.empty();    // once backward() has begun, nodes are gradients themselves
     return graph_room::append(*this, std::move(n));
 }
 
 Tensor GraphImpl::input(Shape shape, DType dtype) {
-    if (dtype != DType::f32 && dtype != DType::i32) fail(Errc::argument, "input: type ", name_of(dtype), ", expected f32 or i32");
+    if (dtype != DType::f32 && dtype != DType::i32)
+        fail(Errc::argument, "input: type ", name_of(dtype), ", expected f32 or i32");
     return graph_room::leaf(*this, "input", Op::input, dtype, std::move(shape), {});
 }
 
-Tensor GraphImpl::param(Shape shape, BufferRef buffer) { return graph_room::leaf(*this, "param", Op::param, DType::f32, std::move(shape), std::move(buffer)); }
+Tensor GraphImpl::param(Shape shape, BufferRef buffer) {
+    return graph_room::leaf(*this, "param", Op::param, DType::f32, std::move(shape), std::move(buffer));
+}
 
 Tensor GraphImpl::state(Shape shape, BufferRef buffer, DType dtype) {
     graph_room::check_leaf_shape("state", shape);
     const TypeInfo& type = type_info(dtype);
     if (!type.decode || shape.back() % type.block)
-        fail(Errc::argument, "state: rows of ", shape.back(), " cannot be held as ", type.name, type.decode ? str(", which has blocks of ", type.block) : std::string());
+        fail(Errc::argument, "state: rows of ", shape.back(), " cannot be held as ", type.name,
+             type.decode ? str(", which has blocks of ", type.block) : std::string());
     return graph_room::leaf(*this, "state", Op::state, dtype, std::move(shape), std::move(buffer));
 }
 
@@ -109,14 +119,16 @@ Tensor GraphImpl::weight(std::shared_ptr<const Weight> w) {
     n.op = Op::weight;
     n.dtype = w->dtype;
     n.shape = w->shape;
-    if (w->file && std::none_of(mapped.begin(), mapped.end(), [&](const auto& m) { return m->file == w->file; })) mapped.push_back(w);
+    if (w->file && std::none_of(mapped.begin(), mapped.end(), [&](const auto& m) { return m->file == w->file; }))
+        mapped.push_back(w);
     n.weight = std::move(w);
     return graph_room::append(*this, std::move(n));
 }
 
 void GraphImpl::output(Tensor t) {
     graph_of({t}, "output");
-    if (frozen) fail(Errc::argument, "output: the graph has been planned; name the results to keep before the first run()");
+    if (frozen)
+        fail(Errc::argument, "output: the graph has been planned; name the results to keep before the first run()");
     if (std::find(outputs.begin(), outputs.end(), t.id()) == outputs.end()) outputs.push_back(t.id());
 }
 
@@ -128,11 +140,15 @@ int32_t GraphImpl::root(int32_t id) const {
 void GraphImpl::prepare() {
     if (frozen) return;
     Plan made = make_plan(*this);
-    if (made.order.empty()) fail(Errc::argument, "run: nothing to compute; name a result with output() or update a state");
+    if (made.order.empty())
+        fail(Errc::argument, "run: nothing to compute; name a result with output() or update a state");
     for (const int32_t id : made.order) {
-        if (!backend->supports(node(id).op)) fail(Errc::unsupported, "run: ", backend->name(), " does not have the operation ", op_def(node(id).op).name);
+        if (!backend->supports(node(id).op))
+            fail(Errc::unsupported, "run: ", backend->name(), " does not have the operation ",
+                 op_def(node(id).op).name);
     }
-    if (!arena || arena->bytes < made.arena) arena = backend->allocate(made.arena);         // graphs that never run at once may share one
+    // graphs that never run at once may share one
+    if (!arena || arena->bytes < made.arena) arena = backend->allocate(made.arena);
     plan = std::move(made);
     frozen = true;
 }
@@ -153,25 +169,31 @@ void* GraphImpl::address(int32_t id) const {
 void GraphImpl::write(Tensor t, const void* values, int64_t bytes) {
     graph_of({t}, "write");
     const Node& n = node(t.id());
-    if (!n.buffer) fail(Errc::argument, "write: only inputs, params and states can be written, this is the result of ", op_def(n.op).name);
-    if (bytes != n.bytes()) fail(Errc::shape, "write: ", bytes / 4, " values for shape ", n.shape, ", expected ", n.elements());
+    if (!n.buffer)
+        fail(Errc::argument, "write: only inputs, params and states can be written, this is the result of ",
+             op_def(n.op).name);
+    if (bytes != n.bytes())
+        fail(Errc::shape, "write: ", bytes / 4, " values for shape ", n.shape, ", expected ", n.elements());
     backend->upload(*n.buffer, 0, values, bytes);
 }
 
 void GraphImpl::read(Tensor t, void* values, int64_t bytes) const {
     const GraphImpl& g = graph_of({t}, "read");
     const Node& n = g.node(t.id());
-    if (bytes != n.elements() * 4) fail(Errc::shape, "read: ", bytes / 4, " values of shape ", n.shape, ", expected ", n.elements());
+    if (bytes != n.elements() * 4)
+        fail(Errc::shape, "read: ", bytes / 4, " values of shape ", n.shape, ", expected ", n.elements());
     const int32_t owner = root(t.id());
     if (const BufferRef& buffer = node(owner).buffer) {
-        if (bytes_of(n.dtype, 1) != 4) fail(Errc::argument, "read: a state of ", name_of(n.dtype), " is not float values");
+        if (bytes_of(n.dtype, 1) != 4)
+            fail(Errc::argument, "read: a state of ", name_of(n.dtype), " is not float values");
         return backend->download(*buffer, graph_room::alias_offset(*this, t.id()), values, bytes);
     }
     if (n.weight) fail(Errc::argument, "read: ", n.weight->name, " is a stored weight, not a value of the graph");
     if (!frozen) fail(Errc::argument, "read: the graph has not run yet; call run() first");
     const bool kept = std::any_of(outputs.begin(), outputs.end(), [&](int32_t o) { return root(o) == owner; });
     if (!kept || plan.offset[size_t(t.id())] < 0)
-        fail(Errc::argument, "read: this result of ", op_def(n.op).name, " is not kept after a run; name it with output() before the first run()");
+        fail(Errc::argument, "read: this result of ", op_def(n.op).name,
+             " is not kept after a run; name it with output() before the first run()");
     backend->download(*arena, plan.offset[size_t(t.id())], values, bytes);
 }
 

@@ -1,7 +1,9 @@
-// graph.h - the tensor graph: nodes in execution order, the operation table, autograd, the memory plan and the backend interface.
+// graph.h - the tensor graph: nodes in execution order, the operation table, autograd, the memory plan and the backend
+// interface.
 //
-// Life of a graph: builders append nodes (each checks its shapes at once); backward() appends gradient nodes, which are ordinary
-// nodes; plan() gives every node an offset in one arena; Backend::run() executes the nodes in order. Nothing is allocated while running.
+// Life of a graph: builders append nodes (each checks its shapes at once); backward() appends gradient nodes, which are
+// ordinary nodes; plan() gives every node an offset in one arena; Backend::run() executes the nodes in order. Nothing
+// is allocated while running.
 #pragma once
 #include "src/graph/attrs.h"
 #include "src/tensor/weight.h"
@@ -32,28 +34,40 @@ struct Buffer {
 using BufferRef = std::shared_ptr<Buffer>;
 BufferRef slice(const BufferRef&, int64_t offset, int64_t bytes);
 
-// ---- The backend: buffers and one way to run a planned graph. The CPU is one (src/ops/cpu_backend.cpp), CUDA fills the same.
+// ---- The backend: buffers and one way to run a planned graph. The CPU is one (src/ops/cpu_backend.cpp), CUDA fills
+// the same.
 struct Plan;
 struct BackendImpl {
     virtual ~BackendImpl() = default;
     virtual std::string name() const = 0;
     virtual int64_t memory_free() const = 0;
-    virtual BufferRef allocate(int64_t bytes) = 0;                              // zeroed, 64-byte aligned; Error{memory} names the size
+    virtual BufferRef allocate(int64_t bytes) = 0;    // zeroed, 64-byte aligned; Error{memory} names the size
     virtual void upload(Buffer& to, int64_t offset, const void* from, int64_t bytes) = 0;
     virtual void download(const Buffer& from, int64_t offset, void* to, int64_t bytes) = 0;
     virtual void run(GraphImpl&, const Plan&) = 0;                              // executes plan.order
     virtual bool supports(Op) const = 0;
     virtual Work work() const { return {}; }                                    // of every run so far
-    virtual struct Cpu* cpu() { return nullptr; }                               // the CPU's threads and kernels, when it is the CPU
+    virtual struct Cpu* cpu() { return nullptr; }    // the CPU's threads and kernels, when it is the CPU
 };
-std::shared_ptr<BackendImpl> make_cpu_backend(int threads, Compute compute, std::string_view instructions = {});      // empty = the best
+// empty = the best
+std::shared_ptr<BackendImpl> make_cpu_backend(int threads, Compute compute, std::string_view instructions = {});
 
 // ---- Nodes.
 constexpr int max_sources = 8;
 
 struct Attr {                                          // one of the structs of attrs.h, by value
-    template <class T> void set(const T& value) { static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= sizeof bytes); std::memcpy(bytes, &value, sizeof value); }
-    template <class T> T get() const { static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= sizeof bytes); T value; std::memcpy(&value, bytes, sizeof value); return value; }
+    template <class T>
+    void set(const T& value) {
+        static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= sizeof bytes);
+        std::memcpy(bytes, &value, sizeof value);
+    }
+    template <class T>
+    T get() const {
+        static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= sizeof bytes);
+        T value;
+        std::memcpy(&value, bytes, sizeof value);
+        return value;
+    }
     alignas(8) unsigned char bytes[64] = {};
 };
 template <class T> Attr attr_of(const T& value) { Attr a; a.set(value); return a; }
@@ -64,14 +78,15 @@ struct Node {
     Shape shape;
     std::array<int32_t, max_sources> src{-1, -1, -1, -1, -1, -1, -1, -1};      // earlier nodes; -1 = absent
     Attr attr;
-    int64_t saved = 0;                                 // floats kept behind the result for the backward pass (attention: log-sum-exp)
+    int64_t saved = 0;    // floats kept behind the result for the backward pass (attention: log-sum-exp)
     std::shared_ptr<const Weight> weight;              // Op::weight
-    BufferRef buffer;                                  // leaves (input, param, state): memory that outlives a run and may be shared by graphs
+    BufferRef buffer;    // leaves (input, param, state): memory that outlives a run and may be shared by graphs
     bool wants_grad = false;                           // a parameter can be reached from here
-    int32_t segment = -1;                              // checkpointing: nodes of one segment are recomputed in the backward pass
+    int32_t segment = -1;    // checkpointing: nodes of one segment are recomputed in the backward pass
     int32_t origin = -1;                               // of a recomputed copy: the node it repeats
     int64_t elements() const { return elements_of(shape); }
-    int64_t bytes() const { return bytes_of(dtype, elements()) + saved * 4; }   // results are f32 or i32, a state may have another type
+    // results are f32 or i32, a state may have another type
+    int64_t bytes() const { return bytes_of(dtype, elements()) + saved * 4; }
 };
 
 // ---- One operation, in full: what its room exports.
@@ -86,51 +101,55 @@ struct Call {                                          // one node, ready to com
     bool has(int i) const { return node.src[size_t(i)] >= 0; }
     template <class T = float> const T* in(int i) const { return static_cast<const T*>(src[i]); }
     template <class T = float> T* result() const { return static_cast<T*>(out); }
-    WeightRef matrix(int i) const;                     // source i as a stored matrix: a weight, or a float node {rows, cols}
+    WeightRef matrix(int i) const;    // source i as a stored matrix: a weight, or a float node {rows, cols}
 };
 
 struct OpDef {
     const char* name;
-    void (*shape)(const GraphImpl&, Node&);            // checks the sources, sets shape, dtype and saved, or throws with the values
+    // checks the sources, sets shape, dtype and saved, or throws with the values
+    void (*shape)(const GraphImpl&, Node&);
     void (*cpu)(const Call&);                          // computes the result; null for leaves and views
-    void (*grad)(GraphImpl&, const Node& forward, int32_t self, int32_t dy);   // appends gradient nodes, hands them to accumulate(); null = none flows
+    // appends gradient nodes, hands them to accumulate(); null = none flows
+    void (*grad)(GraphImpl&, const Node& forward, int32_t self, int32_t dy);
     int64_t (*scratch)(const GraphImpl&, const Node&) = nullptr;               // bytes of scratch, all threads together
-    int aliases = -1;                                  // the result is the memory of this source (views, and operations that update a state)
+    int aliases = -1;    // the result is the memory of this source (views, and operations that update a state)
     bool effect = false;                               // changes a state: runs even when nobody reads it
-    Tensor (*composed)(GraphImpl&, const Node&) = nullptr;                     // the same value out of simpler operations, for tests
+    Tensor (*composed)(GraphImpl&, const Node&) = nullptr;    // the same value out of simpler operations, for tests
 };
 const OpDef& op_def(Op);
 
-#define QLORA_OP(name, room) extern const OpDef name##_def;                    // the rooms define them: const OpDef silu_def{...};
+#define QLORA_OP(name, room) extern const OpDef name##_def;    // the rooms define them: const OpDef silu_def{...};
 #include "src/graph/ops.def"
 #undef QLORA_OP
 
 // ---- The memory plan: liveness of every node -> offsets in one arena, before anything runs.
 struct Plan {
-    std::vector<int32_t> order;                        // nodes to run: those that an output, a leaf update or another needed node reads
-    std::vector<int64_t> offset;                       // per node: bytes into the arena, -1 = none (leaf, pruned); aliases are resolved
+    std::vector<int32_t> order;    // nodes to run: those that an output, a leaf update or another needed node reads
+    std::vector<int64_t> offset;    // per node: bytes into the arena, -1 = none (leaf, pruned); aliases are resolved
     std::vector<int64_t> scratch;                      // per node: bytes into the arena, -1 = none
     int64_t arena = 0;                                 // bytes: the peak
 };
 
 struct GraphImpl {
     std::shared_ptr<BackendImpl> backend;
-    std::deque<Node> nodes;                            // a deque: references to nodes stay valid while nodes are appended
+    std::deque<Node> nodes;    // a deque: references to nodes stay valid while nodes are appended
     std::vector<int32_t> grads;                        // per node: its gradient node after backward(), -1 = none
     std::vector<int32_t> outputs;                      // nodes that may be read after run(); their memory is not reused
     int32_t segment = -1;                              // given to new nodes
     bool frozen = false;                               // planned: no more nodes
-    uint64_t step = 0;                                 // mixed into dropout seeds: set by the trainer for every micro-batch
+    uint64_t step = 0;    // mixed into dropout seeds: set by the trainer for every micro-batch
     Plan plan;
-    BufferRef arena;                                   // set before prepare() to share one among graphs that never run at once
-    std::vector<std::shared_ptr<const Weight>> mapped; // one weight of each mapped file that is read: asked after every run whether it is still whole
-    int64_t used = 0;                                  // bytes: the furthest end in the arena that a run has touched, noted by the backend
+    BufferRef arena;    // set before prepare() to share one among graphs that never run at once
+    // one weight of each mapped file that is read: asked after every run whether it is still whole
+    std::vector<std::shared_ptr<const Weight>> mapped;
+    int64_t used = 0;    // bytes: the furthest end in the arena that a run has touched, noted by the backend
     std::shared_ptr<struct Stepper> stepper;           // of the public Graph::step (src/ops/graph_api.cpp)
 
     explicit GraphImpl(std::shared_ptr<BackendImpl> b) : backend(std::move(b)) {}
 
     // Appends a node: runs its shape rule, derives wants_grad from its sources. The builders of the rooms call this.
-    // `shape` is for operations whose sources do not tell it (view, fill, ...): the rule finds it in node.shape. An empty Tensor{} is an absent source.
+    // `shape` is for operations whose sources do not tell it (view, fill, ...): the rule finds it in node.shape. An
+    // empty Tensor{} is an absent source.
     Tensor add(Op, std::initializer_list<Tensor> sources, const Attr& = {}, Shape shape = {});
     Tensor input(Shape, DType = DType::f32);
     Tensor param(Shape, BufferRef = {});               // allocates unless given memory
@@ -138,10 +157,11 @@ struct GraphImpl {
     Tensor weight(std::shared_ptr<const Weight>);
     void output(Tensor);                               // keep until the next run, so that it can be read
 
-    // Appends the gradient of a {1} loss towards every param it depends on. With `checkpoint`, nodes in segments are recomputed
-    // from the segment's inputs in the backward pass instead of being kept.
+    // Appends the gradient of a {1} loss towards every param it depends on. With `checkpoint`, nodes in segments are
+    // recomputed from the segment's inputs in the backward pass instead of being kept.
     void backward(Tensor loss, bool checkpoint = false);
-    void accumulate(int32_t node, Tensor grad);        // for gradient rules: adds to what flows into `node`; ignored where no gradient is wanted
+    // for gradient rules: adds to what flows into `node`; ignored where no gradient is wanted
+    void accumulate(int32_t node, Tensor grad);
     bool wants_grad(int32_t node) const { return node >= 0 && nodes[size_t(node)].wants_grad; }
 
     const Node& node(int32_t id) const { return nodes[size_t(id)]; }
@@ -153,7 +173,7 @@ struct GraphImpl {
     void write(Tensor leaf, const void* values, int64_t bytes);
     void read(Tensor, void* values, int64_t bytes) const;
     void* address(int32_t id) const;                   // of a node's memory once prepared; null for a stored weight
-    int32_t root(int32_t id) const;                    // the node whose memory this one is: itself, or through views and updates
+    int32_t root(int32_t id) const;    // the node whose memory this one is: itself, or through views and updates
 };
 
 Plan make_plan(const GraphImpl&);

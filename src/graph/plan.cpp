@@ -1,8 +1,10 @@
-// plan.cpp - the memory plan: which nodes run, how long each result lives, and where it lies in one arena. Made once, before anything runs.
+// plan.cpp - the memory plan: which nodes run, how long each result lives, and where it lies in one arena. Made once,
+// before anything runs.
 //
-// A block is a stretch of memory with a life: the positions in the order from the node that writes it to the last that reads it (through
-// views too). Scratch is a block that lives at one position. Two blocks may share bytes if their lives are apart. Blocks are placed from the
-// largest to the smallest, each into the tightest gap among those already placed that live at the same time.
+// A block is a stretch of memory with a life: the positions in the order from the node that writes it to the last that
+// reads it (through views too). Scratch is a block that lives at one position. Two blocks may share bytes if their
+// lives are apart. Blocks are placed from the largest to the smallest, each into the tightest gap among those already
+// placed that live at the same time.
 #include "src/graph/graph.h"
 
 #include <algorithm>
@@ -54,7 +56,8 @@ std::vector<std::vector<int32_t>> touched_leaves(const GraphImpl& g, const std::
     return leaves;
 }
 
-// Where an `accumulate` may run: right after the node that computes its gradient, unless something in between uses the same state. -1 = in its place.
+// Where an `accumulate` may run: right after the node that computes its gradient, unless something in between uses the
+// same state. -1 = in its place.
 int32_t earliest(const GraphImpl& g, int32_t id, const std::vector<std::vector<int32_t>>& leaves) {
     const Node& n = g.node(id);
     const int32_t ready = g.root(n.src[1]);
@@ -71,8 +74,8 @@ int32_t earliest(const GraphImpl& g, int32_t id, const std::vector<std::vector<i
     return ready;
 }
 
-// Gradients are added to their running sums by `accumulate` nodes, which a builder appends after backward(). Run where they stand, all gradients
-// would pile up until the end of the pass; so each runs as early as it may.
+// Gradients are added to their running sums by `accumulate` nodes, which a builder appends after backward(). Run where
+// they stand, all gradients would pile up until the end of the pass; so each runs as early as it may.
 std::vector<int32_t> run_order(const GraphImpl& g, const std::vector<bool>& needed) {
     const std::vector<std::vector<int32_t>> leaves = touched_leaves(g, needed);
     std::vector<std::vector<int32_t>> early(g.nodes.size());
@@ -112,7 +115,8 @@ std::vector<Block> blocks_of(const GraphImpl& g, const std::vector<int32_t>& ord
     return blocks;
 }
 
-// The tightest gap between placed blocks (sorted by offset) that are alive together with b; past the last of them if no gap fits.
+// The tightest gap between placed blocks (sorted by offset) that are alive together with b; past the last of them if no
+// gap fits.
 int64_t best_offset(const Block& b, const std::vector<const Block*>& placed) {
     int64_t end = 0, best = -1, best_gap = std::numeric_limits<int64_t>::max();
     for (const Block* p : placed) {
@@ -127,13 +131,16 @@ int64_t best_offset(const Block& b, const std::vector<const Block*>& placed) {
 int64_t place(std::vector<Block>& blocks) {
     std::vector<Block*> by_size;
     for (Block& b : blocks) by_size.push_back(&b);
-    std::stable_sort(by_size.begin(), by_size.end(), [](const Block* a, const Block* b) { return a->bytes > b->bytes; });
+    std::stable_sort(by_size.begin(), by_size.end(),
+                     [](const Block* a, const Block* b) { return a->bytes > b->bytes; });
     std::vector<const Block*> placed;
     int64_t peak = 0;
     for (Block* b : by_size) {
         b->offset = best_offset(*b, placed);
         peak = std::max(peak, b->offset + b->bytes);
-        placed.insert(std::upper_bound(placed.begin(), placed.end(), b, [](const Block* a, const Block* c) { return a->offset < c->offset; }), b);
+        placed.insert(std::upper_bound(placed.begin(), placed.end(), b,
+                                       [](const Block* a, const Block* c) { return a->offset < c->offset; }),
+                      b);
     }
     return peak;
 }

@@ -1,7 +1,8 @@
 // adapter_config.cpp - adapter_config.json, PEFT's description of an adapter: written, and read field by field.
 //
-// Every field that PEFT 0.21 knows is in one table: it is read, or it cannot change what a finished adapter computes, or it must say "not
-// used". A field that is not in the table must be empty: nothing is ignored that might have meant something.
+// Every field that PEFT 0.21 knows is in one table: it is read, or it cannot change what a finished adapter computes,
+// or it must say "not used". A field that is not in the table must be empty: nothing is ignored that might have meant
+// something.
 #include "src/model/family.h"
 #include "src/model/lora_impl.h"
 #include "src/text/pattern.h"
@@ -12,17 +13,20 @@
 namespace qlora::inline v0_1 {
 namespace adapter_config_room {
 
-// Which layers have adapters, in the fields of the configuration. The options say it where they still describe the targets; an adapter
-// of another shape (a file may hold any selection) names every layer in full, which PEFT understands as well.
+// Which layers have adapters, in the fields of the configuration. The options say it where they still describe the
+// targets; an adapter of another shape (a file may hold any selection) names every layer in full, which PEFT
+// understands as well.
 struct Selection { Json modules{Json::Array{}}, layers, exclude, ranks{Json::Object{}}, alphas{Json::Object{}}; };
 Selection selection(const LoraImpl& lora) {
     const LoraOptions& o = lora.options;
     std::vector<Module> modules;
     for (const LoraTarget& t : lora.targets)
         if (std::find(modules.begin(), modules.end(), t.module) == modules.end()) modules.push_back(t.module);
-    bool described = o.exclude.empty() || o.exclude_pattern.empty(), patterns = true;              // PEFT has a place for one of the two
+    // PEFT has a place for one of the two
+    bool described = o.exclude.empty() || o.exclude_pattern.empty(), patterns = true;
     for (int64_t layer = 0; layer < lora.base->config.layers; ++layer)
-        for (const Module m : modules) described = described && selects(o, layer, m) == (lora.find(layer, m) != nullptr);
+        for (const Module m : modules)
+            described = described && selects(o, layer, m) == (lora.find(layer, m) != nullptr);
     const auto near = [](float a, float b) { return std::fabs(a - b) <= 1e-6f * std::fabs(b); };
     for (const LoraTarget& t : lora.targets) {
         const LoraOptions local = options_at(o, t.layer, t.module);
@@ -95,34 +99,73 @@ struct Field {
     int kinds = 0;                                     // harmless: any of these, or null
 };
 
-constexpr Field fields[] = {
-    {"alora_invocation_tokens", Field::unused}, {"alpha_pattern", Field::read}, {"arrow_config", Field::unused}, {"auto_mapping", Field::harmless, object},
-    {"base_model_name_or_path", Field::harmless, text}, {"bias", Field::read}, {"corda_config", Field::harmless, object},      // of how it started: init_lora_weights is read
-    {"ensure_weight_tying", Field::harmless, boolean}, {"eva_config", Field::harmless, object}, {"exclude_modules", Field::read}, {"fan_in_fan_out", Field::unused},
-    {"inference_mode", Field::harmless, boolean}, {"init_lora_weights", Field::read}, {"kasa_config", Field::unused}, {"layer_replication", Field::unused},
-    {"layers_pattern", Field::read}, {"layers_to_transform", Field::read}, {"loftq_config", Field::harmless, object}, {"lora_alpha", Field::read}, {"lora_bias", Field::unused},
-    {"lora_dropout", Field::read}, {"lora_ga_config", Field::harmless, object}, {"megatron_config", Field::unused}, {"megatron_core", Field::harmless, text},
-    {"modules_to_save", Field::unused}, {"monteclora_config", Field::unused}, {"peft_type", Field::read}, {"peft_version", Field::harmless, text},
-    {"qalora_group_size", Field::harmless, integer}, {"r", Field::read}, {"rank_pattern", Field::read}, {"revision", Field::harmless, text}, {"target_modules", Field::read},
-    {"target_parameters", Field::unused}, {"task_type", Field::harmless, text}, {"trainable_token_indices", Field::unused}, {"use_bdlora", Field::unused}, {"use_dora", Field::read},
-    {"use_qalora", Field::unused}, {"use_rslora", Field::read}, {"velora_config", Field::unused}};
+constexpr Field fields[] = {{"alora_invocation_tokens", Field::unused},
+                            {"alpha_pattern", Field::read},
+                            {"arrow_config", Field::unused},
+                            {"auto_mapping", Field::harmless, object},
+                            // of how it started: init_lora_weights is read
+                            {"base_model_name_or_path", Field::harmless, text},
+                            {"bias", Field::read},
+                            {"corda_config", Field::harmless, object},
+                            {"ensure_weight_tying", Field::harmless, boolean},
+                            {"eva_config", Field::harmless, object},
+                            {"exclude_modules", Field::read},
+                            {"fan_in_fan_out", Field::unused},
+                            {"inference_mode", Field::harmless, boolean},
+                            {"init_lora_weights", Field::read},
+                            {"kasa_config", Field::unused},
+                            {"layer_replication", Field::unused},
+                            {"layers_pattern", Field::read},
+                            {"layers_to_transform", Field::read},
+                            {"loftq_config", Field::harmless, object},
+                            {"lora_alpha", Field::read},
+                            {"lora_bias", Field::unused},
+                            {"lora_dropout", Field::read},
+                            {"lora_ga_config", Field::harmless, object},
+                            {"megatron_config", Field::unused},
+                            {"megatron_core", Field::harmless, text},
+                            {"modules_to_save", Field::unused},
+                            {"monteclora_config", Field::unused},
+                            {"peft_type", Field::read},
+                            {"peft_version", Field::harmless, text},
+                            {"qalora_group_size", Field::harmless, integer},
+                            {"r", Field::read},
+                            {"rank_pattern", Field::read},
+                            {"revision", Field::harmless, text},
+                            {"target_modules", Field::read},
+                            {"target_parameters", Field::unused},
+                            {"task_type", Field::harmless, text},
+                            {"trainable_token_indices", Field::unused},
+                            {"use_bdlora", Field::unused},
+                            {"use_dora", Field::read},
+                            {"use_qalora", Field::unused},
+                            {"use_rslora", Field::read},
+                            {"velora_config", Field::unused}};
 
 bool empty(const Json& v) {
-    return v.is_null() || (v.is_bool() && !v.boolean()) || (v.is_array() && v.array().empty()) || (v.is_object() && v.object().empty());
+    return v.is_null() || (v.is_bool() && !v.boolean()) || (v.is_array() && v.array().empty()) ||
+           (v.is_object() && v.object().empty());
 }
 
 void check_fields(const Json& j, const std::string& where) {
     for (const auto& [key, value] : j.as_object(where)) {
-        const auto field = std::find_if(std::begin(fields), std::end(fields), [&, name = std::string_view(key)](const Field& f) { return f.name == name; });
+        const auto field = std::find_if(std::begin(fields), std::end(fields),
+                                        [&, name = std::string_view(key)](const Field& f) { return f.name == name; });
         const bool known = field != std::end(fields);
         if (known && field->rule == Field::read) continue;
         if (!known || field->rule == Field::unused) {
             if (empty(value)) continue;
-            fail(Errc::unsupported, where, ": ", key, " = ", value.dump().substr(0, 80), known ? " is not supported" : " is not a field that this version knows", "; only adapters without it can be loaded");
+            fail(Errc::unsupported, where, ": ", key, " = ", value.dump().substr(0, 80),
+                 known ? " is not supported" : " is not a field that this version knows",
+                 "; only adapters without it can be loaded");
         }
-        const bool fits = value.is_null() || (value.is_bool() && field->kinds & boolean) || (value.is_int() && field->kinds & integer) ||
-                          (value.is_string() && field->kinds & text) || (value.is_object() && field->kinds & object);
-        const char* expected = field->kinds == boolean ? "true or false" : field->kinds == integer ? "an integer" : field->kinds == text ? "a string" : "an object";
+        const bool fits = value.is_null() || (value.is_bool() && field->kinds & boolean) ||
+                          (value.is_int() && field->kinds & integer) || (value.is_string() && field->kinds & text) ||
+                          (value.is_object() && field->kinds & object);
+        const char* expected = field->kinds == boolean   ? "true or false"
+                               : field->kinds == integer ? "an integer"
+                               : field->kinds == text    ? "a string"
+                                                         : "an object";
         if (!fits) fail(Errc::format, where, ": ", key, " is ", value.dump().substr(0, 80), ", expected ", expected);
     }
 }
@@ -149,8 +192,11 @@ const std::string& expression(const std::string& text, const std::string& where)
 void check_method(const Json& j, const std::string& where) {
     const Json* type = j.is_object() ? j.find("peft_type") : nullptr;
     if (!type) return;
-    if (!type->is_string()) fail(Errc::format, where, ": peft_type is ", type->dump().substr(0, 80), ", expected \"LORA\"");
-    if (type->string() != "LORA") fail(Errc::unsupported, where, ": peft_type is \"", type->string(), "\": only adapters of the method LORA can be loaded");
+    if (!type->is_string())
+        fail(Errc::format, where, ": peft_type is ", type->dump().substr(0, 80), ", expected \"LORA\"");
+    if (type->string() != "LORA")
+        fail(Errc::unsupported, where, ": peft_type is \"", type->string(),
+             "\": only adapters of the method LORA can be loaded");
 }
 
 void check_alphas(const LoraOptions& o, const std::string& where) {
@@ -158,13 +204,17 @@ void check_alphas(const LoraOptions& o, const std::string& where) {
     for (const auto& [key, alpha] : o.alpha_pattern) check_alpha(alpha, where + ": alpha_pattern: " + key);
 }
 
-// Starts that change the base model, which PEFT changes again when it loads them: only pissa does it to the same result every time.
+// Starts that change the base model, which PEFT changes again when it loads them: only pissa does it to the same result
+// every time.
 LoraInit read_init(const Json& v, const std::string& where) {
     if (v.is_bool() || v.is_null()) return LoraInit::standard;
     const std::string& name = v.as_string(where);
     if (name == "pissa") return LoraInit::pissa;
-    if (name == "gaussian" || name == "eva" || name == "orthogonal") return LoraInit::standard;        // they decide the first values alone
-    fail(Errc::unsupported, where, " = ", name, " is not supported: PEFT makes another base model or another training of it; save that model and set the field to true, or convert the adapter "
+    // they decide the first values alone
+    if (name == "gaussian" || name == "eva" || name == "orthogonal") return LoraInit::standard;
+    fail(Errc::unsupported, where, " = ", name,
+         " is not supported: PEFT makes another base model or another training of it; save that model and set the "
+         "field to true, or convert the adapter "
          "with PEFT's path_initial_model_for_weight_conversion");
 }
 
@@ -176,31 +226,46 @@ LoraOptions read_peft_config(const Json& j, const std::string& where) {
     room::check_fields(j, where);
     const auto at = [&](const char* key) { return where + ": " + key; };
     const auto given = [&](const char* key) { const Json* v = j.find(key); return v && !v->is_null() ? v : nullptr; };
-    const auto list = [&](const char* key, bool one) { const Json* v = given(key); return !v ? Json::Array{} : one && !v->is_array() ? Json::Array{*v} : v->as_array(at(key)); };
+    const auto list = [&](const char* key, bool one) {
+        const Json* v = given(key);
+        return !v ? Json::Array{} : one && !v->is_array() ? Json::Array{*v} : v->as_array(at(key));
+    };
     const auto flag = [&](const char* key) { const Json* v = j.find(key); return v && v->as_bool(at(key)); };
     if (!j.find("peft_type")) fail(Errc::format, at("peft_type"), " is missing, expected \"LORA\"");
-    if (const Json* v = j.find("bias"); v && v->as_string(at("bias")) != "none") fail(Errc::unsupported, at("bias"), " = ", v->string(), " is not supported, only none");
+    if (const Json* v = j.find("bias"); v && v->as_string(at("bias")) != "none")
+        fail(Errc::unsupported, at("bias"), " = ", v->string(), " is not supported, only none");
     LoraOptions o;
     o.rank = room::positive(j.find("r") ? *j.find("r") : Json(8), at("r"));
     o.alpha = float(room::finite(j.find("lora_alpha") ? *j.find("lora_alpha") : Json(8), at("lora_alpha")));
     o.dropout = float(room::finite(j.find("lora_dropout") ? *j.find("lora_dropout") : Json(0), at("lora_dropout")));
-    if (!(o.dropout >= 0 && o.dropout < 1)) fail(Errc::format, at("lora_dropout"), " is ", o.dropout, ", expected 0 to below 1");
+    if (!(o.dropout >= 0 && o.dropout < 1))
+        fail(Errc::format, at("lora_dropout"), " is ", o.dropout, ", expected 0 to below 1");
     o.rank_stabilized = flag("use_rslora");
     o.dora = flag("use_dora");
     if (const Json* v = given("rank_pattern"))
-        for (const auto& [key, rank] : v->as_object(at("rank_pattern"))) o.rank_pattern.emplace_back(room::expression(key, at("rank_pattern")), room::positive(rank, at("rank_pattern") + ": " + key));
+        for (const auto& [key, rank] : v->as_object(at("rank_pattern")))
+            o.rank_pattern.emplace_back(room::expression(key, at("rank_pattern")),
+                                        room::positive(rank, at("rank_pattern") + ": " + key));
     if (const Json* v = given("alpha_pattern"))
-        for (const auto& [key, alpha] : v->as_object(at("alpha_pattern"))) o.alpha_pattern.emplace_back(room::expression(key, at("alpha_pattern")), float(room::finite(alpha, at("alpha_pattern") + ": " + key)));
+        for (const auto& [key, alpha] : v->as_object(at("alpha_pattern")))
+            o.alpha_pattern.emplace_back(room::expression(key, at("alpha_pattern")),
+                                         float(room::finite(alpha, at("alpha_pattern") + ": " + key)));
     const bool by_expression = given("target_modules") && given("target_modules")->is_string();
     if (const Json* v = given("target_modules"); by_expression) room::expression(v->string(), at("target_modules"));
     else if (v) for (const Json& key : v->as_array(at("target_modules"))) key.as_string(at("target_modules"));
     for (const char* key : {"layers_to_transform", "layers_pattern"})
-        if (by_expression && given(key)) fail(Errc::format, at(key), " cannot be used where target_modules is a string: PEFT refuses it too");
-    if (const Json* v = given("exclude_modules"); v && v->is_string()) o.exclude_pattern = room::expression(v->string(), at("exclude_modules"));
-    else for (const Json& key : list("exclude_modules", false)) o.exclude.push_back(key.as_string(at("exclude_modules")));
-    for (const Json& layer : list("layers_to_transform", true)) o.layers.push_back(layer.as_int(at("layers_to_transform")));
+        if (by_expression && given(key))
+            fail(Errc::format, at(key), " cannot be used where target_modules is a string: PEFT refuses it too");
+    if (const Json* v = given("exclude_modules"); v && v->is_string())
+        o.exclude_pattern = room::expression(v->string(), at("exclude_modules"));
+    else
+        for (const Json& key : list("exclude_modules", false))
+            o.exclude.push_back(key.as_string(at("exclude_modules")));
+    for (const Json& layer : list("layers_to_transform", true))
+        o.layers.push_back(layer.as_int(at("layers_to_transform")));
     for (const Json& key : list("layers_pattern", true))
-        if (const std::string& k = key.as_string(at("layers_pattern")); k != "layers" && !k.empty()) fail(Errc::unsupported, at("layers_pattern"), " = ", k, " is not supported, only layers");
+        if (const std::string& k = key.as_string(at("layers_pattern")); k != "layers" && !k.empty())
+            fail(Errc::unsupported, at("layers_pattern"), " = ", k, " is not supported, only layers");
     room::check_alphas(o, where);
     if (const Json* v = j.find("init_lora_weights")) o.init = room::read_init(*v, at("init_lora_weights"));
     return o;

@@ -1,8 +1,9 @@
-// adapter_peft.cpp - adapters as PEFT writes them: adapter_config.json (adapter_config.cpp) and adapter_model.safetensors.
+// adapter_peft.cpp - adapters as PEFT writes them: adapter_config.json (adapter_config.cpp) and
+// adapter_model.safetensors.
 //
-// Files are in Hugging Face row order. Where the base is a GGUF file with permuted q and k rows (adjacent rotary pairs), the rows of B of
-// q_proj and k_proj are permuted on the way out and back on the way in; A acts on the input side and stays as it is.
-// Loading is strict: every tensor must find its place and its partners.
+// Files are in Hugging Face row order. Where the base is a GGUF file with permuted q and k rows (adjacent rotary
+// pairs), the rows of B of q_proj and k_proj are permuted on the way out and back on the way in; A acts on the input
+// side and stays as it is. Loading is strict: every tensor must find its place and its partners.
 #include "src/format/safetensors.h"
 #include "src/model/family.h"
 #include "src/model/lora_impl.h"
@@ -32,7 +33,8 @@ void reorder(const Config& c, Module m, std::vector<float>& b, int64_t rank, boo
     b = std::move(out);
 }
 
-// A pissa adapter is saved as the plain one that it is on the original base; the note is its configuration as it was made.
+// A pissa adapter is saved as the plain one that it is on the original base; the note is its configuration as it was
+// made.
 constexpr const char* pissa_note = "qlora_pissa";
 
 void save(const LoraImpl& lora, const std::string& folder, const std::string& note) {
@@ -41,12 +43,13 @@ void save(const LoraImpl& lora, const std::string& folder, const std::string& no
     // One tensor at a time is copied, when its turn comes: saving must not need memory that training did not plan.
     const auto add = [&](std::string name, Shape shape, int64_t at, const LoraTarget& t, int64_t width) {
         const int64_t count = elements_of(shape);
-        writer.tensors.push_back({std::move(name), "F32", std::move(shape), count * 4, [&lora, &t, at, count, width](AtomicFile& file) {
-            std::vector<float> values = lora_values(lora, at, count);
-            check_finite(values, "save", hf_name(t.layer, t.module));
-            if (width > 0) reorder(lora.base->config, t.module, values, width, true);
-            file.write(values.data(), count * 4);
-        }});
+        writer.tensors.push_back(
+            {std::move(name), "F32", std::move(shape), count * 4, [&lora, &t, at, count, width](AtomicFile& file) {
+                 std::vector<float> values = lora_values(lora, at, count);
+                 check_finite(values, "save", hf_name(t.layer, t.module));
+                 if (width > 0) reorder(lora.base->config, t.module, values, width, true);
+                 file.write(values.data(), count * 4);
+             }});
     };
     for (const LoraTarget& t : lora.targets) {
         const std::string name = std::string(prefix) + hf_name(t.layer, t.module);
@@ -61,8 +64,10 @@ void save(const LoraImpl& lora, const std::string& folder, const std::string& no
     out.commit();
 }
 
-// The tensors of a file, by place. PEFT calls the magnitudes lora_magnitude_vector, and reads them with .weight behind it as well.
-constexpr std::string_view part_names[] = {".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector", ".lora_magnitude_vector.weight"};
+// The tensors of a file, by place. PEFT calls the magnitudes lora_magnitude_vector, and reads them with .weight behind
+// it as well.
+constexpr std::string_view part_names[] = {".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector",
+                                           ".lora_magnitude_vector.weight"};
 struct Parts { const SafeTensor *a = nullptr, *b = nullptr, *m = nullptr; };
 using Found = std::map<std::pair<int64_t, Module>, Parts>;
 
@@ -87,7 +92,9 @@ Found find_tensors(const SafeTensors& tensors, const Config& c, const std::strin
     Found found;
     for (const SafeTensor& t : tensors.tensors()) {
         const SafeTensor** place = place_of(t.name, c, found);
-        if (!place) fail(Errc::unsupported, file, ": the tensor ", t.name, " does not belong to a linear layer of the base model (", c.family, ", ", c.layers, " layers)");
+        if (!place)
+            fail(Errc::unsupported, file, ": the tensor ", t.name,
+                 " does not belong to a linear layer of the base model (", c.family, ", ", c.layers, " layers)");
         if (*place) fail(Errc::format, file, ": the tensors ", (*place)->name, " and ", t.name, " are for one place");
         *place = &t;
     }
@@ -95,10 +102,14 @@ Found find_tensors(const SafeTensors& tensors, const Config& c, const std::strin
     return found;
 }
 
-// The layers that the configuration names, all of which must be there; what it names and cannot be adapted here is refused.
-std::vector<std::pair<int64_t, Module>> adapted(const Json& config, const LoraOptions& o, const Config& c, const std::string& where) {
+// The layers that the configuration names, all of which must be there; what it names and cannot be adapted here is
+// refused.
+std::vector<std::pair<int64_t, Module>> adapted(const Json& config, const LoraOptions& o, const Config& c,
+                                                const std::string& where) {
     for (const char* other : {"lm_head", "model.embed_tokens"})
-        if (peft_adapts(config, o, other, where)) fail(Errc::unsupported, where, ": target_modules names ", other, "; adapters on the head and the embedding are not supported");
+        if (peft_adapts(config, o, other, where))
+            fail(Errc::unsupported, where, ": target_modules names ", other,
+                 "; adapters on the head and the embedding are not supported");
     std::vector<std::pair<int64_t, Module>> out;
     for (int64_t layer = 0; layer < c.layers; ++layer)
         for (int m = 0; m < module_count; ++m)
@@ -106,32 +117,48 @@ std::vector<std::pair<int64_t, Module>> adapted(const Json& config, const LoraOp
     return out;
 }
 
-// Every layer that the configuration names has what its kind of adapter consists of, and no other has anything. All that is missing is listed at once.
-void check_complete(const Found& found, const std::vector<std::pair<int64_t, Module>>& wanted, const LoraOptions& o, const std::string& where, const std::string& file) {
+// Every layer that the configuration names has what its kind of adapter consists of, and no other has anything. All
+// that is missing is listed at once.
+void check_complete(const Found& found, const std::vector<std::pair<int64_t, Module>>& wanted, const LoraOptions& o,
+                    const std::string& where, const std::string& file) {
     for (const auto& [key, parts] : found)
         if (std::find(wanted.begin(), wanted.end(), key) == wanted.end())
-            fail(Errc::format, file, ": there are tensors for ", hf_name(key.first, key.second), ", which target_modules, layers_to_transform or exclude_modules of ", where, " rules out");
+            fail(Errc::format, file, ": there are tensors for ", hf_name(key.first, key.second),
+                 ", which target_modules, layers_to_transform or exclude_modules of ", where, " rules out");
     std::string names;
     int64_t missing = 0;
     for (const auto& [layer, m] : wanted) {
         const auto at = found.find({layer, m});
         const Parts parts = at == found.end() ? Parts{} : at->second;
-        const struct { bool missing; std::string_view name; } all[] = {{!parts.a, part_names[0]}, {!parts.b, part_names[1]}, {o.dora && !parts.m, part_names[2]}};
+        const struct {
+            bool missing;
+            std::string_view name;
+        } all[] = {{!parts.a, part_names[0]}, {!parts.b, part_names[1]}, {o.dora && !parts.m, part_names[2]}};
         for (const auto& part : all)
-            if (part.missing && ++missing <= 12) names += str(missing > 1 ? ", " : "", prefix, hf_name(layer, m), part.name);
+            if (part.missing && ++missing <= 12)
+                names += str(missing > 1 ? ", " : "", prefix, hf_name(layer, m), part.name);
     }
     if (missing > 12) names += str(" and ", missing - 12, " more");
-    if (missing) fail(Errc::format, file, ": ", missing, missing == 1 ? " tensor is" : " tensors are", " missing that target_modules", o.dora ? " and use_dora of " : " of ", where, o.dora ? " ask for: " : " asks for: ", names);
+    if (missing)
+        fail(Errc::format, file, ": ", missing, missing == 1 ? " tensor is" : " tensors are",
+             " missing that target_modules", o.dora ? " and use_dora of " : " of ", where,
+             o.dora ? " ask for: " : " asks for: ", names);
 }
 
-void check_shapes(const Parts& p, int64_t layer, Module m, const LoraOptions& local, const Config& c, const std::string& where, const std::string& file) {
+void check_shapes(const Parts& p, int64_t layer, Module m, const LoraOptions& local, const Config& c,
+                  const std::string& where, const std::string& file) {
     const Shape shape = linear_shape(c, m);
-    if (p.m && !local.dora) fail(Errc::format, file, ": the tensor ", p.m->name, " is there, but use_dora of ", where, " is false");
-    const struct { const SafeTensor* tensor; Shape shape; } all[] = {{p.a, {local.rank, shape[1]}}, {p.b, {shape[0], local.rank}}, {p.m, {shape[0]}}};
+    if (p.m && !local.dora)
+        fail(Errc::format, file, ": the tensor ", p.m->name, " is there, but use_dora of ", where, " is false");
+    const struct {
+        const SafeTensor* tensor;
+        Shape shape;
+    } all[] = {{p.a, {local.rank, shape[1]}}, {p.b, {shape[0], local.rank}}, {p.m, {shape[0]}}};
     for (const auto& part : all)
         if (part.tensor && part.tensor->shape != part.shape)
-            fail(Errc::shape, file, ": the tensor ", part.tensor->name, " has shape ", part.tensor->shape, ", expected ", part.shape, ": the rank in ", where, " is ", local.rank,
-                 ", ", hf_name(layer, m), " of the base model has the shape ", shape);
+            fail(Errc::shape, file, ": the tensor ", part.tensor->name, " has shape ", part.tensor->shape,
+                 ", expected ", part.shape, ": the rank in ", where, " is ", local.rank, ", ", hf_name(layer, m),
+                 " of the base model has the shape ", shape);
 }
 
 std::vector<float> finite_floats(const SafeTensors& tensors, const SafeTensor& t, const std::string& file) {
@@ -141,10 +168,12 @@ std::vector<float> finite_floats(const SafeTensors& tensors, const SafeTensor& t
 }
 
 // On a base that cannot be split (its own file is in 4 bits) the adapter stays the plain one that the file holds.
-std::shared_ptr<LoraImpl> with_note(std::shared_ptr<LoraImpl> plain, const std::string& note, const std::string& where) {
+std::shared_ptr<LoraImpl> with_note(std::shared_ptr<LoraImpl> plain, const std::string& note,
+                                    const std::string& where) {
     LoraOptions options = read_peft_config(Json::parse(note, where), where);
     options.modules = plain->options.modules;
-    if (options.init != LoraInit::pissa) fail(Errc::format, where, ": expected a configuration with init_lora_weights = pissa");
+    if (options.init != LoraInit::pissa)
+        fail(Errc::format, where, ": expected a configuration with init_lora_weights = pissa");
     return can_split(*plain) ? with_start(*plain, options) : plain;
 }
 
@@ -162,9 +191,12 @@ std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, 
     const std::string where = folder + "/adapter_config.json", file = folder + "/adapter_model.safetensors";
     const Json j = Json::parse(read_file(where, int64_t(16) << 20), where);
     const LoraOptions options = read_peft_config(j, where);
-    if (!exists(file) && exists(folder + "/adapter_model.bin")) fail(Errc::unsupported, "load ", folder, ": only adapter_model.bin is there; convert it to safetensors first");
+    if (!exists(file) && exists(folder + "/adapter_model.bin"))
+        fail(Errc::unsupported, "load ", folder, ": only adapter_model.bin is there; convert it to safetensors first");
     for (const int64_t layer : options.layers)
-        if (layer < 0 || layer >= base->config.layers) fail(Errc::format, where, ": layers_to_transform names layer ", layer, ", the base model has 0 to ", base->config.layers - 1);
+        if (layer < 0 || layer >= base->config.layers)
+            fail(Errc::format, where, ": layers_to_transform names layer ", layer, ", the base model has 0 to ",
+                 base->config.layers - 1);
     const auto tensors = SafeTensors::open(file);
     auto lora = empty_lora(std::move(base), options);
     const Config& c = lora->base->config;
@@ -191,7 +223,8 @@ std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, 
         put(*parts.b, t.b, t.rank);
         if (t.m >= 0) put(*parts.m, t.m, 1);
     }
-    const auto note = std::find_if(tensors->metadata().begin(), tensors->metadata().end(), [](const auto& entry) { return entry.first == room::pissa_note; });
+    const auto note = std::find_if(tensors->metadata().begin(), tensors->metadata().end(),
+                                   [](const auto& entry) { return entry.first == room::pissa_note; });
     if (note == tensors->metadata().end()) start_lora(*lora, nullptr);
     set_lora_values(*lora, values);
     return note == tensors->metadata().end() ? lora : room::with_note(lora, note->second, str(file, ": ", note->first));

@@ -13,7 +13,8 @@
 namespace qlora::inline v0_1 {
 namespace base_record_room {
 
-void add(Hash& hash, const void* bytes, int64_t count) {               // in pieces of whole words: what is left over goes in with its length
+// in pieces of whole words: what is left over goes in with its length
+void add(Hash& hash, const void* bytes, int64_t count) {
     hash.add(bytes, count / 8 * 8);
     char rest[16] = {};
     std::copy_n(static_cast<const char*>(bytes) + count / 8 * 8, count % 8, rest);
@@ -55,7 +56,9 @@ void add_values(Hash& hash, const WeightPtr& norm) {
 
 Hash of_configuration(const Config& c) {
     Hash hash;
-    const int64_t sizes[] = {c.vocabulary, c.hidden, c.layers, c.heads, c.kv_heads, c.head_dim, c.feed_forward, c.window, c.window_from_layer, c.rotated, c.adjacent_pairs, c.tied};
+    const int64_t sizes[] = {c.vocabulary,        c.hidden,   c.layers,         c.heads,
+                             c.kv_heads,          c.head_dim, c.feed_forward,   c.window,
+                             c.window_from_layer, c.rotated,  c.adjacent_pairs, c.tied};
     add(hash, sizes, sizeof sizes);
     const float numbers[] = {c.eps, c.rope_magnitude};
     add(hash, numbers, sizeof numbers);
@@ -63,7 +66,8 @@ Hash of_configuration(const Config& c) {
     return hash;
 }
 
-// The 4-bit type that LoadOptions would name to get this model: nothing where the linear layers are in several types, or in a stored one.
+// The 4-bit type that LoadOptions would name to get this model: nothing where the linear layers are in several types,
+// or in a stored one.
 void held(const ModelImpl& m, AdapterBase& base) {
     const Weight* first = nullptr;
     for (const LayerWeights& layer : m.layers)
@@ -81,8 +85,9 @@ std::shared_ptr<const ModelImpl> quantized(const ModelImpl& from, DType type, bo
     auto model = std::make_shared<ModelImpl>(from);
     Cpu* cpu = from.backend->cpu();
     for (LayerWeights& layer : model->layers)
-        for (WeightPtr& w : layer.linear)              // as when a file is loaded: what is in the type already stays as it is
-            if (w && w->dtype != type) w = std::make_shared<const Weight>(quantize_4bit(*w, type, double_quant, cpu ? &cpu->pool : nullptr));
+        for (WeightPtr& w : layer.linear)    // as when a file is loaded: what is in the type already stays as it is
+            if (w && w->dtype != type)
+                w = std::make_shared<const Weight>(quantize_4bit(*w, type, double_quant, cpu ? &cpu->pool : nullptr));
     return model;
 }
 
@@ -109,7 +114,8 @@ Json fingerprint_of(const ModelImpl& m) {
     for (const LayerWeights& layer : m.layers) {
         check_stop();
         for (const WeightPtr& w : {layer.attention_norm, layer.feed_forward_norm}) add_values(values, w);
-        for (const WeightPtr& w : {layer.attention_norm, layer.feed_forward_norm, layer.q_norm, layer.k_norm}) add(norms, w);
+        for (const WeightPtr& w : {layer.attention_norm, layer.feed_forward_norm, layer.q_norm, layer.k_norm})
+            add(norms, w);
         for (int i = 0; i < module_count; ++i) {
             add(weights, layer.linear[i]);
             add_scales(scales, layer.linear[i]);
@@ -124,17 +130,23 @@ Json fingerprint_of(const ModelImpl& m) {
         add(embeddings, m.head);
         add_scales(scales, m.head);
     }
-    return Json().set("norm values", hex(values)).set("configuration", hex(of_configuration(m.config))).set("norms", hex(norms)).set("embeddings", hex(embeddings))
-        .set("weights", hex(weights)).set("scales", hex(scales)).set("biases", hex(biases));
+    return Json()
+        .set("norm values", hex(values))
+        .set("configuration", hex(of_configuration(m.config)))
+        .set("norms", hex(norms))
+        .set("embeddings", hex(embeddings))
+        .set("weights", hex(weights))
+        .set("scales", hex(scales))
+        .set("biases", hex(biases));
 }
 
 BaseRecord record_of(const ModelImpl& m) {
-    BaseRecord record;                                 // member by member: g++ 12 destroys a nested member twice where a later initializer throws
+    BaseRecord record;    // member by member: g++ 12 destroys a nested member twice where a later initializer throws
     record.base.model = m.path;
     record.base.weights = describe(m).weights;
     try {
         record.fingerprint = fingerprint_of(m);
-    } catch (const Error& e) {                         // the model's file is gone or cut: what was learned on it can still be saved
+    } catch (const Error& e) {    // the model's file is gone or cut: what was learned on it can still be saved
         if (e.code != Errc::io) throw;
     }
     base_record_room::held(m, record.base);
@@ -142,8 +154,13 @@ BaseRecord record_of(const ModelImpl& m) {
 }
 
 Json to_json(const BaseRecord& r) {
-    return Json().set("model", r.base.model).set("weights", r.base.weights).set("quant", r.base.quantize ? std::string(name_of(*r.base.quantize)) : "none")
-        .set("double_quant", r.base.double_quant).set("library", QLORA_VERSION_STRING).set("fingerprint", r.fingerprint);
+    return Json()
+        .set("model", r.base.model)
+        .set("weights", r.base.weights)
+        .set("quant", r.base.quantize ? std::string(name_of(*r.base.quantize)) : "none")
+        .set("double_quant", r.base.double_quant)
+        .set("library", QLORA_VERSION_STRING)
+        .set("fingerprint", r.fingerprint);
 }
 
 BaseRecord read_base_record(const Json& j, const std::string& where) {
@@ -177,24 +194,31 @@ std::optional<BaseRecord> recorded_base(const std::string& adapter) {
     return read_base_record(Json::parse(text, where), where);
 }
 
-std::shared_ptr<const ModelImpl> follow_record(std::shared_ptr<const ModelImpl> model, const BaseRecord& r, OnBase on_base, const std::string& adapter) {
+std::shared_ptr<const ModelImpl> follow_record(std::shared_ptr<const ModelImpl> model, const BaseRecord& r,
+                                               OnBase on_base, const std::string& adapter) {
     namespace room = base_record_room;
     if (on_base == OnBase::any) return model;
-    if (on_base == OnBase::recorded && r.base.quantize) {              // other forms can be brought into a 4-bit one, and only there
+    // other forms can be brought into a 4-bit one, and only there
+    if (on_base == OnBase::recorded && r.base.quantize) {
         AdapterBase now;
         room::held(*model, now);
         if (!now.quantize) model = room::quantized(*model, *r.base.quantize, r.base.double_quant);
     }
     if (!r.fingerprint.is_object()) return model;
     const Json now = fingerprint_of(*model);
-    const std::string of = str("load ", adapter, ": the adapter was trained on ", r.base.model, " (", r.base.weights, "), and this is ");
+    const std::string of = str("load ", adapter, ": the adapter was trained on ", r.base.model, " (", r.base.weights,
+                               "), and this is ");
     const std::string is = str(model->path, " (", describe(*model).weights, ")");
     if (!room::same_norms(r.fingerprint, now))
-        fail(Errc::argument, of, "another model, ", is, ": its norms have other values; load the model it was trained on, or turn this check off (OnBase::any, in the programs --any-base)");
+        fail(Errc::argument, of, "another model, ", is,
+             ": its norms have other values; load the model it was trained on, or turn this check off (OnBase::any, in "
+             "the programs --any-base)");
     if (on_base == OnBase::as_held) return model;
     if (const std::string parts = room::differing(r.fingerprint, now); !parts.empty())
-        fail(Errc::argument, of, is, ", which differs in: ", parts, "; load the model it was trained on", r.base.quantize ? str(" with quantize = ", name_of(*r.base.quantize)) : " as it is stored",
-             r.base.quantize && !r.base.double_quant ? " and double_quant = false" : "", ", or say that another form of that model will do (OnBase::as_held, in the programs --quant TYPE)");
+        fail(Errc::argument, of, is, ", which differs in: ", parts, "; load the model it was trained on",
+             r.base.quantize ? str(" with quantize = ", name_of(*r.base.quantize)) : " as it is stored",
+             r.base.quantize && !r.base.double_quant ? " and double_quant = false" : "",
+             ", or say that another form of that model will do (OnBase::as_held, in the programs --quant TYPE)");
     return model;
 }
 

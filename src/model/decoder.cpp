@@ -1,5 +1,5 @@
-// decoder.cpp - the decoder-only transformer, written once for every family: embedding, layers of attention and feed-forward with
-// their residual connections, final norm, and either scores or the loss.
+// decoder.cpp - the decoder-only transformer, written once for every family: embedding, layers of attention and
+// feed-forward with their residual connections, final norm, and either scores or the loss.
 //
 //   h = norm(x);  q, k, v = h W^T (+ bias) (+ adapter);  [q, k normed per head];  q, k turned by position
 //   x = x + attention(q, k, v) Wo^T;  h = norm(x);  x = x + (silu(h Wg^T) * (h Wu^T)) Wd^T
@@ -42,13 +42,15 @@ struct Builder {
         if (const LoraTarget* t = lora ? lora->find(layer, m) : nullptr) {
             const Tensor a = param({t->rank, t->in}, t->a), b = param({t->out, t->rank}, t->b);
             // Each adapter drops its own elements: its place in the list is its stream.
-            const LoraAttr attr{t->scale, spec.dropout ? lora->options.dropout : 0.0f, spec.seed, uint64_t(t - lora->targets.data())};
+            const LoraAttr attr{t->scale, spec.dropout ? lora->options.dropout : 0.0f, spec.seed,
+                                uint64_t(t - lora->targets.data())};
             y = t->m < 0 ? qlora::lora(y, x, a, b, attr) : dora(y, x, weight, a, b, *t, attr);
         }
         return w.bias[int(m)] ? bias(y, graph.weight(w.bias[int(m)])) : y;
     }
 
-    // y = W x becomes m / n (W x + s B A x). With dropout PEFT puts y + (m / n - 1) W drop(x) + m / n s B A drop(x), the same mask in both places.
+    // y = W x becomes m / n (W x + s B A x). With dropout PEFT puts y + (m / n - 1) W drop(x) + m / n s B A drop(x),
+    // the same mask in both places.
     Tensor dora(Tensor y, Tensor x, Tensor weight, Tensor a, Tensor b, const LoraTarget& t, const LoraAttr& attr) {
         const Tensor magnitude = param({t.out}, t.m), norm = graph.state({t.out}, slice(norms, t.norm * 4, t.out * 4));
         if (attr.p == 0) return dora_scale(qlora::lora(y, x, a, b, attr), magnitude, norm);
@@ -59,7 +61,9 @@ struct Builder {
     // q or k {rows, heads * head_dim}: normed per head where the family does so, then turned.
     Tensor turned(Tensor x, int64_t heads, const WeightPtr& norm) {
         const Config& c = config();
-        if (norm) x = reshape(rms_norm(reshape(x, {spec.rows * heads, c.head_dim}), graph.weight(norm), c.eps), {spec.rows, heads * c.head_dim});
+        if (norm)
+            x = reshape(rms_norm(reshape(x, {spec.rows * heads, c.head_dim}), graph.weight(norm), c.eps),
+                        {spec.rows, heads * c.head_dim});
         RopeAttr attr;
         attr.head_dim = c.head_dim;
         attr.rotated = c.rotated;
@@ -92,16 +96,19 @@ struct Builder {
 };
 
 void check_range(const char* what, const std::vector<int32_t>& values, size_t count, int64_t low, int64_t high) {
-    if (values.size() != count) fail(Errc::argument, "decoder: ", what, " has ", values.size(), " entries, expected ", count);
+    if (values.size() != count)
+        fail(Errc::argument, "decoder: ", what, " has ", values.size(), " entries, expected ", count);
     for (size_t i = 0; i < count; ++i)
-        if (values[i] < low || values[i] >= high) fail(Errc::argument, "decoder: ", what, "[", i, "] is ", values[i], ", expected ", low, " to ", high - 1);
+        if (values[i] < low || values[i] >= high)
+            fail(Errc::argument, "decoder: ", what, "[", i, "] is ", values[i], ", expected ", low, " to ", high - 1);
 }
 
 }  // namespace decoder_room
 
 void require_memory(const BackendImpl& backend, int64_t bytes, const char* what, const char* remedy) {
     const int64_t available = backend.memory_free();
-    if (bytes > available) fail(Errc::memory, what, ": ", bytes, " bytes of memory are needed, ", available, " are free; use ", remedy);
+    if (bytes > available)
+        fail(Errc::memory, what, ": ", bytes, " bytes of memory are needed, ", available, " are free; use ", remedy);
 }
 
 DType half_type(const ModelImpl& model) { return model.embedding->dtype == DType::bf16 ? DType::bf16 : DType::f16; }
@@ -109,15 +116,18 @@ DType half_type(const ModelImpl& model) { return model.embedding->dtype == DType
 KvCache make_cache(const ModelImpl& model, int64_t capacity, DType type) {
     if (capacity < 1) fail(Errc::argument, "cache: the capacity must be at least 1, is ", capacity);
     if (type != DType::f32 && type != DType::f16 && type != DType::bf16 && type != DType::q8_0)
-        fail(Errc::argument, "cache: keys and values are not held as ", name_of(type), "; choose f32, f16, bf16 or q8_0");
+        fail(Errc::argument, "cache: keys and values are not held as ", name_of(type),
+             "; choose f32, f16, bf16 or q8_0");
     const int64_t row = model.config.kv_heads * model.config.head_dim, block = type_info(type).block;
     if (model.config.head_dim % block)
-        fail(Errc::shape, "cache: a key has ", model.config.head_dim, " numbers, not whole blocks of ", block, " as ", name_of(type), " has; choose f16 or bf16");
+        fail(Errc::shape, "cache: a key has ", model.config.head_dim, " numbers, not whole blocks of ", block, " as ",
+             name_of(type), " has; choose f16 or bf16");
     KvCache cache;
     cache.capacity = capacity;
     cache.type = type;
     const int64_t bytes = checked_mul(capacity, bytes_of(type, row), "cache");
-    require_memory(*model.backend, checked_mul(bytes, 2 * model.config.layers, "cache"), "the keys and values of the context", "a smaller context");
+    require_memory(*model.backend, checked_mul(bytes, 2 * model.config.layers, "cache"),
+                   "the keys and values of the context", "a smaller context");
     for (int64_t i = 0; i < model.config.layers; ++i) {
         cache.keys.push_back(model.backend->allocate(bytes));
         cache.values.push_back(model.backend->allocate(bytes));
@@ -125,16 +135,22 @@ KvCache make_cache(const ModelImpl& model, int64_t capacity, DType type) {
     return cache;
 }
 
-Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, const DecoderSpec& spec) : spec_(spec), model_(std::move(model)), lora_(lora) {
+Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, const DecoderSpec& spec)
+    : spec_(spec), model_(std::move(model)), lora_(lora) {
     const Config& c = model_->config;
     const bool loss = spec.output == DecoderSpec::Output::loss;
     if (spec.rows < 1) fail(Errc::argument, "decoder: rows must be at least 1, is ", spec.rows);
-    if (spec.logit_rows < 0 || spec.logit_rows > spec.rows) fail(Errc::argument, "decoder: ", spec.logit_rows, " logit rows of ", spec.rows);
-    if (spec.backward && (!loss || !lora || !spec.gradients)) fail(Errc::argument, "decoder: a backward pass needs the loss, an adapter and a gradient buffer");
-    if (spec.backward && spec.gradients->bytes < lora->parameters * 4) fail(Errc::argument, "decoder: the gradient buffer has ", spec.gradients->bytes, " bytes, the adapter needs ", lora->parameters * 4);
+    if (spec.logit_rows < 0 || spec.logit_rows > spec.rows)
+        fail(Errc::argument, "decoder: ", spec.logit_rows, " logit rows of ", spec.rows);
+    if (spec.backward && (!loss || !lora || !spec.gradients))
+        fail(Errc::argument, "decoder: a backward pass needs the loss, an adapter and a gradient buffer");
+    if (spec.backward && spec.gradients->bytes < lora->parameters * 4)
+        fail(Errc::argument, "decoder: the gradient buffer has ", spec.gradients->bytes, " bytes, the adapter needs ",
+             lora->parameters * 4);
     graph_ = std::make_unique<GraphImpl>(model_->backend);
     GraphImpl& graph = *graph_;
-    decoder_room::Builder build{graph, *model_, lora, spec_, lora && lora->norms ? refresh_norms(*lora) : nullptr, {}, {}};
+    decoder_room::Builder build{graph, *model_, lora, spec_, lora && lora->norms ? refresh_norms(*lora) : nullptr,
+                                {},    {}};
     const Shape rows{spec.rows};
     tokens_ = graph.input(rows, DType::i32);
     build.in.positions = positions_ = graph.input(rows, DType::i32);
@@ -171,7 +187,8 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
         const int32_t gradient = graph.grads[size_t(param.id())];
         if (gradient < 0) continue;
         const int64_t count = graph.node(param.id()).elements();
-        accumulate(graph.state(graph.node(param.id()).shape, slice(spec.gradients, offset * 4, count * 4)), graph.handle(gradient));
+        accumulate(graph.state(graph.node(param.id()).shape, slice(spec.gradients, offset * 4, count * 4)),
+                   graph.handle(gradient));
     }
 }
 
@@ -184,14 +201,17 @@ void Decoder::run(const DecoderBatch& batch) {
     check_context(c, int64_t(*std::max_element(batch.positions.begin(), batch.positions.end())) + 1, "decoder");
     decoder_room::check_range("first", batch.first, rows, 0, keys + 1);
     decoder_room::check_range("last", batch.last, rows, 0, keys + 1);
-    auto write = [&](Tensor to, const std::vector<int32_t>& values) { graph_->write(to, values.data(), int64_t(values.size()) * 4); };
+    auto write = [&](Tensor to, const std::vector<int32_t>& values) {
+        graph_->write(to, values.data(), int64_t(values.size()) * 4);
+    };
     write(tokens_, batch.tokens);
     write(positions_, batch.positions);
     write(first_, batch.first);
     write(last_, batch.last);
-    if (window_first_.id() >= 0) {                     // the last key of a row is its own: a window of w keys begins w before the end
+    if (window_first_.id() >= 0) {    // the last key of a row is its own: a window of w keys begins w before the end
         std::vector<int32_t> windowed = batch.first;
-        for (size_t i = 0; i < rows; ++i) windowed[i] = int32_t(std::max<int64_t>(windowed[i], batch.last[i] - c.window));
+        for (size_t i = 0; i < rows; ++i)
+            windowed[i] = int32_t(std::max<int64_t>(windowed[i], batch.last[i] - c.window));
         write(window_first_, windowed);
     }
     if (spec_.cache) {
@@ -230,7 +250,9 @@ int64_t Decoder::arena_bytes() const { return graph_->frozen ? graph_->plan.aren
 DecoderBatch lay_out(std::span<const Document> documents, int64_t rows) {
     DecoderBatch batch;
     for (const Document& d : documents) {
-        if (!d.trained.empty() && d.trained.size() != d.tokens.size()) fail(Errc::argument, "decoder: a document has ", d.tokens.size(), " tokens and ", d.trained.size(), " loss flags");
+        if (!d.trained.empty() && d.trained.size() != d.tokens.size())
+            fail(Errc::argument, "decoder: a document has ", d.tokens.size(), " tokens and ", d.trained.size(),
+                 " loss flags");
         const int32_t begin = int32_t(batch.tokens.size());
         for (size_t i = 0; i < d.tokens.size(); ++i) {
             batch.tokens.push_back(d.tokens[i]);
@@ -241,8 +263,10 @@ DecoderBatch lay_out(std::span<const Document> documents, int64_t rows) {
             batch.targets.push_back(trained ? d.tokens[i + 1] : -1);
         }
     }
-    if (int64_t(batch.tokens.size()) > rows) fail(Errc::argument, "decoder: the documents have ", batch.tokens.size(), " tokens, there are ", rows, " rows");
-    for (std::vector<int32_t>* v : {&batch.tokens, &batch.positions, &batch.first, &batch.last}) v->resize(size_t(rows), 0);
+    if (int64_t(batch.tokens.size()) > rows)
+        fail(Errc::argument, "decoder: the documents have ", batch.tokens.size(), " tokens, there are ", rows, " rows");
+    for (std::vector<int32_t>* v : {&batch.tokens, &batch.positions, &batch.first, &batch.last})
+        v->resize(size_t(rows), 0);
     batch.targets.resize(size_t(rows), -1);
     return batch;
 }

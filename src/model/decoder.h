@@ -1,21 +1,24 @@
 // decoder.h - the transformer as a graph: built once for a number of rows, then run with new inputs.
 //
-// Rows are tokens in one flat stream: documents of a packed or batched micro-batch lie one after another and do not see each other,
-// because row t attends to the keys [first[t], last[t]) only. Padding rows carry token 0, target -1 and an empty range.
+// Rows are tokens in one flat stream: documents of a packed or batched micro-batch lie one after another and do not see
+// each other, because row t attends to the keys [first[t], last[t]) only. Padding rows carry token 0, target -1 and an
+// empty range.
 #pragma once
 #include "src/model/lora.h"
 
 namespace qlora::inline v0_1 {
 
-struct KvCache {                                       // one buffer a layer and side: {kv_heads, capacity, head_dim} of `type`
+struct KvCache {    // one buffer a layer and side: {kv_heads, capacity, head_dim} of `type`
     int64_t capacity = 0, used = 0;
     DType type = DType::f32;
     std::vector<BufferRef> keys, values;
     int64_t bytes() const { return keys.empty() ? 0 : 2 * int64_t(keys.size()) * keys[0]->bytes; }
 };
-DType half_type(const ModelImpl&);                     // bf16 where its embedding is stored so, else f16: what keys and values are held in by default
+// bf16 where its embedding is stored so, else f16: what keys and values are held in by default
+DType half_type(const ModelImpl&);
 KvCache make_cache(const ModelImpl&, int64_t capacity, DType type = DType::f32);
-void require_memory(const BackendImpl&, int64_t bytes, const char* what, const char* remedy);  // Error{memory} if the backend has not as much free
+// Error{memory} if the backend has not as much free
+void require_memory(const BackendImpl&, int64_t bytes, const char* what, const char* remedy);
 
 struct DecoderSpec {
     int64_t rows = 0;

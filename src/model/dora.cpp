@@ -1,5 +1,6 @@
-// dora.cpp - the norms || W + s B A || that magnitudes are measured against (arXiv:2402.09353). They are constants of a step: computed when the
-// factors have changed, once for all micro-batches and for all tokens of a reply, and kept beside the factors.
+// dora.cpp - the norms || W + s B A || that magnitudes are measured against (arXiv:2402.09353). They are constants of a
+// step: computed when the factors have changed, once for all micro-batches and for all tokens of a reply, and kept
+// beside the factors.
 #include "src/model/lora_impl.h"
 #include "src/ops/ops.h"
 
@@ -22,7 +23,8 @@ std::shared_ptr<DoraNorms> make_norms(const LoraImpl& lora) {
     for (const LoraTarget& t : lora.targets) {
         const Tensor a = norms->graph->state({t.rank, t.in}, slice(lora.values, t.a * 4, t.rank * t.in * 4));
         const Tensor b = norms->graph->state({t.out, t.rank}, slice(lora.values, t.b * 4, t.out * t.rank * 4));
-        norms->results.push_back(dora_norm(norms->graph->weight(lora.base->layers[size_t(t.layer)].linear[int(t.module)]), a, b, t.scale));
+        norms->results.push_back(
+            dora_norm(norms->graph->weight(lora.base->layers[size_t(t.layer)].linear[int(t.module)]), a, b, t.scale));
         norms->graph->output(norms->results.back());
         count += t.out;
     }

@@ -9,38 +9,48 @@ namespace qlora::inline v0_1 {
 
 namespace family_room {
 
-// The columns after adjacent_pairs are the class defaults of Hugging Face transformers, which it leaves out of saved files.
+// The columns after adjacent_pairs are the class defaults of Hugging Face transformers, which it leaves out of saved
+// files: vocabulary, hidden, layers, heads, kv heads, head_dim, feed-forward, context, window, eps.
+// clang-format off
 constexpr Family table[] = {
-    // name      gguf     class                 bias   qk_norm adjacent  vocab   hidden layers heads kv  head_dim ff   context window eps
-    {"llama",   "llama", "LlamaForCausalLM",   false, false,  true,     32000,  4096,  32,    32,   0,  0,   11008,  2048,   0,     1e-6},
-    {"mistral", "llama", "MistralForCausalLM", false, false,  true,     32000,  4096,  32,    32,   8,  0,   14336,  131072, 4096,  1e-6},
-    {"qwen2",   "qwen2", "Qwen2ForCausalLM",   true,  false,  false,    151936, 4096,  32,    32,   32, 0,   22016,  32768,  4096,  1e-6},
-    {"qwen3",   "qwen3", "Qwen3ForCausalLM",   false, true,   false,    151936, 4096,  32,    32,   32, 128, 22016,  32768,  4096,  1e-6},
+    // name, gguf, class, bias, qk_norm, adjacent_pairs, ...
+    {"llama", "llama", "LlamaForCausalLM", false, false, true, 32000, 4096, 32, 32, 0, 0, 11008, 2048, 0, 1e-6},
+    {"mistral","llama", "MistralForCausalLM", false, false, true, 32000, 4096, 32, 32, 8, 0, 14336, 131072, 4096, 1e-6},
+    {"qwen2", "qwen2", "Qwen2ForCausalLM", true, false, false, 151936, 4096, 32, 32, 32, 0, 22016, 32768, 4096, 1e-6},
+    {"qwen3", "qwen3", "Qwen3ForCausalLM", false, true, false, 151936, 4096, 32, 32, 32, 128, 22016, 32768, 4096, 1e-6},
 };
+// clang-format on
 
 constexpr double least_rope_factor = 1e-3, most_rope_factor = 1e6;
 
 struct ModuleRow { std::string_view name, hf_block, gguf; };
-constexpr ModuleRow modules[module_count] = {
-    {"q_proj", "self_attn", "attn_q"}, {"k_proj", "self_attn", "attn_k"}, {"v_proj", "self_attn", "attn_v"}, {"o_proj", "self_attn", "attn_output"},
-    {"gate_proj", "mlp", "ffn_gate"}, {"up_proj", "mlp", "ffn_up"}, {"down_proj", "mlp", "ffn_down"}};
+constexpr ModuleRow modules[module_count] = {{"q_proj", "self_attn", "attn_q"}, {"k_proj", "self_attn", "attn_k"},
+                                             {"v_proj", "self_attn", "attn_v"}, {"o_proj", "self_attn", "attn_output"},
+                                             {"gate_proj", "mlp", "ffn_gate"},  {"up_proj", "mlp", "ffn_up"},
+                                             {"down_proj", "mlp", "ffn_down"}};
 
-// Far beyond what any model uses (factors up to 64, bases up to 1e8): inside these bounds every frequency is a normal float, outside of
-// them the scores are noise.
+// Far beyond what any model uses (factors up to 64, bases up to 1e8): inside these bounds every frequency is a normal
+// float, outside of them the scores are noise.
 void check_rope(double theta, const RopeScaling& s, const std::string& where) {
     using Kind = RopeScaling::Kind;
     const bool by_context = s.kind == Kind::yarn || s.kind == Kind::llama3;
-    const struct { const char* name; double value, least, most; bool used; } bounds[] = {
-        {"rotary base", theta, 1, 1e15, true}, {"rotary scaling factor", s.factor, least_rope_factor, most_rope_factor, true},
-        {"original context length of the rotary scaling", s.original_context, 1, 0x1p31, by_context},
-        {"rotary attention factor", s.attention_factor, 1e-3, 1e3, s.attention_factor != 0},
-        {"rotary low frequency factor", s.low, 1e-6, 1e6, s.kind == Kind::llama3}, {"rotary high frequency factor", s.high, 1e-6, 1e6, s.kind == Kind::llama3},
-        {"yarn beta_slow", s.beta_slow, 1e-6, 1e6, s.kind == Kind::yarn}, {"yarn beta_fast", s.beta_fast, 1e-6, 1e6, s.kind == Kind::yarn}};
+    const struct { const char* name; double value, least, most; bool used;
+    } bounds[] = {{"rotary base", theta, 1, 1e15, true},
+                  {"rotary scaling factor", s.factor, least_rope_factor, most_rope_factor, true},
+                  {"original context length of the rotary scaling", s.original_context, 1, 0x1p31, by_context},
+                  {"rotary attention factor", s.attention_factor, 1e-3, 1e3, s.attention_factor != 0},
+                  {"rotary low frequency factor", s.low, 1e-6, 1e6, s.kind == Kind::llama3},
+                  {"rotary high frequency factor", s.high, 1e-6, 1e6, s.kind == Kind::llama3},
+                  {"yarn beta_slow", s.beta_slow, 1e-6, 1e6, s.kind == Kind::yarn},
+                  {"yarn beta_fast", s.beta_fast, 1e-6, 1e6, s.kind == Kind::yarn}};
     for (const auto& b : bounds)
-        if (b.used && !(b.value >= b.least && b.value <= b.most)) fail(Errc::format, where, ": the ", b.name, " is ", b.value, ", expected ", b.least, " to ", b.most);
+        if (b.used && !(b.value >= b.least && b.value <= b.most))
+            fail(Errc::format, where, ": the ", b.name, " is ", b.value, ", expected ", b.least, " to ", b.most);
     if (theta == 1) fail(Errc::format, where, ": the rotary base is 1, expected a number above 1");
-    if (s.kind == Kind::llama3 && s.high <= s.low) fail(Errc::format, where, ": the rotary low and high frequency factors are ", s.low, " and ", s.high);
-    if (s.kind == Kind::yarn && s.beta_fast <= s.beta_slow) fail(Errc::format, where, ": yarn's beta_fast and beta_slow are ", s.beta_fast, " and ", s.beta_slow);
+    if (s.kind == Kind::llama3 && s.high <= s.low)
+        fail(Errc::format, where, ": the rotary low and high frequency factors are ", s.low, " and ", s.high);
+    if (s.kind == Kind::yarn && s.beta_fast <= s.beta_slow)
+        fail(Errc::format, where, ": yarn's beta_fast and beta_slow are ", s.beta_fast, " and ", s.beta_slow);
 }
 
 }  // namespace family_room
@@ -65,7 +75,9 @@ std::string family_names() {
 
 std::string_view name_of(Module m) { return family_room::modules[size_t(m)].name; }
 
-std::string gguf_name(int64_t layer, Module m, std::string_view suffix) { return str("blk.", layer, ".", family_room::modules[size_t(m)].gguf, ".", suffix); }
+std::string gguf_name(int64_t layer, Module m, std::string_view suffix) {
+    return str("blk.", layer, ".", family_room::modules[size_t(m)].gguf, ".", suffix);
+}
 
 std::string hf_name(int64_t layer, Module m) {
     const family_room::ModuleRow& row = family_room::modules[size_t(m)];
@@ -83,24 +95,32 @@ Shape linear_shape(const Config& c, Module m) {
     return {c.hidden, c.feed_forward};
 }
 
-// Bounds far above every model there is; below them no product of two sizes overflows, and no small file makes a large allocation
-// before its tensors have been compared with these numbers.
+// Bounds far above every model there is; below them no product of two sizes overflows, and no small file makes a large
+// allocation before its tensors have been compared with these numbers.
 void check_config(const Config& c, const std::string& where) {
-    const struct { const char* name; int64_t value, most; } bounds[] = {
-        {"number of layers", c.layers, 4096}, {"hidden size", c.hidden, 1 << 20}, {"number of heads", c.heads, 1 << 14}, {"number of key-value heads", c.kv_heads, 1 << 14},
-        {"head size", c.head_dim, 1 << 14}, {"feed-forward size", c.feed_forward, 1 << 22}, {"vocabulary size", c.vocabulary, 1 << 24}, {"context length", c.context, int64_t(1) << 31},
-        {"rotary size", c.rotated, c.head_dim}};
+    const struct { const char* name; int64_t value, most;
+    } bounds[] = {{"number of layers", c.layers, 4096},       {"hidden size", c.hidden, 1 << 20},
+                  {"number of heads", c.heads, 1 << 14},      {"number of key-value heads", c.kv_heads, 1 << 14},
+                  {"head size", c.head_dim, 1 << 14},         {"feed-forward size", c.feed_forward, 1 << 22},
+                  {"vocabulary size", c.vocabulary, 1 << 24}, {"context length", c.context, int64_t(1) << 31},
+                  {"rotary size", c.rotated, c.head_dim}};
     for (const auto& b : bounds)
-        if (b.value < 1 || b.value > b.most) fail(Errc::format, where, ": the ", b.name, " is ", b.value, ", expected 1 to ", b.most);
-    if (c.heads % c.kv_heads) fail(Errc::format, where, ": ", c.heads, " heads are not a multiple of ", c.kv_heads, " key-value heads");
-    if (c.head_dim % 2 || c.rotated % 2) fail(Errc::format, where, ": head size ", c.head_dim, " and rotary size ", c.rotated, " must be even");
-    if (!(c.eps > 0) || !(c.eps < 1)) fail(Errc::format, where, ": the epsilon of the norms is ", c.eps, ", expected a number in (0, 1)");
-    if (c.window < 0 || c.window > (int64_t(1) << 31) || c.window_from_layer < 0) fail(Errc::format, where, ": the sliding window is ", c.window, " from layer ", c.window_from_layer);
+        if (b.value < 1 || b.value > b.most)
+            fail(Errc::format, where, ": the ", b.name, " is ", b.value, ", expected 1 to ", b.most);
+    if (c.heads % c.kv_heads)
+        fail(Errc::format, where, ": ", c.heads, " heads are not a multiple of ", c.kv_heads, " key-value heads");
+    if (c.head_dim % 2 || c.rotated % 2)
+        fail(Errc::format, where, ": head size ", c.head_dim, " and rotary size ", c.rotated, " must be even");
+    if (!(c.eps > 0) || !(c.eps < 1))
+        fail(Errc::format, where, ": the epsilon of the norms is ", c.eps, ", expected a number in (0, 1)");
+    if (c.window < 0 || c.window > (int64_t(1) << 31) || c.window_from_layer < 0)
+        fail(Errc::format, where, ": the sliding window is ", c.window, " from layer ", c.window_from_layer);
 }
 
 void check_context(const Config& c, int64_t tokens, std::string_view what) {
     if (tokens <= c.context) return;
-    fail(Errc::argument, what, ": a text of ", tokens, " tokens, the model's context is ", c.context, c.dynamic_rope ? " (its rotary scaling \"dynamic\" would begin there, which is not supported)" : "",
+    fail(Errc::argument, what, ": a text of ", tokens, " tokens, the model's context is ", c.context,
+         c.dynamic_rope ? " (its rotary scaling \"dynamic\" would begin there, which is not supported)" : "",
          "; shorten the text, or cut it into pieces of ", c.context, " tokens at most");
 }
 
@@ -114,16 +134,20 @@ int64_t gguf_row_of_hf(int64_t row, int64_t head_dim) {
     return head * head_dim + (r % half) * 2 + r / half;
 }
 
-// Plain rotary embedding turns pair i by position * theta^(-2i / rotated). The schemes that stretch a context change that frequency:
+// Plain rotary embedding turns pair i by position * theta^(-2i / rotated). The schemes that stretch a context change
+// that frequency:
 //   linear  divides all by the factor;
-//   yarn    (arXiv:2309.00071) divides those that turn less than beta_slow times over the original context, keeps those that turn more
-//           than beta_fast times, mixes linearly in between, and scales sine and cosine by the attention factor;
+//   yarn    (arXiv:2309.00071) divides those that turn less than beta_slow times over the original context, keeps those
+//           that turn more than beta_fast times, mixes linearly in between, and scales sine and cosine by the attention
+//           factor;
 //   llama3  does the same by wavelength: longer than context / low divided, shorter than context / high kept.
 void set_frequencies(Config& c, double theta, const RopeScaling& s, const std::string& where) {
     family_room::check_rope(theta, s, where);
     constexpr double two_pi = 6.283185307179586;
     const double n = double(c.rotated);
-    auto turning = [&](double turns) { return n * std::log(s.original_context / (turns * two_pi)) / (2 * std::log(theta)); };
+    auto turning = [&](double turns) {
+        return n * std::log(s.original_context / (turns * two_pi)) / (2 * std::log(theta));
+    };
     double low = 0, high = 0;
     c.rope_magnitude = s.attention_factor > 0 ? float(s.attention_factor) : 1;
     if (s.kind == RopeScaling::Kind::yarn) {
@@ -151,7 +175,9 @@ void set_frequencies(Config& c, double theta, const RopeScaling& s, const std::s
 
 void check_frequencies(std::span<const float> frequencies, const std::string& where) {
     for (const float f : frequencies)
-        if (!(f >= FLT_MIN && f <= 1 / family_room::least_rope_factor)) fail(Errc::format, where, ": a rotary frequency of ", f, ", expected ", FLT_MIN, " to ", 1 / family_room::least_rope_factor);
+        if (!(f >= FLT_MIN && f <= 1 / family_room::least_rope_factor))
+            fail(Errc::format, where, ": a rotary frequency of ", f, ", expected ", FLT_MIN, " to ",
+                 1 / family_room::least_rope_factor);
 }
 
 bool gives_frequencies(const Config& c, const RopeScaling& s) {
@@ -159,7 +185,8 @@ bool gives_frequencies(const Config& c, const RopeScaling& s) {
     set_frequencies(again, double(c.rope_theta), s, "save");
     if (std::fabs(again.rope_magnitude - c.rope_magnitude) > 1e-5f) return false;
     for (size_t i = 0; i < c.inverse_frequencies.size(); ++i)
-        if (std::fabs(again.inverse_frequencies[i] - c.inverse_frequencies[i]) > 2e-6f * c.inverse_frequencies[i]) return false;
+        if (std::fabs(again.inverse_frequencies[i] - c.inverse_frequencies[i]) > 2e-6f * c.inverse_frequencies[i])
+            return false;
     return true;
 }
 

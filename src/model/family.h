@@ -1,4 +1,5 @@
-// family.h - what distinguishes the families of models that this library runs: one table, read by every loader and saver.
+// family.h - what distinguishes the families of models that this library runs: one table, read by every loader and
+// saver.
 #pragma once
 #include "src/model/model.h"
 
@@ -9,9 +10,10 @@ struct Family {
     std::string_view gguf;                             // general.architecture
     std::string_view hf_class;                         // architectures[0]
     bool qkv_bias, qk_norm;                            // always there, and never there
-    bool adjacent_pairs;                               // in GGUF: rotary pairs (2i, 2i+1), so q and k rows are stored permuted
+    bool adjacent_pairs;    // in GGUF: rotary pairs (2i, 2i+1), so q and k rows are stored permuted
     // What Hugging Face leaves out of config.json when it has these values.
-    int64_t vocabulary, hidden, layers, heads, kv_heads, head_dim, feed_forward, context, window;   // 0: kv_heads = heads, head_dim = hidden / heads
+    // 0: kv_heads = heads, head_dim = hidden / heads
+    int64_t vocabulary, hidden, layers, heads, kv_heads, head_dim, feed_forward, context, window;
     double eps;
 };
 
@@ -32,7 +34,9 @@ int64_t gguf_row_of_hf(int64_t row, int64_t head_dim);
 
 // Rotary frequencies with their scaling already applied.
 void set_frequencies(Config&, double theta, const RopeScaling&, const std::string& where);
-void check_frequencies(std::span<const float>, const std::string& where);  // those that a file lists: normal numbers, none above 1000
-bool gives_frequencies(const Config&, const RopeScaling&);             // those that the model has, to the last bits: its theta with this scaling
+// those that a file lists: normal numbers, none above 1000
+void check_frequencies(std::span<const float>, const std::string& where);
+// those that the model has, to the last bits: its theta with this scaling
+bool gives_frequencies(const Config&, const RopeScaling&);
 
 }  // namespace qlora

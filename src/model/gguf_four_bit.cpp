@@ -1,4 +1,5 @@
-// gguf_four_bit.cpp - nf4 and fp4 tensors in a GGUF file, out of it and into it, bit for bit. The layout is described in gguf_model.h.
+// gguf_four_bit.cpp - nf4 and fp4 tensors in a GGUF file, out of it and into it, bit for bit. The layout is described
+// in gguf_model.h.
 #include "src/model/gguf_model.h"
 
 #include "src/tensor/nf4.h"
@@ -20,16 +21,20 @@ struct Reader {
         if (!t && !required) return nullptr;
         if (!t) fail(Errc::format, "gguf: ", file.path(), ": the tensor ", full, " is missing");
         if (t->ggml_type != type || t->bytes != bytes)
-            fail(Errc::format, "gguf: ", file.path(), ": tensor ", full, " has type ", t->ggml_type, " and ", t->bytes, " bytes, expected type ", type, " and ", bytes);
+            fail(Errc::format, "gguf: ", file.path(), ": tensor ", full, " has type ", t->ggml_type, " and ", t->bytes,
+                 " bytes, expected type ", type, " and ", bytes);
         return t;
     }
     const float* floats(const char* suffix, int64_t count, bool required = true) const {
         const GgufTensor* t = find(suffix, 0, count * 4, required);
         if (!t) return nullptr;
         const float* values = reinterpret_cast<const float*>(file.data(*t));
-        if (t->offset % 4) fail(Errc::format, "gguf: ", file.path(), ": tensor ", name, suffix, " lies at byte ", t->offset, ", not at a multiple of 4 as our writer puts it");
+        if (t->offset % 4)
+            fail(Errc::format, "gguf: ", file.path(), ": tensor ", name, suffix, " lies at byte ", t->offset,
+                 ", not at a multiple of 4 as our writer puts it");
         for (int64_t i = 0; i < count; ++i)
-            if (!std::isfinite(values[i])) fail(Errc::format, "gguf: ", file.path(), ": tensor ", name, suffix, " holds ", values[i], " at ", i);
+            if (!std::isfinite(values[i]))
+                fail(Errc::format, "gguf: ", file.path(), ": tensor ", name, suffix, " holds ", values[i], " at ", i);
         return values;
     }
 };
@@ -46,9 +51,12 @@ void add(GgufWriter& w, std::string name, int type, Shape shape, const void* dat
 Weight read_four_bit(const Gguf& file, const std::string& name) {
     const gguf_four_bit_room::Reader read{file, name};
     const GgufTensor* codes = file.tensor(name);
-    if (!codes || codes->ggml_type != ggml_i8 || codes->shape.size() != 2) fail(Errc::format, "gguf: ", file.path(), ": tensor ", name, " must be a matrix of I8 codes");
+    if (!codes || codes->ggml_type != ggml_i8 || codes->shape.size() != 2)
+        fail(Errc::format, "gguf: ", file.path(), ": tensor ", name, " must be a matrix of I8 codes");
     const std::string type = file.string("qlora.type", "");
-    if (type != "nf4" && type != "fp4") fail(Errc::unsupported, "gguf: ", file.path(), ": qlora.type \"", type, "\" is not known; was the file written by a newer version?");
+    if (type != "nf4" && type != "fp4")
+        fail(Errc::unsupported, "gguf: ", file.path(), ": qlora.type \"", type,
+             "\" is not known; was the file written by a newer version?");
     Weight w;
     w.name = name;
     w.dtype = type == "nf4" ? DType::nf4 : DType::fp4;
@@ -60,7 +68,9 @@ Weight read_four_bit(const Gguf& file, const std::string& name) {
     q.block = file.integer("qlora.block");
     q.block2 = file.integer("qlora.block2", 256);
     for (int64_t b : {q.block, q.block2})
-        if (b < 16 || b > 65536 || (b & (b - 1))) fail(Errc::format, "gguf: ", file.path(), ": a quantization block of ", b, " elements, expected a power of two from 16 to 65536");
+        if (b < 16 || b > 65536 || (b & (b - 1)))
+            fail(Errc::format, "gguf: ", file.path(), ": a quantization block of ", b,
+                 " elements, expected a power of two from 16 to 65536");
     const int64_t blocks = (w.elements() + q.block - 1) / q.block;
     q.codebook = read.floats(".codebook", 16, false);
     if (!q.codebook) q.codebook = w.dtype == DType::nf4 ? nf4_codebook : fp4_codebook;
@@ -79,13 +89,16 @@ Weight read_four_bit(const Gguf& file, const std::string& name) {
 void write_four_bit(GgufWriter& out, const std::string& name, WeightPtr weight) {
     const Weight& w = *weight;
     const FourBit& q = w.quant;
-    if (w.shape.size() != 2 || w.shape[1] % 2) fail(Errc::unsupported, "save: the 4-bit tensor ", name, " of shape ", w.shape, " has rows of an odd length, which GGUF cannot hold");
+    if (w.shape.size() != 2 || w.shape[1] % 2)
+        fail(Errc::unsupported, "save: the 4-bit tensor ", name, " of shape ", w.shape,
+             " has rows of an odd length, which GGUF cannot hold");
     const int64_t blocks = (w.elements() + q.block - 1) / q.block;
     auto add = [&](const char* suffix, int type, Shape shape, const void* data, int64_t bytes) {
         gguf_four_bit_room::add(out, name + suffix, type, std::move(shape), data, bytes, weight);
     };
     add("", ggml_i8, {w.shape[0], w.shape[1] / 2}, w.data, w.elements() / 2);
-    if (std::memcmp(q.codebook, w.dtype == DType::nf4 ? nf4_codebook : fp4_codebook, 64) != 0) add(".codebook", 0, {16}, q.codebook, 64);
+    if (std::memcmp(q.codebook, w.dtype == DType::nf4 ? nf4_codebook : fp4_codebook, 64) != 0)
+        add(".codebook", 0, {16}, q.codebook, 64);
     if (q.absmax) {
         add(".absmax", 0, {blocks}, q.absmax, blocks * 4);
         return;

@@ -1,9 +1,11 @@
 // gguf_model.h - what the GGUF loader and saver share: the vocabulary, and how 4-bit tensors lie in a GGUF file.
 //
-// GGUF has no nf4. Our files keep the packed codes as an I8 tensor {out, in / 2} under the usual name W and the scales in companions:
-//   W.absmax f32 {blocks}, or with double quantization W.absmax_code I8 {blocks}, W.absmax2 f32 {blocks / block2}, W.offset f32 {1};
-//   W.codebook f32 {16} and W.absmax_map f32 {256} only where they are not the usual tables.
-// The keys qlora.type, qlora.block and qlora.block2 say how to read them. Other programs see a file of I8 tensors and refuse it.
+// GGUF has no nf4. Our files keep the packed codes as an I8 tensor {out, in / 2} under the usual name W and the scales
+// in companions:
+//   W.absmax f32 {blocks}, or with double quantization W.absmax_code I8 {blocks}, W.absmax2 f32 {blocks / block2},
+//   W.offset f32 {1}; W.codebook f32 {16} and W.absmax_map f32 {256} only where they are not the usual tables.
+// The keys qlora.type, qlora.block and qlora.block2 say how to read them. Other programs see a file of I8 tensors and
+// refuse it.
 #pragma once
 #include "src/format/gguf.h"
 #include "src/model/load.h"

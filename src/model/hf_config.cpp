@@ -1,5 +1,6 @@
-// hf_config.cpp - config.json of Hugging Face folders, as versions 4 and 5 of transformers write it, to a Config. Fields that would
-// change what the model computes and that we do not implement are errors; what the file leaves out has the default of its class.
+// hf_config.cpp - config.json of Hugging Face folders, as versions 4 and 5 of transformers write it, to a Config.
+// Fields that would change what the model computes and that we do not implement are errors; what the file leaves out
+// has the default of its class.
 #include "src/model/hf_model.h"
 
 #include <algorithm>
@@ -19,8 +20,14 @@ struct Fields {
         return v && !v->is_null() ? v : nullptr;
     }
     std::string at(std::string_view key) const { return where + ": " + std::string(key); }
-    int64_t integer(std::string_view key, int64_t fallback) const { const Json* v = find(key); return v ? v->as_int(at(key)) : fallback; }
-    bool boolean(std::string_view key, bool fallback) const { const Json* v = find(key); return v ? v->as_bool(at(key)) : fallback; }
+    int64_t integer(std::string_view key, int64_t fallback) const {
+        const Json* v = find(key);
+        return v ? v->as_int(at(key)) : fallback;
+    }
+    bool boolean(std::string_view key, bool fallback) const {
+        const Json* v = find(key);
+        return v ? v->as_bool(at(key)) : fallback;
+    }
     double number(std::string_view key, double fallback) const {
         const Json* v = find(key);
         const double value = v ? v->as_number(at(key)) : fallback;
@@ -31,10 +38,14 @@ struct Fields {
         if (!find(key)) fail(Errc::format, at(key), " is missing");
         return number(key, 0);
     }
-    std::string text(std::string_view key, std::string_view fallback) const { const Json* v = find(key); return v ? v->as_string(at(key)) : std::string(fallback); }
+    std::string text(std::string_view key, std::string_view fallback) const {
+        const Json* v = find(key);
+        return v ? v->as_string(at(key)) : std::string(fallback);
+    }
 };
 
-// Version 4: rope_theta and rope_scaling {type or rope_type, ...}. Version 5: rope_parameters {rope_theta, rope_type, ...}.
+// Version 4: rope_theta and rope_scaling {type or rope_type, ...}. Version 5: rope_parameters {rope_theta, rope_type,
+// ...}.
 void set_rope(Config& c, const Fields& f) {
     static const Json none;
     const Json *v5 = f.find("rope_parameters"), *v4 = f.find("rope_scaling");
@@ -42,29 +53,37 @@ void set_rope(Config& c, const Fields& f) {
     const std::string place = f.at(v5 ? "rope_parameters" : "rope_scaling");
     if (!rope.is_null()) rope.as_object(place);
     for (const auto& [key, value] : rope.object())
-        if (value.is_object() && key.find("attention") != key.npos) fail(Errc::unsupported, place, ": parameters by kind of layer (", key, ") are not supported");
+        if (value.is_object() && key.find("attention") != key.npos)
+            fail(Errc::unsupported, place, ": parameters by kind of layer (", key, ") are not supported");
     const Fields r{rope, place};
     const std::string kind = r.text("rope_type", r.text("type", "default"));
     const double theta = r.number("rope_theta", f.number("rope_theta", 10000));
     RopeScaling s;
     const bool scales = kind == "linear" || kind == "llama3" || kind == "yarn", llama3 = kind == "llama3";
     s.factor = scales ? r.needed("factor") : 1;
-    s.original_context = llama3 ? r.needed("original_max_position_embeddings") : r.number("original_max_position_embeddings", double(c.context));
-    if (!(s.original_context >= 1 && s.original_context <= 2147483648.0)) fail(Errc::format, r.at("original_max_position_embeddings"), " is ", s.original_context, ", expected a number of tokens");
+    s.original_context = llama3 ? r.needed("original_max_position_embeddings")
+                                : r.number("original_max_position_embeddings", double(c.context));
+    if (!(s.original_context >= 1 && s.original_context <= 2147483648.0))
+        fail(Errc::format, r.at("original_max_position_embeddings"), " is ", s.original_context,
+             ", expected a number of tokens");
     if (kind == "linear") s.kind = RopeScaling::Kind::linear;
     else if (kind == "llama3") s.kind = RopeScaling::Kind::llama3;
     else if (kind == "yarn") s.kind = RopeScaling::Kind::yarn;
     else if (kind == "dynamic") {                      // changes nothing up to this length
         c.context = std::min<int64_t>(c.context, int64_t(s.original_context));
         c.dynamic_rope = true;
-    } else if (kind != "default") fail(Errc::unsupported, r.at("rope_type"), ": rotary scaling \"", kind, "\" is not supported (default, linear, llama3, yarn and dynamic are)");
+    } else if (kind != "default")
+        fail(Errc::unsupported, r.at("rope_type"), ": rotary scaling \"", kind,
+             "\" is not supported (default, linear, llama3, yarn and dynamic are)");
     s.low = llama3 ? r.needed("low_freq_factor") : 1;
     s.high = llama3 ? r.needed("high_freq_factor") : 4;
     s.beta_fast = r.number("beta_fast", 32);
     s.beta_slow = r.number("beta_slow", 1);
     s.attention_factor = r.number("attention_factor", 0);
-    if (r.find("attention_factor") && !(s.attention_factor > 0)) fail(Errc::format, r.at("attention_factor"), " is ", s.attention_factor, ", expected a number above 0");
-    if (r.find("mscale") || r.find("mscale_all_dim") || !r.boolean("truncate", true)) fail(Errc::unsupported, place, ": this variant of yarn (mscale, truncate) is not supported");
+    if (r.find("attention_factor") && !(s.attention_factor > 0))
+        fail(Errc::format, r.at("attention_factor"), " is ", s.attention_factor, ", expected a number above 0");
+    if (r.find("mscale") || r.find("mscale_all_dim") || !r.boolean("truncate", true))
+        fail(Errc::unsupported, place, ": this variant of yarn (mscale, truncate) is not supported");
     set_frequencies(c, theta, s, place);
 }
 
@@ -79,14 +98,19 @@ void set_window(Config& c, const Fields& f, const Family& family) {
     }
     if (const Json* types = f.find("layer_types")) {
         const Json::Array& list = types->as_array(f.at("layer_types"));
-        if (int64_t(list.size()) != c.layers) fail(Errc::format, f.where, ": layer_types has ", list.size(), " entries for ", c.layers, " layers");
+        if (int64_t(list.size()) != c.layers)
+            fail(Errc::format, f.where, ": layer_types has ", list.size(), " entries for ", c.layers, " layers");
         for (int64_t i = 0; i < c.layers; ++i) {
             const std::string& type = list[size_t(i)].as_string(f.at("layer_types"));
             const bool slides = c.window > 0 && i >= c.window_from_layer;
-            if (type != (slides ? "sliding_attention" : "full_attention")) fail(Errc::unsupported, f.where, ": layer_types[", i, "] = ", type, " in this arrangement is not supported");
+            if (type != (slides ? "sliding_attention" : "full_attention"))
+                fail(Errc::unsupported, f.where, ": layer_types[", i, "] = ", type,
+                     " in this arrangement is not supported");
         }
     }
-    if (c.window < 0 || c.window > (int64_t(1) << 31) || (c.window == 0 && f.find("sliding_window") && (family.name == "mistral" || f.boolean("use_sliding_window", false))))
+    if (c.window < 0 || c.window > (int64_t(1) << 31) ||
+        (c.window == 0 && f.find("sliding_window") &&
+         (family.name == "mistral" || f.boolean("use_sliding_window", false))))
         fail(Errc::format, f.at("sliding_window"), " is ", c.window, ", expected a number of keys, or null for all");
     if (c.window_from_layer < 0) fail(Errc::format, f.at("max_window_layers"), " is ", c.window_from_layer);
     if (c.window_from_layer >= c.layers) c.window = 0;
@@ -99,11 +123,16 @@ Config hf_config(const Json& json, const std::string& where) {
     const hf_config_room::Fields f{json, where};
     const std::string type = f.text("model_type", "");
     const Family* family = family_named(type);
-    if (!family) fail(Errc::unsupported, where, ": model_type \"", type, "\" is not supported; supported families: ", family_names());
+    if (!family)
+        fail(Errc::unsupported, where, ": model_type \"", type,
+             "\" is not supported; supported families: ", family_names());
     if (const Json* classes = f.find("architectures"))
-        if (!classes->as_array(f.at("architectures")).empty() && classes->array()[0].as_string(f.at("architectures")) != family->hf_class)
-            fail(Errc::unsupported, where, ": the class ", classes->array()[0].string(), " is not supported, expected ", family->hf_class);
-    if (const std::string act = f.text("hidden_act", "silu"); act != "silu" && act != "swish") fail(Errc::unsupported, where, ": hidden_act \"", act, "\" is not supported, only silu is");
+        if (!classes->as_array(f.at("architectures")).empty() &&
+            classes->array()[0].as_string(f.at("architectures")) != family->hf_class)
+            fail(Errc::unsupported, where, ": the class ", classes->array()[0].string(), " is not supported, expected ",
+                 family->hf_class);
+    if (const std::string act = f.text("hidden_act", "silu"); act != "silu" && act != "swish")
+        fail(Errc::unsupported, where, ": hidden_act \"", act, "\" is not supported, only silu is");
     Config c;
     c.family = family->name;
     c.vocabulary = f.integer("vocab_size", family->vocabulary);
@@ -112,20 +141,26 @@ Config hf_config(const Json& json, const std::string& where) {
     c.heads = f.integer("num_attention_heads", family->heads);
     // A null here means as many as heads; a missing key means the default of the class.
     const Json* kv = json.find("num_key_value_heads");
-    c.kv_heads = kv && kv->is_null() ? c.heads : f.integer("num_key_value_heads", family->kv_heads ? family->kv_heads : c.heads);
+    c.kv_heads = kv && kv->is_null() ? c.heads
+                                     : f.integer("num_key_value_heads", family->kv_heads ? family->kv_heads : c.heads);
     c.feed_forward = f.integer("intermediate_size", family->feed_forward);
     c.context = f.integer("max_position_embeddings", family->context);
     if (c.heads < 1) fail(Errc::format, where, ": num_attention_heads is ", c.heads);
-    if (c.hidden < 1 || c.hidden > (1 << 20)) fail(Errc::format, where, ": hidden_size is ", c.hidden, ", expected 1 to ", 1 << 20);
-    if (!f.find("head_dim") && !family->head_dim && c.hidden % c.heads) fail(Errc::format, where, ": hidden_size ", c.hidden, " is not a multiple of num_attention_heads ", c.heads);
+    if (c.hidden < 1 || c.hidden > (1 << 20))
+        fail(Errc::format, where, ": hidden_size is ", c.hidden, ", expected 1 to ", 1 << 20);
+    if (!f.find("head_dim") && !family->head_dim && c.hidden % c.heads)
+        fail(Errc::format, where, ": hidden_size ", c.hidden, " is not a multiple of num_attention_heads ", c.heads);
     c.head_dim = f.integer("head_dim", family->head_dim ? family->head_dim : c.hidden / c.heads);
     c.eps = float(f.number("rms_norm_eps", family->eps));
     c.tied = f.boolean("tie_word_embeddings", false);
     const double part = f.number("partial_rotary_factor", 1);
-    if (part <= 0 || part > 1) fail(Errc::format, where, ": partial_rotary_factor is ", part, ", expected a number in (0, 1]");
-    if (c.head_dim < 1 || c.head_dim > (1 << 14)) fail(Errc::format, where, ": head_dim (the head size) is ", c.head_dim, ", expected 1 to ", 1 << 14);
+    if (part <= 0 || part > 1)
+        fail(Errc::format, where, ": partial_rotary_factor is ", part, ", expected a number in (0, 1]");
+    if (c.head_dim < 1 || c.head_dim > (1 << 14))
+        fail(Errc::format, where, ": head_dim (the head size) is ", c.head_dim, ", expected 1 to ", 1 << 14);
     c.rotated = int64_t(double(c.head_dim) * part);
-    if (c.layers < 0 || c.layers > 4096) fail(Errc::format, where, ": num_hidden_layers is ", c.layers, ", expected 1 to 4096");
+    if (c.layers < 0 || c.layers > 4096)
+        fail(Errc::format, where, ": num_hidden_layers is ", c.layers, ", expected 1 to 4096");
     check_config(c, where);
     hf_config_room::set_window(c, f, *family);
     hf_config_room::set_rope(c, f);

@@ -1,5 +1,6 @@
-// hf_config_of.cpp - a configuration as config.json. GGUF keeps rotary scaling as parameters (linear, yarn) or as one divisor a frequency
-// (llama3); the parameters written are those that give back the very frequencies, and if none do, that is an error.
+// hf_config_of.cpp - a configuration as config.json. GGUF keeps rotary scaling as parameters (linear, yarn) or as one
+// divisor a frequency (llama3); the parameters written are those that give back the very frequencies, and if none do,
+// that is an error.
 #include "src/model/hf_model.h"
 
 #include "src/format/gguf.h"
@@ -31,17 +32,26 @@ Json rope_scaling(const ModelImpl& model) {
         s = {};
         s.kind = Kind::llama3;
         s.factor = 0;                                  // the largest divisor: that of the slowest frequencies
-        for (size_t i = 0; i < c.inverse_frequencies.size(); ++i) s.factor = std::max(s.factor, double(plain.inverse_frequencies[i]) / double(c.inverse_frequencies[i]));
+        for (size_t i = 0; i < c.inverse_frequencies.size(); ++i)
+            s.factor = std::max(s.factor, double(plain.inverse_frequencies[i]) / double(c.inverse_frequencies[i]));
         s.factor = std::round(s.factor * 1e4) / 1e4;
         s.original_context = 8192;                     // of every Llama 3 there is
-        if (!gives_frequencies(c, s)) fail(Errc::unsupported, "save: the rotary frequencies of ", model.path, " cannot be written to a config.json; save a GGUF file, or load the original Hugging Face folder");
+        if (!gives_frequencies(c, s))
+            fail(Errc::unsupported, "save: the rotary frequencies of ", model.path,
+                 " cannot be written to a config.json; save a GGUF file, or load the original Hugging Face folder");
     }
     if (s.kind == Kind::none) return {};
     Json j;
-    j.set("rope_type", s.kind == Kind::linear ? "linear" : s.kind == Kind::yarn ? "yarn" : "llama3").set("factor", s.factor);
+    j.set("rope_type", s.kind == Kind::linear ? "linear"
+                       : s.kind == Kind::yarn ? "yarn"
+                                              : "llama3")
+        .set("factor", s.factor);
     if (s.kind == Kind::llama3) j.set("low_freq_factor", s.low).set("high_freq_factor", s.high);
     if (s.kind != Kind::linear) j.set("original_max_position_embeddings", int64_t(s.original_context));
-    if (s.kind == Kind::yarn) j.set("attention_factor", shortest(c.rope_magnitude)).set("beta_fast", s.beta_fast).set("beta_slow", s.beta_slow);
+    if (s.kind == Kind::yarn)
+        j.set("attention_factor", shortest(c.rope_magnitude))
+            .set("beta_fast", s.beta_fast)
+            .set("beta_slow", s.beta_slow);
     return j;
 }
 
@@ -51,9 +61,13 @@ bool attention_bias(const ModelImpl& model, const Family& family) {
     int some = 0;
     for (int m = 0; m <= int(Module::o_proj); ++m) some += l.bias[m] ? 1 : 0;
     for (int m = int(Module::o_proj); m < module_count; ++m)
-        if (l.bias[m] && (family.qkv_bias || m != int(Module::o_proj))) fail(Errc::unsupported, "save: ", model.path, ": ", family.hf_class, " has no bias on ", name_of(Module(m)));
+        if (l.bias[m] && (family.qkv_bias || m != int(Module::o_proj)))
+            fail(Errc::unsupported, "save: ", model.path, ": ", family.hf_class, " has no bias on ",
+                 name_of(Module(m)));
     if (family.qkv_bias || some == 0) return false;
-    if (some != 4 || family.name == "mistral") fail(Errc::unsupported, "save: ", model.path, ": ", family.hf_class, " cannot have biases on ", some, " of the projections of attention");
+    if (some != 4 || family.name == "mistral")
+        fail(Errc::unsupported, "save: ", model.path, ": ", family.hf_class, " cannot have biases on ", some,
+             " of the projections of attention");
     return true;
 }
 
@@ -62,19 +76,31 @@ bool attention_bias(const ModelImpl& model, const Family& family) {
 Json hf_config_of(const ModelImpl& model) {
     namespace room = hf_config_of_room;
     const Config& c = model.config;
-    const Family& family = *family_named(c.family == "llama" && c.window ? std::string_view("mistral") : std::string_view(c.family));
-    if (c.rotated != c.head_dim) fail(Errc::unsupported, "save: ", model.path, " rotates ", c.rotated, " of ", c.head_dim, " dimensions of a head, which a config.json of ", family.hf_class, " cannot say");
+    const Family& family = *family_named(c.family == "llama" && c.window ? std::string_view("mistral")
+                                                                         : std::string_view(c.family));
+    if (c.rotated != c.head_dim)
+        fail(Errc::unsupported, "save: ", model.path, " rotates ", c.rotated, " of ", c.head_dim,
+             " dimensions of a head, which a config.json of ", family.hf_class, " cannot say");
     Json j;
     j.set("architectures", Json(Json::Array{Json(family.hf_class)})).set("model_type", Json(family.name));
-    j.set("vocab_size", c.vocabulary).set("hidden_size", c.hidden).set("intermediate_size", c.feed_forward).set("num_hidden_layers", c.layers);
-    j.set("num_attention_heads", c.heads).set("num_key_value_heads", c.kv_heads).set("head_dim", c.head_dim).set("max_position_embeddings", c.context);
-    j.set("rms_norm_eps", room::shortest(c.eps)).set("rope_theta", room::shortest(c.rope_theta)).set("rope_scaling", room::rope_scaling(model));
+    j.set("vocab_size", c.vocabulary)
+        .set("hidden_size", c.hidden)
+        .set("intermediate_size", c.feed_forward)
+        .set("num_hidden_layers", c.layers);
+    j.set("num_attention_heads", c.heads)
+        .set("num_key_value_heads", c.kv_heads)
+        .set("head_dim", c.head_dim)
+        .set("max_position_embeddings", c.context);
+    j.set("rms_norm_eps", room::shortest(c.eps))
+        .set("rope_theta", room::shortest(c.rope_theta))
+        .set("rope_scaling", room::rope_scaling(model));
     j.set("tie_word_embeddings", c.tied).set("hidden_act", "silu").set("attention_dropout", 0.0);
     const bool bias = room::attention_bias(model, family);
     if (family.name == "llama" || family.name == "qwen3") j.set("attention_bias", bias);
     if (family.name == "llama") j.set("mlp_bias", false);
     if (family.name == "mistral") j.set("sliding_window", c.window ? Json(c.window) : Json());
-    else if (c.window) j.set("use_sliding_window", true).set("sliding_window", c.window).set("max_window_layers", c.window_from_layer);
+    else if (c.window)
+        j.set("use_sliding_window", true).set("sliding_window", c.window).set("max_window_layers", c.window_from_layer);
     else if (family.name != "llama") j.set("use_sliding_window", false);
     const Json ends = hf_generation_config(model);
     for (const char* key : {"bos_token_id", "eos_token_id"})

@@ -28,7 +28,8 @@ std::optional<DType> torch_dtype(std::string_view name);
 std::optional<Weight> read_bitsandbytes(const HfTensors&, const std::string& name);
 
 Config hf_config(const Json& config, const std::string& where);
-Json hf_config_of(const ModelImpl&);                   // the way back, for a model that has no config.json: what hf_config() reads as the same
+// the way back, for a model that has no config.json: what hf_config() reads as the same
+Json hf_config_of(const ModelImpl&);
 Json hf_generation_config(const ModelImpl&);           // which tokens begin a text and end a reply
 
 }  // namespace qlora

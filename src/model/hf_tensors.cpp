@@ -13,7 +13,8 @@ namespace hf_tensors_room {
 
 // The index names files; a name that leaves the folder would let a download read anything on this machine.
 void check_file_name(const std::string& name, const std::string& where) {
-    const bool plain = !name.empty() && name.find_first_of(std::string_view("/\\:\0", 4)) == name.npos && name[0] != '.';
+    const bool plain = !name.empty() && name.find_first_of(std::string_view("/\\:\0", 4)) == name.npos &&
+                       name[0] != '.';
     if (!plain || name.size() > 255) fail(Errc::format, where, ": \"", name, "\" is not a plain file name");
 }
 
@@ -27,7 +28,9 @@ HfTensors::HfTensors(const std::string& folder) : folder_(folder) {
     }
     if (!exists(index)) {
         const bool torch = exists(folder + "/pytorch_model.bin") || exists(folder + "/pytorch_model.bin.index.json");
-        fail(Errc::io, "load ", folder, torch ? ": only pytorch_model.bin is there; convert it to safetensors first" : ": there is neither model.safetensors nor model.safetensors.index.json");
+        fail(Errc::io, "load ", folder,
+             torch ? ": only pytorch_model.bin is there; convert it to safetensors first"
+                   : ": there is neither model.safetensors nor model.safetensors.index.json");
     }
     const Json json = Json::parse(read_file(index, int64_t(64) << 20), index);
     const Json* map = json.find("weight_map");
@@ -41,14 +44,16 @@ HfTensors::HfTensors(const std::string& folder) : folder_(folder) {
     for (const std::string& file : files) add(file);
     for (const auto& [name, file] : map->object()) {
         const Entry* e = find(name);
-        if (!e || e->file->path() != folder + "/" + file.string()) fail(Errc::format, index, ": tensor ", name, " is not in ", file.string());
+        if (!e || e->file->path() != folder + "/" + file.string())
+            fail(Errc::format, index, ": tensor ", name, " is not in ", file.string());
     }
 }
 
 void HfTensors::add(const std::string& name) {
     const auto file = SafeTensors::open(folder_ + "/" + name);
     for (const SafeTensor& t : file->tensors())
-        if (!entries_.emplace(t.name, Entry{file, &t}).second) fail(Errc::format, folder_, ": the tensor ", t.name, " lies in two files");
+        if (!entries_.emplace(t.name, Entry{file, &t}).second)
+            fail(Errc::format, folder_, ": the tensor ", t.name, " lies in two files");
 }
 
 const HfTensors::Entry* HfTensors::find(const std::string& name) const {
@@ -72,7 +77,8 @@ struct Storage {                                       // scales in floats, and 
 std::vector<float> floats(const HfTensors& tensors, const std::string& name, int64_t count) {
     const HfTensors::Entry& e = tensors.get(name);
     std::vector<float> values = e.file->floats(*e.tensor);
-    if (int64_t(values.size()) != count) fail(Errc::format, e.file->path(), ": tensor ", name, " has ", values.size(), " values, expected ", count);
+    if (int64_t(values.size()) != count)
+        fail(Errc::format, e.file->path(), ": tensor ", name, " has ", values.size(), " values, expected ", count);
     for (float v : values)
         if (!std::isfinite(v)) fail(Errc::format, e.file->path(), ": tensor ", name, " holds ", v);
     return values;
@@ -81,13 +87,16 @@ std::vector<float> floats(const HfTensors& tensors, const std::string& name, int
 int64_t block_size(const Json& state, std::string_view key, const std::string& where) {
     const Json* v = state.find(key);
     const int64_t b = v ? v->as_int(where) : 0;
-    if (b < 16 || b > 65536 || (b & (b - 1))) fail(Errc::format, where, ": ", key, " is ", b, ", expected a power of two from 16 to 65536");
+    if (b < 16 || b > 65536 || (b & (b - 1)))
+        fail(Errc::format, where, ": ", key, " is ", b, ", expected a power of two from 16 to 65536");
     return b;
 }
 
 }  // namespace hf_tensors_room
 
-std::string_view torch_name(DType type) { return type == DType::f16 ? "float16" : type == DType::bf16 ? "bfloat16" : "float32"; }
+std::string_view torch_name(DType type) {
+    return type == DType::f16 ? "float16" : type == DType::bf16 ? "bfloat16" : "float32";
+}
 
 std::optional<DType> torch_dtype(std::string_view name) {
     for (DType type : {DType::f32, DType::f16, DType::bf16})
@@ -102,26 +111,33 @@ std::optional<Weight> read_bitsandbytes(const HfTensors& tensors, const std::str
     if (!nf4 && !fp4) return {};
     const HfTensors::Entry &entry = nf4 ? *nf4 : *fp4, &codes = tensors.get(name);
     const std::string where = entry.file->path() + ": " + entry.tensor->name;
-    if (entry.tensor->dtype != "U8" || entry.tensor->bytes > 65536) fail(Errc::format, where, ": must be a short U8 tensor of JSON text");
-    const Json state = Json::parse({reinterpret_cast<const char*>(entry.tensor->data), size_t(entry.tensor->bytes)}, where, {.depth = 8, .bytes = 65536});
+    if (entry.tensor->dtype != "U8" || entry.tensor->bytes > 65536)
+        fail(Errc::format, where, ": must be a short U8 tensor of JSON text");
+    const Json state = Json::parse({reinterpret_cast<const char*>(entry.tensor->data), size_t(entry.tensor->bytes)},
+                                   where, {.depth = 8, .bytes = 65536});
     Weight w;
     w.name = name;
     w.dtype = nf4 ? DType::nf4 : DType::fp4;
     const Json* type = state.find("quant_type");
-    if (!type || type->as_string(where) != (nf4 ? "nf4" : "fp4")) fail(Errc::format, where, ": quant_type does not agree with the name of the tensor");
+    if (!type || type->as_string(where) != (nf4 ? "nf4" : "fp4"))
+        fail(Errc::format, where, ": quant_type does not agree with the name of the tensor");
     const Json* shape = state.find("shape");
     if (!shape || shape->as_array(where).size() != 2) fail(Errc::format, where, ": shape must be two integers");
     for (const Json& d : shape->array()) {
         w.shape.push_back(d.as_int(where));
-        if (w.shape.back() < 1 || w.shape.back() > (int64_t(1) << 31)) fail(Errc::format, where, ": a dimension of ", w.shape.back());
+        if (w.shape.back() < 1 || w.shape.back() > (int64_t(1) << 31))
+            fail(Errc::format, where, ": a dimension of ", w.shape.back());
     }
     const Json* source = state.find("dtype");
     const std::string source_name = source ? source->as_string(where) : "float32";
     const std::optional<DType> source_type = torch_dtype(source_name);
-    if (!source_type) fail(Errc::format, where, ": dtype is \"", source_name, "\", expected float32, float16 or bfloat16");
+    if (!source_type)
+        fail(Errc::format, where, ": dtype is \"", source_name, "\", expected float32, float16 or bfloat16");
     const int64_t n = w.elements(), bytes = (n + 1) / 2;
     // A storage type wider than a byte rounds up.
-    if (codes.tensor->bytes < bytes || codes.tensor->bytes >= bytes + 4) fail(Errc::format, codes.file->path(), ": tensor ", name, " has ", codes.tensor->bytes, " bytes, shape ", w.shape, " needs ", bytes);
+    if (codes.tensor->bytes < bytes || codes.tensor->bytes >= bytes + 4)
+        fail(Errc::format, codes.file->path(), ": tensor ", name, " has ", codes.tensor->bytes, " bytes, shape ",
+             w.shape, " needs ", bytes);
     w.data = codes.tensor->data;
     auto s = std::make_shared<room::Storage>();
     s->file = codes.file;
@@ -139,7 +155,9 @@ std::optional<Weight> read_bitsandbytes(const HfTensors& tensors, const std::str
         q.offset = float(state.find("nested_offset")->as_number(where));
         if (!std::isfinite(q.offset)) fail(Errc::format, where, ": nested_offset is not finite");
         const HfTensors::Entry& scales = tensors.get(name + ".absmax");
-        if (scales.tensor->dtype != "U8" || scales.tensor->bytes != blocks) fail(Errc::format, scales.file->path(), ": tensor ", name, ".absmax has ", scales.tensor->bytes, " bytes of ", scales.tensor->dtype, ", expected ", blocks, " of U8");
+        if (scales.tensor->dtype != "U8" || scales.tensor->bytes != blocks)
+            fail(Errc::format, scales.file->path(), ": tensor ", name, ".absmax has ", scales.tensor->bytes,
+                 " bytes of ", scales.tensor->dtype, ", expected ", blocks, " of U8");
         s->scales = scales.file;
         q.absmax_code = scales.tensor->data;
         s->map = room::floats(tensors, name + ".nested_quant_map", 256);

@@ -13,7 +13,8 @@
 
 namespace qlora::inline v0_1 {
 
-// A small tensor of a file is copied: touching its page maps up to 2 MiB of its neighbours, which may be there in 4 bits already.
+// A small tensor of a file is copied: touching its page maps up to 2 MiB of its neighbours, which may be there in 4
+// bits already.
 WeightPtr as_f32(Weight w) {
     if (w.dtype == DType::f32 && !w.file) return std::make_shared<const Weight>(std::move(w));
     return std::make_shared<const Weight>(dense_weight(w.name, w.shape, w.decoded()));
@@ -22,12 +23,15 @@ WeightPtr as_f32(Weight w) {
 WeightPtr now(const WeightPtr& w) { return w && w->deferred ? std::make_shared<const Weight>(w->deferred()) : w; }
 
 void check_shape(const Weight& w, const Shape& expected, const std::string& where) {
-    if (w.shape != expected) fail(Errc::format, where, ": tensor ", w.name, " has shape ", w.shape, ", the configuration says ", expected);
+    if (w.shape != expected)
+        fail(Errc::format, where, ": tensor ", w.name, " has shape ", w.shape, ", the configuration says ", expected);
 }
 
-Loading::Loading(const LoadOptions& options, std::string where, int64_t layers) : options_(options), where_(std::move(where)), expected_(layers * 9 + 2) {
+Loading::Loading(const LoadOptions& options, std::string where, int64_t layers)
+    : options_(options), where_(std::move(where)), expected_(layers * 9 + 2) {
     if (options.quantize && !is_4bit(*options.quantize))
-        fail(Errc::unsupported, "load ", where_, ": quantize = ", name_of(*options.quantize), " is not possible; choose nf4 or fp4, or leave it empty to keep the stored types");
+        fail(Errc::unsupported, "load ", where_, ": quantize = ", name_of(*options.quantize),
+             " is not possible; choose nf4 or fp4, or leave it empty to keep the stored types");
 }
 
 // Once more, as the tensors read since brought pages of their neighbours back.
@@ -38,9 +42,11 @@ Loading::~Loading() {
 WeightPtr Loading::linear(Weight w) {
     // What is stored in the wanted type stays as it is: quantizing it again would only add error.
     if (!options_.quantize || w.dtype == *options_.quantize) return keep(std::move(w));
-    // Tensor by tensor, since memory that was filled no longer counts as free: an error here, where the system would end some process later.
+    // Tensor by tensor, since memory that was filled no longer counts as free: an error here, where the system would
+    // end some process later.
     if (const int64_t needed = bytes_of(*options_.quantize, w.elements()), left = available_memory(); needed > left)
-        fail(Errc::memory, "load ", where_, ": ", w.name, " as ", name_of(*options_.quantize), " needs ", needed, " bytes, ", left, " are free; use a smaller model");
+        fail(Errc::memory, "load ", where_, ": ", w.name, " as ", name_of(*options_.quantize), " needs ", needed,
+             " bytes, ", left, " are free; use a smaller model");
     Cpu* cpu = options_.backend.impl() ? options_.backend.impl()->cpu() : nullptr;
     Weight quantized = quantize_4bit(w, *options_.quantize, options_.double_quant, cpu ? &cpu->pool : nullptr);
     if (w.file) {
@@ -53,7 +59,8 @@ WeightPtr Loading::linear(Weight w) {
 WeightPtr Loading::tick(WeightPtr weight) {
     check_stop();
     done_ = std::min(done_ + 1, expected_);
-    if (options_.on_progress && !options_.on_progress(float(done_) / float(expected_))) fail(Errc::argument, "load ", where_, ": cancelled");
+    if (options_.on_progress && !options_.on_progress(float(done_) / float(expected_)))
+        fail(Errc::argument, "load ", where_, ": cancelled");
     return weight;
 }
 
@@ -67,8 +74,11 @@ void check_layer(std::string_view number, int64_t layers, const std::string& whe
 
 void set_text(ModelImpl& model) {
     const Token eos = model.tokenizer ? model.tokenizer->eos : -1;
-    if (eos >= model.config.vocabulary) fail(Errc::format, model.path, ": the end-of-text token ", eos, " is outside the model's vocabulary of ", model.config.vocabulary);
-    if (model.tokenizer && !model.tokenizer->chat_template.empty()) model.chat_template = ChatTemplate::parse(model.tokenizer->chat_template, model.path + ": chat template");
+    if (eos >= model.config.vocabulary)
+        fail(Errc::format, model.path, ": the end-of-text token ", eos, " is outside the model's vocabulary of ",
+             model.config.vocabulary);
+    if (model.tokenizer && !model.tokenizer->chat_template.empty())
+        model.chat_template = ChatTemplate::parse(model.tokenizer->chat_template, model.path + ": chat template");
 }
 
 ModelInfo describe(const ModelImpl& m) {
@@ -89,14 +99,19 @@ ModelInfo describe(const ModelImpl& m) {
         for (int i = 0; i < module_count; ++i) {
             count(l.linear[i]);
             count(l.bias[i]);
-            if (l.linear[i]) types.insert(str(name_of(l.linear[i]->dtype), is_4bit(l.linear[i]->dtype) && !l.linear[i]->quant.absmax ? ", double-quantized" : ""));
+            if (l.linear[i])
+                types.insert(str(name_of(l.linear[i]->dtype), is_4bit(l.linear[i]->dtype) && !l.linear[i]->quant.absmax
+                                                                  ? ", double-quantized"
+                                                                  : ""));
         }
     }
     count(m.embedding);
     count(m.final_norm);
     if (m.head != m.embedding) count(m.head);
     if (m.tokenizer) info.notes = m.tokenizer->notes;
-    if (c.dynamic_rope) info.notes.push_back(str(m.path, " asks for rotary scaling \"dynamic\", which changes nothing up to ", c.context, " tokens; longer texts are refused"));
+    if (c.dynamic_rope)
+        info.notes.push_back(str(m.path, " asks for rotary scaling \"dynamic\", which changes nothing up to ",
+                                 c.context, " tokens; longer texts are refused"));
     for (const std::string& t : types) info.weights += (info.weights.empty() ? "" : " + ") + t;
     return info;
 }

@@ -26,7 +26,8 @@ private:
     int64_t expected_, done_ = 0;                      // tensors
 };
 
-void set_text(ModelImpl&);                             // the chat template that the tokenizer carries; its end-of-text token must have a row
-void check_layer(std::string_view number, int64_t layers, const std::string& where, std::string_view tensor);   // of a tensor's name: one of the model's
+void set_text(ModelImpl&);    // the chat template that the tokenizer carries; its end-of-text token must have a row
+// of a tensor's name: one of the model's
+void check_layer(std::string_view number, int64_t layers, const std::string& where, std::string_view tensor);
 
 }  // namespace qlora

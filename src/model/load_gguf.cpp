@@ -1,4 +1,5 @@
-// load_gguf.cpp - a model out of a GGUF file. Every tensor is compared with the configuration before anybody computes with it.
+// load_gguf.cpp - a model out of a GGUF file. Every tensor is compared with the configuration before anybody computes
+// with it.
 #include "src/model/gguf_model.h"
 
 #include <algorithm>
@@ -22,7 +23,9 @@ struct Source {
             return fallback;
         }
         for (int64_t v : values)
-            if (v != values[0]) fail(Errc::unsupported, "gguf: ", where, ": ", key(name), " differs from layer to layer, which is not supported");
+            if (v != values[0])
+                fail(Errc::unsupported, "gguf: ", where, ": ", key(name),
+                     " differs from layer to layer, which is not supported");
         return values[0];
     }
 
@@ -43,18 +46,23 @@ RopeScaling scaling(const Source& s) {
     const std::string kind = s.file.string(s.key("rope.scaling.type"), "");
     const double legacy = s.file.number(s.key("rope.scale_linear"), 1);
     r.factor = s.file.number(s.key("rope.scaling.factor"), legacy);
-    r.original_context = s.file.number(s.key("rope.scaling.original_context_length"), double(s.file.integer(s.key("context_length"))));
+    r.original_context = s.file.number(s.key("rope.scaling.original_context_length"),
+                                       double(s.file.integer(s.key("context_length"))));
     if (kind == "linear" || (kind.empty() && r.factor != 1)) r.kind = RopeScaling::Kind::linear;
     else if (kind == "yarn") r.kind = RopeScaling::Kind::yarn;
-    else if (!kind.empty() && kind != "none") fail(Errc::unsupported, "gguf: ", s.where, ": rope.scaling.type \"", kind, "\" is not supported (none, linear and yarn are)");
+    else if (!kind.empty() && kind != "none")
+        fail(Errc::unsupported, "gguf: ", s.where, ": rope.scaling.type \"", kind,
+             "\" is not supported (none, linear and yarn are)");
     const auto attention = [&](const char* name) {
         const double factor = s.file.number(s.key(name), 1);
-        if (factor < 1e-3 || factor > 1e3) fail(Errc::format, "gguf: ", s.where, ": ", s.key(name), " is ", factor, ", expected 0.001 to 1000");
+        if (factor < 1e-3 || factor > 1e3)
+            fail(Errc::format, "gguf: ", s.where, ": ", s.key(name), " is ", factor, ", expected 0.001 to 1000");
         return factor;
     };
     r.attention_factor = attention("rope.scaling.attn_factor");
     if (r.kind == RopeScaling::Kind::yarn) {
-        r.attention_factor *= attention("rope.scaling.yarn_attn_factor") * (0.1 * std::log(std::max(r.factor, 1.0)) + 1);
+        r.attention_factor *= attention("rope.scaling.yarn_attn_factor") *
+                              (0.1 * std::log(std::max(r.factor, 1.0)) + 1);
         r.beta_fast = s.file.number(s.key("rope.scaling.yarn_beta_fast"), 32);
         r.beta_slow = s.file.number(s.key("rope.scaling.yarn_beta_slow"), 1);
     }
@@ -72,19 +80,25 @@ Config config(const Source& s, const Family& family) {
     c.context = s.number("context_length", -1);
     if (c.heads < 1) fail(Errc::format, "gguf: ", s.where, ": ", s.key("attention.head_count"), " is ", c.heads);
     c.head_dim = s.number("attention.key_length", c.hidden / c.heads);
-    if (s.number("attention.value_length", c.head_dim) != c.head_dim) fail(Errc::unsupported, "gguf: ", s.where, ": keys and values of different sizes are not supported");
-    if (s.number("expert_count", 0) != 0) fail(Errc::unsupported, "gguf: ", s.where, ": mixtures of experts are not supported");
+    if (s.number("attention.value_length", c.head_dim) != c.head_dim)
+        fail(Errc::unsupported, "gguf: ", s.where, ": keys and values of different sizes are not supported");
+    if (s.number("expert_count", 0) != 0)
+        fail(Errc::unsupported, "gguf: ", s.where, ": mixtures of experts are not supported");
     c.rotated = s.number("rope.dimension_count", c.head_dim);
     c.adjacent_pairs = s.file.boolean("qlora.adjacent_pairs", family.adjacent_pairs);
     c.eps = float(s.file.number(s.key("attention.layer_norm_rms_epsilon"), 1e-5));
     // llama.cpp ignores a window in qwen2 files, where the original model only uses it when told to.
-    if (family.gguf == "llama" || s.file.pair("qlora.window_from_layer")) c.window = s.number("attention.sliding_window", 0);
+    if (family.gguf == "llama" || s.file.pair("qlora.window_from_layer"))
+        c.window = s.number("attention.sliding_window", 0);
     c.window_from_layer = s.file.integer("qlora.window_from_layer", 0);
     const GgufTensor* table = s.find("token_embd.weight");
-    if (!table || table->shape.size() != 2) fail(Errc::format, "gguf: ", s.where, ": the tensor token_embd.weight is missing or not a matrix: this file holds no model");
+    if (!table || table->shape.size() != 2)
+        fail(Errc::format, "gguf: ", s.where,
+             ": the tensor token_embd.weight is missing or not a matrix: this file holds no model");
     c.vocabulary = table->shape[0];
     if (s.number("vocab_size", c.vocabulary) != c.vocabulary)
-        fail(Errc::format, "gguf: ", s.where, ": ", s.key("vocab_size"), " is ", s.number("vocab_size", 0), ", token_embd.weight has ", c.vocabulary, " rows");
+        fail(Errc::format, "gguf: ", s.where, ": ", s.key("vocab_size"), " is ", s.number("vocab_size", 0),
+             ", token_embd.weight has ", c.vocabulary, " rows");
     c.tied = !s.find("output.weight");
     check_config(c, "gguf: " + s.where);
     set_frequencies(c, s.file.number(s.key("rope.freq_base"), 10000), scaling(s), "gguf: " + s.where);
@@ -94,7 +108,9 @@ Config config(const Source& s, const Family& family) {
         check_frequencies(c.inverse_frequencies, "gguf: " + s.where + ": rope_freqs.weight");
     }
     if (const std::vector<float> exact = s.file.floats("qlora.inverse_frequencies"); !exact.empty()) {
-        if (exact.size() != c.inverse_frequencies.size()) fail(Errc::format, "gguf: ", s.where, ": qlora.inverse_frequencies has ", exact.size(), " entries, expected ", c.inverse_frequencies.size());
+        if (exact.size() != c.inverse_frequencies.size())
+            fail(Errc::format, "gguf: ", s.where, ": qlora.inverse_frequencies has ", exact.size(),
+                 " entries, expected ", c.inverse_frequencies.size());
         check_frequencies(exact, "gguf: " + s.where + ": qlora.inverse_frequencies");
         c.inverse_frequencies = exact;
     }
@@ -126,30 +142,39 @@ void layer(ModelImpl& model, const Source& s, Loading& loading, int64_t i) {
     for (int m = 0; m < module_count; ++m) {
         l.linear[m] = loading.linear(linear(s, i, Module(m), c));
         const std::string bias = gguf_name(i, Module(m), "bias");
-        if (s.find(bias) || (family.qkv_bias && m <= int(Module::v_proj))) l.bias[m] = as_f32(s.tensor(bias, {linear_shape(c, Module(m))[0]}));
+        if (s.find(bias) || (family.qkv_bias && m <= int(Module::v_proj)))
+            l.bias[m] = as_f32(s.tensor(bias, {linear_shape(c, Module(m))[0]}));
     }
     model.layers.push_back(std::move(l));
 }
 
 // A tensor that no part of the model took would silently change what the model computes.
 void refuse_leftovers(const ModelImpl& model, const Source& s) {
-    static constexpr std::string_view known[] = {"attn_norm.weight", "ffn_norm.weight", "attn_q_norm.weight", "attn_k_norm.weight"};
+    static constexpr std::string_view known[] = {"attn_norm.weight", "ffn_norm.weight", "attn_q_norm.weight",
+                                                 "attn_k_norm.weight"};
     const bool qk_norm = family_named(model.config.family)->qk_norm;
     for (const GgufTensor& t : s.file.tensors()) {
         std::string_view name = t.name;
-        if (name == "token_embd.weight" || name == "output_norm.weight" || name == "output.weight" || name == "rope_freqs.weight") continue;
+        if (name == "token_embd.weight" || name == "output_norm.weight" || name == "output.weight" ||
+            name == "rope_freqs.weight")
+            continue;
         bool taken = false;
         if (name.substr(0, 4) == "blk." && name.find('.', 4) != name.npos) {
             check_layer(name.substr(4, name.find('.', 4) - 4), model.config.layers, "gguf: " + s.where, name);
             const std::string_view rest = name.substr(name.find('.', 4) + 1);
-            for (std::string_view k : known) taken = taken || (rest == k && (qk_norm || k.find("_q_") == k.npos) && (qk_norm || k.find("_k_") == k.npos));
+            for (std::string_view k : known)
+                taken = taken ||
+                        (rest == k && (qk_norm || k.find("_q_") == k.npos) && (qk_norm || k.find("_k_") == k.npos));
             for (int m = 0; m < module_count; ++m) {
-                const std::string weight = gguf_name(0, Module(m), "weight").substr(6), bias = gguf_name(0, Module(m), "bias").substr(6);
+                const std::string weight = gguf_name(0, Module(m), "weight").substr(6),
+                                  bias = gguf_name(0, Module(m), "bias").substr(6);
                 taken = taken || rest == bias || rest == weight || rest.substr(0, weight.size() + 1) == weight + ".";
             }
             taken = taken || rest == "rope_freqs.weight" || rest == "attn_rot_embd.weight";
         }
-        if (!taken) fail(Errc::unsupported, "gguf: ", s.where, ": the tensor ", t.name, " is not part of a ", model.config.family, " model as this library knows it");
+        if (!taken)
+            fail(Errc::unsupported, "gguf: ", s.where, ": the tensor ", t.name, " is not part of a ",
+                 model.config.family, " model as this library knows it");
     }
 }
 
@@ -160,7 +185,9 @@ Vocabulary gguf_vocabulary(const Gguf& file) {
     const std::string kind = file.string("tokenizer.ggml.model", "none");
     if (kind == "llama") v.kind = Vocabulary::Kind::spm;
     else if (kind == "gpt2") v.kind = Vocabulary::Kind::byte_bpe;
-    else fail(Errc::unsupported, "gguf: ", file.path(), ": tokenizer.ggml.model \"", kind, "\" is not supported (llama and gpt2 are)");
+    else
+        fail(Errc::unsupported, "gguf: ", file.path(), ": tokenizer.ggml.model \"", kind,
+             "\" is not supported (llama and gpt2 are)");
     const bool spm = v.kind == Vocabulary::Kind::spm;
     v.pre = file.string("tokenizer.ggml.pre", "default");
     v.tokens = file.strings("tokenizer.ggml.tokens");
@@ -168,23 +195,31 @@ Vocabulary gguf_vocabulary(const Gguf& file) {
     v.merges = file.strings("tokenizer.ggml.merges");
     if (v.tokens.empty()) fail(Errc::format, "gguf: ", file.path(), ": tokenizer.ggml.tokens is missing or empty");
     if (!spm && v.merges.empty())
-        fail(Errc::format, "gguf: ", file.path(), ": tokenizer.ggml.merges is missing or empty, without which a vocabulary of kind gpt2 gives single bytes; convert the model again");
+        fail(Errc::format, "gguf: ", file.path(),
+             ": tokenizer.ggml.merges is missing or empty, without which a vocabulary of kind gpt2 gives single bytes; "
+             "convert the model again");
     for (int64_t t : file.integers("tokenizer.ggml.token_type")) {
-        if (t < 1 || t > 6) fail(Errc::format, "gguf: ", file.path(), ": tokenizer.ggml.token_type holds ", t, ", expected 1 to 6");
+        if (t < 1 || t > 6)
+            fail(Errc::format, "gguf: ", file.path(), ": tokenizer.ggml.token_type holds ", t, ", expected 1 to 6");
         v.types.push_back(Vocabulary::Type(t));
     }
     const auto missing = [&](const char* key, const char* instead) {
-        if (!file.pair(std::string("tokenizer.ggml.") + key)) v.notes.push_back(str(file.path(), " has no tokenizer.ggml.", key, ": ", instead));
+        if (!file.pair(std::string("tokenizer.ggml.") + key))
+            v.notes.push_back(str(file.path(), " has no tokenizer.ggml.", key, ": ", instead));
     };
     if (!spm) missing("pre", "text is cut into words as \"default\" does, which may not be how the model was trained");
     if (spm) missing("scores", "all merges count the same, which is hardly how the model was trained");
     missing("token_type", "only tokens known by name (<|im_end|>, ...) count as control tokens");
     for (const auto& [name, size] : {std::pair{"token_type", v.types.size()}, std::pair{"scores", v.scores.size()}})
-        if (size && size != v.tokens.size()) fail(Errc::format, "gguf: ", file.path(), ": tokenizer.ggml.", name, " has ", size, " entries for ", v.tokens.size(), " tokens");
+        if (size && size != v.tokens.size())
+            fail(Errc::format, "gguf: ", file.path(), ": tokenizer.ggml.", name, " has ", size, " entries for ",
+                 v.tokens.size(), " tokens");
     auto id = [&](const char* name, int64_t fallback) {
         const int64_t value = file.integer(std::string("tokenizer.ggml.") + name, fallback);
         if (value == std::numeric_limits<uint32_t>::max()) return Token(-1);   // some writers spell "none" so
-        if (value < -1 || value >= int64_t(v.tokens.size())) fail(Errc::format, "gguf: ", file.path(), ": tokenizer.ggml.", name, " is ", value, ", there are ", v.tokens.size(), " tokens");
+        if (value < -1 || value >= int64_t(v.tokens.size()))
+            fail(Errc::format, "gguf: ", file.path(), ": tokenizer.ggml.", name, " is ", value, ", there are ",
+                 v.tokens.size(), " tokens");
         return Token(value);
     };
     v.bos = id("bos_token_id", spm ? 1 : -1);
@@ -193,7 +228,8 @@ Vocabulary gguf_vocabulary(const Gguf& file) {
     v.eot = id("eot_token_id", -1);
     v.pad = id("padding_token_id", -1);
     // Defaults of llama.cpp, where files leave these out.
-    const bool llama3 = v.pre == "llama-bpe" || v.pre == "llama3" || v.pre == "llama-v3" || v.pre == "falcon3" || v.pre == "pixtral" || v.pre == "tekken";
+    const bool llama3 = v.pre == "llama-bpe" || v.pre == "llama3" || v.pre == "llama-v3" || v.pre == "falcon3" ||
+                        v.pre == "pixtral" || v.pre == "tekken";
     v.ignore_merges = !spm && llama3;
     v.add_bos = file.boolean("tokenizer.ggml.add_bos_token", spm || llama3);
     v.add_eos = file.boolean("tokenizer.ggml.add_eos_token", false);
@@ -207,12 +243,17 @@ std::shared_ptr<const TokenizerImpl> gguf_tokenizer(const Gguf& file) {
     const bool kept = file.pair("tokenizer.huggingface.json") && file.pair("qlora.family");
     if (!kept && file.pair("tokenizer.ggml.tokens")) return make_tokenizer(gguf_vocabulary(file), file.path());
     if (file.pair("tokenizer.huggingface.json")) {
-        const Json tokenizer = Json::parse(file.string("tokenizer.huggingface.json", ""), file.path() + ": tokenizer.huggingface.json");
-        const std::string text = file.string("qlora.tokenizer_config", ""), chat = file.string("tokenizer.chat_template", "");
+        const Json tokenizer = Json::parse(file.string("tokenizer.huggingface.json", ""),
+                                           file.path() + ": tokenizer.huggingface.json");
+        const std::string text = file.string("qlora.tokenizer_config", ""),
+                          chat = file.string("tokenizer.chat_template", "");
         Json config = text.empty() ? Json() : Json::parse(text, file.path() + ": qlora.tokenizer_config");
-        if (!chat.empty() && (config.is_null() || config.is_object())) config.set("chat_template", Json(chat));    // the folder may have had it in a file of its own
+        // the folder may have had it in a file of its own
+        if (!chat.empty() && (config.is_null() || config.is_object())) config.set("chat_template", Json(chat));
         std::vector<Token> ends;
-        if (const int64_t eot = file.integer("tokenizer.ggml.eot_token_id", -1); eot >= 0) ends.push_back(Token(std::min<int64_t>(eot, INT32_MAX)));   // too large: refused there
+        // too large: refused there
+        if (const int64_t eot = file.integer("tokenizer.ggml.eot_token_id", -1); eot >= 0)
+            ends.push_back(Token(std::min<int64_t>(eot, INT32_MAX)));
         return load_tokenizer_json(tokenizer, config, file.path(), std::move(ends));
     }
     return nullptr;
@@ -220,11 +261,17 @@ std::shared_ptr<const TokenizerImpl> gguf_tokenizer(const Gguf& file) {
 
 std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOptions& options) {
     const auto file = Gguf::open(path);
-    if (file->string("general.type", "model") == "adapter") fail(Errc::argument, "load ", path, ": this file is an adapter; load its base model, then the adapter with Lora::load");
-    if (file->integer("split.count", 1) > 1) fail(Errc::unsupported, "load ", path, ": the model is split over ", file->integer("split.count"), " files; merge them first (llama-gguf-split --merge)");
+    if (file->string("general.type", "model") == "adapter")
+        fail(Errc::argument, "load ", path,
+             ": this file is an adapter; load its base model, then the adapter with Lora::load");
+    if (file->integer("split.count", 1) > 1)
+        fail(Errc::unsupported, "load ", path, ": the model is split over ", file->integer("split.count"),
+             " files; merge them first (llama-gguf-split --merge)");
     const std::string architecture = file->string("general.architecture", "");
     const Family* family = family_of_gguf(architecture);
-    if (!family) fail(Errc::unsupported, "load ", path, ": architecture \"", architecture, "\" is not supported; supported families: ", family_names());
+    if (!family)
+        fail(Errc::unsupported, "load ", path, ": architecture \"", architecture,
+             "\" is not supported; supported families: ", family_names());
     const load_gguf_room::Source source{*file, architecture + ".", path};
     auto model = std::make_shared<ModelImpl>();
     model->path = path;

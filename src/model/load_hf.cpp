@@ -1,5 +1,6 @@
-// load_hf.cpp - a model out of a Hugging Face folder: config.json, safetensors (one file or shards), tokenizer.json. Linear layers may be
-// stored in 4 bits as bitsandbytes writes them; each tensor says so itself, so that mixed checkpoints load too.
+// load_hf.cpp - a model out of a Hugging Face folder: config.json, safetensors (one file or shards), tokenizer.json.
+// Linear layers may be stored in 4 bits as bitsandbytes writes them; each tensor says so itself, so that mixed
+// checkpoints load too.
 #include "src/model/hf_model.h"
 
 namespace qlora::inline v0_1 {
@@ -35,15 +36,20 @@ struct Loader {
             l.q_norm = loading.small(plain(prefix + "self_attn.q_norm.weight", {config.head_dim}));
             l.k_norm = loading.small(plain(prefix + "self_attn.k_norm.weight", {config.head_dim}));
         }
-        auto flag = [&](const char* key) { const Json* v = json.find(key); return v && !v->is_null() && v->as_bool(tensors.folder() + "/config.json: " + key); };
+        auto flag = [&](const char* key) {
+            const Json* v = json.find(key);
+            return v && !v->is_null() && v->as_bool(tensors.folder() + "/config.json: " + key);
+        };
         for (int m = 0; m < module_count; ++m) {
             const std::string name = hf_name(i, Module(m));
             const Shape shape = linear_shape(config, Module(m));
             l.linear[m] = loading.linear(linear(name + ".weight", shape));
             const bool attention = m <= int(Module::o_proj);
-            const bool required = (family.qkv_bias && m <= int(Module::v_proj)) || flag(attention ? "attention_bias" : "mlp_bias");
+            const bool required = (family.qkv_bias && m <= int(Module::v_proj)) ||
+                                  flag(attention ? "attention_bias" : "mlp_bias");
             if (!required && tensors.find(name + ".bias"))     // transformers would leave it out
-                fail(Errc::format, tensors.folder(), ": there is a tensor ", name, ".bias, but config.json says nothing of ", attention ? "attention_bias" : "mlp_bias");
+                fail(Errc::format, tensors.folder(), ": there is a tensor ", name,
+                     ".bias, but config.json says nothing of ", attention ? "attention_bias" : "mlp_bias");
             if (required) l.bias[m] = as_f32(plain(name + ".bias", {shape[0]}));
         }
         return l;
@@ -51,10 +57,12 @@ struct Loader {
 
     // A tensor that no part of the model took would silently change what the model computes.
     void refuse_leftovers() const {
-        static constexpr std::string_view rest[] = {"input_layernorm.weight", "post_attention_layernorm.weight", "self_attn.rotary_emb.inv_freq"};
+        static constexpr std::string_view rest[] = {"input_layernorm.weight", "post_attention_layernorm.weight",
+                                                    "self_attn.rotary_emb.inv_freq"};
         const bool qk_norm = family_named(config.family)->qk_norm;
         for (const auto& [name, entry] : tensors.all()) {
-            if (name == "model.embed_tokens.weight" || name == "model.norm.weight" || name == "lm_head.weight") continue;
+            if (name == "model.embed_tokens.weight" || name == "model.norm.weight" || name == "lm_head.weight")
+                continue;
             bool taken = false;
             const std::string_view view = name, layers = "model.layers.";
             const size_t dot = view.substr(0, layers.size()) == layers ? view.find('.', layers.size()) : view.npos;
@@ -62,13 +70,17 @@ struct Loader {
                 const std::string_view local = view.substr(dot + 1);
                 check_layer(view.substr(layers.size(), dot - layers.size()), config.layers, entry.file->path(), name);
                 for (std::string_view r : rest) taken = taken || local == r;
-                taken = taken || (qk_norm && (local == "self_attn.q_norm.weight" || local == "self_attn.k_norm.weight"));
+                taken = taken ||
+                        (qk_norm && (local == "self_attn.q_norm.weight" || local == "self_attn.k_norm.weight"));
                 for (int m = 0; m < module_count; ++m) {
                     const std::string module = hf_name(0, Module(m)).substr(layers.size() + 2);
-                    taken = taken || local == module + ".weight" || local == module + ".bias" || local.substr(0, module.size() + 8) == module + ".weight.";
+                    taken = taken || local == module + ".weight" || local == module + ".bias" ||
+                            local.substr(0, module.size() + 8) == module + ".weight.";
                 }
             }
-            if (!taken) fail(Errc::unsupported, entry.file->path(), ": the tensor ", name, " is not part of a ", config.family, " model as this library knows it");
+            if (!taken)
+                fail(Errc::unsupported, entry.file->path(), ": the tensor ", name, " is not part of a ", config.family,
+                     " model as this library knows it");
         }
     }
 };
@@ -78,9 +90,14 @@ void check_quantization(const Json& json, const std::string& where) {
     if (!q || q->is_null()) return;
     q->as_object(where + ": quantization_config");
     const Json *method = q->find("quant_method"), *bits8 = q->find("load_in_8bit");
-    const std::string name = method && !method->is_null() ? method->as_string(where + ": quantization_config.quant_method") : "";
-    if (name != "bitsandbytes") fail(Errc::unsupported, where, ": quant_method \"", name, "\" is not supported; load the original checkpoint, or one in bitsandbytes 4-bit or GGUF");
-    if (bits8 && !bits8->is_null() && bits8->as_bool(where + ": quantization_config.load_in_8bit")) fail(Errc::unsupported, where, ": bitsandbytes in 8 bits is not supported, only in 4");
+    const std::string name = method && !method->is_null()
+                                 ? method->as_string(where + ": quantization_config.quant_method")
+                                 : "";
+    if (name != "bitsandbytes")
+        fail(Errc::unsupported, where, ": quant_method \"", name,
+             "\" is not supported; load the original checkpoint, or one in bitsandbytes 4-bit or GGUF");
+    if (bits8 && !bits8->is_null() && bits8->as_bool(where + ": quantization_config.load_in_8bit"))
+        fail(Errc::unsupported, where, ": bitsandbytes in 8 bits is not supported, only in 4");
 }
 
 }  // namespace load_hf_room

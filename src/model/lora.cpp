@@ -1,4 +1,5 @@
-// lora.cpp - new adapters: which layers they sit on, where their factors lie in the flat buffer, and what they start with.
+// lora.cpp - new adapters: which layers they sit on, where their factors lie in the flat buffer, and what they start
+// with.
 #include "src/model/lora_impl.h"
 
 #include "src/base/rng.h"
@@ -27,7 +28,10 @@ std::vector<Module> parse_modules(std::string_view text) {
         int found = -1;
         for (int m = 0; m < module_count; ++m)
             if (name_of(Module(m)) == word) found = m;
-        if (found < 0) fail(Errc::argument, "adapter: there is no module \"", word, "\"; use all, attention, mlp, or a list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj");
+        if (found < 0)
+            fail(Errc::argument, "adapter: there is no module \"", word,
+                 "\"; use all, attention, mlp, or a list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, "
+                 "down_proj");
         add(Module(found));
     }
     std::sort(out.begin(), out.end());
@@ -37,7 +41,9 @@ std::vector<Module> parse_modules(std::string_view text) {
 void add_lora_target(LoraImpl& lora, int64_t layer, Module m, int64_t rank, float scale) {
     const Shape shape = linear_shape(lora.base->config, m);
     const int64_t most = 2 * std::max(shape[0], shape[1]);             // twice: a pissa adapter on its original base
-    if (rank < 1 || rank > most) fail(Errc::argument, "adapter: rank ", rank, " for ", name_of(m), " of shape ", shape, ", expected 1 to ", most);
+    if (rank < 1 || rank > most)
+        fail(Errc::argument, "adapter: rank ", rank, " for ", name_of(m), " of shape ", shape, ", expected 1 to ",
+             most);
     if (!std::isfinite(scale)) fail(Errc::argument, "adapter: the scale of ", name_of(m), " is ", scale);
     LoraTarget t;
     t.layer = layer; t.module = m; t.rank = rank; t.scale = scale;
@@ -55,19 +61,26 @@ void add_lora_target(LoraImpl& lora, int64_t layer, Module m, int64_t rank, floa
 
 // Configurations write a whole alpha as a 64-bit integer; what reads them takes less.
 void check_alpha(float alpha, const std::string& name) {
-    if (!(std::fabs(alpha) <= most_alpha)) fail(Errc::argument, "adapter: ", name, " is ", alpha, ", expected a finite number of at most ", most_alpha);
+    if (!(std::fabs(alpha) <= most_alpha))
+        fail(Errc::argument, "adapter: ", name, " is ", alpha, ", expected a finite number of at most ", most_alpha);
 }
 
-float lora_scale(const LoraOptions& o) { return o.rank_stabilized ? o.alpha / std::sqrt(float(o.rank)) : o.alpha / float(o.rank); }
+float lora_scale(const LoraOptions& o) {
+    return o.rank_stabilized ? o.alpha / std::sqrt(float(o.rank)) : o.alpha / float(o.rank);
+}
 
 std::shared_ptr<LoraImpl> empty_lora(std::shared_ptr<const ModelImpl> base, const LoraOptions& options) {
-    if (int(options.init) < 0 || options.init > LoraInit::pissa) fail(Errc::argument, "adapter: init ", int(options.init), " is none of standard, loftq, pissa");
+    if (int(options.init) < 0 || options.init > LoraInit::pissa)
+        fail(Errc::argument, "adapter: init ", int(options.init), " is none of standard, loftq, pissa");
     if (options.rank < 1) fail(Errc::argument, "adapter: the rank must be at least 1, is ", options.rank);
     check_alpha(options.alpha, "alpha");
     for (const auto& [key, alpha] : options.alpha_pattern) check_alpha(alpha, "alpha_pattern: " + key);
-    if (!(options.dropout >= 0 && options.dropout < 1)) fail(Errc::argument, "adapter: the dropout must be in [0, 1), is ", options.dropout);
+    if (!(options.dropout >= 0 && options.dropout < 1))
+        fail(Errc::argument, "adapter: the dropout must be in [0, 1), is ", options.dropout);
     for (const int64_t layer : options.layers)
-        if (layer < 0 || layer >= base->config.layers) fail(Errc::argument, "adapter: layer ", layer, " of the chosen layers, the model has 0 to ", base->config.layers - 1);
+        if (layer < 0 || layer >= base->config.layers)
+            fail(Errc::argument, "adapter: layer ", layer, " of the chosen layers, the model has 0 to ",
+                 base->config.layers - 1);
     auto lora = std::make_shared<LoraImpl>();
     lora->record = std::make_shared<BaseOfAdapter>();
     lora->base = std::move(base);
@@ -82,7 +95,8 @@ const BaseRecord& base_of(const LoraImpl& lora) {
 
 void check_finite(std::span<const float> values, const std::string& where, const std::string& tensor) {
     for (const float v : values)
-        if (!std::isfinite(v)) fail(Errc::numeric, where, ": ", tensor, " holds ", v, "; only finite numbers are written and read");
+        if (!std::isfinite(v))
+            fail(Errc::numeric, where, ": ", tensor, " holds ", v, "; only finite numbers are written and read");
 }
 
 void set_lora_values(LoraImpl& lora, const std::vector<float>& values) {
@@ -100,12 +114,14 @@ std::vector<float> lora_values(const LoraImpl& lora, int64_t first, int64_t coun
 std::vector<float> lora_values(const LoraImpl& lora) { return lora_values(lora, 0, lora.parameters); }
 
 const LoraTarget* LoraImpl::find(int64_t layer, Module m) const {
-    const auto it = std::lower_bound(targets.begin(), targets.end(), std::pair(layer, m), [](const LoraTarget& t, const auto& key) { return std::pair(t.layer, t.module) < key; });
+    const auto it = std::lower_bound(
+        targets.begin(), targets.end(), std::pair(layer, m),
+        [](const LoraTarget& t, const auto& key) { return std::pair(t.layer, t.module) < key; });
     return it != targets.end() && it->layer == layer && it->module == m ? &*it : nullptr;
 }
 
-// A ~ U(-1 / sqrt(in), 1 / sqrt(in)), which is what PEFT's kaiming_uniform(a = sqrt(5)) amounts to; B = 0, so that the adapter starts as
-// the base model. Target t draws from stream t of the seed: the values depend on nothing else.
+// A ~ U(-1 / sqrt(in), 1 / sqrt(in)), which is what PEFT's kaiming_uniform(a = sqrt(5)) amounts to; B = 0, so that the
+// adapter starts as the base model. Target t draws from stream t of the seed: the values depend on nothing else.
 std::shared_ptr<LoraImpl> create_lora(std::shared_ptr<const ModelImpl> base, const LoraOptions& options) {
     const std::vector<Module> modules = parse_modules(options.modules);
     auto lora = empty_lora(std::move(base), options);
@@ -116,7 +132,8 @@ std::shared_ptr<LoraImpl> create_lora(std::shared_ptr<const ModelImpl> base, con
             const LoraOptions local = options_at(options, layer, m);
             add_lora_target(*lora, layer, m, local.rank, lora_scale(local));
         }
-    if (lora->targets.empty()) fail(Errc::argument, "adapter: modules, layers and exclude together leave no linear layer");
+    if (lora->targets.empty())
+        fail(Errc::argument, "adapter: modules, layers and exclude together leave no linear layer");
     std::vector<float> values(size_t(lora->parameters), 0.0f);
     for (size_t i = 0; i < lora->targets.size(); ++i) {
         const LoraTarget& t = lora->targets[i];

@@ -1,5 +1,6 @@
-// lora.h - adapters: y = W x + scale * B A dropout(x) on chosen linear layers. All factors live in one flat f32 buffer, so that
-// gradients, moments, checkpoints and clipping each are one array of the same layout. With dora a vector of magnitudes is one factor more.
+// lora.h - adapters: y = W x + scale * B A dropout(x) on chosen linear layers. All factors live in one flat f32 buffer,
+// so that gradients, moments, checkpoints and clipping each are one array of the same layout. With dora a vector of
+// magnitudes is one factor more.
 #pragma once
 #include "src/model/model.h"
 
@@ -13,14 +14,15 @@ struct LoraTarget {
     Module module = Module::q_proj;
     int64_t in = 0, out = 0, rank = 0;
     float scale = 1;                                   // alpha / rank, or alpha / sqrt(rank)
-    int64_t a = 0, b = 0;                              // offsets in floats into the flat buffer: A {rank, in}, B {out, rank}
+    int64_t a = 0, b = 0;    // offsets in floats into the flat buffer: A {rank, in}, B {out, rank}
     int64_t m = -1;                                    // dora: of the magnitudes {out}, else -1
-    int64_t norm = -1;                                 // dora: where this target's norms lie among those of all (src/model/dora.cpp)
+    int64_t norm = -1;    // dora: where this target's norms lie among those of all (src/model/dora.cpp)
 };
 
-// Who may touch the factors when. A reader (a save, a measure, one run of a Session) holds them still for as long as it needs one and the same
-// adapter; a trainer holds the training lock for a whole step, so that two of them take turns, and keeps readers out while it writes. A thread
-// that waits for writing lets no new reader in, or a crowd of them would keep it waiting for ever. No callback runs under these locks.
+// Who may touch the factors when. A reader (a save, a measure, one run of a Session) holds them still for as long as it
+// needs one and the same adapter; a trainer holds the training lock for a whole step, so that two of them take turns,
+// and keeps readers out while it writes. A thread that waits for writing lets no new reader in, or a crowd of them
+// would keep it waiting for ever. No callback runs under these locks.
 class FactorLock {
 public:
     std::shared_lock<std::shared_mutex> read() {
@@ -31,7 +33,8 @@ public:
         const std::lock_guard turn(turn_);
         return std::unique_lock(factors_);
     }
-    std::unique_lock<std::mutex> train() { return std::unique_lock(training_); }       // reading is safe: only who trains writes
+    // reading is safe: only who trains writes
+    std::unique_lock<std::mutex> train() { return std::unique_lock(training_); }
 private:
     std::mutex training_, turn_;
     std::shared_mutex factors_;
@@ -42,22 +45,26 @@ struct LoraImpl {
     LoraOptions options;
     std::vector<LoraTarget> targets;                   // ordered by layer, then module
     BufferRef values;                                  // the flat buffer, on the base's backend
-    uint64_t version = 0;                              // raised by whoever changes them: what was computed from older ones is stale
+    uint64_t version = 0;    // raised by whoever changes them: what was computed from older ones is stale
     mutable FactorLock lock;
     int64_t parameters = 0;                            // floats in it
-    std::vector<float> start;                          // pissa: the factors that left the original base, laid out as the buffer; else empty
+    std::vector<float> start;    // pissa: the factors that left the original base, laid out as the buffer; else empty
     std::shared_ptr<struct DoraNorms> norms;           // dora only
     std::shared_ptr<struct BaseOfAdapter> record;      // of the base that it was made for: base_of()
     const LoraTarget* find(int64_t layer, Module) const;
 };
 
 std::shared_ptr<LoraImpl> create_lora(std::shared_ptr<const ModelImpl>, const LoraOptions&);
-std::string adapter_folder(const std::string& path);                  // where the adapter of a checkpoint, or of weights named themselves, lies
-std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl>, const std::string& path, OnBase = OnBase::recorded);     // PEFT folder (or its weights, or a checkpoint) or GGUF adapter
+// where the adapter of a checkpoint, or of weights named themselves, lies
+std::string adapter_folder(const std::string& path);
+// PEFT folder (or its weights, or a checkpoint) or GGUF adapter
+std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl>, const std::string& path,
+                                    OnBase = OnBase::recorded);
 const struct BaseRecord& base_of(const LoraImpl&);     // reads all weights once
-void save_lora_peft(const LoraImpl&, const std::string& folder);       // adapter_config.json + adapter_model.safetensors; q and k in Hugging Face row order
+// adapter_config.json + adapter_model.safetensors; q and k in Hugging Face row order
+void save_lora_peft(const LoraImpl&, const std::string& folder);
 void save_lora_gguf(const LoraImpl&, const std::string& path);
-BufferRef refresh_norms(const LoraImpl&);                              // dora: the norms that belong to the values as they are now
+BufferRef refresh_norms(const LoraImpl&);    // dora: the norms that belong to the values as they are now
 int64_t norm_bytes(const LoraImpl&);                                   // dora: of memory for them
 std::vector<Module> parse_modules(std::string_view modules);           // "all", "attention", "q_proj,v_proj"
 

@@ -1,12 +1,14 @@
 // lora_init.cpp - adapters that start from the singular values of the weights, W ~ U S V^T.
 //
-//   LoftQ (arXiv:2310.08659, one round): the base stays the 4-bit Q of W, and s B A = the best of this rank of W - Q, so that the adapted
-//   model starts nearer to the original than the 4-bit base alone. PEFT leaves out the division by s and so reaches this for s = 1 only.
+//   LoftQ (arXiv:2310.08659, one round): the base stays the 4-bit Q of W, and s B A = the best of this rank of W - Q,
+//   so that the adapted model starts nearer to the original than the 4-bit base alone. PEFT leaves out the division by
+//   s and so reaches this for s = 1 only.
 //
-//   PiSSA (arXiv:2404.02948): s B A = the best of this rank of W itself, s B0 A0, and the base becomes W - s B0 A0, encoded in the type it
-//   had: training then turns the largest directions. On W itself the adapter is s (B A - B0 A0), a plain one of twice the rank. That is what
-//   is saved, so that any program loads it onto the original model; a note beside it lets us find the changed base again, bit for bit.
-//   A folder that PEFT saved with init_lora_weights = "pissa" holds B A only: W is split once more, as PEFT does when it loads it.
+//   PiSSA (arXiv:2404.02948): s B A = the best of this rank of W itself, s B0 A0, and the base becomes W - s B0 A0,
+//   encoded in the type it had: training then turns the largest directions. On W itself the adapter is s (B A - B0 A0),
+//   a plain one of twice the rank. That is what is saved, so that any program loads it onto the original model; a note
+//   beside it lets us find the changed base again, bit for bit. A folder that PEFT saved with init_lora_weights =
+//   "pissa" holds B A only: W is split once more, as PEFT does when it loads it.
 //
 // W is what the base was quantized from: its own file, read again.
 #include "src/base/file.h"
@@ -22,16 +24,22 @@
 namespace qlora::inline v0_1 {
 namespace lora_init_room {
 
-const WeightPtr& linear_of(const ModelImpl& model, const LoraTarget& t) { return model.layers[size_t(t.layer)].linear[int(t.module)]; }
+const WeightPtr& linear_of(const ModelImpl& model, const LoraTarget& t) {
+    return model.layers[size_t(t.layer)].linear[int(t.module)];
+}
 
 // The model as its file holds it: another view of the same file. A base without 4-bit layers is that already.
 std::shared_ptr<const ModelImpl> original_of(const LoraImpl& lora) {
     const ModelImpl& base = *lora.base;
-    const bool quantized = std::any_of(lora.targets.begin(), lora.targets.end(), [&](const LoraTarget& t) { return is_4bit(linear_of(base, t)->dtype); });
+    const bool quantized = std::any_of(lora.targets.begin(), lora.targets.end(),
+                                       [&](const LoraTarget& t) { return is_4bit(linear_of(base, t)->dtype); });
     if (!quantized) return lora.base;
-    if (!exists(base.path)) fail(Errc::io, "adapter: this start needs the weights that the 4-bit base was made from, and ", base.path, " is not there");
+    if (!exists(base.path))
+        fail(Errc::io, "adapter: this start needs the weights that the 4-bit base was made from, and ", base.path,
+             " is not there");
     LoadOptions options{.backend = Backend(base.backend)};
-    std::shared_ptr<const ModelImpl> file = is_folder(base.path) ? load_hf_model(base.path, options) : load_gguf_model(base.path, options);
+    std::shared_ptr<const ModelImpl> file = is_folder(base.path) ? load_hf_model(base.path, options)
+                                                                 : load_gguf_model(base.path, options);
     for (const LoraTarget& t : lora.targets) {
         if (t.layer < file->config.layers && linear_of(*file, t)->shape == linear_of(base, t)->shape) continue;
         fail(Errc::format, "adapter: ", base.path, " is no longer the model that was loaded from it");
@@ -51,7 +59,9 @@ void split(Cpu& cpu, const LoraTarget& t, const std::vector<float>& w, float* a,
 }
 
 void check(const LoraImpl& lora, const LoraTarget& t, const char* name) {
-    if (t.rank > std::min(t.in, t.out)) fail(Errc::argument, "adapter: ", name, " splits ", name_of(t.module), " of shape {", t.out, ", ", t.in, "} into at most ", std::min(t.in, t.out), " directions, the rank is ", t.rank);
+    if (t.rank > std::min(t.in, t.out))
+        fail(Errc::argument, "adapter: ", name, " splits ", name_of(t.module), " of shape {", t.out, ", ", t.in,
+             "} into at most ", std::min(t.in, t.out), " directions, the rank is ", t.rank);
     if (!(t.scale > 0)) fail(Errc::argument, "adapter: ", name, " needs a positive alpha, is ", lora.options.alpha);
 }
 
@@ -70,7 +80,8 @@ void loftq(LoraImpl& lora, std::vector<float>& values, Cpu& cpu) {
         ++improved;
     }
     if (improved == 0)
-        fail(Errc::argument, "adapter: loftq makes up for what quantization lost, and ", lora.base->path, " is held as it is stored; load the original model with quantize = nf4");
+        fail(Errc::argument, "adapter: loftq makes up for what quantization lost, and ", lora.base->path,
+             " is held as it is stored; load the original model with quantize = nf4");
 }
 
 bool splits(const Weight& original, const Weight& held) { return !is_4bit(original.dtype) && can_encode(held.dtype); }
@@ -85,15 +96,16 @@ std::shared_ptr<const ModelImpl> residual(LoraImpl& lora, Cpu& cpu) {
         check(lora, t, "pissa");
         const WeightPtr &from = linear_of(*original, t), &held = linear_of(*lora.base, t);
         if (!splits(*from, *held))
-            fail(Errc::argument, "adapter: pissa splits the original weights, and ", name_of(t.module), " of layer ", t.layer, " is stored as ", name_of(from->dtype),
+            fail(Errc::argument, "adapter: pissa splits the original weights, and ", name_of(t.module), " of layer ",
+                 t.layer, " is stored as ", name_of(from->dtype),
                  "; load a model in f32, f16, bf16 or q8_0, with quantize = nf4 if it is to be in 4 bits");
         std::vector<float> w = from->decoded();
         float *a = lora.start.data() + t.a, *b = lora.start.data() + t.b;
         if (!known) split(cpu, t, w, a, b);
         gemm_nn(cpu, t.out, b, t.rank, dense_ref(a, t.rank, t.in), w.data(), t.in, -t.scale, 1);
         const bool double_quant = is_4bit(held->dtype) && !held->quant.absmax;
-        model->layers[size_t(t.layer)].linear[int(t.module)] =
-            std::make_shared<const Weight>(convert_weight(dense_weight(held->name, held->shape, std::move(w)), held->dtype, double_quant, &cpu.pool));
+        model->layers[size_t(t.layer)].linear[int(t.module)] = std::make_shared<const Weight>(
+            convert_weight(dense_weight(held->name, held->shape, std::move(w)), held->dtype, double_quant, &cpu.pool));
     }
     return model;
 }
@@ -104,7 +116,8 @@ void start_lora(LoraImpl& lora, std::vector<float>* values) {
     namespace room = lora_init_room;
     if (lora.options.init == LoraInit::standard) return;
     Cpu* shared = lora.base->backend->cpu();
-    Cpu cpu(shared ? shared->pool.size() : 0);         // of its own: the sums are in f32 even where the backend computes in bf16
+    // of its own: the sums are in f32 even where the backend computes in bf16
+    Cpu cpu(shared ? shared->pool.size() : 0);
     if (lora.options.init == LoraInit::loftq) {
         if (values) room::loftq(lora, *values, cpu);
         return;
@@ -117,7 +130,9 @@ void start_lora(LoraImpl& lora, std::vector<float>* values) {
 bool can_split(const LoraImpl& lora) {
     namespace room = lora_init_room;
     const auto original = room::original_of(lora);
-    return std::all_of(lora.targets.begin(), lora.targets.end(), [&](const LoraTarget& t) { return room::splits(*room::linear_of(*original, t), *room::linear_of(*lora.base, t)); });
+    return std::all_of(lora.targets.begin(), lora.targets.end(), [&](const LoraTarget& t) {
+        return room::splits(*room::linear_of(*original, t), *room::linear_of(*lora.base, t));
+    });
 }
 
 std::shared_ptr<LoraImpl> without_start(const LoraImpl& lora) {
@@ -125,7 +140,8 @@ std::shared_ptr<LoraImpl> without_start(const LoraImpl& lora) {
     out->base = lora.base;
     out->record = lora.record;
     LoraOptions& o = out->options = lora.options;
-    const float twice = o.rank_stabilized ? std::sqrt(2.0f) : 2.0f;    // of the rank: alpha follows, so that the scale stays
+    // of the rank: alpha follows, so that the scale stays
+    const float twice = o.rank_stabilized ? std::sqrt(2.0f) : 2.0f;
     o.init = LoraInit::standard;
     o.rank *= 2;
     o.alpha *= twice;
@@ -154,7 +170,9 @@ std::shared_ptr<LoraImpl> with_start(const LoraImpl& plain, const LoraOptions& o
     std::vector<float> values;
     for (const LoraTarget& p : plain.targets) {
         const LoraOptions local = options_at(options, p.layer, p.module);
-        if (p.rank != 2 * local.rank) fail(Errc::format, "adapter: ", name_of(p.module), " of layer ", p.layer, " has rank ", p.rank, ", twice the rank of its pissa start would be ", 2 * local.rank);
+        if (p.rank != 2 * local.rank)
+            fail(Errc::format, "adapter: ", name_of(p.module), " of layer ", p.layer, " has rank ", p.rank,
+                 ", twice the rank of its pissa start would be ", 2 * local.rank);
         add_lora_target(*out, p.layer, p.module, local.rank, lora_scale(local));
         const LoraTarget& t = out->targets.back();
         values.resize(size_t(out->parameters));

@@ -1,4 +1,5 @@
-// model.h - what a loaded model is: a configuration that no longer knows its file format, the weights of every layer, the text side.
+// model.h - what a loaded model is: a configuration that no longer knows its file format, the weights of every layer,
+// the text side.
 #pragma once
 #include "src/graph/graph.h"
 #include "src/text/chat_template.h"
@@ -16,19 +17,22 @@ struct RopeScaling {
 };
 
 struct Config {
-    std::string family;                                // a row of the family table: "llama", "mistral", "qwen2", "qwen3"
-    int64_t vocabulary = 0, hidden = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, feed_forward = 0, context = 0;
+    std::string family;    // a row of the family table: "llama", "mistral", "qwen2", "qwen3"
+    int64_t vocabulary = 0, hidden = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, feed_forward = 0,
+            context = 0;
     float eps = 1e-5f;
     bool tied = false;                                 // the head is the embedding
     int64_t window = 0;                                // sliding attention: keys a query sees, 0 = all
     int64_t window_from_layer = 0;                     // the first layer that slides
     // Rotary embedding: everything that scaling schemes do ends up in inverse_frequencies {rotated / 2} and magnitude.
     int64_t rotated = 0;
-    bool adjacent_pairs = false;                       // GGUF's "llama": q and k rows are stored permuted (see adapter_peft.cpp)
-    float rope_theta = 10000, rope_magnitude = 1;      // theta is the base that the frequencies began with: only savers need it
+    bool adjacent_pairs = false;    // GGUF's "llama": q and k rows are stored permuted (see adapter_peft.cpp)
+    // theta is the base that the frequencies began with: only savers need it
+    float rope_theta = 10000, rope_magnitude = 1;
     std::vector<float> inverse_frequencies;
     RopeScaling rope_scaling;
-    bool dynamic_rope = false;                         // the source scales frequencies with the length of longer texts, which this library does not
+    // the source scales frequencies with the length of longer texts, which this library does not
+    bool dynamic_rope = false;
 };
 
 using WeightPtr = std::shared_ptr<const Weight>;
@@ -53,19 +57,22 @@ struct ModelImpl {
     std::shared_ptr<const TokenizerImpl> tokenizer;    // may be null: a model without a vocabulary runs on ids
     std::shared_ptr<const ChatTemplate> chat_template; // may be null
     std::shared_ptr<BackendImpl> backend;
-    std::shared_ptr<const class Gguf> gguf;            // the file it came from, whose metadata save_gguf_model() copies; null for a folder
+    // the file it came from, whose metadata save_gguf_model() copies; null for a folder
+    std::shared_ptr<const class Gguf> gguf;
 };
 
 // Loaders. They check every tensor against the configuration before using it; errors name file, tensor and field.
 std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOptions&);
 std::shared_ptr<ModelImpl> load_hf_model(const std::string& folder, const LoadOptions&);
-std::shared_ptr<const TokenizerImpl> load_tokenizer(const std::string& path);       // GGUF (vocabulary-only too), folder, tokenizer.json
-void save_gguf_model(const ModelImpl&, const std::string& path);       // nf4 tensors as I8 with companion tensors; loads again bit for bit
+// GGUF (vocabulary-only too), folder, tokenizer.json
+std::shared_ptr<const TokenizerImpl> load_tokenizer(const std::string& path);
+// nf4 tensors as I8 with companion tensors; loads again bit for bit
+void save_gguf_model(const ModelImpl&, const std::string& path);
 // 4-bit in the bitsandbytes layout; in several files above shard_bytes, which is what transformers takes for a shard.
 void save_hf_model(const ModelImpl&, const std::string& folder, int64_t shard_bytes = 5'000'000'000);
 ModelInfo describe(const ModelImpl&);
-// Error{argument} where a text is longer than the model's context: rotary positions beyond it were never trained, and with "dynamic"
-// scaling the frequencies would have to change.
+// Error{argument} where a text is longer than the model's context: rotary positions beyond it were never trained, and
+// with "dynamic" scaling the frequencies would have to change.
 void check_context(const Config&, int64_t tokens, std::string_view what);
 
 // The tokens of a dialogue and its loss mask through the model's own template (or the fallback).

@@ -1,8 +1,8 @@
 // render_chat.cpp - prints a dialogue through the chat template, encodes it, and marks the tokens of the assistant.
 //
-// The whole text is encoded at once, as Hugging Face does, so that merges across the border of template and message come out alike.
-// What came from the messages is literal: a control token typed there ("<|im_end|>") stays text, and nobody can end a turn, or open
-// another, from inside a message. A token is trained when it overlaps a stretch that is.
+// The whole text is encoded at once, as Hugging Face does, so that merges across the border of template and message
+// come out alike. What came from the messages is literal: a control token typed there ("<|im_end|>") stays text, and
+// nobody can end a turn, or open another, from inside a message. A token is trained when it overlaps a stretch that is.
 #include "src/model/turns.h"
 
 #include <algorithm>
@@ -37,7 +37,9 @@ bool is_assistant(const Json& message) {
 }
 
 DialogueRenderer::DialogueRenderer(const TokenizerImpl& tokenizer) : tokenizer_(tokenizer) {
-    source_ = own_template() ? tokenizer.chat_template : fallback_chat_template([&](std::string_view token) { return tokenizer.id_of(token) >= 0; });
+    source_ = own_template()
+                  ? tokenizer.chat_template
+                  : fallback_chat_template([&](std::string_view token) { return tokenizer.id_of(token) >= 0; });
     template_ = ChatTemplate::parse(source_, own_template() ? "chat template of the model" : "built-in chat template");
     for (const Token id : tokenizer.end_of_reply) end_marks_.push_back(tokenizer.piece(id, true));
     for (const std::string_view name : reply_end_names()) end_marks_.emplace_back(name);       // under any vocabulary
@@ -76,7 +78,8 @@ TrainingText DialogueRenderer::train(const Dialogue& dialogue, bool literal) con
     out.trained.assign(e.tokens.size(), 0);
     const auto mark = [&](int64_t begin, int64_t end, Turn* turn) {
         const size_t first = size_t(std::upper_bound(e.end.begin(), e.end.end(), begin) - e.end.begin());
-        const size_t last = std::max(first, size_t(std::lower_bound(e.begin.begin(), e.begin.end(), end) - e.begin.begin()));
+        const size_t last = std::max(first,
+                                     size_t(std::lower_bound(e.begin.begin(), e.begin.end(), end) - e.begin.begin()));
         if (begin >= end || first == last) return;
         std::fill(out.trained.begin() + int64_t(first), out.trained.begin() + int64_t(last), uint8_t(1));
         if (!turn) return;
@@ -85,14 +88,18 @@ TrainingText DialogueRenderer::train(const Dialogue& dialogue, bool literal) con
     };
     if (full.marks_generation) {
         for (const RenderedTemplate::Span& s : full.generation) {
-            const auto shared = [&](const Turn& t) { return t.assistant ? std::min(s.end, t.end) - std::max(s.begin, t.begin) : -1; };
-            const auto best = std::max_element(out.turns.begin(), out.turns.end(), [&](const Turn& a, const Turn& b) { return shared(a) < shared(b); });
+            const auto shared = [&](const Turn& t) {
+                return t.assistant ? std::min(s.end, t.end) - std::max(s.begin, t.begin) : -1;
+            };
+            const auto best = std::max_element(out.turns.begin(), out.turns.end(),
+                                               [&](const Turn& a, const Turn& b) { return shared(a) < shared(b); });
             mark(s.begin, s.end, best != out.turns.end() && shared(*best) > 0 ? &*best : nullptr);
         }
     } else {
         for (Turn& turn : out.turns) if (turn.assistant) mark(turn.begin, turn.end, &turn);
     }
-    for (Turn& turn : out.turns) turn.trained = std::count(out.trained.begin() + turn.first, out.trained.begin() + turn.last, uint8_t(1));
+    for (Turn& turn : out.turns)
+        turn.trained = std::count(out.trained.begin() + turn.first, out.trained.begin() + turn.last, uint8_t(1));
     out.marked = full.marks_generation;
     out.read_keys = std::move(full.read_keys);
     out.read_variables = std::move(full.read_variables);

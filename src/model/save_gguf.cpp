@@ -1,6 +1,7 @@
-// save_gguf.cpp - a model into a GGUF file. What came from GGUF keeps its metadata byte for byte and its tensors in their stored types;
-// what came from a Hugging Face folder gets the keys of its family. Dense and block types give a file that llama.cpp reads; 4-bit codes
-// give one that only this library reads (gguf_model.h), and it loads again bit for bit.
+// save_gguf.cpp - a model into a GGUF file. What came from GGUF keeps its metadata byte for byte and its tensors in
+// their stored types; what came from a Hugging Face folder gets the keys of its family. Dense and block types give a
+// file that llama.cpp reads; 4-bit codes give one that only this library reads (gguf_model.h), and it loads again bit
+// for bit.
 #include "src/model/gguf_model.h"
 #include "src/model/vocabulary.h"
 
@@ -20,12 +21,15 @@ bool four_bit(const ModelImpl& model, GgufWriter& out) {
         if (!w || !is_4bit(w->dtype)) return;
         if (!first) first = w.get();
         if (w->dtype != first->dtype || w->quant.block != first->quant.block || w->quant.block2 != first->quant.block2)
-            fail(Errc::unsupported, "save: ", w->name, " and ", first->name, " are quantized in different ways, which one file cannot hold");
+            fail(Errc::unsupported, "save: ", w->name, " and ", first->name,
+                 " are quantized in different ways, which one file cannot hold");
     };
     for (const LayerWeights& l : model.layers)
         for (const WeightPtr& w : l.linear) visit(w);
     for (const WeightPtr& w : {model.embedding, model.head})
-        if (w && is_4bit(w->dtype)) fail(Errc::unsupported, "save: ", w->name, " is held in 4 bits, only the linear layers of the blocks can be saved so");
+        if (w && is_4bit(w->dtype))
+            fail(Errc::unsupported, "save: ", w->name,
+                 " is held in 4 bits, only the linear layers of the blocks can be saved so");
     if (!first) return false;
     out.set("qlora.type", Type::string, Json(name_of(first->dtype)));
     out.set("qlora.block", Type::u32, Json(first->quant.block));
@@ -39,9 +43,14 @@ void copy_pairs(const ModelImpl& model, GgufWriter& out) {
         if (p.key != "general.alignment") out.copy(*model.gguf, p);
 }
 
-// general.file_type, llama.cpp's number for the type of most tensors: of a file that was converted, and where there is a number.
+// general.file_type, llama.cpp's number for the type of most tensors: of a file that was converted, and where there is
+// a number.
 void set_file_type(const ModelImpl& model, GgufWriter& out) {
-    static constexpr struct { DType type; int64_t number; } numbers[] = {{DType::f32, 0}, {DType::f16, 1}, {DType::q4_0, 2}, {DType::q8_0, 7}, {DType::iq4_nl, 25}, {DType::bf16, 32}};
+    static constexpr struct {
+        DType type;
+        int64_t number;
+    } numbers[] = {{DType::f32, 0},  {DType::f16, 1},     {DType::q4_0, 2},
+                   {DType::q8_0, 7}, {DType::iq4_nl, 25}, {DType::bf16, 32}};
     const Weight& first = *model.layers.at(0).linear[0];
     const GgufTensor* before = model.gguf ? model.gguf->tensor(gguf_name(0, Module(0), "weight")) : nullptr;
     if (before && before->ggml_type == type_info(first.dtype).ggml) return;
@@ -52,10 +61,12 @@ void set_file_type(const ModelImpl& model, GgufWriter& out) {
     }
 }
 
-bool by_parameters(const Config& c) { return c.rope_scaling.kind == RopeScaling::Kind::linear || c.rope_scaling.kind == RopeScaling::Kind::yarn; }
+bool by_parameters(const Config& c) {
+    return c.rope_scaling.kind == RopeScaling::Kind::linear || c.rope_scaling.kind == RopeScaling::Kind::yarn;
+}
 
-// The keys of a model that did not come from GGUF. Stretched rotary frequencies go where llama.cpp looks for them: linear and yarn as
-// parameters, llama3 as a divisor of each in rope_freqs.weight.
+// The keys of a model that did not come from GGUF. Stretched rotary frequencies go where llama.cpp looks for them:
+// linear and yarn as parameters, llama3 as a divisor of each in rope_freqs.weight.
 void describe_config(const ModelImpl& model, const Family& family, GgufWriter& out) {
     const Config& c = model.config;
     const std::string prefix = std::string(family.gguf) + ".";
@@ -89,7 +100,8 @@ void describe_config(const ModelImpl& model, const Family& family, GgufWriter& o
             set("rope.scaling.original_context_length", int64_t(c.rope_scaling.original_context));
             out.set(prefix + "rope.scaling.yarn_beta_fast", Type::f32, Json(c.rope_scaling.beta_fast));
             out.set(prefix + "rope.scaling.yarn_beta_slow", Type::f32, Json(c.rope_scaling.beta_slow));
-            magnitude /= 0.1 * std::log(std::max(c.rope_scaling.factor, 1.0)) + 1;     // llama.cpp multiplies by this itself
+            // llama.cpp multiplies by this itself
+            magnitude /= 0.1 * std::log(std::max(c.rope_scaling.factor, 1.0)) + 1;
         }
     }
     if (std::fabs(magnitude - 1) > 1e-6) out.set(prefix + "rope.scaling.attn_factor", Type::f32, Json(magnitude));
@@ -99,7 +111,8 @@ void tensor(GgufWriter& out, const std::string& name, const WeightPtr& w) {
     if (!w) return;
     if (is_4bit(w->dtype)) return write_four_bit(out, name, w);
     const int type = type_info(w->dtype).ggml;
-    if (type < 0) fail(Errc::unsupported, "save: ", name, " is of type ", name_of(w->dtype), ", which GGUF cannot hold");
+    if (type < 0)
+        fail(Errc::unsupported, "save: ", name, " is of type ", name_of(w->dtype), ", which GGUF cannot hold");
     out.add({name, type, w->shape, w->bytes(), [w](AtomicFile& f) {
         const WeightPtr made = now(w);
         f.write(made->data, made->bytes());
@@ -138,8 +151,8 @@ void layer(GgufWriter& out, const ModelImpl& model, int64_t i, bool permute) {
     }
 }
 
-// rope_freqs.weight: theta^(-2i / n) / frequency, which llama.cpp reads in files of architecture llama. Dividing twice may cost the last
-// bit, so the frequencies themselves are kept beside it for our own loader.
+// rope_freqs.weight: theta^(-2i / n) / frequency, which llama.cpp reads in files of architecture llama. Dividing twice
+// may cost the last bit, so the frequencies themselves are kept beside it for our own loader.
 void frequencies(GgufWriter& out, const ModelImpl& model, const Family& family, bool codes) {
     const Config& c = model.config;
     Config told = c;                                   // what the keys say by themselves
@@ -148,11 +161,16 @@ void frequencies(GgufWriter& out, const ModelImpl& model, const Family& family, 
     for (size_t i = 0; i < divisors.size(); ++i) divisors[i] = told.inverse_frequencies[i] / c.inverse_frequencies[i];
     if (std::all_of(divisors.begin(), divisors.end(), [](float d) { return d == 1; })) return;
     if (family.gguf != "llama" && !codes)
-        fail(Errc::unsupported, "save: llama.cpp has no counterpart for the rotary scaling of ", model.path, "; save a Hugging Face folder, or 4-bit codes, which only this library reads");
+        fail(Errc::unsupported, "save: llama.cpp has no counterpart for the rotary scaling of ", model.path,
+             "; save a Hugging Face folder, or 4-bit codes, which only this library reads");
     Json::Array exact;
     for (float f : c.inverse_frequencies) exact.push_back(Json(double(f)));
     out.set_array("qlora.inverse_frequencies", Type::f32, std::move(exact));
-    out.add({"rope_freqs.weight", 0, {int64_t(divisors.size())}, int64_t(divisors.size()) * 4, [d = divisors](AtomicFile& f) { f.write(d.data(), int64_t(d.size()) * 4); }});
+    out.add({"rope_freqs.weight",
+             0,
+             {int64_t(divisors.size())},
+             int64_t(divisors.size()) * 4,
+             [d = divisors](AtomicFile& f) { f.write(d.data(), int64_t(d.size()) * 4); }});
 }
 
 // The tokenizer of a Hugging Face folder travels as its own files do, for us, and as llama.cpp reads it.
@@ -163,12 +181,14 @@ void write_text(const ModelImpl& model, GgufWriter& out, bool codes) {
     }
     const std::optional<TextFiles> files = original_text(model);
     if (!files && model.gguf) return;                  // its own keys have been copied
-    if (!files) fail(Errc::io, "save: ", model.path, "/tokenizer.json is needed to save the model's tokenizer, and is gone");
+    if (!files)
+        fail(Errc::io, "save: ", model.path, "/tokenizer.json is needed to save the model's tokenizer, and is gone");
     out.set("tokenizer.huggingface.json", Type::string, Json(files->tokenizer));
     if (!files->config.empty()) out.set("qlora.tokenizer_config", Type::string, Json(files->config));
     if (!files->chat_template.empty()) out.set("tokenizer.chat_template", Type::string, Json(files->chat_template));
     if (!write_gguf_vocabulary(out, *files, model) && !codes)
-        fail(Errc::unsupported, "save: llama.cpp has no counterpart for the tokenizer of ", model.path, "; save a Hugging Face folder, or 4-bit codes, which only this library reads");
+        fail(Errc::unsupported, "save: llama.cpp has no counterpart for the tokenizer of ", model.path,
+             "; save a Hugging Face folder, or 4-bit codes, which only this library reads");
 }
 
 }  // namespace save_gguf_room
@@ -186,9 +206,11 @@ void save_gguf_model(const ModelImpl& model, const std::string& path) {
     const bool permute = family.adjacent_pairs && !c.adjacent_pairs && !codes && c.rotated == c.head_dim;
     // Our own keys that no longer hold: the file may have come from one with codes, which is in another order.
     std::erase_if(out.pairs, [&](const GgufWriter::Pair& p) {
-        return (!codes && (p.key == "qlora.type" || p.key == "qlora.block" || p.key == "qlora.block2")) || (permute && p.key == "qlora.adjacent_pairs");
+        return (!codes && (p.key == "qlora.type" || p.key == "qlora.block" || p.key == "qlora.block2")) ||
+               (permute && p.key == "qlora.adjacent_pairs");
     });
-    if (family.adjacent_pairs && !c.adjacent_pairs && !permute) out.set("qlora.adjacent_pairs", room::Type::boolean, Json(false));
+    if (family.adjacent_pairs && !c.adjacent_pairs && !permute)
+        out.set("qlora.adjacent_pairs", room::Type::boolean, Json(false));
     room::write_text(model, out, codes);
     room::tensor(out, "token_embd.weight", model.embedding);
     for (int64_t i = 0; i < c.layers; ++i) room::layer(out, model, i, permute);

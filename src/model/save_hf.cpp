@@ -1,7 +1,8 @@
-// save_hf.cpp - a model into a Hugging Face folder: its own config.json and tokenizer files, and model.safetensors, in which 4-bit linear
-// layers lie as bitsandbytes writes them, bit for bit.
+// save_hf.cpp - a model into a Hugging Face folder: its own config.json and tokenizer files, and model.safetensors, in
+// which 4-bit linear layers lie as bitsandbytes writes them, bit for bit.
 //
-// A model out of a GGUF file gets both files written anew, and q and k in Hugging Face row order where GGUF has another.
+// A model out of a GGUF file gets both files written anew, and q and k in Hugging Face row order where GGUF has
+// another.
 #include "src/base/half.h"
 #include "src/model/hf_model.h"
 #include "src/model/vocabulary.h"
@@ -17,7 +18,8 @@ namespace save_hf_room {
 
 using Tensor = SafeTensorsWriter::Tensor;
 
-void raw(SafeTensorsWriter& out, std::string name, const char* dtype, Shape shape, const void* data, int64_t bytes, WeightPtr owner) {
+void raw(SafeTensorsWriter& out, std::string name, const char* dtype, Shape shape, const void* data, int64_t bytes,
+         WeightPtr owner) {
     out.tensors.push_back(Tensor{std::move(name), dtype, std::move(shape), bytes, [data, bytes, owner](AtomicFile& f) {
         f.write(data, bytes);
         owner->check();
@@ -37,25 +39,36 @@ void four_bit(SafeTensorsWriter& out, const std::string& name, const WeightPtr& 
     const std::string type(name_of(w->dtype));
     raw(out, name, "U8", {(n + 1) / 2, 1}, w->data, (n + 1) / 2, w);
     raw(out, name + ".quant_map", "F32", {16}, q.codebook, 64, w);
-    std::string state = str("{\"quant_type\": \"", type, "\", \"blocksize\": ", q.block, ", \"dtype\": \"", torch_name(q.source), "\", \"shape\": [", w->shape[0], ", ", w->shape[1], "]");
+    std::string state = str("{\"quant_type\": \"", type, "\", \"blocksize\": ", q.block, ", \"dtype\": \"",
+                            torch_name(q.source), "\", \"shape\": [", w->shape[0], ", ", w->shape[1], "]");
     if (q.absmax) {
         raw(out, name + ".absmax", "F32", {blocks}, q.absmax, blocks * 4, w);
     } else {
         raw(out, name + ".absmax", "U8", {blocks}, q.absmax_code, blocks, w);
         raw(out, name + ".nested_absmax", "F32", {groups}, q.absmax2, groups * 4, w);
         raw(out, name + ".nested_quant_map", "F32", {256}, q.absmax_map, 1024, w);
-        state += str(", \"nested_blocksize\": ", q.block2, ", \"nested_dtype\": \"float32\", \"nested_offset\": ", exact(q.offset));
+        state += str(", \"nested_blocksize\": ", q.block2,
+                     ", \"nested_dtype\": \"float32\", \"nested_offset\": ", exact(q.offset));
     }
     state += "}";
-    out.tensors.push_back(Tensor{name + ".quant_state.bitsandbytes__" + type, "U8", {int64_t(state.size())}, int64_t(state.size()),
+    out.tensors.push_back(Tensor{name + ".quant_state.bitsandbytes__" + type,
+                                 "U8",
+                                 {int64_t(state.size())},
+                                 int64_t(state.size()),
                                  [state](AtomicFile& f) { f.write(state.data(), int64_t(state.size())); }});
 }
 
 void tensor(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w) {
     if (!w) return;
     if (is_4bit(w->dtype)) return four_bit(out, name, w);
-    const char* dtype = w->dtype == DType::f32 ? "F32" : w->dtype == DType::f16 ? "F16" : w->dtype == DType::bf16 ? "BF16" : nullptr;
-    if (!dtype) fail(Errc::unsupported, "save: ", name, " is of type ", name_of(w->dtype), ", which a Hugging Face folder cannot hold; convert the model to f32, f16, bf16 or nf4, or save a GGUF file");
+    const char* dtype = w->dtype == DType::f32    ? "F32"
+                        : w->dtype == DType::f16  ? "F16"
+                        : w->dtype == DType::bf16 ? "BF16"
+                                                  : nullptr;
+    if (!dtype)
+        fail(Errc::unsupported, "save: ", name, " is of type ", name_of(w->dtype),
+             ", which a Hugging Face folder cannot hold; convert the model to f32, f16, bf16 or nf4, or save a GGUF "
+             "file");
     out.tensors.push_back(Tensor{name, dtype, w->shape, w->bytes(), [w](AtomicFile& f) {
         const WeightPtr made = now(w);
         f.write(made->data, made->bytes());
@@ -63,8 +76,8 @@ void tensor(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w)
     }});
 }
 
-// Norms and biases, which the kernels read as floats, in the type of the embedding: transformers runs a 4-bit checkpoint in the types it
-// finds, and floats would meet bf16 in the head. Only where that changes no value.
+// Norms and biases, which the kernels read as floats, in the type of the embedding: transformers runs a 4-bit
+// checkpoint in the types it finds, and floats would meet bf16 in the head. Only where that changes no value.
 WeightPtr small(const WeightPtr& w, DType type) {
     if (!w || w->dtype == type || (type != DType::f16 && type != DType::bf16)) return w;
     const std::vector<float> values = w->decoded();
@@ -73,8 +86,9 @@ WeightPtr small(const WeightPtr& w, DType type) {
     return std::make_shared<const Weight>(convert_weight(*w, type));
 }
 
-// Rows of q and k (or of their bias) out of GGUF's order for adjacent pairs. Groups of 4-bit scales cross row borders, so those rows are
-// quantized again: where a row is whole blocks they get the codes that they had, and scales that differ in the last of their 8 bits.
+// Rows of q and k (or of their bias) out of GGUF's order for adjacent pairs. Groups of 4-bit scales cross row borders,
+// so those rows are quantized again: where a row is whole blocks they get the codes that they had, and scales that
+// differ in the last of their 8 bits.
 void reordered(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w, int64_t head_dim) {
     if (!w) return;
     const int64_t rows = w->shape[0];
@@ -82,8 +96,10 @@ void reordered(SafeTensorsWriter& out, const std::string& name, const WeightPtr&
         const std::vector<float> held = w->decoded();
         std::vector<float> values(held.size());
         const int64_t row = int64_t(held.size()) / rows;
-        for (int64_t r = 0; r < rows; ++r) std::copy_n(held.begin() + gguf_row_of_hf(r, head_dim) * row, row, values.begin() + r * row);
-        Weight again = convert_weight(dense_weight(w->name, w->shape, std::move(values)), w->dtype, w->quant.absmax == nullptr);
+        for (int64_t r = 0; r < rows; ++r)
+            std::copy_n(held.begin() + gguf_row_of_hf(r, head_dim) * row, row, values.begin() + r * row);
+        Weight again = convert_weight(dense_weight(w->name, w->shape, std::move(values)), w->dtype,
+                                      w->quant.absmax == nullptr);
         again.quant.source = w->quant.source;
         return tensor(out, name, std::make_shared<const Weight>(std::move(again)));
     }
@@ -96,9 +112,11 @@ void reordered(SafeTensorsWriter& out, const std::string& name, const WeightPtr&
     };
 }
 
-// Embedding and head of a model in 4 bits, where a GGUF file has them in blocks: in the type that transformers then computes in.
+// Embedding and head of a model in 4 bits, where a GGUF file has them in blocks: in the type that transformers then
+// computes in.
 WeightPtr dense(const WeightPtr& w, bool codes) {
-    const bool blocks = codes && w->dtype != DType::f32 && w->dtype != DType::f16 && w->dtype != DType::bf16 && !is_4bit(w->dtype);
+    const bool blocks = codes && w->dtype != DType::f32 && w->dtype != DType::f16 && w->dtype != DType::bf16 &&
+                        !is_4bit(w->dtype);
     return blocks ? std::make_shared<const Weight>(convert_weight(*now(w), DType::bf16)) : w;
 }
 
@@ -137,12 +155,19 @@ Json config(const ModelImpl& model, DType type) {
     if (before && !before->is_object()) before = nullptr;
     Json q = before ? *before : Json{Json::Object{}};
     if (!before) {
-        q.set("_load_in_4bit", Json(true)).set("_load_in_8bit", Json(false)).set("bnb_4bit_compute_dtype", Json(torch_name(type)));
-        q.set("llm_int8_enable_fp32_cpu_offload", Json(false)).set("llm_int8_has_fp16_weight", Json(false)).set("llm_int8_threshold", Json(6.0));
+        q.set("_load_in_4bit", Json(true))
+            .set("_load_in_8bit", Json(false))
+            .set("bnb_4bit_compute_dtype", Json(torch_name(type)));
+        q.set("llm_int8_enable_fp32_cpu_offload", Json(false))
+            .set("llm_int8_has_fp16_weight", Json(false))
+            .set("llm_int8_threshold", Json(6.0));
         q.set("load_in_4bit", Json(true)).set("load_in_8bit", Json(false)).set("quant_method", Json("bitsandbytes"));
     }
-    q.set("bnb_4bit_quant_storage", Json("uint8")).set("bnb_4bit_quant_type", Json(name_of(first->dtype))).set("bnb_4bit_use_double_quant", Json(first->quant.absmax == nullptr));
-    if (!before || !mixed) q.set("llm_int8_skip_modules", Json());     // layers that stayed dense in the source may be quantized by now
+    q.set("bnb_4bit_quant_storage", Json("uint8"))
+        .set("bnb_4bit_quant_type", Json(name_of(first->dtype)))
+        .set("bnb_4bit_use_double_quant", Json(first->quant.absmax == nullptr));
+    // layers that stayed dense in the source may be quantized by now
+    if (!before || !mixed) q.set("llm_int8_skip_modules", Json());
     return j.set("quantization_config", std::move(q));
 }
 
@@ -150,20 +175,25 @@ Json config(const ModelImpl& model, DType type) {
 std::vector<std::pair<std::string, std::string>> text_files(const ModelImpl& model) {
     std::vector<std::pair<std::string, std::string>> out;
     if (!model.gguf) {
-        for (const char* file : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json"})
-            if (exists(model.path + "/" + file)) out.emplace_back(file, read_file(model.path + "/" + file, int64_t(256) << 20));
+        for (const char* file : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                                 "chat_template.jinja", "generation_config.json"})
+            if (exists(model.path + "/" + file))
+                out.emplace_back(file, read_file(model.path + "/" + file, int64_t(256) << 20));
         return out;
     }
     if (!model.tokenizer) return out;
     const std::optional<TextFiles> kept = original_text(model);
     const TextFiles files = kept ? *kept : hf_vocabulary(model);
-    for (const auto& [name, content] : {std::pair{"tokenizer.json", &files.tokenizer}, std::pair{"tokenizer_config.json", &files.config}, std::pair{"chat_template.jinja", &files.chat_template}})
+    for (const auto& [name, content] :
+         {std::pair{"tokenizer.json", &files.tokenizer}, std::pair{"tokenizer_config.json", &files.config},
+          std::pair{"chat_template.jinja", &files.chat_template}})
         if (!content->empty()) out.emplace_back(name, *content);
     out.emplace_back("generation_config.json", hf_generation_config(model).dump(2) + "\n");
     return out;
 }
 
-// One model.safetensors, or, above `most` bytes, shards and the list of what lies where. The parts of a 4-bit tensor stay together.
+// One model.safetensors, or, above `most` bytes, shards and the list of what lies where. The parts of a 4-bit tensor
+// stay together.
 void write_tensors(SafeTensorsWriter&& all, const std::string& folder, int64_t most) {
     std::vector<SafeTensorsWriter> shards(1);
     int64_t total = 0, bytes = 0;
@@ -171,7 +201,8 @@ void write_tensors(SafeTensorsWriter&& all, const std::string& folder, int64_t m
         const std::string first = all.tensors[i].name + ".";
         size_t end = i;
         int64_t size = 0;
-        for (; end < all.tensors.size() && (end == i || all.tensors[end].name.starts_with(first)); ++end) size += all.tensors[end].bytes;
+        for (; end < all.tensors.size() && (end == i || all.tensors[end].name.starts_with(first)); ++end)
+            size += all.tensors[end].bytes;
         if (bytes > 0 && bytes + size > most) {
             shards.emplace_back();
             bytes = 0;
@@ -181,7 +212,9 @@ void write_tensors(SafeTensorsWriter&& all, const std::string& folder, int64_t m
         total += size;
     }
     if (shards.size() == 1) return shards[0].write(folder + "/model.safetensors");
-    const auto five = [](size_t n) { return std::string(5 - std::min<size_t>(std::to_string(n).size(), 5), '0') + std::to_string(n); };
+    const auto five = [](size_t n) {
+        return std::string(5 - std::min<size_t>(std::to_string(n).size(), 5), '0') + std::to_string(n);
+    };
     Json places{Json::Object{}};
     for (size_t n = 0; n < shards.size(); ++n) {
         const std::string file = "model-" + five(n + 1) + "-of-" + five(shards.size()) + ".safetensors";
@@ -214,9 +247,11 @@ void save_hf_model(const ModelImpl& model, const std::string& folder, int64_t sh
         room::tensor(out, prefix + "self_attn.q_norm.weight", room::small(l.q_norm, type));
         room::tensor(out, prefix + "self_attn.k_norm.weight", room::small(l.k_norm, type));
         for (int m = 0; m < module_count; ++m) {
-            const bool turned = model.config.adjacent_pairs && (Module(m) == Module::q_proj || Module(m) == Module::k_proj);
+            const bool turned = model.config.adjacent_pairs &&
+                                (Module(m) == Module::q_proj || Module(m) == Module::k_proj);
             const WeightPtr linear = model.gguf ? room::from_type(l.linear[m], type) : l.linear[m];
-            for (const auto& [suffix, w] : {std::pair{".weight", linear}, std::pair{".bias", room::small(l.bias[m], type)}}) {
+            for (const auto& [suffix, w] :
+                 {std::pair{".weight", linear}, std::pair{".bias", room::small(l.bias[m], type)}}) {
                 if (turned) room::reordered(out, hf_name(i, Module(m)) + suffix, w, model.config.head_dim);
                 else room::tensor(out, hf_name(i, Module(m)) + suffix, w);
             }

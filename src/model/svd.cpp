@@ -1,13 +1,14 @@
 // svd.cpp - the largest singular values of a matrix: Chebyshev-filtered subspace iteration with deflation.
 //
 // Q {k, cols} holds guesses of right singular vectors, k a little more than what is still wanted. A round takes
-//   Y = Q W^T, turned by Jacobi rotations until its rows are orthogonal (Q turns along): their lengths s are the singular values so far;
-//   Z = Y W, so that z[i] - s[i]^2 q[i] is the residual of guess i. Guesses at the top that have settled are taken out of W;
-//   the others go through p(W^T W), p the Chebyshev polynomial that is at most 1 where s^2 is below that of the last guess and grows fastest
-//   above: spectra of weights are flat, and this needs a sixth of the products of the power method (arXiv:0909.4061).
+//   Y = Q W^T, turned by Jacobi rotations until its rows are orthogonal (Q turns along): their lengths s are the
+//   singular values so far; Z = Y W, so that z[i] - s[i]^2 q[i] is the residual of guess i. Guesses at the top that
+//   have settled are taken out of W; the others go through p(W^T W), p the Chebyshev polynomial that is at most 1 where
+//   s^2 is below that of the last guess and grows fastest above: spectra of weights are flat, and this needs a sixth of
+//   the products of the power method (arXiv:0909.4061).
 //
-// The degree is bounded by what the largest value may grow to, since the products with W are in f32; what is found leaves W for that reason.
-// Everything else is in f64. With k = min(rows, cols) the first round is exact to rounding.
+// The degree is bounded by what the largest value may grow to, since the products with W are in f32; what is found
+// leaves W for that reason. Everything else is in f64. With k = min(rows, cols) the first round is exact to rounding.
 #include "src/model/svd.h"
 
 #include "src/base/rng.h"
@@ -23,8 +24,10 @@ namespace svd_room {
 constexpr int64_t extra = 16;                          // directions beyond the rank
 constexpr int most_rounds = 60;                        // far more than any spectrum has needed
 constexpr double settled = 2e-5;                       // angle between a guess and its direction
-constexpr double floor_of_f32 = 2e-6;                  // residual over the largest square: what rounding leaves, measured up to 4096 x 4096
-constexpr double most_growth = 1e4;                    // of one direction beside another in a filter: leaves three digits of f32 to the smaller
+// residual over the largest square: what rounding leaves, measured up to 4096 x 4096
+constexpr double floor_of_f32 = 2e-6;
+// of one direction beside another in a filter: leaves three digits of f32 to the smaller
+constexpr double most_growth = 1e4;
 constexpr int most_degree = 24;
 constexpr int most_sweeps = 40;                        // Jacobi converges quadratically: about eight are enough
 
@@ -44,7 +47,8 @@ double dot(const double* a, const double* b, int64_t n) {
     return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
 }
 
-// Gram-Schmidt, each vector twice against all before it ("twice is enough"). What is nothing but rounding becomes zero and stays out.
+// Gram-Schmidt, each vector twice against all before it ("twice is enough"). What is nothing but rounding becomes zero
+// and stays out.
 void orthonormalize(Rows& q) {
     for (int64_t i = 0; i < q.k; ++i) {
         double* v = q.row(i);
@@ -83,10 +87,12 @@ void jacobi(Rows& y, Rows& q) {
         bool turned = false;
         for (int64_t i = 0; i < y.k; ++i)
             for (int64_t j = i + 1; j < y.k; ++j) {
-                const double a = dot(y.row(i), y.row(i), y.n), b = dot(y.row(j), y.row(j), y.n), mixed = dot(y.row(i), y.row(j), y.n);
+                const double a = dot(y.row(i), y.row(i), y.n), b = dot(y.row(j), y.row(j), y.n),
+                             mixed = dot(y.row(i), y.row(j), y.n);
                 if (std::fabs(mixed) <= 1e-12 * std::sqrt(a * b) || mixed == 0) continue;
                 turned = true;
-                const double zeta = (b - a) / (2 * mixed), t = (zeta < 0 ? -1 : 1) / (std::fabs(zeta) + std::sqrt(1 + zeta * zeta));
+                const double zeta = (b - a) / (2 * mixed),
+                             t = (zeta < 0 ? -1 : 1) / (std::fabs(zeta) + std::sqrt(1 + zeta * zeta));
                 const double c = 1 / std::sqrt(1 + t * t), s = c * t;
                 rotate(y.row(i), y.row(j), y.n, c, s);
                 rotate(q.row(i), q.row(j), q.n, c, s);
@@ -101,7 +107,8 @@ std::vector<double> sort(Rows& y, Rows& q) {
     for (int64_t i = 0; i < y.k; ++i) norms.push_back(std::sqrt(dot(y.row(i), y.row(i), y.n)));
     std::vector<int64_t> order(norms.size());
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return norms[size_t(a)] > norms[size_t(b)]; });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int64_t a, int64_t b) { return norms[size_t(a)] > norms[size_t(b)]; });
     Rows to_y(y.k, y.n), to_q(q.k, q.n);
     for (int64_t i = 0; i < y.k; ++i) {
         const int64_t from = order[size_t(i)];
@@ -114,7 +121,8 @@ std::vector<double> sort(Rows& y, Rows& q) {
     return sorted;
 }
 
-// How many guesses from the top have settled: their angles are their residuals over the distance to what the block does not hold.
+// How many guesses from the top have settled: their angles are their residuals over the distance to what the block does
+// not hold.
 int64_t settled_rows(const std::vector<double>& s, Rows& q, Rows& z, int64_t wanted) {
     const double below = s.back() * s.back(), rounding = floor_of_f32 * s[0] * s[0];
     int64_t count = 0;
@@ -141,11 +149,14 @@ void take_out(Cpu& cpu, int64_t count, Rows& y, Rows& q, Rows& z, float* rest) {
     }
 }
 
-// q = p(W^T W) q, given z = W^T W q, for values of W^T W up to `top`. T[d + 1] = 2 t(W^T W) T[d] - T[d - 1], t taking [0, b] to [-1, 1].
+// q = p(W^T W) q, given z = W^T W q, for values of W^T W up to `top`. T[d + 1] = 2 t(W^T W) T[d] - T[d - 1], t taking
+// [0, b] to [-1, 1].
 void filter(Cpu& cpu, const WeightRef& w, double top, double b, Rows& q, Rows& z) {
     if (!(b > 0)) { q = std::move(z); return; }        // the block spans the row space: nothing to damp
     const double growth = std::acosh(std::max(2 * top / b - 1, 1.0));
-    const int degree = growth * most_degree > std::acosh(most_growth) ? std::max(1, int(std::acosh(most_growth) / growth)) : most_degree;
+    const int degree = growth * most_degree > std::acosh(most_growth)
+                           ? std::max(1, int(std::acosh(most_growth) / growth))
+                           : most_degree;
     Rows y(q.k, w.rows), before = q, now = q;
     for (size_t e = 0; e < now.at.size(); ++e) now.at[e] = 2 / b * z.at[e] - q.at[e];
     for (int d = 1; d < degree; ++d) {
@@ -162,7 +173,9 @@ void filter(Cpu& cpu, const WeightRef& w, double top, double b, Rows& q, Rows& z
 LowRank truncated_svd(Cpu& cpu, const float* w, int64_t rows, int64_t cols, int64_t rank) {
     using svd_room::Rows;
     const int64_t least = std::min(rows, cols);
-    if (rank < 1 || rank > least) fail(Errc::argument, "svd: rank ", rank, " of a matrix of shape {", rows, ", ", cols, "}, expected 1 to ", least);
+    if (rank < 1 || rank > least)
+        fail(Errc::argument, "svd: rank ", rank, " of a matrix of shape {", rows, ", ", cols, "}, expected 1 to ",
+             least);
     for (int64_t e = 0; e < rows * cols; ++e)
         if (!std::isfinite(w[e])) fail(Errc::numeric, "svd: element ", e, " is ", w[e]);
     std::vector<float> rest(w, w + rows * cols);       // w without what has been found
@@ -173,7 +186,7 @@ LowRank truncated_svd(Cpu& cpu, const float* w, int64_t rows, int64_t cols, int6
     const bool whole = q.k == least;                   // the block spans all there is
     Rng rng{0, 0, 0};
     for (double& e : q.at) e = rng.normal();
-    if (whole) {                                       // of few rows the row space is smaller than the columns: a product goes there
+    if (whole) {    // of few rows the row space is smaller than the columns: a product goes there
         Rows y(q.k, rows);
         svd_room::multiply(cpu, q, matrix, true, y);
         svd_room::orthonormalize(y);
@@ -187,7 +200,8 @@ LowRank truncated_svd(Cpu& cpu, const float* w, int64_t rows, int64_t cols, int6
         const std::vector<double> s = svd_room::sort(y, q);
         svd_room::multiply(cpu, y, matrix, false, z);
         const int64_t wanted = rank - int64_t(out.s.size());
-        const int64_t found = whole || round == svd_room::most_rounds ? wanted : svd_room::settled_rows(s, q, z, wanted);
+        const int64_t found = whole || round == svd_room::most_rounds ? wanted
+                                                                      : svd_room::settled_rows(s, q, z, wanted);
         for (int64_t i = 0; i < found; ++i) {
             const double length = s[size_t(i)];
             out.s.push_back(length);

@@ -11,8 +11,8 @@ struct LowRank {
     std::vector<double> u, v;                          // {rank, rows} and {rank, cols}: unit vectors, one a row
 };
 
-// The first `rank` singular triples of w {rows, cols}, rank <= min(rows, cols). A function of w and the instruction set alone: the same for
-// any number of threads, every time.
+// The first `rank` singular triples of w {rows, cols}, rank <= min(rows, cols). A function of w and the instruction set
+// alone: the same for any number of threads, every time.
 LowRank truncated_svd(Cpu&, const float* w, int64_t rows, int64_t cols, int64_t rank);
 
 }  // namespace qlora

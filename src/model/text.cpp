@@ -5,13 +5,15 @@ namespace qlora::inline v0_1 {
 
 namespace text_room {
 
-// eos_token_id of generation_config.json (without it, of config.json): one id or a list, all of which end a reply (Llama 3 has three).
+// eos_token_id of generation_config.json (without it, of config.json): one id or a list, all of which end a reply
+// (Llama 3 has three).
 std::vector<Token> reply_ends(const std::string& file) {
     const Json json = Json::parse(read_file(file, int64_t(16) << 20), file);
     std::vector<Token> ends;
     const auto add = [&](const Json& id) {
         const int64_t value = id.as_int(file + ": eos_token_id");
-        if (value < -1 || value > INT32_MAX) fail(Errc::format, file, ": eos_token_id is ", value, ", expected a token");
+        if (value < -1 || value > INT32_MAX)
+            fail(Errc::format, file, ": eos_token_id is ", value, ", expected a token");
         if (value >= 0) ends.push_back(Token(value));  // -1: none
     };
     json.as_object(file);
@@ -25,11 +27,13 @@ std::vector<Token> reply_ends(const std::string& file) {
 std::shared_ptr<const TokenizerImpl> load_folder(const std::string& file, const std::string& folder) {
     const Json tokenizer = Json::parse(read_file(file, int64_t(256) << 20), file);
     Json config;
-    const std::string config_file = folder + "/tokenizer_config.json", template_file = folder + "/chat_template.jinja", generation_file = folder + "/generation_config.json";
+    const std::string config_file = folder + "/tokenizer_config.json", template_file = folder + "/chat_template.jinja",
+                      generation_file = folder + "/generation_config.json";
     const std::string ends_file = exists(generation_file) ? generation_file : folder + "/config.json";
     if (exists(config_file)) config = Json::parse(read_file(config_file, int64_t(64) << 20), config_file);
     if (exists(template_file)) config.set("chat_template", Json(read_file(template_file, int64_t(16) << 20)));
-    return load_tokenizer_json(tokenizer, config, file, exists(ends_file) ? reply_ends(ends_file) : std::vector<Token>());
+    return load_tokenizer_json(tokenizer, config, file,
+                               exists(ends_file) ? reply_ends(ends_file) : std::vector<Token>());
 }
 
 }  // namespace text_room

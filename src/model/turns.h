@@ -8,6 +8,7 @@ namespace qlora::inline v0_1 {
 using PrintFirst = std::function<std::optional<RenderedTemplate>(int64_t count, bool reply_next)>;
 
 // One Turn a message, without tokens. end_marks: texts that end a reply.
-std::vector<Turn> find_turns(const RenderedTemplate& full, const Json& messages, const PrintFirst&, std::span<const std::string> end_marks);
+std::vector<Turn> find_turns(const RenderedTemplate& full, const Json& messages, const PrintFirst&,
+                             std::span<const std::string> end_marks);
 
 }  // namespace qlora

@@ -6,15 +6,18 @@
 namespace qlora::inline v0_1 {
 
 // The files of a Hugging Face folder, as text; "" = none.
-struct TextFiles { std::string tokenizer, config, chat_template; };    // tokenizer.json, tokenizer_config.json, chat_template.jinja
+// tokenizer.json, tokenizer_config.json, chat_template.jinja
+struct TextFiles { std::string tokenizer, config, chat_template; };
 
-// As the model came with them (from the folder, or kept in a GGUF file by our writer); nothing when it has a GGUF vocabulary only.
+// As the model came with them (from the folder, or kept in a GGUF file by our writer); nothing when it has a GGUF
+// vocabulary only.
 std::optional<TextFiles> original_text(const ModelImpl&);
 
 // Those of a model whose file has a GGUF vocabulary.
 TextFiles hf_vocabulary(const ModelImpl&);
 
-// tokenizer.ggml.* as llama.cpp reads it. False, and nothing is written, when llama.cpp has no counterpart for the tokenizer.
+// tokenizer.ggml.* as llama.cpp reads it. False, and nothing is written, when llama.cpp has no counterpart for the
+// tokenizer.
 bool write_gguf_vocabulary(GgufWriter&, const TextFiles&, const ModelImpl&);
 
 }  // namespace qlora

@@ -1,8 +1,8 @@
 // vocabulary_gguf.cpp - a tokenizer.json as the keys that llama.cpp reads. It knows two kinds:
 //
 //   gpt2   byte-level BPE: tokens, merges, and the name of the expression that cuts text into words
-//   llama  SentencePiece's BPE: tokens and scores. A tokenizer.json of that kind lists merges instead, by falling score of their result, so
-//          that minus the rank of a token's first merge is a score that merges in the same order.
+//   llama  SentencePiece's BPE: tokens and scores. A tokenizer.json of that kind lists merges instead, by falling score
+//          of their result, so that minus the rank of a token's first merge is a score that merges in the same order.
 #include "src/model/vocabulary.h"
 
 #include "src/text/token_core.h"
@@ -36,7 +36,8 @@ std::vector<const Json*> steps(const Json& tokenizer, std::string_view part, std
 struct Kind { bool spm = false, space_prefix = false; std::string pre; };
 
 // "llama": spaces become U+2581, one may go in front, characters without a token fall back to bytes.
-std::optional<Kind> spm_kind(const Json& model, const std::vector<const Json*>& normal, const std::vector<const Json*>& cut) {
+std::optional<Kind> spm_kind(const Json& model, const std::vector<const Json*>& normal,
+                             const std::vector<const Json*>& cut) {
     if (!flag_at(model, "byte_fallback", false) || flag_at(model, "ignore_merges", false)) return {};
     Kind kind;
     kind.spm = true;
@@ -45,7 +46,9 @@ std::optional<Kind> spm_kind(const Json& model, const std::vector<const Json*>& 
         const std::string type = text_at(*step, "type");
         const Json* pattern = step->find("pattern");
         if (type == "Prepend" && text_at(*step, "prepend") == lower_block) kind.space_prefix = true;
-        else if (type == "Replace" && pattern && text_at(*pattern, "String") == " " && text_at(*step, "content") == lower_block) replaces = true;
+        else if (type == "Replace" && pattern && text_at(*pattern, "String") == " " &&
+                 text_at(*step, "content") == lower_block)
+            replaces = true;
         else return {};
     }
     for (const Json* step : cut) {
@@ -57,15 +60,19 @@ std::optional<Kind> spm_kind(const Json& model, const std::vector<const Json*>& 
     return kind;
 }
 
-// "gpt2": the names are those of llama.cpp, by the exact expression. It does not compose characters (NFC), and nobody minds.
-std::optional<Kind> bpe_kind(const Json& model, const std::vector<const Json*>& normal, const std::vector<const Json*>& cut) {
+// "gpt2": the names are those of llama.cpp, by the exact expression. It does not compose characters (NFC), and nobody
+// minds.
+std::optional<Kind> bpe_kind(const Json& model, const std::vector<const Json*>& normal,
+                             const std::vector<const Json*>& cut) {
     if (normal.size() > 1 || (normal.size() == 1 && text_at(*normal[0], "type") != "NFC")) return {};
-    if (cut.empty() || text_at(*cut.back(), "type") != "ByteLevel" || flag_at(*cut.back(), "add_prefix_space", true)) return {};
+    if (cut.empty() || text_at(*cut.back(), "type") != "ByteLevel" || flag_at(*cut.back(), "add_prefix_space", true))
+        return {};
     const bool whole_words = flag_at(model, "ignore_merges", false), gpt2 = flag_at(*cut.back(), "use_regex", true);
     Kind kind;
     if (cut.size() == 1 && gpt2 && !whole_words) {
         kind.pre = "gpt-2";
-    } else if (cut.size() == 2 && gpt2 && !whole_words && text_at(*cut[0], "type") == "Digits" && flag_at(*cut[0], "individual_digits", false)) {
+    } else if (cut.size() == 2 && gpt2 && !whole_words && text_at(*cut[0], "type") == "Digits" &&
+               flag_at(*cut[0], "individual_digits", false)) {
         kind.pre = "smollm";
     } else if (cut.size() == 2 && !gpt2 && text_at(*cut[0], "type") == "Split") {
         const Json* pattern = cut[0]->find("pattern");
@@ -78,7 +85,8 @@ std::optional<Kind> bpe_kind(const Json& model, const std::vector<const Json*>& 
 std::optional<Kind> kind_of(const Json& tokenizer) {
     const Json* model = tokenizer.find("model");
     if (!model) return {};
-    const auto normal = steps(tokenizer, "normalizer", "normalizers"), cut = steps(tokenizer, "pre_tokenizer", "pretokenizers");
+    const auto normal = steps(tokenizer, "normalizer", "normalizers"),
+               cut = steps(tokenizer, "pre_tokenizer", "pretokenizers");
     const std::optional<Kind> bpe = bpe_kind(*model, normal, cut);
     return bpe ? bpe : spm_kind(*model, normal, cut);
 }
@@ -95,20 +103,30 @@ Lists lists_of(const Json& tokenizer, const Kind& kind, int64_t rows) {
     const Json& model = *tokenizer.find("model");
     const std::string unknown = text_at(model, "unk_token");
     for (const auto& [token, id] : model.find("vocab")->object())
-        place(token, id.integer(), kind.spm && token == unknown ? Type::unknown : kind.spm && byte_of_token(token) >= 0 ? Type::byte : Type::normal);
+        place(token, id.integer(),
+              kind.spm && token == unknown            ? Type::unknown
+              : kind.spm && byte_of_token(token) >= 0 ? Type::byte
+                                                      : Type::normal);
     if (const Json* added = tokenizer.find("added_tokens"))
         for (const Json& entry : added->array()) {
             const std::string token = text_at(entry, "content");
             const bool control = flag_at(entry, "special", false) || ends_reply_by_name(token);
-            place(token, entry.find("id")->integer(), kind.spm && token == unknown ? Type::unknown : control ? Type::control : Type::user_defined);
+            place(token, entry.find("id")->integer(),
+                  kind.spm && token == unknown ? Type::unknown
+                  : control                    ? Type::control
+                                               : Type::user_defined);
         }
     for (int64_t i = 0; i < rows; ++i)
-        if (out.tokens[size_t(i)].empty()) out.tokens[size_t(i)] = str("[PAD", i, "]");        // llama.cpp wants a text for every row
-    for (const Json& merge : model.find("merges")->array()) out.merges.push_back(merge.is_string() ? merge.string() : merge.array()[0].string() + " " + merge.array()[1].string());
+        // llama.cpp wants a text for every row
+        if (out.tokens[size_t(i)].empty()) out.tokens[size_t(i)] = str("[PAD", i, "]");
+    for (const Json& merge : model.find("merges")->array())
+        out.merges.push_back(merge.is_string() ? merge.string()
+                                               : merge.array()[0].string() + " " + merge.array()[1].string());
     return out;
 }
 
-// Minus the rank of the first merge that makes a token; what no merge makes (single characters, bytes, control tokens) needs none.
+// Minus the rank of the first merge that makes a token; what no merge makes (single characters, bytes, control tokens)
+// needs none.
 Json::Array scores_of(const Lists& lists) {
     std::unordered_map<std::string, int64_t> ranks;
     for (size_t rank = 0; rank < lists.merges.size(); ++rank) {
@@ -129,10 +147,15 @@ Json::Array scores_of(const Lists& lists) {
 std::optional<TextFiles> original_text(const ModelImpl& model) {
     if (model.gguf) {
         if (!model.gguf->pair("tokenizer.huggingface.json") || !model.gguf->pair("qlora.family")) return {};
-        return TextFiles{model.gguf->string("tokenizer.huggingface.json", ""), model.gguf->string("qlora.tokenizer_config", ""), model.gguf->string("tokenizer.chat_template", "")};
+        return TextFiles{model.gguf->string("tokenizer.huggingface.json", ""),
+                         model.gguf->string("qlora.tokenizer_config", ""),
+                         model.gguf->string("tokenizer.chat_template", "")};
     }
-    const auto text = [&](const char* name) { return exists(model.path + name) ? read_file(model.path + name, int64_t(256) << 20) : std::string(); };
-    TextFiles files{text("/tokenizer.json"), text("/tokenizer_config.json"), model.tokenizer ? model.tokenizer->chat_template : ""};
+    const auto text = [&](const char* name) {
+        return exists(model.path + name) ? read_file(model.path + name, int64_t(256) << 20) : std::string();
+    };
+    TextFiles files{text("/tokenizer.json"), text("/tokenizer_config.json"),
+                    model.tokenizer ? model.tokenizer->chat_template : ""};
     if (files.tokenizer.empty()) return {};
     return files;
 }
@@ -141,8 +164,9 @@ bool write_gguf_vocabulary(GgufWriter& out, const TextFiles& files, const ModelI
     namespace room = vocabulary_gguf_room;
     using Key = GgufWriter::Type;
     if (!model.tokenizer) return false;
-    const TokenizerImpl& t = *model.tokenizer;         // it has read the same file, so everything in it is known to be there
-    const Json json = Json::parse(files.tokenizer, "tokenizer.json"), config = files.config.empty() ? Json() : Json::parse(files.config, "tokenizer_config.json");
+    const TokenizerImpl& t = *model.tokenizer;    // it has read the same file, so everything in it is known to be there
+    const Json json = Json::parse(files.tokenizer, "tokenizer.json"),
+               config = files.config.empty() ? Json() : Json::parse(files.config, "tokenizer_config.json");
     const std::optional<room::Kind> kind = room::kind_of(json);
     if (!kind) return false;
     const room::Lists lists = room::lists_of(json, *kind, model.config.vocabulary);
@@ -150,7 +174,10 @@ bool write_gguf_vocabulary(GgufWriter& out, const TextFiles& files, const ModelI
     for (const std::string& token : lists.tokens) tokens.push_back(Json(token));
     for (const Vocabulary::Type type : lists.types) types.push_back(Json(int(type)));
     for (const std::string& merge : lists.merges) merges.push_back(Json(merge));
-    const auto set_id = [&](const char* key, Token id) { if (id >= 0 && id < model.config.vocabulary) out.set(std::string("tokenizer.ggml.") + key, Key::u32, Json(int64_t(id))); };
+    const auto set_id = [&](const char* key, Token id) {
+        if (id >= 0 && id < model.config.vocabulary)
+            out.set(std::string("tokenizer.ggml.") + key, Key::u32, Json(int64_t(id)));
+    };
     out.set("tokenizer.ggml.model", Key::string, Json(kind->spm ? "llama" : "gpt2"));
     out.set("tokenizer.ggml.pre", Key::string, Json(kind->spm ? std::string("default") : kind->pre));
     out.set_array("tokenizer.ggml.tokens", Key::string, std::move(tokens));
@@ -160,10 +187,13 @@ bool write_gguf_vocabulary(GgufWriter& out, const TextFiles& files, const ModelI
     set_id("bos_token_id", t.bos);
     set_id("eos_token_id", t.eos);
     const auto turn = std::find_if(t.end_of_reply.begin(), t.end_of_reply.end(), [&](Token id) { return id != t.eos; });
-    if (turn != t.end_of_reply.end()) set_id("eot_token_id", *turn);   // the file has room for one: that of generation_config.json comes first
-    for (const auto& [key, name] : {std::pair{"padding_token_id", "pad_token"}, std::pair{"unknown_token_id", "unk_token"}}) {
+    // the file has room for one: that of generation_config.json comes first
+    if (turn != t.end_of_reply.end()) set_id("eot_token_id", *turn);
+    for (const auto& [key, name] :
+         {std::pair{"padding_token_id", "pad_token"}, std::pair{"unknown_token_id", "unk_token"}}) {
         const Json* token = config.find(name);
-        const std::string text = token && token->is_object() ? room::text_at(*token, "content") : room::text_at(config, name);
+        const std::string text = token && token->is_object() ? room::text_at(*token, "content")
+                                                             : room::text_at(config, name);
         if (!text.empty()) set_id(key, t.id_of(text));
     }
     out.set("tokenizer.ggml.add_bos_token", Key::boolean, Json(t.add_bos));

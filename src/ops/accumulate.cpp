@@ -1,4 +1,5 @@
-// accumulate.cpp - state += x, in place; the result is the state. It sums the gradients of several micro-batches, so it has none of its own.
+// accumulate.cpp - state += x, in place; the result is the state. It sums the gradients of several micro-batches, so it
+// has none of its own.
 #include "src/ops/rooms.h"
 
 namespace qlora::inline v0_1 {
@@ -14,12 +15,18 @@ void cpu(const Call& call) {
     const Vec& v = vec(cpu_of(call).isa);
     const float* x = call.in(1);
     float* state = call.result();
-    split(call, call.node.elements(), 1, [&](int64_t first, int64_t last) { v.add(state + first, x + first, state + first, last - first); });
+    split(call, call.node.elements(), 1,
+          [&](int64_t first, int64_t last) { v.add(state + first, x + first, state + first, last - first); });
 }
 
 }  // namespace accumulate_room
 
-const OpDef accumulate_def{.name = "accumulate", .shape = accumulate_room::shape, .cpu = accumulate_room::cpu, .grad = nullptr, .aliases = 0, .effect = true};
+const OpDef accumulate_def{.name = "accumulate",
+                           .shape = accumulate_room::shape,
+                           .cpu = accumulate_room::cpu,
+                           .grad = nullptr,
+                           .aliases = 0,
+                           .effect = true};
 
 Tensor accumulate(Tensor state, Tensor x) { return graph_of({state, x}, "accumulate").add(Op::accumulate, {state, x}); }
 

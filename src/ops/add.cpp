@@ -14,7 +14,8 @@ void cpu(const Call& call) {
     const Vec& v = vec(cpu_of(call).isa);
     const float *a = call.in(0), *b = call.in(1);
     float* y = call.result();
-    split(call, call.node.elements(), 1, [&](int64_t first, int64_t last) { v.add(a + first, b + first, y + first, last - first); });
+    split(call, call.node.elements(), 1,
+          [&](int64_t first, int64_t last) { v.add(a + first, b + first, y + first, last - first); });
 }
 
 void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {

@@ -1,8 +1,9 @@
-// attention.cpp - softmax(scale q k^T) v over a range of keys for each query row, without ever holding rows x keys numbers.
+// attention.cpp - softmax(scale q k^T) v over a range of keys for each query row, without ever holding rows x keys
+// numbers.
 //
-// Forward: blocks of query rows walk over tiles of keys with the online softmax: running maximum m and sum l, the result rescaled by
-// exp(m_old - m_new) whenever the maximum grows. Kept for the backward pass, behind the result: L = m + log(l), {rows, heads}.
-// attention_back.cpp has the gradients.
+// Forward: blocks of query rows walk over tiles of keys with the online softmax: running maximum m and sum l, the
+// result rescaled by exp(m_old - m_new) whenever the maximum grows. Kept for the backward pass, behind the result: L =
+// m + log(l), {rows, heads}. attention_back.cpp has the gradients.
 #include "src/ops/attention.h"
 
 #include <cmath>
@@ -10,24 +11,29 @@
 namespace qlora::inline v0_1 {
 namespace attention_room {
 
-// So few query rows are not worth packing tiles for (generation has one): each row then reads the keys where they lie, once for all heads that
-// share them.
+// So few query rows are not worth packing tiles for (generation has one): each row then reads the keys where they lie,
+// once for all heads that share them.
 constexpr int64_t few_rows = 4;
 constexpr int64_t few_keys = 256;                      // keys a step of the softmax on that path
-constexpr int64_t decoded_keys = 32;                   // keys that are decoded at a time: 16 KB of floats for a head of 128, half a first-level cache
+// keys that are decoded at a time: 16 KB of floats for a head of 128, half a first-level cache
+constexpr int64_t decoded_keys = 32;
 
 // ---- Tiles.
-int64_t forward_floats(int64_t width, bool decode) { return (decode ? 5 : 4) * tile_floats(width) + block_floats + 2 * query_block; }
+int64_t forward_floats(int64_t width, bool decode) {
+    return (decode ? 5 : 4) * tile_floats(width) + block_floats + 2 * query_block;
+}
 
-// Turns scores {query_block, key_block} into exp(score - running maximum), zero outside each row's range, and rescales what was summed so far.
-void online_softmax(const Problem& p, int64_t row, int64_t rows, int64_t start, int64_t count, float* scores, float* y, float* maximum, float* sum) {
+// Turns scores {query_block, key_block} into exp(score - running maximum), zero outside each row's range, and rescales
+// what was summed so far.
+void online_softmax(const Problem& p, int64_t row, int64_t rows, int64_t start, int64_t count, float* scores, float* y,
+                    float* maximum, float* sum) {
     for (int64_t i = 0; i < rows; ++i) {
         float* s = scores + i * key_block;
         const Range r = within(p, row + i, start, count);
         if (r.empty()) { std::fill(s, s + count, 0.0f); continue; }
         const float m = std::max(maximum[i], p.vec.max(s + r.first, r.last - r.first));
         if (m > maximum[i]) {
-            const float shrink = std::exp(maximum[i] - m);                 // 0 at the first tile, where the maximum was -inf
+            const float shrink = std::exp(maximum[i] - m);    // 0 at the first tile, where the maximum was -inf
             p.vec.scale(shrink, y + i * p.width, y + i * p.width, p.width);
             sum[i] *= shrink;
             maximum[i] = m;
@@ -39,7 +45,8 @@ void online_softmax(const Problem& p, int64_t row, int64_t rows, int64_t start, 
 }
 
 void forward_block(const Problem& p, int64_t head, int64_t row, float* scratch, float* out, float* logsum) {
-    const int64_t n = p.attr.head_dim, rows = std::min(query_block, p.rows - row), padded = tile_up(rows, tile_rows), kv = head / p.group;
+    const int64_t n = p.attr.head_dim, rows = std::min(query_block, p.rows - row), padded = tile_up(rows, tile_rows),
+                  kv = head / p.group;
     float* q = scratch;                                // {query_block, width}, scaled
     float* kt = q + tile_floats(p.width);              // {head_dim, key_block}
     float* v = kt + tile_floats(p.width);              // {key_block, width}
@@ -71,11 +78,14 @@ void forward_block(const Problem& p, int64_t head, int64_t row, float* scratch, 
 }
 
 // ---- Forward of a few rows: no tiles, and a task is some neighbouring heads of a row.
-int64_t row_floats(int64_t group, int64_t head_dim, bool decode) { return group * (few_keys + 2) + (decode ? decoded_keys * head_dim : 0); }
+int64_t row_floats(int64_t group, int64_t head_dim, bool decode) {
+    return group * (few_keys + 2) + (decode ? decoded_keys * head_dim : 0);
+}
 
 // f(rows, first key, count) for pieces of [start, start + count) as floats.
 template <class F>
-void in_pieces(const Problem& p, const WeightRef& of, int64_t start, int64_t count, int64_t kv_head, float* plain, const F& f) {
+void in_pieces(const Problem& p, const WeightRef& of, int64_t start, int64_t count, int64_t kv_head, float* plain,
+               const F& f) {
     const int64_t piece = of.dtype == DType::f32 ? count : decoded_keys;
     for (int64_t j = 0; j < count; j += piece) {
         const int64_t some = std::min(piece, count - j);
@@ -84,7 +94,8 @@ void in_pieces(const Problem& p, const WeightRef& of, int64_t start, int64_t cou
 }
 
 // Heads [first, last) of a row, which share the keys and values of one kv head. Each is computed as if it were alone.
-void forward_group(const Problem& p, int64_t row, int64_t first, int64_t last, float* scratch, float* out, float* logsum) {
+void forward_group(const Problem& p, int64_t row, int64_t first, int64_t last, float* scratch, float* out,
+                   float* logsum) {
     const int64_t n = p.attr.head_dim, kv = first / p.group, heads = last - first;
     const float* q = p.q + row * p.ldq + first * n;
     float* y = out + row * p.ldq + first * n;          // {heads, head_dim}
@@ -99,7 +110,8 @@ void forward_group(const Problem& p, int64_t row, int64_t first, int64_t last, f
     for (int64_t start = keys.first; start < keys.last; start += few_keys) {
         const int64_t count = std::min(few_keys, keys.last - start);
         in_pieces(p, p.k, start, count, kv, plain, [&](const FloatRows& k, int64_t j, int64_t some) {
-            for (int64_t h = 0; h < heads; ++h) p.tile.dots(q + h * n, k.data, k.ld, some, n, scores + h * few_keys + j);
+            for (int64_t h = 0; h < heads; ++h)
+                p.tile.dots(q + h * n, k.data, k.ld, some, n, scores + h * few_keys + j);
         });
         for (int64_t h = 0; h < heads; ++h) {
             float* s = scores + h * few_keys;
@@ -119,9 +131,10 @@ void forward_group(const Problem& p, int64_t row, int64_t first, int64_t last, f
     }
 }
 
-// All heads of a few rows, in as many parts as there are threads: each part reads all keys of its heads, and results do not depend on where the
-// cuts are.
-void forward_few(const Problem& p, ThreadPool& pool, float* scratch, int64_t scratch_floats, float* out, float* logsum) {
+// All heads of a few rows, in as many parts as there are threads: each part reads all keys of its heads, and results do
+// not depend on where the cuts are.
+void forward_few(const Problem& p, ThreadPool& pool, float* scratch, int64_t scratch_floats, float* out,
+                 float* logsum) {
     const int64_t heads = p.attr.heads, threads = pool.size(), parts = std::min(heads, (threads + p.rows - 1) / p.rows);
     pool.run(p.rows * parts, [&](int64_t task, int thread) {
         const int64_t number = task % parts, end = (number + 1) * heads / parts;
@@ -142,10 +155,13 @@ void forward(const Call& call) {
     float* scratch = static_cast<float*>(call.scratch);
     const int64_t heads = p.attr.heads;
     const bool decode = decodes(call.source(1));
-    if (p.rows <= few_rows) return forward_few(p, pool, scratch, row_floats(p.group, p.attr.head_dim, decode), out, logsum);
+    if (p.rows <= few_rows)
+        return forward_few(p, pool, scratch, row_floats(p.group, p.attr.head_dim, decode), out, logsum);
     const int64_t blocks = (p.rows + query_block - 1) / query_block, floats = forward_floats(p.width, decode);
-    pool.run(blocks * heads, [&](int64_t task, int thread) {               // last rows first: under a causal mask they are the longest
-        forward_block(p, task % heads, (blocks - 1 - task / heads) * query_block, scratch + thread * floats, out, logsum);
+    // last rows first: under a causal mask they are the longest
+    pool.run(blocks * heads, [&](int64_t task, int thread) {
+        forward_block(p, task % heads, (blocks - 1 - task / heads) * query_block, scratch + thread * floats, out,
+                      logsum);
     });
 }
 
@@ -160,14 +176,19 @@ int64_t scratch(const GraphImpl& g, const Node& node) {
     const AttentionAttr a = node.attr.get<AttentionAttr>();
     const int64_t threads = g.backend->cpu() ? g.backend->cpu()->pool.size() : 0;
     const bool decode = decodes(g.source(node, 1));
-    return threads * (node.shape[0] <= few_rows ? row_floats(a.heads / a.kv_heads, a.head_dim, decode) : forward_floats(tile_up(a.head_dim, tile_cols), decode)) * 4;
+    return threads *
+           (node.shape[0] <= few_rows ? row_floats(a.heads / a.kv_heads, a.head_dim, decode)
+                                      : forward_floats(tile_up(a.head_dim, tile_cols), decode)) *
+           4;
 }
 
 void grad(GraphImpl& g, const Node& forward, int32_t self, int32_t dy) {
     const auto& src = forward.src;
     const Shape q = g.node(src[0]).shape, k = g.node(src[1]).shape;
     const auto source = [&](size_t i) { return g.handle(src[i]); };
-    const Tensor back = g.add(Op::attention_back, {g.handle(dy), source(0), source(1), source(2), source(3), source(4), g.handle(self)}, forward.attr);
+    const Tensor back = g.add(Op::attention_back,
+                              {g.handle(dy), source(0), source(1), source(2), source(3), source(4), g.handle(self)},
+                              forward.attr);
     g.accumulate(src[0], view(back, 0, q));
     g.accumulate(src[1], view(back, elements_of(q), k));
     g.accumulate(src[2], view(back, elements_of(q) + elements_of(k), k));
@@ -175,7 +196,10 @@ void grad(GraphImpl& g, const Node& forward, int32_t self, int32_t dy) {
 
 }  // namespace attention_room
 
-const OpDef attention_def{.name = "attention", .shape = attention_room::shape, .cpu = attention_room::forward, .grad = attention_room::grad,
+const OpDef attention_def{.name = "attention",
+                          .shape = attention_room::shape,
+                          .cpu = attention_room::forward,
+                          .grad = attention_room::grad,
                           .scratch = attention_room::scratch};
 Tensor attention(Tensor q, Tensor k, Tensor v, Tensor first, Tensor last, const AttentionAttr& attr) {
     return graph_of({q, k, v, first, last}, "attention").add(Op::attention, {q, k, v, first, last}, attr_of(attr));
@@ -187,7 +211,8 @@ Tensor attention(Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, 
     if (heads < 1 || shape.size() != 2 || shape[1] % heads || k.shape().size() != 2) {
         fail(Errc::shape, "attention: q ", shape, ", k ", k.shape(), " with ", heads, " heads");
     }
-    // Causal, with the last query row at the last key: with more keys than rows the first of them are a past that every row sees.
+    // Causal, with the last query row at the last key: with more keys than rows the first of them are a past that every
+    // row sees.
     const int64_t rows = shape[0], past = k.shape()[0] - rows;
     std::vector<int32_t> ends(size_t(rows), 0), starts(size_t(rows), 0);
     for (int64_t t = 0; t < rows; ++t) ends[size_t(t)] = int32_t(past + t + 1);

@@ -7,7 +7,8 @@ namespace bias_room {
 
 void shape(const GraphImpl& g, Node& n) {
     const Node &x = float_source(g, n, 0), &b = weight_source(g, n, 1);
-    if (b.elements() != last_dim(x)) fail(Errc::shape, "bias: shape ", b.shape, " added to the rows of ", x.shape, ", expected [", last_dim(x), "]");
+    if (b.elements() != last_dim(x))
+        fail(Errc::shape, "bias: shape ", b.shape, " added to the rows of ", x.shape, ", expected [", last_dim(x), "]");
     n.shape = x.shape;
 }
 
@@ -45,8 +46,13 @@ void back_cpu(const Call& call) {
 
 }  // namespace bias_room
 
-const OpDef bias_def{.name = "bias", .shape = bias_room::shape, .cpu = bias_room::cpu, .grad = bias_room::grad, .scratch = bias_room::scratch};
-const OpDef bias_back_def{.name = "bias_back", .shape = bias_room::back_shape, .cpu = bias_room::back_cpu, .grad = nullptr};
+const OpDef bias_def{.name = "bias",
+                     .shape = bias_room::shape,
+                     .cpu = bias_room::cpu,
+                     .grad = bias_room::grad,
+                     .scratch = bias_room::scratch};
+const OpDef bias_back_def{
+    .name = "bias_back", .shape = bias_room::back_shape, .cpu = bias_room::back_cpu, .grad = nullptr};
 
 Tensor bias(Tensor x, Tensor b) { return graph_of({x, b}, "bias").add(Op::bias, {x, b}); }
 

@@ -1,5 +1,6 @@
-// clip.cpp - global_norm: y {1} = sqrt(sum of x^2). What clipping needs; AdamW applies the factor where it reads the gradient.
-// Squares are exact in double and summed in a fixed order: eight interleaved sums a task, then the tasks in order.
+// clip.cpp - global_norm: y {1} = sqrt(sum of x^2). What clipping needs; AdamW applies the factor where it reads the
+// gradient. Squares are exact in double and summed in a fixed order: eight interleaved sums a task, then the tasks in
+// order.
 #include "src/ops/rooms.h"
 
 #include <cmath>
@@ -29,7 +30,8 @@ double sum_of_squares(const float* x, int64_t n) {
 void cpu(const Call& call) {
     const float* x = call.in(0);
     double* part = static_cast<double*>(call.scratch); // [tasks]
-    split(call, call.source(0).elements(), 1, [&](int64_t first, int64_t last) { part[first / task_floats] = sum_of_squares(x + first, last - first); });
+    split(call, call.source(0).elements(), 1,
+          [&](int64_t first, int64_t last) { part[first / task_floats] = sum_of_squares(x + first, last - first); });
     double total = 0;
     for (int64_t i = 0; i < tasks(call.source(0)); ++i) total += part[i];
     *call.result() = float(std::sqrt(total));
@@ -37,7 +39,11 @@ void cpu(const Call& call) {
 
 }  // namespace clip_room
 
-const OpDef global_norm_def{.name = "global_norm", .shape = clip_room::shape, .cpu = clip_room::cpu, .grad = nullptr, .scratch = clip_room::scratch};
+const OpDef global_norm_def{.name = "global_norm",
+                            .shape = clip_room::shape,
+                            .cpu = clip_room::cpu,
+                            .grad = nullptr,
+                            .scratch = clip_room::scratch};
 
 Tensor global_norm(Tensor x) { return graph_of({x}, "global_norm").add(Op::global_norm, {x}); }
 

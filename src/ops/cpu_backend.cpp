@@ -10,12 +10,14 @@ namespace qlora::inline v0_1 {
 namespace cpu_backend_room {
 
 constexpr int64_t alignment = 64;                      // a cache line, and the widest vector
-constexpr int64_t worth_checking = int64_t(64) << 20;  // bytes: below this, asking for the free memory is not worth its system calls
+// bytes: below this, asking for the free memory is not worth its system calls
+constexpr int64_t worth_checking = int64_t(64) << 20;
 
-// Multiply-adds of an operation, on average over a graph, below which one thread is faster: handing an operation to others and waiting for them
-// takes 1 or 2 microseconds, and this is what a core does in them. Two Zen 3 cores with AVX2, tokens/s on one and on two threads: 7.9 and 7.0 thousand
-// at 3,200 multiply-adds an operation, 1.3 and 1.9 at 14,000, 4.6 and 3.6 to 5.9 at 26,000; two Zen 5 cores with AVX-512, a tiny model: 11.4 and 8.2.
-// On average, because threads that slept through a small operation must be woken for the next.
+// Multiply-adds of an operation, on average over a graph, below which one thread is faster: handing an operation to
+// others and waiting for them takes 1 or 2 microseconds, and this is what a core does in them. Two Zen 3 cores with
+// AVX2, tokens/s on one and on two threads: 7.9 and 7.0 thousand at 3,200 multiply-adds an operation, 1.3 and 1.9 at
+// 14,000, 4.6 and 3.6 to 5.9 at 26,000; two Zen 5 cores with AVX-512, a tiny model: 11.4 and 8.2. On average, because
+// threads that slept through a small operation must be woken for the next.
 int64_t worth_waking(Isa isa) { return isa >= Isa::avx512 ? 50'000 : isa == Isa::avx2 ? 10'000 : 2'500; }
 
 bool is_small(const GraphImpl& g, const Plan& plan, Isa isa) {
@@ -23,7 +25,8 @@ bool is_small(const GraphImpl& g, const Plan& plan, Isa isa) {
     for (const int32_t id : plan.order) {
         const Node& n = g.node(id);
         work += n.elements();
-        for (const int32_t s : n.src) {                // a product with a stored matrix: every row of the other factor meets all of it
+        // a product with a stored matrix: every row of the other factor meets all of it
+        for (const int32_t s : n.src) {
             if (s < 0 || !g.node(s).weight || g.node(s).shape.size() != 2 || n.op == Op::embedding) continue;
             const Node& x = g.node(n.src[0]);
             work += x.elements() / x.shape.back() * g.node(s).elements();
@@ -42,13 +45,17 @@ public:
     int64_t memory_free() const override { return available_memory(); }
 
     BufferRef allocate(int64_t bytes) override {
-        // calloc and not aligned_alloc: large zeroed memory comes from the system page by page, when it is first touched.
-        // That is also why calloc alone does not notice that a large request cannot be met: the machine would, later, by killing the process.
+        // calloc and not aligned_alloc: large zeroed memory comes from the system page by page, when it is first
+        // touched. That is also why calloc alone does not notice that a large request cannot be met: the machine would,
+        // later, by killing the process.
         const bool refuse = bytes < 0 || (bytes > worth_checking && bytes > available_memory());
         void* raw = refuse ? nullptr : std::calloc(size_t(bytes + 2 * alignment), 1);
-        if (!raw) fail(Errc::memory, "cpu: ", bytes, " bytes of memory are not available; use a smaller model, context or batch");
+        if (!raw)
+            fail(Errc::memory, "cpu: ", bytes,
+                 " bytes of memory are not available; use a smaller model, context or batch");
         const uintptr_t aligned = (reinterpret_cast<uintptr_t>(raw) + alignment - 1) / alignment * alignment;
-        return std::make_shared<Buffer>(Buffer{reinterpret_cast<void*>(aligned), bytes, std::shared_ptr<void>(raw, [](void* p) { std::free(p); })});
+        return std::make_shared<Buffer>(
+            Buffer{reinterpret_cast<void*>(aligned), bytes, std::shared_ptr<void>(raw, [](void* p) { std::free(p); })});
     }
 
     void upload(Buffer& to, int64_t offset, const void* from, int64_t bytes) override {
@@ -67,7 +74,8 @@ public:
             const Node& n = g.node(id);
             const OpDef& def = op_def(n.op);
             Call call{g, n, g.address(id), {}, nullptr, *this};
-            for (int i = 0; i < max_sources; ++i) call.src[i] = n.src[size_t(i)] >= 0 ? g.address(n.src[size_t(i)]) : nullptr;
+            for (int i = 0; i < max_sources; ++i)
+                call.src[i] = n.src[size_t(i)] >= 0 ? g.address(n.src[size_t(i)]) : nullptr;
             if (const int64_t at = plan.offset[size_t(id)]; at >= 0) g.used = std::max(g.used, at + n.bytes());
             if (const int64_t at = plan.scratch[size_t(id)]; at >= 0) {
                 call.scratch = static_cast<char*>(g.arena->data) + at;
@@ -83,7 +91,8 @@ public:
 
 private:
     static void check_range(const char* what, const Buffer& b, int64_t offset, int64_t bytes) {
-        if (offset < 0 || bytes < 0 || offset > b.bytes - bytes) fail(Errc::argument, "cpu: ", what, " of bytes ", offset, " to ", offset + bytes, " of ", b.bytes);
+        if (offset < 0 || bytes < 0 || offset > b.bytes - bytes)
+            fail(Errc::argument, "cpu: ", what, " of bytes ", offset, " to ", offset + bytes, " of ", b.bytes);
     }
     Cpu cpu_;
     const bool choose_;                                // the caller left the number of threads to us

@@ -1,4 +1,5 @@
-// cross_entropy.cpp - y {1} = mean over the rows with targets[row] >= 0 of  lse(logits[row]) - logits[row][target],  lse(z) = log sum exp z.
+// cross_entropy.cpp - y {1} = mean over the rows with targets[row] >= 0 of
+//     lse(logits[row]) - logits[row][target],    lse(z) = log sum exp z.
 //   dlogits = dy / count * (exp(logits - lse) - [column is the target]), 0 in ignored rows       (cross_entropy_back)
 // Behind the result are kept for it: lse {rows}, then 1 / count. Without a single target the loss is 0.
 // Logits are a whole {rows, vocabulary} here; the model trains with linear_cross_entropy, which never holds them.
@@ -33,7 +34,9 @@ void cpu(const Call& call) {
     const int32_t* targets = call.in<int32_t>(1);
     float *y = call.result(), *lse = y + 1;
     for (int64_t r = 0; r < rows; ++r) {
-        if (targets[r] >= n) fail(Errc::argument, "cross_entropy: target ", targets[r], " in row ", r, ", the logits have ", n, " columns");
+        if (targets[r] >= n)
+            fail(Errc::argument, "cross_entropy: target ", targets[r], " in row ", r, ", the logits have ", n,
+                 " columns");
     }
     split(call, rows, n, [&](int64_t first, int64_t last) {
         for (int64_t r = first; r < last; ++r) lse[r] = targets[r] >= 0 ? log_sum_exp(v, logits + r * n, n) : 0;
@@ -48,14 +51,16 @@ void cpu(const Call& call) {
 }
 
 void grad(GraphImpl& g, const Node& n, int32_t self, int32_t dy) {
-    g.accumulate(n.src[0], g.add(Op::cross_entropy_back, {g.handle(n.src[0]), g.handle(n.src[1]), g.handle(self), g.handle(dy)}));
+    g.accumulate(n.src[0],
+                 g.add(Op::cross_entropy_back, {g.handle(n.src[0]), g.handle(n.src[1]), g.handle(self), g.handle(dy)}));
 }
 
 void back_shape(const GraphImpl& g, Node& n) {
     const Node& logits = float_source(g, n, 0);
     index_source(g, n, 1, leading(logits));
     if (g.source(n, 2).saved != leading(logits) + 1 || float_source(g, n, 3).elements() != 1)
-        fail(Errc::shape, "cross_entropy_back: logits ", logits.shape, " with a loss ", g.source(n, 2).shape, " and a gradient ", g.source(n, 3).shape);
+        fail(Errc::shape, "cross_entropy_back: logits ", logits.shape, " with a loss ", g.source(n, 2).shape,
+             " and a gradient ", g.source(n, 3).shape);
     n.shape = logits.shape;
 }
 
@@ -82,9 +87,17 @@ void back_cpu(const Call& call) {
 
 }  // namespace cross_entropy_room
 
-const OpDef cross_entropy_def{.name = "cross_entropy", .shape = cross_entropy_room::shape, .cpu = cross_entropy_room::cpu, .grad = cross_entropy_room::grad};
-const OpDef cross_entropy_back_def{.name = "cross_entropy_back", .shape = cross_entropy_room::back_shape, .cpu = cross_entropy_room::back_cpu, .grad = nullptr};
+const OpDef cross_entropy_def{.name = "cross_entropy",
+                              .shape = cross_entropy_room::shape,
+                              .cpu = cross_entropy_room::cpu,
+                              .grad = cross_entropy_room::grad};
+const OpDef cross_entropy_back_def{.name = "cross_entropy_back",
+                                   .shape = cross_entropy_room::back_shape,
+                                   .cpu = cross_entropy_room::back_cpu,
+                                   .grad = nullptr};
 
-Tensor cross_entropy(Tensor logits, Tensor targets) { return graph_of({logits, targets}, "cross_entropy").add(Op::cross_entropy, {logits, targets}); }
+Tensor cross_entropy(Tensor logits, Tensor targets) {
+    return graph_of({logits, targets}, "cross_entropy").add(Op::cross_entropy, {logits, targets});
+}
 
 }  // namespace qlora

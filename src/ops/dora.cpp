@@ -1,8 +1,10 @@
-// dora.cpp - weights as magnitude and direction (arXiv:2402.09353): y = m (W x + s B A x) / n, n[o] = || row o of W + s B A ||.
+// dora.cpp - weights as magnitude and direction (arXiv:2402.09353): y = m (W x + s B A x) / n, n[o] = || row o of W + s
+// B A ||.
 //
-//   dora_norm    n {out}: rows of W are decoded a group at a time, s B A is added to them in cache: no dense copy of W ever exists.
-//                It counts as a constant, as in section 4.3 of the paper: no gradient flows through it.
-//   dora_scale   y {rows, out} = z m / n.    dz = dy m / n (the same operation),    dm[o] = sum over rows of dy z / n (dora_scale_dm).
+//   dora_norm    n {out}: rows of W are decoded a group at a time, s B A is added to them in cache: no dense copy of W
+//                ever exists. It counts as a constant, as in section 4.3 of the paper: no gradient flows through it.
+//   dora_scale   y {rows, out} = z m / n.    dz = dy m / n (the same operation),
+//                dm[o] = sum over rows of dy z / n (dora_scale_dm).
 //
 // A row of zeros has no direction: y is 0 there.
 #include "src/cpu/kernels.h"
@@ -14,12 +16,14 @@
 namespace qlora::inline v0_1 {
 namespace dora_room {
 
-constexpr int64_t group = 4;                           // rows a task: 4 rows of 4096 are 64 KiB; fewer would decode some types badly
+constexpr int64_t group = 4;    // rows a task: 4 rows of 4096 are 64 KiB; fewer would decode some types badly
 
 void norm_shape(const GraphImpl& g, Node& node) {      // sources W {out, in}, a {r, in}, b {out, r}
     const Node &w = weight_source(g, node, 0), &a = float_source(g, node, 1), &b = float_source(g, node, 2);
-    if (w.shape.size() != 2 || a.shape.size() != 2 || a.shape[1] != w.shape[1] || b.shape != Shape{w.shape[0], a.shape[0]})
-        fail(Errc::shape, "dora_norm: W ", w.shape, ", A ", a.shape, ", B ", b.shape, ", expected {out, in}, {r, in}, {out, r}");
+    if (w.shape.size() != 2 || a.shape.size() != 2 || a.shape[1] != w.shape[1] ||
+        b.shape != Shape{w.shape[0], a.shape[0]})
+        fail(Errc::shape, "dora_norm: W ", w.shape, ", A ", a.shape, ", B ", b.shape,
+             ", expected {out, in}, {r, in}, {out, r}");
     node.shape = {w.shape[0]};
 }
 
@@ -49,7 +53,9 @@ void norm(const Call& call) {
 void scale_shape(const GraphImpl& g, Node& node) {     // sources z or dy {rows, out}, m {out}, n {out}
     const Node &z = float_source(g, node, 0), &m = float_source(g, node, 1), &n = float_source(g, node, 2);
     const Shape out{last_dim(z)};
-    if (m.shape != out || n.shape != out) fail(Errc::shape, "dora_scale: magnitudes ", m.shape, " and norms ", n.shape, " for the rows of ", z.shape, ", expected ", out);
+    if (m.shape != out || n.shape != out)
+        fail(Errc::shape, "dora_scale: magnitudes ", m.shape, " and norms ", n.shape, " for the rows of ", z.shape,
+             ", expected ", out);
     node.shape = z.shape;
 }
 
@@ -95,11 +101,20 @@ void dm(const Call& call) {
 }  // namespace dora_room
 
 const OpDef dora_norm_def{.name = "dora_norm", .shape = dora_room::norm_shape, .cpu = dora_room::norm, .grad = nullptr};
-const OpDef dora_scale_def{.name = "dora_scale", .shape = dora_room::scale_shape, .cpu = dora_room::scale, .grad = dora_room::grad, .scratch = dora_room::scale_scratch};
-const OpDef dora_scale_dm_def{.name = "dora_scale_dm", .shape = dora_room::dm_shape, .cpu = dora_room::dm, .grad = nullptr};
+const OpDef dora_scale_def{.name = "dora_scale",
+                           .shape = dora_room::scale_shape,
+                           .cpu = dora_room::scale,
+                           .grad = dora_room::grad,
+                           .scratch = dora_room::scale_scratch};
+const OpDef dora_scale_dm_def{
+    .name = "dora_scale_dm", .shape = dora_room::dm_shape, .cpu = dora_room::dm, .grad = nullptr};
 
-Tensor dora_norm(Tensor w, Tensor a, Tensor b, float scale) { return graph_of({w, a, b}, "dora_norm").add(Op::dora_norm, {w, a, b}, attr_of(ScaleAttr{scale})); }
+Tensor dora_norm(Tensor w, Tensor a, Tensor b, float scale) {
+    return graph_of({w, a, b}, "dora_norm").add(Op::dora_norm, {w, a, b}, attr_of(ScaleAttr{scale}));
+}
 
-Tensor dora_scale(Tensor z, Tensor m, Tensor n) { return graph_of({z, m, n}, "dora_scale").add(Op::dora_scale, {z, m, n}); }
+Tensor dora_scale(Tensor z, Tensor m, Tensor n) {
+    return graph_of({z, m, n}, "dora_scale").add(Op::dora_scale, {z, m, n});
+}
 
 }  // namespace qlora

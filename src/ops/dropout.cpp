@@ -1,5 +1,7 @@
-// dropout.cpp - y[e] = keep(e) ? x[e] / (1 - p) : 0, keep(e) = uniform(seed + step, stream, e) >= p.   dx = dropout(dy), the same mask.
-// The mask is a function and is never stored: the backward pass, a recomputation, any thread and any device find the same one.
+// dropout.cpp - y[e] = keep(e) ? x[e] / (1 - p) : 0, keep(e) = uniform(seed + step, stream, e) >= p.
+// dx = dropout(dy), the same mask.
+// The mask is a function and is never stored: the backward pass, a recomputation, any thread and any device find the
+// same one.
 #include "src/cpu/drop.h"
 #include "src/ops/rooms.h"
 
@@ -21,11 +23,14 @@ void cpu(const Call& call) {
     });
 }
 
-void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) { g.accumulate(n.src[0], dropout(g.handle(dy), n.attr.get<DropoutAttr>())); }
+void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
+    g.accumulate(n.src[0], dropout(g.handle(dy), n.attr.get<DropoutAttr>()));
+}
 
 }  // namespace dropout_room
 
-const OpDef dropout_def{.name = "dropout", .shape = dropout_room::shape, .cpu = dropout_room::cpu, .grad = dropout_room::grad};
+const OpDef dropout_def{
+    .name = "dropout", .shape = dropout_room::shape, .cpu = dropout_room::cpu, .grad = dropout_room::grad};
 
 Tensor dropout(Tensor x, const DropoutAttr& a) { return graph_of({x}, "dropout").add(Op::dropout, {x}, attr_of(a)); }
 

@@ -1,4 +1,5 @@
-// embedding.cpp - y[row] = table[ids[row]], table {vocabulary, n}, ids i32 {rows}.   dtable[id] = sum of dy[row] over the rows with that id.
+// embedding.cpp - y[row] = table[ids[row]], table {vocabulary, n}, ids i32 {rows}.
+// dtable[id] = sum of dy[row] over the rows with that id.
 // The table is a stored weight of any type (only the rows asked for are decoded; it has no gradient) or float values.
 #include "src/ops/rooms.h"
 
@@ -7,7 +8,8 @@ namespace embedding_room {
 
 void shape(const GraphImpl& g, Node& n) {
     const Node& table = weight_source(g, n, 0);
-    if (table.shape.size() != 2) fail(Errc::shape, "embed: a table of shape ", table.shape, ", expected [vocabulary, n]");
+    if (table.shape.size() != 2)
+        fail(Errc::shape, "embed: a table of shape ", table.shape, ", expected [vocabulary, n]");
     const int64_t rows = n.src[1] < 0 ? 0 : g.source(n, 1).elements();
     index_source(g, n, 1, rows);
     n.shape = {rows, table.shape[1]};
@@ -15,7 +17,8 @@ void shape(const GraphImpl& g, Node& n) {
 
 void check_ids(const int32_t* ids, int64_t rows, int64_t vocabulary) {
     for (int64_t r = 0; r < rows; ++r) {
-        if (ids[r] < 0 || ids[r] >= vocabulary) fail(Errc::argument, "embed: id ", ids[r], " in row ", r, ", the table has ids 0 to ", vocabulary - 1);
+        if (ids[r] < 0 || ids[r] >= vocabulary)
+            fail(Errc::argument, "embed: id ", ids[r], " in row ", r, ", the table has ids 0 to ", vocabulary - 1);
     }
 }
 
@@ -37,7 +40,8 @@ void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
 void back_shape(const GraphImpl& g, Node& n) {
     const Node& dy = float_source(g, n, 1);
     index_source(g, n, 0, leading(dy));
-    if (n.shape.size() != 2 || n.shape[1] != last_dim(dy)) fail(Errc::shape, "embedding_back: a gradient of shape ", dy.shape, " for a table of shape ", n.shape);
+    if (n.shape.size() != 2 || n.shape[1] != last_dim(dy))
+        fail(Errc::shape, "embedding_back: a gradient of shape ", dy.shape, " for a table of shape ", n.shape);
 }
 
 // Two rows may have one id: columns are split between tasks, 16 (a cache line) the unit, and rows are added in order.
@@ -60,8 +64,10 @@ void back_cpu(const Call& call) {
 
 }  // namespace embedding_room
 
-const OpDef embedding_def{.name = "embed", .shape = embedding_room::shape, .cpu = embedding_room::cpu, .grad = embedding_room::grad};
-const OpDef embedding_back_def{.name = "embedding_back", .shape = embedding_room::back_shape, .cpu = embedding_room::back_cpu, .grad = nullptr};
+const OpDef embedding_def{
+    .name = "embed", .shape = embedding_room::shape, .cpu = embedding_room::cpu, .grad = embedding_room::grad};
+const OpDef embedding_back_def{
+    .name = "embedding_back", .shape = embedding_room::back_shape, .cpu = embedding_room::back_cpu, .grad = nullptr};
 
 Tensor embed(Tensor table, Tensor ids) { return graph_of({table, ids}, "embed").add(Op::embedding, {table, ids}); }
 

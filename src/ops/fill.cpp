@@ -18,6 +18,8 @@ void cpu(const Call& call) {
 
 const OpDef fill_def{.name = "fill", .shape = fill_room::shape, .cpu = fill_room::cpu, .grad = nullptr};
 
-Tensor fill(GraphImpl& g, Shape shape, float value) { return g.add(Op::fill, {}, attr_of(FillAttr{value}), std::move(shape)); }
+Tensor fill(GraphImpl& g, Shape shape, float value) {
+    return g.add(Op::fill, {}, attr_of(FillAttr{value}), std::move(shape));
+}
 
 }  // namespace qlora

@@ -1,8 +1,8 @@
 // graph_api.cpp - the public Graph and Tensor over GraphImpl. (Graph::weight, which needs a model, is in api.cpp.)
 //
-// A caller may read what it likes after a run. Kept for that are the results that nothing reads, and the gradients of the params; asking for
-// another one plans the graph anew with that one kept. step() runs graphs of its own over the same memory: one for the norms of the gradients
-// (clipping needs them all first), one that updates the params.
+// A caller may read what it likes after a run. Kept for that are the results that nothing reads, and the gradients of
+// the params; asking for another one plans the graph anew with that one kept. step() runs graphs of its own over the
+// same memory: one for the norms of the gradients (clipping needs them all first), one that updates the params.
 #include "src/ops/ops.h"
 
 #include <algorithm>
@@ -81,8 +81,9 @@ void build_steps(GraphImpl& g, Stepper& s, const AdamWAttr& attr) {
         const BufferRef grad = slice(g.arena, g.plan.offset[size_t(g.grads[size_t(s.params[i])])], p.bytes());
         s.norm.push_back(global_norm(s.norms->state(p.shape, grad)));
         s.norms->output(s.norm.back());
-        adamw(s.update->state(p.shape, p.buffer), s.update->state(p.shape, grad), s.update->state(p.shape, s.moments[2 * i]), s.update->state(p.shape, s.moments[2 * i + 1]), {},
-              s.hyper, attr);
+        adamw(s.update->state(p.shape, p.buffer), s.update->state(p.shape, grad),
+              s.update->state(p.shape, s.moments[2 * i]), s.update->state(p.shape, s.moments[2 * i + 1]), {}, s.hyper,
+              attr);
     }
 }
 
@@ -94,13 +95,17 @@ float clip_factor(Stepper& s, float max_norm) {
         s.norms->read(t, &norm, 4);
         squares += double(norm) * double(norm);
     }
-    if (!std::isfinite(squares)) fail(Errc::numeric, "step: a gradient is not finite; nothing was changed. Lower the learning rate or look for infinities in the inputs");
+    if (!std::isfinite(squares))
+        fail(Errc::numeric,
+             "step: a gradient is not finite; nothing was changed. Lower the learning rate or look for infinities in "
+             "the inputs");
     return max_norm > 0 ? std::min(1.0f, max_norm / (float(std::sqrt(squares)) + 1e-6f)) : 1.0f;
 }
 
 void write(GraphImpl& g, Tensor t, DType type, const void* values, size_t count) {
     graph_of({t}, "write");
-    if (t.dtype() != type) fail(Errc::argument, "write: values of type ", name_of(type), " into a tensor of type ", name_of(t.dtype()));
+    if (t.dtype() != type)
+        fail(Errc::argument, "write: values of type ", name_of(type), " into a tensor of type ", name_of(t.dtype()));
     g.write(t, values, int64_t(count) * 4);
     stepper(g).fresh = false;
 }
@@ -143,21 +148,30 @@ Tensor Graph::grad(Tensor t) const {
     GraphImpl& g = graph_api_room::live(impl_);
     graph_api_room::check_own(g, t, "grad");
     const Node& n = g.node(t.id());
-    if (n.op == Op::weight) fail(Errc::argument, "grad: ", n.weight->name, " is a stored, frozen ", name_of(n.dtype), " weight and has no gradient; train a param beside it (LoRA)");
+    if (n.op == Op::weight)
+        fail(Errc::argument, "grad: ", n.weight->name, " is a stored, frozen ", name_of(n.dtype),
+             " weight and has no gradient; train a param beside it (LoRA)");
     if (g.grads.empty()) fail(Errc::argument, "grad: there are no gradients yet; call backward() with the loss first");
     const int32_t id = size_t(t.id()) < g.grads.size() ? g.grads[size_t(t.id())] : -1;
-    if (id < 0) fail(Errc::argument, "grad: no gradient flows to this ", op_def(n.op).name, " of shape ", n.shape, "; the loss does not depend on it through a param");
+    if (id < 0)
+        fail(Errc::argument, "grad: no gradient flows to this ", op_def(n.op).name, " of shape ", n.shape,
+             "; the loss does not depend on it through a param");
     return g.handle(id);
 }
 
-void Graph::write(Tensor t, std::span<const float> values) { graph_api_room::write(graph_api_room::live(impl_), t, DType::f32, values.data(), values.size()); }
-void Graph::write(Tensor t, std::span<const int32_t> values) { graph_api_room::write(graph_api_room::live(impl_), t, DType::i32, values.data(), values.size()); }
+void Graph::write(Tensor t, std::span<const float> values) {
+    graph_api_room::write(graph_api_room::live(impl_), t, DType::f32, values.data(), values.size());
+}
+void Graph::write(Tensor t, std::span<const int32_t> values) {
+    graph_api_room::write(graph_api_room::live(impl_), t, DType::i32, values.data(), values.size());
+}
 
 void Graph::run() { graph_api_room::run(graph_api_room::live(impl_)); }
 
 void Graph::step(float learning_rate, const TrainOptions& options) {
     GraphImpl& g = graph_api_room::live(impl_);
-    if (g.grads.empty()) fail(Errc::argument, "step: there are no gradients; call backward() with the loss, then run()");
+    if (g.grads.empty())
+        fail(Errc::argument, "step: there are no gradients; call backward() with the loss, then run()");
     if (!g.frozen) fail(Errc::argument, "step: the graph has not run yet; call run() first");
     Stepper& s = graph_api_room::stepper(g);
     const AdamWAttr attr{options.beta1, options.beta2, options.epsilon, options.weight_decay, 0};
@@ -169,7 +183,8 @@ void Graph::step(float learning_rate, const TrainOptions& options) {
         }
     }
     if (s.arena != g.arena || !graph_api_room::same(s.attr, attr)) graph_api_room::build_steps(g, s, attr);
-    const float hyper[4] = {learning_rate, float(s.steps + 1), graph_api_room::clip_factor(s, options.max_grad_norm), 0};
+    const float hyper[4] = {learning_rate, float(s.steps + 1), graph_api_room::clip_factor(s, options.max_grad_norm),
+                            0};
     s.update->write(s.hyper, hyper, sizeof hyper);
     s.update->run();
     ++s.steps;
@@ -185,7 +200,9 @@ std::vector<float> Graph::read(Tensor t) const {
     if (!g.node(g.root(t.id())).buffer && g.frozen && !graph_api_room::kept(g, t.id())) {
         Stepper& s = graph_api_room::stepper(g);
         s.asked.push_back(t.id());
-        if (!s.fresh) fail(Errc::argument, "read: this result of ", op_def(n.op).name, " was not kept, and the inputs or params have changed since; call run() and read it again");
+        if (!s.fresh)
+            fail(Errc::argument, "read: this result of ", op_def(n.op).name,
+                 " was not kept, and the inputs or params have changed since; call run() and read it again");
         graph_api_room::run(g);
     }
     std::vector<float> values(size_t(n.elements()));

@@ -1,5 +1,5 @@
-// linear_cross_entropy.cpp - nll {rows} of targets under the logits x {rows, n} W^T, W {vocabulary, n}, with the gradient towards x
-// from the same pass: rows x vocabulary logits never exist, only a chunk of them.
+// linear_cross_entropy.cpp - nll {rows} of targets under the logits x {rows, n} W^T, W {vocabulary, n}, with the
+// gradient towards x from the same pass: rows x vocabulary logits never exist, only a chunk of them.
 //
 //     nll_i = log(sum_j exp(z_ij)) - z_i,target        dx_i = dy_i (softmax(z_i) - onehot(target_i)) W
 // The bracket times W is kept behind the result, {rows, n}; the gradient rule only multiplies its rows by dy.
@@ -18,14 +18,19 @@ int64_t chunk_of(int64_t vocabulary) { return std::clamp<int64_t>((int64_t(32) <
 
 struct Sizes { int64_t rows, n, vocabulary, chunk; };
 
-Sizes sizes(const Node& x, const Node& w, const CrossEntropyAttr& attr) { return {x.shape[0], x.shape[1], w.shape[0], std::min(attr.chunk, x.shape[0])}; }
+Sizes sizes(const Node& x, const Node& w, const CrossEntropyAttr& attr) {
+    return {x.shape[0], x.shape[1], w.shape[0], std::min(attr.chunk, x.shape[0])};
+}
 
 void shape(const GraphImpl& g, Node& node) {
     const Node &x = float_source(g, node, 0), &w = weight_source(g, node, 1), &targets = g.source(node, 2);
-    if (x.shape.size() != 2 || w.shape.size() != 2 || x.shape[1] != w.shape[1] || targets.shape != Shape{x.shape[0]} || w.shape[0] < 1) {
-        fail(Errc::shape, "linear_cross_entropy: x ", x.shape, ", w ", w.shape, ", targets ", targets.shape, ", expected {rows, n}, {vocabulary, n}, {rows}");
+    if (x.shape.size() != 2 || w.shape.size() != 2 || x.shape[1] != w.shape[1] || targets.shape != Shape{x.shape[0]} ||
+        w.shape[0] < 1) {
+        fail(Errc::shape, "linear_cross_entropy: x ", x.shape, ", w ", w.shape, ", targets ", targets.shape,
+             ", expected {rows, n}, {vocabulary, n}, {rows}");
     }
-    if (targets.dtype != DType::i32) fail(Errc::argument, "linear_cross_entropy: targets have type ", name_of(targets.dtype), ", expected i32");
+    if (targets.dtype != DType::i32)
+        fail(Errc::argument, "linear_cross_entropy: targets have type ", name_of(targets.dtype), ", expected i32");
     CrossEntropyAttr attr = node.attr.get<CrossEntropyAttr>();
     if (attr.chunk <= 0) attr.chunk = chunk_of(w.shape[0]);
     node.attr.set(attr);
@@ -33,7 +38,8 @@ void shape(const GraphImpl& g, Node& node) {
     node.saved = attr.with_grad ? x.elements() : 0;
 }
 
-int64_t scratch(const GraphImpl& g, const Node& node) {   // logits, gathered x (later its gradient) and the list of trained rows
+// logits, gathered x (later its gradient) and the list of trained rows
+int64_t scratch(const GraphImpl& g, const Node& node) {
     const Sizes s = sizes(g.source(node, 0), g.source(node, 1), node.attr.get<CrossEntropyAttr>());
     return s.chunk * (s.vocabulary + s.n) * 4 + s.rows * 4;
 }
@@ -81,7 +87,9 @@ void forward(const Call& call) {
         const int32_t* at = trained + start;
         for (int64_t i = 0; i < rows; ++i) std::copy_n(x + at[i] * s.n, s.n, gathered + i * s.n);
         gemm_nt(cpu, rows, gathered, s.n, w, logits, s.vocabulary);
-        cpu.pool.run(rows, [&](int64_t i, int) { nll[at[i]] = row_loss(loops, logits + i * s.vocabulary, s.vocabulary, targets[at[i]], attr.with_grad); });
+        cpu.pool.run(rows, [&](int64_t i, int) {
+            nll[at[i]] = row_loss(loops, logits + i * s.vocabulary, s.vocabulary, targets[at[i]], attr.with_grad);
+        });
         if (!attr.with_grad) continue;
         gemm_nn(cpu, rows, logits, s.vocabulary, w, gathered, s.n);
         for (int64_t i = 0; i < rows; ++i) std::copy_n(gathered + i * s.n, s.n, kept + at[i] * s.n);
@@ -91,22 +99,28 @@ void forward(const Call& call) {
 void grad(GraphImpl& g, const Node& forward, int32_t self, int32_t dy) {
     const auto& src = forward.src;
     if (g.wants_grad(src[1])) {
-        fail(Errc::unsupported, "linear_cross_entropy: the gradient towards w ", g.node(src[1]).shape, " is not computed; use matmul and cross_entropy to train it");
+        fail(Errc::unsupported, "linear_cross_entropy: the gradient towards w ", g.node(src[1]).shape,
+             " is not computed; use matmul and cross_entropy to train it");
     }
-    if (!forward.attr.get<CrossEntropyAttr>().with_grad) fail(Errc::argument, "linear_cross_entropy: built without with_grad, so there is no gradient towards x");
+    if (!forward.attr.get<CrossEntropyAttr>().with_grad)
+        fail(Errc::argument, "linear_cross_entropy: built without with_grad, so there is no gradient towards x");
     const Shape x = g.node(src[0]).shape;
     g.accumulate(src[0], scale_rows(view(g.handle(self), x[0], x), g.handle(dy)));
 }
 
 }  // namespace linear_cross_entropy_room
 
-const OpDef linear_cross_entropy_def{.name = "linear_cross_entropy", .shape = linear_cross_entropy_room::shape, .cpu = linear_cross_entropy_room::forward,
-                                     .grad = linear_cross_entropy_room::grad, .scratch = linear_cross_entropy_room::scratch};
+const OpDef linear_cross_entropy_def{.name = "linear_cross_entropy",
+                                     .shape = linear_cross_entropy_room::shape,
+                                     .cpu = linear_cross_entropy_room::forward,
+                                     .grad = linear_cross_entropy_room::grad,
+                                     .scratch = linear_cross_entropy_room::scratch};
 
 Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad) {
     CrossEntropyAttr attr;
     attr.with_grad = with_grad;
-    return graph_of({x, w, targets}, "linear_cross_entropy").add(Op::linear_cross_entropy, {x, w, targets}, attr_of(attr));
+    return graph_of({x, w, targets}, "linear_cross_entropy")
+        .add(Op::linear_cross_entropy, {x, w, targets}, attr_of(attr));
 }
 
 }  // namespace qlora

@@ -1,4 +1,5 @@
-// lora.cpp - y {rows, out} = base + s drop(x) A^T B^T, the low-rank path of a layer in one operation (arXiv:2106.09685).
+// lora.cpp - y {rows, out} = base + s drop(x) A^T B^T, the low-rank path of a layer in one operation
+// (arXiv:2106.09685).
 //
 // drop(x) is never kept: its mask is a function of (seed + step, stream, element), so the backward pass draws it again.
 // With u = drop(x) A^T {rows, r} and v = s dy B {rows, r}:
@@ -11,21 +12,25 @@
 namespace qlora::inline v0_1 {
 namespace lora_room {
 
-constexpr int64_t chunk_rows = 256;                    // 1.5 MB of dropped x for a layer of 1536: second-level cache on most machines
+constexpr int64_t chunk_rows = 256;    // 1.5 MB of dropped x for a layer of 1536: second-level cache on most machines
 
 struct Sizes { int64_t rows, in, out, rank; };
 
 Sizes sizes(const Shape& base, const Shape& a) { return {base[0], a[1], base[1], a[0]}; }
 
-void check(const GraphImpl& g, const Node& node) {     // sources base or dy {rows, out}, x {rows, in}, a {r, in}, b {out, r}
-    const Node &base = float_source(g, node, 0), &x = float_source(g, node, 1), &a = float_source(g, node, 2), &b = float_source(g, node, 3);
+// sources base or dy {rows, out}, x {rows, in}, a {r, in}, b {out, r}
+void check(const GraphImpl& g, const Node& node) {
+    const Node &base = float_source(g, node, 0), &x = float_source(g, node, 1), &a = float_source(g, node, 2),
+               &b = float_source(g, node, 3);
     const bool ranks = base.shape.size() == 2 && x.shape.size() == 2 && a.shape.size() == 2 && b.shape.size() == 2;
-    if (!ranks || x.shape[0] != base.shape[0] || a.shape[1] != x.shape[1] || b.shape != Shape{base.shape[1], a.shape[0]}) {
-        fail(Errc::shape, op_def(node.op).name, ": base ", base.shape, ", x ", x.shape, ", A ", a.shape, ", B ", b.shape,
-             ", expected {rows, out}, {rows, in}, {r, in}, {out, r}");
+    if (!ranks || x.shape[0] != base.shape[0] || a.shape[1] != x.shape[1] ||
+        b.shape != Shape{base.shape[1], a.shape[0]}) {
+        fail(Errc::shape, op_def(node.op).name, ": base ", base.shape, ", x ", x.shape, ", A ", a.shape, ", B ",
+             b.shape, ", expected {rows, out}, {rows, in}, {r, in}, {out, r}");
     }
     const LoraAttr attr = node.attr.get<LoraAttr>();
-    if (!(attr.p >= 0 && attr.p < 1)) fail(Errc::argument, "lora: dropout ", attr.p, " must be at least 0 and less than 1");
+    if (!(attr.p >= 0 && attr.p < 1))
+        fail(Errc::argument, "lora: dropout ", attr.p, " must be at least 0 and less than 1");
 }
 
 // to {rows, in} = from under the mask that belongs to the rows [row, row + rows) of x.
@@ -33,7 +38,8 @@ void drop_rows(const Call& call, int64_t row, int64_t rows, int64_t in, const fl
     const LoraAttr attr = call.node.attr.get<LoraAttr>();
     const int64_t start = row * in;
     split(call, rows * in, 1, [&](int64_t first, int64_t last) {
-        drop(cpu_of(call).isa, from + first, to + first, start + first, last - first, attr.p, attr.seed + call.graph.step, attr.stream);
+        drop(cpu_of(call).isa, from + first, to + first, start + first, last - first, attr.p,
+             attr.seed + call.graph.step, attr.stream);
     });
 }
 
@@ -99,7 +105,8 @@ void backward(const Call& call) {
 void grad(GraphImpl& g, const Node& forward, int32_t, int32_t dy) {
     const auto& src = forward.src;
     g.accumulate(src[0], g.handle(dy));
-    const Tensor back = g.add(Op::lora_back, {g.handle(dy), g.handle(src[1]), g.handle(src[2]), g.handle(src[3])}, forward.attr);
+    const Tensor back = g.add(Op::lora_back, {g.handle(dy), g.handle(src[1]), g.handle(src[2]), g.handle(src[3])},
+                              forward.attr);
     int64_t at = 0;
     for (int i = 1; i < 4; ++i) {
         const Shape part = g.node(src[size_t(i)]).shape;
@@ -123,7 +130,11 @@ Tensor composed(GraphImpl& g, const Node& node) {
 
 const OpDef lora_def{.name = "lora", .shape = lora_room::shape, .cpu = lora_room::forward, .grad = lora_room::grad,
                      .scratch = lora_room::scratch, .composed = lora_room::composed};
-const OpDef lora_back_def{.name = "lora_back", .shape = lora_room::back_shape, .cpu = lora_room::backward, .grad = nullptr, .scratch = lora_room::back_scratch};
+const OpDef lora_back_def{.name = "lora_back",
+                          .shape = lora_room::back_shape,
+                          .cpu = lora_room::backward,
+                          .grad = nullptr,
+                          .scratch = lora_room::back_scratch};
 
 Tensor lora(Tensor base, Tensor x, Tensor a, Tensor b, const LoraAttr& attr) {
     return graph_of({base, x, a, b}, "lora").add(Op::lora, {base, x, a, b}, attr_of(attr));

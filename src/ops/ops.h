@@ -1,10 +1,11 @@
-// ops.h - builders of the operations that the model and the trainer use and qlora.h does not show. Shapes are row-major.
+// ops.h - builders of the operations that the model and the trainer use and qlora.h does not show. Shapes are
+// row-major.
 #pragma once
 #include "src/graph/graph.h"
 
 namespace qlora::inline v0_1 {
 
-Tensor view(Tensor x, int64_t offset, Shape shape);                    // the same memory under another shape, from element `offset`
+Tensor view(Tensor x, int64_t offset, Shape shape);    // the same memory under another shape, from element `offset`
 Tensor reshape(Tensor x, Shape shape);                                 // view of all of x
 Tensor fill(GraphImpl&, Shape shape, float value);
 Tensor add(Tensor a, Tensor b);
@@ -14,21 +15,27 @@ Tensor scale(Tensor x, float factor);
 Tensor scale_rows(Tensor x, Tensor s);                                 // x {rows, n} times s {rows}
 Tensor swiglu(Tensor gate, Tensor up);                                 // silu(gate) * up
 Tensor dropout(Tensor x, const DropoutAttr&);
-Tensor lora(Tensor base, Tensor x, Tensor a, Tensor b, const LoraAttr&);   // base {rows, out} + scale * dropout(x {rows, in}) A^T {in, r} B^T {r, out}; a {r, in}, b {out, r}
-Tensor dora_norm(Tensor w, Tensor a, Tensor b, float scale);           // || w {out, in} + scale * b {out, r} a {r, in} || of every row -> {out}; no gradient
-Tensor dora_scale(Tensor z, Tensor m, Tensor n);                       // z {rows, out} times m {out} / n {out}; gradients to z and m
-Tensor rope(Tensor x, Tensor positions, Tensor inverse_frequencies, const RopeAttr&);   // positions i32 {rows}, frequencies {rotated / 2}
-// Query row t sees the keys [first[t], last[t]) (i32 {rows} each): causal masks, documents, windows and a KV cache are all such ranges.
-// A row with an empty range gives zeros.
+// base {rows, out} + scale * dropout(x {rows, in}) A^T {in, r} B^T {r, out}; a {r, in}, b {out, r}
+Tensor lora(Tensor base, Tensor x, Tensor a, Tensor b, const LoraAttr&);
+// || w {out, in} + scale * b {out, r} a {r, in} || of every row -> {out}; no gradient
+Tensor dora_norm(Tensor w, Tensor a, Tensor b, float scale);
+Tensor dora_scale(Tensor z, Tensor m, Tensor n);    // z {rows, out} times m {out} / n {out}; gradients to z and m
+// positions i32 {rows}, frequencies {rotated / 2}
+Tensor rope(Tensor x, Tensor positions, Tensor inverse_frequencies, const RopeAttr&);
+// Query row t sees the keys [first[t], last[t]) (i32 {rows} each): causal masks, documents, windows and a KV cache are
+// all such ranges. A row with an empty range gives zeros.
 Tensor attention(Tensor q, Tensor k, Tensor v, Tensor first, Tensor last, const AttentionAttr&);
-Tensor store_rows(Tensor state, Tensor x, Tensor rows);                // state[rows[i]] = x[i], in place; rows i32, negative = skip; returns the state
-// Vocabulary projection and cross entropy in one: nll {rows} of targets i32 {rows} (negative = ignored, 0) under x {rows, n} W^T, W {vocabulary, n}.
-// With `with_grad` the gradient towards x is computed in the same pass and kept; never more than `chunk` rows of logits exist.
+// state[rows[i]] = x[i], in place; rows i32, negative = skip; returns the state
+Tensor store_rows(Tensor state, Tensor x, Tensor rows);
+// Vocabulary projection and cross entropy in one: nll {rows} of targets i32 {rows} (negative = ignored, 0) under x
+// {rows, n} W^T, W {vocabulary, n}. With `with_grad` the gradient towards x is computed in the same pass and kept;
+// never more than `chunk` rows of logits exist.
 Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad);
 Tensor accumulate(Tensor state, Tensor x);                             // state += x, in place; returns the state
-Tensor global_norm(Tensor x);                                          // sqrt(sum x^2) -> {1}, summed in double in a fixed order
-// One AdamW step in place (decoupled decay first, as PyTorch): p, g, m, v of one size; hyper {4} = {learning rate, step (1-based), gradient factor, 0}.
-// The gradient used is g * factor * min(1, max_norm / (norm * factor + 1e-6)); norm {1} is global_norm(g), absent = no clipping. Returns p.
+Tensor global_norm(Tensor x);    // sqrt(sum x^2) -> {1}, summed in double in a fixed order
+// One AdamW step in place (decoupled decay first, as PyTorch): p, g, m, v of one size; hyper {4} = {learning rate, step
+// (1-based), gradient factor, 0}. The gradient used is g * factor * min(1, max_norm / (norm * factor + 1e-6)); norm {1}
+// is global_norm(g), absent = no clipping. Returns p.
 Tensor adamw(Tensor p, Tensor g, Tensor m, Tensor v, Tensor norm, Tensor hyper, const AdamWAttr&);
 
 }  // namespace qlora

@@ -1,6 +1,8 @@
-// qmatmul.cpp - y {rows, out} = x {rows, in} W^T with a stored weight W {out, in}, decoded a panel at a time, never as a whole.
+// qmatmul.cpp - y {rows, out} = x {rows, in} W^T with a stored weight W {out, in}, decoded a panel at a time, never as
+// a whole.
 //
-// The weight is frozen: gradients pass through it to x, dx = dy W, and none ever reaches W itself. That is the Q of QLoRA.
+// The weight is frozen: gradients pass through it to x, dx = dy W, and none ever reaches W itself. That is the Q of
+// QLoRA.
 #include "src/cpu/gemm.h"
 #include "src/ops/rooms.h"
 
@@ -11,7 +13,9 @@ namespace qmatmul_room {
 const Weight& weight_of(const GraphImpl& g, const Node& node, size_t w_dim) {
     const char* op = op_def(node.op).name;
     const Node &x = float_source(g, node, 0), &w = g.source(node, 1);
-    if (w.op != Op::weight || !w.weight) fail(Errc::argument, op, ": the second source ", w.shape, " is no stored weight; float nodes go through matmul");
+    if (w.op != Op::weight || !w.weight)
+        fail(Errc::argument, op, ": the second source ", w.shape,
+             " is no stored weight; float nodes go through matmul");
     if (x.shape.size() != 2 || w.shape.size() != 2 || x.shape[1] != w.shape[w_dim]) {
         fail(Errc::shape, op, ": ", x.shape, " and weight ", w.weight->name, ' ', w.shape,
              " do not fit: dimension 1 of the first must equal dimension ", w_dim, " of the weight");
@@ -46,7 +50,9 @@ void dx(const Call& call) {
 
 }  // namespace qmatmul_room
 
-const OpDef qmatmul_def{.name = "qmatmul", .shape = qmatmul_room::shape, .cpu = qmatmul_room::forward, .grad = qmatmul_room::grad};
-const OpDef qmatmul_dx_def{.name = "qmatmul_dx", .shape = qmatmul_room::dx_shape, .cpu = qmatmul_room::dx, .grad = nullptr};
+const OpDef qmatmul_def{
+    .name = "qmatmul", .shape = qmatmul_room::shape, .cpu = qmatmul_room::forward, .grad = qmatmul_room::grad};
+const OpDef qmatmul_dx_def{
+    .name = "qmatmul_dx", .shape = qmatmul_room::dx_shape, .cpu = qmatmul_room::dx, .grad = nullptr};
 
 }  // namespace qlora

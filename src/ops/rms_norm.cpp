@@ -1,4 +1,5 @@
-// rms_norm.cpp - y = x * r * w by rows of n, r = 1 / sqrt(mean(x^2) + eps); x {..., n}, w {n} (Zhang and Sennrich, 2019).
+// rms_norm.cpp - y = x * r * w by rows of n, r = 1 / sqrt(mean(x^2) + eps); x {..., n}, w {n} (Zhang and Sennrich,
+// 2019).
 //   dx = r * (w * dy) - r^3 / n * x * sum(x * w * dy)                           (rms_norm_back)
 //   dw = sum over rows of dy * x * r                                            (rms_norm_dw)
 // r is computed again from x in the backward pass: one sum of squares a row costs less than keeping it.
@@ -11,10 +12,14 @@ namespace rms_norm_room {
 
 void check(const GraphImpl& g, const Node& n) {
     const Node &x = float_source(g, n, 0), &w = weight_source(g, n, 1);
-    if (w.elements() != last_dim(x)) fail(Errc::shape, op_def(n.op).name, ": a weight of shape ", w.shape, " for rows of ", x.shape, ", expected [", last_dim(x), "]");
+    if (w.elements() != last_dim(x))
+        fail(Errc::shape, op_def(n.op).name, ": a weight of shape ", w.shape, " for rows of ", x.shape, ", expected [",
+             last_dim(x), "]");
 }
 
-float inverse_rms(const Vec& v, const float* x, int64_t n, float eps) { return 1 / std::sqrt(v.dot(x, x, n) / float(n) + eps); }
+float inverse_rms(const Vec& v, const float* x, int64_t n, float eps) {
+    return 1 / std::sqrt(v.dot(x, x, n) / float(n) + eps);
+}
 
 void shape(const GraphImpl& g, Node& n) {
     check(g, n);
@@ -98,10 +103,24 @@ void dw_cpu(const Call& call) {
 
 }  // namespace rms_norm_room
 
-const OpDef rms_norm_def{.name = "rms_norm", .shape = rms_norm_room::shape, .cpu = rms_norm_room::cpu, .grad = rms_norm_room::grad, .scratch = rms_norm_room::scratch};
-const OpDef rms_norm_back_def{.name = "rms_norm_back", .shape = rms_norm_room::back_shape, .cpu = rms_norm_room::back_cpu, .grad = nullptr, .scratch = rms_norm_room::scratch};
-const OpDef rms_norm_dw_def{.name = "rms_norm_dw", .shape = rms_norm_room::dw_shape, .cpu = rms_norm_room::dw_cpu, .grad = nullptr, .scratch = rms_norm_room::dw_scratch};
+const OpDef rms_norm_def{.name = "rms_norm",
+                         .shape = rms_norm_room::shape,
+                         .cpu = rms_norm_room::cpu,
+                         .grad = rms_norm_room::grad,
+                         .scratch = rms_norm_room::scratch};
+const OpDef rms_norm_back_def{.name = "rms_norm_back",
+                              .shape = rms_norm_room::back_shape,
+                              .cpu = rms_norm_room::back_cpu,
+                              .grad = nullptr,
+                              .scratch = rms_norm_room::scratch};
+const OpDef rms_norm_dw_def{.name = "rms_norm_dw",
+                            .shape = rms_norm_room::dw_shape,
+                            .cpu = rms_norm_room::dw_cpu,
+                            .grad = nullptr,
+                            .scratch = rms_norm_room::dw_scratch};
 
-Tensor rms_norm(Tensor x, Tensor w, float eps) { return graph_of({x, w}, "rms_norm").add(Op::rms_norm, {x, w}, attr_of(RmsNormAttr{eps})); }
+Tensor rms_norm(Tensor x, Tensor w, float eps) {
+    return graph_of({x, w}, "rms_norm").add(Op::rms_norm, {x, w}, attr_of(RmsNormAttr{eps}));
+}
 
 }  // namespace qlora

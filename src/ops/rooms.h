@@ -12,12 +12,16 @@ inline const Node& float_source(const GraphImpl& g, const Node& n, int i) {
     const char* name = op_def(n.op).name;
     if (n.src[size_t(i)] < 0) fail(Errc::argument, name, ": source ", i, " is missing");
     const Node& s = g.source(n, i);
-    if (s.op == Op::weight) fail(Errc::argument, name, ": source ", i, " is the stored weight ", s.weight->name, ", expected float values; weights go into matmul, embed, rms_norm and bias");
-    if (s.dtype != DType::f32) fail(Errc::argument, name, ": source ", i, " has type ", name_of(s.dtype), ", expected f32");
+    if (s.op == Op::weight)
+        fail(Errc::argument, name, ": source ", i, " is the stored weight ", s.weight->name,
+             ", expected float values; weights go into matmul, embed, rms_norm and bias");
+    if (s.dtype != DType::f32)
+        fail(Errc::argument, name, ": source ", i, " has type ", name_of(s.dtype), ", expected f32");
     return s;
 }
 
-// Source i as rows that are read in blocks: float values, or a state that holds them in another type (the cache of keys and values).
+// Source i as rows that are read in blocks: float values, or a state that holds them in another type (the cache of keys
+// and values).
 inline const Node& rows_source(const GraphImpl& g, const Node& n, int i) {
     const bool state = n.src[size_t(i)] >= 0 && g.node(g.root(n.src[size_t(i)])).op == Op::state;
     return state && g.source(n, i).dtype != DType::i32 ? g.source(n, i) : float_source(g, n, i);
@@ -33,8 +37,10 @@ inline const Node& index_source(const GraphImpl& g, const Node& n, int i, int64_
     const char* name = op_def(n.op).name;
     if (n.src[size_t(i)] < 0) fail(Errc::argument, name, ": source ", i, " is missing");
     const Node& s = g.source(n, i);
-    if (s.dtype != DType::i32) fail(Errc::argument, name, ": source ", i, " has type ", name_of(s.dtype), ", expected i32");
-    if (s.elements() != count) fail(Errc::shape, name, ": ", s.elements(), " indices of shape ", s.shape, " for ", count, " rows");
+    if (s.dtype != DType::i32)
+        fail(Errc::argument, name, ": source ", i, " has type ", name_of(s.dtype), ", expected i32");
+    if (s.elements() != count)
+        fail(Errc::shape, name, ": ", s.elements(), " indices of shape ", s.shape, " for ", count, " rows");
     return s;
 }
 
@@ -47,7 +53,8 @@ inline const Node& updated_source(const GraphImpl& g, const Node& n, int i) {
     const Node& s = rows_source(g, n, i);
     const Op owner = g.node(g.root(n.src[size_t(i)])).op;
     if (owner != Op::param && owner != Op::state)
-        fail(Errc::argument, op_def(n.op).name, ": source ", i, " is updated in place and must be a param or a state, is ", op_def(s.op).name);
+        fail(Errc::argument, op_def(n.op).name, ": source ", i,
+             " is updated in place and must be a param or a state, is ", op_def(s.op).name);
     return s;
 }
 
@@ -62,8 +69,8 @@ inline int64_t leading(const Node& n) { return n.elements() / n.shape.back(); }
 
 inline Cpu& cpu_of(const Call& call) { return *call.backend.cpu(); }
 
-// A task handles 16384 floats, 64 KiB: large enough that handing it to a thread costs nothing beside it, small enough to stay in the L2 cache.
-// The split depends on the size alone, so results are the same for any number of threads.
+// A task handles 16384 floats, 64 KiB: large enough that handing it to a thread costs nothing beside it, small enough
+// to stay in the L2 cache. The split depends on the size alone, so results are the same for any number of threads.
 constexpr int64_t task_floats = 16384;
 
 // f(first, last) over [0, count), `floats` being the work of one item; what fits one task runs right here.
@@ -71,10 +78,12 @@ template <class F>
 void split(const Call& call, int64_t count, int64_t floats, const F& f) {
     const int64_t piece = std::max<int64_t>(1, task_floats / std::max<int64_t>(1, floats));
     if (count <= piece) return f(int64_t(0), count);
-    cpu_of(call).pool.run((count + piece - 1) / piece, [&](int64_t number, int) { f(number * piece, std::min(count, (number + 1) * piece)); });
+    cpu_of(call).pool.run((count + piece - 1) / piece,
+                          [&](int64_t number, int) { f(number * piece, std::min(count, (number + 1) * piece)); });
 }
 
-// Source i as floats: where they are, or decoded into `buffer` when it is a weight of another type. Such a source needs decoded_bytes() of scratch.
+// Source i as floats: where they are, or decoded into `buffer` when it is a weight of another type. Such a source needs
+// decoded_bytes() of scratch.
 inline const float* decoded_source(const Call& call, int i, float* buffer) {
     const WeightRef w = call.matrix(i);
     if (w.dtype == DType::f32) return static_cast<const float*>(w.data);

@@ -12,15 +12,22 @@ void cpu(const Call& call) {
     const float factor = call.node.attr.get<ScaleAttr>().factor;
     const float* x = call.in(0);
     float* y = call.result();
-    split(call, call.node.elements(), 1, [&](int64_t first, int64_t last) { v.scale(factor, x + first, y + first, last - first); });
+    split(call, call.node.elements(), 1,
+          [&](int64_t first, int64_t last) { v.scale(factor, x + first, y + first, last - first); });
 }
 
-void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) { g.accumulate(n.src[0], scale(g.handle(dy), n.attr.get<ScaleAttr>().factor)); }
+void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
+    g.accumulate(n.src[0], scale(g.handle(dy), n.attr.get<ScaleAttr>().factor));
+}
 
 void rows_shape(const GraphImpl& g, Node& n) {
     const Node &x = float_source(g, n, 0), &s = float_source(g, n, 1);
-    if (s.elements() != leading(x)) fail(Errc::shape, "scale_rows: factors of shape ", s.shape, " for the rows of ", x.shape, ", expected [", leading(x), "]");
-    if (g.wants_grad(n.src[1])) fail(Errc::unsupported, "scale_rows: no gradient flows to the factors of shape ", s.shape, "; they must not depend on a param");
+    if (s.elements() != leading(x))
+        fail(Errc::shape, "scale_rows: factors of shape ", s.shape, " for the rows of ", x.shape, ", expected [",
+             leading(x), "]");
+    if (g.wants_grad(n.src[1]))
+        fail(Errc::unsupported, "scale_rows: no gradient flows to the factors of shape ", s.shape,
+             "; they must not depend on a param");
     n.shape = x.shape;
 }
 
@@ -34,12 +41,15 @@ void rows_cpu(const Call& call) {
     });
 }
 
-void rows_grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) { g.accumulate(n.src[0], scale_rows(g.handle(dy), g.handle(n.src[1]))); }
+void rows_grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
+    g.accumulate(n.src[0], scale_rows(g.handle(dy), g.handle(n.src[1])));
+}
 
 }  // namespace scale_room
 
 const OpDef scale_def{.name = "scale", .shape = scale_room::shape, .cpu = scale_room::cpu, .grad = scale_room::grad};
-const OpDef scale_rows_def{.name = "scale_rows", .shape = scale_room::rows_shape, .cpu = scale_room::rows_cpu, .grad = scale_room::rows_grad};
+const OpDef scale_rows_def{
+    .name = "scale_rows", .shape = scale_room::rows_shape, .cpu = scale_room::rows_cpu, .grad = scale_room::rows_grad};
 
 Tensor scale(Tensor x, float factor) { return graph_of({x}, "scale").add(Op::scale, {x}, attr_of(ScaleAttr{factor})); }
 

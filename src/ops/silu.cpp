@@ -14,10 +14,13 @@ void cpu(const Call& call) {
     const Vec& v = vec(cpu_of(call).isa);
     const float* x = call.in(0);
     float* y = call.result();
-    split(call, call.node.elements(), 1, [&](int64_t first, int64_t last) { v.silu(x + first, y + first, last - first); });
+    split(call, call.node.elements(), 1,
+          [&](int64_t first, int64_t last) { v.silu(x + first, y + first, last - first); });
 }
 
-void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) { g.accumulate(n.src[0], g.add(Op::silu_back, {g.handle(n.src[0]), g.handle(dy)})); }
+void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
+    g.accumulate(n.src[0], g.add(Op::silu_back, {g.handle(n.src[0]), g.handle(dy)}));
+}
 
 void back_shape(const GraphImpl& g, Node& n) {
     const Node &x = float_source(g, n, 0), &dy = float_source(g, n, 1);
@@ -39,7 +42,8 @@ void back_cpu(const Call& call) {
 }  // namespace silu_room
 
 const OpDef silu_def{.name = "silu", .shape = silu_room::shape, .cpu = silu_room::cpu, .grad = silu_room::grad};
-const OpDef silu_back_def{.name = "silu_back", .shape = silu_room::back_shape, .cpu = silu_room::back_cpu, .grad = nullptr};
+const OpDef silu_back_def{
+    .name = "silu_back", .shape = silu_room::back_shape, .cpu = silu_room::back_cpu, .grad = nullptr};
 
 Tensor silu(Tensor x) { return graph_of({x}, "silu").add(Op::silu, {x}); }
 

@@ -1,5 +1,6 @@
 // sum.cpp - y {1} = sum of all x.   dx = dy[0] everywhere (sum_back, whose shape is given).
-// Pieces of 1024 are summed in float, the pieces of a task and then the tasks in double and in order: accurate, and the same for any threads.
+// Pieces of 1024 are summed in float, the pieces of a task and then the tasks in double and in order: accurate, and the
+// same for any threads.
 #include "src/ops/rooms.h"
 
 namespace qlora::inline v0_1 {
@@ -28,7 +29,9 @@ void cpu(const Call& call) {
     *call.result() = float(total);
 }
 
-void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) { g.accumulate(n.src[0], g.add(Op::sum_back, {g.handle(dy)}, {}, g.source(n, 0).shape)); }
+void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
+    g.accumulate(n.src[0], g.add(Op::sum_back, {g.handle(dy)}, {}, g.source(n, 0).shape));
+}
 
 void back_shape(const GraphImpl& g, Node& n) {
     const Node& dy = float_source(g, n, 0);
@@ -44,7 +47,11 @@ void back_cpu(const Call& call) {
 
 }  // namespace sum_room
 
-const OpDef sum_def{.name = "sum", .shape = sum_room::shape, .cpu = sum_room::cpu, .grad = sum_room::grad, .scratch = sum_room::scratch};
+const OpDef sum_def{.name = "sum",
+                    .shape = sum_room::shape,
+                    .cpu = sum_room::cpu,
+                    .grad = sum_room::grad,
+                    .scratch = sum_room::scratch};
 const OpDef sum_back_def{.name = "sum_back", .shape = sum_room::back_shape, .cpu = sum_room::back_cpu, .grad = nullptr};
 
 Tensor sum(Tensor x) { return graph_of({x}, "sum").add(Op::sum, {x}); }

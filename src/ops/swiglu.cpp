@@ -17,7 +17,8 @@ void cpu(const Call& call) {
     const Vec& v = vec(cpu_of(call).isa);
     const float *gate = call.in(0), *up = call.in(1);
     float* y = call.result();
-    split(call, call.node.elements(), 1, [&](int64_t first, int64_t last) { v.swiglu(gate + first, up + first, y + first, last - first); });
+    split(call, call.node.elements(), 1,
+          [&](int64_t first, int64_t last) { v.swiglu(gate + first, up + first, y + first, last - first); });
 }
 
 void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
@@ -38,15 +39,22 @@ void back_cpu(const Call& call) {
     const float *gate = call.in(0), *up = call.in(1), *dy = call.in(2);
     const int64_t count = call.source(0).elements();
     float *dgate = call.result(), *dup = dgate + count;
-    split(call, count, 1, [&](int64_t first, int64_t last) { v.swiglu_back(gate + first, up + first, dy + first, dgate + first, dup + first, last - first); });
+    split(call, count, 1, [&](int64_t first, int64_t last) {
+        v.swiglu_back(gate + first, up + first, dy + first, dgate + first, dup + first, last - first);
+    });
 }
 
 Tensor composed(GraphImpl& g, const Node& n) { return mul(silu(g.handle(n.src[0])), g.handle(n.src[1])); }
 
 }  // namespace swiglu_room
 
-const OpDef swiglu_def{.name = "swiglu", .shape = swiglu_room::shape, .cpu = swiglu_room::cpu, .grad = swiglu_room::grad, .composed = swiglu_room::composed};
-const OpDef swiglu_back_def{.name = "swiglu_back", .shape = swiglu_room::back_shape, .cpu = swiglu_room::back_cpu, .grad = nullptr};
+const OpDef swiglu_def{.name = "swiglu",
+                       .shape = swiglu_room::shape,
+                       .cpu = swiglu_room::cpu,
+                       .grad = swiglu_room::grad,
+                       .composed = swiglu_room::composed};
+const OpDef swiglu_back_def{
+    .name = "swiglu_back", .shape = swiglu_room::back_shape, .cpu = swiglu_room::back_cpu, .grad = nullptr};
 
 Tensor swiglu(Tensor gate, Tensor up) { return graph_of({gate, up}, "swiglu").add(Op::swiglu, {gate, up}); }
 

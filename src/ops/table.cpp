@@ -1,4 +1,5 @@
-// table.cpp - the operation table: one row for each line of ops.def. An operation that is listed and has no room fails to link.
+// table.cpp - the operation table: one row for each line of ops.def. An operation that is listed and has no room fails
+// to link.
 #include "src/graph/graph.h"
 
 namespace qlora::inline v0_1 {

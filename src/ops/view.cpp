@@ -1,5 +1,6 @@
-// view.cpp - the same memory under another shape: y = x[offset, offset + elements of y). Costs nothing and runs nothing.
-// dx is dy for a view of everything; a view of a part has no gradient (nothing that trains cuts its activations).
+// view.cpp - the same memory under another shape: y = x[offset, offset + elements of y). Costs nothing and runs
+// nothing. dx is dy for a view of everything; a view of a part has no gradient (nothing that trains cuts its
+// activations).
 #include "src/ops/rooms.h"
 
 namespace qlora::inline v0_1 {
@@ -14,12 +15,15 @@ void shape(const GraphImpl& g, Node& n) {
     const int64_t offset = n.attr.get<ViewAttr>().offset, count = n.elements();
     if (offset < 0 || count < 1 || offset > x.elements() + x.saved - count)
         fail(Errc::shape, "view: ", n.shape, " from element ", offset, " does not fit into ", x.shape);
-    if (count != x.elements() && g.grads.empty() && g.wants_grad(n.src[0]))         // gradient rules may cut, also from what is saved behind a result
+    // gradient rules may cut, also from what is saved behind a result
+    if (count != x.elements() && g.grads.empty() && g.wants_grad(n.src[0]))
         fail(Errc::unsupported, "view: a part ", n.shape, " of ", x.shape, " has no gradient; view all of it");
     n.dtype = x.dtype;
 }
 
-void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) { g.accumulate(n.src[0], reshape(g.handle(dy), g.source(n, 0).shape)); }
+void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
+    g.accumulate(n.src[0], reshape(g.handle(dy), g.source(n, 0).shape));
+}
 
 }  // namespace view_room
 
@@ -31,7 +35,8 @@ Tensor view(Tensor x, int64_t offset, Shape shape) {
 
 Tensor reshape(Tensor x, Shape shape) {
     const GraphImpl& g = graph_of({x}, "reshape");
-    if (elements_of(shape) != g.node(x.id()).elements()) fail(Errc::shape, "reshape: ", g.node(x.id()).shape, " does not have as many elements as ", shape);
+    if (elements_of(shape) != g.node(x.id()).elements())
+        fail(Errc::shape, "reshape: ", g.node(x.id()).shape, " does not have as many elements as ", shape);
     return view(x, 0, std::move(shape));
 }
 

@@ -15,19 +15,24 @@ constexpr uint64_t shuffle_stream = 0x65706f63680000;  // "epoch" + the epoch's 
 
 }  // namespace batches_room
 
-BatchPlan::BatchPlan(std::shared_ptr<const DatasetImpl> data, const TrainOptions& options, int64_t context) : data_(std::move(data)), options_(options), context_(context) {
+BatchPlan::BatchPlan(std::shared_ptr<const DatasetImpl> data, const TrainOptions& options, int64_t context)
+    : data_(std::move(data)), options_(options), context_(context) {
     std::vector<int64_t> rows;
     for (int64_t row = 0; row < data_->size(); ++row) {
         const auto trained = data_->trained(row);
         if (trained_targets(trained.first(std::min(trained.size(), size_t(context_)))) > 0) rows.push_back(row);
     }
-    if (rows.empty()) fail(Errc::argument, "train: none of the ", data_->size(), " rows has a trained token within the first ", context_, " tokens; raise the context");
+    if (rows.empty())
+        fail(Errc::argument, "train: none of the ", data_->size(), " rows has a trained token within the first ",
+             context_, " tokens; raise the context");
     if (options_.packing) pack(rows);
     else for (const int64_t row : rows) sequences_.push_back({row});
 
     const int64_t batches = (int64_t(sequences_.size()) + options_.batch - 1) / options_.batch;
     steps_per_epoch_ = (batches + options_.accumulate - 1) / options_.accumulate;
-    steps_ = options_.max_steps > 0 ? options_.max_steps : std::max<int64_t>(1, int64_t(std::ceil(options_.epochs * double(steps_per_epoch_) - 1e-9)));
+    steps_ = options_.max_steps > 0
+                 ? options_.max_steps
+                 : std::max<int64_t>(1, int64_t(std::ceil(options_.epochs * double(steps_per_epoch_) - 1e-9)));
 
     std::vector<int64_t> lengths;
     for (const auto& sequence : sequences_) {
@@ -39,12 +44,13 @@ BatchPlan::BatchPlan(std::shared_ptr<const DatasetImpl> data, const TrainOptions
     for (int64_t i = 0; i < std::min(options_.batch, int64_t(lengths.size())); ++i) most_rows_ += lengths[size_t(i)];
 }
 
-// Best fit, longest first: each row goes to the sequence where it leaves the least room. The same packing in every epoch, so that
-// all epochs have the same number of steps; the sequences are shuffled.
+// Best fit, longest first: each row goes to the sequence where it leaves the least room. The same packing in every
+// epoch, so that all epochs have the same number of steps; the sequences are shuffled.
 void BatchPlan::pack(const std::vector<int64_t>& rows) {
     const auto length = [&](int64_t row) { return std::min(context_, int64_t(data_->tokens(row).size())); };
     std::vector<int64_t> longest_first(rows);
-    std::stable_sort(longest_first.begin(), longest_first.end(), [&](int64_t a, int64_t b) { return length(a) > length(b); });
+    std::stable_sort(longest_first.begin(), longest_first.end(),
+                     [&](int64_t a, int64_t b) { return length(a) > length(b); });
     std::multimap<int64_t, size_t> room;               // free tokens -> sequence
     for (const int64_t row : longest_first) {
         auto fit = room.lower_bound(length(row));
@@ -72,7 +78,8 @@ std::vector<std::vector<int64_t>> BatchPlan::step(int64_t step) {
     }
     std::vector<std::vector<int64_t>> batches;
     for (int64_t m = 0; m < options_.accumulate; ++m) {
-        const int64_t first = (within * options_.accumulate + m) * options_.batch, last = std::min(first + options_.batch, count);
+        const int64_t first = (within * options_.accumulate + m) * options_.batch,
+                      last = std::min(first + options_.batch, count);
         if (first >= count) break;
         std::vector<int64_t>& batch = batches.emplace_back();
         for (int64_t i = first; i < last; ++i) {

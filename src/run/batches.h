@@ -1,5 +1,5 @@
-// batches.h - which rows form which micro-batch of which step: a function of the data, the options and the step number only, so that
-// a run can be continued from its step number.
+// batches.h - which rows form which micro-batch of which step: a function of the data, the options and the step number
+// only, so that a run can be continued from its step number.
 #pragma once
 #include "src/run/dataset.h"
 #include "src/model/decoder.h"
@@ -14,7 +14,8 @@ public:
     int64_t steps_per_epoch() const { return steps_per_epoch_; }
     int64_t most_rows() const { return most_rows_; }   // of any micro-batch
     double epoch_after(int64_t step) const { return double(step) / double(steps_per_epoch_); }
-    // The micro-batches of a step (0-based), each a list of rows of the data set. The last step of an epoch may have fewer.
+    // The micro-batches of a step (0-based), each a list of rows of the data set. The last step of an epoch may have
+    // fewer.
     std::vector<std::vector<int64_t>> step(int64_t step);
     std::vector<Document> documents(const std::vector<int64_t>& rows) const;
 private:

@@ -12,7 +12,8 @@
 namespace qlora::inline v0_1 {
 namespace checkpoint_room {
 
-constexpr int64_t format_number = 2;                   // raised when a newer manifest can no longer be read as this one; 1 is read as well
+// raised when a newer manifest can no longer be read as this one; 1 is read as well
+constexpr int64_t format_number = 2;
 
 // JSON has no infinity: a skipped step's loss is kept as text.
 Json number(double v) { return std::isfinite(v) ? Json(v) : Json(std::isnan(v) ? "nan" : v > 0 ? "inf" : "-inf"); }
@@ -26,9 +27,23 @@ double number_of(const Json& v, const std::string& where) {
 
 Json progress_json(const TrainProgress& p) {
     const TrainStep& s = p.last;
-    Json last = Json().set("step", s.step).set("steps", s.steps).set("epoch", s.epoch).set("loss", number(s.loss)).set("learning_rate", s.learning_rate)
-        .set("grad_norm", number(s.grad_norm)).set("seconds", s.seconds).set("tokens", s.tokens).set("trained_tokens", s.trained_tokens).set("skipped", s.skipped);
-    return Json().set("step", p.step).set("updates", p.updates).set("skipped", p.skipped).set("bad_in_a_row", p.bad_in_a_row).set("last", std::move(last));
+    Json last = Json()
+                    .set("step", s.step)
+                    .set("steps", s.steps)
+                    .set("epoch", s.epoch)
+                    .set("loss", number(s.loss))
+                    .set("learning_rate", s.learning_rate)
+                    .set("grad_norm", number(s.grad_norm))
+                    .set("seconds", s.seconds)
+                    .set("tokens", s.tokens)
+                    .set("trained_tokens", s.trained_tokens)
+                    .set("skipped", s.skipped);
+    return Json()
+        .set("step", p.step)
+        .set("updates", p.updates)
+        .set("skipped", p.skipped)
+        .set("bad_in_a_row", p.bad_in_a_row)
+        .set("last", std::move(last));
 }
 
 const Json& field(const Json& object, std::string_view key, const std::string& where) {
@@ -88,7 +103,8 @@ void check_piece(const File& file, std::string_view bytes, const std::string& wh
 
 void save(const TrainerImpl& t, const std::string& folder) {
     if (exists(folder) && !exists(folder + "/manifest.json"))
-        fail(Errc::io, "checkpoint ", folder, ": exists and is not a checkpoint; choose another folder (an old checkpoint may be overwritten)");
+        fail(Errc::io, "checkpoint ", folder,
+             ": exists and is not a checkpoint; choose another folder (an old checkpoint may be overwritten)");
     const auto training = t.lora->lock.train();        // factors, moments and counters of one step
     AtomicFolder out(folder, true);
     save_lora_peft(*t.lora, out.path() + "/adapter");
@@ -110,7 +126,10 @@ void save(const TrainerImpl& t, const std::string& folder) {
     Json manifest;
     manifest.set("format", "qlora checkpoint").set("format_number", format_number).set("library", QLORA_VERSION_STRING);
     const RunIdentity run = identity_of(t);
-    manifest.set("progress", progress_json(t.progress)).set("options", run.options).set("adapter", run.adapter).set("model", run.model);
+    manifest.set("progress", progress_json(t.progress))
+        .set("options", run.options)
+        .set("adapter", run.adapter)
+        .set("model", run.model);
     manifest.set("data", run.data).set("machine", run.machine).set("files", std::move(listed));
     // The manifest vouches for the files, and this for the manifest.
     const std::string body = manifest.dump(1);
@@ -120,15 +139,19 @@ void save(const TrainerImpl& t, const std::string& folder) {
 }
 
 Json read_manifest(const std::string& folder, const std::string& where) {
-    if (!exists(folder + "/manifest.json")) fail(Errc::io, where, ": no manifest.json there; not a checkpoint, or one that was not finished");
+    if (!exists(folder + "/manifest.json"))
+        fail(Errc::io, where, ": no manifest.json there; not a checkpoint, or one that was not finished");
     Json manifest = Json::parse(read_file(folder + "/manifest.json", 16 << 20), folder + "/manifest.json");
-    if (const Json* f = manifest.find("format"); !f || !f->is_string() || f->string() != "qlora checkpoint") fail(Errc::format, where, ": manifest.json is not that of a checkpoint");
+    if (const Json* f = manifest.find("format"); !f || !f->is_string() || f->string() != "qlora checkpoint")
+        fail(Errc::format, where, ": manifest.json is not that of a checkpoint");
     if (const int64_t n = field(manifest, "format_number", where).as_int(where); n < 1 || n > format_number)
-        fail(Errc::unsupported, where, ": checkpoint format ", n, ", this version (", QLORA_VERSION_STRING, ") reads 1 to ", format_number);
+        fail(Errc::unsupported, where, ": checkpoint format ", n, ", this version (", QLORA_VERSION_STRING,
+             ") reads 1 to ", format_number);
     const std::string stated = field(manifest, "hash", where).as_string(where);
     std::erase_if(manifest.object(), [](const Json::Member& m) { return m.first == "hash"; });
     const std::string body = manifest.dump(1);
-    if (stated != hex(hash_bytes(body.data(), int64_t(body.size())))) fail(Errc::format, where, ": manifest.json is damaged or was edited; use an earlier checkpoint");
+    if (stated != hex(hash_bytes(body.data(), int64_t(body.size()))))
+        fail(Errc::format, where, ": manifest.json is damaged or was edited; use an earlier checkpoint");
     return manifest;
 }
 
@@ -146,10 +169,12 @@ std::vector<std::string> load(TrainerImpl& t, const std::string& folder) {
         for (const Json& e : listed)
             if (const Json* name = e.find("name"); name && name->is_string() && name->string() == file.name) entry = &e;
         if (!entry) fail(Errc::format, where, ": manifest.json does not list ", file.name);
-        if (!exists(folder + "/" + file.name)) fail(Errc::format, where, ": ", file.name, " is missing; use an earlier checkpoint");
+        if (!exists(folder + "/" + file.name))
+            fail(Errc::format, where, ": ", file.name, " is missing; use an earlier checkpoint");
         const MappedFile& bytes = *contents.emplace_back(MappedFile::open(folder + "/" + file.name));
         if (bytes.size() != file.buffer->bytes || field(*entry, "bytes", where).as_int(where) != file.buffer->bytes)
-            fail(Errc::format, where, ": ", file.name, " has ", bytes.size(), " bytes, expected ", file.buffer->bytes, "; use an earlier checkpoint");
+            fail(Errc::format, where, ": ", file.name, " has ", bytes.size(), " bytes, expected ", file.buffer->bytes,
+                 "; use an earlier checkpoint");
         Hash hash;
         in_pieces(bytes.size(), [&](int64_t at, int64_t count) {
             hash.add(bytes.data() + at, count);
@@ -157,11 +182,13 @@ std::vector<std::string> load(TrainerImpl& t, const std::string& folder) {
             bytes.forget(bytes.data() + at, count);
         });
         if (field(*entry, "hash", where).as_string(where) != hex(hash.value()))
-            fail(Errc::format, where, ": ", file.name, " is damaged (its hash differs from the manifest's); use an earlier checkpoint");
+            fail(Errc::format, where, ": ", file.name,
+                 " is damaged (its hash differs from the manifest's); use an earlier checkpoint");
     }
     TrainProgress progress = read_progress(field(manifest, "progress", where), where + ": manifest.json");
     if (progress.step > t.batches.steps())
-        fail(Errc::argument, where, ": the checkpoint is at step ", progress.step, ", the run ends at ", t.batches.steps(), "; raise epochs or max_steps");
+        fail(Errc::argument, where, ": the checkpoint is at step ", progress.step, ", the run ends at ",
+             t.batches.steps(), "; raise epochs or max_steps");
     const auto training = t.lora->lock.train();
     const auto writing = t.lora->lock.write();
     for (size_t i = 0; i < files.size(); ++i)
@@ -180,10 +207,13 @@ std::vector<std::string> load(TrainerImpl& t, const std::string& folder) {
 }  // namespace checkpoint_room
 
 void save_checkpoint(const TrainerImpl& trainer, const std::string& folder) { checkpoint_room::save(trainer, folder); }
-std::vector<std::string> load_checkpoint(TrainerImpl& trainer, const std::string& folder) { return checkpoint_room::load(trainer, folder); }
+std::vector<std::string> load_checkpoint(TrainerImpl& trainer, const std::string& folder) {
+    return checkpoint_room::load(trainer, folder);
+}
 
 std::optional<RunMachine> machine_of_checkpoint(const std::string& folder) {
-    return machine_of_manifest(checkpoint_room::read_manifest(folder, str("resume ", folder)), folder + "/manifest.json");
+    return machine_of_manifest(checkpoint_room::read_manifest(folder, str("resume ", folder)),
+                               folder + "/manifest.json");
 }
 
 }  // namespace qlora

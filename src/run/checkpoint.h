@@ -3,8 +3,8 @@
 //   adapter/          the adapter as a PEFT folder: Lora::load() reads it, resume() does not
 //   factors.bin       f32, LoraImpl::values as it lies in memory
 //   moment1.bin ...   the optimizer's states, under their names
-//   manifest.json     written last: format and library version, counters, the run's identity (checkpoint_identity.h), and the size and hash of
-//                     every file above
+//   manifest.json     written last: format and library version, counters, the run's identity (checkpoint_identity.h),
+//                     and the size and hash of every file above
 //
 // What a run draws at random follows from seed and step number, so no generator's state is kept.
 #pragma once
@@ -13,7 +13,8 @@
 namespace qlora::inline v0_1 {
 
 void save_checkpoint(const TrainerImpl&, const std::string& folder);
-// Error and no change if anything is missing, damaged or from another run; what could not be compared or is rounded otherwise, a sentence each.
+// Error and no change if anything is missing, damaged or from another run; what could not be compared or is rounded
+// otherwise, a sentence each.
 std::vector<std::string> load_checkpoint(TrainerImpl&, const std::string& folder);
 std::optional<RunMachine> machine_of_checkpoint(const std::string& folder);
 

@@ -1,4 +1,5 @@
-// checkpoint_identity.cpp - the sections of a run's identity, their comparison, and what checkpoints of version 0.1.0 lack of them.
+// checkpoint_identity.cpp - the sections of a run's identity, their comparison, and what checkpoints of version 0.1.0
+// lack of them.
 #include "src/run/checkpoint_identity.h"
 
 #include "src/base/file.h"
@@ -14,13 +15,27 @@
 namespace qlora::inline v0_1 {
 namespace checkpoint_identity_room {
 
-// Left out on purpose: epochs and max_steps (a run may be made longer), checkpoint_activations (the same bytes either way) and max_bad_steps.
+// Left out on purpose: epochs and max_steps (a run may be made longer), checkpoint_activations (the same bytes either
+// way) and max_bad_steps.
 Json options_json(const TrainOptions& o, int64_t context) {
-    return Json().set("batch", o.batch).set("accumulate", o.accumulate).set("context", context).set("packing", o.packing)
-        .set("learning_rate", double(o.learning_rate)).set("min_learning_rate", double(o.min_learning_rate)).set("warmup_ratio", double(o.warmup_ratio))
-        .set("warmup_steps", o.warmup_steps).set("warmup_start", double(o.warmup_start)).set("schedule", int64_t(o.schedule)).set("weight_decay", double(o.weight_decay)).set("beta1", double(o.beta1))
-        .set("beta2", double(o.beta2)).set("epsilon", double(o.epsilon)).set("max_grad_norm", double(o.max_grad_norm))
-        .set("optimizer", is_8bit(o.optimizer) ? "adamw_8bit" : "adamw").set("seed", hex(o.seed));
+    return Json()
+        .set("batch", o.batch)
+        .set("accumulate", o.accumulate)
+        .set("context", context)
+        .set("packing", o.packing)
+        .set("learning_rate", double(o.learning_rate))
+        .set("min_learning_rate", double(o.min_learning_rate))
+        .set("warmup_ratio", double(o.warmup_ratio))
+        .set("warmup_steps", o.warmup_steps)
+        .set("warmup_start", double(o.warmup_start))
+        .set("schedule", int64_t(o.schedule))
+        .set("weight_decay", double(o.weight_decay))
+        .set("beta1", double(o.beta1))
+        .set("beta2", double(o.beta2))
+        .set("epsilon", double(o.epsilon))
+        .set("max_grad_norm", double(o.max_grad_norm))
+        .set("optimizer", is_8bit(o.optimizer) ? "adamw_8bit" : "adamw")
+        .set("seed", hex(o.seed));
 }
 
 Json target_json(int64_t rank, float scale) { return Json(str("rank ", rank, ", scale ", scale)); }
@@ -28,22 +43,40 @@ Json target_json(int64_t rank, float scale) { return Json(str("rank ", rank, ", 
 Json adapter_json(const LoraImpl& l) {
     Json layers{Json::Object{}};
     for (const LoraTarget& t : l.targets) layers.set(hf_name(t.layer, t.module), target_json(t.rank, t.scale));
-    Json out = Json().set("dropout", double(l.options.dropout)).set("dora", l.options.dora).set("layers", std::move(layers));
-    out.set("start", l.start.empty() ? Json("of its own") : Json("pissa " + hex(hash_bytes(l.start.data(), int64_t(l.start.size()) * 4))));
+    Json out =
+        Json().set("dropout", double(l.options.dropout)).set("dora", l.options.dora).set("layers", std::move(layers));
+    out.set("start", l.start.empty() ? Json("of its own")
+                                     : Json("pissa " + hex(hash_bytes(l.start.data(), int64_t(l.start.size()) * 4))));
     return out;
 }
 
 Json configuration_json(const Config& c) {
-    return Json().set("family", c.family).set("vocabulary", c.vocabulary).set("hidden", c.hidden).set("layers", c.layers).set("heads", c.heads).set("kv_heads", c.kv_heads)
-        .set("head_dim", c.head_dim).set("feed_forward", c.feed_forward).set("context", c.context).set("eps", double(c.eps)).set("tied", c.tied).set("window", c.window)
-        .set("window_from_layer", c.window_from_layer).set("rotated", c.rotated).set("rope_theta", double(c.rope_theta)).set("rope_magnitude", double(c.rope_magnitude))
-        .set("rope_frequencies", hex(hash_bytes(c.inverse_frequencies.data(), int64_t(c.inverse_frequencies.size()) * 4)));
+    return Json()
+        .set("family", c.family)
+        .set("vocabulary", c.vocabulary)
+        .set("hidden", c.hidden)
+        .set("layers", c.layers)
+        .set("heads", c.heads)
+        .set("kv_heads", c.kv_heads)
+        .set("head_dim", c.head_dim)
+        .set("feed_forward", c.feed_forward)
+        .set("context", c.context)
+        .set("eps", double(c.eps))
+        .set("tied", c.tied)
+        .set("window", c.window)
+        .set("window_from_layer", c.window_from_layer)
+        .set("rotated", c.rotated)
+        .set("rope_theta", double(c.rope_theta))
+        .set("rope_magnitude", double(c.rope_magnitude))
+        .set("rope_frequencies",
+             hex(hash_bytes(c.inverse_frequencies.data(), int64_t(c.inverse_frequencies.size()) * 4)));
 }
 
 // Every token as it prints, the special ones, how text is cut, and the chat template.
 Json tokenizer_json(const TokenizerImpl* t) {
     if (!t) return Json("none");
-    std::string text = str(t->bos, ' ', t->eos, ' ', t->add_bos, t->add_eos, ' ', t->chat_template.size(), ' ', t->chat_template, ' ', hex(t->rules));
+    std::string text = str(t->bos, ' ', t->eos, ' ', t->add_bos, t->add_eos, ' ', t->chat_template.size(), ' ',
+                           t->chat_template, ' ', hex(t->rules));
     for (const Token id : t->end_of_reply) text += str(' ', id);
     for (Token id = 0; id < t->size(); ++id) text += t->piece(id, true) + '\0';
     return Json(str(t->size(), " tokens, ", hex(hash_bytes(text.data(), int64_t(text.size())))));
@@ -52,13 +85,18 @@ Json tokenizer_json(const TokenizerImpl* t) {
 Json model_json(const LoraImpl& lora) {
     Json out = to_json(base_of(lora));
     std::erase_if(out.object(), [](const Json::Member& m) { return m.first == "library"; });
-    return out.set("configuration", configuration_json(lora.base->config)).set("tokenizer", tokenizer_json(lora.base->tokenizer.get()));
+    return out.set("configuration", configuration_json(lora.base->config))
+        .set("tokenizer", tokenizer_json(lora.base->tokenizer.get()));
 }
 
 Json machine_json(BackendImpl& backend) {
     const Cpu* cpu = backend.cpu();
     if (!cpu) return Json().set("device", backend.name());
-    return Json().set("device", "cpu").set("instructions", std::string(name_of(cpu->isa))).set("compute", std::string(name_of(cpu->compute))).set("threads", int64_t(cpu->pool.size()));
+    return Json()
+        .set("device", "cpu")
+        .set("instructions", std::string(name_of(cpu->isa)))
+        .set("compute", std::string(name_of(cpu->compute)))
+        .set("threads", int64_t(cpu->pool.size()));
 }
 
 // Names and values of a section, those of objects inside it behind their name and a dot.
@@ -80,7 +118,8 @@ std::vector<std::string> differences(const Json& saved, const Json& now) {
     };
     std::vector<std::string> out;
     for (const auto& [key, text] : is)
-        if (const std::string old = value(was, key); old != text) out.push_back(str(key, " was ", old, " and is ", text));
+        if (const std::string old = value(was, key); old != text)
+            out.push_back(str(key, " was ", old, " and is ", text));
     for (const auto& [key, text] : was)
         if (value(is, key) == "absent" && text != "absent") out.push_back(str(key, " was ", text, " and is absent"));
     return out;
@@ -93,7 +132,8 @@ void compare(const Json& saved, const Json& now, const std::string& what, const 
     std::string text;
     for (size_t i = 0; i < std::min(all.size(), most); ++i) text += (i ? ", " : "") + all[i];
     if (all.size() > most) text += str(" and ", all.size() - most, " more");
-    fail(Errc::argument, where, ": the checkpoint was made with another ", what, ": ", text, "; resume with the same, or start a new run");
+    fail(Errc::argument, where, ": the checkpoint was made with another ", what, ": ", text,
+         "; resume with the same, or start a new run");
 }
 
 const Json& section(const Json& manifest, std::string_view key, const std::string& where) {
@@ -102,11 +142,13 @@ const Json& section(const Json& manifest, std::string_view key, const std::strin
     return *value;
 }
 
-// ---- Version 0.1.0: one fingerprint of the linear layers' first bytes, and an adapter described by the words that chose its layers.
+// ---- Version 0.1.0: one fingerprint of the linear layers' first bytes, and an adapter described by the words that
+// chose its layers.
 
 uint64_t first_fingerprint(const ModelImpl& m) {
     const Config& c = m.config;
-    const int64_t sizes[] = {c.vocabulary, c.hidden, c.layers, c.heads, c.kv_heads, c.head_dim, c.feed_forward, c.context};
+    const int64_t sizes[] = {c.vocabulary, c.hidden,   c.layers,       c.heads,
+                             c.kv_heads,   c.head_dim, c.feed_forward, c.context};
     uint64_t h = hash_bytes(sizes, sizeof sizes);
     for (const LayerWeights& layer : m.layers) {
         for (const WeightPtr& w : layer.linear) {
@@ -119,10 +161,13 @@ uint64_t first_fingerprint(const ModelImpl& m) {
     return h;
 }
 
-// The adapter of such a checkpoint, from the PEFT folder inside it; a pissa adapter is in there as the plain one that it is elsewhere.
+// The adapter of such a checkpoint, from the PEFT folder inside it; a pissa adapter is in there as the plain one that
+// it is elsewhere.
 Json first_adapter(const LoraImpl& now, const Json& saved, const std::string& folder, const std::string& where) {
     const std::string file = folder + "/adapter/adapter_config.json";
-    if (!exists(file)) fail(Errc::format, where, ": a checkpoint of version 0.1.0 names its layers in ", file, ", which is missing; use an earlier checkpoint");
+    if (!exists(file))
+        fail(Errc::format, where, ": a checkpoint of version 0.1.0 names its layers in ", file,
+             ", which is missing; use an earlier checkpoint");
     const LoraOptions o = read_peft_config(Json::parse(read_file(file, 16 << 20), file), file);
     const auto tensors = SafeTensors::open(folder + "/adapter/adapter_model.safetensors");
     const bool split = !now.start.empty();
@@ -135,15 +180,24 @@ Json first_adapter(const LoraImpl& now, const Json& saved, const std::string& fo
             local.rank = a->shape[0];
             layers.set(hf_name(layer, Module(m)), target_json(local.rank / (split ? 2 : 1), lora_scale(local)));
         }
-    Json out = Json().set("dropout", section(saved, "adapter", where).find("dropout") ? *section(saved, "adapter", where).find("dropout") : Json(0.0)).set("dora", o.dora).set("layers", std::move(layers));
+    Json out = Json()
+                   .set("dropout", section(saved, "adapter", where).find("dropout")
+                                       ? *section(saved, "adapter", where).find("dropout")
+                                       : Json(0.0))
+                   .set("dora", o.dora)
+                   .set("layers", std::move(layers));
     return out.set("start", *adapter_json(now).find("start"));
 }
 
-std::vector<std::string> check_first(const TrainerImpl& t, const RunIdentity& now, const Json& manifest, const std::string& folder, const std::string& where) {
+std::vector<std::string> check_first(const TrainerImpl& t, const RunIdentity& now, const Json& manifest,
+                                     const std::string& folder, const std::string& where) {
     compare(first_adapter(*t.lora, manifest, folder, where), now.adapter, "adapter", where);
     const Json* fingerprint = section(manifest, "model", where).find("fingerprint");
-    compare(Json().set("fingerprint", fingerprint ? *fingerprint : Json()), Json().set("fingerprint", hex(first_fingerprint(*t.lora->base))), "base model", where);
-    return {"this checkpoint was made by version 0.1.0, which recorded neither norms, embeddings and scales of the base nor its tokenizer, instruction set and precision: these cannot be compared"};
+    compare(Json().set("fingerprint", fingerprint ? *fingerprint : Json()),
+            Json().set("fingerprint", hex(first_fingerprint(*t.lora->base))), "base model", where);
+    return {
+        "this checkpoint was made by version 0.1.0, which recorded neither norms, embeddings and scales of the base "
+        "nor its tokenizer, instruction set and precision: these cannot be compared"};
 }
 
 }  // namespace checkpoint_identity_room
@@ -157,10 +211,12 @@ std::string hex(uint64_t v) {
 RunIdentity identity_of(const TrainerImpl& t) {
     namespace room = checkpoint_identity_room;
     return {room::options_json(t.options, t.context), room::adapter_json(*t.lora), room::model_json(*t.lora),
-            Json().set("rows", t.data->size()).set("fingerprint", hex(t.data->fingerprint())), room::machine_json(*t.lora->base->backend)};
+            Json().set("rows", t.data->size()).set("fingerprint", hex(t.data->fingerprint())),
+            room::machine_json(*t.lora->base->backend)};
 }
 
-std::vector<std::string> check_identity(const TrainerImpl& t, const Json& manifest, const std::string& folder, const std::string& where) {
+std::vector<std::string> check_identity(const TrainerImpl& t, const Json& manifest, const std::string& folder,
+                                        const std::string& where) {
     namespace room = checkpoint_identity_room;
     const RunIdentity now = identity_of(t);
     Json options = room::section(manifest, "options", where);
@@ -183,11 +239,15 @@ std::vector<std::string> check_identity(const TrainerImpl& t, const Json& manife
 std::optional<RunMachine> machine_of_manifest(const Json& manifest, const std::string& where) {
     const Json* machine = manifest.find("machine");
     if (!machine || !machine->is_object()) return {};
-    const auto text = [&](const char* key) { const Json* v = machine->find(key); return v ? v->as_string(where + ": " + key) : std::string(); };
+    const auto text = [&](const char* key) {
+        const Json* v = machine->find(key);
+        return v ? v->as_string(where + ": " + key) : std::string();
+    };
     RunMachine out{text("device"), text("instructions")};
     for (const Compute compute : {Compute::f32, Compute::bf16, Compute::mixed})
         if (text("compute") == name_of(compute)) out.compute = compute;
-    if (const Json* v = machine->find("threads")) out.threads = int(std::clamp<int64_t>(v->as_int(where + ": threads"), 0, 1024));
+    if (const Json* v = machine->find("threads"))
+        out.threads = int(std::clamp<int64_t>(v->as_int(where + ": threads"), 0, 1024));
     return out;
 }
 

@@ -36,7 +36,8 @@ std::string load_records(RowBuilder& builder, std::string_view text, const std::
             first_line = record.line;
         }
         if (e.format != format)
-            fail(Errc::format, where, ": a record of format ", e.format, " in a file that began with ", format, " (line ", first_line, "); use one format a file");
+            fail(Errc::format, where, ": a record of format ", e.format, " in a file that began with ", format,
+                 " (line ", first_line, "); use one format a file");
         try {
             builder.add(e);
         } catch (const Error& error) {
@@ -68,7 +69,8 @@ DatasetInfo describe(const DatasetImpl& data, DatasetInfo info) {
 
 // What was counted while the rows were read; describe() counts the rest.
 void add_info(DatasetInfo& sum, const DatasetInfo& more) {
-    if (sum.format.find(more.format) == std::string::npos) sum.format += (sum.format.empty() ? "" : " + ") + more.format;
+    if (sum.format.find(more.format) == std::string::npos)
+        sum.format += (sum.format.empty() ? "" : " + ") + more.format;
     for (int64_t DatasetInfo::* count : {&DatasetInfo::truncated, &DatasetInfo::dropped, &DatasetInfo::templated,
                                          &DatasetInfo::control_tokens, &DatasetInfo::spelled})
         sum.*count += more.*count;
@@ -114,12 +116,17 @@ int64_t trained_targets(std::span<const uint8_t> trained) {
     return trained.empty() ? 0 : std::count(trained.begin() + 1, trained.end(), uint8_t(1));
 }
 
-std::shared_ptr<const DatasetImpl> load_dataset(const std::string& path, std::shared_ptr<const TokenizerImpl> tokenizer, const DatasetOptions& options) {
-    if (!tokenizer) fail(Errc::argument, "dataset ", path, ": the model has no tokenizer; load one with Tokenizer::load");
-    if (options.context < 2) fail(Errc::argument, "dataset ", path, ": context ", options.context, "; a row needs at least 2 tokens");
-    if (int(options.loss) < 0 || options.loss > Loss::all) fail(Errc::argument, "dataset ", path, ": loss ", int(options.loss), " is none of assistant, completion, all");
+std::shared_ptr<const DatasetImpl> load_dataset(const std::string& path, std::shared_ptr<const TokenizerImpl> tokenizer,
+                                                const DatasetOptions& options) {
+    if (!tokenizer)
+        fail(Errc::argument, "dataset ", path, ": the model has no tokenizer; load one with Tokenizer::load");
+    if (options.context < 2)
+        fail(Errc::argument, "dataset ", path, ": context ", options.context, "; a row needs at least 2 tokens");
+    if (int(options.loss) < 0 || options.loss > Loss::all)
+        fail(Errc::argument, "dataset ", path, ": loss ", int(options.loss), " is none of assistant, completion, all");
     const std::string file = dataset_file(path, options.split);
-    const std::string text = read_file(file, int64_t(8) << 30);        // read whole; more than this is not trained on in one piece
+    // read whole; more than this is not trained on in one piece
+    const std::string text = read_file(file, int64_t(8) << 30);
     RowBuilder builder(*tokenizer, options);
     std::string format = "text";
     if (file.ends_with(".txt")) dataset_room::load_text_file(builder, text);
@@ -127,8 +134,9 @@ std::shared_ptr<const DatasetImpl> load_dataset(const std::string& path, std::sh
     DatasetInfo info = builder.info();
     info.format = format;
     if (info.rows == 0)
-        fail(Errc::format, "dataset ", file, ": nothing to train on: ", info.dropped, " records read, none has an answer within ", options.context,
-            " tokens (", info.truncated, " were cut); check the format, or raise the context");
+        fail(Errc::format, "dataset ", file, ": nothing to train on: ", info.dropped,
+             " records read, none has an answer within ", options.context, " tokens (", info.truncated,
+             " were cut); check the format, or raise the context");
     auto data = std::make_shared<DatasetImpl>();
     data->index.resize(size_t(info.rows));
     std::iota(data->index.begin(), data->index.end(), int64_t(0));
@@ -156,15 +164,20 @@ std::shared_ptr<const DatasetImpl> join_datasets(std::span<const std::shared_ptr
     return all;
 }
 
-std::pair<std::shared_ptr<const DatasetImpl>, std::shared_ptr<const DatasetImpl>> split_dataset(const DatasetImpl& data, float fraction, uint64_t seed) {
-    if (!(fraction >= 0 && fraction <= 1)) fail(Errc::argument, "Dataset::split: fraction ", fraction, ", expected 0 to 1");
+std::pair<std::shared_ptr<const DatasetImpl>, std::shared_ptr<const DatasetImpl>> split_dataset(const DatasetImpl& data,
+                                                                                                float fraction,
+                                                                                                uint64_t seed) {
+    if (!(fraction >= 0 && fraction <= 1))
+        fail(Errc::argument, "Dataset::split: fraction ", fraction, ", expected 0 to 1");
     std::vector<int64_t> order(data.index.size());
     std::iota(order.begin(), order.end(), int64_t(0));
     Rng rng{seed, dataset_room::split_stream, 0};
     for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[size_t(rng.below(i))]);
     // Asked for both parts, none may be empty: a tenth of four rows is one row.
     const size_t wanted = size_t(std::llround(double(fraction) * double(order.size())));
-    const size_t held = fraction > 0 && fraction < 1 && order.size() > 1 ? std::clamp<size_t>(wanted, 1, order.size() - 1) : wanted;
+    const size_t held = fraction > 0 && fraction < 1 && order.size() > 1
+                            ? std::clamp<size_t>(wanted, 1, order.size() - 1)
+                            : wanted;
     std::sort(order.begin(), order.begin() + int64_t(held));           // both parts keep the order of the file
     std::sort(order.begin() + int64_t(held), order.end());
     auto rest = std::make_shared<DatasetImpl>(data), part = std::make_shared<DatasetImpl>(data);

@@ -8,8 +8,8 @@
 //   sharegpt            {"conversations" or "conversation": [{"from", "value"}, ...], "system"?, "tools"?}
 //   text                {"text"}, or a .txt file
 // Containers: .jsonl, .json (an array, or lines), .txt, or a folder with train/valid/test files.
-// Dialogues, prompts and instructions go through the model's chat template; where the model has none of its own, prompts are put
-// before completions as they are and instructions are printed in Alpaca's layout.
+// Dialogues, prompts and instructions go through the model's chat template; where the model has none of its own,
+// prompts are put before completions as they are and instructions are printed in Alpaca's layout.
 #pragma once
 #include "src/model/model.h"
 
@@ -36,10 +36,13 @@ struct DatasetImpl {
     uint64_t fingerprint() const;                      // of every token and mask, in order
 };
 
-std::shared_ptr<const DatasetImpl> load_dataset(const std::string& path, std::shared_ptr<const TokenizerImpl>, const DatasetOptions&);
+std::shared_ptr<const DatasetImpl> load_dataset(const std::string& path, std::shared_ptr<const TokenizerImpl>,
+                                                const DatasetOptions&);
 // The rows of each, one data set after another; all of one tokenizer.
 std::shared_ptr<const DatasetImpl> join_datasets(std::span<const std::shared_ptr<const DatasetImpl>> parts);
-std::pair<std::shared_ptr<const DatasetImpl>, std::shared_ptr<const DatasetImpl>> split_dataset(const DatasetImpl&, float fraction, uint64_t seed);
+std::pair<std::shared_ptr<const DatasetImpl>, std::shared_ptr<const DatasetImpl>> split_dataset(const DatasetImpl&,
+                                                                                                float fraction,
+                                                                                                uint64_t seed);
 
 // Tokens of a row that are predicted and trained: the first is never predicted.
 int64_t trained_targets(std::span<const uint8_t> trained);

@@ -12,7 +12,7 @@ Decoder& DecoderPool::at(int64_t rows) {
         spec.rows = rows;
         auto made = std::make_unique<Decoder>(model_, lora_, spec);
         GraphImpl& graph = made->graph();
-        graph.arena = arena_;                          // prepare() keeps it if it is large enough: only one decoder runs at a time
+        graph.arena = arena_;    // prepare() keeps it if it is large enough: only one decoder runs at a time
         graph.prepare();
         if (!arena_ || graph.arena->bytes > arena_->bytes) arena_ = graph.arena;
         slot = std::move(made);

@@ -1,4 +1,5 @@
-// decoders.h - decoders of a few row counts that share one arena, so that batches of any length run without planning anew.
+// decoders.h - decoders of a few row counts that share one arena, so that batches of any length run without planning
+// anew.
 #pragma once
 #include "src/model/decoder.h"
 
@@ -7,14 +8,15 @@
 
 namespace qlora::inline v0_1 {
 
-constexpr int64_t row_step = 32;                       // batches are padded to a multiple: at most 31 rows of waste, few graphs
+constexpr int64_t row_step = 32;    // batches are padded to a multiple: at most 31 rows of waste, few graphs
 
 inline int64_t round_rows(int64_t rows) { return std::max(row_step, (rows + row_step - 1) / row_step * row_step); }
 
 class DecoderPool {
 public:
     // spec.rows is ignored. The caller keeps what spec and lora point to.
-    DecoderPool(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, const DecoderSpec& spec) : model_(std::move(model)), lora_(lora), spec_(spec) {}
+    DecoderPool(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, const DecoderSpec& spec)
+        : model_(std::move(model)), lora_(lora), spec_(spec) {}
     void reserve(int64_t rows);                        // builds the largest first: the others then fit into its arena
     Decoder& at(int64_t rows);                         // rows: a multiple of row_step
     const BufferRef& arena() const { return arena_; }

@@ -1,8 +1,9 @@
 // marked_text.cpp - see marked_text.h.
 //
-// The marks are read off a dialogue of two questions and two answers. Between a question and its answer stands x, the end of the user's turn and
-// the opening of the assistant's; between an answer and the next question y, an end and an opening too. What x and y begin with alike is the end
-// of a turn and the common part of the openings; what is left of each, from its last control token or white space on, is the mark.
+// The marks are read off a dialogue of two questions and two answers. Between a question and its answer stands x, the
+// end of the user's turn and the opening of the assistant's; between an answer and the next question y, an end and an
+// opening too. What x and y begin with alike is the end of a turn and the common part of the openings; what is left of
+// each, from its last control token or white space on, is the mark.
 #include "src/run/marked_text.h"
 
 #include "src/run/tool_form.h"
@@ -12,27 +13,35 @@
 namespace qlora::inline v0_1 {
 namespace marked_text_room {
 
-constexpr std::string_view question[] = {"qlora-question-one", "qlora-question-two"}, answer[] = {"qlora-answer-one", "qlora-answer-two"};
+constexpr std::string_view question[] = {"qlora-question-one", "qlora-question-two"},
+                           answer[] = {"qlora-answer-one", "qlora-answer-two"};
 
-bool ends_reply(const TokenizerImpl& t, Token id) { return std::find(t.end_of_reply.begin(), t.end_of_reply.end(), id) != t.end_of_reply.end(); }
+bool ends_reply(const TokenizerImpl& t, Token id) {
+    return std::find(t.end_of_reply.begin(), t.end_of_reply.end(), id) != t.end_of_reply.end();
+}
 bool blank(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
 
 struct Encoded {
     Tokens tokens;
     std::vector<int64_t> begin;
-    int64_t end(size_t token, std::string_view text) const { return token + 1 < begin.size() ? begin[token + 1] : int64_t(text.size()); }
+    int64_t end(size_t token, std::string_view text) const {
+        return token + 1 < begin.size() ? begin[token + 1] : int64_t(text.size());
+    }
 };
 
 Encoded encode(const TokenizerImpl& t, std::string_view text, bool control) {
     Encoded e;
     const RenderedTemplate::Span all{0, int64_t(text.size())};
-    t.encode_rendered(text, control ? std::span<const RenderedTemplate::Span>() : std::span(&all, 1), e.tokens, &e.begin);
+    t.encode_rendered(text, control ? std::span<const RenderedTemplate::Span>() : std::span(&all, 1), e.tokens,
+                      &e.begin);
     return e;
 }
 
 // A token is trained when it overlaps the span, as {% generation %} blocks are read by the reference.
 bool train_span(MarkedText& out, const Encoded& e, size_t from, size_t to) {
-    const auto after = [&](size_t at) { return std::upper_bound(e.begin.begin(), e.begin.end(), int64_t(at)) - e.begin.begin(); };
+    const auto after = [&](size_t at) {
+        return std::upper_bound(e.begin.begin(), e.begin.end(), int64_t(at)) - e.begin.begin();
+    };
     const int64_t first = std::max<int64_t>(0, after(from) - 1), last = after(to - 1);
     std::fill(out.trained.begin() + first, out.trained.begin() + last, uint8_t(1));
     return first < last;
@@ -45,7 +54,8 @@ MarkedText with_bos(const TokenizerImpl& t, MarkedText out, bool bos) {
     return out;
 }
 
-// The part of `between` that opens a turn, which differs from others at `split`: the whole word there, without the end of the turn before.
+// The part of `between` that opens a turn, which differs from others at `split`: the whole word there, without the end
+// of the turn before.
 std::string opening(const TokenizerImpl& t, std::string_view between, size_t split) {
     size_t from = split;
     while (from > 0 && !blank(between[from - 1])) --from;
@@ -56,7 +66,9 @@ std::string opening(const TokenizerImpl& t, std::string_view between, size_t spl
     return std::string(between.substr(from));
 }
 
-size_t common(std::string_view a, std::string_view b) { return size_t(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()); }
+size_t common(std::string_view a, std::string_view b) {
+    return size_t(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
+}
 
 }  // namespace marked_text_room
 
@@ -74,7 +86,8 @@ TurnMarks turn_marks_of(const TokenizerImpl& t, const DialogueRenderer& renderer
     }
     opened.messages = Json(Json::Array(d.messages.array().begin(), d.messages.array().begin() + 3));
     std::string text, reply;
-    for (const bool tools : {false, true}) try {       // some templates want tools; one that refuses both has no marks to look for
+    // some templates want tools; one that refuses both has no marks to look for
+    for (const bool tools : {false, true}) try {
         if (tools) d.variables = opened.variables = Json().set("tools", Json().push(probe_tool(true)));
         text = renderer.reply(d).text;
         reply = renderer.reply(opened).text;
@@ -90,7 +103,8 @@ TurnMarks turn_marks_of(const TokenizerImpl& t, const DialogueRenderer& renderer
     };
     std::string_view x = between(text, question[0], answer[0]);
     const std::string_view y = between(text, answer[0], question[1]), prompt = between(reply, question[1], {});
-    // A template may open a reply with more than it prints before an answer (<think>), and less is taken; or with something else altogether.
+    // A template may open a reply with more than it prints before an answer (<think>), and less is taken; or with
+    // something else altogether.
     if (const size_t alike = common(x, prompt); alike > common(x, y)) x = x.substr(0, alike);
     const size_t split = common(x, y);
     return {opening(t, y, split), opening(t, x, split)};

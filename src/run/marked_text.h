@@ -4,7 +4,7 @@
 
 namespace qlora::inline v0_1 {
 
-struct TurnMarks {                                     // what the template prints to open a turn; empty = it opens none that can be told apart
+struct TurnMarks {    // what the template prints to open a turn; empty = it opens none that can be told apart
     std::string user, assistant;
     bool in(std::string_view text) const;              // does the text hold one of them?
 };
@@ -12,7 +12,7 @@ TurnMarks turn_marks_of(const TokenizerImpl&, const DialogueRenderer&);
 
 struct MarkedText {
     Tokens tokens;
-    std::vector<uint8_t> trained;                      // the assistant's turns with their end tokens; all 0 where the text holds no mark
+    std::vector<uint8_t> trained;    // the assistant's turns with their end tokens; all 0 where the text holds no mark
     int64_t turns = 0, trained_turns = 0;
 };
 // Encodes the whole text with its control tokens. bos: the start of text in front, unless the text brings it.

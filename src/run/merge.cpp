@@ -1,5 +1,5 @@
-// merge.cpp - a model in another type, with or without an adapter inside, one tensor at a time: beside source and result only one tensor
-// exists in floats.
+// merge.cpp - a model in another type, with or without an adapter inside, one tensor at a time: beside source and
+// result only one tensor exists in floats.
 #include "src/run/merge.h"
 
 #include "src/cpu/gemm.h"
@@ -46,15 +46,17 @@ struct Maker {
     const ModelImpl& source;
     const LoraImpl* lora;
     DType type;
-    bool double_quant, later;                          // later: dense and block types are made when a saver asks for them
+    bool double_quant, later;    // later: dense and block types are made when a saver asks for them
     std::function<bool(float)> on_progress;
-    std::shared_ptr<Cpu> cpu;                          // of its own: the sums are in f32 even where the backend computes in bf16
+    std::shared_ptr<Cpu> cpu;    // of its own: the sums are in f32 even where the backend computes in bf16
     std::vector<float> factors;
     int64_t made = 0, tensors = 0;
 
     Weight make(const WeightPtr& w, const LoraTarget* t, DType to) {
-        Weight out = t ? convert_weight(merged(*cpu, *w, *t, factors.data()), to, double_quant, &cpu->pool) : convert_weight(*w, to, double_quant, &cpu->pool);
-        if (on_progress && !on_progress(float(++made) / float(tensors))) fail(Errc::argument, "save: stopped; nothing was written");
+        Weight out = t ? convert_weight(merged(*cpu, *w, *t, factors.data()), to, double_quant, &cpu->pool)
+                       : convert_weight(*w, to, double_quant, &cpu->pool);
+        if (on_progress && !on_progress(float(++made) / float(tensors)))
+            fail(Errc::argument, "save: stopped; nothing was written");
         return out;
     }
 };
@@ -72,13 +74,18 @@ WeightPtr in_type(const std::shared_ptr<Maker>& maker, const WeightPtr& w, const
     return std::make_shared<const Weight>(std::move(out));
 }
 
-std::shared_ptr<ModelImpl> rebuild(const ModelImpl& source, const LoraImpl* lora, DType type, bool double_quant, bool later = false, std::function<bool(float)> on_progress = {}) {
-    if (!can_encode(type)) fail(Errc::unsupported, "convert ", source.path, ": models are not written as ", name_of(type), "; choose ", written_types);
+std::shared_ptr<ModelImpl> rebuild(const ModelImpl& source, const LoraImpl* lora, DType type, bool double_quant,
+                                   bool later = false, std::function<bool(float)> on_progress = {}) {
+    if (!can_encode(type))
+        fail(Errc::unsupported, "convert ", source.path, ": models are not written as ", name_of(type), "; choose ",
+             written_types);
     const Cpu* shared = source.backend->cpu();
-    const auto maker = std::make_shared<Maker>(Maker{source, lora, type, double_quant, later, std::move(on_progress), std::make_shared<Cpu>(shared ? shared->pool.size() : 0),
+    const auto maker = std::make_shared<Maker>(Maker{source, lora, type, double_quant, later, std::move(on_progress),
+                                                     std::make_shared<Cpu>(shared ? shared->pool.size() : 0),
                                                      copy_of_factors(lora)});
     auto out = std::make_shared<ModelImpl>(source);
-    if (is_4bit(type)) maker->tensors = source.config.layers * module_count;           // these are made at once, so their number must be known
+    // these are made at once, so their number must be known
+    if (is_4bit(type)) maker->tensors = source.config.layers * module_count;
     for (size_t i = 0; i < out->layers.size(); ++i)
         for (int m = 0; m < module_count; ++m) {
             WeightPtr& w = out->layers[i].linear[m];
@@ -124,19 +131,27 @@ double loss_at(const float* logits, int64_t n, Token target) {
 
 }  // namespace merge_room
 
-std::shared_ptr<ModelImpl> convert_model(const ModelImpl& model, DType type, bool double_quant) { return merge_room::rebuild(model, nullptr, type, double_quant); }
-std::shared_ptr<ModelImpl> merge_lora(const LoraImpl& lora, DType type, bool double_quant) { return merge_room::rebuild(*lora.base, &lora, type, double_quant); }
+std::shared_ptr<ModelImpl> convert_model(const ModelImpl& model, DType type, bool double_quant) {
+    return merge_room::rebuild(model, nullptr, type, double_quant);
+}
+std::shared_ptr<ModelImpl> merge_lora(const LoraImpl& lora, DType type, bool double_quant) {
+    return merge_room::rebuild(*lora.base, &lora, type, double_quant);
+}
 
-void save_model_as(const ModelImpl& model, const LoraImpl* lora, const std::string& path, DType type, bool double_quant, const std::function<bool(float)>& on_progress) {
+void save_model_as(const ModelImpl& model, const LoraImpl* lora, const std::string& path, DType type, bool double_quant,
+                   const std::function<bool(float)>& on_progress) {
     const auto result = merge_room::rebuild(model, lora, type, double_quant, true, on_progress);
     if (path.ends_with(".gguf")) save_gguf_model(*result, path);
     else save_hf_model(*result, path);
 }
 
-Difference measure_difference(std::shared_ptr<const ModelImpl> expected, const LoraImpl* expected_lora, std::shared_ptr<const ModelImpl> actual, const LoraImpl* actual_lora,
+Difference measure_difference(std::shared_ptr<const ModelImpl> expected, const LoraImpl* expected_lora,
+                              std::shared_ptr<const ModelImpl> actual, const LoraImpl* actual_lora,
                               std::span<const Token> tokens) {
     const int64_t n = expected->config.vocabulary, count = int64_t(tokens.size());
-    if (actual->config.vocabulary != n) fail(Errc::argument, "difference: ", expected->path, " has a vocabulary of ", n, ", ", actual->path, " one of ", actual->config.vocabulary);
+    if (actual->config.vocabulary != n)
+        fail(Errc::argument, "difference: ", expected->path, " has a vocabulary of ", n, ", ", actual->path, " one of ",
+             actual->config.vocabulary);
     if (count < 2) fail(Errc::argument, "difference: ", count, " tokens; at least 2 are needed");
     for (const Token t : tokens)
         if (t < 0 || t >= n) fail(Errc::argument, "difference: token ", t, " is outside the vocabulary of ", n);

@@ -1,7 +1,9 @@
-// messages.cpp - the messages of a record: roles and contents in one spelling, tool calls in one form, masks; all other keys as they are.
+// messages.cpp - the messages of a record: roles and contents in one spelling, tool calls in one form, masks; all other
+// keys as they are.
 //
-// A tool call becomes OpenAI's present form, {"type": "function", "function": {"name", "arguments"}}, arguments an object: the older
-// function_call, ShareGPT's messages from "function_call" and arguments stored as JSON text are brought into it.
+// A tool call becomes OpenAI's present form, {"type": "function", "function": {"name", "arguments"}}, arguments an
+// object: the older function_call, ShareGPT's messages from "function_call" and arguments stored as JSON text are
+// brought into it.
 #include "src/run/records.h"
 
 #include <algorithm>
@@ -9,18 +11,22 @@
 namespace qlora::inline v0_1 {
 namespace messages_room {
 
-// One part of a content that is a list: a string, or an object with a text. What else there may be cannot be trained on.
+// One part of a content that is a list: a string, or an object with a text. What else there may be cannot be trained
+// on.
 const std::string& text_of_part(const Json& part, const std::string& where) {
     if (part.is_string()) return part.string();
     const Json* type = part.find("type");
     const std::string kind = type && type->is_string() ? type->string() : "text";
     const Json* body = part.find("text");
     if (!body) body = part.find("value");
-    if (body && body->is_string() && (kind == "text" || kind == "input_text" || kind == "output_text")) return body->string();
+    if (body && body->is_string() && (kind == "text" || kind == "input_text" || kind == "output_text"))
+        return body->string();
     for (const char* medium : {"image", "audio", "video"})
         if (kind.find(medium) != kind.npos || part.find(medium) || part.find(str(medium, "_url")))
-            fail(Errc::unsupported, where, ": content holds ", medium, " (", type ? kind : part.dump(), "); only text can be trained on");
-    fail(Errc::unsupported, where, ": content has a part of type ", kind, " without a text; only text can be trained on");
+            fail(Errc::unsupported, where, ": content holds ", medium, " (", type ? kind : part.dump(),
+                 "); only text can be trained on");
+    fail(Errc::unsupported, where, ": content has a part of type ", kind,
+         " without a text; only text can be trained on");
 }
 
 // The content of a message: a string, null, or a list of parts.
@@ -34,11 +40,14 @@ Json content_of(const Json& value, const std::string& where) {
 
 std::string role_of(std::string_view name, const std::string& where) {
     if (name == "human" || name == "user" || name == "prompter") return "user";
-    if (name == "gpt" || name == "assistant" || name == "model" || name == "chatgpt" || name == "bing" || name == "bard") return "assistant";
+    if (name == "gpt" || name == "assistant" || name == "model" || name == "chatgpt" || name == "bing" ||
+        name == "bard")
+        return "assistant";
     if (name == "function_call") return "assistant";
     if (name == "system" || name == "developer") return "system";
     if (name == "observation" || name == "tool" || name == "function" || name == "ipython") return "tool";
-    fail(Errc::format, where, ": role \"", name, "\" is none of system, user (human), assistant (gpt, function_call), tool (observation)");
+    fail(Errc::format, where, ": role \"", name,
+         "\" is none of system, user (human), assistant (gpt, function_call), tool (observation)");
 }
 
 // Does the row exclude this message from the loss, or include it? Nothing where it says neither.
@@ -46,14 +55,16 @@ std::optional<bool> mask_of(const std::string& key, const Json& value, const std
     const bool negative = key == "masked";             // the others say what is trained
     if (!negative && key != "weight" && key != "train" && key != "loss") return {};
     if (!value.is_bool() && !(value.is_number() && (value.number() == 0 || value.number() == 1)))
-        fail(Errc::unsupported, where, ": ", key, " is ", value.dump(), "; a message is trained on or it is not: expected ", key == "weight" ? "0 or 1" : "true or false");
+        fail(Errc::unsupported, where, ": ", key, " is ", value.dump(),
+             "; a message is trained on or it is not: expected ", key == "weight" ? "0 or 1" : "true or false");
     const bool on = value.is_bool() ? value.boolean() : value.number() != 0;
     return negative ? on : !on;
 }
 
 // {"name", "arguments"} -> {"type", "function"}; a call in that form already keeps its other keys (id, index).
 Json call_of(const Json& call, MessageFacts& facts, const std::string& where) {
-    if (!call.is_object()) fail(Errc::format, where, ": a tool call must be an object with a name and arguments, is ", call.dump());
+    if (!call.is_object())
+        fail(Errc::format, where, ": a tool call must be an object with a name and arguments, is ", call.dump());
     const Json* inner = call.find("function");
     Json function = inner && inner->is_object() ? *inner : Json(), out;
     if (!function.is_object()) {
@@ -109,15 +120,20 @@ struct Reader {
         Json m = Json().set("role", role_of(name, at)).set("content", content ? content_of(*content, at) : Json());
         for (const Json::Member& member : item.object()) {
             const auto& [key, value] = member;
-            if (key == role_key || key == content_key || value.is_null()) continue;    // tables write null where a row has no such key
+            // tables write null where a row has no such key
+            if (key == role_key || key == content_key || value.is_null()) continue;
             if (const std::optional<bool> masked = mask_of(key, value, at)) {
                 facts.masked |= *masked;
-                if (!*masked && m.find("role")->string() != "assistant") chat.unused.push_back(key + " of a message that is not the assistant's");
+                if (!*masked && m.find("role")->string() != "assistant")
+                    chat.unused.push_back(key + " of a message that is not the assistant's");
             } else if (key == "tool_calls") {
                 const Json calls = decoded(value, str(at, ": tool_calls"));
-                if (!calls.is_array() || !calls.array().empty()) m.set(key, calls_of(calls, facts, str(at, ": tool_calls")));
+                if (!calls.is_array() || !calls.array().empty())
+                    m.set(key, calls_of(calls, facts, str(at, ": tool_calls")));
             } else if (key == "function_call") {
-                if (!item.find("tool_calls")) m.set("tool_calls", calls_of(decoded(value, str(at, ": function_call")), facts, str(at, ": function_call")));
+                if (!item.find("tool_calls"))
+                    m.set("tool_calls",
+                          calls_of(decoded(value, str(at, ": function_call")), facts, str(at, ": function_call")));
             } else if (key != "role" && key != "content") m.set(key, value);
         }
         if (!content && !m.find("tool_calls")) fail(Errc::format, at, ": a message needs \"", content_key, "\"");

@@ -1,7 +1,8 @@
-// optimizer.h - AdamW over the flat buffer of an adapter: the gradient's norm, the step, and the state that a checkpoint keeps.
+// optimizer.h - AdamW over the flat buffer of an adapter: the gradient's norm, the step, and the state that a
+// checkpoint keeps.
 //
-// 32-bit states run as graph operations on any backend. 8-bit states (arXiv:2110.02861) are codes of bitsandbytes' dynamic maps with
-// one scale per 256 elements: 2.03 bytes a parameter instead of 8. They are computed on the CPU.
+// 32-bit states run as graph operations on any backend. 8-bit states (arXiv:2110.02861) are codes of bitsandbytes'
+// dynamic maps with one scale per 256 elements: 2.03 bytes a parameter instead of 8. They are computed on the CPU.
 #pragma once
 #include "src/graph/graph.h"
 

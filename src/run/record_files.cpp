@@ -1,4 +1,5 @@
-// record_files.cpp - which file a data set is, and where its records begin and end: each is parsed alone, and errors name its line.
+// record_files.cpp - which file a data set is, and where its records begin and end: each is parsed alone, and errors
+// name its line.
 #include "src/base/file.h"
 #include "src/base/stop.h"
 #include "src/run/records.h"
@@ -10,9 +11,13 @@ namespace qlora::inline v0_1 {
 std::string dataset_file(const std::string& path, const std::string& split) {
     if (!is_folder(path)) {
         if (!exists(path)) fail(Errc::io, "dataset ", path, ": no such file or folder");
-        if (!split.empty() && split != "train") fail(Errc::argument, "dataset ", path, ": a split (\"", split, "\") can be chosen of a folder only; use Dataset::split()");
+        if (!split.empty() && split != "train")
+            fail(Errc::argument, "dataset ", path, ": a split (\"", split,
+                 "\") can be chosen of a folder only; use Dataset::split()");
         for (const char* other : {".parquet", ".csv", ".tsv", ".arrow", ".gz", ".zst"})
-            if (path.ends_with(other)) fail(Errc::unsupported, "dataset ", path, ": ", other, " is not read; convert it to .jsonl, one JSON object a line");
+            if (path.ends_with(other))
+                fail(Errc::unsupported, "dataset ", path, ": ", other,
+                     " is not read; convert it to .jsonl, one JSON object a line");
         return path;
     }
     std::vector<std::string> names{split.empty() ? "train" : split};
@@ -24,7 +29,8 @@ std::string dataset_file(const std::string& path, const std::string& split) {
 }
 
 std::vector<Record> split_records(std::string_view text, const std::string& path) {
-    if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);        // Windows editors begin files with a byte-order mark
+    // Windows editors begin files with a byte-order mark
+    if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
     std::vector<Record> records;
     int64_t line = 1;
     size_t at = 0;
@@ -63,7 +69,9 @@ std::vector<Record> split_records(std::string_view text, const std::string& path
             else if ((c == '}' || c == ']') && depth > 0) --depth;
             else if (depth == 0 && (c == ',' || c == ']')) break;
         }
-        if (at >= text.size()) fail(Errc::format, "dataset ", path, ":", first_line, ": the array ends inside this record; the file is cut off");
+        if (at >= text.size())
+            fail(Errc::format, "dataset ", path, ":", first_line,
+                 ": the array ends inside this record; the file is cut off");
         records.push_back({first_line, text.substr(begin, at - begin)});
         if (text[at++] == ']') break;
     }

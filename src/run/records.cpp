@@ -26,7 +26,8 @@ struct Reader {
     std::vector<std::string> unused() const {
         std::vector<std::string> keys;
         for (const auto& [key, value] : record.object()) {
-            const bool empty = value.is_null() || (value.is_string() && value.string().empty()) || (value.is_array() && value.array().empty());
+            const bool empty = value.is_null() || (value.is_string() && value.string().empty()) ||
+                               (value.is_array() && value.array().empty());
             if (!empty && std::find(asked.begin(), asked.end(), key) == asked.end()) keys.push_back(key);
         }
         return keys;
@@ -44,13 +45,15 @@ void read_variables(Reader& r, Example& e) {
             tools.push(Json().set("type", "function").set("function", function));
     }
     if (!tools.is_null() && !(tools.is_array() && tools.array().empty())) e.variables.set("tools", std::move(tools));
-    if (const Json* documents = r.find("documents")) e.variables.set("documents", decoded(*documents, r.at("documents")));
+    if (const Json* documents = r.find("documents"))
+        e.variables.set("documents", decoded(*documents, r.at("documents")));
     if (const Json* kwargs = r.find("chat_template_kwargs")) {
         const Json values = decoded(*kwargs, r.at("chat_template_kwargs"));
         if (values.is_null()) return;
         for (const auto& [name, value] : values.as_object(r.at("chat_template_kwargs"))) {
             if (name == "messages" || name == "add_generation_prompt" || name == "bos_token" || name == "eos_token")
-                fail(Errc::format, r.where, ": chat_template_kwargs may not set ", name, ", which comes from the row and the model");
+                fail(Errc::format, r.where, ": chat_template_kwargs may not set ", name,
+                     ", which comes from the row and the model");
             e.variables.set(name, value);
         }
     }
@@ -64,8 +67,10 @@ Example read_alpaca(Reader& r) {
     e.completion = r.string("output");
     if (const Json* history = r.find("history")) {
         for (const Json& turn : history->as_array(r.at("history"))) {
-            if (!turn.is_array() || turn.array().size() != 2) fail(Errc::format, r.where, ": history must be a list of [question, answer] pairs");
-            const std::string question = turn.array()[0].as_string(r.at("history")), answer = turn.array()[1].as_string(r.at("history"));
+            if (!turn.is_array() || turn.array().size() != 2)
+                fail(Errc::format, r.where, ": history must be a list of [question, answer] pairs");
+            const std::string question = turn.array()[0].as_string(r.at("history")),
+                              answer = turn.array()[1].as_string(r.at("history"));
             e.chat.add("user", question);
             e.chat.add("assistant", answer);
             e.prompt += "### Instruction:\n" + question + "\n\n### Response:\n" + answer + "\n\n";
@@ -74,17 +79,23 @@ Example read_alpaca(Reader& r) {
     e.chat.add("user", input.empty() ? instruction : instruction + "\n" + input);
     e.chat.add("assistant", e.completion);
     e.chat.put_system_first(system);
-    const std::string preamble = input.empty()
-        ? "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
-        : "Below is an instruction that describes a task, paired with an input that provides further context. "
-          "Write a response that appropriately completes the request.\n\n";
+    const std::string preamble =
+        input.empty()
+            ? "Below is an instruction that describes a task. Write a response that appropriately completes the "
+              "request.\n\n"
+            : "Below is an instruction that describes a task, paired with an input that provides further context. "
+              "Write a response that appropriately completes the request.\n\n";
     e.prompt = (system.empty() ? preamble : system + "\n\n") + e.prompt + "### Instruction:\n" + instruction +
                (input.empty() ? "" : "\n\n### Input:\n" + input) + "\n\n### Response:\n";
     return e;
 }
 
 struct Pair { std::string_view prompt, completion; };
-constexpr Pair pairs[] = {{"prompt", "completion"}, {"prompt", "response"}, {"question", "answer"}, {"query", "response"}, {"input", "output"}};
+constexpr Pair pairs[] = {{"prompt", "completion"},
+                          {"prompt", "response"},
+                          {"question", "answer"},
+                          {"query", "response"},
+                          {"input", "output"}};
 
 // The names that a record has its question and its answer under; a prompt alone is one without an answer.
 const Pair* pair_of(const Json& record) {
@@ -139,7 +150,9 @@ Example read_example(const Json& record, const std::string& where) {
     records_room::Reader r{record, where};
     Example e;
     if (record.find("chosen") || record.find("rejected"))
-        fail(Errc::unsupported, where, ": a preference pair (chosen/rejected); training on preferences is not supported, keep the chosen answers as messages");
+        fail(Errc::unsupported, where,
+             ": a preference pair (chosen/rejected); training on preferences is not supported, keep the chosen answers "
+             "as messages");
     if (const Json* list = record.find("messages")) {
         r.find("messages");
         e = records_room::read_dialogue(r, *list, "messages");
@@ -156,8 +169,10 @@ Example read_example(const Json& record, const std::string& where) {
         e.is_text = true;
         e.text = r.string("text");
     } else {
-        fail(Errc::format, where, ": a record with the keys ", records_room::keys_of(record), " is none of the formats read: {messages}, {conversations}, "
-            "{instruction, input, output}, {prompt, completion or response}, {question, answer}, {query, response}, {input, output}, {text}");
+        fail(Errc::format, where, ": a record with the keys ", records_room::keys_of(record),
+             " is none of the formats read: {messages}, {conversations}, "
+             "{instruction, input, output}, {prompt, completion or response}, {question, answer}, {query, response}, "
+             "{input, output}, {text}");
     }
     e.unused = r.unused();
     e.unused.insert(e.unused.end(), e.chat.unused.begin(), e.chat.unused.end());

@@ -7,12 +7,13 @@ namespace qlora::inline v0_1 {
 struct Record { int64_t line = 0; std::string_view text; };
 
 std::string dataset_file(const std::string& path, const std::string& split);           // a folder's file of the split
-std::vector<Record> split_records(std::string_view text, const std::string& path);     // lines, or the elements of an array
+// lines, or the elements of an array
+std::vector<Record> split_records(std::string_view text, const std::string& path);
 
 struct MessageFacts {                                  // what a row says about a message that is not for the template
     bool masked = false;                               // weight: 0, train: false, loss: false or masked: true
-    std::string call_text;                             // a tool call as the row spells it, where it is all of the message's text
-    std::vector<std::string> arguments;                // of each tool call, where the row has them as JSON text: that text
+    std::string call_text;    // a tool call as the row spells it, where it is all of the message's text
+    std::vector<std::string> arguments;    // of each tool call, where the row has them as JSON text: that text
 };
 struct Conversation {
     Json messages{Json::Array()};                      // role and content, and every other key as the row has it
@@ -29,10 +30,10 @@ struct Example {
     bool is_text = false;                              // text: else a dialogue
     std::string text;
     Conversation chat;
-    Json variables;                                    // an object, what the template gets beside the messages: tools, documents, chat_template_kwargs
-    std::string prompt, completion;                    // the dialogue without a chat template; lists of messages have none
+    Json variables;    // an object, what the template gets beside the messages: tools, documents, chat_template_kwargs
+    std::string prompt, completion;    // the dialogue without a chat template; lists of messages have none
     bool plain = false;                                // prompt and completion are set
-    std::vector<std::string> unused;                   // keys of the record that are not for the template and that nothing here reads
+    std::vector<std::string> unused;    // keys of the record that are not for the template and that nothing here reads
 };
 
 Example read_example(const Json& record, const std::string& where);

@@ -1,7 +1,8 @@
 // rows.cpp - see rows.h.
 //
-// Dialogues are printed by the chat template, in which message text holds no control tokens. Text that stands in the file as the model is to read
-// it does hold them: {text} rows, .txt files, and prompts that hold the template's own marks, which are not printed a second time.
+// Dialogues are printed by the chat template, in which message text holds no control tokens. Text that stands in the
+// file as the model is to read it does hold them: {text} rows, .txt files, and prompts that hold the template's own
+// marks, which are not printed a second time.
 #include "src/run/rows.h"
 
 #include <algorithm>
@@ -9,7 +10,9 @@
 namespace qlora::inline v0_1 {
 namespace rows_room {
 
-bool ends_reply(const TokenizerImpl& t, Token id) { return std::find(t.end_of_reply.begin(), t.end_of_reply.end(), id) != t.end_of_reply.end(); }
+bool ends_reply(const TokenizerImpl& t, Token id) {
+    return std::find(t.end_of_reply.begin(), t.end_of_reply.end(), id) != t.end_of_reply.end();
+}
 
 // Ends with an end token, if only white space follows it?
 bool is_ended(const TokenizerImpl& t, const Tokens& tokens) {
@@ -37,7 +40,10 @@ std::string_view text_of(const Json& message) {
 // Models and templates name the same thing differently; a row with one name serves a template that reads another.
 void rename_reasoning(Json& messages, const DialogueRenderer& renderer) {
     constexpr const char* names[] = {"reasoning_content", "thinking", "reasoning"};
-    const auto reads = [&](const char* name) { return renderer.knows(str(".", name)) || renderer.knows(str("'", name, "'")) || renderer.knows(str("\"", name, "\"")); };
+    const auto reads = [&](const char* name) {
+        return renderer.knows(str(".", name)) || renderer.knows(str("'", name, "'")) ||
+               renderer.knows(str("\"", name, "\""));
+    };
     const auto known = std::find_if(std::begin(names), std::end(names), reads);
     if (known == std::end(names)) return;
     for (Json& m : messages.array())
@@ -48,7 +54,8 @@ void rename_reasoning(Json& messages, const DialogueRenderer& renderer) {
 
 }  // namespace rows_room
 
-RowBuilder::RowBuilder(const TokenizerImpl& tokenizer, const DatasetOptions& options) : tokenizer_(tokenizer), options_(options), renderer_(tokenizer) {}
+RowBuilder::RowBuilder(const TokenizerImpl& tokenizer, const DatasetOptions& options)
+    : tokenizer_(tokenizer), options_(options), renderer_(tokenizer) {}
 
 const TurnMarks& RowBuilder::marks() {
     if (!marks_) marks_ = turn_marks_of(tokenizer_, renderer_);
@@ -93,8 +100,8 @@ void RowBuilder::add_whole(Row row) {
     add_row(row.tokens, row.trained, row.turns);
 }
 
-// Pieces: the last token of one is the first of the next, so that every token is predicted once. The loss is on the assistant's turns where the
-// template's marks are found, on all tokens otherwise.
+// Pieces: the last token of one is the first of the next, so that every token is predicted once. The loss is on the
+// assistant's turns where the template's marks are found, on all tokens otherwise.
 void RowBuilder::add_text(std::string_view text) {
     const bool control = reads_control(), marked = control && options_.loss != Loss::all && marks().in(text);
     MarkedText m;
@@ -106,7 +113,8 @@ void RowBuilder::add_text(std::string_view text) {
     if (marked) ++info_.templated;
     if (marked && options_.loss == Loss::completion) rows_room::keep_last_run(m.trained);
     if (!marked) m.trained.assign(m.tokens.size(), 1);
-    const bool open = !marked || (!m.trained.empty() && m.trained.back());             // a question at the end is not for us to end
+    // a question at the end is not for us to end
+    const bool open = !marked || (!m.trained.empty() && m.trained.back());
     if (open && tokenizer_.eos >= 0 && !text.empty() && !rows_room::is_ended(tokenizer_, m.tokens)) {
         m.tokens.push_back(tokenizer_.eos);
         m.trained.push_back(1);
@@ -118,24 +126,29 @@ void RowBuilder::add_text(std::string_view text) {
     }
     for (int64_t at = 0; at + 1 < count; at += options_.context - 1) {
         const size_t from = size_t(at), length = size_t(std::min(options_.context, count - at));
-        add_row(std::span(m.tokens).subspan(from, length), std::span(m.trained).subspan(from, length), at == 0 ? turns : TurnCounts{});
+        add_row(std::span(m.tokens).subspan(from, length), std::span(m.trained).subspan(from, length),
+                at == 0 ? turns : TurnCounts{});
     }
 }
 
 void RowBuilder::add(Example& e) {
     for (const std::string& key : e.unused) use(key, false);
     if (e.is_text) return add_text(e.text);
-    const bool marked = e.format == "prompt/completion" && e.plain && reads_control() && marks().in(e.prompt);   // alpaca's layout is ours
+    // alpaca's layout is ours
+    const bool marked = e.format == "prompt/completion" && e.plain && reads_control() && marks().in(e.prompt);
     const auto& messages = e.chat.messages.array();
-    const bool answered = e.plain ? !e.completion.empty() : std::any_of(messages.begin(), messages.end(), [](const Json& m) {
-        return is_assistant(m) && (!rows_room::text_of(m).empty() || m.find("tool_calls"));
-    });
+    const bool answered = e.plain
+                              ? !e.completion.empty()
+                              : std::any_of(messages.begin(), messages.end(), [](const Json& m) {
+                                    return is_assistant(m) && (!rows_room::text_of(m).empty() || m.find("tool_calls"));
+                                });
     if (!answered) ++info_.dropped;
     else if (marked || (e.plain && !renderer_.own_template())) add_prompt(e, marked);
     else add_whole(printed(e));
 }
 
-// The completion behind the prompt as both stand in the row. Where the row is no template's text, its control tokens are text.
+// The completion behind the prompt as both stand in the row. Where the row is no template's text, its control tokens
+// are text.
 void RowBuilder::add_prompt(const Example& e, bool marked) {
     const std::string text = e.prompt + e.completion;
     const bool control = marked || options_.special == Special::tokens;
@@ -152,11 +165,14 @@ void RowBuilder::add_prompt(const Example& e, bool marked) {
 
 // A template may refuse calls that have no ids; then they get some.
 TrainingText RowBuilder::rendered(Example& e) {
-    const bool has_tools = e.variables.find("tools") || std::any_of(e.chat.messages.array().begin(), e.chat.messages.array().end(), [](const Json& m) { return m.find("tool_calls"); });
+    const bool has_tools = e.variables.find("tools") ||
+                           std::any_of(e.chat.messages.array().begin(), e.chat.messages.array().end(),
+                                       [](const Json& m) { return m.find("tool_calls"); });
     if (has_tools && !form_) form_ = tool_form_of(renderer_);
     rows_room::rename_reasoning(e.chat.messages, renderer_);
     if (has_tools && !form_->calls)
-        for (const Json& m : e.chat.messages.array()) if (m.find("tool_calls")) use("message.tool_calls, printed as text", false);
+        for (const Json& m : e.chat.messages.array())
+            if (m.find("tool_calls")) use("message.tool_calls, printed as text", false);
     if (has_tools) apply_tool_form(e, *form_, false);
     const bool literal = options_.special != Special::tokens;
     try {
@@ -173,7 +189,9 @@ TrainingText RowBuilder::rendered(Example& e) {
 
 // What the row has and the template never asked for, and texts that it drops.
 void RowBuilder::count_uses(const Example& e, const TrainingText& r) {
-    const auto among = [](const std::vector<std::string>& names, const std::string& name) { return std::find(names.begin(), names.end(), name) != names.end(); };
+    const auto among = [](const std::vector<std::string>& names, const std::string& name) {
+        return std::find(names.begin(), names.end(), name) != names.end();
+    };
     const Json::Array& messages = e.chat.messages.array();
     for (const Json& m : messages)
         for (const auto& [key, value] : m.object())
@@ -186,13 +204,16 @@ void RowBuilder::count_uses(const Example& e, const TrainingText& r) {
         const std::string_view text = rows_room::text_of(m);
         const size_t from = text.find_first_not_of(" \t\r\n"), to = text.find_last_not_of(" \t\r\n");
         // A template may print it in the turn of another.
-        if (from != text.npos && r.text.find(text.substr(from, to + 1 - from)) == std::string::npos) use(m.find("role")->string() + " text", false);
+        if (from != text.npos && r.text.find(text.substr(from, to + 1 - from)) == std::string::npos)
+            use(m.find("role")->string() + " text", false);
     }
     const bool control = options_.special == Special::tokens;
-    for (const Json& m : messages) (control ? info_.control_tokens : info_.spelled) += tokenizer_.count_control(rows_room::text_of(m));
+    for (const Json& m : messages)
+        (control ? info_.control_tokens : info_.spelled) += tokenizer_.count_control(rows_room::text_of(m));
 }
 
-// Masks of the row, and the counts of its turns. An assistant's turn that is not trained without anybody saying so is an error.
+// Masks of the row, and the counts of its turns. An assistant's turn that is not trained without anybody saying so is
+// an error.
 void RowBuilder::count_turns(const Example& e, const TrainingText& r, Row& row) {
     for (const Turn& turn : r.turns) {
         if (!turn.assistant) continue;
@@ -204,8 +225,9 @@ void RowBuilder::count_turns(const Example& e, const TrainingText& r, Row& row) 
         else if (turn.trained == 0 && r.marked) ++row.turns.excluded;  // by the template's {% generation %} blocks
         else if (turn.trained > 0) ++(turn.first < options_.context ? row.turns.trained : row.turns.cut);
         else
-            fail(Errc::format, "message ", turn.message + 1, " of ", r.turns.size(), " (assistant) gets no trained token: the chat template prints it without an answer; "
-                "exclude it with \"train\": false, or change the row");
+            fail(Errc::format, "message ", turn.message + 1, " of ", r.turns.size(),
+                 " (assistant) gets no trained token: the chat template prints it without an answer; "
+                 "exclude it with \"train\": false, or change the row");
     }
 }
 
@@ -213,7 +235,8 @@ RowBuilder::Row RowBuilder::printed(Example& e) {
     TrainingText r = rendered(e);
     Row row{std::move(r.tokens), std::move(r.trained), {}};
     // A reply whose turn nothing closes would teach the model never to stop.
-    if (!row.trained.empty() && row.trained.back() && !rows_room::ends_reply(tokenizer_, row.tokens.back()) && tokenizer_.eos >= 0) {
+    if (!row.trained.empty() && row.trained.back() && !rows_room::ends_reply(tokenizer_, row.tokens.back()) &&
+        tokenizer_.eos >= 0) {
         row.tokens.push_back(tokenizer_.eos);
         row.trained.push_back(1);
     }

@@ -1,4 +1,5 @@
-// rows.h - the second half of loading training data: examples to rows of tokens and loss masks, cut to the context, with what there is to say of them.
+// rows.h - the second half of loading training data: examples to rows of tokens and loss masks, cut to the context,
+// with what there is to say of them.
 #pragma once
 #include "src/run/dataset.h"
 #include "src/run/marked_text.h"
@@ -33,7 +34,7 @@ private:
     const TokenizerImpl& tokenizer_;
     const DatasetOptions& options_;
     DialogueRenderer renderer_;
-    std::optional<TurnMarks> marks_;                   // found when first needed: a template that is not used is not printed
+    std::optional<TurnMarks> marks_;    // found when first needed: a template that is not used is not printed
     std::optional<ToolForm> form_;
     std::vector<Use> uses_;
     DatasetRows rows_;

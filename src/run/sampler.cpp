@@ -19,7 +19,8 @@ Sampler::Sampler(const Sampling& o) : options_(o), rng_{o.seed, sampler_room::st
     require(o.temperature >= 0 && std::isfinite(o.temperature), "temperature", o.temperature, "0 (greedy) or more");
     require(o.top_p > 0 && o.top_p <= 1, "top_p", o.top_p, "more than 0, at most 1");
     require(o.min_p >= 0 && o.min_p <= 1, "min_p", o.min_p, "0 to 1");
-    require(o.repeat_penalty > 0 && std::isfinite(o.repeat_penalty), "repeat_penalty", o.repeat_penalty, "more than 0 (1 = none)");
+    require(o.repeat_penalty > 0 && std::isfinite(o.repeat_penalty), "repeat_penalty", o.repeat_penalty,
+            "more than 0 (1 = none)");
     require(o.top_k >= 0, "top_k", double(o.top_k), "0 (all) or more");
     require(o.repeat_last >= 0, "repeat_last", double(o.repeat_last), "0 or more");
     require(o.max_tokens >= 0, "max_tokens", double(o.max_tokens), "0 or more");
@@ -31,7 +32,8 @@ void Sampler::accept(Token t) {
     else recent_[next_++ % recent_.size()] = t;
 }
 
-// As in CTRL (arXiv:1909.05858): positive scores are divided, negative ones multiplied; a token counts once however often it came.
+// As in CTRL (arXiv:1909.05858): positive scores are divided, negative ones multiplied; a token counts once however
+// often it came.
 void Sampler::penalise(std::vector<float>& scores) const {
     std::vector<Token> seen(recent_);
     std::sort(seen.begin(), seen.end());
@@ -46,11 +48,15 @@ void Sampler::penalise(std::vector<float>& scores) const {
 Token Sampler::pick(std::span<const float> logits) {
     if (logits.empty()) fail(Errc::argument, "sampling: no scores");
     for (size_t i = 0; i < logits.size(); ++i)
-        if (std::isnan(logits[i])) fail(Errc::numeric, "sampling: the score of token ", i, " is NaN; the model's weights or the adapter are damaged");
+        if (std::isnan(logits[i]))
+            fail(Errc::numeric, "sampling: the score of token ", i,
+                 " is NaN; the model's weights or the adapter are damaged");
     scores_.assign(logits.begin(), logits.end());
     if (options_.repeat_penalty != 1) penalise(scores_);
     // Equal scores: the lower id first, so that the order never depends on the sort.
-    const auto better = [](const Candidate& a, const Candidate& b) { return a.score != b.score ? a.score > b.score : a.id < b.id; };
+    const auto better = [](const Candidate& a, const Candidate& b) {
+        return a.score != b.score ? a.score > b.score : a.id < b.id;
+    };
     if (options_.temperature == 0) return Token(std::max_element(scores_.begin(), scores_.end()) - scores_.begin());
     candidates_.clear();
     for (size_t i = 0; i < scores_.size(); ++i) candidates_.push_back({scores_[i], Token(i)});
@@ -60,7 +66,8 @@ Token Sampler::pick(std::span<const float> logits) {
     candidates_.resize(keep);
 
     const double best = candidates_[0].score;
-    if (!std::isfinite(best)) fail(Errc::numeric, "sampling: the best score is ", best, "; the model's weights or the adapter are damaged");
+    if (!std::isfinite(best))
+        fail(Errc::numeric, "sampling: the best score is ", best, "; the model's weights or the adapter are damaged");
     double total = 0;
     weights_.clear();
     for (const Candidate& c : candidates_) total += weights_.emplace_back(std::exp(double(c.score) - best));
@@ -69,9 +76,11 @@ Token Sampler::pick(std::span<const float> logits) {
         for (keep = 0; keep < weights_.size() && sum < double(options_.top_p) * total; ++keep) sum += weights_[keep];
         keep = std::max<size_t>(keep, 1);
     }
-    while (keep > 1 && weights_[keep - 1] < double(options_.min_p)) --keep;     // the best has weight 1, so min_p compares with it directly
+    // the best has weight 1, so min_p compares with it directly
+    while (keep > 1 && weights_[keep - 1] < double(options_.min_p)) --keep;
     total = 0;
-    for (size_t i = 0; i < keep; ++i) total += weights_[i] = std::exp((double(candidates_[i].score) - best) / double(options_.temperature));
+    for (size_t i = 0; i < keep; ++i)
+        total += weights_[i] = std::exp((double(candidates_[i].score) - best) / double(options_.temperature));
     // 53 bits: a float's 24 would never reach the rare tokens of a large vocabulary.
     const uint32_t high = rng_.next() >> 5, low = rng_.next() >> 6;
     const double u = (double(high) * 0x1p26 + double(low)) * 0x1p-53;

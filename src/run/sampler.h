@@ -1,7 +1,8 @@
 // sampler.h - the next token from its scores: repeat penalty, then the k best, then top-p, min-p and temperature.
 //
-// The order is llama.cpp's: the candidates are cut by their probabilities at temperature 1, and the temperature then decides among
-// those left. Draws come from a counter-based generator, so a reply depends on the seed and the scores only.
+// The order is llama.cpp's: the candidates are cut by their probabilities at temperature 1, and the temperature then
+// decides among those left. Draws come from a counter-based generator, so a reply depends on the seed and the scores
+// only.
 #pragma once
 #include "src/base/rng.h"
 #include "src/base/error.h"

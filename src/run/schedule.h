@@ -1,8 +1,9 @@
 // schedule.h - the learning rate of every step, with the meaning Hugging Face gives the names.
 //
 // With k = step - 1, W warm-up steps and N steps in all:
-//   k < W       rate * (s + (1 - s) * k / W)            s = warmup_start: 1 / (W + 1) by default, so that the only step of a short run learns;
-//                                                       0 is Hugging Face's, where the first step of a warm-up changes nothing
+//   k < W       rate * (s + (1 - s) * k / W)            s = warmup_start: 1 / (W + 1) by default, so that the only
+//                                                       step of a short run learns; 0 is Hugging Face's, where the
+//                                                       first step of a warm-up changes nothing
 //   constant    rate
 //   linear      min + (rate - min) * (N - k) / (N - W)
 //   cosine      min + (rate - min) * (1 + cos(pi * (k - W) / (N - W))) / 2

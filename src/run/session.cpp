@@ -8,11 +8,13 @@
 namespace qlora::inline v0_1 {
 namespace session_room {
 
-// Rows a run: one for decoding, and chunks for prompts. Larger chunks read the weights less often; beyond 128 rows a product is bound
-// by arithmetic anyway and padding the last chunk costs more.
+// Rows a run: one for decoding, and chunks for prompts. Larger chunks read the weights less often; beyond 128 rows a
+// product is bound by arithmetic anyway and padding the last chunk costs more.
 constexpr int64_t chunk_rows[] = {1, 16, 128};
 
-double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
+double seconds_since(std::chrono::steady_clock::time_point start) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
 
 // Bytes of an unfinished UTF-8 character at the end. Bytes that no character can begin with are passed on as they are.
 size_t unfinished(std::string_view s) {
@@ -35,7 +37,9 @@ size_t overlap(std::string_view text, std::string_view stop) {
 int64_t context_of(const ModelImpl& model, int64_t wanted) {
     const int64_t own = model.config.context;
     if (wanted < 0) fail(Errc::argument, "Session: context ", wanted, ", expected 0 (the model's own) or more");
-    if (wanted > 0 && own > 0 && wanted > own) fail(Errc::argument, "Session: context ", wanted, ", but the model was trained for ", own, " tokens; use ", own, " or less");
+    if (wanted > 0 && own > 0 && wanted > own)
+        fail(Errc::argument, "Session: context ", wanted, ", but the model was trained for ", own, " tokens; use ", own,
+             " or less");
     constexpr int64_t most = std::numeric_limits<int32_t>::max();      // positions are 32-bit
     if (wanted > most) fail(Errc::argument, "Session: context ", wanted, ", expected at most ", most);
     if (wanted > 0) return wanted;
@@ -75,7 +79,8 @@ bool ReplyStream::add(std::string_view piece) {
     size_t held = session_room::unfinished(fresh);
     for (const std::string& stop : stop_) held = std::max(held, session_room::overlap(fresh, stop));
     size_t end = text_.size() - held;
-    end -= session_room::unfinished(std::string_view(text_).substr(sent_, end - sent_));   // a stop text may begin inside a character
+    // a stop text may begin inside a character
+    end -= session_room::unfinished(std::string_view(text_).substr(sent_, end - sent_));
     if (emit(end)) return true;
     text_.resize(sent_);
     done_ = true;
@@ -84,19 +89,24 @@ bool ReplyStream::add(std::string_view piece) {
 
 void ReplyStream::finish() {
     if (!done_) {
-        text_.resize(text_.size() - session_room::unfinished(text_));      // cut off in the middle of a character by max_tokens
+        // cut off in the middle of a character by max_tokens
+        text_.resize(text_.size() - session_room::unfinished(text_));
         emit(text_.size());
     }
     done_ = true;
 }
 
-SessionImpl::SessionImpl(std::shared_ptr<const ModelImpl> m, std::shared_ptr<const LoraImpl> l, const SessionOptions& options) : model(std::move(m)), lora(std::move(l)) {
-    cache = make_cache(*model, session_room::context_of(*model, options.context), options.cache.value_or(half_type(*model)));
+SessionImpl::SessionImpl(std::shared_ptr<const ModelImpl> m, std::shared_ptr<const LoraImpl> l,
+                         const SessionOptions& options)
+    : model(std::move(m)), lora(std::move(l)) {
+    cache = make_cache(*model, session_room::context_of(*model, options.context),
+                       options.cache.value_or(half_type(*model)));
     stats = session_room::fresh(cache);
 }
 
 const TokenizerImpl& SessionImpl::tokenizer() const {
-    if (!model->tokenizer) fail(Errc::argument, "Session: the model has no vocabulary; text needs one (Model::logits works on ids)");
+    if (!model->tokenizer)
+        fail(Errc::argument, "Session: the model has no vocabulary; text needs one (Model::logits works on ids)");
     return *model->tokenizer;
 }
 
@@ -153,7 +163,8 @@ std::vector<float> SessionImpl::append(std::span<const Token> tokens) {
     return logits;
 }
 
-// A trainer may step between any two runs: keys and values that older factors left are dropped, and their tokens fed again.
+// A trainer may step between any two runs: keys and values that older factors left are dropped, and their tokens fed
+// again.
 std::vector<float> SessionImpl::feed(std::span<const Token> tokens) {
     if (!lora) return append(tokens);
     const auto held = lora->lock.read();
@@ -165,21 +176,27 @@ std::vector<float> SessionImpl::feed(std::span<const Token> tokens) {
     return append(all);
 }
 
-std::optional<std::string> SessionImpl::generate(const Tokens& prompt, bool opening, const Sampling& sampling, const OnText& on_text) {
+std::optional<std::string> SessionImpl::generate(const Tokens& prompt, bool opening, const Sampling& sampling,
+                                                 const OnText& on_text) {
     Sampler sampler(sampling);
     const TokenizerImpl& words = tokenizer();
     const int64_t length = int64_t(prompt.size());
-    if (prompt.empty()) fail(Errc::argument, "Session: the prompt is empty and the model has no start-of-text token; give it some text");
+    if (prompt.empty())
+        fail(Errc::argument,
+             "Session: the prompt is empty and the model has no start-of-text token; give it some text");
     if (length >= cache.capacity)
-        fail(Errc::argument, "Session: the prompt has ", length, " tokens and the context ", cache.capacity, ", which leaves none for the reply; shorten it, drop earlier turns "
-            "(set_history, reset) or make a Session with a larger context");
+        fail(Errc::argument, "Session: the prompt has ", length, " tokens and the context ", cache.capacity,
+             ", which leaves none for the reply; shorten it, drop earlier turns "
+             "(set_history, reset) or make a Session with a larger context");
     const auto start = std::chrono::steady_clock::now();
     // The last prompt token is always fed: its scores are needed.
-    const size_t common = size_t(std::mismatch(cached.begin(), cached.end(), prompt.begin(), prompt.end() - 1).first - cached.begin());
+    const size_t common = size_t(std::mismatch(cached.begin(), cached.end(), prompt.begin(), prompt.end() - 1).first -
+                                 cached.begin());
     cached.resize(common);
     for (const Token t : prompt) sampler.accept(t);
     std::vector<float> logits;
-    for (size_t at = common; at < prompt.size();) {    // piece by piece: the callback may want no more, and may use the adapter meanwhile
+    // piece by piece: the callback may want no more, and may use the adapter meanwhile
+    for (size_t at = common; at < prompt.size();) {
         const size_t count = std::min(prompt.size() - at, size_t(session_room::chunk_rows[2]));
         logits = feed(std::span(prompt).subspan(at, count));
         at += count;
@@ -199,7 +216,8 @@ std::optional<std::string> SessionImpl::generate(const Tokens& prompt, bool open
         sampler.accept(next);
         const bool first = opening && stats.reply_tokens == 1;
         if (!stream.add(first ? words.decode(std::span(&next, 1)) : words.piece(next))) break;
-        if (stats.reply_tokens == sampling.max_tokens || int64_t(cached.size()) == cache.capacity) break;      // the context is full: as if max_tokens
+        // the context is full: as if max_tokens
+        if (stats.reply_tokens == sampling.max_tokens || int64_t(cached.size()) == cache.capacity) break;
         logits = feed(std::span(&next, 1));
     }
     stream.finish();
@@ -222,15 +240,19 @@ std::string SessionImpl::chat(std::string_view user, const Sampling& sampling, c
 
 std::string SessionImpl::complete(std::span<const Token> prompt, const Sampling& sampling, const OnText& on_text) {
     for (const Token t : prompt)
-        if (t < 0 || t >= model->config.vocabulary) fail(Errc::argument, "Session: token ", t, " is outside the vocabulary of ", model->config.vocabulary);
+        if (t < 0 || t >= model->config.vocabulary)
+            fail(Errc::argument, "Session: token ", t, " is outside the vocabulary of ", model->config.vocabulary);
     history.clear();
     return generate(Tokens(prompt.begin(), prompt.end()), prompt.empty(), sampling, on_text).value_or("");
 }
 
-std::string SessionImpl::complete(std::string_view prompt, const Sampling& sampling, const OnText& on_text, bool control) {
+std::string SessionImpl::complete(std::string_view prompt, const Sampling& sampling, const OnText& on_text,
+                                  bool control) {
     history.clear();
     const TokenizerImpl& words = tokenizer();
-    return generate(encode_text(words, prompt, words.add_bos || prompt.empty(), control), prompt.empty(), sampling, on_text).value_or("");
+    return generate(encode_text(words, prompt, words.add_bos || prompt.empty(), control), prompt.empty(), sampling,
+                    on_text)
+        .value_or("");
 }
 
 }  // namespace qlora

@@ -1,7 +1,7 @@
 // session.h - one conversation: the tokens whose keys and values are in the cache, and the dialogue they came from.
 //
-// Every turn renders the whole dialogue anew and keeps the part of the cache that agrees with it, so templates that rewrite earlier
-// turns are right, and others cost the new tokens only.
+// Every turn renders the whole dialogue anew and keeps the part of the cache that agrees with it, so templates that
+// rewrite earlier turns are right, and others cost the new tokens only.
 #pragma once
 #include "src/base/exclusive.h"
 #include "src/model/dialogue.h"
@@ -10,7 +10,8 @@
 
 namespace qlora::inline v0_1 {
 
-// Cuts a stream of token pieces into whole UTF-8 characters and ends it before a stop text. Text that may still become either is held back.
+// Cuts a stream of token pieces into whole UTF-8 characters and ends it before a stop text. Text that may still become
+// either is held back.
 class ReplyStream {
 public:
     ReplyStream(const std::vector<std::string>& stop, const OnText& on_text) : stop_(stop), on_text_(on_text) {}
@@ -40,10 +41,12 @@ struct SessionImpl {
     std::string chat(std::string_view user, const Sampling&, const OnText&);
     std::string complete(std::string_view prompt, const Sampling&, const OnText&, bool control = false);
     std::string complete(std::span<const Token> prompt, const Sampling&, const OnText&);
-    std::vector<float> feed(std::span<const Token> tokens);            // appends to the cache, after computing it anew where it is stale; scores after the last
+    // appends to the cache, after computing it anew where it is stale; scores after the last
+    std::vector<float> feed(std::span<const Token> tokens);
 private:
     std::vector<float> append(std::span<const Token> tokens);
-    // opening: the reply begins a text, so the space that SPM vocabularies put there is not part of it. Nothing: stopped within the prompt.
+    // opening: the reply begins a text, so the space that SPM vocabularies put there is not part of it. Nothing:
+    // stopped within the prompt.
     std::optional<std::string> generate(const Tokens& prompt, bool opening, const Sampling&, const OnText&);
     std::vector<float> feed_chunk(Decoder&, std::span<const Token> tokens);
     Decoder& decoder(int64_t rows);

@@ -1,8 +1,9 @@
 // tool_form.cpp - see tool_form.h.
 //
-// Most templates write `arguments | tojson` and want an object; some print the arguments as they come, and an object would appear as Python
-// prints it. Some print a call only where the content is null, some print null as "None". Templates do not declare any of this, so each form
-// is printed once, and the first that shows the call and its arguments best is used.
+// Most templates write `arguments | tojson` and want an object; some print the arguments as they come, and an object
+// would appear as Python prints it. Some print a call only where the content is null, some print null as "None".
+// Templates do not declare any of this, so each form is printed once, and the first that shows the call and its
+// arguments best is used.
 #include "src/run/tool_form.h"
 
 #include <algorithm>
@@ -22,12 +23,17 @@ std::string printed(const DialogueRenderer& renderer, const Dialogue& dialogue) 
 
 std::string printed_call(const DialogueRenderer& renderer, bool text_arguments, bool null_content) {
     const Json arguments = Json().set(std::string(key), value);
-    const Json function = Json().set("name", name).set("arguments", text_arguments ? Json(arguments.dump()) : arguments);
+    const Json function =
+        Json().set("name", name).set("arguments", text_arguments ? Json(arguments.dump()) : arguments);
     const Json call = Json().set("type", "function").set("id", "probe0001").set("function", function);
     Dialogue d;
     d.messages.push(Json().set("role", "user").set("content", "question"));
-    d.messages.push(Json().set("role", "assistant").set("content", null_content ? Json() : Json("")).set("tool_calls", Json().push(call)));
-    d.messages.push(Json().set("role", "tool").set("content", "result").set("name", name).set("tool_call_id", "probe0001"));
+    d.messages.push(Json()
+                        .set("role", "assistant")
+                        .set("content", null_content ? Json() : Json(""))
+                        .set("tool_calls", Json().push(call)));
+    d.messages.push(
+        Json().set("role", "tool").set("content", "result").set("name", name).set("tool_call_id", "probe0001"));
     d.messages.push(Json().set("role", "assistant").set("content", "answer"));
     d.variables.set("tools", Json().push(probe_tool(true)));
     return printed(renderer, d);
@@ -42,12 +48,15 @@ int score(const std::string& text) {
     return 4 + (as_python || twice ? 0 : 2) + (holds("None") ? 0 : 1);
 }
 
-std::string text_of_call(const Json& call) { return str("<tool_call>\n", call.find("function")->dump(), "\n</tool_call>"); }
+std::string text_of_call(const Json& call) {
+    return str("<tool_call>\n", call.find("function")->dump(), "\n</tool_call>");
+}
 
 }  // namespace tool_form_room
 
 Json probe_tool(bool wrapped) {
-    const Json none = Json().set("type", "object").set("properties", Json(Json::Object())).set("required", Json(Json::Array()));
+    const Json none =
+        Json().set("type", "object").set("properties", Json(Json::Object())).set("required", Json(Json::Array()));
     const Json function = Json().set("name", tool_form_room::name).set("description", "probe").set("parameters", none);
     return wrapped ? Json().set("type", "function").set("function", function) : function;
 }
@@ -90,7 +99,9 @@ void apply_tool_form(Example& e, const ToolForm& form, bool ids) {
         std::string text = content->is_string() ? content->string() : std::string();
         if (!form.calls) {
             if (!facts.call_text.empty()) text = facts.call_text;
-            else for (const Json& call : calls.array()) text += (text.empty() ? "" : "\n") + tool_form_room::text_of_call(call);
+            else
+                for (const Json& call : calls.array())
+                    text += (text.empty() ? "" : "\n") + tool_form_room::text_of_call(call);
             std::erase_if(m.object(), [](const Json::Member& member) { return member.first == "tool_calls"; });
             m.set("content", std::move(text));
             continue;
@@ -99,7 +110,8 @@ void apply_tool_form(Example& e, const ToolForm& form, bool ids) {
         for (size_t c = 0; c < calls.array().size(); ++c) {
             Json& call = calls.array()[c];
             Json function = *call.find("function");
-            if (const Json* arguments = function.find("arguments"); form.text_arguments && arguments && !arguments->is_string()) {
+            if (const Json* arguments = function.find("arguments");
+                form.text_arguments && arguments && !arguments->is_string()) {
                 const bool kept = c < facts.arguments.size() && !facts.arguments[c].empty();
                 function.set("arguments", kept ? facts.arguments[c] : arguments->dump());
                 call.set("function", std::move(function));
@@ -117,7 +129,9 @@ void apply_tool_form(Example& e, const ToolForm& form, bool ids) {
     if (!tools || !tools->is_array() || !form.wrapped_tools) return;
     Json wrapped{Json::Array()};
     for (const Json& tool : tools->array())
-        wrapped.push(tool.is_object() && !tool.find("function") && tool.find("name") ? Json().set("type", "function").set("function", tool) : tool);
+        wrapped.push(tool.is_object() && !tool.find("function") && tool.find("name")
+                         ? Json().set("type", "function").set("function", tool)
+                         : tool);
     e.variables.set("tools", std::move(wrapped));
 }
 

@@ -17,30 +17,40 @@ void require(bool ok, const char* option, double value, const char* expected) {
 
 TrainOptions checked(const TrainOptions& o) {
     require(o.epochs > 0 && o.epochs < 1e9, "epochs", o.epochs, "more than 0");
-    require(o.max_steps >= 0 && o.max_steps <= int64_t(1) << 40, "max_steps", double(o.max_steps), "0 (as the epochs say) to 2^40");
-    constexpr int64_t most = 1 << 20;                  // of rows or micro-batches: more than any run can want, and no product of these overflows
+    require(o.max_steps >= 0 && o.max_steps <= int64_t(1) << 40, "max_steps", double(o.max_steps),
+            "0 (as the epochs say) to 2^40");
+    // of rows or micro-batches: more than any run can want, and no product of these overflows
+    constexpr int64_t most = 1 << 20;
     require(o.batch >= 1 && o.batch <= most, "batch", double(o.batch), "1 to 2^20");
     require(o.accumulate >= 1 && o.accumulate <= most, "accumulate", double(o.accumulate), "1 to 2^20");
-    require(o.context >= 2 && o.context <= std::numeric_limits<int32_t>::max(), "context", double(o.context), "2 to 2^31 - 1");
+    require(o.context >= 2 && o.context <= std::numeric_limits<int32_t>::max(), "context", double(o.context),
+            "2 to 2^31 - 1");
     require(o.learning_rate >= 0 && std::isfinite(o.learning_rate), "learning_rate", o.learning_rate, "0 or more");
-    require(o.min_learning_rate >= 0 && o.min_learning_rate <= o.learning_rate, "min_learning_rate", o.min_learning_rate, "0 to learning_rate");
+    require(o.min_learning_rate >= 0 && o.min_learning_rate <= o.learning_rate, "min_learning_rate",
+            o.min_learning_rate, "0 to learning_rate");
     require(o.warmup_ratio >= 0 && o.warmup_ratio <= 1, "warmup_ratio", o.warmup_ratio, "0 to 1");
     require(o.warmup_steps >= 0, "warmup_steps", double(o.warmup_steps), "0 or more");
-    require(o.warmup_start == -1 || (o.warmup_start >= 0 && o.warmup_start <= 1), "warmup_start", o.warmup_start, "0 to 1, or -1 (1 / (warm-up steps + 1))");
+    require(o.warmup_start == -1 || (o.warmup_start >= 0 && o.warmup_start <= 1), "warmup_start", o.warmup_start,
+            "0 to 1, or -1 (1 / (warm-up steps + 1))");
     require(o.weight_decay >= 0 && std::isfinite(o.weight_decay), "weight_decay", o.weight_decay, "0 or more");
     require(o.beta1 >= 0 && o.beta1 < 1, "beta1", o.beta1, "0 to below 1");
     require(o.beta2 >= 0 && o.beta2 < 1, "beta2", o.beta2, "0 to below 1");
     require(o.epsilon > 0 && std::isfinite(o.epsilon), "epsilon", o.epsilon, "more than 0");
-    require(o.max_grad_norm >= 0 && std::isfinite(o.max_grad_norm), "max_grad_norm", o.max_grad_norm, "0 (no clipping) or more");
+    require(o.max_grad_norm >= 0 && std::isfinite(o.max_grad_norm), "max_grad_norm", o.max_grad_norm,
+            "0 (no clipping) or more");
     require(o.max_bad_steps >= 1, "max_bad_steps", double(o.max_bad_steps), "1 or more");
-    require(int(o.optimizer) >= 0 && o.optimizer <= Optimizer::paged_adamw_8bit, "optimizer", double(int(o.optimizer)), "a value of the enum");
-    require(int(o.schedule) >= 0 && o.schedule <= Schedule::cosine, "schedule", double(int(o.schedule)), "a value of the enum");
+    require(int(o.optimizer) >= 0 && o.optimizer <= Optimizer::paged_adamw_8bit, "optimizer", double(int(o.optimizer)),
+            "a value of the enum");
+    require(int(o.schedule) >= 0 && o.schedule <= Schedule::cosine, "schedule", double(int(o.schedule)),
+            "a value of the enum");
     return o;
 }
 
-// Before any of it is taken: untouched memory costs nothing, so the pieces, asked for one by one, would all seem to fit.
+// Before any of it is taken: untouched memory costs nothing, so the pieces, asked for one by one, would all seem to
+// fit.
 BufferRef gradients_of(const LoraImpl& lora, const TrainOptions& o) {
-    require_memory(*lora.base->backend, lora.parameters * 4 + optimizer_bytes(o.optimizer, lora.parameters), "train: gradients and optimizer states", "a lower rank, fewer modules, or adamw_8bit");
+    require_memory(*lora.base->backend, lora.parameters * 4 + optimizer_bytes(o.optimizer, lora.parameters),
+                   "train: gradients and optimizer states", "a lower rank, fewer modules, or adamw_8bit");
     return lora.base->backend->allocate(lora.parameters * 4);
 }
 
@@ -63,23 +73,31 @@ DecoderSpec training_spec(const LoraImpl& lora, const TrainOptions& o, const Buf
 void check_vocabulary(const DatasetImpl& data, const Config& config) {
     for (const Token t : data.rows->tokens)
         if (t < 0 || t >= config.vocabulary)
-            fail(Errc::argument, "train: the data set has token ", t, ", the model's vocabulary ends at ", config.vocabulary, "; load the data set with this model's tokenizer");
+            fail(Errc::argument, "train: the data set has token ", t, ", the model's vocabulary ends at ",
+                 config.vocabulary, "; load the data set with this model's tokenizer");
 }
 
-// Rows are cut to options.context because somebody said so; that the model's own context is shorter, nobody may have noticed.
+// Rows are cut to options.context because somebody said so; that the model's own context is shorter, nobody may have
+// noticed.
 void check_lengths(const DatasetImpl& data, const Config& config, const TrainOptions& o) {
     if (o.context <= config.context) return;
     for (int64_t row = 0; row < data.size(); ++row)
         if (const int64_t length = int64_t(data.tokens(row).size()); length > config.context)
-            fail(Errc::argument, "train: row ", row, " has ", length, " tokens, the model's context is ", config.context, "; load the data set with this model, which cuts it to that length, or train with a context of ",
-                config.context, " or less");
+            fail(Errc::argument, "train: row ", row, " has ", length, " tokens, the model's context is ",
+                 config.context,
+                 "; load the data set with this model, which cuts it to that length, or train with a context of ",
+                 config.context, " or less");
 }
 
 }  // namespace trainer_room
 
 TrainerImpl::TrainerImpl(std::shared_ptr<LoraImpl> l, std::shared_ptr<const DatasetImpl> d, const TrainOptions& o)
-    : lora(std::move(l)), data(std::move(d)), options(trainer_room::checked(o)), context(trainer_room::context_of(*lora, options)),
-      batches(data, options, context), gradients(trainer_room::gradients_of(*lora, options)),
+    : lora(std::move(l)),
+      data(std::move(d)),
+      options(trainer_room::checked(o)),
+      context(trainer_room::context_of(*lora, options)),
+      batches(data, options, context),
+      gradients(trainer_room::gradients_of(*lora, options)),
       optimizer(lora->base->backend, lora->values, gradients, lora->parameters, options),
       decoders(lora->base, lora.get(), trainer_room::training_spec(*lora, options, gradients)) {
     trainer_room::check_vocabulary(*data, lora->base->config);
@@ -88,7 +106,8 @@ TrainerImpl::TrainerImpl(std::shared_ptr<LoraImpl> l, std::shared_ptr<const Data
     progress.last.epochs = batches.epoch_after(batches.steps());
 }
 
-std::optional<TrainerImpl::Sum> TrainerImpl::run_micro_batches(const std::vector<std::vector<int64_t>>& micro_batches, const OnMicroBatch& on_micro_batch) {
+std::optional<TrainerImpl::Sum> TrainerImpl::run_micro_batches(const std::vector<std::vector<int64_t>>& micro_batches,
+                                                               const OnMicroBatch& on_micro_batch) {
     decoders.reserve(batches.most_rows());
     optimizer.clear_gradients();
     Sum sum;
@@ -158,7 +177,8 @@ std::string TrainerImpl::first_bad_gradient() const {
     std::vector<float> g(size_t(lora->parameters));
     lora->base->backend->download(*gradients, 0, g.data(), lora->parameters * 4);
     for (const LoraTarget& t : lora->targets) {
-        for (const auto& [name, at, count] : {std::tuple{"A", t.a, t.rank * t.in}, std::tuple{"B", t.b, t.out * t.rank}, std::tuple{"magnitudes", t.m, t.m < 0 ? int64_t(0) : t.out}})
+        for (const auto& [name, at, count] : {std::tuple{"A", t.a, t.rank * t.in}, std::tuple{"B", t.b, t.out * t.rank},
+                                              std::tuple{"magnitudes", t.m, t.m < 0 ? int64_t(0) : t.out}})
             for (int64_t i = at; i < at + count; ++i)
                 if (!std::isfinite(g[size_t(i)])) return str("layer ", t.layer, " ", name_of(t.module), " ", name);
     }
@@ -170,17 +190,22 @@ void TrainerImpl::give_up(const TrainStep& s, const std::vector<std::vector<int6
     for (const auto& batch : micro_batches)
         for (const int64_t row : batch) rows += (rows.empty() ? "" : ", ") + std::to_string(row);
     if (rows.size() > 200) rows = rows.substr(0, 200) + " ...";
-    fail(Errc::numeric, "train: ", progress.bad_in_a_row, " steps in a row had a non-finite loss or gradient; the last: step ", s.step, ", loss ", s.loss, ", gradient norm ",
-        s.grad_norm, ", learning rate ", s.learning_rate, ", first non-finite gradient: ", first_bad_gradient(), ", rows ", rows,
-        "; start again from an earlier adapter with a lower learning_rate, or look at these rows");
+    fail(Errc::numeric, "train: ", progress.bad_in_a_row,
+         " steps in a row had a non-finite loss or gradient; the last: step ", s.step, ", loss ", s.loss,
+         ", gradient norm ", s.grad_norm, ", learning rate ", s.learning_rate,
+         ", first non-finite gradient: ", first_bad_gradient(), ", rows ", rows,
+         "; start again from an earlier adapter with a lower learning_rate, or look at these rows");
 }
 
 MemoryPlan TrainerImpl::plan() {
     const auto training = lora->lock.train();
     decoders.reserve(batches.most_rows());
     MemoryPlan plan;
-    plan.items = {{"weights", describe(*lora->base).bytes}, {"adapter", lora->values->bytes}, {"gradients", gradients->bytes},
-                  {"optimizer states", optimizer.bytes()}, {"activations", decoders.arena()->bytes}};
+    plan.items = {{"weights", describe(*lora->base).bytes},
+                  {"adapter", lora->values->bytes},
+                  {"gradients", gradients->bytes},
+                  {"optimizer states", optimizer.bytes()},
+                  {"activations", decoders.arena()->bytes}};
     if (!lora->start.empty()) plan.items.push_back({"start of the adapter", int64_t(lora->start.size()) * 4});
     if (lora->norms) plan.items.push_back({"row norms", norm_bytes(*lora)});
     for (const MemoryPlan::Item& item : plan.items) plan.peak += item.bytes;

@@ -1,8 +1,10 @@
-// trainer.h - fine-tuning: micro-batches through a decoder that adds its gradients to one flat buffer, then one AdamW step.
+// trainer.h - fine-tuning: micro-batches through a decoder that adds its gradients to one flat buffer, then one AdamW
+// step.
 //
-// The loss of a step is the sum of the losses of all its trained tokens divided by their number, over all micro-batches: how the rows
-// are spread over micro-batches does not change what is minimised. Everything about a step follows from its number, the seed and the
-// data, so the state of a run is: the factors, the optimizer's states, and a few counters.
+// The loss of a step is the sum of the losses of all its trained tokens divided by their number, over all
+// micro-batches: how the rows are spread over micro-batches does not change what is minimised. Everything about a step
+// follows from its number, the seed and the data, so the state of a run is: the factors, the optimizer's states, and a
+// few counters.
 #pragma once
 #include "src/base/exclusive.h"
 #include "src/run/batches.h"
@@ -37,7 +39,8 @@ struct TrainerImpl {
     double evaluate(const DatasetImpl&, const std::function<bool()>& go_on = {});
 private:
     struct Sum { double loss = 0; int64_t tokens = 0, trained = 0; };
-    std::optional<Sum> run_micro_batches(const std::vector<std::vector<int64_t>>&, const OnMicroBatch&);    // nothing: told to stop
+    // nothing: told to stop
+    std::optional<Sum> run_micro_batches(const std::vector<std::vector<int64_t>>&, const OnMicroBatch&);
     [[noreturn]] void give_up(const TrainStep&, const std::vector<std::vector<int64_t>>&);
     std::string first_bad_gradient() const;
 };

@@ -2,18 +2,21 @@
 //
 //   d = lx / ll,  lx = sum w x L[c],  ll = sum w L[c]^2,  and there it is  sum w x^2 - lx^2 / ll.
 //
-// The codes are those nearest to x / d, so they change one at a time while t = |largest x| / d grows: element i moves to its next level at
-// t = |largest x| * middle / x_i. One walk along t sees them all; it stops in `stops` places and keeps the one where lx^2 / ll is largest.
+// The codes are those nearest to x / d, so they change one at a time while t = |largest x| / d grows: element i moves
+// to its next level at t = |largest x| * middle / x_i. One walk along t sees them all; it stops in `stops` places and
+// keeps the one where lx^2 / ll is largest.
 //
-// w is 1, or sqrt(mean x^2 + x^2), as the levels say: what was measured to be better. Of SmolLM2 held in NF4 (perplexity 25.1 on 8 kB of
-// WikiText-2) Q4_0 has a perplexity of 36.1 with these weights, 39.0 with equal ones and 41.5 with x^2; IQ4_NL 28.2 with them, 27.4 with equal ones.
+// w is 1, or sqrt(mean x^2 + x^2), as the levels say: what was measured to be better. Of SmolLM2 held in NF4
+// (perplexity 25.1 on 8 kB of WikiText-2) Q4_0 has a perplexity of 36.1 with these weights, 39.0 with equal ones and
+// 41.5 with x^2; IQ4_NL 28.2 with them, 27.4 with equal ones.
 //
-// The end of the range is not a guess: at t = c * 8 the largest value alone, of 8 levels, loses (1 - 1/c)^2 of its square, and a scale that
-// holds it loses half a step in each of the 31 others, which weigh no more, 31/256 of it at most: beyond c = 1.53 no scale can be the best. Nor is its beginning,
-// where levels are even: below half the levels, half the scale is at least as good.
+// The end of the range is not a guess: at t = c * 8 the largest value alone, of 8 levels, loses (1 - 1/c)^2 of its
+// square, and a scale that holds it loses half a step in each of the 31 others, which weigh no more, 31/256 of it at
+// most: beyond c = 1.53 no scale can be the best. Nor is its beginning, where levels are even: below half the levels,
+// half the scale is at least as good.
 //
-// A scale taken from the extreme value instead (what stock Q4_0 is) puts many of NF4's levels on rounding ties: of SmolLM2 held in NF4 such
-// a file has several times the perplexity of its source.
+// A scale taken from the extreme value instead (what stock Q4_0 is) puts many of NF4's levels on rounding ties: of
+// SmolLM2 held in NF4 such a file has several times the perplexity of its source.
 #include "src/tensor/best_scale.h"
 #include "src/base/half.h"
 
@@ -46,7 +49,8 @@ void nearest(const Levels& levels, const float* x, float inverse, int32_t* code)
         for (int i = 0; i < scale_block; ++i) code[i] += scaled[i] > levels.middle[lower];
 }
 
-// The walk for scales of one sign; y is sign * x / |largest x|. Returns d / (sign * |largest x|) of the stop that beats `best`, or 0.
+// The walk for scales of one sign; y is sign * x / |largest x|. Returns d / (sign * |largest x|) of the stop that beats
+// `best`, or 0.
 double walk(const Levels& levels, const float* y, const float* w, double& best) {
     double dx[stops + 1] = {}, dl[stops + 1] = {}, lx = 0, ll = 0, d = 0;
     const float per_level = float(stops) / (levels.high - levels.low);
@@ -112,7 +116,7 @@ void best_scale(const Levels& levels, const float* x, uint16_t* half, int32_t* c
     }
     room::Coded found, again;
     room::encode(levels, x, w, d, found);
-    room::encode(levels, x, w, found.next, again);        // the codes may have moved a little from those that d came from
+    room::encode(levels, x, w, found.next, again);    // the codes may have moved a little from those that d came from
     const room::Coded& chosen = again.error < found.error ? again : found;
     *half = chosen.half;
     std::copy_n(chosen.code, scale_block, code);

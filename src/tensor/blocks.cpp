@@ -1,11 +1,13 @@
-// blocks.cpp - what the bytes of GGUF's block types mean. Little-endian; scales d and m are f16, q is the stored integer.
+// blocks.cpp - what the bytes of GGUF's block types mean. Little-endian; scales d and m are f16, q is the stored
+// integer.
 //
 //   block  32: q4_0 d, q[16]              y = d (q - 8)        q4_1 d, m, q[16]           y = d q + m
 //              q5_0 d, high[4], q[16]     y = d (q - 16)       q5_1 d, m, high[4], q[16]  y = d q + m
 //              q8_0 d, q[32]              y = d q              iq4_nl d, q[16]            y = d curve[q]
 //              mxfp4 e, q[16]             y = 2^(e - 128) e2m1[q]
 //              4-bit codes: low nibbles are elements 0..15, high nibbles 16..31.
-//   block 256: q2_k to q6_k and iq4_xs: 8 or 16 groups, each with an own small integer scale (and minimum) times d (and dmin).
+//   block 256: q2_k to q6_k and iq4_xs: 8 or 16 groups, each with an own small integer scale (and minimum) times d (and
+//   dmin).
 #include "src/tensor/blocks.h"
 #include "src/base/half.h"
 
@@ -103,8 +105,8 @@ void decode_q8_0(const void* blocks, float* out, int64_t count) {
     });
 }
 
-// scales[16] (low nibble: scale, high nibble: minimum), q[64] of 2 bits, d, dmin. Half h of the block reads bytes 32h..32h+31 of q
-// four times, two bits further each time; every 16 elements have the next scale.
+// scales[16] (low nibble: scale, high nibble: minimum), q[64] of 2 bits, d, dmin. Half h of the block reads bytes
+// 32h..32h+31 of q four times, two bits further each time; every 16 elements have the next scale.
 void decode_q2_k(const void* blocks, float* out, int64_t count) {
     blocks_room::each_block<256, 84>(blocks, out, count, [](const uint8_t* p, float* y) {
         const float d = blocks_room::half_at(p + 80), dmin = blocks_room::half_at(p + 82);
@@ -117,7 +119,8 @@ void decode_q2_k(const void* blocks, float* out, int64_t count) {
     });
 }
 
-// high[32], q[64], scales[12], d. The order of q2_k; bit (32-element run r of the block) of high[j] is set where 4 is not subtracted.
+// high[32], q[64], scales[12], d. The order of q2_k; bit (32-element run r of the block) of high[j] is set where 4 is
+// not subtracted.
 void decode_q3_k(const void* blocks, float* out, int64_t count) {
     blocks_room::each_block<256, 110>(blocks, out, count, [](const uint8_t* p, float* y) {
         const float d = blocks_room::half_at(p + 108);
@@ -125,7 +128,8 @@ void decode_q3_k(const void* blocks, float* out, int64_t count) {
             const uint8_t *high = p + (group & 1) * 16, *q = p + 32 + (group / 8) * 32 + (group & 1) * 16;
             const int shift = group / 2 % 4 * 2, run = group / 2;
             const float scale = d * float(q3_k_scale(p + 96, group));
-            for (int j = 0; j < 16; ++j) y[group * 16 + j] = scale * float((q[j] >> shift & 3) - (high[j] >> run & 1 ? 0 : 4));
+            for (int j = 0; j < 16; ++j)
+                y[group * 16 + j] = scale * float((q[j] >> shift & 3) - (high[j] >> run & 1 ? 0 : 4));
         }
     });
 }
@@ -154,13 +158,14 @@ void decode_q5_k(const void* blocks, float* out, int64_t count) {
             const int shift = (group & 1) * 4;
             const GroupScale packed = q4_k_group(p + 4, group);
             const float scale = d * float(packed.scale), minimum = dmin * float(packed.least);
-            for (int j = 0; j < 32; ++j) y[group * 32 + j] = scale * float((q[j] >> shift & 15) | (high[j] >> group & 1) << 4) - minimum;
+            for (int j = 0; j < 32; ++j)
+                y[group * 32 + j] = scale * float((q[j] >> shift & 15) | (high[j] >> group & 1) << 4) - minimum;
         }
     });
 }
 
-// low[128], high[64], int8 scales[16], d. Half h: 64 bytes of low, 32 of high, 8 scales; its elements are four runs of 32:
-// low nibbles of bytes 0..31, of 32..63, then the high nibbles of the same; run r has bits 2r, 2r+1 of high.
+// low[128], high[64], int8 scales[16], d. Half h: 64 bytes of low, 32 of high, 8 scales; its elements are four runs of
+// 32: low nibbles of bytes 0..31, of 32..63, then the high nibbles of the same; run r has bits 2r, 2r+1 of high.
 void decode_q6_k(const void* blocks, float* out, int64_t count) {
     blocks_room::each_block<256, 210>(blocks, out, count, [](const uint8_t* p, float* y) {
         const float d = blocks_room::half_at(p + 208);
@@ -169,7 +174,8 @@ void decode_q6_k(const void* blocks, float* out, int64_t count) {
             const uint8_t *low = p + half * 64 + (run & 1) * 32 + start, *high = p + 128 + half * 32 + start;
             const float scale = d * float(int8_t(p[192 + group]));
             const int shift = run / 2 * 4;
-            for (int j = 0; j < 16; ++j) y[group * 16 + j] = scale * float(((low[j] >> shift & 15) | (high[j] >> 2 * run & 3) << 4) - 32);
+            for (int j = 0; j < 16; ++j)
+                y[group * 16 + j] = scale * float(((low[j] >> shift & 15) | (high[j] >> 2 * run & 3) << 4) - 32);
         }
     });
 }
@@ -189,7 +195,8 @@ void decode_iq4_xs(const void* blocks, float* out, int64_t count) {
         for (int group = 0; group < 8; ++group) {
             const int s = (p[4 + group / 2] >> 4 * (group & 1) & 15) | (high >> 2 * group & 3) << 4;
             const float scale = d * float(s - 32);
-            blocks_room::nibbles32(p + 8 + group * 16, y + group * 32, [&](int q, int) { return scale * float(iq4_curve[q]); });
+            blocks_room::nibbles32(p + 8 + group * 16, y + group * 32,
+                                   [&](int q, int) { return scale * float(iq4_curve[q]); });
         }
     });
 }

@@ -1,4 +1,5 @@
-// blocks.h - decoders of dense numbers and of GGUF's blocks: count elements, a multiple of the block; nothing need be aligned.
+// blocks.h - decoders of dense numbers and of GGUF's blocks: count elements, a multiple of the block; nothing need be
+// aligned.
 #pragma once
 #include <cstdint>
 
@@ -10,8 +11,8 @@ constexpr int8_t iq4_curve[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 1
 // Twice the values of the 4-bit float e2m1, which makes them integers; the scale makes up for it.
 constexpr int8_t e2m1_twice[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
-// The 6-bit scale and minimum of one of the eight groups of q4_k and q5_k, packed in 12 bytes: four whole in the low bits of bytes 0-3 and
-// 4-7, four in pieces.
+// The 6-bit scale and minimum of one of the eight groups of q4_k and q5_k, packed in 12 bytes: four whole in the low
+// bits of bytes 0-3 and 4-7, four in pieces.
 struct GroupScale { int scale, least; };
 inline GroupScale q4_k_group(const uint8_t* s, int group) {
     const int at = group & 3;

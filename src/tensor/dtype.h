@@ -1,4 +1,5 @@
-// dtype.h - the table of number types: how many elements a block holds, how many bytes it takes, how to decode a run of blocks.
+// dtype.h - the table of number types: how many elements a block holds, how many bytes it takes, how to decode a run of
+// blocks.
 #pragma once
 #include "src/base/error.h"
 
@@ -9,10 +10,11 @@ constexpr int dtype_count = int(DType::mxfp4) + 1;
 struct TypeInfo {
     DType dtype;
     std::string_view name;
-    int64_t block;                                     // elements a block (1 for dense types; 2 for nf4 and fp4, whose scales live apart)
+    int64_t block;    // elements a block (1 for dense types; 2 for nf4 and fp4, whose scales live apart)
     int64_t bytes;                                     // bytes a block
     int ggml;                                          // type id in GGUF, -1 = none
-    void (*decode)(const void* blocks, float* out, int64_t count);   // count elements, a multiple of block; null for i32, nf4, fp4
+    // count elements, a multiple of block; null for i32, nf4, fp4
+    void (*decode)(const void* blocks, float* out, int64_t count);
 };
 
 const TypeInfo& type_info(DType);

@@ -1,4 +1,5 @@
-// encode.cpp - floats to stored numbers. f16 and bf16 round to the nearest, ties to even; the blocks of 32 are those of blocks.cpp:
+// encode.cpp - floats to stored numbers. f16 and bf16 round to the nearest, ties to even; the blocks of 32 are those of
+// blocks.cpp:
 //
 //   q8_0           d = the best of 129 scales from max|x| / 127 to max|x| / 95, the nearest code of each element
 //   q4_0, iq4_nl   d = the best there is (best_scale.cpp), the nearest code of each element
@@ -46,7 +47,8 @@ void code_bytes(const float* x, float d, Bytes& out) {
     out.half = f16_from_f32(std::min(d, 65504.0f));
     const float held = f32_from_f16(out.half), inverse = held > 0 ? 1 / held : 0;
     float q[block], error[8] = {}, lx[8] = {}, ll[8] = {};
-    for (int64_t i = 0; i < block; ++i) {              // the sum with 1.5 * 2^23 has no room for a fraction: rounded, ties to even
+    // the sum with 1.5 * 2^23 has no room for a fraction: rounded, ties to even
+    for (int64_t i = 0; i < block; ++i) {
         const float clipped = std::clamp(x[i] * inverse, -127.0f, 127.0f), shifted = clipped + 12582912.0f;
         q[i] = shifted - 12582912.0f;
     }
@@ -87,10 +89,12 @@ void nibbles(const Levels& levels, const float* in, void* blocks, int64_t count)
     }
 }
 
-void check_range(std::string_view what, std::string_view name, const Row& row, const float* x, int64_t first, int64_t count) {
+void check_range(std::string_view what, std::string_view name, const Row& row, const float* x, int64_t first,
+                 int64_t count) {
     for (int64_t i = 0; i < count; ++i)
         if (!(std::fabs(x[i]) <= row.largest))
-            fail(Errc::numeric, what, name, ": element ", first + i, " is ", x[i], ", which ", name_of(row.type), " cannot hold", std::isfinite(x[i]) ? "; choose bf16 or f32" : "");
+            fail(Errc::numeric, what, name, ": element ", first + i, " is ", x[i], ", which ", name_of(row.type),
+                 " cannot hold", std::isfinite(x[i]) ? "; choose bf16 or f32" : "");
 }
 
 }  // namespace encode_room
@@ -112,8 +116,9 @@ void encode_bf16(const float* in, void* blocks, int64_t count) {
     }
 }
 
-// Scales from max|x| / 127 upwards, a quarter of a level apart, and for the best of them once more the least-squares scale of its codes. Of
-// weights that have few values, as those held in NF4, some scale fits them all: half the error of the first one.
+// Scales from max|x| / 127 upwards, a quarter of a level apart, and for the best of them once more the least-squares
+// scale of its codes. Of weights that have few values, as those held in NF4, some scale fits them all: half the error
+// of the first one.
 void encode_q8_0(const float* in, void* blocks, int64_t count) {
     constexpr int scales = 128;
     uint8_t* p = static_cast<uint8_t*>(blocks);
@@ -161,9 +166,13 @@ Weight convert_weight(const Weight& source, DType type, bool double_quant, Threa
     if (source.dtype == type) return source;
     if (is_4bit(type)) return quantize_4bit(source, type, double_quant, pool);
     const room::Row* row = room::row_of(type);
-    if (!row) fail(Errc::unsupported, "convert ", source.name, ": weights are not written as ", name_of(type), "; choose ", written_types);
+    if (!row)
+        fail(Errc::unsupported, "convert ", source.name, ": weights are not written as ", name_of(type), "; choose ",
+             written_types);
     const TypeInfo& info = type_info(type);
-    if (source.cols() % info.block) fail(Errc::shape, "convert ", source.name, ": rows of ", source.cols(), " are not whole blocks of ", info.block, " as ", info.name, " needs");
+    if (source.cols() % info.block)
+        fail(Errc::shape, "convert ", source.name, ": rows of ", source.cols(), " are not whole blocks of ", info.block,
+             " as ", info.name, " needs");
     const int64_t n = source.elements();
     const WeightRef flat{source.dtype, source.data, source.quant, 1, n};
     auto bytes = std::make_shared<std::vector<uint8_t>>(size_t(bytes_of(type, n)));

@@ -64,7 +64,8 @@ void decode(const WeightRef& w, int64_t first, int64_t count, float* out) {
     const TypeInfo& info = type_info(w.dtype);
     const int64_t elements = checked_mul(w.rows, w.cols, "decode");
     if (first < 0 || count < 0 || first > elements - count)
-        fail(Errc::argument, "decode: ", count, " elements from position ", first, " of a [", w.rows, ", ", w.cols, "] tensor of type ", info.name);
+        fail(Errc::argument, "decode: ", count, " elements from position ", first, " of a [", w.rows, ", ", w.cols,
+             "] tensor of type ", info.name);
     if (is_4bit(w.dtype)) weight_room::decode_4bit(w, first, count, out);
     else if (info.decode) weight_room::decode_blocks(info, static_cast<const uint8_t*>(w.data), first, count, out);
     else fail(Errc::unsupported, "decode: type ", info.name, " holds integers");
@@ -80,7 +81,8 @@ int64_t WeightRef::bytes() const {
 
 std::vector<float> Weight::decoded() const {
     std::vector<float> out(static_cast<size_t>(elements()));
-    decode({dtype, data, quant, 1, elements()}, 0, elements(), out.data());    // one row: right for any number of dimensions
+    // one row: right for any number of dimensions
+    decode({dtype, data, quant, 1, elements()}, 0, elements(), out.data());
     check();
     return out;
 }
@@ -88,7 +90,8 @@ std::vector<float> Weight::decoded() const {
 void Weight::check() const { if (file) file->check(); }
 
 void align(Weight& w) {
-    const uintptr_t unit = w.dtype == DType::f32 ? 4 : 2;              // the widest number that a kernel reads from these types as one
+    // the widest number that a kernel reads from these types as one
+    const uintptr_t unit = w.dtype == DType::f32 ? 4 : 2;
     if (reinterpret_cast<uintptr_t>(w.data) % unit == 0) return;
     const int64_t bytes = w.bytes();
     auto copy = std::make_shared<std::vector<uint32_t>>(size_t(bytes + 3) / 4);
@@ -103,7 +106,8 @@ Weight dense_weight(std::string name, Shape shape, std::vector<float> values) {
     Weight w;
     w.name = std::move(name);
     w.shape = std::move(shape);
-    if (w.elements() != int64_t(values.size())) fail(Errc::shape, w.name, ": ", values.size(), " values for the shape ", w.shape);
+    if (w.elements() != int64_t(values.size()))
+        fail(Errc::shape, w.name, ": ", values.size(), " values for the shape ", w.shape);
     auto owner = std::make_shared<const std::vector<float>>(std::move(values));
     w.data = reinterpret_cast<const uint8_t*>(owner->data());
     w.owner = std::move(owner);

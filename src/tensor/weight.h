@@ -8,7 +8,8 @@ namespace qlora::inline v0_1 {
 
 class MappedFile;
 
-// The scales of 4-bit codes. The tensor is flattened row-major and cut into blocks of `block` elements (a block may straddle rows):
+// The scales of 4-bit codes. The tensor is flattened row-major and cut into blocks of `block` elements (a block may
+// straddle rows):
 //   w[e] = codebook[code[e]] * absmax(e / block)
 //   absmax(b) = absmax[b]                                                    (single)
 //             = absmax_map[absmax_code[b]] * absmax2[b / block2] + offset    (double quantization)
@@ -21,13 +22,14 @@ struct FourBit {
     const float* absmax_map = nullptr;                 // [256]
     const float* absmax2 = nullptr;                    // [ceil(blocks / block2)]
     float offset = 0;
-    DType source = DType::f32;                         // of the matrix that was quantized: bitsandbytes keeps it beside the codes
+    DType source = DType::f32;    // of the matrix that was quantized: bitsandbytes keeps it beside the codes
     float scale(int64_t b) const {
         return absmax ? absmax[b] : absmax_map[absmax_code[b]] * absmax2[b / block2] + offset;
     }
 };
 
-// What a kernel needs to read a stored matrix: borrowed, trivially copyable. A float matrix of the graph is one too (dtype f32).
+// What a kernel needs to read a stored matrix: borrowed, trivially copyable. A float matrix of the graph is one too
+// (dtype f32).
 struct WeightRef {
     DType dtype = DType::f32;
     const void* data = nullptr;                        // packed codes: element e in byte e / 2, high nibble first
@@ -47,7 +49,8 @@ struct Weight {
     FourBit quant;
     std::shared_ptr<const void> owner;                 // the mapped file or the allocation behind the pointers
     const MappedFile* file = nullptr;                  // the mapped file behind them, if any
-    std::function<Weight()> deferred = {};             // data is null until this makes it: only where models are written, one tensor at a time
+    // data is null until this makes it: only where models are written, one tensor at a time
+    std::function<Weight()> deferred = {};
 
     int64_t elements() const { return elements_of(shape); }
     int64_t rows() const { return shape.size() < 2 ? 1 : shape[0]; }
@@ -55,10 +58,10 @@ struct Weight {
     int64_t bytes() const { return WeightRef{dtype, data, quant, 1, elements()}.bytes(); }
     WeightRef ref() const { return {dtype, data, quant, rows(), cols()}; }
     std::vector<float> decoded() const;                // the whole tensor as floats
-    void check() const;                                // Error{io} if its file was cut or written to: what was read from it is not the weight
+    void check() const;    // Error{io} if its file was cut or written to: what was read from it is not the weight
 };
 
 Weight dense_weight(std::string name, Shape shape, std::vector<float> values);
-void align(Weight&);                                   // copies a dense or block tensor that a file put where kernels cannot read its elements
+void align(Weight&);    // copies a dense or block tensor that a file put where kernels cannot read its elements
 
 }  // namespace qlora

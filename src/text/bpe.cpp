@@ -6,13 +6,15 @@ namespace bpe_room {
 
 class BpeTokenizer final : public TokenCore {
 public:
-    BpeTokenizer(Vocabulary vocabulary, BpeOptions options, DecodeRules decode, std::vector<AddedToken> added, std::string_view where)
+    BpeTokenizer(Vocabulary vocabulary, BpeOptions options, DecodeRules decode, std::vector<AddedToken> added,
+                 std::string_view where)
         : TokenCore(std::move(vocabulary), std::move(decode), where), options_(std::move(options)) {
         if (!added.empty()) set_added(std::move(added));
         for (int b = 0; b < 256; ++b) {
             static const char* digit = "0123456789ABCDEF";
             const std::string byte(1, char(b));
-            const std::string name = options_.byte_level ? byte_level_text(byte) : std::string("<0x") + digit[b / 16] + digit[b % 16] + ">";
+            const std::string name = options_.byte_level ? byte_level_text(byte)
+                                                         : std::string("<0x") + digit[b / 16] + digit[b % 16] + ">";
             byte_ids_[b] = text_token(name);
             byte_fallback_ = byte_fallback_ && byte_ids_[b] >= 0;
         }
@@ -50,13 +52,15 @@ private:
         return id >= 0 && !is_control(id) ? id : -1;
     }
 
-    // GGUF files may list merges whose parts or result are no tokens. Such strings get ids beyond the vocabulary: they merge on,
-    // and if one is left at the end it falls apart into its bytes. A merge that would spell a control token is dropped.
+    // GGUF files may list merges whose parts or result are no tokens. Such strings get ids beyond the vocabulary: they
+    // merge on, and if one is left at the end it falls apart into its bytes. A merge that would spell a control token
+    // is dropped.
     void read_merges() {
         std::unordered_map<std::string_view, int32_t> beyond;
         const auto symbol = [&](std::string_view text) {
             if (const Token id = id_of(text); id >= 0) return id;
-            if (options_.strict) fail(Errc::format, where_, ": a merge has \"", text, "\", which is not in the vocabulary");
+            if (options_.strict)
+                fail(Errc::format, where_, ": a merge has \"", text, "\", which is not in the vocabulary");
             return beyond.try_emplace(text, int32_t(size() + int64_t(beyond.size()))).first->second;
         };
         const std::vector<std::string>& list = vocabulary_.merges;
@@ -67,7 +71,8 @@ private:
             const std::string_view merge = list[rank];
             const size_t space = merge.find(' ', 1);   // a part may itself begin with a space
             if (space == std::string_view::npos || space + 1 == merge.size())
-                fail(Errc::format, where_, ": merge ", rank, " (\"", merge, "\") is not two parts with a space between");
+                fail(Errc::format, where_, ": merge ", rank, " (\"", merge,
+                     "\") is not two parts with a space between");
             const std::string_view left = merge.substr(0, space), right = merge.substr(space + 1);
             results[rank] = std::string(left).append(right);
             const int32_t whole = symbol(results[rank]);
@@ -81,7 +86,8 @@ private:
         if (work.memory.repeat(word)) return;
         const size_t from = work.out.size();
         Token whole = -1;
-        if (vocabulary_.ignore_merges) whole = text_token(options_.byte_level ? byte_level_text(word) : std::string(word));
+        if (vocabulary_.ignore_merges)
+            whole = text_token(options_.byte_level ? byte_level_text(word) : std::string(word));
         if (whole >= 0) work.out.push_back(whole);
         else merge_word(word, work);
         work.memory.remember(word, from);
@@ -90,11 +96,14 @@ private:
     void merge_word(std::string_view word, Work& work) const {
         work.scratch.start();
         if (options_.byte_level) {
-            for (size_t i = 0; i < word.size(); ++i) add_symbol(int32_t(i), 1, byte_ids_[uint8_t(word[i])], work.scratch);
+            for (size_t i = 0; i < word.size(); ++i)
+                add_symbol(int32_t(i), 1, byte_ids_[uint8_t(word[i])], work.scratch);
         } else {
             add_characters(word, work.scratch);
         }
-        merge_all(work.scratch, [this](const Symbol& a, const Symbol& b) { return a.id < 0 || b.id < 0 ? MergeRule{} : merges_(a.id, b.id); });
+        merge_all(work.scratch, [this](const Symbol& a, const Symbol& b) {
+            return a.id < 0 || b.id < 0 ? MergeRule{} : merges_(a.id, b.id);
+        });
         bool unknown = false;                          // the token before was the unknown token
         for (const Symbol& s : work.scratch.symbols) {
             if (s.length == 0) continue;
@@ -137,8 +146,10 @@ private:
 
 }  // namespace bpe_room
 
-std::shared_ptr<const TokenizerImpl> make_bpe(Vocabulary vocabulary, BpeOptions options, DecodeRules decode, std::vector<AddedToken> added, std::string_view where) {
-    return std::make_shared<bpe_room::BpeTokenizer>(std::move(vocabulary), std::move(options), std::move(decode), std::move(added), where);
+std::shared_ptr<const TokenizerImpl> make_bpe(Vocabulary vocabulary, BpeOptions options, DecodeRules decode,
+                                              std::vector<AddedToken> added, std::string_view where) {
+    return std::make_shared<bpe_room::BpeTokenizer>(std::move(vocabulary), std::move(options), std::move(decode),
+                                                    std::move(added), where);
 }
 
 std::shared_ptr<const TokenizerImpl> make_tokenizer(Vocabulary vocabulary, std::string_view where) {

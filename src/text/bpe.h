@@ -1,4 +1,5 @@
-// bpe.h - BPE by a list of merges: byte-level (GPT-2, Llama 3, Qwen, ...) or over characters (tokenizer.json of Llama 2, Mistral, Gemma).
+// bpe.h - BPE by a list of merges: byte-level (GPT-2, Llama 3, Qwen, ...) or over characters (tokenizer.json of Llama
+// 2, Mistral, Gemma).
 #pragma once
 #include "src/text/token_core.h"
 
@@ -6,15 +7,18 @@ namespace qlora::inline v0_1 {
 
 struct BpeOptions {
     std::vector<std::function<void(NormalText&)>> normalizers;
-    // What pre-tokenizers change in a stretch of normalized text before it is cut into words; first: it begins the text.
+    // What pre-tokenizers change in a stretch of normalized text before it is cut into words; first: it begins the
+    // text.
     std::vector<std::function<void(std::string& text, bool first)>> changes;
     WordScanners words;                                // empty = the whole stretch is one word
     bool byte_level = true;                            // symbols are bytes; else characters
-    bool strict = false;                               // tokenizer.json: merges must be of tokens; symbols that are no token vanish before merging
-    bool byte_fallback = false, fuse_unknown = false;  // of characters that are no token: their bytes as "<0xE2>", else the unknown token
+    bool strict = false;    // tokenizer.json: merges must be of tokens; symbols that are no token vanish before merging
+    // of characters that are no token: their bytes as "<0xE2>", else the unknown token
+    bool byte_fallback = false, fuse_unknown = false;
 };
 
-std::shared_ptr<const TokenizerImpl> make_bpe(Vocabulary vocabulary, BpeOptions options, DecodeRules decode, std::vector<AddedToken> added, std::string_view where);
+std::shared_ptr<const TokenizerImpl> make_bpe(Vocabulary vocabulary, BpeOptions options, DecodeRules decode,
+                                              std::vector<AddedToken> added, std::string_view where);
 std::shared_ptr<const TokenizerImpl> make_spm(Vocabulary vocabulary, std::string_view where);
 
 }  // namespace qlora

@@ -12,7 +12,8 @@ namespace chat_template_room {
 
 inline bool marks_generation(const JinjaNode& n) {
     if (n.kind == JinjaNode::Kind::generation) return true;
-    return std::any_of(n.kids.begin(), n.kids.end(), [](const JinjaNodePtr& kid) { return kid && marks_generation(*kid); });
+    return std::any_of(n.kids.begin(), n.kids.end(),
+                       [](const JinjaNodePtr& kid) { return kid && marks_generation(*kid); });
 }
 
 class Parsed final : public ChatTemplate {
@@ -42,15 +43,20 @@ std::shared_ptr<const ChatTemplate> ChatTemplate::parse(std::string_view source,
 
 std::string fallback_chat_template(const std::function<bool(std::string_view token)>& has_token) {
     if (has_token("<|im_start|>"))
-        return "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}"
-               "{% else %}{{ m.content }}<|im_end|>{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+        return "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ "
+               "m.content }}<|im_end|>{% endgeneration %}"
+               "{% else %}{{ m.content }}<|im_end|>{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt "
+               "%}<|im_start|>assistant\n{% endif %}";
     if (has_token("<|start_header_id|>"))
-        return "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{% if m.role == 'assistant' %}{% generation %}{{ m.content | trim }}"
+        return "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{% if m.role "
+               "== 'assistant' %}{% generation %}{{ m.content | trim }}"
                "<|eot_id|>{% endgeneration %}{% else %}{{ m.content | trim }}<|eot_id|>{% endif %}{% endfor %}"
                "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}";
     // Zephyr's layout needs no tokens of its own; every model has an end-of-text token.
-    return "{% for m in messages %}<|{{ m.role }}|>\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}"
-           "{% else %}{{ m.content }}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}";
+    return "{% for m in messages %}<|{{ m.role }}|>\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{{ "
+           "eos_token }}{% endgeneration %}"
+           "{% else %}{{ m.content }}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt "
+           "%}<|assistant|>\n{% endif %}";
 }
 
 }  // namespace qlora

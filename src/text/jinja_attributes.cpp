@@ -1,7 +1,8 @@
-// jinja_attributes.cpp - object.name, object[key], object[start:stop:step], item in container, and what iterating yields.
+// jinja_attributes.cpp - object.name, object[key], object[start:stop:step], item in container, and what iterating
+// yields.
 //
-// As in the reference's sandbox: a dot looks for a method first and for a key then, a bracket the other way round; what begins with an
-// underscore and methods that would change a list or dict are undefined.
+// As in the reference's sandbox: a dot looks for a method first and for a key then, a bracket the other way round; what
+// begins with an underscore and methods that would change a list or dict are undefined.
 #include "src/text/jinja_contract.h"
 #include "src/text/jinja_loop.h"
 #include "src/text/jinja_text.h"
@@ -22,9 +23,11 @@ std::optional<Value> python_attribute(JinjaContext& cx, const Value& object, con
         if (const Value* v = object.dict->find(name)) return *v;
         return name.starts_with("__") ? std::optional(Value{}) : std::nullopt;
     }
-    if (name.starts_with("__") && name.ends_with("__") && object.is_mapping() && object.dict->find(name)) cx.error(str("a key named '", name, "' is not supported"));
+    if (name.starts_with("__") && name.ends_with("__") && object.is_mapping() && object.dict->find(name))
+        cx.error(str("a key named '", name, "' is not supported"));
     if (object.is(Kind::loop) && !name.starts_with('_') && jinja_row(jinja_methods(object), name) == nullptr) {
-        static constexpr std::string_view known[] = {"index", "index0", "first", "last", "length", "revindex", "revindex0", "depth", "depth0", "previtem", "nextitem"};
+        static constexpr std::string_view known[] = {"index",     "index0", "first",  "last",     "length",  "revindex",
+                                                     "revindex0", "depth",  "depth0", "previtem", "nextitem"};
         if (std::find(std::begin(known), std::end(known), name) == std::end(known)) return std::nullopt;
         return object.loop->attribute(cx, name);
     }
@@ -39,19 +42,25 @@ std::optional<Value> python_attribute(JinjaContext& cx, const Value& object, con
     if (object.is_number() && (name == "real" || name == "imag" || name == "numerator" || name == "denominator")) {
         if (object.is(Kind::number) && name.size() > 4) return std::nullopt;
         if (name == "imag") return object.is(Kind::number) ? Value::of(0.0) : Value::of(int64_t(0));
-        return name == "denominator" ? Value::of(int64_t(1)) : object.is(Kind::number) ? object : Value::of(object.integer());
+        return name == "denominator"     ? Value::of(int64_t(1))
+               : object.is(Kind::number) ? object
+                                         : Value::of(object.integer());
     }
-    if (object.is(Kind::callable) && object.call->macro && name == "name") return object.call->name.empty() ? Value::none() : Value::of(object.call->name);
-    if (object.is(Kind::callable) && !name.starts_with('_')) cx.error(str("attribute '", name, "' of a function is not supported"));
+    if (object.is(Kind::callable) && object.call->macro && name == "name")
+        return object.call->name.empty() ? Value::none() : Value::of(object.call->name);
+    if (object.is(Kind::callable) && !name.starts_with('_'))
+        cx.error(str("attribute '", name, "' of a function is not supported"));
     const bool views = object.is(Flavour::keys) || object.is(Flavour::values) || object.is(Flavour::items);
-    if ((views && name == "mapping") || (object.is(Flavour::generator) && name.starts_with("gi_"))) cx.error(str("attribute '", name, "' is not supported"));
+    if ((views && name == "mapping") || (object.is(Flavour::generator) && name.starts_with("gi_")))
+        cx.error(str("attribute '", name, "' is not supported"));
     return std::nullopt;
 }
 
 // object[key] where Python's does not raise.
 std::optional<Value> python_item(JinjaContext& cx, const Value& object, const Value& key) {
     if (object.is_mapping()) {
-        if (key.is(Kind::dict) || (key.is(Kind::list) && !key.is(Flavour::tuple) && !key.is(Flavour::range))) return std::nullopt;
+        if (key.is(Kind::dict) || (key.is(Kind::list) && !key.is(Flavour::tuple) && !key.is(Flavour::range)))
+            return std::nullopt;
         const Value* v = object.dict->find(cx, key);
         return v ? std::optional(*v) : std::nullopt;
     }
@@ -132,7 +141,8 @@ JinjaValue jinja_slice(JinjaContext& cx, const JinjaValue& object, const JinjaVa
         out.push_back(items[size_t(k)]);
         if (__builtin_add_overflow(k, s.step, &k)) break;
     }
-    if (!object.is_string()) return Value::of(std::move(out), object.is(Flavour::list) ? Flavour::list : Flavour::tuple);
+    if (!object.is_string())
+        return Value::of(std::move(out), object.is(Flavour::list) ? Flavour::list : Flavour::tuple);
     JinjaText t;
     for (const Value& c : out) t.append(*c.s);
     t.markup = object.s->markup;

@@ -1,4 +1,5 @@
-// jinja_case.cpp - upper, lower, title and the tests of what a text consists of, as Python's str has them for all scripts.
+// jinja_case.cpp - upper, lower, title and the tests of what a text consists of, as Python's str has them for all
+// scripts.
 #include "src/text/jinja_text.h"
 #include "src/text/unicode.h"
 
@@ -7,7 +8,8 @@ namespace jinja_case_room {
 
 constexpr char32_t sigma = 0x3A3, final_sigma = 0x3C2;
 
-// A capital sigma that ends a word becomes the final form: a cased letter before it, none after it, ignorable marks left out.
+// A capital sigma that ends a word becomes the final form: a cased letter before it, none after it, ignorable marks
+// left out.
 inline bool ends_word(std::string_view s, size_t at) {
     size_t before = at;
     bool cased = false;
@@ -33,7 +35,9 @@ inline void append_lower(std::string& out, std::string_view s, size_t at, char32
 }
 
 // jinja's |title starts a word behind these.
-inline bool splits_title(char32_t c) { return c == '-' || c == '(' || c == '{' || c == '[' || c == '<' || python_space(c); }
+inline bool splits_title(char32_t c) {
+    return c == '-' || c == '(' || c == '{' || c == '[' || c == '<' || python_space(c);
+}
 
 }  // namespace jinja_case_room
 
@@ -61,7 +65,8 @@ JinjaText text_cased(const JinjaText& t, JinjaCase how) {
             if (start || splits) { append_cased(now, c.code, CharCase::upper); word = next; }
             else {
                 size_t end = at;
-                if (c.code == sigma) while (end < s.size() && !splits_title(utf8_at(s, end).code)) end += size_t(utf8_at(s, end).bytes);
+                if (c.code == sigma)
+                    while (end < s.size() && !splits_title(utf8_at(s, end).code)) end += size_t(utf8_at(s, end).bytes);
                 append_lower(now, s.substr(word, end > at ? end - word : next - word), at - word, c.code);
             }
             start = splits;

@@ -16,19 +16,24 @@ JinjaSignature::JinjaSignature(const char* text) {
         if (word == "*") rest = true;
         else if (word == "**") keywords = true;
         else if (word == "/") for (Parameter& p : parameters) p.by_name = false;
-        else if (word.ends_with('=')) parameters.push_back({std::string(word.substr(0, word.size() - 1)), false, true, false});
-        else if (word.ends_with('!')) parameters.push_back({std::string(word.substr(0, word.size() - 1)), false, true, true});
+        else if (word.ends_with('='))
+            parameters.push_back({std::string(word.substr(0, word.size() - 1)), false, true, false});
+        else if (word.ends_with('!'))
+            parameters.push_back({std::string(word.substr(0, word.size() - 1)), false, true, true});
         else parameters.push_back({std::string(word), true, true, false});
     }
 }
 
 int64_t JinjaCall::whole(size_t k, int64_t otherwise) const {
     if (!values[k]) return otherwise;
-    if (!values[k]->is_whole()) error(str("argument ", k + 1, " must be an integer, is of type ", values[k]->type_name()));
+    if (!values[k]->is_whole())
+        error(str("argument ", k + 1, " must be an integer, is of type ", values[k]->type_name()));
     return values[k]->integer();
 }
 const std::string& JinjaCall::string(size_t k) const {
-    if (!values[k] || !values[k]->is_string()) error(str("argument ", k + 1, " must be a text", values[k] ? str(", is of type ", values[k]->type_name()) : ""));
+    if (!values[k] || !values[k]->is_string())
+        error(
+            str("argument ", k + 1, " must be a text", values[k] ? str(", is of type ", values[k]->type_name()) : ""));
     return values[k]->str();
 }
 
@@ -40,7 +45,9 @@ void jinja_bind(JinjaCall& call, const JinjaSignature& signature, const JinjaArg
         const std::string& name = args.names[k];
         size_t to = parameters.size();
         if (name.empty()) to = position++;
-        else for (size_t p = 0; p < parameters.size(); ++p) if (parameters[p].by_name && parameters[p].name == name) to = p;
+        else
+            for (size_t p = 0; p < parameters.size(); ++p)
+                if (parameters[p].by_name && parameters[p].name == name) to = p;
         if (to < parameters.size()) {
             if (parameters[to].unread) call.error(str("parameter '", parameters[to].name, "' is not supported"));
             if (call.values[to]) call.error(str("parameter '", parameters[to].name, "' is given twice"));
@@ -54,7 +61,8 @@ void jinja_bind(JinjaCall& call, const JinjaSignature& signature, const JinjaArg
         }
     }
     for (size_t p = 0; p < parameters.size(); ++p)
-        if (parameters[p].required && !call.values[p]) call.error(str("parameter '", parameters[p].name, "' is missing"));
+        if (parameters[p].required && !call.values[p])
+            call.error(str("parameter '", parameters[p].name, "' is missing"));
 }
 
 const JinjaBuiltin* jinja_row(const JinjaTable& table, std::string_view name) {
@@ -62,7 +70,8 @@ const JinjaBuiltin* jinja_row(const JinjaTable& table, std::string_view name) {
     return row == table.end() ? nullptr : &*row;
 }
 
-JinjaValue jinja_run_row(JinjaContext& cx, const JinjaBuiltin& row, std::string_view kind, const JinjaValue& self, const JinjaArgs& args) {
+JinjaValue jinja_run_row(JinjaContext& cx, const JinjaBuiltin& row, std::string_view kind, const JinjaValue& self,
+                         const JinjaArgs& args) {
     JinjaCall call{cx, self, str(kind, " '", row.name, "'"), {}, {}, {}};
     if (!row.run) call.error("is not supported");
     jinja_bind(call, row.signature, args);
@@ -99,7 +108,8 @@ bool jinja_test(JinjaContext& cx, const std::string& name, const JinjaValue& ope
 }
 JinjaValue jinja_call_builtin(JinjaContext& cx, const JinjaCallable& f, const JinjaArgs& args) {
     static const JinjaValue nobody;
-    return jinja_run_row(cx, *f.builtin, f.self ? str("method of a ", f.self->type_name()) : "function", f.self ? *f.self : nobody, args);
+    return jinja_run_row(cx, *f.builtin, f.self ? str("method of a ", f.self->type_name()) : "function",
+                         f.self ? *f.self : nobody, args);
 }
 
 }  // namespace qlora

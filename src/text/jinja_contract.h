@@ -1,8 +1,9 @@
 // jinja_contract.h - what filters, tests, methods, globals and macros may be called with: one rule for all of them.
 //
-// A signature is a list of names: "width=, first=, blank=" are optional, "old, new" required; what stands before "/" cannot be given by
-// name; "*" takes further positional arguments, "**" further keywords. "style!" is a parameter that the reference reads and this
-// interpreter does not: giving it is an error that names it, as is everything else that a signature does not list.
+// A signature is a list of names: "width=, first=, blank=" are optional, "old, new" required; what stands before "/"
+// cannot be given by name; "*" takes further positional arguments, "**" further keywords. "style!" is a parameter that
+// the reference reads and this interpreter does not: giving it is an error that names it, as is everything else that a
+// signature does not list.
 #pragma once
 #include "src/text/jinja_value.h"
 
@@ -27,7 +28,8 @@ struct JinjaCall {
 
     [[noreturn]] void error(std::string_view problem) const { cx.error(str(what, ": ", problem)); }
     bool has(size_t k) const { return values[k].has_value(); }
-    bool given(size_t k) const { return values[k] && !values[k]->is(JinjaValue::Kind::none); }           // where none means "not given"
+    // where none means "not given"
+    bool given(size_t k) const { return values[k] && !values[k]->is(JinjaValue::Kind::none); }
     const JinjaValue& at(size_t k) const { return *values[k]; }
     bool flag(size_t k) const { return values[k] && values[k]->truthy(); }
     int64_t whole(size_t k, int64_t otherwise) const;  // an integer
@@ -46,7 +48,8 @@ struct JinjaBuiltin {
 using JinjaTable = std::vector<JinjaBuiltin>;
 
 const JinjaBuiltin* jinja_row(const JinjaTable&, std::string_view name);        // null: not in it
-JinjaValue jinja_run_row(JinjaContext&, const JinjaBuiltin&, std::string_view kind, const JinjaValue& self, const JinjaArgs&);
+JinjaValue jinja_run_row(JinjaContext&, const JinjaBuiltin&, std::string_view kind, const JinjaValue& self,
+                         const JinjaArgs&);
 
 // The tables; a lambda of no captures is a row's code.
 const JinjaTable& jinja_text_filters();
@@ -54,6 +57,7 @@ const JinjaTable& jinja_list_filters();
 const JinjaTable& jinja_value_filters();
 const JinjaTable& jinja_tests();
 const JinjaTable& jinja_methods(const JinjaValue& self);               // of its type; empty for types without
-bool jinja_changes(const JinjaValue& self, std::string_view name);     // a method that changes a list or dict: the sandbox hides it
+// a method that changes a list or dict: the sandbox hides it
+bool jinja_changes(const JinjaValue& self, std::string_view name);
 
 }  // namespace qlora

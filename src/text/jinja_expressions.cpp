@@ -1,8 +1,8 @@
-// jinja_expressions.cpp - the expressions of a template, loosest first: a if b else c, or, and, not, comparisons, + -, ~, * / // %, **,
-// signs, filters and tests.
+// jinja_expressions.cpp - the expressions of a template, loosest first: a if b else c, or, and, not, comparisons, + -,
+// ~, * / // %, **, signs, filters and tests.
 //
-// As in the reference a sign binds tighter than ** and than filters ((-5)|abs is 5, -2**2 is 4), ** is read from the left, and
-// a < b < c is a chain.
+// As in the reference a sign binds tighter than ** and than filters ((-5)|abs is 5, -2**2 is 4), ** is read from the
+// left, and a < b < c is a chain.
 #include "src/text/jinja_parser.h"
 #include "src/text/jinja_value.h"
 
@@ -19,7 +19,8 @@ JinjaNodePtr JinjaParser::make(Kind kind, std::string text) const {
     return n;
 }
 bool reads_names(const JinjaNode& n) {
-    return n.kind == JinjaNode::Kind::name || std::any_of(n.kids.begin(), n.kids.end(), [](const JinjaNodePtr& kid) { return kid && reads_names(*kid); });
+    return n.kind == JinjaNode::Kind::name ||
+           std::any_of(n.kids.begin(), n.kids.end(), [](const JinjaNodePtr& kid) { return kid && reads_names(*kid); });
 }
 JinjaNodePtr JinjaParser::make(Kind kind, JinjaNodePtr kid, std::string text) const {
     JinjaNodePtr n = make(kind, std::move(text));
@@ -73,7 +74,10 @@ JinjaNodePtr JinjaParser::comparison() {
 }
 JinjaNodePtr JinjaParser::sum() {
     JinjaNodePtr a = concat();
-    while (is_op("+") || is_op("-")) { std::string op = lex[at++].value; a = binary(std::move(op), std::move(a), concat()); }
+    while (is_op("+") || is_op("-")) {
+        std::string op = lex[at++].value;
+        a = binary(std::move(op), std::move(a), concat());
+    }
     return a;
 }
 JinjaNodePtr JinjaParser::concat() {
@@ -85,7 +89,10 @@ JinjaNodePtr JinjaParser::concat() {
 }
 JinjaNodePtr JinjaParser::product() {
     JinjaNodePtr a = power();
-    while (is_op("*") || is_op("/") || is_op("//") || is_op("%")) { std::string op = lex[at++].value; a = binary(std::move(op), std::move(a), power()); }
+    while (is_op("*") || is_op("/") || is_op("//") || is_op("%")) {
+        std::string op = lex[at++].value;
+        a = binary(std::move(op), std::move(a), power());
+    }
     return a;
 }
 JinjaNodePtr JinjaParser::power() {
@@ -99,8 +106,10 @@ JinjaNodePtr JinjaParser::power() {
 JinjaNodePtr JinjaParser::unary(bool with_filters) {
     Deeper deeper(*this);
     JinjaNodePtr n;
-    if (is_op("-") || is_op("+")) { std::string op = lex[at++].value; n = make(Kind::unary, unary(false), std::move(op)); }
-    else n = primary();
+    if (is_op("-") || is_op("+")) {
+        std::string op = lex[at++].value;
+        n = make(Kind::unary, unary(false), std::move(op));
+    } else n = primary();
     n = postfix(std::move(n));
     return with_filters ? filters_and_tests(std::move(n)) : std::move(n);
 }
@@ -168,7 +177,9 @@ JinjaNodePtr JinjaParser::primary(bool namespace_target) {
     expected("a value");
 }
 
-bool JinjaParser::is_tuple_end(Words ends) const { return peek().type == Type::print_end || peek().type == Type::block_end || is_op(")") || is_any(ends); }
+bool JinjaParser::is_tuple_end(Words ends) const {
+    return peek().type == Type::print_end || peek().type == Type::block_end || is_op(")") || is_any(ends);
+}
 
 JinjaNodePtr JinjaParser::tuple(bool with_condition, Words ends, bool parenthesized) {
     JinjaNodePtr n = make(Kind::tuple);
@@ -189,7 +200,10 @@ JinjaNodePtr JinjaParser::target(bool with_namespace, Words ends) {
     bool comma = false;
     const auto assigned = [&](auto&& self, JinjaNode& part) -> void {
         part.flag = true;
-        if (part.kind == Kind::tuple || part.kind == Kind::list) { for (JinjaNodePtr& kid : part.kids) self(self, *kid); return; }
+        if (part.kind == Kind::tuple || part.kind == Kind::list) {
+            for (JinjaNodePtr& kid : part.kids) self(self, *kid);
+            return;
+        }
         if (part.kind != Kind::name && part.kind != Kind::namespace_target) error("cannot assign to this expression");
     };
     while (!is_tuple_end(ends)) {
@@ -203,7 +217,8 @@ JinjaNodePtr JinjaParser::target(bool with_namespace, Words ends) {
 }
 std::string JinjaParser::target_name() {
     std::string name = need_name();
-    for (std::string_view constant : {"true", "false", "none", "True", "False", "None"}) if (name == constant) error(str("cannot assign to '", name, "'"));
+    for (std::string_view constant : {"true", "false", "none", "True", "False", "None"})
+        if (name == constant) error(str("cannot assign to '", name, "'"));
     return name;
 }
 
@@ -248,7 +263,8 @@ JinjaNodePtr JinjaParser::test(JinjaNodePtr operand) {
     JinjaNodePtr n = make(Kind::test, std::move(operand), name);
     n->names.emplace_back();
     const Type t = peek().type;
-    const bool begins_value = t == Type::name || t == Type::string || t == Type::integer || t == Type::number || is_op("[") || is_op("{");
+    const bool begins_value = t == Type::name || t == Type::string || t == Type::integer || t == Type::number ||
+                              is_op("[") || is_op("{");
     if (take_op("(")) arguments(*n);
     else if (begins_value && !is_any({"else", "or", "and"})) {           // "x is divisibleby 3": a bare argument
         if (is_word("is")) error("tests cannot be chained with 'is'");
@@ -269,13 +285,20 @@ void JinjaParser::arguments(JinjaNode& call) {         // after '('
     while (!is_op(")")) {
         if (comma) { need_op(","); if (is_op(")")) break; }
         std::string keyword;
-        if (take_op("*")) { keyword = "*"; if (list || dict) error("a call unpacks one list, before the keywords"); list = true; }
-        else if (take_op("**")) { keyword = "**"; if (dict) error("a call unpacks one dict"); dict = true; }
-        else if (peek().type == Type::name && is_op("=", 1)) {
+        if (take_op("*")) {
+            keyword = "*";
+            if (list || dict) error("a call unpacks one list, before the keywords");
+            list = true;
+        } else if (take_op("**")) {
+            keyword = "**";
+            if (dict) error("a call unpacks one dict");
+            dict = true;
+        } else if (peek().type == Type::name && is_op("=", 1)) {
             keyword = need_name();
             ++at;
             if (dict) error("a keyword follows '**' in a call");
-            for (const std::string& name : call.names) if (name == keyword) error(str("the keyword '", keyword, "' is given twice"));
+            for (const std::string& name : call.names)
+                if (name == keyword) error(str("the keyword '", keyword, "' is given twice"));
             keywords = true;
         } else if (keywords || list || dict) error("a positional argument follows keywords in a call");
         call.kids.push_back(expression());
@@ -302,7 +325,8 @@ JinjaNodePtr JinjaParser::subscript(JinjaNodePtr object) {
     ++at;
     if (parts->kids.size() == 1) n->kids.push_back(std::move(parts->kids[0]));
     else {
-        for (const JinjaNodePtr& part : parts->kids) if (part->kind == Kind::slice) error("several slices in one subscript are not supported");
+        for (const JinjaNodePtr& part : parts->kids)
+            if (part->kind == Kind::slice) error("several slices in one subscript are not supported");
         n->kids.push_back(std::move(parts));
     }
     return n;

@@ -1,5 +1,5 @@
-// jinja_filters_list.cpp - filters that read or make lists. Those that the reference evaluates lazily return a generator: what it holds
-// can be read once, and has neither a length nor a printed form.
+// jinja_filters_list.cpp - filters that read or make lists. Those that the reference evaluates lazily return a
+// generator: what it holds can be read once, and has neither a length nor a printed form.
 #include "src/text/jinja_contract.h"
 #include "src/text/jinja_text.h"
 
@@ -46,7 +46,8 @@ Value sort(JinjaCall& call) {                          // reverse=false, case_se
     Items items = jinja_items(call.cx, call.self);
     std::vector<std::string> attributes;
     if (call.given(2) && call.at(2).is_string()) {     // "a.b,c": first by one, then by the other
-        for (const Value& part : text_split(call.cx, *call.at(2).s, std::make_unique<std::string>(",").get(), -1)) attributes.push_back(part.str());
+        for (const Value& part : text_split(call.cx, *call.at(2).s, std::make_unique<std::string>(",").get(), -1))
+            attributes.push_back(part.str());
     }
     std::vector<Value> keys;
     for (const Value& item : items) {
@@ -78,7 +79,8 @@ Value groupby(JinjaCall& call) {                       // attribute, default=non
         const Value key = jinja_path(call.cx, item, call.at(0));
         return key.is(Kind::undefined) && call.given(1) ? call.at(1) : key;
     };
-    if (call.given(1) && call.at(0).is_string() && call.at(0).str().find('.') != std::string::npos) call.error("'default' with a dotted attribute is not supported");
+    if (call.given(1) && call.at(0).is_string() && call.at(0).str().find('.') != std::string::npos)
+        call.error("'default' with a dotted attribute is not supported");
     std::vector<Value> keys;
     for (const Value& item : items) keys.push_back(folded(call, real_key(item), call.flag(2)));
     Items pairs;
@@ -88,7 +90,8 @@ Value groupby(JinjaCall& call) {                       // attribute, default=non
     for (size_t k = 0; k < pairs.size();) {
         Items group;
         const Value key = pairs[k].list->items[0];
-        while (k < pairs.size() && jinja_equal(call.cx, pairs[k].list->items[0], key)) group.push_back(pairs[k++].list->items[1]);
+        while (k < pairs.size() && jinja_equal(call.cx, pairs[k].list->items[0], key))
+            group.push_back(pairs[k++].list->items[1]);
         Value name = call.flag(2) ? key : real_key(group[0]);
         out.push_back(Value::of({std::move(name), Value::of(std::move(group))}, Flavour::group));
     }
@@ -102,7 +105,8 @@ Value unique(JinjaCall& call) {                        // case_sensitive=false, 
         const Value key = key_of(call, item, call.values[1], call.flag(0));
         const size_t hash = jinja_hash(call.cx, key);
         const auto [begin, end] = seen.equal_range(hash);
-        if (std::any_of(begin, end, [&](const auto& entry) { return jinja_equal(call.cx, entry.second, key); })) continue;
+        if (std::any_of(begin, end, [&](const auto& entry) { return jinja_equal(call.cx, entry.second, key); }))
+            continue;
         seen.emplace(hash, key);
         out.push_back(item);
     }
@@ -139,7 +143,8 @@ Value sum(JinjaCall& call) {                           // attribute=none, start=
         } else if (floats && v.is_whole()) plain += v.number();
         total = jinja_arithmetic(call.cx, "+", total, v);
     }
-    if (floats && total.is(Kind::number) && plain + compensation != plain) call.error("of these floats depends on the reference's version of Python");
+    if (floats && total.is(Kind::number) && plain + compensation != plain)
+        call.error("of these floats depends on the reference's version of Python");
     return total;
 }
 
@@ -177,7 +182,8 @@ Value map(JinjaCall& call) {                           // a filter's name and it
     }
     if (call.rest.empty() && !attribute) call.error("needs the name of a filter, or attribute=");
     if (!call.rest.empty() && !call.rest[0].is_string()) call.error("the name of a filter must be a text");
-    if (fallback && !fallback->is(Kind::none) && attribute->is_string() && attribute->str().find('.') != std::string::npos)
+    if (fallback && !fallback->is(Kind::none) && attribute->is_string() &&
+        attribute->str().find('.') != std::string::npos)
         call.error("'default' with a dotted attribute is not supported");
     Items out;
     for (const Value& item : jinja_items(call.cx, call.self, true)) {
@@ -232,7 +238,8 @@ Value first(JinjaCall& call) {
     return v.list->taken < v.list->items.size() ? v.list->items[v.list->taken++] : Value{};
 }
 Value last(JinjaCall& call) {
-    if (call.self.is(Flavour::generator)) call.error("of a generator, which cannot be read from its end; use |list first");
+    if (call.self.is(Flavour::generator))
+        call.error("of a generator, which cannot be read from its end; use |list first");
     if (call.self.is(Kind::list)) return call.self.list->items.empty() ? Value{} : call.self.list->items.back();
     const Items items = jinja_items(call.cx, call.self);
     return items.empty() ? Value{} : items.back();

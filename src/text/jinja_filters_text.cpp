@@ -23,7 +23,8 @@ Value indent(JinjaCall& call) {                        // s, width=4, first=fals
     if (call.has(0) && call.at(0).is_string()) pad = *call.at(0).s;
     else pad.text.assign(size_t(std::clamp<int64_t>(call.whole(0, 4), 0, 100'000)), ' ');
     if (s.markup && !pad.markup) pad = text_escaped(pad);
-    if (call.has(0) && call.at(0).is_whole() && call.at(0).integer() > 100'000) call.error("a width above 100000 is not supported");
+    if (call.has(0) && call.at(0).is_whole() && call.at(0).integer() > 100'000)
+        call.error("a width above 100000 is not supported");
     s.append(newline);
     const std::vector<JinjaText> lines = text_lines(call.cx, s, false);
     JinjaText out;
@@ -48,7 +49,8 @@ Value center(JinjaCall& call) {
 
 Value truncate(JinjaCall& call) {                      // s, length=255, killwords=false, end="...", leeway=5
     const JinjaText dots{"...", {}, false}, &end = call.has(2) ? (call.string(2), *call.at(2).s) : dots;
-    const int64_t length = call.whole(0, 255), leeway = call.given(3) ? call.whole(3, 5) : 5, tail = text_length(end.text);
+    const int64_t length = call.whole(0, 255), leeway = call.given(3) ? call.whole(3, 5) : 5,
+                  tail = text_length(end.text);
     if (length < tail || leeway < 0) call.error("the length must hold the end, and the leeway be at least 0");
     if (call.self.is(Kind::undefined)) return call.self;
     if (!call.self.is_string()) call.error(str("of a value of type ", call.self.type_name(), " is not supported"));
@@ -57,7 +59,8 @@ Value truncate(JinjaCall& call) {                      // s, length=255, killwor
     call.cx.spend_on(s);
     if (text_length(s.text) <= length + leeway) return call.self;
     JinjaText kept = s.part(0, int64_t(text_offset(s.text, length - tail)));
-    if (!call.flag(1)) if (const size_t space = kept.text.rfind(' '); space != kept.text.npos) kept = kept.part(0, int64_t(space));
+    if (!call.flag(1))
+        if (const size_t space = kept.text.rfind(' '); space != kept.text.npos) kept = kept.part(0, int64_t(space));
     kept.append(end);
     return call.cx.text(std::move(kept));
 }
@@ -86,7 +89,8 @@ JinjaText url_quoted(JinjaCall& call, const Value& v, bool query) {
     const JinjaText t = jinja_text(call.cx, v);
     std::string out;
     for (const char c : t.text) {
-        const bool plain = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') || std::string_view("_.-~").find(c) != std::string_view::npos || (!query && c == '/');
+        const bool plain = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') ||
+                           std::string_view("_.-~").find(c) != std::string_view::npos || (!query && c == '/');
         constexpr char hex[] = "0123456789ABCDEF";
         if (plain) out += c;
         else if (query && c == ' ') out += '+';
@@ -97,7 +101,8 @@ JinjaText url_quoted(JinjaCall& call, const Value& v, bool query) {
     return quoted;
 }
 Value urlencode(JinjaCall& call) {
-    if (call.self.is_string() || call.self.is_number() || call.self.is(Kind::none)) return call.cx.text(url_quoted(call, call.self, false));
+    if (call.self.is_string() || call.self.is_number() || call.self.is(Kind::none))
+        return call.cx.text(url_quoted(call, call.self, false));
     std::vector<std::pair<Value, Value>> pairs;
     if (call.self.is_mapping()) pairs = call.self.dict->items;
     else for (const Value& item : jinja_items(call.cx, call.self)) {
@@ -127,12 +132,14 @@ Value tojson(JinjaCall& call) {
     }
     if (call.given(2)) {
         const std::vector<Value> pair = jinja_items(call.cx, call.at(2));
-        if (pair.size() != 2 || !pair[0].is_string() || !pair[1].is_string()) call.error("'separators' must be two texts");
+        if (pair.size() != 2 || !pair[0].is_string() || !pair[1].is_string())
+            call.error("'separators' must be two texts");
         style.between = pair[0].str();
         style.colon = pair[1].str();
     }
     JinjaText json{jinja_json(call.cx, call.self, style), {}, false};
-    if (const std::optional<int64_t> message = jinja_contains_content(call.cx, call.self)) json.content.push_back({0, int64_t(json.text.size()), *message});
+    if (const std::optional<int64_t> message = jinja_contains_content(call.cx, call.self))
+        json.content.push_back({0, int64_t(json.text.size()), *message});
     return call.cx.text(std::move(json));
 }
 
@@ -159,18 +166,37 @@ Value format(JinjaCall& call) {
 const JinjaTable& jinja_text_filters() {
     using namespace jinja_filters_text_room;
     static const JinjaTable table = {
-        {"upper", "", cased<JinjaCase::upper>}, {"lower", "", cased<JinjaCase::lower>},
-        {"capitalize", "", cased<JinjaCase::capitalize>}, {"title", "", cased<JinjaCase::filter_title>},
-        {"trim", "chars=", [](JinjaCall& c) { return c.cx.text(text_strip(c.text(), true, true, c.given(0) ? &c.string(0) : nullptr)); }},
+        {"upper", "", cased<JinjaCase::upper>},
+        {"lower", "", cased<JinjaCase::lower>},
+        {"capitalize", "", cased<JinjaCase::capitalize>},
+        {"title", "", cased<JinjaCase::filter_title>},
+        {"trim", "chars=",
+         [](JinjaCall& c) { return c.cx.text(text_strip(c.text(), true, true, c.given(0) ? &c.string(0) : nullptr)); }},
         {"string", "", [](JinjaCall& c) { return c.cx.text(c.text()); }},
-        {"safe", "", [](JinjaCall& c) { JinjaText t = c.text(); t.markup = true; return c.cx.text(std::move(t)); }},
-        {"escape", "", escape}, {"e", "", escape}, {"forceescape", "", nullptr},
-        {"replace", "old, new, count=", replace}, {"indent", "width=, first=, blank=", indent},
-        {"center", "width=", center}, {"truncate", "length=, killwords=, end=, leeway=", truncate},
-        {"wordcount", "", wordcount}, {"urlencode", "", urlencode}, {"format", "*, **", format},
-        {"join", "d=, attribute=", join}, {"tojson", "ensure_ascii=, indent=, separators=, sort_keys=", tojson},
-        {"wordwrap", "*, **", nullptr}, {"striptags", "*, **", nullptr}, {"urlize", "*, **", nullptr},
-        {"xmlattr", "*, **", nullptr}, {"pprint", "*, **", nullptr}, {"filesizeformat", "*, **", nullptr},
+        {"safe", "",
+         [](JinjaCall& c) {
+             JinjaText t = c.text();
+             t.markup = true;
+             return c.cx.text(std::move(t));
+         }},
+        {"escape", "", escape},
+        {"e", "", escape},
+        {"forceescape", "", nullptr},
+        {"replace", "old, new, count=", replace},
+        {"indent", "width=, first=, blank=", indent},
+        {"center", "width=", center},
+        {"truncate", "length=, killwords=, end=, leeway=", truncate},
+        {"wordcount", "", wordcount},
+        {"urlencode", "", urlencode},
+        {"format", "*, **", format},
+        {"join", "d=, attribute=", join},
+        {"tojson", "ensure_ascii=, indent=, separators=, sort_keys=", tojson},
+        {"wordwrap", "*, **", nullptr},
+        {"striptags", "*, **", nullptr},
+        {"urlize", "*, **", nullptr},
+        {"xmlattr", "*, **", nullptr},
+        {"pprint", "*, **", nullptr},
+        {"filesizeformat", "*, **", nullptr},
     };
     return table;
 }

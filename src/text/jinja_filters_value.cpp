@@ -31,7 +31,8 @@ Value fallback(JinjaCall& call) {                      // default_value="", bool
 Value absolute(JinjaCall& call) {
     if (!call.self.is_number()) call.error(str("of a value of type ", call.self.type_name()));
     if (call.self.is(Kind::number)) return Value::of(std::fabs(call.self.d));
-    return call.self.integer() < 0 ? jinja_arithmetic(call.cx, "*", call.self, Value::of(int64_t(-1))) : Value::of(call.self.integer());
+    return call.self.integer() < 0 ? jinja_arithmetic(call.cx, "*", call.self, Value::of(int64_t(-1)))
+                                   : Value::of(call.self.integer());
 }
 
 Value whole(JinjaCall& call) {                         // default=0, base=10
@@ -66,9 +67,11 @@ Value real(JinjaCall& call) {                          // default=0.0
 Value round(JinjaCall& call) {                         // precision=0, method="common"
     const Value& v = call.self;
     const std::string method = call.has(1) ? call.string(1) : "common";
-    if (method != "common" && method != "ceil" && method != "floor") call.error("'method' must be common, ceil or floor");
+    if (method != "common" && method != "ceil" && method != "floor")
+        call.error("'method' must be common, ceil or floor");
     if (!v.is_number()) call.error(str("of a value of type ", v.type_name()));
-    if (method == "common") return jinja_round(call.cx, v, call.given(0) ? call.whole(0, 0) : 0, call.has(0) && !call.given(0));
+    if (method == "common")
+        return jinja_round(call.cx, v, call.given(0) ? call.whole(0, 0) : 0, call.has(0) && !call.given(0));
     const int64_t digits = call.whole(0, 0);
     if (digits < -15 || digits > 15) call.error("more than 15 places with a method are not supported");
     const Value scale = jinja_arithmetic(call.cx, "**", Value::of(int64_t(10)), Value::of(digits));
@@ -90,9 +93,15 @@ Value attr(JinjaCall& call) {                          // name: the attribute, n
 const JinjaTable& jinja_value_filters() {
     using namespace jinja_filters_value_room;
     static const JinjaTable table = {
-        {"length", "", length}, {"count", "", length}, {"abs", "", absolute},
-        {"default", "default_value=, boolean=", fallback}, {"d", "default_value=, boolean=", fallback},
-        {"int", "default=, base=", whole}, {"float", "default=", real}, {"round", "precision=, method=", round}, {"attr", "name", attr},
+        {"length", "", length},
+        {"count", "", length},
+        {"abs", "", absolute},
+        {"default", "default_value=, boolean=", fallback},
+        {"d", "default_value=, boolean=", fallback},
+        {"int", "default=, base=", whole},
+        {"float", "default=", real},
+        {"round", "precision=, method=", round},
+        {"attr", "name", attr},
     };
     return table;
 }

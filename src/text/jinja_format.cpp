@@ -1,6 +1,8 @@
-// jinja_format.cpp - Python's two ways to put values into a text. What a format asks for and is not written here is refused.
+// jinja_format.cpp - Python's two ways to put values into a text. What a format asks for and is not written here is
+// refused.
 //
-//   %[(key)][flags][width][.precision]type           {[field][!conversion][:[[fill]align][sign][#][0][width][grouping][.precision][type]]}
+//   %[(key)][flags][width][.precision]type
+//   {[field][!conversion][:[[fill]align][sign][#][0][width][grouping][.precision][type]]}
 #include "src/text/jinja_format.h"
 
 #include "src/text/jinja_number.h"
@@ -33,12 +35,15 @@ inline JinjaText padded(JinjaContext& cx, const JinjaText& t, const Spec& spec, 
 }
 
 // Sign, prefix and digits of a number, padded; zeros go between sign and digits.
-inline JinjaText number_text(JinjaContext& cx, bool negative, const std::string& prefix, std::string digits, const Spec& spec) {
+inline JinjaText number_text(JinjaContext& cx, bool negative, const std::string& prefix, std::string digits,
+                             const Spec& spec) {
     const std::string sign = negative ? "-" : spec.sign == '-' ? "" : std::string(1, spec.sign);
     if (spec.grouping) {
         if (spec.zero) cx.error("a format with both grouping and zeros is not supported");
         const size_t whole = std::min(digits.find_first_of(".e%"), digits.size());
-        if (digits.find('e') != digits.npos || (spec.type && std::string_view("boxX").find(spec.type) != std::string_view::npos)) cx.error("a format with grouping of this type is not supported");
+        if (digits.find('e') != digits.npos ||
+            (spec.type && std::string_view("boxX").find(spec.type) != std::string_view::npos))
+            cx.error("a format with grouping of this type is not supported");
         for (size_t at = whole; at > 3; at -= 3) digits.insert(at - 3, 1, spec.grouping);
     }
     const char align = spec.align ? spec.align : '>';
@@ -55,7 +60,9 @@ inline JinjaText whole_text(JinjaContext& cx, int64_t n, const Spec& spec) {
     const int base = spec.type == 'x' || spec.type == 'X' ? 16 : spec.type == 'o' ? 8 : spec.type == 'b' ? 2 : 10;
     uint64_t left = n < 0 ? 0 - uint64_t(n) : uint64_t(n);
     std::string digits, prefix;
-    do digits.insert(digits.begin(), (spec.type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef")[left % uint64_t(base)]);
+    do
+        digits.insert(digits.begin(),
+                      (spec.type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef")[left % uint64_t(base)]);
     while (left /= uint64_t(base));
     if (spec.alternate && base != 10) prefix = std::string("0") + spec.type;
     return number_text(cx, n < 0, prefix, std::move(digits), spec);
@@ -80,12 +87,15 @@ inline JinjaText real_text(JinjaContext& cx, double d, const Spec& spec) {
     return number_text(cx, negative, "", digits + (percent ? "%" : ""), spec);
 }
 
-inline JinjaText cut(const JinjaText& t, int64_t precision) { return precision < 0 ? t : t.part(0, int64_t(text_offset(t.text, precision))); }
+inline JinjaText cut(const JinjaText& t, int64_t precision) {
+    return precision < 0 ? t : t.part(0, int64_t(text_offset(t.text, precision)));
+}
 
 // ---- 'text' % values
 class Percent {
 public:
-    Percent(JinjaContext& cx, const JinjaText& format, const Value& arguments) : cx_(cx), format_(format), out_(format), arguments_(arguments) {
+    Percent(JinjaContext& cx, const JinjaText& format, const Value& arguments)
+        : cx_(cx), format_(format), out_(format), arguments_(arguments) {
         many_ = arguments.is(Flavour::tuple) || arguments.is(Flavour::group);
         mapping_ = arguments.is_mapping() || arguments.is(Flavour::list) || arguments.is(Flavour::range);
         if (arguments.is(Kind::undefined)) cx.error("'%' of an undefined value");
@@ -102,7 +112,8 @@ public:
             at = at_;
             cx_.check_size(int64_t(out_.made().text.size()));
         }
-        if (!mapping_ && used_ < (many_ ? arguments_.list->items.size() : 1)) cx_.error("'%': not all values are used by the format");
+        if (!mapping_ && used_ < (many_ ? arguments_.list->items.size() : 1))
+            cx_.error("'%': not all values are used by the format");
         return out_.take();
     }
 
@@ -130,7 +141,8 @@ private:
             return v.integer();
         }
         int64_t n = 0;
-        for (; peek() >= '0' && peek() <= '9'; ++at_) if ((n = n * 10 + (peek() - '0')) > widest) cx_.error("'%': the width is too large");
+        for (; peek() >= '0' && peek() <= '9'; ++at_)
+            if ((n = n * 10 + (peek() - '0')) > widest) cx_.error("'%': the width is too large");
         return n;
     }
     void item() {
@@ -187,7 +199,8 @@ private:
                 return padded(cx_, v.is_string() ? *v.s : JinjaText{c, {}, false}, spec, spec.align);
             }
             case 'd': case 'i': case 'u': case 'x': case 'X': case 'o':
-                if (!v.is_whole() && (!v.is(Kind::number) || spec.type == 'x' || spec.type == 'X' || spec.type == 'o')) cx_.error(str("'%", spec.type, "' of a value of type ", v.type_name()));
+                if (!v.is_whole() && (!v.is(Kind::number) || spec.type == 'x' || spec.type == 'X' || spec.type == 'o'))
+                    cx_.error(str("'%", spec.type, "' of a value of type ", v.type_name()));
                 if (spec.precision >= 0) cx_.error(str("'%", spec.type, "' with a precision is not supported"));
                 return whole_text(cx_, v.is(Kind::number) ? jinja_whole(cx_, v.d) : v.integer(), spec);
             case 'e': case 'E': case 'f': case 'F': case 'g': case 'G':
@@ -204,17 +217,26 @@ inline Spec parse_spec(JinjaContext& cx, std::string_view s) {
     const auto is_align = [](char c) { return c == '<' || c == '>' || c == '=' || c == '^'; };
     size_t at = 0;
     const size_t first = s.empty() ? 0 : size_t(utf8_at(s, 0).bytes);
-    if (first && first < s.size() && is_align(s[first])) { spec.fill = s.substr(0, first); spec.align = s[first]; at = first + 1; }
-    else if (!s.empty() && is_align(s[0])) { spec.align = s[0]; at = 1; }
+    if (first && first < s.size() && is_align(s[first])) {
+        spec.fill = s.substr(0, first);
+        spec.align = s[first];
+        at = first + 1;
+    } else if (!s.empty() && is_align(s[0])) {
+        spec.align = s[0];
+        at = 1;
+    }
     const auto peek = [&] { return at < s.size() ? s[at] : char(0); };
     if (peek() == '+' || peek() == '-' || peek() == ' ') spec.sign = s[at++];
     if (peek() == '#') { spec.alternate = true; ++at; }
     if (peek() == '0') { spec.zero = true; ++at; }
-    for (; peek() >= '0' && peek() <= '9'; ++at) if ((spec.width = spec.width * 10 + (peek() - '0')) > widest) cx.error("format: the width is too large");
+    for (; peek() >= '0' && peek() <= '9'; ++at)
+        if ((spec.width = spec.width * 10 + (peek() - '0')) > widest) cx.error("format: the width is too large");
     if (peek() == ',' || peek() == '_') spec.grouping = s[at++];
     if (peek() == '.') {
         const size_t digits = ++at;
-        for (spec.precision = 0; peek() >= '0' && peek() <= '9'; ++at) if ((spec.precision = spec.precision * 10 + (peek() - '0')) > widest) cx.error("format: the precision is too large");
+        for (spec.precision = 0; peek() >= '0' && peek() <= '9'; ++at)
+            if ((spec.precision = spec.precision * 10 + (peek() - '0')) > widest)
+                cx.error("format: the precision is too large");
         if (at == digits) cx.error("format: a precision without digits");
     }
     if (at < s.size()) spec.type = s[at++];
@@ -227,28 +249,34 @@ inline JinjaText formatted(JinjaContext& cx, const Value& v, std::string_view te
     Spec spec = parse_spec(cx, text);
     if (v.is_string()) {
         if (v.s->markup) cx.error("format of a safe text with a specification is not supported");
-        if ((spec.type && spec.type != 's') || spec.sign != '-' || spec.alternate || spec.grouping || spec.align == '=' || text.find('-') != text.npos)
+        if ((spec.type && spec.type != 's') || spec.sign != '-' || spec.alternate || spec.grouping ||
+            spec.align == '=' || text.find('-') != text.npos)
             cx.error("format: this specification is not one of texts");
         if (spec.zero && !spec.align) spec.fill = "0";
         if (spec.zero && spec.align && spec.fill == " ") cx.error("format: this specification is not supported");
         return padded(cx, cut(*v.s, spec.precision), spec, spec.align ? spec.align : '<');
     }
     if (!v.is_number()) cx.error(str("format: a value of type ", v.type_name(), " takes no specification"));
-    if (spec.zero && spec.align && spec.align != '=') cx.error("format with both an alignment and zeros is not supported");
+    if (spec.zero && spec.align && spec.align != '=')
+        cx.error("format with both an alignment and zeros is not supported");
     const bool real_type = spec.type && std::string_view("eEfFgG%").find(spec.type) != std::string_view::npos;
     if (real_type) return real_text(cx, v.number(), spec);
     if (v.is(Kind::number)) {
-        if (spec.type || spec.precision >= 0 || spec.alternate) cx.error("format: this specification of floats is not supported");
+        if (spec.type || spec.precision >= 0 || spec.alternate)
+            cx.error("format: this specification of floats is not supported");
         std::string digits = jinja_float_text(std::fabs(v.d));
         return number_text(cx, std::signbit(v.d) && !std::isnan(v.d), "", std::move(digits), spec);
     }
-    if (spec.precision >= 0 || (spec.type && std::string_view("dboxX").find(spec.type) == std::string_view::npos)) cx.error("format: this specification of integers is not supported");
+    if (spec.precision >= 0 || (spec.type && std::string_view("dboxX").find(spec.type) == std::string_view::npos))
+        cx.error("format: this specification of integers is not supported");
     return whole_text(cx, v.integer(), spec);
 }
 
 class Braces {
 public:
-    Braces(JinjaContext& cx, const std::vector<Value>& positional, const std::vector<std::pair<std::string, Value>>& named) : cx_(cx), positional_(positional), named_(named) {}
+    Braces(JinjaContext& cx, const std::vector<Value>& positional,
+           const std::vector<std::pair<std::string, Value>>& named)
+        : cx_(cx), positional_(positional), named_(named) {}
     JinjaText run(const JinjaText& format, int depth) {
         if (depth > 1) cx_.error("format: fields nested too deeply");
         JinjaRewriter out(format);
@@ -258,7 +286,11 @@ public:
             const size_t brace = std::min(s.find_first_of("{}", at), s.size());
             out.keep(at, brace);
             if (brace == s.size()) break;
-            if (brace + 1 < s.size() && s[brace + 1] == s[brace]) { out.keep(brace, brace + 1); at = brace + 2; continue; }
+            if (brace + 1 < s.size() && s[brace + 1] == s[brace]) {
+                out.keep(brace, brace + 1);
+                at = brace + 2;
+                continue;
+            }
             if (s[brace] == '}') cx_.error("format: a single '}'");
             size_t close = brace + 1;
             for (int nesting = 1; close < s.size(); ++close) {
@@ -318,7 +350,8 @@ private:
             if (!index && !v.is_mapping()) cx_.error("format: only a dict has elements by name");
             v = jinja_subscript(cx_, v, index ? Value::of(int64_t(std::stoll(part))) : Value::of(part));
             if (v.is(Kind::undefined)) cx_.error(str("format: no element '", part, "'"));
-            if (++at < name.size() && name[at] != '.' && name[at] != '[') cx_.error("format: the field's name is not understood");
+            if (++at < name.size() && name[at] != '.' && name[at] != '[')
+                cx_.error("format: the field's name is not understood");
         }
         return v;
     }
@@ -327,7 +360,8 @@ private:
         return positional_[size_t(k)];
     }
     Value base(std::string_view name) {
-        if (!name.empty() && name.size() < 18 && name.find_first_not_of("0123456789") == name.npos) return positional(std::stoll(std::string(name)));
+        if (!name.empty() && name.size() < 18 && name.find_first_not_of("0123456789") == name.npos)
+            return positional(std::stoll(std::string(name)));
         for (const auto& [key, value] : named_) if (key == name) return value;
         cx_.error(str("format: no value for the field '", name, "'"));
     }

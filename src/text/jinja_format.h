@@ -4,7 +4,8 @@
 
 namespace qlora::inline v0_1 {
 
-JinjaText jinja_percent_format(JinjaContext&, const JinjaText& format, const JinjaValue& arguments);   // a tuple, a dict, or one value
+// a tuple, a dict, or one value
+JinjaText jinja_percent_format(JinjaContext&, const JinjaText& format, const JinjaValue& arguments);
 JinjaText jinja_brace_format(JinjaContext&, const JinjaText& format, const std::vector<JinjaValue>& positional,
                              const std::vector<std::pair<std::string, JinjaValue>>& named);
 

@@ -11,15 +11,18 @@ using Kind = JinjaValue::Kind;
 
 Value range(JinjaCall& call) {
     if (call.rest.empty() || call.rest.size() > 3) call.error("takes 1 to 3 integers");
-    for (const Value& v : call.rest) if (!v.is_whole()) call.error(str("takes integers, not a value of type ", v.type_name()));
+    for (const Value& v : call.rest)
+        if (!v.is_whole()) call.error(str("takes integers, not a value of type ", v.type_name()));
     const bool one = call.rest.size() == 1;
-    return jinja_range(call.cx, one ? 0 : call.rest[0].integer(), call.rest[one ? 0 : 1].integer(), call.rest.size() == 3 ? call.rest[2].integer() : 1);
+    return jinja_range(call.cx, one ? 0 : call.rest[0].integer(), call.rest[one ? 0 : 1].integer(),
+                       call.rest.size() == 3 ? call.rest[2].integer() : 1);
 }
 
 // dict(mapping or pairs, **more)
 Value dict(JinjaCall& call) {
     Value v = Value::empty_dict();
-    if (call.has(0) && call.at(0).is(Kind::undefined)) call.error("needs a dict, or pairs of a key and a value, not what is undefined");
+    if (call.has(0) && call.at(0).is(Kind::undefined))
+        call.error("needs a dict, or pairs of a key and a value, not what is undefined");
     if (call.has(0) && call.at(0).is_mapping()) {
         call.cx.spend(int64_t(call.at(0).dict->items.size()));
         for (const auto& [key, value] : call.at(0).dict->items) v.dict->add(key, value);
@@ -45,7 +48,8 @@ Value raise_exception(JinjaCall& call) { call.cx.error(jinja_text(call.cx, call.
 Value strftime_now(JinjaCall& call) {
     const std::string format = call.string(0);
     for (size_t at = 0; (at = format.find('%', at)) != format.npos; at += 2)
-        if (at + 1 < format.size() && std::string_view("fzZ:").find(format[at + 1]) != std::string_view::npos) call.error(str("'%", format.substr(at + 1, 1), "' is not supported"));
+        if (at + 1 < format.size() && std::string_view("fzZ:").find(format[at + 1]) != std::string_view::npos)
+            call.error(str("'%", format.substr(at + 1, 1), "' is not supported"));
     if (format.size() > 1000) call.error("a format above 1000 bytes is not supported");
     if (format.empty()) return Value::of("");
     const std::time_t t = std::time(nullptr);

@@ -1,7 +1,8 @@
-// jinja_lexer.cpp - cuts a template into texts and tags, and tags into names, numbers, strings and operators; one pass, no recursion.
+// jinja_lexer.cpp - cuts a template into texts and tags, and tags into names, numbers, strings and operators; one pass,
+// no recursion.
 //
-// The rules are those of the reference's lexer with trim_blocks and lstrip_blocks: line breaks are "\n" before anything is read, white
-// space is Python's, and what "-" and "+" beside a tag do to the text around it.
+// The rules are those of the reference's lexer with trim_blocks and lstrip_blocks: line breaks are "\n" before anything
+// is read, white space is Python's, and what "-" and "+" beside a tag do to the text around it.
 #include "src/text/jinja_lexer.h"
 
 #include "src/text/unicode.h"
@@ -47,7 +48,9 @@ struct Lexer {
     bool line_starts = true;                           // what was read last ended a line
     std::vector<JinjaLexeme> out;
 
-    [[noreturn]] void error(std::string_view what) const { fail(Errc::format, where, ": line ", line, " of the chat template: ", jinja_one_line(what)); }
+    [[noreturn]] void error(std::string_view what) const {
+        fail(Errc::format, where, ": line ", line, " of the chat template: ", jinja_one_line(what));
+    }
 
     void advance(size_t n) {
         for (size_t i = 0; i < n; ++i) line += src[at + i] == '\n';
@@ -59,7 +62,9 @@ struct Lexer {
     void run() {
         while (at < src.size()) {
             size_t tag = at;
-            const auto opens = [&](size_t k) { return at_or(k + 1, ' ') == '%' || at_or(k + 1, ' ') == '{' || at_or(k + 1, ' ') == '#'; };
+            const auto opens = [&](size_t k) {
+                return at_or(k + 1, ' ') == '%' || at_or(k + 1, ' ') == '{' || at_or(k + 1, ' ') == '#';
+            };
             while ((tag = src.find('{', tag)) != src.npos && !opens(tag)) ++tag;
             text(std::min(tag, src.size()));
             if (at < src.size()) tag_at();
@@ -72,7 +77,8 @@ struct Lexer {
         size_t stop = end;
         const char kind = at_or(end + 1, ' '), mark = at_or(end + 2, ' ');
         if (end < src.size() && mark == '-') stop = before_spaces(src, at, end);
-        else if (end < src.size() && kind != '{' && mark != '+') {       // lstrip_blocks: white space between the start of the line and the tag
+        else if (end < src.size() && kind != '{' &&
+                 mark != '+') {    // lstrip_blocks: white space between the start of the line and the tag
             const size_t newline = src.substr(at, end - at).rfind('\n');
             const size_t start = newline == src.npos ? at : at + newline + 1;
             if ((start > at || line_starts) && after_spaces(src, start) >= end) stop = start;
@@ -81,7 +87,8 @@ struct Lexer {
         advance(end - at);
     }
 
-    // Past the end of a tag, which may be marked: "-" takes all white space that follows, otherwise a block takes one line break.
+    // Past the end of a tag, which may be marked: "-" takes all white space that follows, otherwise a block takes one
+    // line break.
     void close(size_t mark_and_close, char mark, bool print) {
         size_t next = at + mark_and_close;
         if (mark == '-') next = after_spaces(src, next);
@@ -143,7 +150,8 @@ struct Lexer {
         }
         for (std::string_view op : {"==", "!=", "<=", ">=", "//", "**"})
             if (src.substr(at, 2) == op) { push(Type::op, op); return advance(2); }
-        if (std::string_view("+-*/%~<>=()[]{}.,:|;").find(c) == std::string_view::npos) error(str("unexpected character '", src.substr(at, size_t(utf8_at(src, at).bytes)), "'"));
+        if (std::string_view("+-*/%~<>=()[]{}.,:|;").find(c) == std::string_view::npos)
+            error(str("unexpected character '", src.substr(at, size_t(utf8_at(src, at).bytes)), "'"));
         push(Type::op, src.substr(at, 1));
         advance(1);
     }
@@ -169,7 +177,8 @@ struct Lexer {
         const char base = char(at_or(at + 1, ' ') | 0x20);
         const size_t start = at + 2 + (at_or(at + 2, ' ') == '_');
         size_t stop = start;
-        if (base == 'x') stop = digits(start, [](char c) { return is_digit(c) || ((c | 0x20) >= 'a' && (c | 0x20) <= 'f'); });
+        if (base == 'x')
+            stop = digits(start, [](char c) { return is_digit(c) || ((c | 0x20) >= 'a' && (c | 0x20) <= 'f'); });
         if (base == 'o') stop = digits(start, [](char c) { return c >= '0' && c <= '7'; });
         if (base == 'b') stop = digits(start, [](char c) { return c == '0' || c == '1'; });
         if (stop > start) return number_lexeme(Type::integer, stop, base == 'x' ? 16 : base == 'o' ? 8 : 2);
@@ -181,7 +190,8 @@ struct Lexer {
         if (type == Type::integer && base != 10) {
             uint64_t n = 0;
             const auto [last, bad] = std::from_chars(value.data() + 2, value.data() + value.size(), n, base);
-            if (bad != std::errc{} || last != value.data() + value.size()) error(str("number ", value, " is too large"));
+            if (bad != std::errc{} || last != value.data() + value.size())
+                error(str("number ", value, " is too large"));
             value = std::to_string(n);
         }
         push(type, value);
@@ -213,7 +223,8 @@ struct Lexer {
         uint32_t point = 0;
         const std::string_view digits = src.substr(std::min(first, src.size()), last - first);
         const auto [end, bad] = std::from_chars(digits.data(), digits.data() + digits.size(), point, octal ? 8 : 16);
-        if (digits.size() != last - first || bad != std::errc{} || end != digits.data() + digits.size()) error("bad escape in a string");
+        if (digits.size() != last - first || bad != std::errc{} || end != digits.data() + digits.size())
+            error("bad escape in a string");
         if (point > 0x10FFFF || (point >= 0xD800 && point < 0xE000)) error("an escape in a string is no character");
         utf8_append(value, point);
         return last;

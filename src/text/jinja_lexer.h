@@ -5,7 +5,19 @@
 namespace qlora::inline v0_1 {
 
 struct JinjaLexeme {
-    enum class Type : uint8_t { text, block_begin, block_end, print_begin, print_end, name, integer, number, string, op, end } type;
+    enum class Type : uint8_t {
+        text,
+        block_begin,
+        block_end,
+        print_begin,
+        print_end,
+        name,
+        integer,
+        number,
+        string,
+        op,
+        end
+    } type;
     std::string value;
     int line;
 };

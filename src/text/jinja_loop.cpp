@@ -55,6 +55,8 @@ JinjaValue JinjaLoop::attribute(JinjaContext& cx, std::string_view name) {
     return {};
 }
 
-JinjaText jinja_loop_text(JinjaContext& cx, JinjaLoop& loop) { return {str("<LoopContext ", loop.index0 + 1, "/", loop.count(cx), ">"), {}, false}; }
+JinjaText jinja_loop_text(JinjaContext& cx, JinjaLoop& loop) {
+    return {str("<LoopContext ", loop.index0 + 1, "/", loop.count(cx), ">"), {}, false};
+}
 
 }  // namespace qlora

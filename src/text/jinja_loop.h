@@ -4,7 +4,8 @@
 
 namespace qlora::inline v0_1 {
 
-// Items are looked at only when the loop needs them: the condition of {% for x in xs if condition %} may depend on what the body did.
+// Items are looked at only when the loop needs them: the condition of {% for x in xs if condition %} may depend on what
+// the body did.
 struct JinjaLoop {
     std::vector<JinjaValue> items;
     std::function<bool(const JinjaValue&)> keep;       // the condition; empty: none

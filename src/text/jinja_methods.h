@@ -4,6 +4,7 @@
 
 namespace qlora::inline v0_1 {
 
-const JinjaTable& jinja_string_methods(const JinjaValue& self);        // a safe text escapes its arguments: those methods are refused
+// a safe text escapes its arguments: those methods are refused
+const JinjaTable& jinja_string_methods(const JinjaValue& self);
 
 }  // namespace qlora

@@ -1,4 +1,5 @@
-// jinja_number.cpp - arithmetic of template values. Integers have 64 bits: a result that needs more is an error, never another number.
+// jinja_number.cpp - arithmetic of template values. Integers have 64 bits: a result that needs more is an error, never
+// another number.
 //
 //   a // b = floor(a / b)      a % b = a - b * (a // b), with the sign of b
 #include "src/text/jinja_number.h"
@@ -18,7 +19,9 @@ using Value = JinjaValue;
 using Kind = JinjaValue::Kind;
 using Flavour = JinjaValue::Flavour;
 
-[[noreturn]] inline void too_large(JinjaContext& cx, std::string_view what) { cx.error(str(what, ": the result needs an integer beyond 64 bits, which is not supported")); }
+[[noreturn]] inline void too_large(JinjaContext& cx, std::string_view what) {
+    cx.error(str(what, ": the result needs an integer beyond 64 bits, which is not supported"));
+}
 
 inline Value whole_arithmetic(JinjaContext& cx, char op, int64_t x, int64_t y) {
     int64_t r = 0;
@@ -59,7 +62,8 @@ inline Value power(JinjaContext& cx, const Value& a, const Value& b) {
     }
     const double x = a.number(), y = b.number();
     if (x == 0 && y < 0) cx.error("'**': zero to a negative power");
-    if (x < 0 && std::isfinite(x) && std::isfinite(y) && y != std::floor(y)) cx.error("'**': a root of a negative number is not supported");
+    if (x < 0 && std::isfinite(x) && std::isfinite(y) && y != std::floor(y))
+        cx.error("'**': a root of a negative number is not supported");
     const double r = std::pow(x, y);
     if (std::isinf(r) && std::isfinite(x) && std::isfinite(y)) cx.error("'**': the result is out of range");
     return Value::of(r);
@@ -73,7 +77,8 @@ inline Value repeated(JinjaContext& cx, const Value& v, int64_t times) {
         if (times && size > cx.output_limit() / times) cx.check_size(cx.output_limit() + 1);
         JinjaText t;
         t.markup = v.s->markup;
-        const bool marked = std::any_of(std::begin(JinjaText::marks), std::end(JinjaText::marks), [&](const auto of) { return !((*v.s).*of).empty(); });
+        const bool marked = std::any_of(std::begin(JinjaText::marks), std::end(JinjaText::marks),
+                                        [&](const auto of) { return !((*v.s).*of).empty(); });
         for (int64_t k = 0; size && k < times; ++k) {
             if (marked) t.append(*v.s);
             else t.text += v.s->text;
@@ -89,7 +94,9 @@ inline Value repeated(JinjaContext& cx, const Value& v, int64_t times) {
     return Value::of(std::move(items), v.is(Flavour::group) ? Flavour::tuple : v.list->flavour);
 }
 
-inline bool is_sequence(const Value& v) { return v.is_string() || v.is(Flavour::list) || v.is(Flavour::tuple) || v.is(Flavour::group); }
+inline bool is_sequence(const Value& v) {
+    return v.is_string() || v.is(Flavour::list) || v.is(Flavour::tuple) || v.is(Flavour::group);
+}
 
 inline Value added(JinjaContext& cx, const Value& a, const Value& b) {
     if (a.is_string()) {
@@ -121,13 +128,15 @@ inline std::string_view stripped(std::string_view text) {
     return text;
 }
 
-// The text without single underscores between digits; nothing where one stands elsewhere. Digits of other scripts are refused.
+// The text without single underscores between digits; nothing where one stands elsewhere. Digits of other scripts are
+// refused.
 inline std::optional<std::string> without_underscores(JinjaContext& cx, std::string_view text) {
     std::string out;
     const auto alnum = [](char c) { return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z'); };
     for (size_t k = 0; k < text.size(); ++k) {
         const Utf8Char c = utf8_at(text, k);
-        if (c.bytes > 1 && (char_class(c.code) & char_number)) cx.error("reading digits of other scripts as a number is not supported");
+        if (c.bytes > 1 && (char_class(c.code) & char_number))
+            cx.error("reading digits of other scripts as a number is not supported");
         if (text[k] != '_') { out += text[k]; continue; }
         if (k == 0 || k + 1 == text.size() || !alnum(text[k - 1]) || !alnum(text[k + 1])) return std::nullopt;
     }
@@ -143,7 +152,9 @@ std::string jinja_float_text(double d) {
 }
 
 void jinja_need_exact(JinjaContext& cx, const JinjaValue& v) {
-    if (v.is(JinjaValue::Kind::number) && v.b) cx.error(str("the number ", jinja_float_text(v.d), " of the data may be an integer beyond 64 bits, which is not supported"));
+    if (v.is(JinjaValue::Kind::number) && v.b)
+        cx.error(str("the number ", jinja_float_text(v.d),
+                     " of the data may be an integer beyond 64 bits, which is not supported"));
 }
 
 int64_t jinja_whole(JinjaContext& cx, double d) {
@@ -161,18 +172,28 @@ std::optional<int64_t> jinja_parse_int(JinjaContext& cx, std::string_view text, 
     const char mark = s.size() > 2 && s[0] == '0' ? char(s[1] | 0x20) : ' ';
     const int64_t marked = mark == 'x' ? 16 : mark == 'o' ? 8 : mark == 'b' ? 2 : 0;
     const bool zero_base = base == 0;
-    if (marked && (base == 0 || base == marked)) { s.remove_prefix(2); base = marked; if (s.starts_with('_')) s.remove_prefix(1); }
+    if (marked && (base == 0 || base == marked)) {
+        s.remove_prefix(2);
+        base = marked;
+        if (s.starts_with('_')) s.remove_prefix(1);
+    }
     if (base == 0) base = 10;
     const std::optional<std::string> digits = without_underscores(cx, s);
     if (!digits || digits->empty()) return std::nullopt;
-    if (zero_base && !marked && digits->size() > 1 && (*digits)[0] == '0' && digits->find_first_not_of('0') != digits->npos) return std::nullopt;
+    if (zero_base && !marked && digits->size() > 1 && (*digits)[0] == '0' &&
+        digits->find_first_not_of('0') != digits->npos)
+        return std::nullopt;
     for (const char c : *digits) {
-        const int value = c >= '0' && c <= '9' ? c - '0' : (c | 0x20) >= 'a' && (c | 0x20) <= 'z' ? (c | 0x20) - 'a' + 10 : 99;
+        const int value = c >= '0' && c <= '9'                     ? c - '0'
+                          : (c | 0x20) >= 'a' && (c | 0x20) <= 'z' ? (c | 0x20) - 'a' + 10
+                                                                   : 99;
         if (value >= base) return std::nullopt;
     }
     int64_t n = 0;
     const std::string signed_digits = (negative ? "-" : "") + *digits;
-    if (std::from_chars(signed_digits.data(), signed_digits.data() + signed_digits.size(), n, int(base)).ec != std::errc{}) too_large(cx, "int()");
+    if (std::from_chars(signed_digits.data(), signed_digits.data() + signed_digits.size(), n, int(base)).ec !=
+        std::errc{})
+        too_large(cx, "int()");
     return n;
 }
 
@@ -185,11 +206,13 @@ std::optional<double> jinja_parse_float(JinjaContext& cx, std::string_view text)
     if (lower == "inf" || lower == "infinity") return negative ? -INFINITY : INFINITY;
     if (lower == "nan") return NAN;
     const std::optional<std::string> digits = without_underscores(cx, s);
-    if (!digits || digits->empty() || digits->find_first_not_of("0123456789.eE+-") != digits->npos || (*digits)[0] == '-' || (*digits)[0] == '+') return std::nullopt;
+    if (!digits || digits->empty() || digits->find_first_not_of("0123456789.eE+-") != digits->npos ||
+        (*digits)[0] == '-' || (*digits)[0] == '+')
+        return std::nullopt;
     double d = 0;
     const auto [end, bad] = std::from_chars(digits->data(), digits->data() + digits->size(), d);
     if (end != digits->data() + digits->size()) return std::nullopt;
-    if (bad == std::errc::result_out_of_range) d = std::strtod(digits->c_str(), nullptr);        // 0 or infinity, as Python
+    if (bad == std::errc::result_out_of_range) d = std::strtod(digits->c_str(), nullptr);    // 0 or infinity, as Python
     else if (bad != std::errc{}) return std::nullopt;
     return negative ? -d : d;
 }
@@ -209,10 +232,15 @@ double jinja_round(JinjaContext& cx, double d, int64_t digits) {
 }
 
 JinjaValue jinja_round(JinjaContext& cx, const JinjaValue& v, int64_t digits, bool to_integer) {
-    if (v.is(JinjaValue::Kind::number)) return to_integer ? JinjaValue::of(jinja_whole(cx, jinja_round(cx, v.d, 0))) : JinjaValue::of(jinja_round(cx, v.d, digits));
+    if (v.is(JinjaValue::Kind::number))
+        return to_integer ? JinjaValue::of(jinja_whole(cx, jinja_round(cx, v.d, 0)))
+                          : JinjaValue::of(jinja_round(cx, v.d, digits));
     const int64_t n = v.integer();
     if (digits >= 0) return JinjaValue::of(n);
-    if (digits < -18) { if (digits < -19 || std::llabs(n) < 5'000'000'000'000'000'000) return JinjaValue::of(int64_t(0)); jinja_number_room::too_large(cx, "round"); }
+    if (digits < -18) {
+        if (digits < -19 || std::llabs(n) < 5'000'000'000'000'000'000) return JinjaValue::of(int64_t(0));
+        jinja_number_room::too_large(cx, "round");
+    }
     int64_t scale = 1;
     for (int64_t k = digits; k < 0; ++k) scale *= 10;
     int64_t down = n / scale - (n % scale < 0), rest = n - down * scale, r = 0;
@@ -224,7 +252,8 @@ JinjaValue jinja_round(JinjaContext& cx, const JinjaValue& v, int64_t digits, bo
 JinjaValue jinja_arithmetic(JinjaContext& cx, const std::string& op, const JinjaValue& a, const JinjaValue& b) {
     using namespace jinja_number_room;
     if (op == "+" && is_sequence(a) && is_sequence(b)) {
-        const bool same = a.is_string() == b.is_string() && (a.is_string() || a.is(Flavour::list) == b.is(Flavour::list));
+        const bool same = a.is_string() == b.is_string() &&
+                          (a.is_string() || a.is(Flavour::list) == b.is(Flavour::list));
         if (same) return added(cx, a, b);
     }
     if (op == "*" && is_sequence(a) && b.is_whole()) return repeated(cx, a, b.integer());
@@ -237,8 +266,11 @@ JinjaValue jinja_arithmetic(JinjaContext& cx, const std::string& op, const Jinja
     const double x = a.number(), y = b.number();
     if (op == "/") {
         constexpr int64_t exact = int64_t(1) << 53;    // up to here a double holds every integer
-        const auto beyond = [](const Value& v) { return v.is_whole() && (v.integer() > exact || v.integer() < -exact); };
-        if (a.is_whole() && b.is_whole() && (beyond(a) || beyond(b))) cx.error("'/' of integers beyond 53 bits is not supported");
+        const auto beyond = [](const Value& v) {
+            return v.is_whole() && (v.integer() > exact || v.integer() < -exact);
+        };
+        if (a.is_whole() && b.is_whole() && (beyond(a) || beyond(b)))
+            cx.error("'/' of integers beyond 53 bits is not supported");
         return Value::of(x / y);
     }
     if (a.is_whole() && b.is_whole()) return whole_arithmetic(cx, op == "//" ? '/' : op[0], a.integer(), b.integer());

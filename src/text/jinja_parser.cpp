@@ -4,14 +4,15 @@
 namespace qlora::inline v0_1 {
 namespace jinja_parser_room {
 
-// Whether `n` reads a variable before anything in it, in the order of the text, assigns to it: the reference decides by this whether a
-// macro takes more arguments than it names.
+// Whether `n` reads a variable before anything in it, in the order of the text, assigns to it: the reference decides by
+// this whether a macro takes more arguments than it names.
 inline bool reads(const JinjaNode& n, const std::string& name, bool& assigned) {
     if (n.kind == JinjaNode::Kind::name && n.text == name) {
         if (n.flag) assigned = true;
         return !n.flag && !assigned;
     }
-    if (n.kind == JinjaNode::Kind::macro || n.kind == JinjaNode::Kind::call_block) for (const std::string& p : n.names) assigned |= p == name;
+    if (n.kind == JinjaNode::Kind::macro || n.kind == JinjaNode::Kind::call_block)
+        for (const std::string& p : n.names) assigned |= p == name;
     for (const JinjaNodePtr& kid : n.kids) if (kid && reads(*kid, name, assigned)) return true;
     return false;
 }
@@ -21,7 +22,8 @@ inline bool reads(const JinjaNode& n, const std::string& name) {
 }
 inline bool assigns(const JinjaNode& n, std::string_view name) {
     if (n.kind == JinjaNode::Kind::name && n.text == name && n.flag) return true;
-    return std::any_of(n.kids.begin(), n.kids.end(), [&](const JinjaNodePtr& kid) { return kid && assigns(*kid, name); });
+    return std::any_of(n.kids.begin(), n.kids.end(),
+                       [&](const JinjaNodePtr& kid) { return kid && assigns(*kid, name); });
 }
 
 JinjaNodePtr JinjaParser::body(Words ends) {
@@ -82,7 +84,8 @@ JinjaNodePtr JinjaParser::statement() {                // its '%}' is left to bo
     error(str("unsupported statement '", word, "'"));
 }
 JinjaNodePtr JinjaParser::jump_statement(std::string_view word) {
-    if (!loops) error(str("'", word, "' outside of a loop, or in a macro, call, generation, filter or set block inside it"));
+    if (!loops)
+        error(str("'", word, "' outside of a loop, or in a macro, call, generation, filter or set block inside it"));
     return make(word == "break" ? Kind::break_loop : Kind::continue_loop);
 }
 JinjaNodePtr JinjaParser::print_statement() {
@@ -153,7 +156,8 @@ void JinjaParser::signature(JinjaNode& n) {
         if (!n.names.empty()) need_op(",");
         n.names.push_back(target_name());
         if (n.names.back() == "caller") error("a parameter named 'caller' is not supported");
-        if (std::count(n.names.begin(), n.names.end(), n.names.back()) > 1) error(str("parameter '", n.names.back(), "' is declared twice"));
+        if (std::count(n.names.begin(), n.names.end(), n.names.back()) > 1)
+            error(str("parameter '", n.names.back(), "' is declared twice"));
         n.kids.push_back(take_op("=") ? expression() : nullptr);
         if (defaults && !n.kids.back()) error("a parameter without default follows one with a default");
         defaults = n.kids.back() != nullptr;

@@ -18,15 +18,21 @@ struct JinjaParser {
     size_t at = 0;
     int depth = 0;
     int loops = 0;                                     // that a break here would leave
-    bool optional = false;                             // inside an if: an unknown filter is an error only where it is reached
+    bool optional = false;    // inside an if: an unknown filter is an error only where it is reached
     static constexpr int max_depth = 200;              // real templates stay below 20; the C++ stack holds thousands
 
     const JinjaLexeme& peek(size_t k = 0) const { return lex[std::min(at + k, lex.size() - 1)]; }
-    [[noreturn]] void error(std::string_view what) const { fail(Errc::format, where, ": line ", peek().line, " of the chat template: ", jinja_one_line(what)); }
-    [[noreturn]] void expected(std::string_view what) const { error(str("expected ", what, ", found '", peek().value, "'")); }
+    [[noreturn]] void error(std::string_view what) const {
+        fail(Errc::format, where, ": line ", peek().line, " of the chat template: ", jinja_one_line(what));
+    }
+    [[noreturn]] void expected(std::string_view what) const {
+        error(str("expected ", what, ", found '", peek().value, "'"));
+    }
     bool is_op(std::string_view v, size_t k = 0) const { return peek(k).type == Type::op && peek(k).value == v; }
     bool is_word(std::string_view v, size_t k = 0) const { return peek(k).type == Type::name && peek(k).value == v; }
-    bool is_any(Words words) const { return std::any_of(words.begin(), words.end(), [&](std::string_view w) { return is_word(w); }); }
+    bool is_any(Words words) const {
+        return std::any_of(words.begin(), words.end(), [&](std::string_view w) { return is_word(w); });
+    }
     bool take_op(std::string_view v) { return is_op(v) && ++at; }
     bool take_word(std::string_view v) { return is_word(v) && ++at; }
     void need_op(std::string_view v) { if (!take_op(v)) expected(str("'", v, "'")); }
@@ -37,10 +43,12 @@ struct JinjaParser {
 
     struct Deeper {
         JinjaParser& p;
-        explicit Deeper(JinjaParser& parser) : p(parser) { if (++p.depth > max_depth) p.error(str("nested deeper than ", max_depth)); }
+        explicit Deeper(JinjaParser& parser) : p(parser) {
+            if (++p.depth > max_depth) p.error(str("nested deeper than ", max_depth));
+        }
         ~Deeper() { --p.depth; }
     };
-    struct Soft {                                      // while this lives: inside an if (or, with false, no longer directly inside one)
+    struct Soft {    // while this lives: inside an if (or, with false, no longer directly inside one)
         JinjaParser& p;
         bool outer;
         Soft(JinjaParser& parser, bool soft) : p(parser), outer(parser.optional) { p.optional = soft; }
@@ -49,9 +57,10 @@ struct JinjaParser {
 
     // expressions
     JinjaNodePtr expression(bool with_condition = true);
-    JinjaNodePtr tuple(bool with_condition = true, Words ends = {}, bool parenthesized = false);       // or the one expression there is
+    // or the one expression there is
+    JinjaNodePtr tuple(bool with_condition = true, Words ends = {}, bool parenthesized = false);
     JinjaNodePtr primary(bool namespace_target = false);
-    JinjaNodePtr filters(JinjaNodePtr operand, bool first_without_bar = false);        // operand null: what a block printed
+    JinjaNodePtr filters(JinjaNodePtr operand, bool first_without_bar = false);    // operand null: what a block printed
     JinjaNodePtr target(bool with_namespace, Words ends = {});                         // what can be assigned to
     std::string target_name();
 

@@ -23,7 +23,8 @@ inline void hex_escape(std::string& out, char32_t c) {
     out += buffer;
 }
 
-inline std::string python_quoted(const std::string& s) {      // Python's repr: single quotes unless only single quotes are inside
+// Python's repr: single quotes unless only single quotes are inside
+inline std::string python_quoted(const std::string& s) {
     const char q = s.find('\'') != s.npos && s.find('"') == s.npos ? '"' : '\'';
     std::string out(1, q);
     for (size_t at = 0; at < s.size();) {
@@ -54,14 +55,18 @@ inline std::string list_repr(JinjaContext& cx, const Value& v, int depth) {
     const JinjaList& list = *v.list;
     switch (list.flavour) {
         case Flavour::list: return '[' + items_repr(cx, list.items, depth) + ']';
-        case Flavour::tuple: case Flavour::group: return '(' + items_repr(cx, list.items, depth) + (list.items.size() == 1 ? ",)" : ")");
-        case Flavour::range: return str("range(", list.start, ", ", list.stop, list.step == 1 ? "" : str(", ", list.step), ")");
+        case Flavour::tuple:
+        case Flavour::group: return '(' + items_repr(cx, list.items, depth) + (list.items.size() == 1 ? ",)" : ")");
+        case Flavour::range:
+            return str("range(", list.start, ", ", list.stop, list.step == 1 ? "" : str(", ", list.step), ")");
         case Flavour::keys: return "dict_keys([" + items_repr(cx, list.items, depth) + "])";
         case Flavour::values: return "dict_values([" + items_repr(cx, list.items, depth) + "])";
         case Flavour::items: return "dict_items([" + items_repr(cx, list.items, depth) + "])";
         case Flavour::generator: break;
     }
-    cx.error("prints what a lazy filter (map, select, ...) returns, which the reference shows as an address; use |list or |join");
+    cx.error(
+        "prints what a lazy filter (map, select, ...) returns, which the reference shows as an address; use |list or "
+        "|join");
 }
 
 inline std::string dict_repr(JinjaContext& cx, const Value& v, int depth) {
@@ -81,11 +86,14 @@ inline std::string repr(JinjaContext& cx, const Value& v, int depth) {
     cx.spend(1);
     switch (v.kind) {
         case Kind::undefined: return "Undefined";
-        case Kind::string: cx.spend_on(*v.s); return v.s->markup ? "Markup(" + python_quoted(v.str()) + ")" : python_quoted(v.str());
+        case Kind::string:
+            cx.spend_on(*v.s);
+            return v.s->markup ? "Markup(" + python_quoted(v.str()) + ")" : python_quoted(v.str());
         case Kind::list: return list_repr(cx, v, depth);
         case Kind::dict: return dict_repr(cx, v, depth);
         case Kind::callable:
-            if (!v.call->macro || v.call->name.empty()) cx.error("prints a function, which the reference shows as an address");
+            if (!v.call->macro || v.call->name.empty())
+                cx.error("prints a function, which the reference shows as an address");
             return "<Macro " + python_quoted(v.call->name) + ">";
         default: return jinja_text(cx, v).text;
     }
@@ -98,7 +106,9 @@ inline std::string json_string(const std::string& s, bool ascii) {
     for (size_t at = 0; at < out.size();) {
         const Utf8Char c = utf8_at(out, at);
         char buffer[16] = "";
-        if (c.code >= 0x10000) std::snprintf(buffer, sizeof buffer, "\\u%04x\\u%04x", unsigned(0xD800 + ((c.code - 0x10000) >> 10)), unsigned(0xDC00 + ((c.code - 0x10000) & 0x3FF)));
+        if (c.code >= 0x10000)
+            std::snprintf(buffer, sizeof buffer, "\\u%04x\\u%04x", unsigned(0xD800 + ((c.code - 0x10000) >> 10)),
+                          unsigned(0xDC00 + ((c.code - 0x10000) & 0x3FF)));
         else if (c.code >= 0x7F) std::snprintf(buffer, sizeof buffer, "\\u%04x", unsigned(c.code));
         if (c.code >= 0x7F) escaped += buffer;
         else escaped.append(out, at, size_t(c.bytes));
@@ -130,7 +140,9 @@ inline std::string json_key(JinjaContext& cx, const Value& key, bool ascii) {
 inline std::vector<const std::pair<Value, Value>*> entries(JinjaContext& cx, const JinjaDict& dict, bool sorted) {
     std::vector<const std::pair<Value, Value>*> out;
     for (const auto& entry : dict.items) out.push_back(&entry);
-    if (sorted) std::stable_sort(out.begin(), out.end(), [&](const auto* a, const auto* b) { return jinja_compare(cx, a->first, b->first) == -1; });
+    if (sorted)
+        std::stable_sort(out.begin(), out.end(),
+                         [&](const auto* a, const auto* b) { return jinja_compare(cx, a->first, b->first) == -1; });
     return out;
 }
 
@@ -138,7 +150,8 @@ inline std::vector<const std::pair<Value, Value>*> entries(JinjaContext& cx, con
 
 JinjaText jinja_repr(JinjaContext& cx, const JinjaValue& v) {
     JinjaText t{jinja_print_room::repr(cx, v, 0), {}, false};
-    if (const std::optional<int64_t> message = jinja_contains_content(cx, v)) t.content.push_back({0, int64_t(t.text.size()), *message});
+    if (const std::optional<int64_t> message = jinja_contains_content(cx, v))
+        t.content.push_back({0, int64_t(t.text.size()), *message});
     return t;
 }
 
@@ -187,7 +200,8 @@ std::string jinja_json(JinjaContext& cx, const JinjaValue& v, const JinjaJsonSty
             if (v.dict->is_namespace) break;
             v.dict->read_all();
             for (const auto* entry : entries(cx, *v.dict, style.sort_keys))
-                parts.push_back(json_key(cx, entry->first, style.ascii) + style.colon + jinja_json(cx, entry->second, style, depth + 1));
+                parts.push_back(json_key(cx, entry->first, style.ascii) + style.colon +
+                                jinja_json(cx, entry->second, style, depth + 1));
             return join('{', parts, '}');
         default: break;
     }

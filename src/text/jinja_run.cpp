@@ -1,7 +1,8 @@
 // jinja_run.cpp - the interpreter: walks the syntax tree with scopes, a step budget and limits, and prints.
 //
-// Semantics are those of Jinja2 in the environment that Hugging Face uses: undefined prints as nothing, its attributes are errors;
-// loops, macros, with, call, generation, filter and set blocks open a scope, conditions do not; a macro sees the scope it was defined in.
+// Semantics are those of Jinja2 in the environment that Hugging Face uses: undefined prints as nothing, its attributes
+// are errors; loops, macros, with, call, generation, filter and set blocks open a scope, conditions do not; a macro
+// sees the scope it was defined in.
 #include "src/base/stop.h"
 #include "src/text/jinja_ast.h"
 #include "src/text/jinja_contract.h"
@@ -39,7 +40,8 @@ public:
     RenderedTemplate render(const JinjaNode& root, const Json& variables) {
         Scope scope(*this);
         for (const auto& [name, value] : variables.as_object("chat template variables"))
-            set(name, name == "messages" && value.is_array() ? messages(value) : Value::from_json(value, !name.ends_with("_token")));
+            set(name, name == "messages" && value.is_array() ? messages(value)
+                                                             : Value::from_json(value, !name.ends_with("_token")));
         execute(root);
         RenderedTemplate result;
         result.text = std::move(root_.text);
@@ -71,7 +73,8 @@ private:
     std::set<std::string, std::less<>> read_keys_, read_variables_;
     Frame frame_;
     JinjaOrigin origin_;
-    std::vector<std::shared_ptr<JinjaDict>> namespaces_;   // the only values that can hold themselves: emptied at the end
+    // the only values that can hold themselves: emptied at the end
+    std::vector<std::shared_ptr<JinjaDict>> namespaces_;
     std::vector<Frame> captured_;                          // and scopes that a macro in them holds
     JinjaText root_;
     JinjaText* out_ = &root_;
@@ -89,7 +92,7 @@ private:
         explicit Capture(Run& r) : run(r), outer(r.out_) { run.out_ = &text; }
         ~Capture() { run.out_ = outer; }
     };
-    struct Scope {                                     // a new frame while this lives, inside the current one or another
+    struct Scope {    // a new frame while this lives, inside the current one or another
         Run& run;
         Frame outer;
         explicit Scope(Run& r) : Scope(r, r.frame_) {}
@@ -136,10 +139,13 @@ private:
         spend(1);
         switch (n.kind) {
             case Syntax::body:
-                for (const JinjaNodePtr& kid : n.kids) if (const Flow flow = execute(*kid); flow != Flow::go_on) return flow;
+                for (const JinjaNodePtr& kid : n.kids)
+                    if (const Flow flow = execute(*kid); flow != Flow::go_on) return flow;
                 return Flow::go_on;
             case Syntax::text: print({n.text, {}, false}); return Flow::go_on;
-            case Syntax::print: for (const JinjaNodePtr& kid : n.kids) print(jinja_text(*this, evaluate(*kid))); return Flow::go_on;
+            case Syntax::print:
+                for (const JinjaNodePtr& kid : n.kids) print(jinja_text(*this, evaluate(*kid)));
+                return Flow::go_on;
             case Syntax::if_block:
                 if (evaluate(*n.kids[0]).truthy()) return execute(*n.kids[1]);
                 return n.kids[2] ? execute(*n.kids[2]) : Flow::go_on;
@@ -206,11 +212,13 @@ private:
         }
         if (target.kind == Syntax::namespace_target) {
             const Value object = lookup(target.kids[0]->text);
-            if (!object.is(Kind::dict) || !object.dict->is_namespace) error(str("cannot set attribute '", target.text, "': only a namespace() can be changed"));
+            if (!object.is(Kind::dict) || !object.dict->is_namespace)
+                error(str("cannot set attribute '", target.text, "': only a namespace() can be changed"));
             return object.dict->set(*this, Value::of(target.text), std::move(value));
         }
         const std::vector<Value> parts = jinja_items(*this, value);
-        if (parts.size() != target.kids.size()) error(str("cannot unpack ", parts.size(), " values into ", target.kids.size(), " names"));
+        if (parts.size() != target.kids.size())
+            error(str("cannot unpack ", parts.size(), " values into ", target.kids.size(), " names"));
         for (size_t k = 0; k < parts.size(); ++k) assign(*target.kids[k], parts[k]);
     }
 
@@ -235,9 +243,9 @@ private:
             return evaluate(*n.kids[2]).truthy();
         };
         Flow flow = Flow::go_on;
-        bool completed = false;                        // an iteration that ran to its end: {% else %} is for loops without one
+        bool completed = false;    // an iteration that ran to its end: {% else %} is for loops without one
         {
-            Scope scope(*this);                        // one for all iterations, as macros defined in them see it; emptied before each
+            Scope scope(*this);    // one for all iterations, as macros defined in them see it; emptied before each
             JinjaOrigin::Loop turns(origin_);
             while (flow != Flow::break_loop && state->next()) {
                 turns.item(state->current);
@@ -277,7 +285,8 @@ private:
         if (!v.is_mapping()) error(str("'**' of a value of type ", v.type_name()));
         for (const auto& [key, value] : v.dict->items) {
             if (!key.is_string() || key.str().empty()) error("'**' of a dict whose keys are not texts");
-            for (const std::string& name : args.names) if (name == key.str()) error(str("the keyword '", name, "' is given twice"));
+            for (const std::string& name : args.names)
+                if (name == key.str()) error(str("the keyword '", name, "' is given twice"));
             args.add(value, key.str());
         }
     }
@@ -296,7 +305,8 @@ private:
             case Syntax::list: case Syntax::tuple: {
                 std::vector<Value> items;
                 for (const JinjaNodePtr& kid : n.kids) items.push_back(evaluate(*kid));
-                return Value::of(std::move(items), n.kind == Syntax::tuple ? Value::Flavour::tuple : Value::Flavour::list);
+                return Value::of(std::move(items),
+                                 n.kind == Syntax::tuple ? Value::Flavour::tuple : Value::Flavour::list);
             }
             case Syntax::dict: {
                 Value v = Value::empty_dict();
@@ -308,7 +318,8 @@ private:
             }
             case Syntax::attribute: {
                 const Value object = evaluate(*n.kids[0]);
-                if (object.is(Kind::undefined)) error(str("'", label(*n.kids[0]), "' is undefined, so it has no '", n.text, "'"));
+                if (object.is(Kind::undefined))
+                    error(str("'", label(*n.kids[0]), "' is undefined, so it has no '", n.text, "'"));
                 return jinja_attribute(*this, object, n.text);
             }
             case Syntax::subscript: return subscript(n);
@@ -336,7 +347,10 @@ private:
                 }
                 return text(std::move(t));
             }
-            case Syntax::ternary: return evaluate(*n.kids[0]).truthy() ? evaluate(*n.kids[1]) : n.kids[2] ? evaluate(*n.kids[2]) : Value{};
+            case Syntax::ternary:
+                return evaluate(*n.kids[0]).truthy() ? evaluate(*n.kids[1])
+                       : n.kids[2]                   ? evaluate(*n.kids[2])
+                                                     : Value{};
             default: error("not an expression");
         }
     }
@@ -368,10 +382,14 @@ private:
         if (op == "or") return a.truthy() ? a : evaluate(*n.kids[1]);
         const Value b = evaluate(*n.kids[1]);
         line_ = n.line;
-        // The reference writes a constant -2 into Python's source as it is, where **, with a variable behind it, binds tighter than the sign.
-        if (op == "**" && n.flag && a.is_number() && std::signbit(a.number())) error("a negative constant to the power of a variable is not supported");
-        if (op == "+" && a.is_string() && b.is_string()) return jinja_arithmetic(*this, op, Value::of(origin_.claim(*a.s)), Value::of(origin_.claim(*b.s)));
-        return op == "%" && a.is_string() ? text(jinja_percent_format(*this, *a.s, b)) : jinja_arithmetic(*this, op, a, b);
+        // The reference writes a constant -2 into Python's source as it is, where **, with a variable behind it, binds
+        // tighter than the sign.
+        if (op == "**" && n.flag && a.is_number() && std::signbit(a.number()))
+            error("a negative constant to the power of a variable is not supported");
+        if (op == "+" && a.is_string() && b.is_string())
+            return jinja_arithmetic(*this, op, Value::of(origin_.claim(*a.s)), Value::of(origin_.claim(*b.s)));
+        return op == "%" && a.is_string() ? text(jinja_percent_format(*this, *a.s, b))
+                                          : jinja_arithmetic(*this, op, a, b);
     }
 
     Value compare(const JinjaNode& n) {                // a < b < c: a < b and b < c
@@ -402,10 +420,13 @@ private:
             return f;
         }
         const Value object = evaluate(*callee.kids[0]);
-        if (object.is(Kind::undefined)) error(str("'", label(*callee.kids[0]), "' is undefined, so it has no '", callee.text, "'"));
+        if (object.is(Kind::undefined))
+            error(str("'", label(*callee.kids[0]), "' is undefined, so it has no '", callee.text, "'"));
         const Value f = jinja_attribute(*this, object, callee.text);
         if (!f.is(Kind::undefined)) return f;
-        if (jinja_changes(object, callee.text)) error(str("'", callee.text, "' would change a ", object.type_name(), ": only a namespace() can be changed"));
+        if (jinja_changes(object, callee.text))
+            error(
+                str("'", callee.text, "' would change a ", object.type_name(), ": only a namespace() can be changed"));
         error(str("calls '", callee.text, "', which a value of type ", object.type_name(), " does not have"));
     }
 
@@ -452,7 +473,8 @@ private:
 
 }  // namespace jinja_run_room
 
-RenderedTemplate run_jinja(const JinjaNode& root, std::string_view where, const Json& variables, const TemplateLimits& limits) {
+RenderedTemplate run_jinja(const JinjaNode& root, std::string_view where, const Json& variables,
+                           const TemplateLimits& limits) {
     JinjaBudget budget(4 * limits.output);             // room for the text, and for what it is made of
     return jinja_run_room::Run(where, limits).render(root, variables);
 }

@@ -72,8 +72,11 @@ Value count(JinjaCall& call) {
 template <bool at_the_end>
 Value touches(JinjaCall& call) {                       // startswith, endswith: one text or a tuple of them
     const Window w = window(call);
-    if (call.at(0).is_string()) return Value::of(w.valid && (at_the_end ? w.text.ends_with(call.string(0)) : w.text.starts_with(call.string(0))));
-    if (!call.at(0).is(Flavour::tuple)) call.error(str("needs a text or a tuple of texts, not ", call.at(0).type_name()));
+    if (call.at(0).is_string())
+        return Value::of(w.valid &&
+                         (at_the_end ? w.text.ends_with(call.string(0)) : w.text.starts_with(call.string(0))));
+    if (!call.at(0).is(Flavour::tuple))
+        call.error(str("needs a text or a tuple of texts, not ", call.at(0).type_name()));
     call.cx.spend(int64_t(call.at(0).list->items.size()));
     bool found = false;
     for (const Value& p : call.at(0).list->items) {
@@ -85,11 +88,13 @@ Value touches(JinjaCall& call) {                       // startswith, endswith: 
 }
 Value removeprefix(JinjaCall& call) {
     const JinjaText& t = own(call);
-    return call.cx.text(t.part(t.text.starts_with(call.string(0)) ? int64_t(call.string(0).size()) : 0, int64_t(t.text.size())));
+    return call.cx.text(
+        t.part(t.text.starts_with(call.string(0)) ? int64_t(call.string(0).size()) : 0, int64_t(t.text.size())));
 }
 Value removesuffix(JinjaCall& call) {
     const JinjaText& t = own(call);
-    return call.cx.text(t.part(0, int64_t(t.text.size() - (t.text.ends_with(call.string(0)) ? call.string(0).size() : 0))));
+    return call.cx.text(
+        t.part(0, int64_t(t.text.size() - (t.text.ends_with(call.string(0)) ? call.string(0).size() : 0))));
 }
 template <bool from_the_right>
 Value partition(JinjaCall& call) {
@@ -97,20 +102,23 @@ Value partition(JinjaCall& call) {
     const std::string& what = call.string(0);
     call.cx.spend_on(t);
     if (what.empty()) call.error("the separator is empty");
-    const std::vector<Value> parts = from_the_right ? text_rsplit(call.cx, t, &what, 1) : text_split(call.cx, t, &what, 1);
+    const std::vector<Value> parts = from_the_right ? text_rsplit(call.cx, t, &what, 1)
+                                                    : text_split(call.cx, t, &what, 1);
     const Value none = Value::of(JinjaText{"", {}, t.markup});
     if (parts.size() == 1 && from_the_right) return Value::of({none, none, call.self}, Flavour::tuple);
     if (parts.size() == 1) return Value::of({call.self, none, none}, Flavour::tuple);
     const int64_t at = int64_t(parts[0].str().size());
     JinjaText separator = t.part(at, at + int64_t(what.size()));
-    separator.markup = t.markup || call.at(0).s->markup;               // Python hands back the separator that it was given
+    separator.markup = t.markup || call.at(0).s->markup;    // Python hands back the separator that it was given
     return Value::of({parts[0], Value::of(std::move(separator)), parts[1]}, Flavour::tuple);
 }
 Value replace(JinjaCall& call) {
     if (!call.has(1) || !call.at(1).is_string()) call.error("the new text must be a text");
     return call.cx.text(text_replace(call.cx, own(call), call.string(0), *call.at(1).s, call.whole(2, -1)));
 }
-Value join(JinjaCall& call) { return call.cx.text(text_join(call.cx, jinja_items(call.cx, call.at(0)), own(call), true)); }
+Value join(JinjaCall& call) {
+    return call.cx.text(text_join(call.cx, jinja_items(call.cx, call.at(0)), own(call), true));
+}
 
 enum class Side : uint8_t { left, right, both };
 template <Side text_side>
@@ -120,7 +128,9 @@ Value justify(JinjaCall& call) {                       // width, fillchar=" "
     if (text_length(fill) != 1) call.error("the fill must be one character");
     const int64_t width = call.whole(0, 0), margin = width - text_length(t.text);
     if (margin <= 0) return call.self;
-    const int64_t left = text_side == Side::left ? 0 : text_side == Side::right ? margin : margin / 2 + (margin & width & 1);
+    const int64_t left = text_side == Side::left    ? 0
+                         : text_side == Side::right ? margin
+                                                    : margin / 2 + (margin & width & 1);
     return call.cx.text(text_padded(call.cx, t, left, margin - left, fill));
 }
 Value zfill(JinjaCall& call) {
@@ -135,7 +145,8 @@ Value zfill(JinjaCall& call) {
 
 template <char kind>                                   // of isalpha, isalnum, ...: the name is in the row
 Value consists(JinjaCall& call) {
-    static constexpr std::string_view names[] = {"isalpha", "isalnum", "isspace", "isascii", "isprintable", "islower", "isupper", "istitle"};
+    static constexpr std::string_view names[] = {"isalpha",     "isalnum", "isspace", "isascii",
+                                                 "isprintable", "islower", "isupper", "istitle"};
     call.cx.spend_on(own(call));
     return Value::of(text_is(own(call).text, names[int(kind)]));
 }
@@ -147,7 +158,7 @@ Value isdigit(JinjaCall& call) {                       // isdigit, isdecimal and
 Value format(JinjaCall& call) { return call.cx.text(jinja_brace_format(call.cx, own(call), call.rest, call.keywords)); }
 
 template <Value (*run)(JinjaCall&)>
-Value plain(JinjaCall& call) {                         // methods that escape what they are given, where self is a safe text
+Value plain(JinjaCall& call) {    // methods that escape what they are given, where self is a safe text
     if (own(call).markup) call.error("of a safe text is not supported");
     return run(call);
 }
@@ -157,24 +168,55 @@ Value plain(JinjaCall& call) {                         // methods that escape wh
 const JinjaTable& jinja_string_methods(const JinjaValue&) {
     using namespace jinja_string_methods_room;
     static const JinjaTable table = {
-        {"strip", "chars=, /", strip<true, true>}, {"lstrip", "chars=, /", strip<true, false>}, {"rstrip", "chars=, /", strip<false, true>},
-        {"upper", "", cased<JinjaCase::upper>}, {"lower", "", cased<JinjaCase::lower>}, {"title", "", cased<JinjaCase::title>},
-        {"capitalize", "", cased<JinjaCase::capitalize>}, {"swapcase", "", cased<JinjaCase::swap>},
-        {"split", "sep=, maxsplit=", split}, {"rsplit", "sep=, maxsplit=", rsplit}, {"splitlines", "keepends=", splitlines},
-        {"find", "sub, start=, end=, /", find<false, false>}, {"rfind", "sub, start=, end=, /", find<true, false>},
-        {"index", "sub, start=, end=, /", find<false, true>}, {"rindex", "sub, start=, end=, /", find<true, true>},
+        {"strip", "chars=, /", strip<true, true>},
+        {"lstrip", "chars=, /", strip<true, false>},
+        {"rstrip", "chars=, /", strip<false, true>},
+        {"upper", "", cased<JinjaCase::upper>},
+        {"lower", "", cased<JinjaCase::lower>},
+        {"title", "", cased<JinjaCase::title>},
+        {"capitalize", "", cased<JinjaCase::capitalize>},
+        {"swapcase", "", cased<JinjaCase::swap>},
+        {"split", "sep=, maxsplit=", split},
+        {"rsplit", "sep=, maxsplit=", rsplit},
+        {"splitlines", "keepends=", splitlines},
+        {"find", "sub, start=, end=, /", find<false, false>},
+        {"rfind", "sub, start=, end=, /", find<true, false>},
+        {"index", "sub, start=, end=, /", find<false, true>},
+        {"rindex", "sub, start=, end=, /", find<true, true>},
         {"count", "sub, start=, end=, /", count},
-        {"startswith", "prefix, start=, end=, /", touches<false>}, {"endswith", "suffix, start=, end=, /", touches<true>},
-        {"removeprefix", "prefix, /", removeprefix}, {"removesuffix", "suffix, /", removesuffix},
-        {"partition", "sep, /", partition<false>}, {"rpartition", "sep, /", partition<true>},
-        {"replace", "old, new, count=, /", plain<replace>}, {"join", "iterable, /", plain<join>}, {"format", "*, **", plain<format>},
-        {"ljust", "width, fillchar=, /", plain<justify<Side::left>>}, {"rjust", "width, fillchar=, /", plain<justify<Side::right>>},
-        {"center", "width, fillchar=, /", plain<justify<Side::both>>}, {"zfill", "width, /", zfill},
-        {"isalpha", "", consists<0>}, {"isalnum", "", consists<1>}, {"isspace", "", consists<2>}, {"isascii", "", consists<3>},
-        {"isprintable", "", consists<4>}, {"islower", "", consists<5>}, {"isupper", "", consists<6>}, {"istitle", "", consists<7>},
-        {"isdigit", "", isdigit}, {"isdecimal", "", isdigit}, {"isnumeric", "", isdigit},
-        {"casefold", "*", nullptr}, {"encode", "*, **", nullptr}, {"expandtabs", "*, **", nullptr}, {"format_map", "*", nullptr}, {"isidentifier", "*", nullptr},
-        {"maketrans", "*", nullptr}, {"translate", "*", nullptr}, {"unescape", "*", nullptr}, {"striptags", "*", nullptr},
+        {"startswith", "prefix, start=, end=, /", touches<false>},
+        {"endswith", "suffix, start=, end=, /", touches<true>},
+        {"removeprefix", "prefix, /", removeprefix},
+        {"removesuffix", "suffix, /", removesuffix},
+        {"partition", "sep, /", partition<false>},
+        {"rpartition", "sep, /", partition<true>},
+        {"replace", "old, new, count=, /", plain<replace>},
+        {"join", "iterable, /", plain<join>},
+        {"format", "*, **", plain<format>},
+        {"ljust", "width, fillchar=, /", plain<justify<Side::left>>},
+        {"rjust", "width, fillchar=, /", plain<justify<Side::right>>},
+        {"center", "width, fillchar=, /", plain<justify<Side::both>>},
+        {"zfill", "width, /", zfill},
+        {"isalpha", "", consists<0>},
+        {"isalnum", "", consists<1>},
+        {"isspace", "", consists<2>},
+        {"isascii", "", consists<3>},
+        {"isprintable", "", consists<4>},
+        {"islower", "", consists<5>},
+        {"isupper", "", consists<6>},
+        {"istitle", "", consists<7>},
+        {"isdigit", "", isdigit},
+        {"isdecimal", "", isdigit},
+        {"isnumeric", "", isdigit},
+        {"casefold", "*", nullptr},
+        {"encode", "*, **", nullptr},
+        {"expandtabs", "*, **", nullptr},
+        {"format_map", "*", nullptr},
+        {"isidentifier", "*", nullptr},
+        {"maketrans", "*", nullptr},
+        {"translate", "*", nullptr},
+        {"unescape", "*", nullptr},
+        {"striptags", "*", nullptr},
     };
     return table;
 }

@@ -41,7 +41,8 @@ struct Characters {                                    // the set that strip() t
 inline size_t line_break(std::string_view s, size_t at) {
     if (s[at] == '\r') return s.substr(at, 2) == "\r\n" ? 2 : 1;
     const Utf8Char c = utf8_at(s, at);
-    const bool ends = (c.code >= 0x0A && c.code <= 0x0C) || (c.code >= 0x1C && c.code <= 0x1E) || c.code == 0x85 || c.code == 0x2028 || c.code == 0x2029;
+    const bool ends = (c.code >= 0x0A && c.code <= 0x0C) || (c.code >= 0x1C && c.code <= 0x1E) || c.code == 0x85 ||
+                      c.code == 0x2028 || c.code == 0x2029;
     return c.valid && ends ? size_t(c.bytes) : 0;
 }
 
@@ -87,7 +88,8 @@ JinjaText text_strip(const JinjaText& t, bool left, bool right, const std::strin
     return t.part(int64_t(b), int64_t(e));
 }
 
-JinjaText text_replace(JinjaContext& cx, const JinjaText& t, const std::string& from, const JinjaText& to, int64_t count) {
+JinjaText text_replace(JinjaContext& cx, const JinjaText& t, const std::string& from, const JinjaText& to,
+                       int64_t count) {
     using namespace jinja_text_room;
     cx.spend_on(t);
     JinjaRewriter out(t);
@@ -153,18 +155,22 @@ std::vector<JinjaValue> text_rsplit(JinjaContext& cx, const JinjaText& t, const 
         cx.spend(1 + int64_t(t.content.size()) / 8);
         out.push_back(Value::of(t.part(int64_t(b), int64_t(e))));
     };
-    std::vector<size_t> hits;                          // of the separator, seen from the right: overlaps go to the right one
+    std::vector<size_t> hits;    // of the separator, seen from the right: overlaps go to the right one
     if (separator) {
         const std::string needle(separator->rbegin(), separator->rend()), back(s.rbegin(), s.rend());
         const JinjaFinder finder(needle);
-        for (size_t at = 0; limit != 0 && (at = finder.find(back, at)) != s.npos; at += needle.size(), --limit) hits.push_back(s.size() - at - needle.size());
+        for (size_t at = 0; limit != 0 && (at = finder.find(back, at)) != s.npos; at += needle.size(), --limit)
+            hits.push_back(s.size() - at - needle.size());
     }
     size_t end = s.size();
     if (separator) {
         for (const size_t hit : hits) { push(hit + separator->size(), end); end = hit; }
         push(0, end);
     } else {
-        const auto before_spaces = [&](size_t e) { while (e > 0 && space_at(s, char_before(s, e))) e = char_before(s, e); return e; };
+        const auto before_spaces = [&](size_t e) {
+            while (e > 0 && space_at(s, char_before(s, e))) e = char_before(s, e);
+            return e;
+        };
         for (; limit != 0 && (end = before_spaces(end)) > 0; --limit) {
             size_t b = end;
             while (b > 0 && !space_at(s, char_before(s, b))) b = char_before(s, b);
@@ -194,7 +200,8 @@ std::vector<JinjaText> text_lines(JinjaContext& cx, const JinjaText& t, bool kee
 JinjaText text_join(JinjaContext& cx, const std::vector<JinjaValue>& items, const JinjaText& glue, bool only_texts) {
     JinjaText out;
     for (size_t k = 0; k < items.size(); ++k) {
-        if (only_texts && !items[k].is_string()) cx.error(str("join: item ", k, " is of type ", items[k].type_name(), ", not a text"));
+        if (only_texts && !items[k].is_string())
+            cx.error(str("join: item ", k, " is of type ", items[k].type_name(), ", not a text"));
         if (k) out.append(glue);
         out.append(jinja_text(cx, items[k]));
         cx.spend(1 + int64_t(glue.text.size()) / 64);
@@ -206,7 +213,8 @@ JinjaText text_join(JinjaContext& cx, const std::vector<JinjaValue>& items, cons
 JinjaText text_padded(JinjaContext& cx, const JinjaText& t, int64_t left, int64_t right, std::string_view fill) {
     left = std::max<int64_t>(left, 0);
     right = std::max<int64_t>(right, 0);
-    for (const int64_t n : {left, right}) if (n > cx.output_limit() / int64_t(fill.size())) cx.check_size(cx.output_limit() + 1);
+    for (const int64_t n : {left, right})
+        if (n > cx.output_limit() / int64_t(fill.size())) cx.check_size(cx.output_limit() + 1);
     JinjaText out;
     out.markup = t.markup;
     for (int64_t k = 0; k < left; ++k) out.text += fill;

@@ -8,10 +8,13 @@ namespace qlora::inline v0_1 {
 class JinjaRewriter {
 public:
     explicit JinjaRewriter(const JinjaText& from) : from_(from) { out_.markup = from.markup; }
-    void keep(size_t begin, size_t end) { if (begin < end) out_.append(from_.part(int64_t(begin), int64_t(end))); }            // as it is
-    void put(size_t begin, size_t end, std::string now) { out_.append(from_.part(int64_t(begin), int64_t(end)).made_over(std::move(now))); }
+    // as it is
+    void keep(size_t begin, size_t end) { if (begin < end) out_.append(from_.part(int64_t(begin), int64_t(end))); }
+    void put(size_t begin, size_t end, std::string now) {
+        out_.append(from_.part(int64_t(begin), int64_t(end)).made_over(std::move(now)));
+    }
     void insert(const JinjaText& other) { out_.append(other); }
-    std::vector<size_t> borders() const;               // where what is known of the source changes, sorted; its end is the last
+    std::vector<size_t> borders() const;    // where what is known of the source changes, sorted; its end is the last
     JinjaText take() { return std::move(out_); }
     const JinjaText& made() const { return out_; }
 private:
@@ -31,7 +34,8 @@ private:
 
 enum class JinjaCase : uint8_t { upper, lower, title, capitalize, filter_title, swap };
 
-JinjaText text_strip(const JinjaText&, bool left, bool right, const std::string* chars = nullptr);     // null: white space
+// null: white space
+JinjaText text_strip(const JinjaText&, bool left, bool right, const std::string* chars = nullptr);
 JinjaText text_cased(const JinjaText&, JinjaCase);
 JinjaText text_replace(JinjaContext&, const JinjaText&, const std::string& from, const JinjaText& to, int64_t count);
 std::vector<JinjaValue> text_split(JinjaContext&, const JinjaText&, const std::string* separator, int64_t limit);
@@ -41,7 +45,8 @@ JinjaText text_join(JinjaContext&, const std::vector<JinjaValue>& items, const J
 JinjaText text_padded(JinjaContext&, const JinjaText&, int64_t left, int64_t right, std::string_view fill = " ");
 JinjaText text_escaped(const JinjaText&);              // markupsafe.escape
 int64_t text_length(std::string_view);                 // characters
-size_t text_offset(std::string_view, int64_t characters);              // byte where the character of that number begins, or the end
+// byte where the character of that number begins, or the end
+size_t text_offset(std::string_view, int64_t characters);
 int64_t text_count(std::string_view text, std::string_view of);        // str.count
 bool text_is(std::string_view text, std::string_view method);          // isalpha, islower, ...
 

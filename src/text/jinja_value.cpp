@@ -22,7 +22,9 @@ thread_local JinjaBudget* budget = nullptr;
 
 struct HeldText : JinjaText {
     JinjaCharge charge;
-    explicit HeldText(JinjaText t) : JinjaText(std::move(t)), charge(int64_t(sizeof(HeldText) + text.capacity() + content.size() * sizeof(JinjaSpan))) {}
+    explicit HeldText(JinjaText t)
+        : JinjaText(std::move(t)),
+          charge(int64_t(sizeof(HeldText) + text.capacity() + content.size() * sizeof(JinjaSpan))) {}
 };
 
 // Moves what a container holds to `pending`.
@@ -66,7 +68,8 @@ void destroy(Container& container) {
             if (v.call.use_count() == 1) take_apart(*v.call, pending);
             if (v.loop.use_count() == 1) take_apart(*v.loop, pending);
         }
-    } catch (const std::bad_alloc&) {                  // a destructor may not throw: what is left goes as it lies, one within the other
+    // a destructor may not throw: what is left goes as it lies, one within the other
+    } catch (const std::bad_alloc&) {
     }
 }
 
@@ -100,20 +103,25 @@ inline bool lists_equal(JinjaContext& cx, const Value& a, const Value& b, int de
     const bool by_value = a.is(Flavour::list) || is_tuple(a) || a.is(Flavour::range);
     if (!same_kind || !by_value) return a.list == b.list;
     const std::vector<Value>&x = a.list->items, &y = b.list->items;
-    return x.size() == y.size() && std::equal(x.begin(), x.end(), y.begin(), [&](const Value& p, const Value& q) { return items_equal(cx, p, q, depth + 1); });
+    return x.size() == y.size() && std::equal(x.begin(), x.end(), y.begin(), [&](const Value& p, const Value& q) {
+               return items_equal(cx, p, q, depth + 1);
+           });
 }
 
 }  // namespace jinja_value_room
 
 void JinjaContext::error(std::string_view what) const { fail(Errc::format, place(), ": ", jinja_one_line(what)); }
 
-JinjaBudget::JinjaBudget(int64_t bytes) : limit(bytes), outer(jinja_value_room::budget) { jinja_value_room::budget = this; }
+JinjaBudget::JinjaBudget(int64_t bytes) : limit(bytes), outer(jinja_value_room::budget) {
+    jinja_value_room::budget = this;
+}
 JinjaBudget::~JinjaBudget() { jinja_value_room::budget = outer; }
 JinjaCharge::~JinjaCharge() { if (JinjaBudget* b = jinja_value_room::budget) b->live -= bytes_; }
 void JinjaCharge::set(int64_t bytes) {
     JinjaBudget* b = jinja_value_room::budget;
     if (!b) return;
-    if (b->live + bytes - bytes_ > b->limit) fail(Errc::format, "chat template: its values take more than ", b->limit >> 20, " MiB");
+    if (b->live + bytes - bytes_ > b->limit)
+        fail(Errc::format, "chat template: its values take more than ", b->limit >> 20, " MiB");
     b->live += bytes - bytes_;
     bytes_ = bytes;
 }
@@ -169,9 +177,13 @@ bool JinjaValue::truthy() const {
 }
 
 const char* JinjaValue::type_name() const {
-    static const char* const names[] = {"undefined", "none", "boolean", "integer", "float", "string", "list", "dict", "callable", "loop"};
-    static const char* const flavours[] = {"list", "tuple", "tuple", "range", "keys()", "values()", "items()", "generator (what a lazy filter returns)"};
-    return kind == Kind::list ? flavours[int(list->flavour)] : kind == Kind::dict && dict->is_namespace ? "namespace" : names[int(kind)];
+    static const char* const names[] = {"undefined", "none", "boolean", "integer",  "float",
+                                        "string",    "list", "dict",    "callable", "loop"};
+    static const char* const flavours[] = {"list",   "tuple",    "tuple",   "range",
+                                           "keys()", "values()", "items()", "generator (what a lazy filter returns)"};
+    return kind == Kind::list                         ? flavours[int(list->flavour)]
+           : kind == Kind::dict && dict->is_namespace ? "namespace"
+                                                      : names[int(kind)];
 }
 
 JinjaValue JinjaValue::from_json(const Json& j, bool content, int64_t message, bool top) {
@@ -198,9 +210,13 @@ JinjaValue JinjaValue::from_json(const Json& j, bool content, int64_t message, b
             JinjaValue v = empty_dict();
             v.dict->message = message;
             // The role of a message is not content, but where it is printed the message is: its header begins there.
-            const auto role = [&](const Json& x) { return of(JinjaText{x.string(), {}, false, {{0, int64_t(x.string().size()), message}}}); };
+            const auto role = [&](const Json& x) {
+                return of(JinjaText{x.string(), {}, false, {{0, int64_t(x.string().size()), message}}});
+            };
             for (const auto& [key, value] : j.object())
-                v.dict->add(from_json(Json(key), content && !top, message), top && key == "role" && value.is_string() ? role(value) : from_json(value, content, message));
+                v.dict->add(from_json(Json(key), content && !top, message), top && key == "role" && value.is_string()
+                                                                                ? role(value)
+                                                                                : from_json(value, content, message));
             return v;
         }
     }
@@ -256,7 +272,8 @@ bool jinja_equal(JinjaContext& cx, const JinjaValue& a, const JinjaValue& b, int
         }
         case Kind::loop: return a.loop == b.loop;
         default:
-            if (a.call != b.call && a.call->builtin && b.call->builtin && a.call->builtin == b.call->builtin) cx.error("comparing functions is not supported");
+            if (a.call != b.call && a.call->builtin && b.call->builtin && a.call->builtin == b.call->builtin)
+                cx.error("comparing functions is not supported");
             return a.call == b.call;
     }
 }
@@ -270,7 +287,8 @@ int jinja_compare(JinjaContext& cx, const JinjaValue& a, const JinjaValue& b, in
         cx.spend(int64_t(std::min(a.str().size(), b.str().size())) / 64);
         return a.str() < b.str() ? -1 : a.str() > b.str();             // bytes of UTF-8 are ordered like characters
     }
-    if ((a.is(Flavour::list) && b.is(Flavour::list)) || (a.kind == Kind::list && b.kind == Kind::list && is_tuple(a) && is_tuple(b))) {
+    if ((a.is(Flavour::list) && b.is(Flavour::list)) ||
+        (a.kind == Kind::list && b.kind == Kind::list && is_tuple(a) && is_tuple(b))) {
         const std::vector<Value>&x = a.list->items, &y = b.list->items;
         for (size_t k = 0; k < std::min(x.size(), y.size()); ++k)
             if (!items_equal(cx, x[k], y[k], depth + 1)) return jinja_compare(cx, x[k], y[k], depth + 1);
@@ -287,9 +305,11 @@ size_t jinja_hash(JinjaContext& cx, const JinjaValue& v, int depth) {
         case Kind::boolean: case Kind::integer: return std::hash<int64_t>()(v.integer());
         case Kind::number:
             if (is_nan(v)) cx.error("nan as a key is not supported");
-            return v.d == std::trunc(v.d) && std::fabs(v.d) < 0x1p63 ? std::hash<int64_t>()(int64_t(v.d)) : std::hash<double>()(v.d);
+            return v.d == std::trunc(v.d) && std::fabs(v.d) < 0x1p63 ? std::hash<int64_t>()(int64_t(v.d))
+                                                                     : std::hash<double>()(v.d);
         case Kind::string: cx.spend_on(*v.s); return std::hash<std::string>()(v.str());
-        case Kind::callable: case Kind::loop: cx.error(str("a value of type ", v.type_name(), " as a key is not supported"));
+        case Kind::callable:
+        case Kind::loop: cx.error(str("a value of type ", v.type_name(), " as a key is not supported"));
         case Kind::dict: break;
         case Kind::list:
             if (is_tuple(v)) {
@@ -307,11 +327,15 @@ std::optional<int64_t> jinja_contains_content(JinjaContext& cx, const JinjaValue
     if (depth > jinja_value_room::max_depth) jinja_value_room::too_deep();
     cx.spend(1);
     std::optional<int64_t> message;
-    const auto add = [&](const std::optional<int64_t>& found) { if (found) message = message.value_or(*found) == *found ? *found : -1; };
+    const auto add = [&](const std::optional<int64_t>& found) {
+        if (found) message = message.value_or(*found) == *found ? *found : -1;
+    };
     if (v.is_string()) for (const JinjaSpan& s : v.s->content) add(s.message);
-    if (v.is(JinjaValue::Kind::list)) for (const JinjaValue& x : v.list->items) add(jinja_contains_content(cx, x, depth + 1));
+    if (v.is(JinjaValue::Kind::list))
+        for (const JinjaValue& x : v.list->items) add(jinja_contains_content(cx, x, depth + 1));
     if (v.is(JinjaValue::Kind::dict))
-        for (const auto& [key, x] : v.dict->items) for (const JinjaValue* part : {&key, &x}) add(jinja_contains_content(cx, *part, depth + 1));
+        for (const auto& [key, x] : v.dict->items)
+            for (const JinjaValue* part : {&key, &x}) add(jinja_contains_content(cx, *part, depth + 1));
     return message;
 }
 

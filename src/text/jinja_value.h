@@ -19,15 +19,20 @@ using JinjaSpan = RenderedTemplate::Span;
 struct JinjaText {
     std::string text;
     std::vector<JinjaSpan> content;
-    bool markup = false;                               // came out of |safe or |escape: adding a plain text to it escapes that text, as markupsafe does
-    std::vector<JinjaSpan> during = {}, generation = {};               // by current message (jinja_origin.h); printed in {% generation %}
-    static constexpr std::vector<JinjaSpan> JinjaText::* marks[] = {&JinjaText::content, &JinjaText::during, &JinjaText::generation};
+    // came out of |safe or |escape: adding a plain text to it escapes that text, as markupsafe does
+    bool markup = false;
+    // by current message (jinja_origin.h); printed in {% generation %}
+    std::vector<JinjaSpan> during = {}, generation = {};
+    static constexpr std::vector<JinjaSpan> JinjaText::*marks[] = {&JinjaText::content, &JinjaText::during,
+                                                                   &JinjaText::generation};
     void append(const JinjaText& other) {
         const int64_t by = int64_t(text.size());
         for (const auto of : marks)
             for (const JinjaSpan& s : other.*of) {
                 std::vector<JinjaSpan>& mine = this->*of;
-                if (of != &JinjaText::generation && !mine.empty() && mine.back().end == s.begin + by && mine.back().message == s.message) mine.back().end = s.end + by;
+                if (of != &JinjaText::generation && !mine.empty() && mine.back().end == s.begin + by &&
+                    mine.back().message == s.message)
+                    mine.back().end = s.end + by;
                 else mine.push_back({s.begin + by, s.end + by, s.message});
             }
         text += other.text;
@@ -36,8 +41,10 @@ struct JinjaText {
         JinjaText out{text.substr(size_t(begin), size_t(end - begin)), {}, markup};
         for (const auto of : marks) {
             const std::vector<JinjaSpan>& mine = this->*of;
-            auto s = std::upper_bound(mine.begin(), mine.end(), begin, [](int64_t at, const JinjaSpan& x) { return at < x.end; });
-            for (; s != mine.end() && s->begin < end; ++s) (out.*of).push_back({std::max(s->begin, begin) - begin, std::min(s->end, end) - begin, s->message});
+            auto s = std::upper_bound(mine.begin(), mine.end(), begin,
+                                      [](int64_t at, const JinjaSpan& x) { return at < x.end; });
+            for (; s != mine.end() && s->begin < end; ++s)
+                (out.*of).push_back({std::max(s->begin, begin) - begin, std::min(s->end, end) - begin, s->message});
         }
         return out;
     }
@@ -48,14 +55,16 @@ struct JinjaText {
         for (const auto of : marks) {
             const std::vector<JinjaSpan>& mine = this->*of;
             if (mine.empty() || !n) continue;
-            const bool one = std::all_of(mine.begin(), mine.end(), [&](const JinjaSpan& s) { return s.message == mine[0].message; });
+            const bool one = std::all_of(mine.begin(), mine.end(),
+                                         [&](const JinjaSpan& s) { return s.message == mine[0].message; });
             if (one || of == &JinjaText::content) (out.*of).push_back({0, n, one ? mine[0].message : -1});
         }
         return out;
     }
 };
 
-// Memory of all live values of one rendering, in bytes: whoever holds a lot holds a charge. Beyond the limit it is an error.
+// Memory of all live values of one rendering, in bytes: whoever holds a lot holds a charge. Beyond the limit it is an
+// error.
 class JinjaCharge {
 public:
     JinjaCharge() = default;
@@ -81,7 +90,7 @@ struct JinjaList {                                     // everything with items 
     std::vector<JinjaValue> items;
     int64_t start = 0, stop = 0, step = 1;             // range: what it was made of
     size_t taken = 0;                                  // generator: how many items were read; they are gone
-    bool spoiled = false;                              // generator: read by another lazy filter, or in part by a loop: must not be read again
+    bool spoiled = false;    // generator: read by another lazy filter, or in part by a loop: must not be read again
     JinjaCharge charge;
     ~JinjaList();
 };
@@ -89,7 +98,8 @@ struct JinjaDict {                                     // insertion order
     std::vector<std::pair<JinjaValue, JinjaValue>> items;
     bool is_namespace = false;
     int64_t message = -1;                              // the message that it is, or is in
-    std::set<std::string, std::less<>>* reads = nullptr;               // of a message itself: where the keys that are asked for are noted
+    // of a message itself: where the keys that are asked for are noted
+    std::set<std::string, std::less<>>* reads = nullptr;
     JinjaCharge charge;
     ~JinjaDict();
     JinjaValue* find(JinjaContext&, const JinjaValue& key);            // find() and read_all() note
@@ -109,9 +119,20 @@ struct JinjaCallable {
 };
 
 struct JinjaValue {
-    enum class Kind : uint8_t { undefined, none, boolean, integer, number, string, list, dict, callable, loop } kind = Kind::undefined;
+    enum class Kind : uint8_t {
+        undefined,
+        none,
+        boolean,
+        integer,
+        number,
+        string,
+        list,
+        dict,
+        callable,
+        loop
+    } kind = Kind::undefined;
     using Flavour = JinjaList::Flavour;
-    bool b = false;                                    // boolean; number: the data does not tell whether it was an integer of more than 64 bits
+    bool b = false;    // boolean; number: the data does not tell whether it was an integer of more than 64 bits
     int64_t i = 0;
     double d = 0;
     std::shared_ptr<const JinjaText> s;
@@ -130,7 +151,8 @@ struct JinjaValue {
     static JinjaValue of(std::vector<JinjaValue> x, Flavour flavour = Flavour::list);
     static JinjaValue empty_dict();
     static JinjaValue builtin(const JinjaBuiltin*, const JinjaValue* self);
-    // content: strings are marked as coming from the row, and from which of its messages; top: not the "role", which templates compare.
+    // content: strings are marked as coming from the row, and from which of its messages; top: not the "role", which
+    // templates compare.
     static JinjaValue from_json(const Json&, bool content, int64_t message = -1, bool top = false);
 
     bool is(Kind k) const { return kind == k; }
@@ -146,14 +168,17 @@ struct JinjaValue {
     const char* type_name() const;
 };
 
-// They spend a step a value: a list that holds another twice, which holds another twice, is short to write and endless to read.
+// They spend a step a value: a list that holds another twice, which holds another twice, is short to write and endless
+// to read.
 bool jinja_equal(JinjaContext&, const JinjaValue&, const JinjaValue&, int depth = 0);
 // -1, 0 or 1 as Python's < orders numbers, texts, lists and tuples; an error for everything else.
 int jinja_compare(JinjaContext&, const JinjaValue&, const JinjaValue&, int depth = 0);
-size_t jinja_hash(JinjaContext&, const JinjaValue&, int depth = 0);            // equal values, equal hashes; an error where Python has none
+// equal values, equal hashes; an error where Python has none
+size_t jinja_hash(JinjaContext&, const JinjaValue&, int depth = 0);
 JinjaText jinja_text(JinjaContext&, const JinjaValue&);                        // str(): what printing shows
 JinjaText jinja_repr(JinjaContext&, const JinjaValue&);
-std::optional<int64_t> jinja_contains_content(JinjaContext&, const JinjaValue&, int depth = 0);  // the message all of it is from, else -1; nothing = no content
+// the message all of it is from, else -1; nothing = no content
+std::optional<int64_t> jinja_contains_content(JinjaContext&, const JinjaValue&, int depth = 0);
 
 struct JinjaJsonStyle {                                // json.dumps
     bool ascii = false, sort_keys = false;
@@ -169,14 +194,20 @@ struct JinjaContext {
     [[noreturn]] void error(std::string_view what) const;
     virtual void spend(int64_t steps) = 0;
     virtual int64_t output_limit() const = 0;
-    virtual void adopt(const std::shared_ptr<JinjaDict>&) = 0;           // a namespace: the only values that can hold themselves
+    // a namespace: the only values that can hold themselves
+    virtual void adopt(const std::shared_ptr<JinjaDict>&) = 0;
     JinjaValue text(JinjaText t) {
         check_size(int64_t(t.text.size()));
         spend_on(t);
         return JinjaValue::of(std::move(t));
     }
-    void check_size(int64_t bytes) const { if (bytes > output_limit()) error(qlora::str("a text grows beyond ", output_limit(), " bytes")); }
-    void spend_on(const JinjaText& t) { spend(1 + int64_t(t.text.size()) / 64 + int64_t(t.content.size() + t.during.size()) / 8); }     // what reading or copying it takes
+    void check_size(int64_t bytes) const {
+        if (bytes > output_limit()) error(qlora::str("a text grows beyond ", output_limit(), " bytes"));
+    }
+    // what reading or copying it takes
+    void spend_on(const JinjaText& t) {
+        spend(1 + int64_t(t.text.size()) / 64 + int64_t(t.content.size() + t.during.size()) / 8);
+    }
 };
 
 // Arguments as a call wrote them, those behind "*" and "**" unpacked.
@@ -198,9 +229,10 @@ const JinjaBuiltin* jinja_global(std::string_view name);               // null: 
 
 JinjaValue jinja_attribute(JinjaContext&, const JinjaValue& object, const std::string& name);          // object.name
 JinjaValue jinja_subscript(JinjaContext&, const JinjaValue& object, const JinjaValue& key);            // object[key]
-JinjaValue jinja_slice(JinjaContext&, const JinjaValue& object, const JinjaValue part[3]);             // object[start:stop:step]
-JinjaValue jinja_path(JinjaContext&, const JinjaValue& object, const JinjaValue& path);                // "function.name", "0", 3: |map(attribute=...)
-bool jinja_contains(JinjaContext&, const JinjaValue& container, const JinjaValue& item);               // item in container
+JinjaValue jinja_slice(JinjaContext&, const JinjaValue& object, const JinjaValue part[3]);    // object[start:stop:step]
+// "function.name", "0", 3: |map(attribute=...)
+JinjaValue jinja_path(JinjaContext&, const JinjaValue& object, const JinjaValue& path);
+bool jinja_contains(JinjaContext&, const JinjaValue& container, const JinjaValue& item);    // item in container
 JinjaValue jinja_arithmetic(JinjaContext&, const std::string& op, const JinjaValue& a, const JinjaValue& b);
 JinjaValue jinja_range(JinjaContext&, int64_t start, int64_t stop, int64_t step);
 

@@ -1,7 +1,9 @@
-// merge.h - the greedy merging of BPE, n log n: symbols in a linked list, candidate pairs in a heap, best rank first, leftmost first.
+// merge.h - the greedy merging of BPE, n log n: symbols in a linked list, candidate pairs in a heap, best rank first,
+// leftmost first.
 //
-// A pair in the heap is stale once one of its symbols has changed. It remembers the length of both together: symbols only grow, by
-// taking in their right neighbour, so the left symbol and its neighbour of now are as long as that only if they are still the two.
+// A pair in the heap is stale once one of its symbols has changed. It remembers the length of both together: symbols
+// only grow, by taking in their right neighbour, so the left symbol and its neighbour of now are as long as that only
+// if they are still the two.
 #pragma once
 #include "src/base/stop.h"
 
@@ -52,13 +54,16 @@ struct MergeScratch {                                  // kept between words
     }
 };
 
-// rule: MergeRule(const Symbol& left, const Symbol& right). Afterwards the symbols with length > 0, in order, are the result.
+// rule: MergeRule(const Symbol& left, const Symbol& right). Afterwards the symbols with length > 0, in order, are the
+// result.
 template <class Rule>
 void merge_all(MergeScratch& scratch, Rule rule) {
     using Pair = MergeScratch::Pair;
     std::vector<Symbol>& symbols = scratch.symbols;
     std::vector<Pair>& heap = scratch.heap;
-    const auto worse = [](const Pair& a, const Pair& b) { return a.rank != b.rank ? a.rank > b.rank : a.left > b.left; };
+    const auto worse = [](const Pair& a, const Pair& b) {
+        return a.rank != b.rank ? a.rank > b.rank : a.left > b.left;
+    };
     const auto candidate = [&](int32_t left, int32_t right) {
         if (left < 0 || right < 0) return false;
         const Symbol &a = symbols[size_t(left)], &b = symbols[size_t(right)];

@@ -1,4 +1,5 @@
-// normalize.cpp - every normalizer rewrites the text piece by piece; the bytes of a piece come from where the piece began.
+// normalize.cpp - every normalizer rewrites the text piece by piece; the bytes of a piece come from where the piece
+// began.
 #include "src/text/normalize.h"
 
 #include <algorithm>
@@ -32,17 +33,18 @@ void NormalText::rewrite(const Piece& piece) {
     origin_ = std::move(origin);
 }
 
-// A piece is what NFC may change together: a character and all behind it that do not begin a piece of their own. A run of characters that stay
-// as they are is one piece.
+// A piece is what NFC may change together: a character and all behind it that do not begin a piece of their own. A run
+// of characters that stay as they are is one piece.
 void NormalText::compose() {
     const auto begins = [this](const Utf8Char& c) { return !c.bytes || !c.valid || nfc_begins(c.code); };
-    // Of the plain characters letters compose with what follows, and < = > with U+0338 alone: others are pieces of their own, also before
-    // a text that does not stay as it is.
+    // Of the plain characters letters compose with what follows, and < = > with U+0338 alone: others are pieces of
+    // their own, also before a text that does not stay as it is.
     const auto stays = [this](size_t at) {
         const char c = text_[at];
         if (uint8_t(c) >= 0x80 || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')) return false;
         if (c < '<' || c > '>') return true;
-        for (Utf8Char next = utf8_at(text_, ++at); next.bytes && next.valid && !nfc_begins(next.code); next = utf8_at(text_, at += size_t(next.bytes)))
+        for (Utf8Char next = utf8_at(text_, ++at); next.bytes && next.valid && !nfc_begins(next.code);
+             next = utf8_at(text_, at += size_t(next.bytes)))
             if (next.code == 0x338) return false;
         return true;
     };

@@ -11,7 +11,9 @@ public:
     explicit NormalText(std::string_view original) : text_(original), size_(original.size()) {}
     const std::string& text() const { return text_; }
     // The bytes of the original that [begin, end) stands for: all that had a part in it.
-    size_t from(size_t begin) const { return origin_.empty() ? begin : begin < origin_.size() ? origin_[begin] : size_; }
+    size_t from(size_t begin) const {
+        return origin_.empty() ? begin : begin < origin_.size() ? origin_[begin] : size_;
+    }
     size_t until(size_t end) const;
 
     void compose();                                    // NFC
@@ -20,7 +22,8 @@ public:
     void prepend(std::string_view front);              // to a text that is not empty
     void strip(bool left, bool right);                 // white space off the ends
 private:
-    using Piece = std::function<size_t(size_t at, std::string& out)>;  // appends what stands for the text from `at` and returns how much that was
+    // appends what stands for the text from `at` and returns how much that was
+    using Piece = std::function<size_t(size_t at, std::string& out)>;
     void rewrite(const Piece& piece);
     std::string text_;
     std::vector<uint32_t> origin_;                     // by byte of text_, rising; empty: nothing has moved

@@ -9,7 +9,9 @@ namespace pattern_room {
 constexpr size_t longest_source = 4096;
 constexpr int deepest = 100, most_repeats = 1000;
 
-bool is_word(unsigned char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_'; }
+bool is_word(unsigned char c) {
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_';
+}
 bool is_space(unsigned char c) { return c == ' ' || (c >= 9 && c <= 13) || (c >= 28 && c <= 31); }
 bool is_digit(unsigned char c) { return c >= '0' && c <= '9'; }
 bool is_letter(unsigned char c) { return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'); }
@@ -28,15 +30,22 @@ class Pattern::Reader {
 public:
     Reader(Pattern& out, std::string_view source, std::string_view where) : out_(out), s_(source), where_(where) {}
     int32_t all() {
-        if (s_.size() > pattern_room::longest_source) fail(Errc::format, where_, ": the expression has ", s_.size(), " bytes, at most ", pattern_room::longest_source, " are read");
+        if (s_.size() > pattern_room::longest_source)
+            fail(Errc::format, where_, ": the expression has ", s_.size(), " bytes, at most ",
+                 pattern_room::longest_source, " are read");
         const int32_t root = either();
         if (at_ < s_.size()) bad("there is a ) too many");
         return root;
     }
 
 private:
-    [[noreturn]] void bad(std::string_view what) const { fail(Errc::format, where_, ": the expression \"", s_, "\" is none that Python reads: ", what, " at ", at_); }
-    [[noreturn]] void beyond(std::string_view what) const { fail(Errc::unsupported, where_, ": the expression \"", s_, "\" has ", what, " at ", at_, ", which is not supported"); }
+    [[noreturn]] void bad(std::string_view what) const {
+        fail(Errc::format, where_, ": the expression \"", s_, "\" is none that Python reads: ", what, " at ", at_);
+    }
+    [[noreturn]] void beyond(std::string_view what) const {
+        fail(Errc::unsupported, where_, ": the expression \"", s_, "\" has ", what, " at ", at_,
+             ", which is not supported");
+    }
     bool more() const { return at_ < s_.size(); }
     bool take(std::string_view text) {
         if (s_.substr(at_, text.size()) != text) return false;
@@ -49,7 +58,8 @@ private:
     }
 
     int32_t either() {
-        if (++depth_ > pattern_room::deepest) fail(Errc::format, where_, ": the groups of the expression are nested deeper than ", pattern_room::deepest);
+        if (++depth_ > pattern_room::deepest)
+            fail(Errc::format, where_, ": the groups of the expression are nested deeper than ", pattern_room::deepest);
         Part part{.kind = Kind::either};
         do part.parts.push_back(sequence());
         while (take("|"));
@@ -63,7 +73,9 @@ private:
             const size_t start = at_;
             int32_t item = atom();
             const Kind kind = out_.parts_[size_t(item)].kind;
-            const bool anchor = (kind == Kind::start || kind == Kind::end || kind == Kind::final_end || kind == Kind::word_edge || kind == Kind::no_word_edge) && s_[start] != '(';
+            const bool anchor = (kind == Kind::start || kind == Kind::end || kind == Kind::final_end ||
+                                 kind == Kind::word_edge || kind == Kind::no_word_edge) &&
+                                s_[start] != '(';
             part.parts.push_back(repeated(item, anchor));
         }
         return add(std::move(part));
@@ -104,7 +116,8 @@ private:
 
     bool number(int64_t& n) {
         const size_t start = at_;
-        for (n = 0; more() && pattern_room::is_digit(static_cast<unsigned char>(s_[at_])) && at_ - start < 9; ++at_) n = n * 10 + (s_[at_] - '0');
+        for (n = 0; more() && pattern_room::is_digit(static_cast<unsigned char>(s_[at_])) && at_ - start < 9; ++at_)
+            n = n * 10 + (s_[at_] - '0');
         return at_ > start;
     }
 
@@ -123,7 +136,9 @@ private:
         ++at_;
         if (c == '^') return add({.kind = Kind::start});
         if (c == '$') return add({.kind = Kind::end});
-        if (c == '.') return add({.kind = Kind::bytes, .bytes = pattern_room::bytes_where([](unsigned char b) { return b != '\n'; })});
+        if (c == '.')
+            return add(
+                {.kind = Kind::bytes, .bytes = pattern_room::bytes_where([](unsigned char b) { return b != '\n'; })});
         return one(c);
     }
     int32_t one(char c) { return add({.kind = Kind::bytes, .bytes = Bytes().set(static_cast<unsigned char>(c))}); }
@@ -139,7 +154,10 @@ private:
                 if (end == s_.npos || end == at_) bad("a group name without an end");
                 at_ = end + 1;
             } else if (!take(":")) {
-                beyond(take("<") ? "a lookbehind" : take("P=") || take("(") ? "a reference to a group" : take(">") ? "an atomic group" : "a flag or a comment");
+                beyond(take("<")                 ? "a lookbehind"
+                       : take("P=") || take("(") ? "a reference to a group"
+                       : take(">")               ? "an atomic group"
+                                                 : "a flag or a comment");
             }
         }
         const int32_t inside = either();
@@ -230,7 +248,9 @@ struct Pattern::Match {
     std::map<std::pair<int32_t, size_t>, Ends> known;
 
     bool edge(size_t at) const {
-        const auto word = [&](size_t i) { return i < text.size() && pattern_room::is_word(static_cast<unsigned char>(text[i])); };
+        const auto word = [&](size_t i) {
+            return i < text.size() && pattern_room::is_word(static_cast<unsigned char>(text[i]));
+        };
         return (at > 0 && word(at - 1)) != word(at);
     }
 
@@ -252,7 +272,8 @@ struct Pattern::Match {
         Ends out, here;
         here.set(from);
         switch (part.kind) {
-            case Kind::bytes: return from < text.size() && part.bytes[static_cast<unsigned char>(text[from])] ? here << 1 : out;
+            case Kind::bytes:
+                return from < text.size() && part.bytes[static_cast<unsigned char>(text[from])] ? here << 1 : out;
             case Kind::sequence:
                 for (const int32_t p : part.parts) here = after_all(p, here);
                 return here;
@@ -264,7 +285,8 @@ struct Pattern::Match {
             case Kind::end: return from == text.size() || (from + 1 == text.size() && text[from] == '\n') ? here : out;
             case Kind::final_end: return from == text.size() ? here : out;
             case Kind::word_edge: return edge(from) ? here : out;
-            case Kind::no_word_edge: return edge(from) || text.empty() ? out : here;    // Python before 3.14: an empty text has none
+            // Python before 3.14: an empty text has none
+            case Kind::no_word_edge: return edge(from) || text.empty() ? out : here;
             case Kind::ahead: return after(part.parts[0], from).any() ? here : out;
             case Kind::not_ahead: return after(part.parts[0], from).any() ? out : here;
         }
@@ -286,12 +308,14 @@ struct Pattern::Match {
 Pattern::Pattern(std::string_view source, std::string_view where) { root_ = Reader(*this, source, where).all(); }
 
 bool Pattern::fits(std::string_view text) const {
-    if (text.size() > longest) fail(Errc::argument, "pattern: a text of ", text.size(), " bytes, at most ", longest, " are matched");
+    if (text.size() > longest)
+        fail(Errc::argument, "pattern: a text of ", text.size(), " bytes, at most ", longest, " are matched");
     return Match{*this, text, {}}.after(root_, 0)[text.size()];
 }
 
 bool Pattern::begins(std::string_view text) const {
-    if (text.size() > longest) fail(Errc::argument, "pattern: a text of ", text.size(), " bytes, at most ", longest, " are matched");
+    if (text.size() > longest)
+        fail(Errc::argument, "pattern: a text of ", text.size(), " bytes, at most ", longest, " are matched");
     return Match{*this, text, {}}.after(root_, 0).any();
 }
 

@@ -1,7 +1,9 @@
-// pattern.h - regular expressions as Python's re reads them, for the names of layers that PEFT's configurations choose by expression.
+// pattern.h - regular expressions as Python's re reads them, for the names of layers that PEFT's configurations choose
+// by expression.
 //
-// std::regex will not do: its grammar is ECMAScript's, its time exponential, its stack as deep as the text is long. Names are short, so the set of
-// places where a part of the expression can end is a few machine words, and computing it once for each part and place is all there is to matching.
+// std::regex will not do: its grammar is ECMAScript's, its time exponential, its stack as deep as the text is long.
+// Names are short, so the set of places where a part of the expression can end is a few machine words, and computing it
+// once for each part and place is all there is to matching.
 #pragma once
 #include "src/base/error.h"
 
@@ -12,8 +14,8 @@ namespace qlora::inline v0_1 {
 
 class Pattern {
 public:
-    // Error{format} for what Python refuses too, Error{unsupported} for what this cannot read: references to groups, flags, lookbehind, possessive and
-    // atomic parts, named characters.
+    // Error{format} for what Python refuses too, Error{unsupported} for what this cannot read: references to groups,
+    // flags, lookbehind, possessive and atomic parts, named characters.
     Pattern(std::string_view source, std::string_view where);
     bool fits(std::string_view text) const;            // re.fullmatch
     bool begins(std::string_view text) const;          // re.match: `$` in the expression is what ties it to the end
@@ -21,7 +23,19 @@ private:
     static constexpr size_t longest = 255;             // bytes of a text
     using Ends = std::bitset<longest + 1>;
     using Bytes = std::bitset<256>;
-    enum class Kind : uint8_t { bytes, sequence, either, repeat, start, end, final_end, word_edge, no_word_edge, ahead, not_ahead };
+    enum class Kind : uint8_t {
+        bytes,
+        sequence,
+        either,
+        repeat,
+        start,
+        end,
+        final_end,
+        word_edge,
+        no_word_edge,
+        ahead,
+        not_ahead
+    };
     struct Part {
         Kind kind = Kind::sequence;
         Bytes bytes = {};                              // bytes: any one of these

@@ -1,6 +1,8 @@
-// pretokenize.cpp - the regular expressions of the model families, each written out as a scanner that reads a character at most a few times.
+// pretokenize.cpp - the regular expressions of the model families, each written out as a scanner that reads a character
+// at most a few times.
 //
-// Notation as in the expressions: L letters, N numbers, M marks, P punctuation, s white space, C = 's 't 're 've 'm 'll 'd.
+// Notation as in the expressions: L letters, N numbers, M marks, P punctuation, s white space, C = 's 't 're 've 'm 'll
+// 'd.
 #include "src/text/pretokenize.h"
 
 #include <array>
@@ -15,7 +17,8 @@ constexpr std::array<uint16_t, 128> make_ascii_classes() {
         if (c >= 'A' && c <= 'Z') k = char_upper;
         if (c >= 'a' && c <= 'z') k = char_lower;
         if (c >= '0' && c <= '9') k = char_number;
-        if (c == '$' || c == '+' || c == '<' || c == '=' || c == '>' || c == '^' || c == '`' || c == '|' || c == '~') k = char_symbol;
+        if (c == '$' || c == '+' || c == '<' || c == '=' || c == '>' || c == '^' || c == '`' || c == '|' || c == '~')
+            k = char_symbol;
         if (c == ' ') k = char_none | char_space;
         if (c >= 9 && c <= 13) k = char_none | char_space;
         classes[size_t(c)] = k;
@@ -72,7 +75,8 @@ inline size_t contraction(std::string_view text, size_t at, bool any_case) {
     return at;
 }
 
-// White space at `at`: s*[\r\n]+ up to the last line end (if newlines), else s+ without the last one when text follows it.
+// White space at `at`: s*[\r\n]+ up to the last line end (if newlines), else s+ without the last one when text follows
+// it.
 inline size_t scan_space(std::string_view text, size_t at, bool newlines) {
     size_t end = at, last = at, after_newline = at;
     for (Char c = read(text, at); c.is(char_space); c = read(text, end)) {
@@ -118,28 +122,33 @@ inline size_t gpt2_word(std::string_view text, size_t at) {
     return scan_space(text, at, false);
 }
 
-// The case-aware words of tekken and gpt-4o at `at`: where U* D+ and U+ D* end, with U = Lu Lt Lm Lo M and D = Ll Lm Lo M; `at` for no match.
+// The case-aware words of tekken and gpt-4o at `at`: where U* D+ and U+ D* end, with U = Lu Lt Lm Lo M and D = Ll Lm Lo
+// M; `at` for no match.
 struct CasedWord { size_t lower, upper; };
 inline CasedWord cased_word(std::string_view text, size_t at) {
     constexpr unsigned upper = char_upper | char_title | char_modifier | char_other_letter | char_mark;
     constexpr unsigned lower = char_lower | char_modifier | char_other_letter | char_mark;
-    size_t end = at, both = at;                        // both: after the last character of the run of U that is in D too:
+    size_t end = at, both = at;    // both: after the last character of the run of U that is in D too:
     for (Char c = read(text, at); c.is(upper); c = read(text, end)) {
-        end += c.bytes;                                // if no D follows the run, U* gives characters back until D+ has that one
+        end += c.bytes;    // if no D follows the run, U* gives characters back until D+ has that one
         if (c.is(lower)) both = end;
     }
     const size_t after = skip(text, end, lower);
     return {after > end ? after : both, end > at ? after : at};
 }
 
-// F? U* D+ | F? U+ D* (F = [^\r\n L N], C? after both for gpt-4o) | N{1,digits} | " "? [^s L N]+ [\r\n/]* | s*[\r\n]+ | s+(?!S) | s+
+// F? U* D+ | F? U+ D* (F = [^\r\n L N], C? after both for gpt-4o) | N{1,digits} | " "? [^s L N]+ [\r\n/]* | s*[\r\n]+ |
+// s+(?!S) | s+
 inline size_t scan_cased(std::string_view text, size_t at, int64_t digits, bool contractions) {
     const Char c = read(text, at);
     const size_t next = at + c.bytes;
     const bool front = !c.newline() && !c.is(char_letter | char_number);
     const CasedWord here = cased_word(text, at), behind = front ? cased_word(text, next) : CasedWord{next, next};
     // A mark may be F or U: each alternative is tried with F first.
-    const size_t end = behind.lower > next ? behind.lower : here.lower > at ? here.lower : behind.upper > next ? behind.upper : here.upper;
+    const size_t end = behind.lower > next   ? behind.lower
+                       : here.lower > at     ? here.lower
+                       : behind.upper > next ? behind.upper
+                                             : here.upper;
     if (end > at) return contractions && end < text.size() && text[end] == '\'' ? contraction(text, end, true) : end;
     if (c.is(char_number)) return skip(text, at, char_number, digits);
     const size_t from = at + (c.code == ' ');
@@ -151,7 +160,8 @@ inline size_t scan_cased(std::string_view text, size_t at, int64_t digits, bool 
 inline size_t scan_tekken(std::string_view text, size_t at) { return scan_cased(text, at, 1, false); }
 inline size_t scan_gpt4o(std::string_view text, size_t at) { return scan_cased(text, at, 3, true); }
 
-// For expressions that do not cover the text: the match at `at`, else the gap up to the next match. Match: end, or `at` for none.
+// For expressions that do not cover the text: the match at `at`, else the gap up to the next match. Match: end, or `at`
+// for none.
 template <class Match>
 size_t isolate(std::string_view text, size_t at, Match match) {
     if (const size_t end = match(at); end > at) return end;
@@ -168,23 +178,27 @@ size_t spaced(std::string_view text, size_t at, Test test) {
     return skip_while(text, at + c.bytes, test);
 }
 
-// isolate() asks every position of a gap, so a match must be cheap to refuse and is cut short by nothing else: all of these are.
+// isolate() asks every position of a gap, so a match must be cheap to refuse and is cut short by nothing else: all of
+// these are.
 inline size_t scan_newline(std::string_view text, size_t at) {
     return isolate(text, at, [&](size_t i) { return i + (read(text, i).newline() ? 1 : 0); });
 }
 inline size_t scan_spaced_letters(std::string_view text, size_t at) {
     return isolate(text, at, [&](size_t i) { return spaced(text, i, [](Char c) { return c.is(char_letter); }); });
 }
-inline size_t scan_spaced_cased_letters(std::string_view text, size_t at) {    // deepseek-llm spells out the letters that have case
-    return isolate(text, at, [&](size_t i) { return spaced(text, i, [](Char c) { return c.is(char_upper | char_lower | char_title); }); });
+// deepseek-llm spells out the letters that have case
+inline size_t scan_spaced_cased_letters(std::string_view text, size_t at) {
+    return isolate(text, at, [&](size_t i) {
+        return spaced(text, i, [](Char c) { return c.is(char_upper | char_lower | char_title); });
+    });
 }
 inline size_t scan_spaced_punctuation(std::string_view text, size_t at) {
     return isolate(text, at, [&](size_t i) { return spaced(text, i, [](Char c) { return c.is(char_punctuation); }); });
 }
 inline bool east_asian_or_ascii_sign(Char c) {
     const char32_t u = c.code;
-    return c.bytes && ((u >= 0x21 && u <= 0x2F) || (u >= 0x3A && u <= 0x7E) || (u >= 0xFF01 && u <= 0xFF0F) || (u >= 0xFF1A && u <= 0xFF5E)
-                       || (u >= 0x2018 && u <= 0x201F) || (u >= 0x3000 && u <= 0x3002));
+    return c.bytes && ((u >= 0x21 && u <= 0x2F) || (u >= 0x3A && u <= 0x7E) || (u >= 0xFF01 && u <= 0xFF0F) ||
+                       (u >= 0xFF1A && u <= 0xFF5E) || (u >= 0x2018 && u <= 0x201F) || (u >= 0x3000 && u <= 0x3002));
 }
 inline size_t scan_spaced_signs(std::string_view text, size_t at) {
     return isolate(text, at, [&](size_t i) { return spaced(text, i, east_asian_or_ascii_sign); });
@@ -199,11 +213,15 @@ inline size_t scan_space_at_end(std::string_view text, size_t at) {            /
     return gap > at ? gap : text.size();
 }
 inline size_t scan_east_asian(std::string_view text, size_t at) {
-    const auto test = [](Char c) { return (c.code >= 0x800 && c.code <= 0x9FA5) || (c.code >= 0xAC00 && c.code <= 0xD7FF); };
+    const auto test = [](Char c) {
+        return (c.code >= 0x800 && c.code <= 0x9FA5) || (c.code >= 0xAC00 && c.code <= 0xD7FF);
+    };
     return isolate(text, at, [&](size_t i) { return skip_while(text, i, test); });
 }
 inline size_t scan_signs(std::string_view text, size_t at) {                   // [P $ + < = > ^ ~ |]+
-    const auto test = [](Char c) { return c.is(char_punctuation) || (c.code < 128 && c.code != '`' && c.is(char_symbol)); };
+    const auto test = [](Char c) {
+        return c.is(char_punctuation) || (c.code < 128 && c.code != '`' && c.is(char_symbol));
+    };
     return isolate(text, at, [&](size_t i) { return skip_while(text, i, test); });
 }
 inline size_t scan_signs_backtick(std::string_view text, size_t at) {
@@ -242,15 +260,21 @@ inline const std::vector<Family>& families() {
          {"gpt-2", "gpt2", "phi-2", "mpt", "olmo", "jais", "exaone4", "granite-docling"},
          {R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)",
           R"('(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"}},
-        {{scan_digit, scan_gpt2}, {"smollm", "starcoder", "refact", "command-r", "codeshell", "minerva-7b", "exaone"}, {}},
+        {{scan_digit, scan_gpt2},
+         {"smollm", "starcoder", "refact", "command-r", "codeshell", "minerva-7b", "exaone"},
+         {}},
         {{scan_tekken},
          {"tekken"},
          {R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
         {{scan_gpt4o},
          {"gpt-4o", "llama4"},
          {R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
-        {{scan_newline, scan_spaced_cased_letters, scan_spaced_signs, scan_space_at_end, scan_east_asian, scan_digits}, {"deepseek-llm"}, {}},
-        {{scan_newline, scan_spaced_letters, scan_spaced_punctuation, scan_east_asian, scan_digit}, {"deepseek-coder"}, {}},
+        {{scan_newline, scan_spaced_cased_letters, scan_spaced_signs, scan_space_at_end, scan_east_asian, scan_digits},
+         {"deepseek-llm"},
+         {}},
+        {{scan_newline, scan_spaced_letters, scan_spaced_punctuation, scan_east_asian, scan_digit},
+         {"deepseek-coder"},
+         {}},
         {{scan_signs, scan_gpt2, scan_digits, scan_three_digits}, {"default"}, {}},
         {{scan_signs_backtick, scan_gpt2, scan_three_digits}, {"falcon"}, {}},
         {{scan_newline}, {}, {R"([\r\n])"}},
@@ -276,8 +300,10 @@ WordScanners word_scanners(std::string_view pre, std::string_view where) {
     for (const pretokenize_room::Family& family : pretokenize_room::families())
         for (std::string_view name : family.names)
             if (name == wanted) return family.passes;
-    fail(Errc::unsupported, where, ": pre-tokenizer \"", pre, "\" (tokenizer.ggml.pre) is not one of those built in; "
-         "use a model of a known family (llama-bpe, qwen2, gpt-2, smollm, tekken, ...) or teach src/text/pretokenize.cpp this one");
+    fail(Errc::unsupported, where, ": pre-tokenizer \"", pre,
+         "\" (tokenizer.ggml.pre) is not one of those built in; "
+         "use a model of a known family (llama-bpe, qwen2, gpt-2, smollm, tekken, ...) or teach "
+         "src/text/pretokenize.cpp this one");
 }
 
 bool whole_words_first(std::string_view pre) {

@@ -1,4 +1,5 @@
-// pretokenize.h - cuts text into words before byte-level BPE merges inside each: the known regular expressions as linear scanners.
+// pretokenize.h - cuts text into words before byte-level BPE merges inside each: the known regular expressions as
+// linear scanners.
 #pragma once
 #include "src/text/unicode.h"
 
@@ -8,13 +9,16 @@ namespace qlora::inline v0_1 {
 using WordScanner = std::function<size_t(std::string_view text, size_t at)>;
 using WordScanners = std::vector<WordScanner>;         // passes: each cuts the words of the one before it
 
-// By the name in tokenizer.ggml.pre ("" = "default"). An unknown name is an error: a wrong cut is silently a worse model.
+// By the name in tokenizer.ggml.pre ("" = "default"). An unknown name is an error: a wrong cut is silently a worse
+// model.
 WordScanners word_scanners(std::string_view pre, std::string_view where);
-bool whole_words_first(std::string_view pre);          // these vocabularies take a word that is a token as it is, without merging
+// these vocabularies take a word that is a token as it is, without merging
+bool whole_words_first(std::string_view pre);
 
 // By the exact text of the regular expression in a tokenizer.json; empty = not one of the known ones.
 WordScanners word_scanners_of_regex(std::string_view regex);
-// From the one kind of file to the other; empty = has no counterpart. whole_words: a word that is a token is taken without merging.
+// From the one kind of file to the other; empty = has no counterpart. whole_words: a word that is a token is taken
+// without merging.
 std::string_view pre_of_regex(std::string_view regex, bool whole_words);
 std::string_view regex_of_pre(std::string_view pre);
 std::string_view family_of_pre(std::string_view pre);  // the first of the names that cut as this one does

@@ -1,5 +1,5 @@
-// spm.cpp - SentencePiece's BPE as GGUF stores it: neighbours merge if their text is a token, the one with the highest score first.
-// A space is U+2581; characters that are no token become the tokens of their bytes.
+// spm.cpp - SentencePiece's BPE as GGUF stores it: neighbours merge if their text is a token, the one with the highest
+// score first. A space is U+2581; characters that are no token become the tokens of their bytes.
 #include "src/text/bpe.h"
 
 #include <cmath>
@@ -19,7 +19,8 @@ inline DecodeRules decode_rules(const Vocabulary& v) {
 
 class SpmTokenizer final : public TokenCore {
 public:
-    SpmTokenizer(Vocabulary vocabulary, DecodeRules decode, std::string_view where) : TokenCore(std::move(vocabulary), std::move(decode), where) {
+    SpmTokenizer(Vocabulary vocabulary, DecodeRules decode, std::string_view where)
+        : TokenCore(std::move(vocabulary), std::move(decode), where) {
         std::fill(byte_ids_, byte_ids_ + 256, -1);
         for (size_t i = 0; i < vocabulary_.tokens.size(); ++i) {
             const int byte = byte_of_token(vocabulary_.tokens[i]);
@@ -32,7 +33,8 @@ public:
 
 protected:
     void encode_segment(std::string_view text, bool, Tokens& out) const override {
-        const std::string escaped = replace_all((vocabulary_.add_space_prefix ? " " : "") + std::string(text), " ", lower_block);
+        const std::string escaped = replace_all((vocabulary_.add_space_prefix ? " " : "") + std::string(text), " ",
+                                                lower_block);
         WordMemory memory(out);
         MergeScratch scratch;
         const auto emit = [&](std::string_view word) {
@@ -52,7 +54,9 @@ private:
             scratch.add(int32_t(at), bytes, token_of(word.substr(at, size_t(bytes))).id);
             at += size_t(bytes);
         }
-        merge_all(scratch, [&](const Symbol& a, const Symbol& b) { return token_of(word.substr(size_t(a.begin), size_t(a.length + b.length))); });
+        merge_all(scratch, [&](const Symbol& a, const Symbol& b) {
+            return token_of(word.substr(size_t(a.begin), size_t(a.length + b.length)));
+        });
         for (const Symbol& s : scratch.symbols) {
             if (s.length == 0) continue;
             if (s.id >= 0) out.push_back(s.id);
@@ -72,14 +76,16 @@ private:
         else if (vocabulary_.unk >= 0) out.push_back(vocabulary_.unk);
     }
 
-    // Equal scores share a rank, so that the leftmost pair goes first. Control, unknown and byte tokens are never made by merging.
+    // Equal scores share a rank, so that the leftmost pair goes first. Control, unknown and byte tokens are never made
+    // by merging.
     void rank_tokens() {
         const size_t count = vocabulary_.tokens.size();
         ranks_.assign(count, -1);
         std::vector<Token> order;
         for (size_t i = 0; i < count; ++i) {
             if (is_control(Token(i)) || type_of(Token(i)) == Vocabulary::Type::byte) continue;
-            if (!vocabulary_.scores.empty() && std::isnan(vocabulary_.scores[i])) fail(Errc::format, where_, ": the score of token ", i, " is not a number");
+            if (!vocabulary_.scores.empty() && std::isnan(vocabulary_.scores[i]))
+                fail(Errc::format, where_, ": the score of token ", i, " is not a number");
             order.push_back(Token(i));
             longest_ = std::max(longest_, vocabulary_.tokens[i].size());
         }
@@ -92,7 +98,8 @@ private:
         }
     }
 
-    // Phi-3's control tokens take the white space after them along; GGUF has no field for it, so the vocabulary is known by two names.
+    // Phi-3's control tokens take the white space after them along; GGUF has no field for it, so the vocabulary is
+    // known by two names.
     void strip_after_controls() {
         if (id_of("<|placeholder1|>") < 0 || id_of("<|assistant|>") < 0) return;
         std::vector<AddedToken> added;
@@ -100,7 +107,8 @@ private:
             if (!is_control(Token(i)) && type_of(Token(i)) != Vocabulary::Type::user_defined) continue;
             AddedToken token{Token(i), is_control(Token(i))};
             const std::string& text = vocabulary_.tokens[i];
-            token.right_strip = text == "</s>" || (token.control && text != "<unk>" && text != "<s>" && text != "<|endoftext|>");
+            token.right_strip = text == "</s>" ||
+                                (token.control && text != "<unk>" && text != "<s>" && text != "<|endoftext|>");
             added.push_back(token);
         }
         set_added(std::move(added));

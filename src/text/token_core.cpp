@@ -9,7 +9,8 @@
 namespace qlora::inline v0_1 {
 namespace token_core_room {
 
-// An added token longer than this is refused: the trie walks at most so far from every position, which keeps encoding linear.
+// An added token longer than this is refused: the trie walks at most so far from every position, which keeps encoding
+// linear.
 constexpr size_t longest_added_token = 1024;
 
 // GPT-2 writes bytes as printable characters: those of Latin-1 that print stay, the other 68 become U+0100, U+0101, ...
@@ -47,7 +48,8 @@ inline bool word_after(std::string_view text, size_t at) {
 }
 
 inline size_t skip_space(std::string_view text, size_t at) {
-    for (Utf8Char c = utf8_at(text, at); c.bytes && (char_class(c.code) & char_space); c = utf8_at(text, at)) at += size_t(c.bytes);
+    for (Utf8Char c = utf8_at(text, at); c.bytes && (char_class(c.code) & char_space); c = utf8_at(text, at))
+        at += size_t(c.bytes);
     return at;
 }
 
@@ -133,8 +135,21 @@ int byte_of_token(std::string_view token) {
 }
 
 std::span<const std::string_view> reply_end_names() {
-    static constexpr std::string_view names[] = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>",
-                                                 "<|eot|>", "<EOT>", "<|EOT|>", "<|return|>", "<|END_OF_TURN_TOKEN|>", "<｜end▁of▁sentence｜>", "<end_of_utterance>"};
+    static constexpr std::string_view names[] = {"<|im_end|>",
+                                                 "<|eot_id|>",
+                                                 "<|eom_id|>",
+                                                 "<|end_of_text|>",
+                                                 "<|endoftext|>",
+                                                 "<|end|>",
+                                                 "<end_of_turn>",
+                                                 "<|end_of_turn|>",
+                                                 "<|eot|>",
+                                                 "<EOT>",
+                                                 "<|EOT|>",
+                                                 "<|return|>",
+                                                 "<|END_OF_TURN_TOKEN|>",
+                                                 "<｜end▁of▁sentence｜>",
+                                                 "<end_of_utterance>"};
     return names;
 }
 
@@ -157,7 +172,7 @@ std::string replace_all(std::string text, std::string_view from, std::string_vie
 
 WordScanner scan_before_spaces(const std::vector<std::string>& tokens) {
     constexpr std::string_view space = "\xE2\x96\x81";
-    std::vector<char> joined(256, 0);                  // last bytes of the characters that some token has right before a space
+    std::vector<char> joined(256, 0);    // last bytes of the characters that some token has right before a space
     for (const std::string& token : tokens)
         for (size_t hit = token.find(space, 1); hit != std::string::npos; hit = token.find(space, hit + 1))
             if (hit < 3 || token.compare(hit - 3, 3, space) != 0) joined[uint8_t(token[hit - 1])] = 1;
@@ -174,13 +189,17 @@ TokenCore::TokenCore(Vocabulary vocabulary, DecodeRules decode, std::string_view
     : where_(where), vocabulary_(std::move(vocabulary)), decode_(std::move(decode)) {
     Vocabulary& v = vocabulary_;
     const size_t count = v.tokens.size();
-    if (count == 0 || count > size_t(INT32_MAX) / 2) fail(Errc::format, where, ": a vocabulary of ", count, " tokens; the file has no usable tokenizer");
-    if (!v.types.empty() && v.types.size() != count) fail(Errc::format, where, ": ", v.types.size(), " token types for ", count, " tokens");
-    if (!v.scores.empty() && v.scores.size() != count) fail(Errc::format, where, ": ", v.scores.size(), " token scores for ", count, " tokens");
+    if (count == 0 || count > size_t(INT32_MAX) / 2)
+        fail(Errc::format, where, ": a vocabulary of ", count, " tokens; the file has no usable tokenizer");
+    if (!v.types.empty() && v.types.size() != count)
+        fail(Errc::format, where, ": ", v.types.size(), " token types for ", count, " tokens");
+    if (!v.scores.empty() && v.scores.size() != count)
+        fail(Errc::format, where, ": ", v.scores.size(), " token scores for ", count, " tokens");
     ids_.reserve(count);
     for (size_t i = 0; i < count; ++i) ids_[v.tokens[i]] = Token(i);
     check_ends();
-    // Files name other tokens beyond the vocabulary now and then (a padding id of a larger embedding): such a token does not exist.
+    // Files name other tokens beyond the vocabulary now and then (a padding id of a larger embedding): such a token
+    // does not exist.
     for (Token* id : {&v.bos, &v.unk, &v.pad})
         if (*id < 0 || size_t(*id) >= count) *id = -1;
     bos = v.bos;
@@ -194,7 +213,9 @@ TokenCore::TokenCore(Vocabulary vocabulary, DecodeRules decode, std::string_view
     if (eos >= 0) eos_text = v.tokens[size_t(eos)];
     collect_end_of_reply();
     // What text without a token becomes must not be able to begin or end one: then it becomes nothing.
-    if (v.unk >= 0 && (v.unk == bos || std::find(end_of_reply.begin(), end_of_reply.end(), v.unk) != end_of_reply.end())) v.unk = -1;
+    if (v.unk >= 0 &&
+        (v.unk == bos || std::find(end_of_reply.begin(), end_of_reply.end(), v.unk) != end_of_reply.end()))
+        v.unk = -1;
     if (v.unk >= 0 && type_of(v.unk) == Vocabulary::Type::control) v.types[size_t(v.unk)] = Vocabulary::Type::unknown;
     std::vector<AddedToken> added;
     for (size_t i = 0; i < v.types.size(); ++i) {
@@ -208,7 +229,9 @@ TokenCore::TokenCore(Vocabulary vocabulary, DecodeRules decode, std::string_view
 // A model whose end is a token that does not exist would never stop.
 void TokenCore::check_ends() const {
     const auto check = [&](Token id) {
-        if (id >= size()) fail(Errc::format, where_, ": token ", id, " is said to end a text, the vocabulary has ", size(), " tokens");
+        if (id >= size())
+            fail(Errc::format, where_, ": token ", id, " is said to end a text, the vocabulary has ", size(),
+                 " tokens");
     };
     check(vocabulary_.eos);
     check(vocabulary_.eot);
@@ -219,7 +242,9 @@ void TokenCore::check_ends() const {
 void TokenCore::collect_end_of_reply() {
     Vocabulary& v = vocabulary_;
     const auto add = [&](Token id) {
-        if (id >= 0 && id < Token(v.tokens.size()) && std::find(end_of_reply.begin(), end_of_reply.end(), id) == end_of_reply.end()) end_of_reply.push_back(id);
+        if (id >= 0 && id < Token(v.tokens.size()) &&
+            std::find(end_of_reply.begin(), end_of_reply.end(), id) == end_of_reply.end())
+            end_of_reply.push_back(id);
     };
     add(v.eos);
     add(v.eot);
@@ -239,7 +264,8 @@ void TokenCore::set_added(std::vector<AddedToken> added) {
     for (size_t i = 0; i < added_.size(); ++i) {
         std::string_view text = vocabulary_.tokens[size_t(added_[i].id)];
         if (text.size() > token_core_room::longest_added_token)
-            fail(Errc::format, where_, ": the special token ", added_[i].id, " has ", text.size(), " bytes; ", token_core_room::longest_added_token, " are the most");
+            fail(Errc::format, where_, ": the special token ", added_[i].id, " has ", text.size(), " bytes; ",
+                 token_core_room::longest_added_token, " are the most");
         if (added_[i].normalized) {
             NormalText normal(text);
             normalize(normal);
@@ -258,21 +284,25 @@ bool TokenCore::is_control(Token id) const {
 }
 
 // Control tokens that touch a literal range are text. literal: sorted; those before `from` may be left out.
-TokenCore::Found TokenCore::find_added(const Added& table, const Stretch& stretch, size_t from, bool controls, Literal literal) const {
+TokenCore::Found TokenCore::find_added(const Added& table, const Stretch& stretch, size_t from, bool controls,
+                                       Literal literal) const {
     const std::string_view text = stretch.text;
     for (size_t at = from; at < text.size() && !table.all.empty(); ++at) {
         TokenTrie::Match match = (controls ? table.all : table.text_only).longest(text, at);
         if (match.value < 0) continue;
         if (added_[size_t(match.value)].control) {
             const NormalText* normal = stretch.normal;
-            const int64_t first = int64_t(stretch.begin + (normal ? normal->from(at) : at)), last = int64_t(stretch.begin + (normal ? normal->until(at + match.length) : at + match.length));
+            const int64_t first = int64_t(stretch.begin + (normal ? normal->from(at) : at)),
+                          last = int64_t(stretch.begin +
+                                         (normal ? normal->until(at + match.length) : at + match.length));
             while (!literal.empty() && literal.front().end <= first) literal = literal.subspan(1);
             if (!literal.empty() && literal.front().begin < last) match = table.text_only.longest(text, at);
             if (match.value < 0) continue;
         }
         const AddedToken& token = added_[size_t(match.value)];
         size_t begin = at, end = at + match.length;
-        if (token.single_word && (token_core_room::word_before(text, begin) || token_core_room::word_after(text, end))) {
+        if (token.single_word &&
+            (token_core_room::word_before(text, begin) || token_core_room::word_after(text, end))) {
             at = end - 1;                              // part of a word: no token begins inside it either
             continue;
         }
@@ -283,10 +313,12 @@ TokenCore::Found TokenCore::find_added(const Added& table, const Stretch& stretc
     return {text.size(), text.size(), nullptr};
 }
 
-void TokenCore::split(std::string_view text, bool controls, Literal literal, Tokens& out, std::vector<int64_t>* starts) const {
+void TokenCore::split(std::string_view text, bool controls, Literal literal, Tokens& out,
+                      std::vector<int64_t>* starts) const {
     // Positions are 32 bits wide while merging, and a space may grow to three bytes.
     if (text.size() > size_t(INT32_MAX) / 4)
-        fail(Errc::argument, "encode: ", text.size(), " bytes in one text; ", INT32_MAX / 4, " are the most: cut it into pieces");
+        fail(Errc::argument, "encode: ", text.size(), " bytes in one text; ", INT32_MAX / 4,
+             " are the most: cut it into pieces");
     for (size_t at = 0; at < text.size();) {
         while (!literal.empty() && literal.front().end <= int64_t(at)) literal = literal.subspan(1);
         const Found found = find_added(raw_, {text}, at, controls, literal);
@@ -319,7 +351,8 @@ int64_t TokenCore::count_control(std::string_view text) const {
 }
 
 // A segment without raw tokens: normalized as a whole, then cut at the normalized tokens.
-void TokenCore::add_segment(std::string_view segment, size_t begin, bool controls, Literal literal, Tokens& out, std::vector<int64_t>* starts) const {
+void TokenCore::add_segment(std::string_view segment, size_t begin, bool controls, Literal literal, Tokens& out,
+                            std::vector<int64_t>* starts) const {
     NormalText normal(segment);
     normalize(normal);
     const Stretch stretch{normal.text(), begin, &normal};
@@ -341,7 +374,8 @@ void TokenCore::add_segment(std::string_view segment, size_t begin, bool control
 
 void TokenCore::encode(std::string_view text, Tokens& out) const { split(text, false, {}, out, nullptr); }
 void TokenCore::encode_template(std::string_view text, Tokens& out) const { split(text, true, {}, out, nullptr); }
-void TokenCore::encode_rendered(std::string_view text, std::span<const RenderedTemplate::Span> literal, Tokens& out, std::vector<int64_t>* starts) const {
+void TokenCore::encode_rendered(std::string_view text, std::span<const RenderedTemplate::Span> literal, Tokens& out,
+                                std::vector<int64_t>* starts) const {
     split(text, true, literal, out, starts);
 }
 
@@ -349,12 +383,14 @@ Tokens encode_text(const TokenizerImpl& tokenizer, std::string_view text, bool b
     Tokens tokens;
     if (control) tokenizer.encode_template(text, tokens);
     else tokenizer.encode(text, tokens);
-    if (bos && tokenizer.bos >= 0 && (!control || tokens.empty() || tokens[0] != tokenizer.bos)) tokens.insert(tokens.begin(), tokenizer.bos);
+    if (bos && tokenizer.bos >= 0 && (!control || tokens.empty() || tokens[0] != tokenizer.bos))
+        tokens.insert(tokens.begin(), tokenizer.bos);
     return tokens;
 }
 
 std::string TokenCore::piece(Token id, bool control) const {
-    if (id < 0 || int64_t(id) >= size()) fail(Errc::argument, where_, ": token ", id, " is not one of the ", size(), " of this vocabulary");
+    if (id < 0 || int64_t(id) >= size())
+        fail(Errc::argument, where_, ": token ", id, " is not one of the ", size(), " of this vocabulary");
     if (is_control(id) && !control) return {};
     const std::string& text = spelled(id);
     if (decode_.joined) return " " + text;

@@ -1,4 +1,5 @@
-// token_core.h - what every tokenizer shares: the vocabulary, the tokens that are cut out of the text before anything else, decoding.
+// token_core.h - what every tokenizer shares: the vocabulary, the tokens that are cut out of the text before anything
+// else, decoding.
 #pragma once
 #include "src/text/merge.h"
 #include "src/text/normalize.h"
@@ -9,11 +10,13 @@
 
 namespace qlora::inline v0_1 {
 
-struct AddedToken {                                    // found in the text as it is written, whatever the model would make of it
+struct AddedToken {    // found in the text as it is written, whatever the model would make of it
     Token id = -1;
     bool control = false;                              // only in template text
-    bool normalized = false;                           // looked for, in its normal form, in what the normalizers made of the text between the others
-    bool single_word = false, left_strip = false, right_strip = false;   // whole words only; takes the white space beside it along
+    // looked for, in its normal form, in what the normalizers made of the text between the others
+    bool normalized = false;
+    // whole words only; takes the white space beside it along
+    bool single_word = false, left_strip = false, right_strip = false;
 };
 
 class TokenTrie {                                      // the longest of many strings at a position
@@ -32,7 +35,7 @@ struct DecodeRules {                                   // from the text of a tok
     bool byte_level = false;                           // GPT-2's alphabet of bytes
     bool byte_tokens = false;                          // "<0x0A>" is the byte 10
     std::vector<std::pair<std::string, std::string>> replace;          // U+2581 -> " "
-    bool joined = false;                               // no decoder: tokens as they are spelled, a space between each two
+    bool joined = false;    // no decoder: tokens as they are spelled, a space between each two
     int64_t strip_left = 0, strip_right = 0;           // up to so many spaces off the ends of the whole text
 };
 
@@ -42,11 +45,11 @@ int byte_of_token(std::string_view token);             // "<0x0A>" -> 10; -1 for
 bool ends_reply_by_name(std::string_view token);       // "<|im_end|>", "<|eot_id|>", ...
 std::string replace_all(std::string text, std::string_view from, std::string_view to);
 
-// SPM-style text is one long word. It may be cut before every U+2581 that follows another character x, without changing a single id,
-// as long as no token contains x followed by U+2581: no merge can then reach across.
+// SPM-style text is one long word. It may be cut before every U+2581 that follows another character x, without changing
+// a single id, as long as no token contains x followed by U+2581: no merge can then reach across.
 WordScanner scan_before_spaces(const std::vector<std::string>& tokens);
 
-class WordMemory {                                     // words met before in this segment: where in `out` their tokens stand
+class WordMemory {    // words met before in this segment: where in `out` their tokens stand
 public:
     explicit WordMemory(Tokens& out) : out_(out) {}
     bool repeat(std::string_view word) {               // appends the tokens of a known word
@@ -70,7 +73,8 @@ public:
     TokenCore(Vocabulary vocabulary, DecodeRules decode, std::string_view where);
     void encode(std::string_view text, Tokens& out) const final;
     void encode_template(std::string_view text, Tokens& out) const final;
-    void encode_rendered(std::string_view text, std::span<const RenderedTemplate::Span> literal, Tokens& out, std::vector<int64_t>* starts) const final;
+    void encode_rendered(std::string_view text, std::span<const RenderedTemplate::Span> literal, Tokens& out,
+                         std::vector<int64_t>* starts) const final;
     bool is_control(Token id) const final;
     int64_t count_control(std::string_view text) const final;
     std::string piece(Token, bool control) const final;
@@ -82,7 +86,9 @@ protected:
     // One stretch of normalized text without added tokens. first: nothing of the text precedes it.
     virtual void encode_segment(std::string_view text, bool first, Tokens& out) const = 0;
     void set_added(std::vector<AddedToken> added);     // replaces those that the types of the vocabulary give
-    Vocabulary::Type type_of(Token id) const { return vocabulary_.types.empty() ? Vocabulary::Type::normal : vocabulary_.types[size_t(id)]; }
+    Vocabulary::Type type_of(Token id) const {
+        return vocabulary_.types.empty() ? Vocabulary::Type::normal : vocabulary_.types[size_t(id)];
+    }
 
     std::string where_;
     Vocabulary vocabulary_;
@@ -91,18 +97,22 @@ private:
     struct Found { size_t begin = 0, end = 0; const AddedToken* token = nullptr; };
     struct Added { TokenTrie all, text_only; };        // values index added_
     using Literal = std::span<const RenderedTemplate::Span>;
-    struct Stretch { std::string_view text; size_t begin = 0; const NormalText* normal = nullptr; };   // text came from the bytes at `begin`
+    // text came from the bytes at `begin`
+    struct Stretch { std::string_view text; size_t begin = 0; const NormalText* normal = nullptr; };
     Found find_added(const Added&, const Stretch&, size_t from, bool controls, Literal literal) const;
     void collect_end_of_reply();
     void check_ends() const;
     void split(std::string_view text, bool controls, Literal literal, Tokens& out, std::vector<int64_t>* starts) const;
-    void add_segment(std::string_view segment, size_t begin, bool controls, Literal literal, Tokens& out, std::vector<int64_t>* starts) const;
-    void add_starts(const Stretch& piece, size_t at, std::span<const Token> tokens, std::vector<int64_t>& starts) const;        // token_starts.cpp
+    void add_segment(std::string_view segment, size_t begin, bool controls, Literal literal, Tokens& out,
+                     std::vector<int64_t>* starts) const;
+    // token_starts.cpp
+    void add_starts(const Stretch& piece, size_t at, std::span<const Token> tokens, std::vector<int64_t>& starts) const;
     const std::string& spelled(Token) const;
-    std::string covered(Token) const;                  // the bytes of normalized text that a token which is none of added_ stands for
+    std::string covered(Token) const;    // the bytes of normalized text that a token which is none of added_ stands for
     DecodeRules decode_;
     std::vector<AddedToken> added_;
-    std::unordered_map<Token, std::string> normal_forms_;              // of added tokens that are looked for in another form: how they print
+    // of added tokens that are looked for in another form: how they print
+    std::unordered_map<Token, std::string> normal_forms_;
     Added raw_, normal_;
 };
 

@@ -1,13 +1,14 @@
-// tokenizer.h - text to ids and back: byte-level BPE and SPM-style BPE, from a GGUF vocabulary or a Hugging Face tokenizer.json.
+// tokenizer.h - text to ids and back: byte-level BPE and SPM-style BPE, from a GGUF vocabulary or a Hugging Face
+// tokenizer.json.
 //
-// Linear or n log n in the length of the text, whatever the text. Control tokens are never matched inside user text: only
-// encode_template(), which is fed by the chat template, turns "<|im_end|>" into its id.
+// Linear or n log n in the length of the text, whatever the text. Control tokens are never matched inside user text:
+// only encode_template(), which is fed by the chat template, turns "<|im_end|>" into its id.
 #pragma once
 #include "src/text/chat_template.h"
 
 namespace qlora::inline v0_1 {
 
-struct Vocabulary {                                    // as the file gives it; the loaders (gguf, tokenizer.json) fill it
+struct Vocabulary {    // as the file gives it; the loaders (gguf, tokenizer.json) fill it
     enum class Kind : uint8_t { byte_bpe, spm };       // "gpt2" | "llama" of tokenizer.ggml.model
     enum class Type : uint8_t { normal = 1, unknown, control, user_defined, unused, byte };
     Kind kind = Kind::byte_bpe;
@@ -18,8 +19,8 @@ struct Vocabulary {                                    // as the file gives it; 
     std::vector<std::string> merges;                   // byte_bpe: "left right", best first
     Token bos = -1, eos = -1, eot = -1, unk = -1, pad = -1;
     bool add_bos = false, add_eos = false, add_space_prefix = true, ignore_merges = false;
-    std::vector<Token> ends;                           // more tokens that end a reply (generation_config.json names them)
-    std::string rules;                                 // what else decides how text is cut, as the file spells it (tokenizer.json's components)
+    std::vector<Token> ends;    // more tokens that end a reply (generation_config.json names them)
+    std::string rules;    // what else decides how text is cut, as the file spells it (tokenizer.json's components)
     std::string chat_template;                         // jinja; empty = none
     std::vector<std::string> notes;                    // see Tokenizer::notes()
 };
@@ -27,31 +28,40 @@ struct Vocabulary {                                    // as the file gives it; 
 struct TokenizerImpl {
     virtual ~TokenizerImpl() = default;
     virtual void encode(std::string_view text, Tokens& out) const = 0;          // text only
-    virtual void encode_template(std::string_view text, Tokens& out) const = 0; // control tokens written out in the text are recognised
-    // A rendered chat as one text: control tokens are recognised outside the literal ranges (sorted: RenderedTemplate::content), where they stay text.
-    // starts (null = not wanted) gets, per token added, the byte of `text` at which it begins: what the loss mask is made from.
-    virtual void encode_rendered(std::string_view text, std::span<const RenderedTemplate::Span> literal, Tokens& out, std::vector<int64_t>* starts) const = 0;
-    virtual std::string piece(Token, bool control = false) const = 0;           // the bytes of one token in running text; control tokens print only when asked
+    // control tokens written out in the text are recognised
+    virtual void encode_template(std::string_view text, Tokens& out) const = 0;
+    // A rendered chat as one text: control tokens are recognised outside the literal ranges (sorted:
+    // RenderedTemplate::content), where they stay text. starts (null = not wanted) gets, per token added, the byte of
+    // `text` at which it begins: what the loss mask is made from.
+    virtual void encode_rendered(std::string_view text, std::span<const RenderedTemplate::Span> literal, Tokens& out,
+                                 std::vector<int64_t>* starts) const = 0;
+    // the bytes of one token in running text; control tokens print only when asked
+    virtual std::string piece(Token, bool control = false) const = 0;
     virtual std::string decode(std::span<const Token> tokens, bool control = false) const = 0;
     virtual int64_t size() const = 0;
     virtual Token id_of(std::string_view token) const = 0;                      // -1 = no such token
     virtual bool is_control(Token) const = 0;
-    virtual int64_t count_control(std::string_view text) const = 0;             // control tokens written out in the text
+    virtual int64_t count_control(std::string_view text) const = 0;    // control tokens written out in the text
     Token bos = -1, eos = -1;
     bool add_bos = false, add_eos = false;
-    uint64_t rules = 0;                                // hash of merges, scores and what else decides how text is cut: the same tokens cut alike
-    std::vector<Token> end_of_reply;                   // eos, eot and the tokens that models name as such ("<|im_end|>", "<|eot_id|>", ...)
+    uint64_t rules = 0;    // hash of merges, scores and what else decides how text is cut: the same tokens cut alike
+    // eos, eot and the tokens that models name as such ("<|im_end|>", "<|eot_id|>", ...)
+    std::vector<Token> end_of_reply;
     std::string chat_template, bos_text, eos_text;
     std::vector<std::string> notes;                    // see Tokenizer::notes()
 };
 
-std::span<const std::string_view> reply_end_names();   // how models call the tokens that end a reply: "<|im_end|>", "<|eot_id|>", ...
+// how models call the tokens that end a reply: "<|im_end|>", "<|eot_id|>", ...
+std::span<const std::string_view> reply_end_names();
 
-// A text that stands alone. bos: it begins with the start of text, which is not put in front of one that the text spells. control: control tokens
-// written out in the text are recognised.
+// A text that stands alone. bos: it begins with the start of text, which is not put in front of one that the text
+// spells. control: control tokens written out in the text are recognised.
 Tokens encode_text(const TokenizerImpl&, std::string_view text, bool bos, bool control);
 
-std::shared_ptr<const TokenizerImpl> make_tokenizer(Vocabulary, std::string_view where);               // `where` names the file in errors
-std::shared_ptr<const TokenizerImpl> load_tokenizer_json(const Json& tokenizer, const Json& config, std::string_view where, std::vector<Token> ends = {});   // config: tokenizer_config.json or null; ends: of Vocabulary
+// `where` names the file in errors
+std::shared_ptr<const TokenizerImpl> make_tokenizer(Vocabulary, std::string_view where);
+// config: tokenizer_config.json or null; ends: of Vocabulary
+std::shared_ptr<const TokenizerImpl> load_tokenizer_json(const Json& tokenizer, const Json& config,
+                                                         std::string_view where, std::vector<Token> ends = {});
 
 }  // namespace qlora

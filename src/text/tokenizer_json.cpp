@@ -1,5 +1,5 @@
-// tokenizer_json.cpp - Hugging Face's tokenizer.json: the parts that the tokenizers of language models use. Anything else is an error that
-// names it, because a step left out would silently give other tokens.
+// tokenizer_json.cpp - Hugging Face's tokenizer.json: the parts that the tokenizers of language models use. Anything
+// else is an error that names it, because a step left out would silently give other tokens.
 //
 //   text -> added tokens cut out -> normalizer -> pre_tokenizer -> BPE -> ids        ids -> decoder -> text
 #include "src/text/bpe.h"
@@ -36,17 +36,21 @@ struct Reader {
         return found->as_string(name(key));
     }
     [[noreturn]] void unsupported(std::string_view what, std::string_view value) const {
-        fail(Errc::unsupported, where, ": ", what, " \"", value, "\" is not supported; export the tokenizer without it, or use the model's GGUF");
+        fail(Errc::unsupported, where, ": ", what, " \"", value,
+             "\" is not supported; export the tokenizer without it, or use the model's GGUF");
     }
 
     // -- model
     void read_model() {
         const Json* model = get(json, "model");
         if (!model || !model->is_object()) fail(Errc::format, where, ": no \"model\": this is not a tokenizer.json");
-        if (const Json* type = get(*model, "type"); type && type->as_string(name("model.type")) != "BPE") unsupported("model type", type->string());
-        if (const Json* dropout = get(*model, "dropout"); dropout && dropout->as_number(name("model.dropout")) != 0) unsupported("model option", "dropout");
+        if (const Json* type = get(*model, "type"); type && type->as_string(name("model.type")) != "BPE")
+            unsupported("model type", type->string());
+        if (const Json* dropout = get(*model, "dropout"); dropout && dropout->as_number(name("model.dropout")) != 0)
+            unsupported("model option", "dropout");
         for (const char* affix : {"continuing_subword_prefix", "end_of_word_suffix"})
-            if (const Json* found = get(*model, affix); found && !found->as_string(name(affix)).empty()) unsupported("model option", affix);
+            if (const Json* found = get(*model, affix); found && !found->as_string(name(affix)).empty())
+                unsupported("model option", affix);
         options.byte_fallback = flag(*model, "byte_fallback", false);
         options.fuse_unknown = flag(*model, "fuse_unk", false);
         vocabulary.ignore_merges = flag(*model, "ignore_merges", false);
@@ -58,20 +62,24 @@ struct Reader {
     }
 
     void place(int64_t id, const std::string& token, size_t most) {
-        if (id < 0 || id >= int64_t(most)) fail(Errc::format, where, ": token \"", token, "\" has the id ", id, ", beyond anything its ", most / 2, " tokens need");
+        if (id < 0 || id >= int64_t(most))
+            fail(Errc::format, where, ": token \"", token, "\" has the id ", id, ", beyond anything its ", most / 2,
+                 " tokens need");
         if (size_t(id) >= vocabulary.tokens.size()) {
             vocabulary.tokens.resize(size_t(id) + 1);
             vocabulary.types.resize(size_t(id) + 1, Vocabulary::Type::unused);
         }
         std::string& slot = vocabulary.tokens[size_t(id)];
-        if (!slot.empty() && slot != token) fail(Errc::format, where, ": id ", id, " is both \"", slot, "\" and \"", token, "\"");
+        if (!slot.empty() && slot != token)
+            fail(Errc::format, where, ": id ", id, " is both \"", slot, "\" and \"", token, "\"");
         slot = token;
     }
 
     void read_vocab(const Json::Object& vocab) {
         const Json* more = get(json, "added_tokens");
         const size_t count = vocab.size() + (more && more->is_array() ? more->array().size() : 0);
-        const size_t most = count * 2 + 1000;          // ids may have gaps, but not so many that a small file asks for much memory
+        // ids may have gaps, but not so many that a small file asks for much memory
+        const size_t most = count * 2 + 1000;
         const std::string of_vocab = name("model.vocab");
         for (const auto& [token, id] : vocab) {
             const int64_t at = id.as_int(of_vocab);
@@ -92,7 +100,8 @@ struct Reader {
             token.normalized = flag(entry, "normalized", !flag(entry, "special", false));
             token.left_strip = flag(entry, "lstrip", false);
             token.right_strip = flag(entry, "rstrip", false);
-            vocabulary.types[size_t(token.id)] = token.control ? Vocabulary::Type::control : Vocabulary::Type::user_defined;
+            vocabulary.types[size_t(token.id)] = token.control ? Vocabulary::Type::control
+                                                               : Vocabulary::Type::user_defined;
             added.push_back(token);
         }
     }
@@ -106,7 +115,8 @@ struct Reader {
                 continue;
             }
             const Json::Array& parts = merge.as_array(of_merges);
-            if (parts.size() != 2) fail(Errc::format, where, ": a merge of ", parts.size(), " parts: ", merge.dump().substr(0, 120));
+            if (parts.size() != 2)
+                fail(Errc::format, where, ": a merge of ", parts.size(), " parts: ", merge.dump().substr(0, 120));
             const std::string& left = parts[0].as_string(of_merges);
             if (left.find(' ', 1) != std::string::npos) unsupported("a space inside the merge part", left);
             vocabulary.merges.push_back(left + " " + parts[1].as_string(of_merges));
@@ -128,11 +138,13 @@ struct Reader {
         } else if (type == "Lowercase") {
             options.normalizers.push_back([](NormalText& t) { t.lower(); });
         } else if (type == "Replace") {
-            options.normalizers.push_back([from = literal(n, "Replace"), to = text(n, "content")](NormalText& t) { t.replace(from, to); });
+            options.normalizers.push_back(
+                [from = literal(n, "Replace"), to = text(n, "content")](NormalText& t) { t.replace(from, to); });
         } else if (type == "Prepend") {
             options.normalizers.push_back([front = text(n, "prepend")](NormalText& t) { t.prepend(front); });
         } else if (type == "Strip") {
-            options.normalizers.push_back([left = flag(n, "strip_left", true), right = flag(n, "strip_right", true)](NormalText& t) { t.strip(left, right); });
+            options.normalizers.push_back([left = flag(n, "strip_left", true), right = flag(n, "strip_right", true)](
+                                              NormalText& t) { t.strip(left, right); });
         } else {
             unsupported("normalizer", type);
         }
@@ -160,8 +172,11 @@ struct Reader {
         } else if (type == "ByteLevel") {
             byte_level = true;
             if (flag(p, "add_prefix_space", true)) {
-                if (!options.words.empty()) unsupported("ByteLevel.add_prefix_space after another pre-tokenizer:", "true");
-                options.changes.push_back([](std::string& s, bool) { if (!s.empty() && s[0] != ' ') s.insert(0, 1, ' '); });
+                if (!options.words.empty())
+                    unsupported("ByteLevel.add_prefix_space after another pre-tokenizer:", "true");
+                options.changes.push_back([](std::string& s, bool) {
+                    if (!s.empty() && s[0] != ' ') s.insert(0, 1, ' ');
+                });
             }
             if (flag(p, "use_regex", true)) options.words.push_back(scan_gpt2);
         } else if (type == "Split") {
@@ -183,9 +198,11 @@ struct Reader {
             const std::string& source = regex->as_string(name("Split.pattern"));
             const WordScanners known = word_scanners_of_regex(source);
             if (known.empty()) unsupported("the regular expression of Split", source);
-            // Keeping only the matches is the same as isolating them if they leave nothing out, as those ending in |\s+ do.
+            // Keeping only the matches is the same as isolating them if they leave nothing out, as those ending in |\s+
+            // do.
             const bool covers = source.size() > 4 && source.substr(source.size() - 4) == R"(|\s+)";
-            if (!(behavior == "Isolated" && !invert) && !(behavior == "Removed" && invert && covers)) unsupported("Split behavior", behavior);
+            if (!(behavior == "Isolated" && !invert) && !(behavior == "Removed" && invert && covers))
+                unsupported("Split behavior", behavior);
             options.words.insert(options.words.end(), known.begin(), known.end());
             return;
         }
@@ -196,7 +213,9 @@ struct Reader {
     }
 
     WordScanner split_scanner(const std::string& mark, const std::string& behavior) const {
-        const auto next = [](std::string_view s, std::string_view m, size_t from) { return std::min(s.find(m, from), s.size()); };
+        const auto next = [](std::string_view s, std::string_view m, size_t from) {
+            return std::min(s.find(m, from), s.size());
+        };
         if (behavior == "Isolated" || behavior == "Contiguous")
             return [mark, next, run = behavior == "Contiguous"](std::string_view s, size_t at) {
                 size_t end = at;
@@ -207,9 +226,13 @@ struct Reader {
                 return end > at ? end : next(s, mark, at);
             };
         if (behavior == "MergedWithPrevious")
-            return [mark, next](std::string_view s, size_t at) { return std::min(next(s, mark, at) + mark.size(), s.size()); };
+            return [mark, next](std::string_view s, size_t at) {
+                return std::min(next(s, mark, at) + mark.size(), s.size());
+            };
         if (behavior == "MergedWithNext")
-            return [mark, next](std::string_view s, size_t at) { return next(s, mark, at + (starts_with(s.substr(at), mark) ? mark.size() : 0)); };
+            return [mark, next](std::string_view s, size_t at) {
+                return next(s, mark, at + (starts_with(s.substr(at), mark) ? mark.size() : 0));
+            };
         unsupported("Split behavior", behavior);
     }
 
@@ -248,7 +271,9 @@ struct Reader {
                 const Json* special = get(item, "SpecialToken");
                 if (!special) fail(Errc::format, where, ": TemplateProcessing has ", item.dump().substr(0, 120));
                 std::optional<std::string>& slot = after ? end_token : begin_token;
-                if (slot) unsupported("TemplateProcessing with several special tokens on one side, among them", text(*special, "id"));
+                if (slot)
+                    unsupported("TemplateProcessing with several special tokens on one side, among them",
+                                text(*special, "id"));
                 slot = text(*special, "id");
             }
         } else if (type != "ByteLevel") {
@@ -286,7 +311,7 @@ struct Reader {
     }
 
     // -- tokenizer_config.json
-    std::string config_token(std::string_view key) const {             // "<s>" or {"content": "<s>", ...}; "" when absent
+    std::string config_token(std::string_view key) const {    // "<s>" or {"content": "<s>", ...}; "" when absent
         const Json* found = get(config, key);
         if (found && found->is_object()) found = get(*found, "content");
         return found ? found->as_string(in_config(key)) : "";
@@ -297,11 +322,14 @@ struct Reader {
         Vocabulary& v = vocabulary;
         if (!config.is_null()) config.as_object(in_config("the file"));
         for (const auto& token : {begin_token, end_token})
-            if (token && find_named(*token) < 0) fail(Errc::format, where, ": post_processor adds the token \"", *token, "\", which does not exist");
+            if (token && find_named(*token) < 0)
+                fail(Errc::format, where, ": post_processor adds the token \"", *token, "\", which does not exist");
         v.bos = find_named(config_token("bos_token"));
         const std::string eos = config_token("eos_token");
         v.eos = find_named(eos);
-        if (v.eos < 0 && !eos.empty()) fail(Errc::format, in_config("eos_token"), " is \"", eos, "\", which is not in the vocabulary: the model would never end a text");
+        if (v.eos < 0 && !eos.empty())
+            fail(Errc::format, in_config("eos_token"), " is \"", eos,
+                 "\", which is not in the vocabulary: the model would never end a text");
         v.pad = find_named(config_token("pad_token"));
         if (v.bos < 0 && begin_token) v.bos = find_named(*begin_token);
         if (v.eos < 0 && end_token) v.eos = find_named(*end_token);
@@ -333,14 +361,18 @@ struct Reader {
         if (byte_level) decode.byte_level = true;
         decode.joined = !decoder;
         decode.strip_left = decoder ? decode.strip_left : 1;
-        if (!decoder) vocabulary.notes.push_back(where + " has no decoder: tokens are printed as they are spelled, with spaces between them, as the tokenizers library does");
+        if (!decoder)
+            vocabulary.notes.push_back(where +
+                                       " has no decoder: tokens are printed as they are spelled, with spaces between "
+                                       "them, as the tokenizers library does");
         return make_bpe(std::move(vocabulary), std::move(options), std::move(decode), std::move(added), where);
     }
 };
 
 }  // namespace tokenizer_json_room
 
-std::shared_ptr<const TokenizerImpl> load_tokenizer_json(const Json& tokenizer, const Json& config, std::string_view where, std::vector<Token> ends) {
+std::shared_ptr<const TokenizerImpl> load_tokenizer_json(const Json& tokenizer, const Json& config,
+                                                         std::string_view where, std::vector<Token> ends) {
     tokenizer_json_room::Reader reader{tokenizer, config, std::string(where)};
     reader.vocabulary.ends = std::move(ends);
     return reader.read();

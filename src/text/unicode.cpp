@@ -33,7 +33,8 @@ inline std::vector<uint16_t> unpack_classes() {
     uint32_t count = 0;
     for (char letter = 0; in.next(count, letter);) classes.insert(classes.end(), count, class_of_letter(letter));
     classes.resize(last_code + 1, char_none);
-    for (char32_t space : {0x9, 0xA, 0xB, 0xC, 0xD, 0x20, 0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}) classes[space] |= char_space;
+    for (char32_t space : {0x9, 0xA, 0xB, 0xC, 0xD, 0x20, 0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000})
+        classes[space] |= char_space;
     for (char32_t space = 0x2000; space <= 0x200A; ++space) classes[space] |= char_space;
     return classes;
 }
@@ -96,18 +97,22 @@ inline void decompose(const Composition& tables, char32_t code, std::vector<Mark
 }
 
 inline char32_t compose_pair(const Composition& tables, char32_t a, char32_t b) {      // 0: they do not compose
-    if (a >= hangul_l && a < hangul_l + 19 && b >= hangul_v && b < hangul_v + 21) return hangul_s + ((a - hangul_l) * 21 + (b - hangul_v)) * 28;
-    if (a >= hangul_s && a < hangul_s + 11172 && (a - hangul_s) % 28 == 0 && b > hangul_t && b < hangul_t + 28) return a + (b - hangul_t);
+    if (a >= hangul_l && a < hangul_l + 19 && b >= hangul_v && b < hangul_v + 21)
+        return hangul_s + ((a - hangul_l) * 21 + (b - hangul_v)) * 28;
+    if (a >= hangul_s && a < hangul_s + 11172 && (a - hangul_s) % 28 == 0 && b > hangul_t && b < hangul_t + 28)
+        return a + (b - hangul_t);
     const auto found = tables.together.find(uint64_t(a) << 32 | b);
     return found == tables.together.end() ? 0 : found->second;
 }
 
-// Puts marks into canonical order, then joins each starter with what follows it unless something of the same or a higher class is between.
+// Puts marks into canonical order, then joins each starter with what follows it unless something of the same or a
+// higher class is between.
 inline void order_and_compose(const Composition& tables, std::vector<Mark>& run) {
     for (size_t i = 0; i < run.size();) {
         size_t end = i;
         while (end < run.size() && run[end].order) ++end;
-        std::stable_sort(run.begin() + int64_t(i), run.begin() + int64_t(end), [](Mark a, Mark b) { return a.order < b.order; });
+        std::stable_sort(run.begin() + int64_t(i), run.begin() + int64_t(end),
+                         [](Mark a, Mark b) { return a.order < b.order; });
         i = end + 1;
     }
     size_t kept = 0, starter = SIZE_MAX;
@@ -127,12 +132,14 @@ inline void order_and_compose(const Composition& tables, std::vector<Mark>& run)
     run.resize(kept);
 }
 
-// By code point: 1 begins, 2 settled. A character begins where the first of its decomposition is no mark and is second in no pair; Hangul
-// syllables are their own normal form.
+// By code point: 1 begins, 2 settled. A character begins where the first of its decomposition is no mark and is second
+// in no pair; Hangul syllables are their own normal form.
 inline std::vector<uint8_t> unpack_borders() {
     const Composition& tables = composition();
     std::vector<uint8_t> borders(last_code + 1, 3);
-    const auto joins = [&](char32_t first, char32_t last) { std::fill(borders.begin() + first, borders.begin() + last + 1, uint8_t(0)); };
+    const auto joins = [&](char32_t first, char32_t last) {
+        std::fill(borders.begin() + first, borders.begin() + last + 1, uint8_t(0));
+    };
     for (const auto& [code, order] : tables.combining) joins(code, code);
     for (const auto& [pair, whole] : tables.together) joins(char32_t(pair & 0xFFFFFFFF), char32_t(pair & 0xFFFFFFFF));
     joins(hangul_v, hangul_v + 20);

@@ -7,7 +7,8 @@ namespace qlora::inline v0_1 {
 // One bit each, so that a set of categories is a mask. Space (the property White_Space) is a bit beside the category.
 enum CharClass : uint16_t {
     char_upper = 1, char_lower = 2, char_title = 4, char_modifier = 8, char_other_letter = 16,     // Lu Ll Lt Lm Lo
-    char_mark = 32, char_number = 64, char_punctuation = 128, char_symbol = 256, char_none = 512,  // M N P S, and all others
+    // M N P S, and all others
+    char_mark = 32, char_number = 64, char_punctuation = 128, char_symbol = 256, char_none = 512,
     char_space = 1024,
     char_letter = char_upper | char_lower | char_title | char_modifier | char_other_letter
 };
@@ -23,11 +24,11 @@ std::string lowercase(std::string_view text);          // character by character
 // What Python's str does with single characters.
 enum class CharCase : uint8_t { upper, lower, title };
 void append_cased(std::string& out, char32_t code, CharCase);          // may append several characters
-bool python_space(char32_t code);                      // str.isspace: White_Space and the four separators U+001C..U+001F
+bool python_space(char32_t code);    // str.isspace: White_Space and the four separators U+001C..U+001F
 bool python_upper(char32_t code);
 bool python_lower(char32_t code);
 bool python_cased(char32_t code);                      // upper, lower or title case
-bool case_ignorable(char32_t code);                    // stands inside words without deciding whether a sigma is the last letter
+bool case_ignorable(char32_t code);    // stands inside words without deciding whether a sigma is the last letter
 bool python_printable(char32_t code);                  // repr() shows it as it is
 
 // Packed tables (unicode_tables.cpp).

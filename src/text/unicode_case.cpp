@@ -21,7 +21,8 @@ inline Letters unpack_shifts(const char* packed) {
         else if (letter == 'N') count = number;
         else {                                         // A, B: the shift, stride 1 or 2; P, Q: the same downwards
             const char32_t stride = letter == 'B' || letter == 'Q' ? 2 : 1;
-            for (char32_t i = 0, c = code; i < count; ++i, c += stride) letters[c] = letter < 'P' ? c + number : c - number;
+            for (char32_t i = 0, c = code; i < count; ++i, c += stride)
+                letters[c] = letter < 'P' ? c + number : c - number;
         }
     }
     return letters;
@@ -53,7 +54,8 @@ struct Ranges {                                        // sorted, [first, last)
         }
     }
     bool has(char32_t code) const {
-        const auto after = std::upper_bound(runs.begin(), runs.end(), code, [](char32_t c, const auto& run) { return c < run.first; });
+        const auto after = std::upper_bound(runs.begin(), runs.end(), code,
+                                            [](char32_t c, const auto& run) { return c < run.first; });
         return after != runs.begin() && code < std::prev(after)->second;
     }
 };
@@ -76,13 +78,18 @@ inline const Letters& title_letters() {
 void append_cased(std::string& out, char32_t code, CharCase how) {
     using namespace unicode_case_room;
     if (how == CharCase::lower) {
-        if (code == 0x130) { out += "i\xCC\x87"; return; }              // the one letter whose lower case is two characters
+        if (code == 0x130) { out += "i\xCC\x87"; return; }    // the one letter whose lower case is two characters
         const auto lower = lower_letters().find(code);
         return utf8_append(out, lower == lower_letters().end() ? code : lower->second);
     }
     static const std::unordered_map<char32_t, Several> special = unpack_special();
-    if (const auto several = special.find(code); several != special.end()) { out += how == CharCase::upper ? several->second.upper : several->second.title; return; }
-    if (how == CharCase::title) if (const auto title = title_letters().find(code); title != title_letters().end()) return utf8_append(out, title->second);
+    if (const auto several = special.find(code); several != special.end()) {
+        out += how == CharCase::upper ? several->second.upper : several->second.title;
+        return;
+    }
+    if (how == CharCase::title)
+        if (const auto title = title_letters().find(code); title != title_letters().end())
+            return utf8_append(out, title->second);
     const auto upper = upper_letters().find(code);
     utf8_append(out, upper == upper_letters().end() ? code : upper->second);
 }

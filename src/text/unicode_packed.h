@@ -1,4 +1,5 @@
-// unicode_packed.h - the packing of the character tables: numbers in base 32, each ended by a capital letter that says what it was.
+// unicode_packed.h - the packing of the character tables: numbers in base 32, each ended by a capital letter that says
+// what it was.
 #pragma once
 #include "src/text/unicode.h"
 
@@ -11,7 +12,8 @@ struct PackedReader {
         if (*p == 0) return false;
         number = 0;
         bool any = false;
-        for (; *p < 'A' || *p > 'Z'; ++p, any = true) number = number * 32 + uint32_t(*p <= '9' ? *p - '0' : *p - 'a' + 10);
+        for (; *p < 'A' || *p > 'Z'; ++p, any = true)
+            number = number * 32 + uint32_t(*p <= '9' ? *p - '0' : *p - 'a' + 10);
         if (!any) number = 1;
         letter = *p++;
         return true;

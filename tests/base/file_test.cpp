@@ -1,4 +1,5 @@
-// file_test.cpp - maps and reads refuse what is not a regular file; writes appear whole or leave nothing, also on a full disk.
+// file_test.cpp - maps and reads refuse what is not a regular file; writes appear whole or leave nothing, also on a
+// full disk.
 #include "src/base/file.h"
 
 #include <gtest/gtest.h>
@@ -57,7 +58,10 @@ TEST_F(Files, WritesReadsAndMaps) {
 #if defined(__linux__)
 // Pages of mapped files in this process, in kB.
 int64_t mapped_memory() {
-    const std::string status = [] { std::ifstream in("/proc/self/status"); return std::string(std::istreambuf_iterator<char>(in), {}); }();
+    const std::string status = [] {
+        std::ifstream in("/proc/self/status");
+        return std::string(std::istreambuf_iterator<char>(in), {});
+    }();
     return std::atoll(status.c_str() + status.find("RssFile:") + 8);
 }
 
@@ -87,7 +91,8 @@ TEST_F(Files, RefusesWhatIsNotARegularFile) {
     qlora::write_file_atomic(path("ten"), "0123456789");
     EXPECT_EQ(qlora::read_file(path("ten"), 10).size(), 10u);
     EXPECT_EQ(refusal([&] { qlora::read_file(path("ten"), 9); }), "read " + path("ten") + ": 10 bytes, the limit is 9");
-    EXPECT_TRUE(qlora::exists(path("ten")) && qlora::is_folder(folder) && !qlora::is_folder(path("ten")) && !qlora::exists(path("missing")));
+    EXPECT_TRUE(qlora::exists(path("ten")) && qlora::is_folder(folder) && !qlora::is_folder(path("ten")) &&
+                !qlora::exists(path("missing")));
 }
 
 TEST_F(Files, UncommittedFilesLeaveNothing) {
@@ -110,7 +115,7 @@ TEST_F(Files, AFullDiskIsAnErrorThatLeavesNothing) {
     ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
     const auto handler = std::signal(SIGXFSZ, SIG_IGN);
     rlimit small = before;
-    small.rlim_cur = 2 << 20;                           // the kernel refuses larger files as it refuses them on a full disk
+    small.rlim_cur = 2 << 20;    // the kernel refuses larger files as it refuses them on a full disk
     ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
     const std::string text = refusal([&] { qlora::write_file_atomic(path("a"), big); });
     setrlimit(RLIMIT_FSIZE, &before);

@@ -49,16 +49,65 @@ TEST(Json, NumbersAtTheirLimits) {
     EXPECT_EQ(parse("1e-999999999999999999999").number(), 0.0);
     EXPECT_EQ(parse("5e-324").number(), 5e-324);
     EXPECT_EQ(parse("0." + std::string(400, '0') + "1e401").number(), 1.0);
-    for (const char* small : {"0.1e-9223372036854775807", "-100e-9223372036854775807"}) EXPECT_EQ(parse(small).number(), 0.0) << small;
-    for (const char* big : {"1e400", "1e999999999999999999999", "-1e309", "48e09223372036854775807"}) EXPECT_NE(refusal(big).find("does not fit a double"), std::string::npos) << big;
+    for (const char* small : {"0.1e-9223372036854775807", "-100e-9223372036854775807"})
+        EXPECT_EQ(parse(small).number(), 0.0) << small;
+    for (const char* big : {"1e400", "1e999999999999999999999", "-1e309", "48e09223372036854775807"})
+        EXPECT_NE(refusal(big).find("does not fit a double"), std::string::npos) << big;
     EXPECT_NE(refusal(std::string(400, '9')).find("does not fit a double"), std::string::npos);
 }
 
 TEST(Json, RefusesWhatTheStandardRefuses) {
-    for (const char* bad : {"", " ", "{", "[", "[1,]", "[,1]", "[1 2]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "{'a':1}", "01", "-", "-01", "+1",
-                            "1.", ".5", "1e", "1e+", "0x1", "NaN", "Infinity", "tru", "True", "nul", "\"", "\"\\", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"",
-                            "\"\\u+123\"", "\"\\ud800\"", "\"\\udc00\"", "\"\\ud800\\u0041\"", "\"a\nb\"", "\"\t\"", "[1] 2", "// x\n1", "1 /**/", "\"\xff\"",
-                            "\"\xc0\x80\"", "\"\xe0\x80\x80\"", "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xf0\x80\x80\x80\"", "\"\xe2\x82\"", "\xEF\xBB", "[]]", "[1}", "{]"})
+    for (const char* bad : {"",
+                            " ",
+                            "{",
+                            "[",
+                            "[1,]",
+                            "[,1]",
+                            "[1 2]",
+                            "{\"a\"}",
+                            "{\"a\":}",
+                            "{\"a\":1,}",
+                            "{a:1}",
+                            "{'a':1}",
+                            "01",
+                            "-",
+                            "-01",
+                            "+1",
+                            "1.",
+                            ".5",
+                            "1e",
+                            "1e+",
+                            "0x1",
+                            "NaN",
+                            "Infinity",
+                            "tru",
+                            "True",
+                            "nul",
+                            "\"",
+                            "\"\\",
+                            "\"\\x\"",
+                            "\"\\u12\"",
+                            "\"\\u12g4\"",
+                            "\"\\u+123\"",
+                            "\"\\ud800\"",
+                            "\"\\udc00\"",
+                            "\"\\ud800\\u0041\"",
+                            "\"a\nb\"",
+                            "\"\t\"",
+                            "[1] 2",
+                            "// x\n1",
+                            "1 /**/",
+                            "\"\xff\"",
+                            "\"\xc0\x80\"",
+                            "\"\xe0\x80\x80\"",
+                            "\"\xed\xa0\x80\"",
+                            "\"\xf4\x90\x80\x80\"",
+                            "\"\xf0\x80\x80\x80\"",
+                            "\"\xe2\x82\"",
+                            "\xEF\xBB",
+                            "[]]",
+                            "[1}",
+                            "{]"})
         EXPECT_NE(refusal(bad), "accepted") << bad;
     EXPECT_NE(refusal(std::string_view("\"\0\"", 3)), "accepted");
     EXPECT_NE(refusal(std::string_view("1\0", 2)), "accepted");
@@ -66,8 +115,10 @@ TEST(Json, RefusesWhatTheStandardRefuses) {
 
 TEST(Json, ErrorsSayWhere) {
     EXPECT_EQ(refusal("{\"a\": 1,\n \"b\": x}"), "test.json: line 2, column 7: expected a value, found 'x'");
-    EXPECT_EQ(refusal("[\"\xC3\xA4\", x]"), "test.json: line 1, column 7: expected a value, found 'x'");      // columns count characters
-    EXPECT_EQ(refusal("{\"a\": 1, \"b\": 2, \"a\": 3}"), "test.json: line 1, column 24: the object that ends here has the key \"a\" twice");
+    // columns count characters
+    EXPECT_EQ(refusal("[\"\xC3\xA4\", x]"), "test.json: line 1, column 7: expected a value, found 'x'");
+    EXPECT_EQ(refusal("{\"a\": 1, \"b\": 2, \"a\": 3}"),
+              "test.json: line 1, column 24: the object that ends here has the key \"a\" twice");
     EXPECT_EQ(refusal("{\"a\": 1, \"\\u0061\": 3}").substr(0, 17), "test.json: line 1");
     try {
         parse("{\"n\": \"four\"}").find("n")->as_int("config.json: n");
@@ -98,7 +149,8 @@ TEST(Json, ManyKeysAreCheckedFast) {
 }
 
 TEST(Json, StringsKeepTheirText) {
-    EXPECT_EQ(parse(R"("\u00e4\ud83d\ude00\u0000\n\/\"")").string(), std::string("\xC3\xA4\xF0\x9F\x98\x80\0\n/\"", 10));
+    EXPECT_EQ(parse(R"("\u00e4\ud83d\ude00\u0000\n\/\"")").string(),
+              std::string("\xC3\xA4\xF0\x9F\x98\x80\0\n/\"", 10));
     const std::string all = "\"\\\b\f\n\r\t\x01\x1f\x7f /\xC3\xA4\xF0\x9F\x98\x80";
     EXPECT_EQ(parse(qlora::json_quote(all)).string(), all);
     // json.dumps(all, ensure_ascii=False)
@@ -106,11 +158,27 @@ TEST(Json, StringsKeepTheirText) {
 }
 
 TEST(Json, FloatsPrintAsPythonPrintsThem) {
-    const std::pair<double, const char*> cases[] = {                          // repr(x) of CPython 3.11
-        {0.0, "0.0"}, {-0.0, "-0.0"}, {1.0, "1.0"}, {0.1, "0.1"}, {1.0 / 3, "0.3333333333333333"}, {1e15, "1000000000000000.0"}, {1e16, "1e+16"},
-        {123456789012345680.0, "1.2345678901234568e+17"}, {9999999999999998.0, "9999999999999998.0"}, {0.0001, "0.0001"}, {0.00001, "1e-05"},
-        {1.5e-7, "1.5e-07"}, {2e-4, "0.0002"}, {5e-324, "5e-324"}, {1.7976931348623157e308, "1.7976931348623157e+308"}, {1e100, "1e+100"}, {12.5, "12.5"},
-        {-1234.5678, "-1234.5678"}, {100.0, "100.0"}, {1e22, "1e+22"}};
+    const std::pair<double, const char*> cases[] = {// repr(x) of CPython 3.11
+                                                    {0.0, "0.0"},
+                                                    {-0.0, "-0.0"},
+                                                    {1.0, "1.0"},
+                                                    {0.1, "0.1"},
+                                                    {1.0 / 3, "0.3333333333333333"},
+                                                    {1e15, "1000000000000000.0"},
+                                                    {1e16, "1e+16"},
+                                                    {123456789012345680.0, "1.2345678901234568e+17"},
+                                                    {9999999999999998.0, "9999999999999998.0"},
+                                                    {0.0001, "0.0001"},
+                                                    {0.00001, "1e-05"},
+                                                    {1.5e-7, "1.5e-07"},
+                                                    {2e-4, "0.0002"},
+                                                    {5e-324, "5e-324"},
+                                                    {1.7976931348623157e308, "1.7976931348623157e+308"},
+                                                    {1e100, "1e+100"},
+                                                    {12.5, "12.5"},
+                                                    {-1234.5678, "-1234.5678"},
+                                                    {100.0, "100.0"},
+                                                    {1e22, "1e+22"}};
     for (const auto& [value, text] : cases) {
         EXPECT_EQ(Json(value).dump(), text);
         EXPECT_EQ(parse(text).number(), value) << text;
@@ -121,10 +189,18 @@ TEST(Json, FloatsPrintAsPythonPrintsThem) {
 
 TEST(Json, DumpsAsPythonDumps) {
     Json j;
-    j.set("r", 16).set("alpha", 2e-4).set("list", Json().push(1).push(Json::Array{}).push(Json::Object{})).set("s", "\xC3\xA4").set("n", nullptr).set("b", true);
+    j.set("r", 16)
+        .set("alpha", 2e-4)
+        .set("list", Json().push(1).push(Json::Array{}).push(Json::Object{}))
+        .set("s", "\xC3\xA4")
+        .set("n", nullptr)
+        .set("b", true);
     j.set("r", 64);
-    EXPECT_EQ(j.dump(), "{\"r\": 64, \"alpha\": 0.0002, \"list\": [1, [], {}], \"s\": \"\xC3\xA4\", \"n\": null, \"b\": true}");
-    EXPECT_EQ(j.dump(2), "{\n  \"r\": 64,\n  \"alpha\": 0.0002,\n  \"list\": [\n    1,\n    [],\n    {}\n  ],\n  \"s\": \"\xC3\xA4\",\n  \"n\": null,\n  \"b\": true\n}");
+    EXPECT_EQ(j.dump(),
+              "{\"r\": 64, \"alpha\": 0.0002, \"list\": [1, [], {}], \"s\": \"\xC3\xA4\", \"n\": null, \"b\": true}");
+    EXPECT_EQ(j.dump(2),
+              "{\n  \"r\": 64,\n  \"alpha\": 0.0002,\n  \"list\": [\n    1,\n    [],\n    {}\n  ],\n  \"s\": "
+              "\"\xC3\xA4\",\n  \"n\": null,\n  \"b\": true\n}");
     EXPECT_EQ(parse(j.dump(2)).dump(), j.dump());
     EXPECT_THROW(Json(1).set("a", 1), qlora::Error);
     EXPECT_THROW(Json("x").push(1), qlora::Error);

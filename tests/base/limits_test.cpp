@@ -51,7 +51,8 @@ TEST_F(Limits, Version2) {
     put("sys/fs/cgroup/pod/cpu.max", "50000 100000\n"); // the group above has the limit: half a processor is one thread
     put("sys/fs/cgroup/pod/app/memory.max", "2000000000\n");
     put("sys/fs/cgroup/pod/app/memory.current", "1500000000\n");
-    put("sys/fs/cgroup/pod/app/memory.stat", "anon 700000000\nfile 800000000\ninactive_file 600000000\nactive_file 100000000\nfile_mapped 5\n");
+    put("sys/fs/cgroup/pod/app/memory.stat",
+        "anon 700000000\nfile 800000000\ninactive_file 600000000\nactive_file 100000000\nfile_mapped 5\n");
     EXPECT_EQ(qlora::usable_threads(root), 1);
     EXPECT_EQ(qlora::available_memory(root), 2000000000 - (1500000000 - 700000000));
     put("sys/fs/cgroup/pod/memory.max", "900000000\n");
@@ -61,11 +62,12 @@ TEST_F(Limits, Version2) {
 
 TEST_F(Limits, Version1) {
     put("proc/self/cgroup", "12:memory:/docker/1\n5:cpu,cpuacct:/docker/1\n1:name=systemd:/docker/1\n0::/system\n");
-    put("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "20000\n");                      // as a container sees it: the host's path is not there
+    put("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "20000\n");    // as a container sees it: the host's path is not there
     put("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
     put("sys/fs/cgroup/memory/memory.limit_in_bytes", "3000000000\n");
     put("sys/fs/cgroup/memory/memory.usage_in_bytes", "1000000000\n");
-    put("sys/fs/cgroup/memory/memory.stat", "cache 5\ninactive_file 7\ntotal_inactive_file 200000000\ntotal_active_file 0\n");
+    put("sys/fs/cgroup/memory/memory.stat",
+        "cache 5\ninactive_file 7\ntotal_inactive_file 200000000\ntotal_active_file 0\n");
     EXPECT_EQ(qlora::usable_threads(root), 1);
     EXPECT_EQ(qlora::available_memory(root), 2200000000);
     put("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n");

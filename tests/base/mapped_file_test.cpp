@@ -1,5 +1,5 @@
-// mapped_file_test.cpp - files that are cut or written to while they are mapped: an error that names them, on any thread; every other SIGBUS
-// goes where it went before.
+// mapped_file_test.cpp - files that are cut or written to while they are mapped: an error that names them, on any
+// thread; every other SIGBUS goes where it went before.
 #include "src/base/file.h"
 #include "src/base/threads.h"
 
@@ -79,7 +79,8 @@ TEST_F(Maps, FilesThatWereWrittenToAreErrors) {
     map->check();
     usleep(20'000);                                     // the clock of file times is coarse
     std::fstream(path("a"), std::ios::in | std::ios::out) << "other";
-    EXPECT_NE(refusal([&] { map->check(); }).find(path("a") + ": was written to while it was in use"), std::string::npos);
+    EXPECT_NE(refusal([&] { map->check(); }).find(path("a") + ": was written to while it was in use"),
+              std::string::npos);
     const auto again = qlora::MappedFile::open(path("a"));
     std::ofstream(path("a"), std::ios::app) << "longer";
     EXPECT_NE(refusal([&] { again->check(); }), "accepted");
@@ -123,7 +124,9 @@ TEST_F(MapsDeathTest, OtherFaultsStillEndTheProcess) {
         qlora::guard_mapped_files();
         const volatile uint8_t* const data = qlora::MappedFile::open(path("a"))->data();
         const int fd = ::open(path("a").c_str(), O_RDWR);
-        if (::mmap(const_cast<uint8_t*>(data), 1 << 20, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED || ::ftruncate(fd, 0) != 0) std::exit(1);
+        if (::mmap(const_cast<uint8_t*>(data), 1 << 20, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED ||
+            ::ftruncate(fd, 0) != 0)
+            std::exit(1);
         (void)data[100];
     };
     EXPECT_EXIT(closed(), testing::KilledBySignal(SIGBUS), "");

@@ -1,4 +1,5 @@
-// threads_test.cpp - every task runs once, on a thread that exists, for any number of threads; errors come back, the lowest first.
+// threads_test.cpp - every task runs once, on a thread that exists, for any number of threads; errors come back, the
+// lowest first.
 #include "src/base/threads.h"
 
 #include <gtest/gtest.h>
@@ -34,7 +35,8 @@ TEST(ThreadPool, ThousandsOfShortRunsAndSleepsBetween) {
     std::atomic<int64_t> sum{0};
     for (int run = 0; run < 3000; ++run) {
         pool.run(5, [&](int64_t i, int) { sum.fetch_add(i, std::memory_order_relaxed); });
-        if (run % 500 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(3));     // long enough for the workers to sleep
+        // long enough for the workers to sleep
+        if (run % 500 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(3));
     }
     EXPECT_EQ(sum.load(), 3000 * 10);
 }

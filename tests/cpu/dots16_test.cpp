@@ -1,5 +1,6 @@
-// dots16_test.cpp - products with x in 16-bit integers: against the formula with x rounded by plain loops, for every type, size and number of
-// vectors; what cannot be rounded; and that exactness, where asked for, is not touched by any of it.
+// dots16_test.cpp - products with x in 16-bit integers: against the formula with x rounded by plain loops, for every
+// type, size and number of vectors; what cannot be rounded; and that exactness, where asked for, is not touched by any
+// of it.
 #include "src/base/half.h"
 #include "src/base/rng.h"
 #include "src/cpu/kernels.h"
@@ -32,7 +33,10 @@ std::vector<float> rounded(const std::vector<float>& x, int64_t cols, int64_t sh
             const int64_t end = std::min(cols, g + share);
             float most = 0;
             for (int64_t i = g; i < end; ++i) most = std::max(most, std::abs(x[row + size_t(i)]));
-            for (int64_t i = g; i < end; ++i) out[row + size_t(i)] = most < 1e-30f ? 0 : most / 32767 * std::nearbyint(x[row + size_t(i)] * (32767 / most));
+            for (int64_t i = g; i < end; ++i)
+                out[row + size_t(i)] = most < 1e-30f
+                                           ? 0
+                                           : most / 32767 * std::nearbyint(x[row + size_t(i)] * (32767 / most));
         }
     return out;
 }
@@ -41,12 +45,15 @@ std::vector<float> vectors(int64_t count, int64_t cols, uint64_t seed) {
     std::vector<float> x(size_t(count * cols));
     Rng rng{seed, 0};
     for (float& v : x) v = rng.normal() * (rng.below(50) == 0 ? 100.0f : 1.0f);       // activations have outliers
-    for (int64_t i = 0; i < std::min<int64_t>(cols, 32); ++i) x[size_t(i)] = 0;       // and a group may be nothing but zeros
+    // and a group may be nothing but zeros
+    for (int64_t i = 0; i < std::min<int64_t>(cols, 32); ++i) x[size_t(i)] = 0;
     return x;
 }
 
-// got[r * m + t] against row r . x[t] in double; what a float sum may lose grows with the sizes of x and of the row's weights.
-void expect_products(const std::vector<float>& weights, const std::vector<float>& x, int64_t cols, int64_t m, const float* got, const std::string& what) {
+// got[r * m + t] against row r . x[t] in double; what a float sum may lose grows with the sizes of x and of the row's
+// weights.
+void expect_products(const std::vector<float>& weights, const std::vector<float>& x, int64_t cols, int64_t m,
+                     const float* got, const std::string& what) {
     for (int64_t r = 0; r < int64_t(weights.size()) / cols; ++r) {
         const float* w = weights.data() + r * cols;
         double largest = 0;
@@ -57,7 +64,8 @@ void expect_products(const std::vector<float>& weights, const std::vector<float>
                 want += double(x[size_t(t * cols + i)]) * double(w[i]);
                 size += std::abs(double(x[size_t(t * cols + i)])) * largest;
             }
-            ASSERT_NEAR(got[r * m + t], want, 2e-6 * size + 1e-30) << what << " row " << r << " vector " << t << " of " << m;
+            ASSERT_NEAR(got[r * m + t], want, 2e-6 * size + 1e-30)
+                << what << " row " << r << " vector " << t << " of " << m;
         }
     }
 }
@@ -72,7 +80,8 @@ const std::vector<DType>& block_types() {
 struct Rounding {
     std::vector<Run16> runs;
     int64_t ld;
-    Rounding(Isa isa, const std::vector<float>& x, int64_t cols, int64_t m, Order16 order) : runs(size_t(m * runs16(cols))), ld(runs16(cols)) {
+    Rounding(Isa isa, const std::vector<float>& x, int64_t cols, int64_t m, Order16 order)
+        : runs(size_t(m * runs16(cols))), ld(runs16(cols)) {
         for (int64_t t = 0; t < m; ++t) dots16(isa)->round(x.data() + t * cols, cols, order, runs.data() + t * ld);
     }
 };
@@ -84,14 +93,19 @@ TEST(Dots16, EveryBlockTypeAtEverySize) {
                 if (cols % type_info(type).block) continue;
                 const int64_t rows = 5;
                 std::vector<uint8_t> bytes = random_blocks(type, rows * cols);
-                for (size_t at = 0; type == DType::mxfp4 && at < bytes.size(); at += 17) bytes[at] = uint8_t(112 + bytes[at] % 32);   // sums stay finite
+                // sums stay finite
+                for (size_t at = 0; type == DType::mxfp4 && at < bytes.size(); at += 17)
+                    bytes[at] = uint8_t(112 + bytes[at] % 32);
                 std::vector<float> weights(size_t(rows * cols)), out(size_t(rows * gemv_rows));
                 type_info(type).decode(bytes.data(), weights.data(), rows * cols);
                 const std::vector<float> x = vectors(gemv_rows, cols, 7), near = rounded(x, cols, 32);
                 const Rounding held(isa, x, cols, gemv_rows, Order16::blocks);
                 for (int64_t m = 1; m <= gemv_rows; ++m) {
-                    dots16(isa)->blocks(type, bytes.data(), bytes_of(type, cols), rows, cols, held.runs.data(), held.ld, m, out.data());
-                    expect_products(weights, near, cols, m, out.data(), std::string(name_of(type)) + " " + std::string(name_of(isa)) + " cols " + std::to_string(cols));
+                    dots16(isa)->blocks(type, bytes.data(), bytes_of(type, cols), rows, cols, held.runs.data(), held.ld,
+                                        m, out.data());
+                    expect_products(
+                        weights, near, cols, m, out.data(),
+                        std::string(name_of(type)) + " " + std::string(name_of(isa)) + " cols " + std::to_string(cols));
                 }
             }
 }
@@ -101,7 +115,8 @@ TEST(Dots16, FourBitCodesWithAnyLevels) {
     for (Isa isa : isas())
         for (const int64_t cols : {64, 192, 256, 320, 576, 1024}) {
             const int64_t rows = 5;
-            std::vector<float> book(16), scales(size_t(rows * cols / 64)), weights(size_t(rows * cols)), out(size_t(rows * gemv_rows));
+            std::vector<float> book(16), scales(size_t(rows * cols / 64)), weights(size_t(rows * cols)),
+                out(size_t(rows * gemv_rows));
             std::vector<uint8_t> codes(size_t(rows * cols / 2));
             for (auto* list : {&book, &scales})
                 for (float& v : *list) v = rng.normal();
@@ -116,8 +131,10 @@ TEST(Dots16, FourBitCodesWithAnyLevels) {
             const std::vector<float> x = vectors(gemv_rows, cols, 8), near = rounded(x, cols, 64);
             const Rounding held(isa, x, cols, gemv_rows, Order16::pairs);
             for (int64_t m = 1; m <= gemv_rows; ++m) {
-                dots16(isa)->codes(codes.data(), scales.data(), book.data(), rows, cols, held.runs.data(), held.ld, m, out.data());
-                expect_products(weights, near, cols, m, out.data(), std::string("codes ") + std::string(name_of(isa)) + " cols " + std::to_string(cols));
+                dots16(isa)->codes(codes.data(), scales.data(), book.data(), rows, cols, held.runs.data(), held.ld, m,
+                                   out.data());
+                expect_products(weights, near, cols, m, out.data(),
+                                std::string("codes ") + std::string(name_of(isa)) + " cols " + std::to_string(cols));
             }
         }
 }
@@ -145,7 +162,8 @@ TEST(Dots16, ExtremesDoNotOverflow) {
                     for (size_t at = 0; at < bytes.size(); at += 17) bytes[at] = 127;
                 std::vector<float> weights(static_cast<size_t>(cols));
                 type_info(type).decode(bytes.data(), weights.data(), cols);
-                dots16(isa)->blocks(type, bytes.data(), int64_t(bytes.size()), 1, cols, blocks.runs.data(), blocks.ld, 1, &got);
+                dots16(isa)->blocks(type, bytes.data(), int64_t(bytes.size()), 1, cols, blocks.runs.data(), blocks.ld,
+                                    1, &got);
                 expect_products(weights, x, cols, 1, &got, std::string(name_of(type)));
             }
         }
@@ -164,12 +182,15 @@ TEST(Dots16, WhatIsNotFiniteStaysSo) {
                     const Rounding held(isa, x, cols, 1, order);
                     for (int64_t g = 0; g < cols; g += 32) {
                         const int64_t share = order == Order16::pairs ? 64 : 32;
-                        EXPECT_EQ(std::isnan(held.runs[size_t(g / 256)].scales[g % 256 / 32]), g / share == at / share) << g << " of " << at;
+                        EXPECT_EQ(std::isnan(held.runs[size_t(g / 256)].scales[g % 256 / 32]), g / share == at / share)
+                            << g << " of " << at;
                     }
-                    std::vector<uint8_t> bytes(size_t(bytes_of(DType::q8_0, cols)), 0);    // all weights 0, but 0 times NaN is NaN
+                    // all weights 0, but 0 times NaN is NaN
+                    std::vector<uint8_t> bytes(size_t(bytes_of(DType::q8_0, cols)), 0);
                     float got = 1;
                     if (order == Order16::blocks) {
-                        dots16(isa)->blocks(DType::q8_0, bytes.data(), int64_t(bytes.size()), 1, cols, held.runs.data(), held.ld, 1, &got);
+                        dots16(isa)->blocks(DType::q8_0, bytes.data(), int64_t(bytes.size()), 1, cols, held.runs.data(),
+                                            held.ld, 1, &got);
                         EXPECT_TRUE(std::isnan(got));
                     }
                 }
@@ -194,7 +215,8 @@ TEST(Dots16, OnlyWhereExactnessWasNotAskedFor) {
         gemm_nt(some, 1, x.data(), cols, w, mixed.data(), rows);
         gemm_nt(most, 1, x.data(), cols, w, bf16.data(), rows);
         const Rounding held(isa, x, cols, 1, Order16::blocks);
-        dots16(isa)->blocks(DType::q4_0, bytes.data(), bytes_of(DType::q4_0, cols), rows, cols, held.runs.data(), held.ld, 1, direct.data());
+        dots16(isa)->blocks(DType::q4_0, bytes.data(), bytes_of(DType::q4_0, cols), rows, cols, held.runs.data(),
+                            held.ld, 1, direct.data());
         expect_products(weights, x, cols, 1, exact.data(), "f32");
         EXPECT_EQ(mixed, direct);
         EXPECT_EQ(bf16, direct);

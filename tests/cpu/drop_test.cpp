@@ -1,4 +1,5 @@
-// drop_test.cpp - the dropout mask of every instruction set is the counter's, element for element, wherever a run begins and ends.
+// drop_test.cpp - the dropout mask of every instruction set is the counter's, element for element, wherever a run
+// begins and ends.
 #include "src/base/rng.h"
 #include "src/cpu/drop.h"
 
@@ -17,7 +18,8 @@ TEST(Drop, EveryInstructionSetDrawsTheSameMask) {
         if (isa > qlora::best_isa()) continue;
         for (float p : {0.0f, 0.1f, 0.5f, 0.999f}) {
             for (int64_t first : {int64_t(0), int64_t(1), int64_t(3), int64_t(64), far - 130, far, 3 * far + 2}) {
-                for (int64_t count : {int64_t(0), int64_t(1), int64_t(2), int64_t(31), int64_t(65), int64_t(131), most}) {
+                for (int64_t count :
+                     {int64_t(0), int64_t(1), int64_t(2), int64_t(31), int64_t(65), int64_t(131), most}) {
                     const uint64_t seed = 0x123456789abcdef0u, stream = (uint64_t(5) << 32) | 77;
                     std::vector<float> y(size_t(most + 1), -1), in_place = x;
                     qlora::drop(isa, x.data(), y.data(), first, count, p, seed, stream);
@@ -25,7 +27,8 @@ TEST(Drop, EveryInstructionSetDrawsTheSameMask) {
                     for (int64_t i = 0; i < count; ++i) {
                         const uint64_t e = uint64_t(first + i);
                         const bool keep = qlora::uniform01(qlora::philox(seed, stream, e >> 2).v[e & 3]) >= p;
-                        ASSERT_EQ(y[size_t(i)], keep ? x[size_t(i)] * (1 / (1 - p)) : 0) << name_of(isa) << ", p " << p << ", element " << e;
+                        ASSERT_EQ(y[size_t(i)], keep ? x[size_t(i)] * (1 / (1 - p)) : 0)
+                            << name_of(isa) << ", p " << p << ", element " << e;
                     }
                     ASSERT_EQ(y[size_t(count)], -1) << "wrote past the end";
                     ASSERT_EQ(std::memcmp(in_place.data(), y.data(), size_t(count) * 4), 0);
@@ -40,7 +43,8 @@ TEST(Drop, ProbabilityBetweenTwoDraws) {               // p a little above k / 2
     int64_t wrong = 0;
     std::vector<float> x(1 << 16, 1.0f), y(x.size());
     qlora::drop(qlora::best_isa(), x.data(), y.data(), 0, int64_t(x.size()), p, 9, 9);
-    for (size_t e = 0; e < x.size(); ++e) wrong += (y[e] != 0) != (qlora::uniform01(qlora::philox(9, 9, e >> 2).v[e & 3]) >= p);
+    for (size_t e = 0; e < x.size(); ++e)
+        wrong += (y[e] != 0) != (qlora::uniform01(qlora::philox(9, 9, e >> 2).v[e & 3]) >= p);
     EXPECT_EQ(wrong, 0);
 }
 

@@ -1,4 +1,5 @@
-// gemm_test.cpp - the three products against sums in double, for every instruction set of this machine and every kind of weight.
+// gemm_test.cpp - the three products against sums in double, for every instruction set of this machine and every kind
+// of weight.
 #include "src/base/half.h"
 #include "src/base/rng.h"
 #include "src/cpu/gemm.h"
@@ -36,10 +37,12 @@ struct Stored {
 };
 
 enum class Kind { f32, bf16, q4_1, nf4, nf4_double, f16, q4_0, q8_0, q4_k, q6_k };
-constexpr Kind kinds[] = {Kind::f32, Kind::bf16, Kind::q4_1, Kind::nf4, Kind::nf4_double, Kind::f16, Kind::q4_0, Kind::q8_0, Kind::q4_k, Kind::q6_k};
+constexpr Kind kinds[] = {Kind::f32, Kind::bf16, Kind::q4_1, Kind::nf4,  Kind::nf4_double,
+                          Kind::f16, Kind::q4_0, Kind::q8_0, Kind::q4_k, Kind::q6_k};
 
 // GGUF's types: random bytes, with a scale (and an offset) of a size that occurs.
-struct Blocks { DType type; int64_t count, scale, offset; };   // elements; the place of the half floats among the bytes, -1 = none
+// elements; the place of the half floats among the bytes, -1 = none
+struct Blocks { DType type; int64_t count, scale, offset; };
 Blocks blocks_of(Kind kind) {
     switch (kind) {
         case Kind::q4_0: return {DType::q4_0, 32, 0, -1};
@@ -71,7 +74,8 @@ std::unique_ptr<Stored> stored(Kind kind, int64_t rows, int64_t cols) {
         const int64_t blocks = (n + form.count - 1) / form.count, bytes = bytes_of(form.type, form.count);
         for (int64_t i = 0; i < blocks * bytes; ++i) s->bytes.push_back(uint8_t(rng.next()));
         for (int64_t b = 0; b < blocks; ++b) {
-            const uint16_t scale = f16_from_f32(0.05f + 0.1f * rng.uniform()), low = f16_from_f32(kind == Kind::q4_1 ? -rng.uniform() : 0.1f * rng.uniform());
+            const uint16_t scale = f16_from_f32(0.05f + 0.1f * rng.uniform()),
+                           low = f16_from_f32(kind == Kind::q4_1 ? -rng.uniform() : 0.1f * rng.uniform());
             std::memcpy(&s->bytes[size_t(b * bytes + form.scale)], &scale, 2);
             if (form.offset >= 0) std::memcpy(&s->bytes[size_t(b * bytes + form.offset)], &low, 2);
         }
@@ -104,29 +108,34 @@ std::unique_ptr<Stored> stored(Kind kind, int64_t rows, int64_t cols) {
 
 float rounded(float x, bool bf16) { return bf16 ? f32_from_bf16(bf16_from_f32(x)) : x; }
 
-// Every product here is c[i, j] = sum over r of a(i, r) b(r, j); the error of a float sum is bounded by its sum of magnitudes.
+// Every product here is c[i, j] = sum over r of a(i, r) b(r, j); the error of a float sum is bounded by its sum of
+// magnitudes.
 struct Product {
     int64_t rows, cols, depth;
     std::vector<float> a, b;                           // [rows, depth], [depth, cols]
 };
 
-enum class Rounded : uint8_t { nothing, bf16, x16 };    // to bf16 both factors, to 16-bit integers the first one (as dots16.h says)
+// to bf16 both factors, to 16-bit integers the first one (as dots16.h says)
+enum class Rounded : uint8_t { nothing, bf16, x16 };
 
-// How far the rounding of the first factor to integers can move element i, j: half a step of its group for each x, half a step of the
-// levels of 4-bit codes for each weight.
+// How far the rounding of the first factor to integers can move element i, j: half a step of its group for each x, half
+// a step of the levels of 4-bit codes for each weight.
 double integer_bound(const Product& p, int64_t i, int64_t j) {
     double bound = 0, largest_w = 0;
-    for (int64_t r = 0; r < p.depth; ++r) largest_w = std::max(largest_w, double(std::abs(p.b[size_t(r * p.cols + j)])));
+    for (int64_t r = 0; r < p.depth; ++r)
+        largest_w = std::max(largest_w, double(std::abs(p.b[size_t(r * p.cols + j)])));
     for (int64_t r = 0; r < p.depth; ++r) {
         double largest = 0;
-        for (int64_t g = r / 64 * 64; g < std::min(p.depth, r / 64 * 64 + 64); ++g) largest = std::max(largest, double(std::abs(p.a[size_t(i * p.depth + g)])));
-        bound += largest / 32767 / 2 * std::abs(p.b[size_t(r * p.cols + j)]) + largest_w / 8191 / 2 * std::abs(p.a[size_t(i * p.depth + r)]);
+        for (int64_t g = r / 64 * 64; g < std::min(p.depth, r / 64 * 64 + 64); ++g)
+            largest = std::max(largest, double(std::abs(p.a[size_t(i * p.depth + g)])));
+        bound += largest / 32767 / 2 * std::abs(p.b[size_t(r * p.cols + j)]) +
+                 largest_w / 8191 / 2 * std::abs(p.a[size_t(i * p.depth + r)]);
     }
     return bound;
 }
 
-void expect_product(const Product& p, Rounded rounds, float alpha, float beta, const std::vector<float>& before, const std::vector<float>& after, int64_t ld,
-                    const std::string& what) {
+void expect_product(const Product& p, Rounded rounds, float alpha, float beta, const std::vector<float>& before,
+                    const std::vector<float>& after, int64_t ld, const std::string& what) {
     const bool bf16 = rounds == Rounded::bf16;
     for (int64_t i = 0; i < p.rows; ++i) {
         for (int64_t j = 0; j < ld; ++j) {
@@ -137,7 +146,8 @@ void expect_product(const Product& p, Rounded rounds, float alpha, float beta, c
             }
             double sum = 0, size = 0;
             for (int64_t r = 0; r < p.depth; ++r) {
-                const double term = double(rounded(p.a[size_t(i * p.depth + r)], bf16)) * rounded(p.b[size_t(r * p.cols + j)], bf16);
+                const double term = double(rounded(p.a[size_t(i * p.depth + r)], bf16)) *
+                                    rounded(p.b[size_t(r * p.cols + j)], bf16);
                 sum += term;
                 size += std::abs(term);
             }
@@ -158,7 +168,8 @@ std::vector<float> transposed(const std::vector<float>& v, int64_t rows, int64_t
 }
 
 std::vector<float> spread(const std::vector<float>& v, int64_t rows, int64_t cols, int64_t ld) {
-    std::vector<float> out(size_t(rows * ld), std::numeric_limits<float>::quiet_NaN());   // what lies between rows must not matter
+    // what lies between rows must not matter
+    std::vector<float> out(size_t(rows * ld), std::numeric_limits<float>::quiet_NaN());
     for (int64_t r = 0; r < rows; ++r) std::copy_n(v.begin() + r * cols, cols, out.begin() + r * ld);
     return out;
 }
@@ -168,8 +179,9 @@ std::vector<float> junk(int64_t n, float beta) {
 }
 
 std::string label(const char* op, const Cpu& cpu, Kind kind, int64_t m, int64_t n, int64_t k) {
-    return std::string(op) + " " + std::string(name_of(cpu.isa)) + " " + std::string(name_of(cpu.compute)) + " kind " + std::to_string(int(kind)) + " m " +
-           std::to_string(m) + " rows " + std::to_string(n) + " cols " + std::to_string(k);
+    return std::string(op) + " " + std::string(name_of(cpu.isa)) + " " + std::string(name_of(cpu.compute)) + " kind " +
+           std::to_string(int(kind)) + " m " + std::to_string(m) + " rows " + std::to_string(n) + " cols " +
+           std::to_string(k);
 }
 
 Rounded of_gradients(const Cpu& cpu) {
@@ -187,7 +199,8 @@ void check_weight_products(Cpu& cpu, Kind kind, int64_t m, int64_t n, int64_t k,
         const std::vector<float> x = spread(p.a, m, k, k + pad), before = junk(m * (n + pad), beta);
         std::vector<float> y = before;
         gemm_nt(cpu, m, x.data(), k + pad, w->ref, y.data(), n + pad, alpha, beta);
-        expect_product(p, m > gemv_rows ? many : few, alpha, beta, before, y, n + pad, label("gemm_nt", cpu, kind, m, n, k));
+        expect_product(p, m > gemv_rows ? many : few, alpha, beta, before, y, n + pad,
+                       label("gemm_nt", cpu, kind, m, n, k));
     }
     {
         Product p{m, k, n, normals(m * n, 2), w->values};
@@ -203,7 +216,8 @@ void check_dense_product(Cpu& cpu, int64_t m, int64_t n, int64_t k, float alpha,
     const int64_t pad = 2;
     const std::vector<float> a = normals(m * n, 4);
     Product p{n, k, m, transposed(a, m, n), normals(m * k, 6)};
-    const std::vector<float> as = spread(a, m, n, n + pad), bs = spread(p.b, m, k, k + pad), before = junk(n * (k + pad), beta);
+    const std::vector<float> as = spread(a, m, n, n + pad), bs = spread(p.b, m, k, k + pad),
+                             before = junk(n * (k + pad), beta);
     std::vector<float> c = before;
     gemm_tn(cpu, m, n, k, as.data(), n + pad, bs.data(), k + pad, c.data(), k + pad, alpha, beta);
     expect_product(p, gradients, alpha, beta, before, c, k + pad, label("gemm_tn", cpu, Kind::f32, m, n, k));
@@ -220,7 +234,9 @@ std::vector<float> bytes_of_everything(Cpu& cpu, Kind kind, int64_t m, int64_t n
 }
 
 TEST(Gemm, EveryIsaAndWeightAtAwkwardSizes) {
-    const int64_t sizes[][3] = {{1, 1, 1}, {1, 33, 64}, {2, 7, 63}, {3, 65, 130}, {8, 40, 128}, {9, 16, 65}, {13, 97, 192}, {29, 31, 577}, {50, 64, 64}, {37, 129, 320}, {1, 9, 768}, {2, 5, 512}, {3, 6, 256}, {4, 11, 1024}};
+    const int64_t sizes[][3] = {{1, 1, 1},   {1, 33, 64},   {2, 7, 63},    {3, 65, 130}, {8, 40, 128},
+                                {9, 16, 65}, {13, 97, 192}, {29, 31, 577}, {50, 64, 64}, {37, 129, 320},
+                                {1, 9, 768}, {2, 5, 512},   {3, 6, 256},   {4, 11, 1024}};
     for (Isa isa : isas()) {
         for (Compute compute : {Compute::f32, Compute::bf16, Compute::mixed}) {
             Cpu cpu(2, compute, isa);
@@ -252,7 +268,8 @@ TEST(Gemm, AlphaAndBeta) {
     for (Isa isa : isas()) {
         for (Compute compute : {Compute::f32, Compute::bf16, Compute::mixed}) {
             Cpu cpu(2, compute, isa);
-            for (const auto& [alpha, beta] : {std::pair{0.25f, 1.0f}, {-1.5f, 0.5f}, {2.0f, 0.0f}, {0.0f, 1.0f}, {0.0f, 0.0f}}) {
+            for (const auto& [alpha, beta] :
+                 {std::pair{0.25f, 1.0f}, {-1.5f, 0.5f}, {2.0f, 0.0f}, {0.0f, 1.0f}, {0.0f, 0.0f}}) {
                 for (int64_t m : {1, 6, 21}) {
                     check_weight_products(cpu, Kind::nf4, m, 35, 128, alpha, beta);
                     check_weight_products(cpu, Kind::f32, m, 35, 37, alpha, beta);
@@ -288,7 +305,8 @@ TEST(Gemm, SameBytesForEveryThreadCount) {
                     for (int threads : {2, 3, 5}) {
                         Cpu cpu(threads, compute, isa);
                         const std::vector<float> got = bytes_of_everything(cpu, kind, m, 300, 640);
-                        ASSERT_EQ(std::memcmp(want.data(), got.data(), want.size() * sizeof(float)), 0) << label("threads", cpu, kind, m, 300, 640) << " threads " << threads;
+                        ASSERT_EQ(std::memcmp(want.data(), got.data(), want.size() * sizeof(float)), 0)
+                            << label("threads", cpu, kind, m, 300, 640) << " threads " << threads;
                     }
                 }
             }
@@ -304,14 +322,18 @@ TEST(Gemm, ARowIsTheSameInEveryBatchOfItsPath) {
             for (Kind kind : kinds) {
                 Cpu cpu(2, compute, isa);
                 const auto w = stored(kind, n, k);
-                const auto same = [&](int64_t m, int64_t of) {   // the last m rows alone and as the end of a batch of `of`
-                    std::vector<float> y(size_t(of * n)), dx(size_t(of * k)), part_y(size_t(m * n)), part_dx(size_t(m * k));
+                // the last m rows alone and as the end of a batch of `of`
+                const auto same = [&](int64_t m, int64_t of) {
+                    std::vector<float> y(size_t(of * n)), dx(size_t(of * k)), part_y(size_t(m * n)),
+                        part_dx(size_t(m * k));
                     gemm_nt(cpu, of, x.data(), k, w->ref, y.data(), n);
                     gemm_nt(cpu, m, x.data() + (of - m) * k, k, w->ref, part_y.data(), n);
                     gemm_nn(cpu, of, dy.data(), n, w->ref, dx.data(), k);
                     gemm_nn(cpu, m, dy.data() + (of - m) * n, n, w->ref, part_dx.data(), k);
-                    EXPECT_EQ(std::memcmp(part_y.data(), y.data() + (of - m) * n, part_y.size() * 4), 0) << label("gemm_nt", cpu, kind, m, n, k) << " of " << of;
-                    EXPECT_EQ(std::memcmp(part_dx.data(), dx.data() + (of - m) * k, part_dx.size() * 4), 0) << label("gemm_nn", cpu, kind, m, n, k) << " of " << of;
+                    EXPECT_EQ(std::memcmp(part_y.data(), y.data() + (of - m) * n, part_y.size() * 4), 0)
+                        << label("gemm_nt", cpu, kind, m, n, k) << " of " << of;
+                    EXPECT_EQ(std::memcmp(part_dx.data(), dx.data() + (of - m) * k, part_dx.size() * 4), 0)
+                        << label("gemm_nn", cpu, kind, m, n, k) << " of " << of;
                 };
                 for (int64_t m : {5, 8, 12, 13, 48}) same(m, most);
                 for (int64_t m : {1, 2, 3}) same(m, gemv_rows);

@@ -39,7 +39,9 @@ TEST(Tile, ProductMatchesDoubleSums) {
                             want += term;
                             size += std::abs(term);
                         }
-                        ASSERT_NEAR(got[size_t(i * ldc + j)], want, size * 3e-6) << name_of(isa) << ' ' << transposed << add << " at " << i << ", " << j;   // k ulps
+                        // k ulps
+                        ASSERT_NEAR(got[size_t(i * ldc + j)], want, size * 3e-6)
+                            << name_of(isa) << ' ' << transposed << add << " at " << i << ", " << j;
                     }
             }
         }
@@ -81,7 +83,8 @@ TEST(Tile, Transpose) {
             for (int64_t i = 0; i < 9; ++i)
                 for (int64_t j = 0; j < 12; ++j) {
                     const bool inside = i < cols && j < rows;
-                    ASSERT_EQ(to[size_t(i * 12 + j)], inside ? from[size_t(j * 9 + i)] : -1.0f) << rows << " x " << cols << " at " << i << ", " << j;
+                    ASSERT_EQ(to[size_t(i * 12 + j)], inside ? from[size_t(j * 9 + i)] : -1.0f)
+                        << rows << " x " << cols << " at " << i << ", " << j;
                 }
         }
 }

@@ -1,4 +1,5 @@
-// unpack_test.cpp - the fast ways from stored bytes to floats give the bits of decode(), for every type, piece and instruction set.
+// unpack_test.cpp - the fast ways from stored bytes to floats give the bits of decode(), for every type, piece and
+// instruction set.
 #include "src/base/half.h"
 #include "src/base/rng.h"
 #include "src/cpu/kernels.h"
@@ -47,13 +48,16 @@ TEST(Unpack, EveryTypeGivesTheBitsOfDecode) {
     }
 }
 
-// What is made in registers and multiplied at once has the bits of decoding the row and of Vec::dot, for 1 to gemv_rows vectors.
-void expect_dots(const std::vector<float>& decoded, const float* got, Isa isa, const std::vector<float>& x, int64_t cols, int64_t m, const std::string& what) {
+// What is made in registers and multiplied at once has the bits of decoding the row and of Vec::dot, for 1 to gemv_rows
+// vectors.
+void expect_dots(const std::vector<float>& decoded, const float* got, Isa isa, const std::vector<float>& x,
+                 int64_t cols, int64_t m, const std::string& what) {
     const int64_t rows = int64_t(decoded.size()) / cols;
     for (int64_t r = 0; r < rows; ++r)
         for (int64_t t = 0; t < m; ++t) {
             const float want = vec(isa).dot(x.data() + t * cols, decoded.data() + r * cols, cols);
-            ASSERT_EQ(std::memcmp(&want, got + r * m + t, sizeof want), 0) << what << ' ' << name_of(isa) << " row " << r << " vector " << t << " of " << m << ": " << want;
+            ASSERT_EQ(std::memcmp(&want, got + r * m + t, sizeof want), 0)
+                << what << ' ' << name_of(isa) << " row " << r << " vector " << t << " of " << m << ": " << want;
         }
 }
 
@@ -80,12 +84,15 @@ TEST(Unpack, ProductsMadeInRegistersHaveTheBitsOfDecodingFirst) {
         const FourBitKernels* kernels = four_bit_kernels(isa);
         if (!kernels || !kernels->dots || kernels->spreads) continue;
         for (const int64_t cols : {64, 192, 576}) {
-            std::vector<float> x(size_t(cols * gemv_rows)), out(size_t(5 * gemv_rows)), scales(size_t(5 * cols / 64)), book(16), decoded(size_t(5 * cols));
+            std::vector<float> x(size_t(cols * gemv_rows)), out(size_t(5 * gemv_rows)), scales(size_t(5 * cols / 64)),
+                book(16), decoded(size_t(5 * cols));
             std::vector<uint8_t> codes(size_t(5 * cols / 2));
             for (auto* list : {&x, &scales, &book})
                 for (float& v : *list) v = rng.normal();
             for (uint8_t& c : codes) c = uint8_t(rng.next());
-            for (int64_t e = 0; e < 5 * cols; ++e) decoded[size_t(e)] = book[e % 2 ? codes[size_t(e / 2)] & 15 : codes[size_t(e / 2)] >> 4] * scales[size_t(e / 64)];
+            for (int64_t e = 0; e < 5 * cols; ++e)
+                decoded[size_t(e)] = book[e % 2 ? codes[size_t(e / 2)] & 15 : codes[size_t(e / 2)] >> 4] *
+                                     scales[size_t(e / 64)];
             for (int64_t m = 1; m <= gemv_rows; ++m) {
                 kernels->dots(codes.data(), scales.data(), book.data(), 5, cols, x.data(), cols, m, out.data());
                 expect_dots(decoded, out.data(), isa, x, cols, m, "4-bit codes");
@@ -96,7 +103,8 @@ TEST(Unpack, ProductsMadeInRegistersHaveTheBitsOfDecodingFirst) {
 
 TEST(Unpack, FourBitWithEveryKindOfScale) {
     const int64_t rows = 4;
-    for (const int64_t cols : {512, 576, 500}) {       // whole runs, an odd number of them, and rows that start inside a run
+    // whole runs, an odd number of them, and rows that start inside a run
+    for (const int64_t cols : {512, 576, 500}) {
         std::vector<uint8_t> codes(size_t(rows * cols / 2)), scale_codes(size_t(rows * cols / 32 + 1));
         std::vector<float> book(16), absmax(size_t(rows * cols / 32 + 1)), map(256), absmax2(64);
         Rng rng{4, 4};
@@ -108,10 +116,12 @@ TEST(Unpack, FourBitWithEveryKindOfScale) {
             const FourBit single{block, 256, book.data(), absmax.data(), nullptr, nullptr, nullptr, 0};
             expect_pieces({DType::nf4, codes.data(), single, rows, cols}, "single, block " + std::to_string(block));
             for (const int64_t block2 : {256, 8, 6}) {
-                const FourBit twice{block, block2, book.data(), nullptr, scale_codes.data(), map.data(), absmax2.data(), 0.25f};
+                const FourBit twice{block,      block2,         book.data(), nullptr, scale_codes.data(),
+                                    map.data(), absmax2.data(), 0.25f};
                 const int64_t blocks = (rows * cols + block - 1) / block;
                 ASSERT_LE((blocks + block2 - 1) / block2, 64);
-                expect_pieces({DType::fp4, codes.data(), twice, rows, cols}, "double, block " + std::to_string(block) + " of " + std::to_string(block2));
+                expect_pieces({DType::fp4, codes.data(), twice, rows, cols},
+                              "double, block " + std::to_string(block) + " of " + std::to_string(block2));
             }
         }
     }
@@ -122,17 +132,21 @@ TEST(Unpack, ScalesOfLongStripsAreThoseOfTheFormula) {
     std::vector<uint8_t> codes(static_cast<size_t>(blocks));
     std::vector<float> map(256), absmax2(64), absmax(static_cast<size_t>(blocks)), got(static_cast<size_t>(blocks));
     Rng rng{8, 8};
-    for (size_t i = 0; i < codes.size(); ++i) codes[i] = i < 256 ? uint8_t(i) : uint8_t(rng.next());   // every code at least once
+    // every code at least once
+    for (size_t i = 0; i < codes.size(); ++i) codes[i] = i < 256 ? uint8_t(i) : uint8_t(rng.next());
     for (auto* list : {&map, &absmax2, &absmax})
         for (float& v : *list) v = rng.normal();
     for (const int64_t block2 : {256, 64, 48}) {
         for (const bool twice : {false, true}) {
-            const FourBit quant{64, block2, nullptr, twice ? nullptr : absmax.data(), codes.data(), map.data(), absmax2.data(), 0.3f};
+            const FourBit quant{64,           block2,     nullptr,        twice ? nullptr : absmax.data(),
+                                codes.data(), map.data(), absmax2.data(), 0.3f};
             for (Isa isa : isas()) {
                 for (const int64_t first : {0, 1, 200, 255}) {
                     const int64_t count = blocks - 256 - first;
                     run_scales(isa, quant, first, 0, 1, count, got.data());
-                    for (int64_t i = 0; i < count; ++i) ASSERT_EQ(got[size_t(i)], quant.scale(first + i)) << name_of(isa) << " block " << first + i << " block2 " << block2;
+                    for (int64_t i = 0; i < count; ++i)
+                        ASSERT_EQ(got[size_t(i)], quant.scale(first + i))
+                            << name_of(isa) << " block " << first + i << " block2 " << block2;
                 }
             }
         }

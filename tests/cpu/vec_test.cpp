@@ -1,4 +1,5 @@
-// vec_test.cpp - the vector loops of every instruction set against the standard library in double, at every length of tail.
+// vec_test.cpp - the vector loops of every instruction set against the standard library in double, at every length of
+// tail.
 #include "src/base/rng.h"
 #include "src/cpu/vec.h"
 
@@ -90,7 +91,8 @@ TEST(Vec, SumsAtEveryLength) {
             const std::vector<float> many = normals(3 * (n + 2), 3);
             float dots[3];
             v.dots(a.data(), many.data(), n + 2, 3, n, dots);
-            for (int64_t j = 0; j < 3; ++j) ASSERT_EQ(dots[j], v.dot(a.data(), many.data() + j * (n + 2), n)) << name_of(isa) << " n " << n;
+            for (int64_t j = 0; j < 3; ++j)
+                ASSERT_EQ(dots[j], v.dot(a.data(), many.data() + j * (n + 2), n)) << name_of(isa) << " n " << n;
             ASSERT_NEAR(v.sum(a.data(), n), sum, 1e-6 * size) << name_of(isa) << " n " << n;
             ASSERT_EQ(v.max(a.data(), n), most) << name_of(isa) << " n " << n;
         }
@@ -101,7 +103,8 @@ TEST(Vec, LongSumsOfEqualNumbersStayAccurate) {
     for (Isa isa : isas()) {
         for (const int64_t n : {1000, 1024, 12345, 1 << 20}) {
             const std::vector<float> a(size_t(n), 0.1f);   // a plain running sum would drift by 1e-2
-            EXPECT_NEAR(vec(isa).sum(a.data(), n), double(0.1f) * double(n), 3e-7 * 0.1 * double(n)) << name_of(isa) << " n " << n;
+            EXPECT_NEAR(vec(isa).sum(a.data(), n), double(0.1f) * double(n), 3e-7 * 0.1 * double(n))
+                << name_of(isa) << " n " << n;
         }
     }
 }
@@ -121,7 +124,8 @@ TEST(Vec, ElementwiseAtEveryLengthWithoutTouchingTheNext) {
         const Vec& v = vec(isa);
         for (int64_t n = 0; n < 70; ++n) {
             const std::vector<float> a = normals(n, 1, 2), b = normals(n, 2, 2), d = normals(n, 3, 2);
-            std::vector<float> axpy = b, scale(size_t(n + 1), untouched), add = scale, mul = scale, exps = scale, silu = scale, swiglu = scale, dgate = scale, dup = scale;
+            std::vector<float> axpy = b, scale(size_t(n + 1), untouched), add = scale, mul = scale, exps = scale,
+                               silu = scale, swiglu = scale, dgate = scale, dup = scale;
             axpy.push_back(untouched);
             v.axpy(0.7f, a.data(), axpy.data(), n);
             v.scale(0.7f, a.data(), scale.data(), n);
@@ -134,10 +138,12 @@ TEST(Vec, ElementwiseAtEveryLengthWithoutTouchingTheNext) {
             double total = 0;
             for (int64_t i = 0; i < n; ++i) {
                 const size_t at = size_t(i);
-                const double x = a[at], y = b[at], g = d[at], s = 1 / (1 + std::exp(-x)), e = std::exp(double(a[at] - 1.5f));
+                const double x = a[at], y = b[at], g = d[at], s = 1 / (1 + std::exp(-x)),
+                             e = std::exp(double(a[at] - 1.5f));
                 total += e;
                 const auto near = [&](float got, double want, const char* what) {
-                    ASSERT_NEAR(got, want, 6e-7 * std::abs(want) + 1e-7) << what << " " << name_of(isa) << " n " << n << " i " << i;
+                    ASSERT_NEAR(got, want, 6e-7 * std::abs(want) + 1e-7)
+                        << what << " " << name_of(isa) << " n " << n << " i " << i;
                 };
                 near(axpy[at], y + double(0.7f) * x, "axpy");
                 near(scale[at], double(0.7f) * x, "scale");
@@ -150,7 +156,8 @@ TEST(Vec, ElementwiseAtEveryLengthWithoutTouchingTheNext) {
                 near(dup[at], g * x * s, "dup");
             }
             EXPECT_NEAR(sum, total, 1e-6 * total);
-            for (const auto* out : {&axpy, &scale, &add, &mul, &exps, &silu, &swiglu, &dgate, &dup}) ASSERT_EQ((*out)[size_t(n)], untouched) << name_of(isa) << " n " << n;
+            for (const auto* out : {&axpy, &scale, &add, &mul, &exps, &silu, &swiglu, &dgate, &dup})
+                ASSERT_EQ((*out)[size_t(n)], untouched) << name_of(isa) << " n " << n;
         }
     }
 }
@@ -172,7 +179,8 @@ TEST(Vec, SwigluOfLargeGates) {
 TEST(Vec, InPlace) {
     for (Isa isa : isas()) {
         std::vector<float> a = normals(37, 4), b = a, c(37);
-        const float first = vec(isa).exp_sum(a.data(), 0.5f, c.data(), 37), second = vec(isa).exp_sum(b.data(), 0.5f, b.data(), 37);
+        const float first = vec(isa).exp_sum(a.data(), 0.5f, c.data(), 37),
+                    second = vec(isa).exp_sum(b.data(), 0.5f, b.data(), 37);
         EXPECT_EQ(first, second);
         EXPECT_EQ(b, c);
     }

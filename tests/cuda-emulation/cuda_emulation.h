@@ -1,10 +1,11 @@
 // cuda_emulation.h - enough of CUDA to run our kernels on a CPU: for tests only, included before any file of src/cuda.
 //
-// Each CUDA thread is a fiber. The threads of a block run one after the other, each until it waits at __syncthreads() or at a warp
-// operation; when none can run, whatever is complete is released. The order is forward, reverse or random: a kernel that forgets a
-// barrier gives different results in different orders. Shared memory and cudaMalloc start as NaN (0xFF) and end where they end, so
-// that the address sanitizer sees an access beyond them. What CUDA leaves undefined - threads of a block at different barriers, a
-// shuffle that reads a lane outside its mask, a wait that never ends - is an exception here.
+// Each CUDA thread is a fiber. The threads of a block run one after the other, each until it waits at __syncthreads()
+// or at a warp operation; when none can run, whatever is complete is released. The order is forward, reverse or random:
+// a kernel that forgets a barrier gives different results in different orders. Shared memory and cudaMalloc start as
+// NaN (0xFF) and end where they end, so that the address sanitizer sees an access beyond them. What CUDA leaves
+// undefined - threads of a block at different barriers, a shuffle that reads a lane outside its mask, a wait that never
+// ends - is an exception here.
 //
 // What it cannot show: speed, real memory ordering between blocks, and the rounding of approximate instructions.
 #pragma once
@@ -54,7 +55,8 @@ struct alignas(16) uint4 { uint32_t x, y, z, w; };
 inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
 inline uint32_t __float_as_uint(float f) { uint32_t u; std::memcpy(&u, &f, 4); return u; }
 inline float __uint_as_float(uint32_t u) { float f; std::memcpy(&f, &u, 4); return f; }
-inline float __fmul_rn(float a, float b) { volatile float product = a * b; return product; }     // volatile: never fused into an addition
+// volatile: never fused into an addition
+inline float __fmul_rn(float a, float b) { volatile float product = a * b; return product; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 
 namespace cuda_emulation {
@@ -70,7 +72,8 @@ struct Failure : std::runtime_error { using std::runtime_error::runtime_error; }
 
 constexpr size_t stack_bytes = 128 * 1024;
 
-// What a lane brings to a warp operation: the value, the lane whose value it wants, and the place in the source, which all must share.
+// What a lane brings to a warp operation: the value, the lane whose value it wants, and the place in the source, which
+// all must share.
 struct WarpRequest {
     uint32_t mask = 0;
     int source = 0, line = 0;
@@ -137,7 +140,8 @@ QLORA_UNSEEN inline void switch_to(Thread& t) {
 QLORA_UNSEEN inline void yield_to_scheduler() {
     Thread& me = *block->running;
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_start_switch_fiber(me.state == Thread::State::done ? nullptr : &me.sanitizer, block->scheduler_stack, block->scheduler_stack_bytes);
+    __sanitizer_start_switch_fiber(me.state == Thread::State::done ? nullptr : &me.sanitizer, block->scheduler_stack,
+                                   block->scheduler_stack_bytes);
 #elif defined(__SANITIZE_THREAD__)
     __tsan_switch_to_fiber(block->sanitizer, __tsan_switch_to_fiber_no_sync);
 #endif
@@ -217,21 +221,26 @@ inline bool release_warps() {
             const Thread& t = *block->threads[first + lane];
             if (t.state != Thread::State::at_warp) continue;
             const WarpRequest& r = t.request;
-            if (!(r.mask >> lane & 1)) throw Failure("line " + std::to_string(r.line) + ": a lane outside its own mask, " + place());
+            if (!(r.mask >> lane & 1))
+                throw Failure("line " + std::to_string(r.line) + ": a lane outside its own mask, " + place());
             bool complete = true;
             for (size_t l = 0; l < 32 && complete; ++l) {
                 if (!(r.mask >> l & 1)) continue;
                 if (l >= lanes || block->threads[first + l]->state == Thread::State::done)
-                    throw Failure("line " + std::to_string(r.line) + ": the mask names a lane that does not exist or has ended, " + place());
+                    throw Failure("line " + std::to_string(r.line) +
+                                  ": the mask names a lane that does not exist or has ended, " + place());
                 const Thread& other = *block->threads[first + l];
-                complete = other.state == Thread::State::at_warp && other.request.mask == r.mask && other.request.line == r.line;
+                complete = other.state == Thread::State::at_warp && other.request.mask == r.mask &&
+                           other.request.line == r.line;
             }
             if (!complete) continue;
             const uint32_t mask = r.mask;
             for (size_t l = 0; l < lanes; ++l) {
                 if (!(mask >> l & 1)) continue;
                 WarpRequest& mine = block->threads[first + l]->request;
-                if (!(mask >> mine.source & 1)) throw Failure("line " + std::to_string(mine.line) + ": a shuffle reads a lane outside the mask, " + place());
+                if (!(mask >> mine.source & 1))
+                    throw Failure("line " + std::to_string(mine.line) + ": a shuffle reads a lane outside the mask, " +
+                                  place());
                 mine.result = block->threads[first + size_t(mine.source)]->request.value;
                 block->threads[first + l]->state = Thread::State::ready;
             }
@@ -247,7 +256,8 @@ inline bool release_barrier() {
         if (t->state == Thread::State::at_warp) return false;
         if (t->state != Thread::State::at_barrier) continue;
         if (line && t->line != line)
-            throw Failure("threads wait at two barriers, lines " + std::to_string(line) + " and " + std::to_string(t->line) + ", " + place());
+            throw Failure("threads wait at two barriers, lines " + std::to_string(line) + " and " +
+                          std::to_string(t->line) + ", " + place());
         line = t->line;
     }
     if (!line) return false;
@@ -272,9 +282,11 @@ inline void run_block(Block& b, std::mt19937_64& random) {
             if (!b.error.empty()) throw Failure("exception in a kernel: " + b.error);
         }
         if (ran) continue;
-        const bool all_done = std::all_of(order.begin(), order.end(), [](const Thread* t) { return t->state == Thread::State::done; });
+        const bool all_done = std::all_of(order.begin(), order.end(),
+                                          [](const Thread* t) { return t->state == Thread::State::done; });
         if (all_done) break;
-        if (!release_warps() && !release_barrier()) throw Failure("deadlock: threads wait for others that never come, " + place());
+        if (!release_warps() && !release_barrier())
+            throw Failure("deadlock: threads wait for others that never come, " + place());
     }
     acquire_memory(&b.scheduler);
     block = nullptr;
@@ -297,7 +309,7 @@ struct Fibers {
     }
     static void arm(Thread& t) {
 #if defined(__SANITIZE_ADDRESS__)
-        __asan_unpoison_memory_region(t.stack.data(), t.stack.size());         // frames of the thread that ended here last
+        __asan_unpoison_memory_region(t.stack.data(), t.stack.size());    // frames of the thread that ended here last
 #endif
         getcontext(&t.context);
         t.context.uc_stack.ss_sp = t.stack.data();
@@ -323,7 +335,8 @@ struct Fibers {
 // Runs `body` once for every thread of the grid, as a launch does. Blocks follow the same order as threads.
 inline void run(dim3 grid, unsigned threads, const std::function<void()>& body) {
     const Quiet quiet;
-    if (threads < 1 || threads > 1024 || grid.x < 1 || grid.x > 0x7fffffffu || grid.y < 1 || grid.y > 65535) throw Failure("a launch beyond the limits of a device");
+    if (threads < 1 || threads > 1024 || grid.x < 1 || grid.x > 0x7fffffffu || grid.y < 1 || grid.y > 65535)
+        throw Failure("a launch beyond the limits of a device");
     std::mt19937_64 random(options.seed);
     std::vector<uint64_t> blocks(uint64_t(grid.x) * grid.y);
     std::iota(blocks.begin(), blocks.end(), 0);
@@ -350,7 +363,8 @@ template <class T>
 T* shared(const void* place, size_t count) {
     const Quiet quiet;
     auto& bytes = block->shared[place];
-    if (!bytes) bytes = std::make_unique<std::vector<unsigned char>>(count * sizeof(T), static_cast<unsigned char>(0xFF));
+    if (!bytes)
+        bytes = std::make_unique<std::vector<unsigned char>>(count * sizeof(T), static_cast<unsigned char>(0xFF));
     return reinterpret_cast<T*>(bytes->data());
 }
 
@@ -372,11 +386,22 @@ inline int lane() { return int(block->running->number % 32); }
 #define blockIdx (cuda_emulation::block->index)
 #define blockDim (cuda_emulation::block->size)
 #define gridDim (cuda_emulation::block->grid)
-#define QLORA_SHARED(type, name, count) type* const name = cuda_emulation::shared<type>([]() -> const void* { static const char here = 0; return &here; }(), count)
+#define QLORA_SHARED(type, name, count)              \
+    type* const name = cuda_emulation::shared<type>( \
+        []() -> const void* {                        \
+            static const char here = 0;              \
+            return &here;                            \
+        }(),                                         \
+        count)
 
 inline void __syncthreads(int line = __builtin_LINE()) { cuda_emulation::barrier(line); }
-inline void __syncwarp(uint32_t mask = ~0u, int line = __builtin_LINE()) { cuda_emulation::warp_operation(mask, 0, cuda_emulation::lane(), line); }
-template <class T> T __shfl_sync(uint32_t mask, T value, int source, int line = __builtin_LINE()) { return cuda_emulation::exchange(mask, value, source & 31, line); }
+inline void __syncwarp(uint32_t mask = ~0u, int line = __builtin_LINE()) {
+    cuda_emulation::warp_operation(mask, 0, cuda_emulation::lane(), line);
+}
+template <class T>
+T __shfl_sync(uint32_t mask, T value, int source, int line = __builtin_LINE()) {
+    return cuda_emulation::exchange(mask, value, source & 31, line);
+}
 template <class T> T __shfl_xor_sync(uint32_t mask, T value, int bits, int line = __builtin_LINE()) {
     return cuda_emulation::exchange(mask, value, cuda_emulation::lane() ^ bits, line);
 }

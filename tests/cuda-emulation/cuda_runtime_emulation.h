@@ -1,11 +1,17 @@
-// cuda_runtime_emulation.h - the few functions of the CUDA runtime that src/cuda calls, on host memory. Work is done at once.
+// cuda_runtime_emulation.h - the few functions of the CUDA runtime that src/cuda calls, on host memory. Work is done at
+// once.
 #pragma once
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorNoDevice = 100, cudaErrorLaunchFailure = 719 };
+enum cudaError_t {
+    cudaSuccess = 0,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorNoDevice = 100,
+    cudaErrorLaunchFailure = 719
+};
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
 constexpr unsigned cudaStreamNonBlocking = 1;
 using cudaStream_t = struct EmulatedStream*;
@@ -39,10 +45,16 @@ inline cudaError_t cudaGetDeviceCount(int* count) {
     return cuda_emulation::devices ? cuda_emulation::take_error() : cudaErrorNoDevice;
 }
 inline cudaError_t cudaSetDevice(int) { return cuda_emulation::take_error(); }
-inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { *stream = nullptr; return cuda_emulation::take_error(); }
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+    *stream = nullptr;
+    return cuda_emulation::take_error();
+}
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cuda_emulation::take_error(); }
-inline cudaError_t cudaMemGetInfo(size_t* available, size_t* total) { *available = *total = size_t(1) << 30; return cuda_emulation::take_error(); }
+inline cudaError_t cudaMemGetInfo(size_t* available, size_t* total) {
+    *available = *total = size_t(1) << 30;
+    return cuda_emulation::take_error();
+}
 inline cudaError_t cudaMalloc(void** data, size_t bytes) {
     if (const cudaError_t code = cuda_emulation::take_error()) return code;
     *data = nullptr;

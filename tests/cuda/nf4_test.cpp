@@ -1,4 +1,5 @@
-// nf4_test.cpp - the 4-bit kernels of src/cuda, run on the emulation in several thread orders, against the definition on the CPU.
+// nf4_test.cpp - the 4-bit kernels of src/cuda, run on the emulation in several thread orders, against the definition
+// on the CPU.
 #include "tests/cuda-emulation/cuda_emulation.h"
 
 #include "src/base/half.h"
@@ -20,7 +21,8 @@ namespace cuda = qlora::cuda;
 constexpr std::pair<Order, uint64_t> orders[] = {{Order::forward, 0}};
 constexpr int64_t most_rows = 20;
 #else
-constexpr std::pair<Order, uint64_t> orders[] = {{Order::forward, 0}, {Order::reverse, 0}, {Order::random, 1}, {Order::random, 2}};
+constexpr std::pair<Order, uint64_t> orders[] = {
+    {Order::forward, 0}, {Order::reverse, 0}, {Order::random, 1}, {Order::random, 2}};
 constexpr int64_t most_rows = 10'000;
 #endif
 
@@ -31,7 +33,8 @@ qlora::Weight random_weight(int64_t rows, int64_t cols, DType type, bool double_
     return qlora::quantize_4bit(qlora::dense_weight("w", {rows, cols}, std::move(x)), type, double_quant);
 }
 
-// A copy on the "device", every array of exactly its size, so that the address sanitizer sees the first byte read beyond it.
+// A copy on the "device", every array of exactly its size, so that the address sanitizer sees the first byte read
+// beyond it.
 struct OnDevice {
     cuda::Stream stream{0};
     std::vector<cuda::Memory> memory;
@@ -58,8 +61,13 @@ struct OnDevice {
 
 TEST(CudaNf4, ToBf16IsTheDefinitionBitForBit) {
     struct Case { int64_t rows, cols, stride; DType type; bool double_quant; };
-    for (const Case& c : {Case{5, 96, 96, DType::nf4, true}, {3, 1088, 1104, DType::nf4, true}, {4, 64, 65, DType::nf4, false},
-                          {7, 77, 80, DType::nf4, true}, {1, 1, 1, DType::nf4, true}, {130, 200, 200, DType::fp4, true}, {9, 33, 33, DType::fp4, false}}) {
+    for (const Case& c : {Case{5, 96, 96, DType::nf4, true},
+                          {3, 1088, 1104, DType::nf4, true},
+                          {4, 64, 65, DType::nf4, false},
+                          {7, 77, 80, DType::nf4, true},
+                          {1, 1, 1, DType::nf4, true},
+                          {130, 200, 200, DType::fp4, true},
+                          {9, 33, 33, DType::fp4, false}}) {
         if (c.rows > most_rows) continue;
         const qlora::Weight weight = random_weight(c.rows, c.cols, c.type, c.double_quant);
         const std::vector<float> expected = weight.decoded();
@@ -72,8 +80,10 @@ TEST(CudaNf4, ToBf16IsTheDefinitionBitForBit) {
             out.download(device.stream, got.data(), out.bytes());
             for (int64_t r = 0; r < c.rows; ++r)
                 for (int64_t k = 0; k < c.stride; ++k) {
-                    const uint16_t want = k < c.cols ? qlora::bf16_from_f32(expected[size_t(r * c.cols + k)]) : 0xFFFF;    // beside a row: untouched
-                    ASSERT_EQ(got[size_t(r * c.stride + k)], want) << c.rows << 'x' << c.cols << " row " << r << " column " << k;
+                    // beside a row: untouched
+                    const uint16_t want = k < c.cols ? qlora::bf16_from_f32(expected[size_t(r * c.cols + k)]) : 0xFFFF;
+                    ASSERT_EQ(got[size_t(r * c.stride + k)], want)
+                        << c.rows << 'x' << c.cols << " row " << r << " column " << k;
                 }
         }
     }
@@ -81,8 +91,12 @@ TEST(CudaNf4, ToBf16IsTheDefinitionBitForBit) {
 
 TEST(CudaNf4, GemvMultipliesAsTheDefinition) {
     struct Case { int64_t rows, cols, tokens; DType type; bool double_quant; };
-    for (const Case& c : {Case{13, 96, 3, DType::nf4, true}, {9, 4128, 1, DType::nf4, true}, {8, 8224, 1, DType::fp4, false}, {11, 77, 2, DType::nf4, true},
-                          {1, 1, 1, DType::nf4, false}, {4100, 32, 1, DType::nf4, true}}) {
+    for (const Case& c : {Case{13, 96, 3, DType::nf4, true},
+                          {9, 4128, 1, DType::nf4, true},
+                          {8, 8224, 1, DType::fp4, false},
+                          {11, 77, 2, DType::nf4, true},
+                          {1, 1, 1, DType::nf4, false},
+                          {4100, 32, 1, DType::nf4, true}}) {
         if (c.rows > most_rows) continue;
         const qlora::Weight weight = random_weight(c.rows, c.cols, c.type, c.double_quant);
         const std::vector<float> w = weight.decoded();
@@ -105,7 +119,8 @@ TEST(CudaNf4, GemvMultipliesAsTheDefinition) {
                         sum += term;
                         size += std::fabs(term);
                     }
-                    ASSERT_NEAR(y[size_t(t * c.rows + r)], sum, 2e-6 * size) << c.rows << 'x' << c.cols << " row " << r << " token " << t;
+                    ASSERT_NEAR(y[size_t(t * c.rows + r)], sum, 2e-6 * size)
+                        << c.rows << 'x' << c.cols << " row " << r << " token " << t;
                 }
             if (first.empty()) first = y;
             ASSERT_EQ(y, first) << "the result depends on the order of threads";
@@ -145,10 +160,12 @@ TEST(CudaDevice, ErrorsOfTheRuntimeAreExceptions) {
     using cuda_emulation::next_error;
     const cuda::Stream stream(0);
     next_error = cudaErrorMemoryAllocation;
-    EXPECT_EQ(refusal([] { cuda::Memory m(1000); }), std::pair(qlora::Errc::memory, std::string("cuda: allocate 1000 bytes: out of memory")));
+    EXPECT_EQ(refusal([] { cuda::Memory m(1000); }),
+              std::pair(qlora::Errc::memory, std::string("cuda: allocate 1000 bytes: out of memory")));
     const cuda::Memory memory(16);                      // the error is forgotten
     next_error = cudaErrorLaunchFailure;
-    EXPECT_EQ(refusal([&] { stream.sync(); }), std::pair(qlora::Errc::device, std::string("cuda: wait for the device: unspecified launch failure")));
+    EXPECT_EQ(refusal([&] { stream.sync(); }),
+              std::pair(qlora::Errc::device, std::string("cuda: wait for the device: unspecified launch failure")));
     EXPECT_EQ(refusal([] { cuda::Stream s(1); }).first, qlora::Errc::device);
     cuda_emulation::devices = 0;
     EXPECT_EQ(refusal([] { cuda::Stream s(0); }).second.substr(0, 36), "cuda: device 0 asked for, 0 found: c");
@@ -182,7 +199,7 @@ std::string mistake(unsigned threads, const std::function<void()>& kernel) {
     return "none";
 }
 
-#if !defined(__SANITIZE_THREAD__)                       // which reports the planted race and the abandoned threads itself
+#if !defined(__SANITIZE_THREAD__)    // which reports the planted race and the abandoned threads itself
 TEST(CudaEmulation, AMissingBarrierShows) {
     const auto reversed = [](bool with_barrier, Order order) {
         std::vector<float> out(64);
@@ -205,7 +222,8 @@ TEST(CudaEmulation, AMissingBarrierShows) {
 }
 
 TEST(CudaEmulation, UndefinedBehaviourIsAnError) {
-    EXPECT_EQ(mistake(64, [] { if (threadIdx.x < 32) __syncthreads(); __syncwarp(); }).find("line"), std::string::npos);    // legal: the rest has ended
+    // legal: the rest has ended
+    EXPECT_EQ(mistake(64, [] { if (threadIdx.x < 32) __syncthreads(); __syncwarp(); }).find("line"), std::string::npos);
     const auto two = [] {
         if (threadIdx.x < 32) __syncthreads();
         else
@@ -213,8 +231,19 @@ TEST(CudaEmulation, UndefinedBehaviourIsAnError) {
     };
     EXPECT_NE(mistake(64, two).find("two barriers"), std::string::npos);
     EXPECT_NE(mistake(32, [] { if (threadIdx.x < 16) __shfl_xor_sync(~0u, 1, 1); }).find("ended"), std::string::npos);
-    EXPECT_NE(mistake(32, [] { if (threadIdx.x < 16) __shfl_sync(0xffffu, 1, 20); }).find("outside the mask"), std::string::npos);
-    EXPECT_NE(mistake(32, [] { if (threadIdx.x < 16) __syncthreads(); else __shfl_sync(~0u, 1, 0); }).find("deadlock"), std::string::npos);
+    EXPECT_NE(mistake(32,
+                      [] {
+                          if (threadIdx.x < 16) __shfl_sync(0xffffu, 1, 20);
+                      })
+                  .find("outside the mask"),
+              std::string::npos);
+    EXPECT_NE(mistake(32,
+                      [] {
+                          if (threadIdx.x < 16) __syncthreads();
+                          else __shfl_sync(~0u, 1, 0);
+                      })
+                  .find("deadlock"),
+              std::string::npos);
     EXPECT_NE(mistake(2048, [] {}).find("limits"), std::string::npos);
     EXPECT_NE(mistake(32, [] { throw std::runtime_error("x"); }).find("exception in a kernel: x"), std::string::npos);
 }

@@ -26,6 +26,7 @@ int main(int argc, char**) {
     g.write(w, weights);
     g.run();
     const std::vector<float> grad = g.read(g.grad(w));
-    std::printf("loss %g, gradient %g %g %g\n", double(g.read(loss)[0]), double(grad[0]), double(grad[1]), double(grad[2]));
+    std::printf("loss %g, gradient %g %g %g\n", double(g.read(loss)[0]), double(grad[0]), double(grad[1]),
+                double(grad[2]));
     return g.read(loss)[0] == 23 && grad[0] == 5 && grad[1] == 7 && grad[2] == 9 ? errors_are_catchable() : 1;
 }

@@ -1,4 +1,5 @@
-// gguf_test.cpp - files written and read back, a table of lying files, and truncation and bit flips at every byte of a header.
+// gguf_test.cpp - files written and read back, a table of lying files, and truncation and bit flips at every byte of a
+// header.
 #include "src/format/gguf.h"
 #include "tests/support/support.h"
 
@@ -130,8 +131,13 @@ std::string pair_of(const std::string& key, Type type, T value) {
 // Hashes and ids may have all 64 bits; only as a size such a value is out of range.
 TEST(GgufAsStockReaders, TakesUnsignedMetadataOfAnyValue) {
     const std::string path = temporary("unsigned.gguf");
-    std::string array = header(0, 3) + pair_of("a.hash", Type::u64, ~uint64_t(0)) + pair_of("a.small", Type::u64, uint64_t(7));
-    put_text(array, "a.hashes"); put(array, uint32_t(9)); put(array, uint32_t(10)); put(array, uint64_t(1)); put(array, ~uint64_t(0));
+    std::string array = header(0, 3) + pair_of("a.hash", Type::u64, ~uint64_t(0)) +
+                        pair_of("a.small", Type::u64, uint64_t(7));
+    put_text(array, "a.hashes");
+    put(array, uint32_t(9));
+    put(array, uint32_t(10));
+    put(array, uint64_t(1));
+    put(array, ~uint64_t(0));
     save(path, array);
     const auto g = Gguf::open(path);
     EXPECT_EQ(g->number("a.hash", 0), 0x1p64);
@@ -148,7 +154,9 @@ TEST(GgufAsStockReaders, TakesUnsignedMetadataOfAnyValue) {
 
 TEST(GgufAsStockReaders, TakesTensorsWithoutElements) {
     const std::string path = temporary("empty.gguf");
-    save(path, with_data(header(4, 0) + tensor("none", {0}, 0, 0) + tensor("a", {8}, 0, 0) + tensor("blocks", {32, 0}, 2, 32) + tensor("last", {0, 5}, 1, 32), 32));
+    save(path, with_data(header(4, 0) + tensor("none", {0}, 0, 0) + tensor("a", {8}, 0, 0) +
+                             tensor("blocks", {32, 0}, 2, 32) + tensor("last", {0, 5}, 1, 32),
+                         32));
     const auto g = Gguf::open(path);
     for (const char* name : {"none", "blocks", "last"}) {
         EXPECT_EQ(g->tensor(name)->bytes, 0);
@@ -162,7 +170,8 @@ TEST(GgufAsStockReaders, TakesSmallAlignments) {
     for (const uint32_t alignment : {1u, 2u, 4u, 8u}) {
         const std::string path = temporary("aligned.gguf");
         std::string bytes = header(3, 1) + pair_of("general.alignment", Type::u32, alignment);
-        bytes += tensor("raw", {alignment}, 24, 0) + tensor("floats", {2}, 0, alignment) + tensor("halves", {1}, 1, alignment + 8);
+        bytes += tensor("raw", {alignment}, 24, 0) + tensor("floats", {2}, 0, alignment) +
+                 tensor("halves", {1}, 1, alignment + 8);
         bytes.resize((bytes.size() + alignment - 1) / alignment * alignment, '\0');
         bytes.append(alignment, 'x');
         put(bytes, 1.5f); put(bytes, -2.0f); put(bytes, uint16_t(0x3C00));
@@ -180,11 +189,21 @@ TEST(GgufHostile, EveryLieIsNamed) {
     std::string twice = header(0, 2);
     for (int i = 0; i < 2; ++i) { put_text(twice, "key"); put(twice, uint32_t(4)); put(twice, uint32_t(1)); }
     std::string array_bomb = header(0, 1);
-    put_text(array_bomb, "k"); put(array_bomb, uint32_t(9)); put(array_bomb, uint32_t(8)); put(array_bomb, uint64_t(1) << 29);
+    put_text(array_bomb, "k");
+    put(array_bomb, uint32_t(9));
+    put(array_bomb, uint32_t(8));
+    put(array_bomb, uint64_t(1) << 29);
     std::string array_huge = header(0, 1);
-    put_text(array_huge, "k"); put(array_huge, uint32_t(9)); put(array_huge, uint32_t(10)); put(array_huge, ~uint64_t(0));
+    put_text(array_huge, "k");
+    put(array_huge, uint32_t(9));
+    put(array_huge, uint32_t(10));
+    put(array_huge, ~uint64_t(0));
     std::string nested = header(0, 1);
-    put_text(nested, "k"); put(nested, uint32_t(9)); put(nested, uint32_t(9)); put(nested, uint64_t(1)); put(nested, uint64_t(0));
+    put_text(nested, "k");
+    put(nested, uint32_t(9));
+    put(nested, uint32_t(9));
+    put(nested, uint64_t(1));
+    put(nested, uint64_t(0));
     std::string long_text = header(0, 1);
     put_text(long_text, "k"); put(long_text, uint32_t(8)); put(long_text, ~uint64_t(0) - 3);
     std::string alignment = header(0, 1);
@@ -228,13 +247,16 @@ TEST(GgufHostile, EveryLieIsNamed) {
         {"more than the limit of 63", with_data(header(1, 0) + tensor(std::string(64, 'x'), {8}, 0, 0), 64)},
         {"name is empty", with_data(header(1, 0) + tensor("", {8}, 0, 0), 64)},
     };
-    for (const auto& row : table) EXPECT_NE(error_of(row.bytes).find(row.expected), std::string::npos) << row.expected << " / " << error_of(row.bytes);
+    for (const auto& row : table)
+        EXPECT_NE(error_of(row.bytes).find(row.expected), std::string::npos)
+            << row.expected << " / " << error_of(row.bytes);
     EXPECT_EQ(error_of(with_data(header(1, 0) + tensor("a", {8}, 0, 0), 32)), "");
     // A type that we do not know is fine until somebody wants the tensor.
     EXPECT_EQ(error_of(with_data(header(1, 0) + tensor("a", {8}, 19, 0), 32)), "");
 }
 
-// Whatever a truncation or a flipped bit does, the result is a typed error or a file that opens: never a crash (run under ASan too).
+// Whatever a truncation or a flipped bit does, the result is a typed error or a file that opens: never a crash (run
+// under ASan too).
 TEST(GgufHostile, TruncatedAndFlippedAnywhere) {
     const std::string bytes = read_file(small_file());
     size_t opened = 0;

@@ -57,13 +57,15 @@ TEST(SafeTensors, WritesWhatItReads) {
 TEST(SafeTensorsHostile, EveryLieIsNamed) {
     const std::string ok = R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
     EXPECT_EQ(error_of(file_of(ok, 8)), "");
-    for (const char* front : {" ", "\n", "\t \r\n  "}) EXPECT_EQ(error_of(file_of(front + ok, 8)), "") << "as the reference: any JSON white space";
+    for (const char* front : {" ", "\n", "\t \r\n  "})
+        EXPECT_EQ(error_of(file_of(front + ok, 8)), "") << "as the reference: any JSON white space";
     EXPECT_EQ(error_of(file_of(ok + "   ", 8)), "");
     auto one = [](const std::string& dtype, const std::string& shape, const std::string& offsets) {
         return "{\"a\":{\"dtype\":\"" + dtype + "\",\"shape\":" + shape + ",\"data_offsets\":" + offsets + "}}";
     };
     std::string many = "{";
-    for (int i = 0; i < 2000; ++i) many += str(i ? "," : "", "\"t", i, "\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}");
+    for (int i = 0; i < 2000; ++i)
+        many += str(i ? "," : "", "\"t", i, "\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}");
     many += "}";
     const struct { const char* expected; std::string bytes; } table[] = {
         {"truncated", "1234567"},
@@ -100,7 +102,9 @@ TEST(SafeTensorsHostile, EveryLieIsNamed) {
         {"unknown field", file_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"x":1}})", 8)},
         {"lacks", file_of(R"({"a":{"dtype":"F32","shape":[2]}})", 8)},
     };
-    for (const auto& row : table) EXPECT_NE(error_of(row.bytes).find(row.expected), std::string::npos) << row.expected << " / " << error_of(row.bytes);
+    for (const auto& row : table)
+        EXPECT_NE(error_of(row.bytes).find(row.expected), std::string::npos)
+            << row.expected << " / " << error_of(row.bytes);
 }
 
 TEST(SafeTensorsHostile, TruncatedAndFlippedAnywhere) {

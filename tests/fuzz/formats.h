@@ -1,4 +1,5 @@
-// formats.h - fuzz targets of the container formats: JSON, safetensors, GGUF as models, vocabularies and adapters, and 4-bit tensors in it.
+// formats.h - fuzz targets of the container formats: JSON, safetensors, GGUF as models, vocabularies and adapters, and
+// 4-bit tensors in it.
 #pragma once
 #include "tests/fuzz/samples.h"
 
@@ -39,27 +40,57 @@ inline void read_gguf(std::string_view bytes) {
 
 inline Targets formats() {
     return {
-        {"json", {[] { return Seeds{R"({"a": [1, -2.5e3, "x\u00e9\ud83d\ude00\n", null, true, {}]})", "[1e400, -0, 9223372036854775807]"}; }, read_json}},
-        {"safetensors", {[] { return Seeds{adapter_file("adapter_model.safetensors"), bytes_of(hugging_face(Folder::four_bit) + "/model.safetensors")}; }, read_safetensors}},
-        {"gguf", {[] {
-                      Seeds seeds;
-                      for (const char* family : {"llama", "qwen2", "qwen3"})
-                          seeds.push_back(gguf_of(*tiny::make({.family = family, .layers = 1, .hidden = 8, .heads = 2, .kv_heads = 1, .head_dim = 4, .feed_forward = 8, .vocabulary = 8, .tied = true})));
-                      return seeds;
-                  }, read_gguf}},
-        {"gguf_four_bit", {[] {
-                               Seeds seeds;
-                               for (const DType type : {DType::nf4, DType::fp4})
-                                   for (const bool twice : {true, false}) seeds.push_back(gguf_of(*convert_model(*small_model(true), type, twice)));
-                               return seeds;
-                           }, read_gguf}},
-        {"vocabulary", {[] { return Seeds{vocabulary(true), vocabulary(false)}; },
-                        [](std::string_view bytes) { use(*load_tokenizer(put("vocabulary.gguf", bytes)), "Hello <s> w\xC3\xB6rld  1234"); }}},
-        {"adapter_gguf", {[] {
-                              save_lora_gguf(*create_lora(model(), {.rank = 2, .modules = "q_proj,down_proj"}), folder() + "/adapter-sample.gguf");
-                              return Seeds{bytes_of(folder() + "/adapter-sample.gguf")};
-                          },
-                          [](std::string_view bytes) { load_lora(model(), put("adapter.gguf", bytes)); }}},
+        {"json",
+         {[] {
+              return Seeds{R"({"a": [1, -2.5e3, "x\u00e9\ud83d\ude00\n", null, true, {}]})",
+                           "[1e400, -0, 9223372036854775807]"};
+          },
+          read_json}},
+        {"safetensors",
+         {[] {
+              return Seeds{adapter_file("adapter_model.safetensors"),
+                           bytes_of(hugging_face(Folder::four_bit) + "/model.safetensors")};
+          },
+          read_safetensors}},
+        {"gguf",
+         {[] {
+              Seeds seeds;
+              for (const char* family : {"llama", "qwen2", "qwen3"})
+                  seeds.push_back(gguf_of(*tiny::make({.family = family,
+                                                       .layers = 1,
+                                                       .hidden = 8,
+                                                       .heads = 2,
+                                                       .kv_heads = 1,
+                                                       .head_dim = 4,
+                                                       .feed_forward = 8,
+                                                       .vocabulary = 8,
+                                                       .tied = true})));
+              return seeds;
+          },
+          read_gguf}},
+        {"gguf_four_bit",
+         {[] {
+              Seeds seeds;
+              for (const DType type : {DType::nf4, DType::fp4})
+                  for (const bool twice : {true, false})
+                      seeds.push_back(gguf_of(*convert_model(*small_model(true), type, twice)));
+              return seeds;
+          },
+          read_gguf}},
+        {"vocabulary",
+         {[] {
+              return Seeds{vocabulary(true), vocabulary(false)};
+          },
+          [](std::string_view bytes) {
+              use(*load_tokenizer(put("vocabulary.gguf", bytes)), "Hello <s> w\xC3\xB6rld  1234");
+          }}},
+        {"adapter_gguf",
+         {[] {
+              save_lora_gguf(*create_lora(model(), {.rank = 2, .modules = "q_proj,down_proj"}),
+                             folder() + "/adapter-sample.gguf");
+              return Seeds{bytes_of(folder() + "/adapter-sample.gguf")};
+          },
+          [](std::string_view bytes) { load_lora(model(), put("adapter.gguf", bytes)); }}},
     };
 }
 

@@ -1,10 +1,12 @@
-// fuzz.cpp - everything that reads a stranger's bytes, for libFuzzer: whatever comes in, the only way out is a result or qlora::Error.
+// fuzz.cpp - everything that reads a stranger's bytes, for libFuzzer: whatever comes in, the only way out is a result
+// or qlora::Error.
 //
 //   make fuzz                                          (clang; the library with address and undefined-behaviour checks)
 //   QLORA_FUZZ=gguf build/fuzz/fuzz CORPUS tests/fuzz/seeds/gguf -max_len=8192 -rss_limit_mb=4096 -runs=2000000
 //
-// QLORA_FUZZ names one of the targets in formats.h, folders.h, texts.h and runs.h. An empty CORPUS folder is filled with valid inputs first.
-// What a target found goes into tests/fuzz/seeds/NAME, small; tests/fuzz/replay_test.cpp reads all of it again with every `make test`.
+// QLORA_FUZZ names one of the targets in formats.h, folders.h, texts.h and runs.h. An empty CORPUS folder is filled
+// with valid inputs first. What a target found goes into tests/fuzz/seeds/NAME, small; tests/fuzz/replay_test.cpp reads
+// all of it again with every `make test`.
 #include "tests/fuzz/all.h"
 
 #include <cstdlib>
@@ -29,9 +31,11 @@ inline const Target& chosen() {
 extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
     const fuzz::Seeds seeds = fuzz::chosen().seeds();
     for (int i = 1; i < *argc; ++i)
-        if (const std::string corpus = (*argv)[i]; corpus[0] != '-' && std::filesystem::is_directory(corpus) && std::filesystem::is_empty(corpus)) {
+        if (const std::string corpus = (*argv)[i];
+            corpus[0] != '-' && std::filesystem::is_directory(corpus) && std::filesystem::is_empty(corpus)) {
             int number = 0;
-            for (const std::string& seed : seeds) std::ofstream(corpus + "/seed" + std::to_string(number++), std::ios::binary) << seed;
+            for (const std::string& seed : seeds)
+                std::ofstream(corpus + "/seed" + std::to_string(number++), std::ios::binary) << seed;
             break;
         }
     return 0;

@@ -1,4 +1,5 @@
-// replay_test.cpp - every fuzz target without a fuzzer: its valid inputs, what fuzzing found (tests/fuzz/seeds), and both cut and changed.
+// replay_test.cpp - every fuzz target without a fuzzer: its valid inputs, what fuzzing found (tests/fuzz/seeds), and
+// both cut and changed.
 #include "tests/fuzz/all.h"
 #include "tests/support/support.h"
 

@@ -11,20 +11,45 @@
 namespace fuzz {
 
 inline Seeds rows() {
-    return {R"({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]})" "\n",
-            R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null, "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]}, {"role": "tool", "content": "4"}, {"role": "assistant", "content": "4", "weight": 0}], "tools": [{"name": "f"}]})" "\n",
-            R"({"prompt": "a", "completion": "b"})" "\n", R"([{"instruction": "a", "input": "b", "output": "c"}])", R"({"text": "abc<|im_end|>"})" "\n",
-            R"({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{\"name\": 1}"}, {"from": "observation", "value": "b"}, {"from": "gpt", "value": "b"}], "system": "s"})" "\n",
-            R"({"prompt": [{"role": "user", "content": [{"type": "text", "text": "a"}]}], "completion": [{"role": "assistant", "content": "b"}]})" "\n",
-            R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "reasoning_content": "r", "thinking": "t", "content": "b", "train": false}, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d", "masked": true}, {"role": "assistant", "content": "e"}]})" "\n",
-            R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null, "function_call": {"name": "f", "arguments": "{\"x\": 1}"}}, {"role": "function", "name": "f", "content": "4"}, {"role": "assistant", "content": "b"}], "functions": [{"name": "f"}], "chat_template_kwargs": {"k": 1}, "documents": [{"t": "x"}]})" "\n",
-            R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}, {"name": "g", "arguments": [1]}]}, {"role": "tool", "content": "4"}, {"role": "tool", "tool_call_id": "c2", "content": "5"}, {"role": "assistant", "content": "b"}], "tools": "[{\"name\": \"f\"}]"})" "\n",
-            R"({"instruction": "a", "output": "b", "history": [["c", "d"]], "system": "s"})" "\n" R"({"instruction": "a", "output": "b"})" "\n", R"({"question": "a", "answer": "b", "id": 1})" "\n", R"({"query": "a", "response": "b"})" "\n",
-            R"({"text": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\ny"})" "\n",
-            R"({"prompt": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", "completion": "hello<|im_end|>"})" "\n", R"({"prompt": "a", "chosen": "b", "rejected": "c"})" "\n"};
+    return {
+        R"({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]})"
+        "\n",
+        R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null, "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]}, {"role": "tool", "content": "4"}, {"role": "assistant", "content": "4", "weight": 0}], "tools": [{"name": "f"}]})"
+        "\n",
+        R"({"prompt": "a", "completion": "b"})"
+        "\n",
+        R"([{"instruction": "a", "input": "b", "output": "c"}])",
+        R"({"text": "abc<|im_end|>"})"
+        "\n",
+        R"({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{\"name\": 1}"}, {"from": "observation", "value": "b"}, {"from": "gpt", "value": "b"}], "system": "s"})"
+        "\n",
+        R"({"prompt": [{"role": "user", "content": [{"type": "text", "text": "a"}]}], "completion": [{"role": "assistant", "content": "b"}]})"
+        "\n",
+        R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "reasoning_content": "r", "thinking": "t", "content": "b", "train": false}, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d", "masked": true}, {"role": "assistant", "content": "e"}]})"
+        "\n",
+        R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": null, "function_call": {"name": "f", "arguments": "{\"x\": 1}"}}, {"role": "function", "name": "f", "content": "4"}, {"role": "assistant", "content": "b"}], "functions": [{"name": "f"}], "chat_template_kwargs": {"k": 1}, "documents": [{"t": "x"}]})"
+        "\n",
+        R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}, {"name": "g", "arguments": [1]}]}, {"role": "tool", "content": "4"}, {"role": "tool", "tool_call_id": "c2", "content": "5"}, {"role": "assistant", "content": "b"}], "tools": "[{\"name\": \"f\"}]"})"
+        "\n",
+        R"({"instruction": "a", "output": "b", "history": [["c", "d"]], "system": "s"})"
+        "\n"
+        R"({"instruction": "a", "output": "b"})"
+        "\n",
+        R"({"question": "a", "answer": "b", "id": 1})"
+        "\n",
+        R"({"query": "a", "response": "b"})"
+        "\n",
+        R"({"text": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\ny"})"
+        "\n",
+        R"({"prompt": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", "completion": "hello<|im_end|>"})"
+        "\n",
+        R"({"prompt": "a", "chosen": "b", "rejected": "c"})"
+        "\n"};
 }
 
-inline void read_rows(std::string_view bytes, const char* name, const std::vector<std::shared_ptr<const TokenizerImpl>>& tokenizers, const std::vector<Loss>& losses) {
+inline void read_rows(std::string_view bytes, const char* name,
+                      const std::vector<std::shared_ptr<const TokenizerImpl>>& tokenizers,
+                      const std::vector<Loss>& losses) {
     const std::string path = put(name, bytes);
     for (const auto& t : tokenizers)
         for (const Loss loss : losses) {
@@ -41,10 +66,18 @@ inline void read_rows(std::string_view bytes, const char* name, const std::vecto
 
 inline const std::vector<std::shared_ptr<const TokenizerImpl>>& chat_tokenizers() {
     static const std::vector<std::shared_ptr<const TokenizerImpl>> all{
-        tokenizer("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"),
-        tokenizer("{% for m in messages %}<|im_start|>{{ m.role | upper }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content | trim }}<|im_end|>{% endgeneration %}{% else %}{{ m['content'].split('x')[-1] }}<|im_end|>{% endif %}{% endfor %}"),
-        tokenizer("{% for t in tools or [] %}{{ t.function.name }}{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.tool_calls %}{% for c in m.tool_calls %}{{ c.id[:9] ~ c.function.name ~ ' ' ~ c.function.arguments }}{% endfor %}"
-                  "{% elif m.role == 'tool' %}{{ m.tool_call_id ~ m.content }}{% else %}{{ m.reasoning_content or '' }}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")};
+        tokenizer("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% if m.tool_calls %}{{ "
+                  "m.tool_calls | tojson }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt "
+                  "%}<|im_start|>assistant\n{% endif %}"),
+        tokenizer("{% for m in messages %}<|im_start|>{{ m.role | upper }}\n{% if m.role == 'assistant' %}{% "
+                  "generation %}{{ m.content | trim }}<|im_end|>{% endgeneration %}{% else %}{{ "
+                  "m['content'].split('x')[-1] }}<|im_end|>{% endif %}{% endfor %}"),
+        tokenizer("{% for t in tools or [] %}{{ t.function.name }}{% endfor %}{% for m in messages %}<|im_start|>{{ "
+                  "m.role }}\n{% if m.tool_calls %}{% for c in m.tool_calls %}{{ c.id[:9] ~ c.function.name ~ ' ' ~ "
+                  "c.function.arguments }}{% endfor %}"
+                  "{% elif m.role == 'tool' %}{{ m.tool_call_id ~ m.content }}{% else %}{{ m.reasoning_content or '' "
+                  "}}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt "
+                  "%}<|im_start|>assistant\n{% endif %}")};
     return all;
 }
 
@@ -56,7 +89,11 @@ inline void read_manifest(std::string_view bytes) {
         options.max_steps = 5;
         options.accumulate = 1;
         options.context = 64;
-        auto t = std::make_unique<TrainerImpl>(create_lora(model(), {.rank = 2, .modules = "q_proj"}), load_dataset(put("train.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n"), tokenizer(), {.context = 64}), options);
+        auto t = std::make_unique<TrainerImpl>(
+            create_lora(model(), {.rank = 2, .modules = "q_proj"}),
+            load_dataset(put("train.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n"), tokenizer(),
+                         {.context = 64}),
+            options);
         t->step();
         save_checkpoint(*t, checkpoint);
         return t;
@@ -67,7 +104,8 @@ inline void read_manifest(std::string_view bytes) {
         std::erase_if(manifest.object(), [](const Json::Member& m) { return m.first == "hash"; });
         const std::string body = manifest.dump(1);
         char hash[17];
-        std::snprintf(hash, sizeof hash, "%016llx", static_cast<unsigned long long>(hash_bytes(body.data(), int64_t(body.size()))));
+        std::snprintf(hash, sizeof hash, "%016llx",
+                      static_cast<unsigned long long>(hash_bytes(body.data(), int64_t(body.size()))));
         manifest.set("hash", hash);
     }
     put("checkpoint/manifest.json", manifest.dump(1) + "\n");
@@ -76,17 +114,26 @@ inline void read_manifest(std::string_view bytes) {
 
 inline Targets runs() {
     return {
-        {"dataset", {rows, [](std::string_view bytes) {
-                         static const auto plain = tokenizer();
-                         read_rows(bytes, "data.jsonl", {plain}, {Loss::assistant});
-                     }}},
-        {"chat_rows", {rows, [](std::string_view bytes) { read_rows(bytes, "chat.jsonl", chat_tokenizers(), {Loss::assistant, Loss::completion, Loss::all}); }}},
-        {"text_file", {[] { return Seeds{"A text.\n\nOf two <|im_start|>user\nparagraphs<|im_end|>\n"}; },
-                       [](std::string_view bytes) { read_rows(bytes, "data.txt", {chat_tokenizers()[0]}, {Loss::all}); }}},
-        {"manifest", {[] {
-                          read_manifest("");
-                          return Seeds{bytes_of(folder() + "/checkpoint/manifest.json")};
-                      }, read_manifest}},
+        {"dataset",
+         {rows,
+          [](std::string_view bytes) {
+              static const auto plain = tokenizer();
+              read_rows(bytes, "data.jsonl", {plain}, {Loss::assistant});
+          }}},
+        {"chat_rows",
+         {rows,
+          [](std::string_view bytes) {
+              read_rows(bytes, "chat.jsonl", chat_tokenizers(), {Loss::assistant, Loss::completion, Loss::all});
+          }}},
+        {"text_file",
+         {[] { return Seeds{"A text.\n\nOf two <|im_start|>user\nparagraphs<|im_end|>\n"}; },
+          [](std::string_view bytes) { read_rows(bytes, "data.txt", {chat_tokenizers()[0]}, {Loss::all}); }}},
+        {"manifest",
+         {[] {
+              read_manifest("");
+              return Seeds{bytes_of(folder() + "/checkpoint/manifest.json")};
+          },
+          read_manifest}},
     };
 }
 

@@ -17,7 +17,14 @@ inline std::shared_ptr<const ModelImpl> model() {
 
 // The smallest model whose linear layers can be held in 4 bits.
 inline std::shared_ptr<ModelImpl> small_model(bool tied) {
-    return tiny::make({.layers = 1, .hidden = 64, .heads = 2, .kv_heads = 1, .head_dim = 32, .feed_forward = 64, .vocabulary = 8, .tied = tied});
+    return tiny::make({.layers = 1,
+                       .hidden = 64,
+                       .heads = 2,
+                       .kv_heads = 1,
+                       .head_dim = 32,
+                       .feed_forward = 64,
+                       .vocabulary = 8,
+                       .tied = tied});
 }
 
 inline std::string gguf_of(const ModelImpl& m) {
@@ -32,13 +39,40 @@ inline std::string tokenizer_json() {
     vocabulary.set("he", int64_t(256)).set("ll", int64_t(257)).set("hell", int64_t(258));
     Json added = Json::Array{};
     for (const auto& [id, text] : {std::pair(259, "<|im_start|>"), std::pair(260, "<|im_end|>"), std::pair(261, "<n>")})
-        added.array().push_back(Json{}.set("id", int64_t(id)).set("content", text).set("special", id != 261).set("single_word", false).set("lstrip", false).set("rstrip", false).set("normalized", id == 261));
-    const Json split = Json::parse(R"({"type": "Split", "pattern": {"Regex": "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}, "behavior": "Isolated", "invert": false})", "seed");
-    const Json bytes = Json::parse(R"({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false})", "seed");
-    Json bpe = Json{}.set("type", "BPE").set("dropout", Json()).set("unk_token", Json()).set("continuing_subword_prefix", Json()).set("end_of_word_suffix", Json());
-    bpe.set("fuse_unk", false).set("byte_fallback", false).set("vocab", vocabulary).set("merges", Json(Json::Array{Json("h e"), Json("l l"), Json("he ll")}));
-    return Json{}.set("version", "1.0").set("truncation", Json()).set("padding", Json()).set("added_tokens", added).set("normalizer", Json::parse(R"({"type": "NFC"})", "seed"))
-        .set("pre_tokenizer", Json{}.set("type", "Sequence").set("pretokenizers", Json(Json::Array{split, bytes}))).set("post_processor", Json()).set("decoder", bytes).set("model", bpe).dump();
+        added.array().push_back(Json{}
+                                    .set("id", int64_t(id))
+                                    .set("content", text)
+                                    .set("special", id != 261)
+                                    .set("single_word", false)
+                                    .set("lstrip", false)
+                                    .set("rstrip", false)
+                                    .set("normalized", id == 261));
+    const Json split = Json::parse(
+        R"({"type": "Split", "pattern": {"Regex": "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}, "behavior": "Isolated", "invert": false})",
+        "seed");
+    const Json bytes = Json::parse(
+        R"({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false})", "seed");
+    Json bpe = Json{}
+                   .set("type", "BPE")
+                   .set("dropout", Json())
+                   .set("unk_token", Json())
+                   .set("continuing_subword_prefix", Json())
+                   .set("end_of_word_suffix", Json());
+    bpe.set("fuse_unk", false)
+        .set("byte_fallback", false)
+        .set("vocab", vocabulary)
+        .set("merges", Json(Json::Array{Json("h e"), Json("l l"), Json("he ll")}));
+    return Json{}
+        .set("version", "1.0")
+        .set("truncation", Json())
+        .set("padding", Json())
+        .set("added_tokens", added)
+        .set("normalizer", Json::parse(R"({"type": "NFC"})", "seed"))
+        .set("pre_tokenizer", Json{}.set("type", "Sequence").set("pretokenizers", Json(Json::Array{split, bytes})))
+        .set("post_processor", Json())
+        .set("decoder", bytes)
+        .set("model", bpe)
+        .dump();
 }
 
 // Characters, bytes as a fallback, and every other component that is read.
@@ -93,7 +127,9 @@ inline std::string vocabulary(bool spm) {
 // A PEFT folder for model(), written anew: targets change its files.
 inline const std::string& adapter() {
     static const std::string path = folder() + "/adapter";
-    static const bool once = [] { return save_lora_peft(*create_lora(model(), {.rank = 2, .modules = "q_proj,down_proj"}), path), true; }();
+    static const bool once = [] {
+        return save_lora_peft(*create_lora(model(), {.rank = 2, .modules = "q_proj,down_proj"}), path), true;
+    }();
     (void)once;
     return path;
 }

@@ -1,5 +1,5 @@
-// targets.h - what every fuzz target is made of: valid inputs to begin with, and the reader that they go into. Whatever comes in, the only way
-// out of a reader is a result or qlora::Error.
+// targets.h - what every fuzz target is made of: valid inputs to begin with, and the reader that they go into. Whatever
+// comes in, the only way out of a reader is a result or qlora::Error.
 #pragma once
 #include "tests/model/tiny.h"
 
@@ -22,7 +22,8 @@ using Targets = std::map<std::string, Target>;
 // Where the files that are read lie: gone when the process ends.
 inline const std::string& folder() {
     struct Temporary {
-        std::string path = (std::filesystem::temp_directory_path() / ("qlora_fuzz_" + std::to_string(getpid()))).string();
+        std::string path =
+            (std::filesystem::temp_directory_path() / ("qlora_fuzz_" + std::to_string(getpid()))).string();
         Temporary() { std::filesystem::create_directories(path); }
         ~Temporary() {
             std::error_code ignored;
@@ -45,7 +46,8 @@ inline std::string bytes_of(const std::string& path) { return read_file(path); }
 // What the library made of a file, put to use: a model that loads must compute.
 inline void use(const std::shared_ptr<ModelImpl>& model) {
     describe(*model);
-    if (model->config.vocabulary > 4 && model->config.layers * model->config.hidden < 4096) tiny::logits(model, nullptr, Tokens{1, 2, 3});
+    if (model->config.vocabulary > 4 && model->config.layers * model->config.hidden < 4096)
+        tiny::logits(model, nullptr, Tokens{1, 2, 3});
 }
 
 inline void use(const TokenizerImpl& t, std::string_view text) {

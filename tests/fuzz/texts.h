@@ -8,7 +8,8 @@ namespace fuzz {
 constexpr std::string_view greeting = "Hello <|im_start|> w\xC3\xB6rld  1234\n\n\xF0\x9F\x98\x80 \xFF <n> e\xCC\x81";
 
 inline void read_text(std::string_view bytes) {
-    static const auto bpe = tokenizer(), spm = load_tokenizer_json(Json::parse(spm_tokenizer_json(), "seed"), Json(), "seed");
+    static const auto bpe = tokenizer(),
+                      spm = load_tokenizer_json(Json::parse(spm_tokenizer_json(), "seed"), Json(), "seed");
     static const auto gguf = load_tokenizer(put("text-vocabulary.gguf", vocabulary(true)));
     for (const auto& t : {bpe, spm, gguf}) use(*t, bytes);
     Tokens tokens;
@@ -20,8 +21,42 @@ inline void read_text(std::string_view bytes) {
 inline void read_words(std::string_view bytes) {
     static const std::vector<WordScanners> all = [] {
         std::vector<WordScanners> known;
-        for (const char* pre : {"chatglm-bpe", "codeshell", "command-r", "dbrx", "deepseek-coder", "deepseek-llm", "deepseek-r1-qwen", "default", "exaone", "falcon", "falcon3", "glm4", "gpt-2", "gpt-4o", "jais", "llama-bpe",
-                                "llama4", "minerva-7b", "mpt", "olmo", "phi-2", "pixtral", "poro-chat", "bloom", "viking", "qwen2", "qwen35", "refact", "smaug-bpe", "smollm", "stablelm2", "starcoder", "tekken", "superbpe", "trillion", "kimi-k2"})
+        for (const char* pre : {"chatglm-bpe",
+                                "codeshell",
+                                "command-r",
+                                "dbrx",
+                                "deepseek-coder",
+                                "deepseek-llm",
+                                "deepseek-r1-qwen",
+                                "default",
+                                "exaone",
+                                "falcon",
+                                "falcon3",
+                                "glm4",
+                                "gpt-2",
+                                "gpt-4o",
+                                "jais",
+                                "llama-bpe",
+                                "llama4",
+                                "minerva-7b",
+                                "mpt",
+                                "olmo",
+                                "phi-2",
+                                "pixtral",
+                                "poro-chat",
+                                "bloom",
+                                "viking",
+                                "qwen2",
+                                "qwen35",
+                                "refact",
+                                "smaug-bpe",
+                                "smollm",
+                                "stablelm2",
+                                "starcoder",
+                                "tekken",
+                                "superbpe",
+                                "trillion",
+                                "kimi-k2"})
             try { known.push_back(word_scanners(pre, "fuzz")); } catch (const Error&) {}
         return known;
     }();
@@ -38,7 +73,9 @@ inline void read_words(std::string_view bytes) {
 
 inline Seeds word_seeds() {
     Seeds seeds;
-    for (int i = 0; i < 40; ++i) seeds.push_back(char(i) + std::string("Hello w\xC3\xB6rld's  1234567 \n\n foo_bar `x` \xE4\xBD\xA0\xE5\xA5\xBD \xF0\x9F\x98\x80 \xFF ABCdef...!? \t\r\n e\xCC\x81 \xD0\x90\xD0\xB1"));
+    for (int i = 0; i < 40; ++i)
+        seeds.push_back(char(i) + std::string("Hello w\xC3\xB6rld's  1234567 \n\n foo_bar `x` \xE4\xBD\xA0\xE5\xA5\xBD "
+                                              "\xF0\x9F\x98\x80 \xFF ABCdef...!? \t\r\n e\xCC\x81 \xD0\x90\xD0\xB1"));
     return seeds;
 }
 
@@ -55,8 +92,10 @@ inline Json sweep_variables() {
 inline void read_template(std::string_view bytes) {
     static const Json variables = [] {
         Json all = sweep_variables();
-        const Json own = Json::parse(R"({"messages": [{"role": "user", "content": " hi "}, {"role": "assistant", "content": "yo", "n": 1.5, "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]}],
-        "tools": [{"a": {"b": [1, null, true]}}], "add_generation_prompt": true, "bos_token": "<s>"})", "fuzz");
+        const Json own = Json::parse(
+            R"({"messages": [{"role": "user", "content": " hi "}, {"role": "assistant", "content": "yo", "n": 1.5, "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]}],
+        "tools": [{"a": {"b": [1, null, true]}}], "add_generation_prompt": true, "bos_token": "<s>"})",
+            "fuzz");
         for (const auto& [name, value] : own.object()) all.set(name, value);
         return all;
     }();
@@ -67,24 +106,65 @@ inline void read_template(std::string_view bytes) {
 }
 
 inline Seeds template_seeds() {
-    return {"{%- set ns = namespace(a=[1,'b',{'c': none}]) -%}{% for m in messages if m.role != 'x' %}{{ m['content'] | trim ~ '\\n' }}{% if loop.first and not m.x is defined %}"
-            "{{ m.role.split('s')[0][::-1] }}{% elif true %}{% generation %}z{% endgeneration %}{% else %}{{ raise_exception('x') }}{% endif %}{% endfor %}"
-            "{% macro f(a, b=1) %}{{ a | tojson(indent=2) }}{{ [b, 2] | join('-') }}{% endmacro %}{{ f(messages, b=range(3) | list | length) }}{{ strftime_now('%Y') }}"};
+    return {
+        "{%- set ns = namespace(a=[1,'b',{'c': none}]) -%}{% for m in messages if m.role != 'x' %}{{ m['content'] | "
+        "trim ~ '\\n' }}{% if loop.first and not m.x is defined %}"
+        "{{ m.role.split('s')[0][::-1] }}{% elif true %}{% generation %}z{% endgeneration %}{% else %}{{ "
+        "raise_exception('x') }}{% endif %}{% endfor %}"
+        "{% macro f(a, b=1) %}{{ a | tojson(indent=2) }}{{ [b, 2] | join('-') }}{% endmacro %}{{ f(messages, "
+        "b=range(3) | list | length) }}{{ strftime_now('%Y') }}"};
 }
 
 // One expression a seed: a builtin that fails must not hide the ones behind it.
 inline Seeds builtin_seeds() {
     Seeds seeds;
-    for (const char* expression : {"messages | map(attribute='role') | join(',')", "messages | selectattr('role', 'equalto', 'user') | list | length", "messages | rejectattr('n') | first", "[3,1,2] | sort(reverse=true) | last",
-                                   "'aBc' | upper | lower | title | capitalize | replace('a', 'b') | indent(2)", "3.7 | int + (-2 | abs)", "'3' | float | round(1)", "'<&>' | escape", "2 ** 3 // 2 % 5", "{'a': 1}.items() | list",
-                                   "'a,b'.split(',', 1) | reverse | list", "messages[0] | dictsort", "'x' * 3", "[1, [2]] | string | wordcount", "'abc'.startswith('a') and 'abc'.endswith('c')", "' a '.strip().title().rstrip('x').lstrip()",
-                                   "messages | groupby('role')", "[1, 2] | sum", "[1, 2] | min", "[1, 1] | unique | list", "tools | tojson(indent=2)", "'%s-%d' | format('a', 3)", "[1,2,3,4] | batch(2) | list", "[1,2,3] | slice(2) | list",
-                                   "messages | selectattr('n', 'defined') | list", "x | default('y', true)", "'a' ~ 1 ~ none ~ true", "[1,2,3][::-1][0:2]", "'abc'[1:]", "'a' in 'abc' and 1 not in [2]", "'a'.upper() if true else 'b'",
-                                   "1 < 2 <= 2 != 3", "dict(a=1, b=[2])", "range(1, 9, 3) | list", "'a\\nb'.splitlines()", "'abc'.find('b') + 'abc'.count('c')", "{'a': {'b': 1}} | items | list", "messages | length is divisibleby 2"})
+    for (const char* expression : {"messages | map(attribute='role') | join(',')",
+                                   "messages | selectattr('role', 'equalto', 'user') | list | length",
+                                   "messages | rejectattr('n') | first",
+                                   "[3,1,2] | sort(reverse=true) | last",
+                                   "'aBc' | upper | lower | title | capitalize | replace('a', 'b') | indent(2)",
+                                   "3.7 | int + (-2 | abs)",
+                                   "'3' | float | round(1)",
+                                   "'<&>' | escape",
+                                   "2 ** 3 // 2 % 5",
+                                   "{'a': 1}.items() | list",
+                                   "'a,b'.split(',', 1) | reverse | list",
+                                   "messages[0] | dictsort",
+                                   "'x' * 3",
+                                   "[1, [2]] | string | wordcount",
+                                   "'abc'.startswith('a') and 'abc'.endswith('c')",
+                                   "' a '.strip().title().rstrip('x').lstrip()",
+                                   "messages | groupby('role')",
+                                   "[1, 2] | sum",
+                                   "[1, 2] | min",
+                                   "[1, 1] | unique | list",
+                                   "tools | tojson(indent=2)",
+                                   "'%s-%d' | format('a', 3)",
+                                   "[1,2,3,4] | batch(2) | list",
+                                   "[1,2,3] | slice(2) | list",
+                                   "messages | selectattr('n', 'defined') | list",
+                                   "x | default('y', true)",
+                                   "'a' ~ 1 ~ none ~ true",
+                                   "[1,2,3][::-1][0:2]",
+                                   "'abc'[1:]",
+                                   "'a' in 'abc' and 1 not in [2]",
+                                   "'a'.upper() if true else 'b'",
+                                   "1 < 2 <= 2 != 3",
+                                   "dict(a=1, b=[2])",
+                                   "range(1, 9, 3) | list",
+                                   "'a\\nb'.splitlines()",
+                                   "'abc'.find('b') + 'abc'.count('c')",
+                                   "{'a': {'b': 1}} | items | list",
+                                   "messages | length is divisibleby 2"})
         seeds.push_back(std::string("{{ ") + expression + " }}");
-    for (const char* block : {"{% raw %}{{x}}{% endraw %}", "{% set x %}y{% endset %}{{ x }}", "{% filter upper %}q{% endfilter %}", "{% for k, v in {'a': 1}.items() recursive %}{{ k }}{{ loop.index }}{{ loop.previtem }}{% else %}n{% endfor %}",
-                              "{% macro m(a, b=2) %}{{ a }}{{ caller() if caller }}{% endmacro %}{% call m(1) %}c{% endcall %}", "{% if x is none or x is undefined %}{% endif %}{#- c -#}", "{% with a = 1 %}{{ a }}{% endwith %}",
-                              "{% for i in range(5) %}{% if i == 1 %}{% continue %}{% endif %}{% if i > 2 %}{% break %}{% endif %}{{ loop.cycle('a', 'b') }}{% endfor %}"})
+    for (const char* block :
+         {"{% raw %}{{x}}{% endraw %}", "{% set x %}y{% endset %}{{ x }}", "{% filter upper %}q{% endfilter %}",
+          "{% for k, v in {'a': 1}.items() recursive %}{{ k }}{{ loop.index }}{{ loop.previtem }}{% else %}n{% endfor "
+          "%}",
+          "{% macro m(a, b=2) %}{{ a }}{{ caller() if caller }}{% endmacro %}{% call m(1) %}c{% endcall %}",
+          "{% if x is none or x is undefined %}{% endif %}{#- c -#}", "{% with a = 1 %}{{ a }}{% endwith %}",
+          "{% for i in range(5) %}{% if i == 1 %}{% continue %}{% endif %}{% if i > 2 %}{% break %}{% endif %}{{ "
+          "loop.cycle('a', 'b') }}{% endfor %}"})
         seeds.push_back(block);
     for (size_t at = sweep().find('\n') + 1; at < sweep().size();) {
         const size_t end = sweep().find('\n', at);
@@ -98,7 +178,8 @@ inline Seeds builtin_seeds() {
 // tokenizer_config.json with its template, and a dialogue through it.
 // The vocabulary is the smaller one: what is beside it changes, and that is what is read.
 inline void read_tokenizer_config(std::string_view bytes) {
-    static const bool written = !put("tokenizer/tokenizer.json", spm_tokenizer_json()).empty() && !put("tokenizer/generation_config.json", R"({"eos_token_id": [1, 8]})").empty();
+    static const bool written = !put("tokenizer/tokenizer.json", spm_tokenizer_json()).empty() &&
+                                !put("tokenizer/generation_config.json", R"({"eos_token_id": [1, 8]})").empty();
     if (!written) std::abort();
     put("tokenizer/tokenizer_config.json", bytes);
     const auto t = load_tokenizer(folder() + "/tokenizer");
@@ -109,19 +190,28 @@ inline void read_tokenizer_config(std::string_view bytes) {
 inline Targets texts() {
     const auto one = [](auto text) { return [=] { return Seeds{text}; }; };
     return {
-        {"tokenizer", {[] { return Seeds{tokenizer_json(), spm_tokenizer_json()}; },
-                       [](std::string_view bytes) { use(*load_tokenizer_json(Json::parse(bytes, "fuzz"), Json(), "fuzz"), greeting); }}},
-        {"tokenizer_config", {one(R"({"chat_template": "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt %}<s>assistant\n{% endif %}", "bos_token": {"content": "<s>", "lstrip": false},
+        {"tokenizer",
+         {[] {
+              return Seeds{tokenizer_json(), spm_tokenizer_json()};
+          },
+          [](std::string_view bytes) {
+              use(*load_tokenizer_json(Json::parse(bytes, "fuzz"), Json(), "fuzz"), greeting);
+          }}},
+        {"tokenizer_config",
+         {one(R"({"chat_template": "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt %}<s>assistant\n{% endif %}", "bos_token": {"content": "<s>", "lstrip": false},
             "eos_token": "</s>", "add_bos_token": true, "tokenizer_class": "X", "added_tokens_decoder": {"1": {"content": "<s>", "special": true}}})"),
-                              [](std::string_view bytes) {             // a template in a file of its own, left by the target below, would win
-                                  std::filesystem::remove(folder() + "/tokenizer/chat_template.jinja");
-                                  read_tokenizer_config(bytes);
-                              }}},
-        {"chat_template", {one("{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt %}<s>assistant\n{% endif %}"),
-                           [](std::string_view bytes) {
-                               put("tokenizer/chat_template.jinja", bytes);
-                               read_tokenizer_config(R"({"eos_token": "</s>"})");
-                           }}},
+          // a template in a file of its own, left by the target below, would win
+          [](std::string_view bytes) {
+              std::filesystem::remove(folder() + "/tokenizer/chat_template.jinja");
+              read_tokenizer_config(bytes);
+          }}},
+        {"chat_template",
+         {one("{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt "
+              "%}<s>assistant\n{% endif %}"),
+          [](std::string_view bytes) {
+              put("tokenizer/chat_template.jinja", bytes);
+              read_tokenizer_config(R"({"eos_token": "</s>"})");
+          }}},
         {"text", {one(std::string(greeting)), read_text}},
         {"words", {word_seeds, read_words}},
         {"template", {template_seeds, read_template}},

@@ -1,4 +1,5 @@
-// autograd_test.cpp - gradients of composites against finite differences; checkpointing changes the memory and not a single byte of the result.
+// autograd_test.cpp - gradients of composites against finite differences; checkpointing changes the memory and not a
+// single byte of the result.
 #include "tests/support/graph_support.h"
 
 namespace autograd_test {
@@ -23,7 +24,8 @@ TEST(Autograd, OneParamAsBothSources) {
 
 TEST(Autograd, ThroughNormRopeBiasAndViews) {
     GraphImpl g(s::cpu());
-    const Tensor x = s::param(g, {3, 8}, 4), w = s::param(g, {8}, 5), b = s::param(g, {8}, 6), pos = s::indices(g, {0, 5, 2});
+    const Tensor x = s::param(g, {3, 8}, 4), w = s::param(g, {8}, 5), b = s::param(g, {8}, 6),
+                 pos = s::indices(g, {0, 5, 2});
     const Tensor y = q::rope(q::bias(q::rms_norm(x, w), b), pos, 2);
     const Tensor z = q::swiglu(q::reshape(y, {6, 4}), q::scale(q::reshape(x, {6, 4}), 0.5f));
     s::check_gradients(s::weigh(z), {x, w, b});
@@ -68,8 +70,10 @@ TEST(Autograd, CheckpointingKeepsTheBytesAndSavesMemory) {
         plain.train(false);
         saving.train(true);
         EXPECT_EQ(s::get(plain.loss), s::get(saving.loss));
-        for (size_t i = 0; i < plain.params.size(); ++i) EXPECT_EQ(s::get(s::grad_of(plain.params[i])), s::get(s::grad_of(saving.params[i]))) << i;
-        // Six layers keep about seven tensors each without it, and one with it (plus the seven of the one that is recomputed).
+        for (size_t i = 0; i < plain.params.size(); ++i)
+            EXPECT_EQ(s::get(s::grad_of(plain.params[i])), s::get(s::grad_of(saving.params[i]))) << i;
+        // Six layers keep about seven tensors each without it, and one with it (plus the seven of the one that is
+        // recomputed).
         EXPECT_LT(saving.g.plan.arena * 2, plain.g.plan.arena);
         EXPECT_GT(saving.g.plan.order.size(), plain.g.plan.order.size());
     }
@@ -82,7 +86,7 @@ TEST(Autograd, ARecomputedCopyThatNobodyReadsDoesNotRun) {
     for (const q::Node& n : net.g.nodes) copies += n.origin >= 0;
     for (const int32_t id : net.g.plan.order) run += net.g.node(id).origin >= 0;
     EXPECT_EQ(16, copies);                             // 8 nodes a segment
-    EXPECT_EQ(8, run);                                 // norm, bias, silu and the square, of each: nobody needs the others again
+    EXPECT_EQ(8, run);    // norm, bias, silu and the square, of each: nobody needs the others again
 }
 
 TEST(Autograd, DropoutRecomputesTheSameMaskAndAnotherOneNextStep) {
@@ -117,7 +121,11 @@ TEST(Autograd, WrongUse) {
     const Tensor loss = q::sum(q::mul(x, p));
     g.backward(loss);
     EXPECT_TRUE(s::contains(s::error_of([&] { g.backward(loss); }), "already"));
-    EXPECT_TRUE(s::contains(s::error_of([&] { g.accumulate(p.id(), x); g.accumulate(p.id(), s::input(g, {5}, 1)); }), "[5]"));
+    EXPECT_TRUE(s::contains(s::error_of([&] {
+                                g.accumulate(p.id(), x);
+                                g.accumulate(p.id(), s::input(g, {5}, 1));
+                            }),
+                            "[5]"));
 }
 
 }  // namespace autograd_test

@@ -1,4 +1,5 @@
-// graph_test.cpp - building, leaves, shared memory and misuse; and the public Graph, which trains a small network from nothing.
+// graph_test.cpp - building, leaves, shared memory and misuse; and the public Graph, which trains a small network from
+// nothing.
 #include "tests/support/graph_support.h"
 
 namespace graph_test {
@@ -11,7 +12,8 @@ using q::Tensor;
 TEST(GraphNodes, AShapeErrorNamesBothShapes) {
     GraphImpl g(s::cpu());
     const Tensor a = g.input({2, 3}), b = g.input({3, 2});
-    for (const std::string& text : {s::error_of([&] { q::add(a, b); }), s::error_of([&] { q::mul(a, b); }), s::error_of([&] { a + b; }), s::error_of([&] { q::swiglu(a, b); })}) {
+    for (const std::string& text : {s::error_of([&] { q::add(a, b); }), s::error_of([&] { q::mul(a, b); }),
+                                    s::error_of([&] { a + b; }), s::error_of([&] { q::swiglu(a, b); })}) {
         EXPECT_TRUE(s::contains(text, "[2, 3]") && s::contains(text, "[3, 2]")) << text;
     }
     EXPECT_EQ(2u, g.nodes.size());                     // nothing was appended
@@ -162,9 +164,11 @@ TEST(PublicGraph, StepIsAdamWWithClipping) {
     EXPECT_TRUE(s::contains(s::error_of([&] { g.step(0.1f, o); }), "run()"));
     g.run();
     g.step(0.1f, o);
-    for (const float v : g.read(a)) EXPECT_NEAR(0.9f, v, 1e-6);                 // Adam's first step is the learning rate, whatever the gradient
+    // Adam's first step is the learning rate, whatever the gradient
+    for (const float v : g.read(a)) EXPECT_NEAR(0.9f, v, 1e-6);
     EXPECT_NEAR(-0.1f, g.read(b)[0], 1e-6);
-    // Second step by hand for b, gradient 12 again but not clipped: m = 0.1 * 6 * 0.9 + 0.1 * 12, v likewise with 0.001.
+    // Second step by hand for b, gradient 12 again but not clipped: m = 0.1 * 6 * 0.9 + 0.1 * 12, v likewise with
+    // 0.001.
     o.max_grad_norm = 0;
     g.run();
     g.step(0.1f, o);

@@ -1,4 +1,5 @@
-// plan_test.cpp - the memory plan: no two living blocks overlap, on random graphs by brute force; its peak is what a run uses; garbage elsewhere does not matter.
+// plan_test.cpp - the memory plan: no two living blocks overlap, on random graphs by brute force; its peak is what a
+// run uses; garbage elsewhere does not matter.
 #include "tests/support/graph_support.h"
 
 namespace plan_test {
@@ -12,7 +13,8 @@ using q::Tensor;
 void grow(GraphImpl& g, uint64_t seed, int count, bool checkpoint, std::vector<Tensor>& results) {
     q::Rng rng{seed, 1};
     const int64_t rows = 3, n = 10;
-    std::vector<Tensor> made{s::input(g, {rows, n}, seed), s::param(g, {rows, n}, seed + 1), s::param(g, {rows, n}, seed + 2)};
+    std::vector<Tensor> made{s::input(g, {rows, n}, seed), s::param(g, {rows, n}, seed + 1),
+                             s::param(g, {rows, n}, seed + 2)};
     const Tensor w = s::param(g, {n}, seed + 3), sums = s::state(g, {rows, n}, s::random_values(rows * n, seed + 4));
     const auto any = [&] { return made[rng.below(made.size())]; };
     for (int i = 0; i < count; ++i) {
@@ -51,7 +53,9 @@ std::vector<Interval> lives(const GraphImpl& g, const q::Plan& plan) {
     for (size_t at = 0; at < plan.order.size(); ++at) {
         const int32_t id = plan.order[at];
         const q::Node& n = g.node(id);
-        if (plan.scratch[size_t(id)] >= 0) all.push_back({int64_t(at), int64_t(at), plan.scratch[size_t(id)], plan.scratch[size_t(id)] + q::op_def(n.op).scratch(g, n), id});
+        if (plan.scratch[size_t(id)] >= 0)
+            all.push_back({int64_t(at), int64_t(at), plan.scratch[size_t(id)],
+                           plan.scratch[size_t(id)] + q::op_def(n.op).scratch(g, n), id});
         if (g.root(id) != id) continue;
         int64_t last = int64_t(at);
         for (size_t later = at; later < plan.order.size(); ++later) {
@@ -81,7 +85,8 @@ TEST(Plan, RandomGraphsNeverOverlapAndSourcesComeFirst) {
             EXPECT_EQ(0, a.begin % 64);
             for (const Interval& b : all) {
                 if (&a == &b || a.last < b.first || b.last < a.first) continue;
-                EXPECT_TRUE(a.end <= b.begin || b.end <= a.begin) << "seed " << seed << ": nodes " << a.node << " and " << b.node;
+                EXPECT_TRUE(a.end <= b.begin || b.end <= a.begin)
+                    << "seed " << seed << ": nodes " << a.node << " and " << b.node;
             }
         }
         EXPECT_EQ(peak, plan.arena);
@@ -97,7 +102,8 @@ TEST(Plan, RandomGraphsNeverOverlapAndSourcesComeFirst) {
     }
 }
 
-// The same graph, once with a plan and once with an arena of its own for every node, must agree: whatever the plan reuses is dead.
+// The same graph, once with a plan and once with an arena of its own for every node, must agree: whatever the plan
+// reuses is dead.
 TEST(Plan, ResultsEqualThoseWithoutReuse) {
     for (uint64_t seed = 1; seed <= 20; ++seed) {
         std::vector<std::vector<float>> with, without;
@@ -111,7 +117,8 @@ TEST(Plan, ResultsEqualThoseWithoutReuse) {
                 }
             }
             g.prepare();
-            std::memset(g.arena->data, 0xff, size_t(g.plan.arena));             // NaN everywhere: a read before a write would show
+            // NaN everywhere: a read before a write would show
+            std::memset(g.arena->data, 0xff, size_t(g.plan.arena));
             g.run();
             for (const Tensor& t : results) (reuse ? with : without).push_back(s::get(t));
         }
@@ -148,7 +155,7 @@ TEST(Plan, GradientsAreAddedUpAsSoonAsTheyExist) {
     const int64_t n = 4096;
     std::vector<Tensor> params;
     Tensor x = s::input(g, {1, n}, 1);
-    for (int i = 0; i < layers; ++i) {                 // keeps nothing for the backward pass; each gradient is a result of its own
+    for (int i = 0; i < layers; ++i) {    // keeps nothing for the backward pass; each gradient is a result of its own
         params.push_back(s::param(g, {n}, uint64_t(i)));
         x = q::scale(q::bias(x, params.back()), 0.5f);
     }

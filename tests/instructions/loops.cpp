@@ -1,5 +1,6 @@
-// loops.cpp - the hot loops, one after the other, for callgrind to count their instructions: tests/programs/instructions.sh runs it.
-// Sizes are those of a small model's layer; what lies in the weights does not matter, no loop looks at it.
+// loops.cpp - the hot loops, one after the other, for callgrind to count their instructions:
+// tests/programs/instructions.sh runs it. Sizes are those of a small model's layer; what lies in the weights does not
+// matter, no loop looks at it.
 #include "src/cpu/gemm.h"
 #include "src/cpu/vec.h"
 #include "src/ops/ops.h"
@@ -49,24 +50,28 @@ void products(Isa isa) {
         const std::string name(name_of(type));
         count("one token times " + name, isa, [&] { gemm_nt(cpu, 1, x.data(), cols, w.ref(), y.data(), rows); });
         if (mixed.effective() == Compute::mixed && type_info(type).block > 1)
-            count("one token in integers times " + name, isa, [&] { gemm_nt(mixed, 1, x.data(), cols, w.ref(), y.data(), rows); });
+            count("one token in integers times " + name, isa,
+                  [&] { gemm_nt(mixed, 1, x.data(), cols, w.ref(), y.data(), rows); });
         if (type != DType::f32 && type != DType::nf4 && type != DType::q4_k) continue;
         count("16 tokens times " + name, isa, [&] { gemm_nt(cpu, 16, x.data(), cols, w.ref(), y.data(), rows); });
         count("gradient through " + name, isa, [&] { gemm_nn(cpu, 16, y.data(), rows, w.ref(), dx.data(), cols); });
     }
-    count("gradient of factors", isa, [&] { gemm_tn(cpu, 16, 16, cols, y.data(), rows, x.data(), cols, dx.data(), cols); });
+    count("gradient of factors", isa,
+          [&] { gemm_tn(cpu, 16, 16, cols, y.data(), rows, x.data(), cols, dx.data(), cols); });
 }
 
 // 8 heads of 64 over 2 of keys and values.
 void attention_over(Isa isa, int64_t queries, int64_t keys, DType cache) {
     GraphImpl g(make_cpu_backend(1, Compute::f32, name_of(isa)));
-    const Tensor q = g.input({queries, 512}), first = g.input({queries}, DType::i32), last = g.input({queries}, DType::i32);
+    const Tensor q = g.input({queries, 512}), first = g.input({queries}, DType::i32),
+                 last = g.input({queries}, DType::i32);
     const Tensor k = g.state({2, keys, 64}, {}, cache), v = g.state({2, keys, 64}, {}, cache);
     g.output(attention(q, k, v, first, last, {8, 2, 64, 0.125f}));
     std::vector<int32_t> ends;
     ends.assign(size_t(queries), int32_t(keys));
     g.write(last, ends.data(), queries * 4);
-    count(std::to_string(queries) + " queries over " + std::to_string(keys) + " keys in " + std::string(name_of(cache)), isa, [&] { g.run(); });
+    count(std::to_string(queries) + " queries over " + std::to_string(keys) + " keys in " + std::string(name_of(cache)),
+          isa, [&] { g.run(); });
 }
 
 void vectors(Isa isa) {
@@ -81,7 +86,8 @@ int main() {
     for (const qlora::Isa isa : {qlora::Isa::scalar, qlora::Isa::avx2}) {
         if (isa > qlora::best_isa()) continue;
         loops::products(isa);
-        for (const qlora::DType cache : {qlora::DType::f32, qlora::DType::f16, qlora::DType::bf16, qlora::DType::q8_0}) loops::attention_over(isa, 1, 512, cache);
+        for (const qlora::DType cache : {qlora::DType::f32, qlora::DType::f16, qlora::DType::bf16, qlora::DType::q8_0})
+            loops::attention_over(isa, 1, 512, cache);
         loops::attention_over(isa, 64, 512, qlora::DType::f32);
         loops::vectors(isa);
     }

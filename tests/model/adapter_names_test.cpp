@@ -1,4 +1,5 @@
-// adapter_names_test.cpp - which layers PEFT's own functions choose (tools/make_peft_rules_golden.py), adapters with parts missing, and other methods.
+// adapter_names_test.cpp - which layers PEFT's own functions choose (tools/make_peft_rules_golden.py), adapters with
+// parts missing, and other methods.
 #include "src/format/gguf.h"
 #include "src/model/lora_impl.h"
 #include "tests/model/reference.h"
@@ -21,7 +22,8 @@ TEST(AdapterNames, SelectionIsThatOfPeft) {
     const Json::Array& names = rules.find("names")->array();
     for (const Json& entry : rules.find("selection")->array()) {
         Json config = lora_config();
-        for (const char* key : {"target_modules", "exclude_modules", "layers_to_transform"}) config.set(key, *entry.find(key));
+        for (const char* key : {"target_modules", "exclude_modules", "layers_to_transform"})
+            config.set(key, *entry.find(key));
         const LoraOptions options = read_peft_config(config, "test");
         std::vector<int64_t> chosen;
         for (size_t i = 0; i < names.size(); ++i)
@@ -40,15 +42,19 @@ TEST(AdapterNames, RankAndAlphaPatternsAreThoseOfPeft) {
         for (int64_t layer = 0; layer < 12; ++layer)
             for (int m = 0; m < module_count; ++m, ++index) {
                 ASSERT_EQ(rules.find("names")->array()[size_t(index)].string(), hf_name(layer, Module(m)));
-                if (options_at({.rank = 4, .rank_pattern = {{key, 3}}}, layer, Module(m)).rank == 3) by_rank.push_back(index);
-                if (options_at({.alpha = 4, .alpha_pattern = {{key, 3.0f}}}, layer, Module(m)).alpha == 3) by_alpha.push_back(index);
+                if (options_at({.rank = 4, .rank_pattern = {{key, 3}}}, layer, Module(m)).rank == 3)
+                    by_rank.push_back(index);
+                if (options_at({.alpha = 4, .alpha_pattern = {{key, 3.0f}}}, layer, Module(m)).alpha == 3)
+                    by_alpha.push_back(index);
             }
         EXPECT_EQ(by_rank, numbers(*entry.find("fits"))) << key;
         EXPECT_EQ(by_alpha, numbers(*entry.find("fits"))) << key;
     }
 }
 
-std::shared_ptr<ModelImpl> llama(const std::string& name) { return tiny::load(folder_of("names_" + name, *golden("families.json").find("cases")->find("llama"))); }
+std::shared_ptr<ModelImpl> llama(const std::string& name) {
+    return tiny::load(folder_of("names_" + name, *golden("families.json").find("cases")->find("llama")));
+}
 
 std::string temporary(const std::string& name) {
     const std::string path = testing::TempDir() + "qlora_names_" + name;
@@ -56,7 +62,8 @@ std::string temporary(const std::string& name) {
     return path;
 }
 
-// An adapter that PEFT saved with expressions in every place that takes one: its scores, and the same again from what we write.
+// An adapter that PEFT saved with expressions in every place that takes one: its scores, and the same again from what
+// we write.
 TEST(AdapterNames, AnAdapterChosenByExpressions) {
     const auto model = llama("expressions");
     const auto lora = load_lora(model, golden_path("model/peft_expressions"));
@@ -71,12 +78,14 @@ TEST(AdapterNames, AnAdapterChosenByExpressions) {
     ASSERT_EQ(back->targets.size(), lora->targets.size());
     EXPECT_EQ(tiny::logits(model, back.get(), reference_ids()), tiny::logits(model, lora.get(), reference_ids()));
     // New ones take them too.
-    const auto made = create_lora(model, {.rank = 2, .exclude_pattern = ".*(k|down)_proj", .rank_pattern = {{"layers\\.[02]\\..*", 5}}});
+    const auto made = create_lora(
+        model, {.rank = 2, .exclude_pattern = ".*(k|down)_proj", .rank_pattern = {{"layers\\.[02]\\..*", 5}}});
     EXPECT_EQ(made->find(0, Module::k_proj), nullptr);
     EXPECT_EQ(made->find(0, Module::q_proj)->rank, 5);
     EXPECT_EQ(made->find(1, Module::q_proj)->rank, 2);
     save_lora_peft(*made, again);
-    EXPECT_EQ(Json::parse(read_file(again + "/adapter_config.json"), again).find("exclude_modules")->dump(), "\".*(k|down)_proj\"");
+    EXPECT_EQ(Json::parse(read_file(again + "/adapter_config.json"), again).find("exclude_modules")->dump(),
+              "\".*(k|down)_proj\"");
     EXPECT_EQ(load_lora(model, again)->targets.size(), made->targets.size());
     EXPECT_THROW(create_lora(model, {.rank = 2, .exclude_pattern = "k_proj"}), Error);         // fits no whole name
     EXPECT_THROW(create_lora(model, {.rank = 2, .rank_pattern = {{"(q_proj", 3}}}), Error);
@@ -115,7 +124,8 @@ TEST(MissingParts, AreListed) {
     const auto model = llama("missing");
     for (const char* name : {"model/peft", "model/peft_patterns", "model/peft_expressions", "ours"}) {
         std::string folder = golden_path(name);
-        if (name == std::string("ours")) save_lora_peft(*create_lora(model, {.rank = 2, .dora = true}), folder = temporary("ours"));
+        if (name == std::string("ours"))
+            save_lora_peft(*create_lora(model, {.rank = 2, .dora = true}), folder = temporary("ours"));
         for (const char* gone : {".layers.2.", "q_proj", "lora_A", "layers.0.self_attn.v_proj.lora_B", "magnitude"}) {
             std::vector<std::string> removed;
             const std::string part = part_of(folder, [&](std::string_view t) {
@@ -125,7 +135,9 @@ TEST(MissingParts, AreListed) {
             });
             if (removed.empty()) { EXPECT_EQ(error_of(model, part), "loaded"); continue; }
             const std::string error = error_of(model, part);
-            EXPECT_NE(error.find(str(removed.size(), removed.size() == 1 ? " tensor is" : " tensors are", " missing")), std::string::npos) << name << gone << ": " << error;
+            EXPECT_NE(error.find(str(removed.size(), removed.size() == 1 ? " tensor is" : " tensors are", " missing")),
+                      std::string::npos)
+                << name << gone << ": " << error;
             int64_t listed = 0;
             for (const std::string& t : removed) listed += error.find(t) != error.npos;
             EXPECT_EQ(listed, std::min<int64_t>(12, int64_t(removed.size()))) << name << gone << ": " << error;
@@ -145,11 +157,13 @@ TEST(MissingParts, OfAGgufFile) {
         for (const GgufTensor& t : file->tensors())
             if (t.name.find(gone) == t.name.npos) {
                 std::vector<float> values = file->weight(t).decoded();
-                w.add({t.name, 0, t.shape, int64_t(values.size()) * 4, [values](AtomicFile& f) { f.write(values.data(), int64_t(values.size()) * 4); }});
+                w.add({t.name, 0, t.shape, int64_t(values.size()) * 4,
+                       [values](AtomicFile& f) { f.write(values.data(), int64_t(values.size()) * 4); }});
             }
         w.write(part);
         const std::string error = error_of(model, part);
-        EXPECT_TRUE(error.find("qlora.adapter.layers says 21") != error.npos || error.find("needs both") != error.npos) << error;
+        EXPECT_TRUE(error.find("qlora.adapter.layers says 21") != error.npos || error.find("needs both") != error.npos)
+            << error;
     }
 }
 

@@ -1,5 +1,5 @@
-// base_record_test.cpp - what an adapter was trained on: every kind of weight and setting that may differ is found, forms are followed, other bases
-// refused with the remedy; and nothing that is not finite is written.
+// base_record_test.cpp - what an adapter was trained on: every kind of weight and setting that may differ is found,
+// forms are followed, other bases refused with the remedy; and nothing that is not finite is written.
 #include "src/model/lora_impl.h"
 #include "tests/model/reference.h"
 
@@ -26,8 +26,16 @@ const std::vector<std::pair<const char*, std::function<void(ModelImpl&)>>> chang
     {"norms", [](ModelImpl& m) { m.layers[1].q_norm = with(m.layers[1].q_norm, 0, 1e-3f); }},
     {"embeddings", [](ModelImpl& m) { m.embedding = with(m.embedding, m.embedding->elements() - 1, 1e-3f); }},
     {"embeddings", [](ModelImpl& m) { m.head = with(m.head, m.head->elements() - 1, 1e-3f); }},
-    {"weights", [](ModelImpl& m) { WeightPtr& w = m.layers[1].linear[6]; w = with(w, w->elements() - 1, 1e-3f); }},
-    {"biases", [](ModelImpl& m) { m.layers[0].bias[2] = std::make_shared<const Weight>(dense_weight("bias", {16}, std::vector<float>(16, 1e-3f))); }},
+    {"weights",
+     [](ModelImpl& m) {
+         WeightPtr& w = m.layers[1].linear[6];
+         w = with(w, w->elements() - 1, 1e-3f);
+     }},
+    {"biases",
+     [](ModelImpl& m) {
+         m.layers[0].bias[2] = std::make_shared<const Weight>(
+             dense_weight("bias", {16}, std::vector<float>(16, 1e-3f)));
+     }},
     {"configuration", [](ModelImpl& m) { m.config.eps *= 1.01f; }},
     {"configuration", [](ModelImpl& m) { m.config.inverse_frequencies.back() *= 1.01f; }},
     {"configuration", [](ModelImpl& m) { m.config.window = 7; }}};
@@ -45,7 +53,8 @@ TEST(BaseRecord, EveryPartOfAnotherBaseIsFound) {
     save_lora_gguf(*lora, file);
     for (const std::string& path : {folder, file}) {
         EXPECT_EQ(error_of([&] { load_lora(model, path); }), "");
-        EXPECT_EQ(error_of([&] { load_lora(tiny::make({.family = "qwen3"}), path); }), "") << "the same model, loaded again";
+        EXPECT_EQ(error_of([&] { load_lora(tiny::make({.family = "qwen3"}), path); }), "")
+            << "the same model, loaded again";
         for (const auto& [name, change] : changes) {
             auto other = std::make_shared<ModelImpl>(*model);
             other->path = "another";
@@ -54,16 +63,20 @@ TEST(BaseRecord, EveryPartOfAnotherBaseIsFound) {
             EXPECT_NE(error.find("trained on tiny (f32)"), std::string::npos) << name << ": " << error;
             EXPECT_NE(error.find("another (f32)"), std::string::npos) << name << ": " << error;
             EXPECT_TRUE(error.find("--any-base") != error.npos || error.find("--quant TYPE") != error.npos) << error;
-            EXPECT_TRUE(error.find(std::string("differs in: ") + name) != error.npos || error.find("norms have other values") != error.npos) << name << ": " << error;
+            EXPECT_TRUE(error.find(std::string("differs in: ") + name) != error.npos ||
+                        error.find("norms have other values") != error.npos)
+                << name << ": " << error;
             EXPECT_EQ(error_of([&] { load_lora(other, path, OnBase::any); }), "") << name;
         }
     }
 }
 
-// Forms of one model: the recorded one is followed from any other that can become it; as_held takes any form, and no other model.
+// Forms of one model: the recorded one is followed from any other that can become it; as_held takes any form, and no
+// other model.
 TEST(BaseRecord, FormsAreFollowed) {
     const std::string source = reference::folder_of("base_forms", reference::golden("init.json"));
-    const auto plain = tiny::load(source), twice = tiny::load(source, DType::nf4), once = tiny::load(source, DType::nf4, false), fp4 = tiny::load(source, DType::fp4);
+    const auto plain = tiny::load(source), twice = tiny::load(source, DType::nf4),
+               once = tiny::load(source, DType::nf4, false), fp4 = tiny::load(source, DType::fp4);
     const std::string folder = temporary("forms");
     for (const auto& model : {twice, once, fp4}) {
         const auto lora = create_lora(model, {.rank = 2, .modules = "q_proj"});
@@ -76,7 +89,8 @@ TEST(BaseRecord, FormsAreFollowed) {
         EXPECT_EQ(load_lora(model, folder)->base, model);
         const auto followed = load_lora(plain, folder);
         EXPECT_EQ(fingerprint_of(*followed->base).dump(), fingerprint_of(*model).dump());
-        EXPECT_EQ(tiny::logits(followed->base, followed.get(), reference::reference_ids()), tiny::logits(model, lora.get(), reference::reference_ids()));
+        EXPECT_EQ(tiny::logits(followed->base, followed.get(), reference::reference_ids()),
+                  tiny::logits(model, lora.get(), reference::reference_ids()));
         EXPECT_EQ(load_lora(plain, folder, OnBase::as_held)->base, plain);
         for (const auto& other : {twice, once, fp4}) {
             if (other == model) continue;
@@ -87,9 +101,11 @@ TEST(BaseRecord, FormsAreFollowed) {
         }
         auto changed = std::make_shared<ModelImpl>(*plain);
         changed->final_norm = with(plain->final_norm, 0, 1e-3f);
-        EXPECT_NE(error_of([&] { load_lora(changed, folder, OnBase::as_held); }).find("another model"), std::string::npos);
+        EXPECT_NE(error_of([&] { load_lora(changed, folder, OnBase::as_held); }).find("another model"),
+                  std::string::npos);
     }
-    save_lora_peft(*create_lora(plain, {.rank = 2, .modules = "q_proj"}), folder);             // trained on the model as it is stored
+    // trained on the model as it is stored
+    save_lora_peft(*create_lora(plain, {.rank = 2, .modules = "q_proj"}), folder);
     EXPECT_FALSE(Lora::recorded_base(folder)->quantize);
     EXPECT_NE(error_of([&] { load_lora(twice, folder); }).find("as it is stored"), std::string::npos);
 }
@@ -104,13 +120,14 @@ TEST(BaseRecord, OfVersion010AndDamaged) {
     const auto followed = load_lora(other, folder);
     EXPECT_EQ(followed->base->layers[0].linear[0]->dtype, DType::nf4);
     EXPECT_NE(followed->base->layers[0].linear[0]->quant.absmax, nullptr);
-    for (const char* bad : {"[]", "{", "{\"quant\": \"q9\"}", "{\"quant\": 4}", "{\"double_quant\": \"yes\"}", "{\"model\": 1}", "{\"fingerprint\": 3}", "{\"fingerprint\": {\"norms\": 3}}"}) {
+    for (const char* bad : {"[]", "{", "{\"quant\": \"q9\"}", "{\"quant\": 4}", "{\"double_quant\": \"yes\"}",
+                            "{\"model\": 1}", "{\"fingerprint\": 3}", "{\"fingerprint\": {\"norms\": 3}}"}) {
         std::ofstream(file) << bad;
         EXPECT_NE(error_of([&] { load_lora(model, folder); }).find(file), std::string::npos) << bad;
     }
     std::filesystem::remove(file);
     EXPECT_FALSE(Lora::recorded_base(folder));
-    EXPECT_EQ(error_of([&] { load_lora(other, folder); }), "");        // an adapter of another program: nothing to compare
+    EXPECT_EQ(error_of([&] { load_lora(other, folder); }), "");    // an adapter of another program: nothing to compare
 }
 
 // A pissa adapter is saved for the model it was created on, whatever became of that.
@@ -119,7 +136,8 @@ TEST(BaseRecord, OfAPissaAdapterIsTheModelAsItWas) {
     const auto model = tiny::load(source, DType::nf4);
     const std::string folder = temporary("pissa");
     save_lora_peft(*create_lora(model, {.rank = 4, .modules = "q_proj", .init = LoraInit::pissa}), folder);
-    EXPECT_EQ(read_base_record(Json::parse(read_file(folder + "/base.json"), folder), folder).fingerprint.dump(), fingerprint_of(*model).dump());
+    EXPECT_EQ(read_base_record(Json::parse(read_file(folder + "/base.json"), folder), folder).fingerprint.dump(),
+              fingerprint_of(*model).dump());
     EXPECT_EQ(error_of([&] { load_lora(model, folder); }), "");
 }
 
@@ -144,11 +162,17 @@ TEST(Finite, NothingElseIsWritten) {
 TEST(Finite, AlphaHasABound) {
     const auto model = tiny::make({});
     for (const float alpha : {NAN, INFINITY, 1e19f, -1e19f, 1e10f, 3e38f}) {
-        EXPECT_NE(error_of([&] { create_lora(model, {.rank = 2, .alpha = alpha}); }).find("alpha"), std::string::npos) << alpha;
-        EXPECT_NE(error_of([&] { create_lora(model, {.rank = 2, .alpha_pattern = {{"q_proj", alpha}}}); }).find("alpha"), std::string::npos) << alpha;
+        EXPECT_NE(error_of([&] { create_lora(model, {.rank = 2, .alpha = alpha}); }).find("alpha"), std::string::npos)
+            << alpha;
+        EXPECT_NE(error_of([&] {
+                      create_lora(model, {.rank = 2, .alpha_pattern = {{"q_proj", alpha}}});
+                  }).find("alpha"),
+                  std::string::npos)
+            << alpha;
         const auto lora = create_lora(model, {.rank = 2});             // and where it gets there by another way
         lora->options.alpha = alpha;
-        EXPECT_NE(error_of([&] { save_lora_peft(*lora, temporary("alpha")); }).find("alpha"), std::string::npos) << alpha;
+        EXPECT_NE(error_of([&] { save_lora_peft(*lora, temporary("alpha")); }).find("alpha"), std::string::npos)
+            << alpha;
     }
     for (const float alpha : {0.0f, 0.5f, -3.0f, 1e9f}) {
         const std::string folder = temporary("alpha");

@@ -1,4 +1,5 @@
-// decoder_test.cpp - a trained model against published numbers: greedy text, scores and losses, with and without a cache.
+// decoder_test.cpp - a trained model against published numbers: greedy text, scores and losses, with and without a
+// cache.
 #include "src/model/decoder.h"
 
 #include "src/base/json.h"
@@ -40,7 +41,8 @@ TEST_P(Stories, ScoresMatchAFloat64Forward) {
     const int64_t vocabulary = model->config.vocabulary;
     for (const Json& position : e.find("computed")->find("first_positions_top5")->array()) {
         const float* row = logits.data() + position.find("pos")->integer() * vocabulary;
-        for (const Json& top : position.find("top5")->array()) EXPECT_NEAR(row[top.array()[0].integer()], top.array()[1].number(), 2e-4);
+        for (const Json& top : position.find("top5")->array())
+            EXPECT_NEAR(row[top.array()[0].integer()], top.array()[1].number(), 2e-4);
     }
     for (size_t t = 0; t + 1 < ids.size(); ++t) {
         const float* row = logits.data() + int64_t(t) * vocabulary;
@@ -68,7 +70,8 @@ TEST_P(Stories, CacheChangesNothing) {
     const std::vector<float> whole = tiny::logits(model, nullptr, ids);
     const int64_t vocabulary = model->config.vocabulary;
     KvCache cache = make_cache(*model, 64);
-    Decoder prompt(model, nullptr, {.rows = 32, .logit_rows = 1, .cache = &cache}), one(model, nullptr, {.rows = 1, .cache = &cache});
+    Decoder prompt(model, nullptr, {.rows = 32, .logit_rows = 1, .cache = &cache}),
+        one(model, nullptr, {.rows = 1, .cache = &cache});
     const int32_t length = 25;                         // 32 rows, 7 of them padding
     DecoderBatch batch = lay_out(std::vector<Document>{{std::span(ids).first(size_t(length)), {}}}, 32);
     for (int32_t i = 0; i < 32; ++i) batch.cache_rows.push_back(i < length ? i : -1);
@@ -81,7 +84,11 @@ TEST_P(Stories, CacheChangesNothing) {
     compare(prompt.logits(), length - 1);
     for (int32_t t = length; t < int32_t(ids.size()); ++t) {
         DecoderBatch next;
-        next.tokens = {ids[size_t(t)]}; next.positions = {t}; next.first = {0}; next.last = {t + 1}; next.cache_rows = {t};
+        next.tokens = {ids[size_t(t)]};
+        next.positions = {t};
+        next.first = {0};
+        next.last = {t + 1};
+        next.cache_rows = {t};
         one.run(next);
         compare(one.logits(), t);
     }
@@ -93,13 +100,15 @@ TEST_P(Stories, PackedDocumentsAreAlone) {
     const std::span<const Token> a = std::span(ids).first(17), b = std::span(ids).subspan(40, 23);
     Decoder d(model, nullptr, {.rows = 48, .output = DecoderSpec::Output::loss});
     d.run(lay_out(std::vector<Document>{{a, {}}, {b, {}}}, 48));
-    const std::vector<float> packed = d.nll(), alone_a = tiny::nll(model, nullptr, a), alone_b = tiny::nll(model, nullptr, b);
+    const std::vector<float> packed = d.nll(), alone_a = tiny::nll(model, nullptr, a),
+                             alone_b = tiny::nll(model, nullptr, b);
     for (size_t i = 0; i < 17; ++i) EXPECT_NEAR(packed[i], alone_a[i], 1e-5);
     for (size_t i = 0; i < 23; ++i) EXPECT_NEAR(packed[17 + i], alone_b[i], 1e-5);
     for (size_t i = 40; i < 48; ++i) EXPECT_EQ(packed[i], 0) << "padding";
 }
 
-INSTANTIATE_TEST_SUITE_P(Decoder, Stories, testing::Values("stories260K.gguf", "hf"), [](const auto& info) { return std::string(info.index ? "folder" : "gguf"); });
+INSTANTIATE_TEST_SUITE_P(Decoder, Stories, testing::Values("stories260K.gguf", "hf"),
+                         [](const auto& info) { return std::string(info.index ? "folder" : "gguf"); });
 
 TEST(DecoderInput, IsChecked) {
     const auto model = tiny::make({});
@@ -126,7 +135,8 @@ TEST(DecoderWindow, SeesOnlyItsKeys) {
     Tokens ids{5, 6, 7, 8, 9, 10, 11, 12}, far = ids, near = ids;
     far[2] = 30;                                       // row 7 sees the keys 4 to 7
     near[4] = 30;
-    const std::vector<float> base = tiny::logits(model, nullptr, ids), changed_far = tiny::logits(model, nullptr, far), changed_near = tiny::logits(model, nullptr, near);
+    const std::vector<float> base = tiny::logits(model, nullptr, ids), changed_far = tiny::logits(model, nullptr, far),
+                             changed_near = tiny::logits(model, nullptr, near);
     const int64_t vocabulary = model->config.vocabulary;
     double difference_far = 0, difference_near = 0;
     for (int64_t i = 7 * vocabulary; i < 8 * vocabulary; ++i) {

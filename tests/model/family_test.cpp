@@ -30,32 +30,39 @@ TEST_P(Families, ScoresMatchTransformers) {
     EXPECT_EQ(again->config.inverse_frequencies, model->config.inverse_frequencies);
     EXPECT_EQ(again->config.family, model->config.family);
 }
-INSTANTIATE_TEST_SUITE_P(Model, Families, testing::Values("llama", "llama_linear", "llama_llama3", "llama_yarn", "llama_bias", "mistral", "qwen2", "qwen3", "llama_odd", "mistral_odd", "qwen2_odd", "qwen3_odd"),
+INSTANTIATE_TEST_SUITE_P(Model, Families,
+                         testing::Values("llama", "llama_linear", "llama_llama3", "llama_yarn", "llama_bias", "mistral",
+                                         "qwen2", "qwen3", "llama_odd", "mistral_odd", "qwen2_odd", "qwen3_odd"),
                          [](const auto& info) { return std::string(info.param); });
 
 // What a case is about must show in its scores, or the comparison above would pass without it.
 TEST(FamilyCases, EachVariantMatters) {
     const Json families = golden("families.json");
     const Json& cases = *families.find("cases");
-    const std::vector<float> plain = tiny::logits(tiny::load(folder_of("plain", *cases.find("llama"))), nullptr, reference_ids());
-    for (const char* name : {"llama_linear", "llama_llama3", "llama_yarn", "llama_bias"}) EXPECT_GT(reference::difference(plain, *cases.find(name)->find("logits")), 1e-3) << name;
+    const std::vector<float> plain = tiny::logits(tiny::load(folder_of("plain", *cases.find("llama"))), nullptr,
+                                                  reference_ids());
+    for (const char* name : {"llama_linear", "llama_llama3", "llama_yarn", "llama_bias"})
+        EXPECT_GT(reference::difference(plain, *cases.find(name)->find("logits")), 1e-3) << name;
     for (const char* name : {"mistral", "qwen2", "mistral_odd", "qwen3_odd"}) {
         Json open = *cases.find(name), config = *open.find("config");
         config.set("sliding_window", Json()).set("use_sliding_window", Json(false)).set("layer_types", Json());
         open.set("config", config);
-        const std::vector<float> unlimited = tiny::logits(tiny::load(folder_of("unlimited", open)), nullptr, reference_ids());
+        const std::vector<float> unlimited = tiny::logits(tiny::load(folder_of("unlimited", open)), nullptr,
+                                                          reference_ids());
         EXPECT_GT(reference::difference(unlimited, *open.find("logits")), 1e-3) << name;
     }
 }
 
-// The goldens have rope_parameters, as version 5 of transformers writes them; version 4 had rope_theta beside rope_scaling.
+// The goldens have rope_parameters, as version 5 of transformers writes them; version 4 had rope_theta beside
+// rope_scaling.
 TEST(FamilyCases, BothDialectsOfTheConfiguration) {
     const Json families = golden("families.json");
     for (const auto& [name, reference] : families.find("cases")->object()) {
         const Json& config = *reference.find("config");
         Json older{Json::Object{}}, scaling{Json::Object{}};
         for (const auto& [key, value] : config.object())
-            if (key != "rope_parameters" && key != "layer_types") older.set(key == "dtype" ? "torch_dtype" : key, value);
+            if (key != "rope_parameters" && key != "layer_types")
+                older.set(key == "dtype" ? "torch_dtype" : key, value);
         for (const auto& [key, value] : config.find("rope_parameters")->object()) {
             if (key == "rope_theta") older.set(key, value);
             else scaling.set(name == "llama_linear" && key == "rope_type" ? "type" : key, value);
@@ -82,7 +89,12 @@ TEST(PeftReference, ScoresLossAndGradients) {
     EXPECT_FLOAT_EQ(lora->find(0, Module::q_proj)->scale, float(6 / std::sqrt(3.0)));
     expect_rows(tiny::logits(model, lora.get(), ids), *reference.find("logits"));
     const BufferRef buffer = model->backend->allocate(lora->parameters * 4);
-    Decoder d(model, lora.get(), {.rows = int64_t(ids.size()), .output = DecoderSpec::Output::loss, .backward = true, .checkpoint = true, .gradients = buffer});
+    Decoder d(model, lora.get(),
+              {.rows = int64_t(ids.size()),
+               .output = DecoderSpec::Output::loss,
+               .backward = true,
+               .checkpoint = true,
+               .gradients = buffer});
     d.run(lay_out(std::vector<Document>{{ids, {}}}, int64_t(ids.size())));
     double loss = 0;
     for (float v : d.nll()) loss += v;
@@ -92,7 +104,9 @@ TEST(PeftReference, ScoresLossAndGradients) {
     int compared = 0;
     for (const LoraTarget& t : lora->targets)
         for (const bool is_a : {true, false}) {
-            const Json* list = reference.find("gradients")->find("base_model.model." + hf_name(t.layer, t.module) + (is_a ? ".lora_A.weight" : ".lora_B.weight"));
+            const Json* list = reference.find("gradients")
+                                   ->find("base_model.model." + hf_name(t.layer, t.module) +
+                                          (is_a ? ".lora_A.weight" : ".lora_B.weight"));
             if (!list) continue;
             ++compared;
             double largest = 0;
@@ -120,7 +134,8 @@ TEST(BitsAndBytes, CheckpointsLoadAsStored) {
     expect_rows(tiny::logits(model, nullptr, reference_ids()), *reference.find("logits"));
 }
 
-// One rule: level * (map[code] * group scale + offset), in floats and in this order, with and without double quantization.
+// One rule: level * (map[code] * group scale + offset), in floats and in this order, with and without double
+// quantization.
 TEST(BitsAndBytes, DecodesToTheSameFloats) {
     const auto model = tiny::load(golden_path("model/bnb"));
     const Json reference = golden("bnb.json");
@@ -129,16 +144,19 @@ TEST(BitsAndBytes, DecodesToTheSameFloats) {
         ASSERT_NE(expected, nullptr);
         const std::vector<float> values = model->layers[size_t(layer)].linear[int(Module::up_proj)]->decoded();
         EXPECT_EQ(expected->array().size(), (values.size() + 40) / 41);
-        for (size_t i = 0; i < expected->array().size(); ++i) EXPECT_EQ(values[i * 41], float(expected->array()[i].number())) << layer << ", " << i;
+        for (size_t i = 0; i < expected->array().size(); ++i)
+            EXPECT_EQ(values[i * 41], float(expected->array()[i].number())) << layer << ", " << i;
     }
 }
 
-// What bitsandbytes saved, loaded and saved by us, is the same tensors; a model quantized here goes through a folder bit for bit.
+// What bitsandbytes saved, loaded and saved by us, is the same tensors; a model quantized here goes through a folder
+// bit for bit.
 TEST(BitsAndBytes, FoldersAreSavedBitForBit) {
     const std::string source = golden_path("model/bnb"), target = testing::TempDir() + "qlora_family_saved";
     std::filesystem::remove_all(target);
     save_hf_model(*tiny::load(source), target);
-    const auto a = SafeTensors::open(source + "/model.safetensors"), b = SafeTensors::open(target + "/model.safetensors");
+    const auto a = SafeTensors::open(source + "/model.safetensors"),
+               b = SafeTensors::open(target + "/model.safetensors");
     ASSERT_EQ(a->tensors().size(), b->tensors().size());
     for (const SafeTensor& t : a->tensors()) {
         const SafeTensor* s = b->find(t.name);
@@ -147,28 +165,36 @@ TEST(BitsAndBytes, FoldersAreSavedBitForBit) {
         EXPECT_EQ(s->dtype, t.dtype) << t.name;
         EXPECT_TRUE(s->bytes == t.bytes && std::memcmp(s->data, t.data, size_t(t.bytes)) == 0) << t.name;
     }
-    // Layer 2 is bf16 there. Quantized by us, it says so, as bitsandbytes would; the layers that were quantized before keep their word.
+    // Layer 2 is bf16 there. Quantized by us, it says so, as bitsandbytes would; the layers that were quantized before
+    // keep their word.
     const std::string quantized = target + "_quantized";
     std::filesystem::remove_all(quantized);
     save_hf_model(*tiny::load(source, DType::nf4), quantized);
     const auto c = SafeTensors::open(quantized + "/model.safetensors");
     for (const auto& [layer, dtype] : {std::pair{0, "float32"}, {2, "bfloat16"}}) {
-        const SafeTensor* state = c->find(str("model.layers.", layer, ".mlp.up_proj.weight.quant_state.bitsandbytes__nf4"));
+        const SafeTensor* state = c->find(
+            str("model.layers.", layer, ".mlp.up_proj.weight.quant_state.bitsandbytes__nf4"));
         ASSERT_NE(state, nullptr);
-        EXPECT_EQ(Json::parse({reinterpret_cast<const char*>(state->data), size_t(state->bytes)}, "state").find("dtype")->string(), dtype);
+        EXPECT_EQ(Json::parse({reinterpret_cast<const char*>(state->data), size_t(state->bytes)}, "state")
+                      .find("dtype")
+                      ->string(),
+                  dtype);
     }
     EXPECT_THROW(save_hf_model(*tiny::load(source), target), Error) << "a folder that exists is not overwritten";
     const Json families = golden("families.json");
     for (const bool twice : {false, true}) {
-        const auto model = tiny::load(folder_of("qwen3_nf4", *families.find("cases")->find("qwen3")), DType::nf4, twice);
+        const auto model = tiny::load(folder_of("qwen3_nf4", *families.find("cases")->find("qwen3")), DType::nf4,
+                                      twice);
         std::filesystem::remove_all(target);
         save_hf_model(*model, target);
-        EXPECT_EQ(tiny::logits(tiny::load(target), nullptr, reference_ids()), tiny::logits(model, nullptr, reference_ids()));
+        EXPECT_EQ(tiny::logits(tiny::load(target), nullptr, reference_ids()),
+                  tiny::logits(model, nullptr, reference_ids()));
     }
 }
 
 TEST(BitsAndBytes, EveryLieIsNamed) {
-    const std::string source = golden_path("model/bnb"), folder = testing::TempDir() + "qlora_family_bnb", name = "model.layers.0.mlp.up_proj.weight";
+    const std::string source = golden_path("model/bnb"), folder = testing::TempDir() + "qlora_family_bnb",
+                      name = "model.layers.0.mlp.up_proj.weight";
     const auto good = SafeTensors::open(source + "/model.safetensors");
     const std::string state = name + ".quant_state.bitsandbytes__nf4";
     const SafeTensor& t = *good->find(state);
@@ -177,14 +203,21 @@ TEST(BitsAndBytes, EveryLieIsNamed) {
     std::filesystem::create_directory(folder);
     std::filesystem::copy_file(source + "/config.json", folder + "/config.json");
     // The checkpoint with one tensor replaced (or left out: bytes empty).
-    auto error_with = [&](const std::string& victim, const std::string& dtype, Shape shape, std::string bytes) -> std::string {
+    auto error_with = [&](const std::string& victim, const std::string& dtype, Shape shape,
+                          std::string bytes) -> std::string {
         SafeTensorsWriter w;
         for (const SafeTensor& s : good->tensors()) {
-            if (s.name != victim) w.tensors.push_back({s.name, s.dtype, s.shape, s.bytes, [&s](AtomicFile& f) { f.write(s.data, s.bytes); }});
-            else if (!bytes.empty()) w.tensors.push_back({s.name, dtype, shape, int64_t(bytes.size()), [bytes](AtomicFile& f) { f.write(bytes.data(), int64_t(bytes.size())); }});
+            if (s.name != victim)
+                w.tensors.push_back(
+                    {s.name, s.dtype, s.shape, s.bytes, [&s](AtomicFile& f) { f.write(s.data, s.bytes); }});
+            else if (!bytes.empty())
+                w.tensors.push_back({s.name, dtype, shape, int64_t(bytes.size()),
+                                     [bytes](AtomicFile& f) { f.write(bytes.data(), int64_t(bytes.size())); }});
         }
         w.write(folder + "/model.safetensors");
-        try { tiny::load(folder); } catch (const Error& e) { return e.what(); }
+        try {
+            tiny::load(folder);
+        } catch (const Error& e) { return e.what(); }
         return "loaded";
     };
     auto with_state = [&](const std::string& json) { return error_with(state, "U8", {int64_t(json.size())}, json); };
@@ -202,17 +235,20 @@ TEST(BitsAndBytes, EveryLieIsNamed) {
     EXPECT_NE(replaced("[128, 64]", "[128]").find("two integers"), std::string::npos);
     EXPECT_NE(replaced("\"blocksize\": 64", "\"blocksize\": 0").find("blocksize"), std::string::npos);
     EXPECT_NE(replaced("\"blocksize\": 64", "\"blocksize\": 128").find("absmax"), std::string::npos);
-    EXPECT_NE(replaced("\"nested_blocksize\": 256", "\"nested_blocksize\": 3").find("nested_blocksize"), std::string::npos);
+    EXPECT_NE(replaced("\"nested_blocksize\": 256", "\"nested_blocksize\": 3").find("nested_blocksize"),
+              std::string::npos);
     EXPECT_NE(replaced("\"nf4\"", "\"fp4\"").find("quant_type"), std::string::npos);
     EXPECT_NE(with_state("not json").find("line"), std::string::npos);
     const float nan = std::nanf("");
     std::string map(64, '\0');
     std::memcpy(map.data() + 8, &nan, 4);
     EXPECT_NE(error_with(name + ".quant_map", "F32", {16}, map).find("nan"), std::string::npos);
-    EXPECT_NE(error_with(name + ".quant_map", "F32", {15}, std::string(60, '\0')).find("expected 16"), std::string::npos);
+    EXPECT_NE(error_with(name + ".quant_map", "F32", {15}, std::string(60, '\0')).find("expected 16"),
+              std::string::npos);
     EXPECT_NE(error_with(name + ".quant_map", "", {}, "").find("missing"), std::string::npos);
     EXPECT_NE(error_with(name + ".absmax", "U8", {127}, std::string(127, '\0')).find("absmax"), std::string::npos);
-    EXPECT_NE(error_with(name + ".nested_absmax", "F32", {2}, std::string(8, '\0')).find("expected 1"), std::string::npos);
+    EXPECT_NE(error_with(name + ".nested_absmax", "F32", {2}, std::string(8, '\0')).find("expected 1"),
+              std::string::npos);
     EXPECT_NE(error_with(name, "U8", {100, 1}, std::string(100, '\0')).find("bytes"), std::string::npos);
     EXPECT_NE(error_with(state, "", {}, ""), "loaded");
 }

@@ -1,5 +1,5 @@
-// load_test.cpp - what both loaders refuse, and what they say: layers that the configuration does not know, rotary factors beyond any model,
-// ends of text that do not exist, vocabularies with parts missing.
+// load_test.cpp - what both loaders refuse, and what they say: layers that the configuration does not know, rotary
+// factors beyond any model, ends of text that do not exist, vocabularies with parts missing.
 #include "src/model/load.h"
 
 #include "src/model/gguf_model.h"
@@ -29,7 +29,9 @@ std::string error_of(const Call& call) {
     return "no error";
 }
 
-void expect_error(const std::string& error, std::string_view part) { EXPECT_NE(error.find(part), std::string::npos) << error << "\n  lacks: " << part; }
+void expect_error(const std::string& error, std::string_view part) {
+    EXPECT_NE(error.find(part), std::string::npos) << error << "\n  lacks: " << part;
+}
 
 // A GGUF file with some of its keys changed (a null: taken out); the tensors stay.
 std::string changed(const std::string& path, const std::vector<std::pair<std::string, Json>>& keys) {
@@ -72,33 +74,64 @@ TEST(Load, FewerLayersThanTheFileHas) {
 
 TEST(Load, AbsurdRotaryFactors) {
     const std::string file = gguf_file();
-    const auto gguf = [&](const std::vector<std::pair<std::string, Json>>& keys) { return error_of([&] { tiny::load(changed(file, keys)); }); };
+    const auto gguf = [&](const std::vector<std::pair<std::string, Json>>& keys) {
+        return error_of([&] { tiny::load(changed(file, keys)); });
+    };
     const auto hf = [&](const Json& scaling, const Json& theta = Json(10000.0)) {
-        return error_of([&] { tiny::load(hf_folder(Json{}.set("rope_parameters", Json()).set("rope_scaling", scaling).set("rope_theta", theta))); });
+        return error_of([&] {
+            tiny::load(
+                hf_folder(Json{}.set("rope_parameters", Json()).set("rope_scaling", scaling).set("rope_theta", theta)));
+        });
     };
     const std::string scaling = "llama.rope.scaling.";
     for (const double absurd : {1e-30, 1e-4, 1e7, 1e30}) {
         expect_error(gguf({{scaling + "type", "linear"}, {scaling + "factor", absurd}}), "rotary scaling factor");
         expect_error(gguf({{"llama.rope.scale_linear", absurd}}), "rotary scaling factor");
         expect_error(gguf({{scaling + "attn_factor", absurd}}), "attn_factor");
-        expect_error(gguf({{scaling + "type", "yarn"}, {scaling + "factor", 4.0}, {scaling + "yarn_attn_factor", absurd}}), "yarn_attn_factor");
-        for (const char* kind : {"linear", "yarn"}) expect_error(hf(Json{}.set("rope_type", kind).set("factor", absurd)), "rotary scaling factor");
-        expect_error(hf(Json{}.set("rope_type", "yarn").set("factor", 4.0).set("attention_factor", absurd)), "attention factor");
-        expect_error(hf(Json{}.set("rope_type", "llama3").set("factor", absurd).set("low_freq_factor", 1.0).set("high_freq_factor", 4.0).set("original_max_position_embeddings", 64)), "rotary scaling factor");
+        expect_error(
+            gguf({{scaling + "type", "yarn"}, {scaling + "factor", 4.0}, {scaling + "yarn_attn_factor", absurd}}),
+            "yarn_attn_factor");
+        for (const char* kind : {"linear", "yarn"})
+            expect_error(hf(Json{}.set("rope_type", kind).set("factor", absurd)), "rotary scaling factor");
+        expect_error(hf(Json{}.set("rope_type", "yarn").set("factor", 4.0).set("attention_factor", absurd)),
+                     "attention factor");
+        expect_error(hf(Json{}
+                            .set("rope_type", "llama3")
+                            .set("factor", absurd)
+                            .set("low_freq_factor", 1.0)
+                            .set("high_freq_factor", 4.0)
+                            .set("original_max_position_embeddings", 64)),
+                     "rotary scaling factor");
     }
     for (const double base : {0.5, 1.0, 1e16, 1e300}) {
         expect_error(gguf({{"llama.rope.freq_base", base}}), "rotary base");
         if (base < 1e30) expect_error(hf(Json(), Json(base)), "rotary base");
     }
-    expect_error(hf(Json{}.set("rope_type", "llama3").set("factor", 8.0).set("low_freq_factor", 1.0).set("high_freq_factor", 1e9).set("original_max_position_embeddings", 64)), "high frequency factor");
+    expect_error(hf(Json{}
+                        .set("rope_type", "llama3")
+                        .set("factor", 8.0)
+                        .set("low_freq_factor", 1.0)
+                        .set("high_freq_factor", 1e9)
+                        .set("original_max_position_embeddings", 64)),
+                 "high frequency factor");
     expect_error(hf(Json{}.set("rope_type", "yarn").set("factor", 4.0).set("beta_fast", 1e9)), "beta_fast");
     for (const float divisor : {0.0f, -1.0f, 1e-30f, 1e38f, std::numeric_limits<float>::quiet_NaN()})
-        expect_error(error_of([&] { check_frequencies(std::vector<float>{1.0f, 0.1f / divisor}, "test"); }), "rotary frequency");
-    for (const double sound : {1.0, 40.0, 128.0}) EXPECT_EQ(gguf({{scaling + "type", "linear"}, {scaling + "factor", sound}}), "no error");
+        expect_error(error_of([&] {
+                         check_frequencies(std::vector<float>{1.0f, 0.1f / divisor}, "test");
+                     }),
+                     "rotary frequency");
+    for (const double sound : {1.0, 40.0, 128.0})
+        EXPECT_EQ(gguf({{scaling + "type", "linear"}, {scaling + "factor", sound}}), "no error");
 }
 
 TEST(Load, DynamicScalingIsSaid) {
-    const auto notes = [](const char* kind) { return describe(*tiny::load(hf_folder(Json{}.set("rope_parameters", Json()).set("rope_scaling", Json{}.set("rope_type", kind).set("factor", 2.0))))).notes; };
+    const auto notes = [](const char* kind) {
+        return describe(
+                   *tiny::load(hf_folder(Json{}
+                                             .set("rope_parameters", Json())
+                                             .set("rope_scaling", Json{}.set("rope_type", kind).set("factor", 2.0)))))
+            .notes;
+    };
     ASSERT_EQ(notes("dynamic").size(), 1u);
     expect_error(notes("dynamic")[0], "\"dynamic\", which changes nothing up to 128 tokens");
     EXPECT_TRUE(notes("linear").empty());
@@ -121,8 +154,10 @@ std::string vocabulary(const std::string& kind, const Keys& keys, int64_t eot = 
     w.set("tokenizer.ggml.model", Key::string, kind);
     if (keys.pre) w.set("tokenizer.ggml.pre", Key::string, "default");
     w.set_array("tokenizer.ggml.tokens", Key::string, words({"<unk>", "<s>", "</s>", "a", "b", "ab"}).array());
-    if (keys.types) w.set_array("tokenizer.ggml.token_type", Key::i32, {Json(2), Json(3), Json(3), Json(1), Json(1), Json(1)});
-    if (spm && keys.scores) w.set_array("tokenizer.ggml.scores", Key::f32, {Json(0), Json(0), Json(0), Json(-2), Json(-2), Json(-1)});
+    if (keys.types)
+        w.set_array("tokenizer.ggml.token_type", Key::i32, {Json(2), Json(3), Json(3), Json(1), Json(1), Json(1)});
+    if (spm && keys.scores)
+        w.set_array("tokenizer.ggml.scores", Key::f32, {Json(0), Json(0), Json(0), Json(-2), Json(-2), Json(-1)});
     if (!spm && keys.merges) w.set_array("tokenizer.ggml.merges", Key::string, words({"a b"}).array());
     w.set("tokenizer.ggml.eos_token_id", Key::u32, Json(2));
     if (eot >= 0) w.set("tokenizer.ggml.eot_token_id", Key::u32, Json(eot));
@@ -146,10 +181,12 @@ TEST(LoadVocabulary, MissingPartsOfGgufAreSaidOrRefused) {
     const auto no_scores = load_tokenizer(vocabulary("llama", {.scores = false}));
     ASSERT_EQ(no_scores->notes.size(), 1u);
     expect_error(no_scores->notes[0], "tokenizer.ggml.scores");
-    expect_error(error_of([] { load_tokenizer(vocabulary("gpt2", {.merges = false})); }), "tokenizer.ggml.merges is missing or empty");
+    expect_error(error_of([] { load_tokenizer(vocabulary("gpt2", {.merges = false})); }),
+                 "tokenizer.ggml.merges is missing or empty");
 }
 
-const char* const tokenizer_json = R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}, "added_tokens": [{"id": 3, "content": "<end>", "special": true, "normalized": false}]})";
+const char* const tokenizer_json =
+    R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}, "added_tokens": [{"id": 3, "content": "<end>", "special": true, "normalized": false}]})";
 
 std::string tokenizer_folder(const std::vector<std::pair<std::string, std::string>>& files) {
     const std::string folder = temporary("tokenizer");
@@ -165,8 +202,12 @@ TEST(LoadVocabulary, EndsOfTextMustExist) {
     EXPECT_EQ(ends({{"generation_config.json", R"({"eos_token_id": [3, 2]})"}}), (std::vector<Token>{3, 2}));
     EXPECT_EQ(ends({{"generation_config.json", R"({"eos_token_id": -1})"}}), std::vector<Token>{});
     EXPECT_EQ(ends({{"config.json", R"({"eos_token_id": 2})"}}), std::vector<Token>{2});
-    EXPECT_EQ(ends({{"config.json", R"({"eos_token_id": 2})"}, {"generation_config.json", R"({"eos_token_id": 3})"}}), std::vector<Token>{3});   // which comes first
-    const auto refused = [&](const Files& files, const char* part) { expect_error(error_of([&] { ends(files); }), part); };
+    // which comes first
+    EXPECT_EQ(ends({{"config.json", R"({"eos_token_id": 2})"}, {"generation_config.json", R"({"eos_token_id": 3})"}}),
+              std::vector<Token>{3});
+    const auto refused = [&](const Files& files, const char* part) {
+        expect_error(error_of([&] { ends(files); }), part);
+    };
     for (const char* file : {"generation_config.json", "config.json"}) {
         refused({{file, R"({"eos_token_id": 4})"}}, "token 4 is said to end a text, the vocabulary has 4 tokens");
         refused({{file, R"({"eos_token_id": [3, 2147483647]})"}}, "said to end a text");
@@ -175,7 +216,8 @@ TEST(LoadVocabulary, EndsOfTextMustExist) {
     }
     refused({{"tokenizer_config.json", R"({"eos_token": "</s>"})"}}, "not in the vocabulary");
     for (const char* kind : {"gpt2", "llama"})
-        for (const int64_t id : {int64_t(6), int64_t(4000000000)}) expect_error(error_of([&] { load_tokenizer(vocabulary(kind, {}, id)); }), "there are 6 tokens");
+        for (const int64_t id : {int64_t(6), int64_t(4000000000)})
+            expect_error(error_of([&] { load_tokenizer(vocabulary(kind, {}, id)); }), "there are 6 tokens");
     auto model = tiny::make({.vocabulary = 3});        // the vocabulary has the token, the embedding has no row for it
     model->tokenizer = load_tokenizer(tokenizer_folder({{"tokenizer_config.json", R"({"eos_token": "<end>"})"}}));
     expect_error(error_of([&] { set_text(*model); }), "outside the model's vocabulary of 3");

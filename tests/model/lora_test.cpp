@@ -23,7 +23,9 @@ std::vector<float> values_of(const LoraImpl& lora) {
     return v;
 }
 
-void set(LoraImpl& lora, const std::vector<float>& v) { lora.base->backend->upload(*lora.values, 0, v.data(), lora.parameters * 4); }
+void set(LoraImpl& lora, const std::vector<float>& v) {
+    lora.base->backend->upload(*lora.values, 0, v.data(), lora.parameters * 4);
+}
 
 // B away from zero, so that the adapter does something.
 std::shared_ptr<LoraImpl> trained(std::shared_ptr<const ModelImpl> model, LoraOptions options) {
@@ -76,10 +78,18 @@ TEST(Lora, ModulesAreParsed) {
     EXPECT_THROW(create_lora(model, {.dropout = 1}), Error);
 }
 
-std::vector<float> gradients(std::shared_ptr<const ModelImpl> model, const LoraImpl& lora, bool checkpoint, bool dropout, int runs = 1) {
+std::vector<float> gradients(std::shared_ptr<const ModelImpl> model, const LoraImpl& lora, bool checkpoint,
+                             bool dropout, int runs = 1) {
     const BufferRef buffer = model->backend->allocate(lora.parameters * 4);
-    Decoder d(model, &lora, {.rows = 12, .output = DecoderSpec::Output::loss, .backward = true, .checkpoint = checkpoint, .dropout = dropout, .gradients = buffer});
-    DecoderBatch batch = lay_out(std::vector<Document>{{std::span(ids).first(6), {}}, {std::span(ids).subspan(6), {}}}, 12);
+    Decoder d(model, &lora,
+              {.rows = 12,
+               .output = DecoderSpec::Output::loss,
+               .backward = true,
+               .checkpoint = checkpoint,
+               .dropout = dropout,
+               .gradients = buffer});
+    DecoderBatch batch = lay_out(std::vector<Document>{{std::span(ids).first(6), {}}, {std::span(ids).subspan(6), {}}},
+                                 12);
     batch.dropout_step = 5;
     for (int i = 0; i < runs; ++i) d.run(batch);
     std::vector<float> g(size_t(lora.parameters));
@@ -99,12 +109,14 @@ class LoraFamilies : public testing::TestWithParam<const char*> {};
 
 // Every family, every module: the gradient of a whole decoder against central differences.
 TEST_P(LoraFamilies, GradientsMatchFiniteDifferences) {
-    const auto model = tiny::make({.family = GetParam(), .window = std::string(GetParam()) == "mistral" ? 3 : 0, .tied = true});
+    const auto model = tiny::make(
+        {.family = GetParam(), .window = std::string(GetParam()) == "mistral" ? 3 : 0, .tied = true});
     auto lora = trained(model, {.rank = 2, .alpha = 4});
     const std::vector<float> g = gradients(model, *lora, false, false), v = values_of(*lora);
     Rng rng{3, 0, 0};
     for (const LoraTarget& t : lora->targets)
-        for (const int64_t at : {t.a + int64_t(rng.below(uint64_t(t.rank * t.in))), t.b + int64_t(rng.below(uint64_t(t.out * t.rank)))}) {
+        for (const int64_t at :
+             {t.a + int64_t(rng.below(uint64_t(t.rank * t.in))), t.b + int64_t(rng.below(uint64_t(t.out * t.rank)))}) {
             const float h = 1e-2f;
             std::vector<float> moved = v;
             moved[size_t(at)] = v[size_t(at)] + h;
@@ -113,17 +125,21 @@ TEST_P(LoraFamilies, GradientsMatchFiniteDifferences) {
             moved[size_t(at)] = v[size_t(at)] - h;
             set(*lora, moved);
             const double down = loss(model, *lora);
-            EXPECT_NEAR((up - down) / (2 * h), g[size_t(at)], 2e-3 + 0.01 * std::fabs(g[size_t(at)])) << name_of(t.module) << " of layer " << t.layer;
+            EXPECT_NEAR((up - down) / (2 * h), g[size_t(at)], 2e-3 + 0.01 * std::fabs(g[size_t(at)]))
+                << name_of(t.module) << " of layer " << t.layer;
         }
     set(*lora, v);
 }
-INSTANTIATE_TEST_SUITE_P(Lora, LoraFamilies, testing::Values("llama", "mistral", "qwen2", "qwen3"), [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Lora, LoraFamilies, testing::Values("llama", "mistral", "qwen2", "qwen3"),
+                         [](const auto& info) { return std::string(info.param); });
 
 TEST(LoraGradients, CheckpointingAndAccumulationChangeNothing) {
     const auto model = tiny::make({.family = "qwen3"});
     const auto lora = trained(model, {.rank = 3, .dropout = 0.2f});
     for (const bool dropout : {false, true}) {
-        const std::vector<float> kept = gradients(model, *lora, false, dropout), recomputed = gradients(model, *lora, true, dropout), twice = gradients(model, *lora, true, dropout, 2);
+        const std::vector<float> kept = gradients(model, *lora, false, dropout),
+                                 recomputed = gradients(model, *lora, true, dropout),
+                                 twice = gradients(model, *lora, true, dropout, 2);
         EXPECT_EQ(kept, recomputed);
         for (size_t i = 0; i < kept.size(); ++i) EXPECT_EQ(twice[i], kept[i] + kept[i]);
     }
@@ -133,7 +149,9 @@ TEST(LoraGradients, CheckpointingAndAccumulationChangeNothing) {
 TEST(LoraFiles, PeftFolderRoundTrip) {
     for (const bool adjacent : {false, true}) {
         const auto model = tiny::make({.adjacent = adjacent});
-        const auto lora = trained(model, {.rank = 3, .alpha = 5, .dropout = 0.25f, .modules = "q_proj,k_proj,down_proj", .rank_stabilized = true});
+        const auto lora = trained(
+            model,
+            {.rank = 3, .alpha = 5, .dropout = 0.25f, .modules = "q_proj,k_proj,down_proj", .rank_stabilized = true});
         const std::string folder = temporary("peft");
         save_lora_peft(*lora, folder);
         const auto again = load_lora(model, folder);
@@ -147,7 +165,9 @@ TEST(LoraFiles, PeftFolderRoundTrip) {
         save_lora_peft(*lora, folder);                 // replaces
         // B of q is in Hugging Face order in the file: row 1 of a head is GGUF's row 2.
         const auto file = SafeTensors::open(folder + "/adapter_model.safetensors");
-        const std::vector<float> b = file->floats(*file->find("base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight")), v = values_of(*lora);
+        const std::vector<float> b = file->floats(
+                                     *file->find("base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight")),
+                                 v = values_of(*lora);
         const LoraTarget& t = *lora->find(0, Module::q_proj);
         EXPECT_EQ(b[3], v[size_t(t.b + 3 * (adjacent ? 2 : 1))]);
     }
@@ -171,7 +191,8 @@ TEST(LoraFiles, GgufRoundTrip) {
 TEST(LoraFiles, EveryLieIsNamed) {
     const auto model = tiny::make({});
     const auto lora = trained(model, {.rank = 2, .modules = "q_proj", .layers = {1}});
-    const std::string folder = temporary("hostile"), config = folder + "/adapter_config.json", tensors = folder + "/adapter_model.safetensors";
+    const std::string folder = temporary("hostile"), config = folder + "/adapter_config.json",
+                      tensors = folder + "/adapter_model.safetensors";
     save_lora_peft(*lora, folder);
     const std::string good = read_file(config);
     auto error_with = [&](const std::string& key, const Json& value) -> std::string {
@@ -183,12 +204,24 @@ TEST(LoraFiles, EveryLieIsNamed) {
     };
     EXPECT_EQ(error_with("something_new", Json()), "loaded");
     EXPECT_EQ(error_with("use_dora", Json(false)), "loaded");
-    const struct { const char *key, *expected; Json value; } table[] = {
-        {"r", "r is 0", Json(0)}, {"r", "r is", Json(int64_t(1000000000))}, {"r", "shape", Json(3)}, {"peft_type", "LORA", Json("IA3")}, {"use_dora", "use_dora", Json(true)},
-        {"bias", "bias", Json("all")}, {"fan_in_fan_out", "fan_in_fan_out", Json(true)}, {"modules_to_save", "modules_to_save", Json(Json::Array{Json("lm_head")})},
-        {"lora_alpha", "lora_alpha", Json("x")}, {"lora_alpha", "lora_alpha", Json(1e300)}, {"lora_dropout", "dropout", Json(1.5)}, {"target_parameters", "target_parameters", Json(Json::Array{Json("x")})},
-        {"rank_pattern", "shape", Json(Json::Object{{".*q_proj", Json(4)}})}, {"rank_pattern", "shape", Json(Json::Object{{"q_proj", Json(4)}})}};
-    for (const auto& row : table) EXPECT_NE(error_with(row.key, row.value).find(row.expected), std::string::npos) << row.key << ": " << error_with(row.key, row.value);
+    const struct { const char *key, *expected; Json value;
+    } table[] = {{"r", "r is 0", Json(0)},
+                 {"r", "r is", Json(int64_t(1000000000))},
+                 {"r", "shape", Json(3)},
+                 {"peft_type", "LORA", Json("IA3")},
+                 {"use_dora", "use_dora", Json(true)},
+                 {"bias", "bias", Json("all")},
+                 {"fan_in_fan_out", "fan_in_fan_out", Json(true)},
+                 {"modules_to_save", "modules_to_save", Json(Json::Array{Json("lm_head")})},
+                 {"lora_alpha", "lora_alpha", Json("x")},
+                 {"lora_alpha", "lora_alpha", Json(1e300)},
+                 {"lora_dropout", "dropout", Json(1.5)},
+                 {"target_parameters", "target_parameters", Json(Json::Array{Json("x")})},
+                 {"rank_pattern", "shape", Json(Json::Object{{".*q_proj", Json(4)}})},
+                 {"rank_pattern", "shape", Json(Json::Object{{"q_proj", Json(4)}})}};
+    for (const auto& row : table)
+        EXPECT_NE(error_with(row.key, row.value).find(row.expected), std::string::npos)
+            << row.key << ": " << error_with(row.key, row.value);
     std::ofstream(config) << good;
     auto error_of = [&](SafeTensorsWriter& w) -> std::string {
         w.write(tensors);

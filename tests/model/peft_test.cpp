@@ -24,7 +24,8 @@ Json config_of(const std::string& folder) { return Json::parse(read_file(folder 
 // The fields that decide what an adapter is, without the order of lists that PEFT keeps as sets.
 std::vector<std::string> meaning(const Json& config) {
     std::vector<std::string> out;
-    for (const char* key : {"r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules", "target_modules", "bias"}) {
+    for (const char* key : {"r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
+                            "layers_to_transform", "exclude_modules", "target_modules", "bias"}) {
         const Json* v = config.find(key);
         std::vector<std::string> items;
         if (v && v->is_array()) for (const Json& i : v->array()) items.push_back(i.dump());
@@ -38,7 +39,8 @@ std::vector<std::string> meaning(const Json& config) {
 }
 
 void expect_same_tensors(const std::string& folder, const std::string& other) {
-    const auto a = SafeTensors::open(folder + "/adapter_model.safetensors"), b = SafeTensors::open(other + "/adapter_model.safetensors");
+    const auto a = SafeTensors::open(folder + "/adapter_model.safetensors"),
+               b = SafeTensors::open(other + "/adapter_model.safetensors");
     ASSERT_EQ(a->tensors().size(), b->tensors().size());
     for (const SafeTensor& t : a->tensors()) {
         const SafeTensor* s = b->find(t.name);
@@ -58,7 +60,8 @@ TEST(PeftPatterns, RanksAlphasLayersAndExclusions) {
     EXPECT_EQ(lora->find(0, Module::q_proj)->rank, 1);
     EXPECT_EQ(lora->find(2, Module::q_proj)->rank, 2);
     EXPECT_EQ(lora->find(0, Module::v_proj)->rank, 3);
-    EXPECT_FLOAT_EQ(lora->find(0, Module::v_proj)->scale, float(3 / std::sqrt(3.0)));     // rank-stabilized, each by its own rank
+    // rank-stabilized, each by its own rank
+    EXPECT_FLOAT_EQ(lora->find(0, Module::v_proj)->scale, float(3 / std::sqrt(3.0)));
     EXPECT_FLOAT_EQ(lora->find(2, Module::v_proj)->scale, float(7 / std::sqrt(3.0)));
     EXPECT_FLOAT_EQ(lora->find(0, Module::down_proj)->scale, float(5.5 / std::sqrt(2.0)));
     expect_rows(tiny::logits(model, lora.get(), reference_ids()), *golden("peft_patterns.json").find("logits"));
@@ -68,7 +71,8 @@ TEST(PeftPatterns, RanksAlphasLayersAndExclusions) {
     expect_same_tensors(folder, again);
     std::vector<std::string> expected = meaning(config_of(folder));
     for (std::string& line : expected)                 // up_proj is excluded everywhere: nothing targets it
-        if (const size_t at = line.find(" \"up_proj\""); at != line.npos && line.starts_with("target_modules")) line.erase(at, 10);
+        if (const size_t at = line.find(" \"up_proj\""); at != line.npos && line.starts_with("target_modules"))
+            line.erase(at, 10);
     EXPECT_EQ(meaning(config_of(again)), expected);
     // Made here with the same options, it has the same shape.
     LoraOptions options = lora->options;
@@ -89,7 +93,9 @@ TEST(PeftPatterns, AnySelectionIsWritten) {
     lora->targets.erase(lora->targets.begin() + 1);    // v_proj of layer 0
     const std::string folder = temporary("selection");
     save_lora_peft(*lora, folder);
-    EXPECT_EQ(config_of(folder).find("target_modules")->dump(), "[\"model.layers.0.self_attn.q_proj\", \"model.layers.1.self_attn.q_proj\", \"model.layers.1.self_attn.v_proj\"]");
+    EXPECT_EQ(config_of(folder).find("target_modules")->dump(),
+              "[\"model.layers.0.self_attn.q_proj\", \"model.layers.1.self_attn.q_proj\", "
+              "\"model.layers.1.self_attn.v_proj\"]");
     EXPECT_EQ(load_lora(model, folder)->targets.size(), 3u);
 }
 
@@ -99,13 +105,16 @@ TEST(PeftPatterns, OptionsThatFitNothingAreRefused) {
         try { create_lora(model, o); } catch (const Error& e) { return e.what(); }
         return "made";
     };
-    EXPECT_EQ(error_of({.rank = 2, .layers = {1}, .exclude = {"q_proj"}, .rank_pattern = {{"mlp.up_proj", 3}}}), "made");
+    EXPECT_EQ(error_of({.rank = 2, .layers = {1}, .exclude = {"q_proj"}, .rank_pattern = {{"mlp.up_proj", 3}}}),
+              "made");
     EXPECT_NE(error_of({.rank = 2, .layers = {2}}).find("layer 2"), std::string::npos);
     EXPECT_NE(error_of({.rank = 2, .layers = {-1}}).find("layer -1"), std::string::npos);
     EXPECT_NE(error_of({.rank = 2, .exclude = {"proj"}}).find("\"proj\" of exclude"), std::string::npos);
-    EXPECT_NE(error_of({.rank = 2, .rank_pattern = {{"layers.7.self_attn.q_proj", 3}}}).find("rank_pattern"), std::string::npos);
+    EXPECT_NE(error_of({.rank = 2, .rank_pattern = {{"layers.7.self_attn.q_proj", 3}}}).find("rank_pattern"),
+              std::string::npos);
     EXPECT_NE(error_of({.rank = 2, .rank_pattern = {{"q_proj", 0}}}).find("rank 0"), std::string::npos);
-    EXPECT_NE(error_of({.rank = 2, .alpha_pattern = {{"q_proj", std::nanf("")}}}).find("alpha_pattern: q_proj"), std::string::npos);
+    EXPECT_NE(error_of({.rank = 2, .alpha_pattern = {{"q_proj", std::nanf("")}}}).find("alpha_pattern: q_proj"),
+              std::string::npos);
     EXPECT_NE(error_of({.rank = 2, .modules = "q_proj", .exclude = {"q_proj"}}).find("leave no"), std::string::npos);
 }
 
@@ -124,15 +133,28 @@ TEST(PeftPatterns, FilesThatContradictThemselves) {
     using List = Json::Array;
     EXPECT_EQ(error_with("init_lora_weights", Json("gaussian")), "loaded");
     EXPECT_EQ(error_with("layers_pattern", Json("layers")), "loaded");
-    EXPECT_NE(error_with("target_modules", Json(".*(q|v|down)_proj")).find("layers_to_transform cannot be used"), std::string::npos);
-    const struct { const char *key, *expected; Json value; } table[] = {
-        {"layers_to_transform", "rules out", Json(0)}, {"layers_to_transform", "layer 3", Json(List{Json(3)})}, {"layers_to_transform", "must be", Json("all")},
-        {"exclude_modules", "rules out", Json(List{Json("v_proj")})}, {"exclude_modules", "rules out", Json(".*v_proj")}, {"exclude_modules", "must be", Json(List{Json(1)})},
-        {"target_modules", "target_modules", Json(List{Json("q_proj"), Json("v_proj")})}, {"target_modules", "must be", Json(List{Json(1)})},
-        {"layers_pattern", "layers_pattern", Json("blocks")}, {"rank_pattern", "v_proj is 0", Json(Json::Object{{"v_proj", Json(0)}})}, {"rank_pattern", "must be", Json(List{Json(1)})},
-        {"alpha_pattern", "v_proj", Json(Json::Object{{"v_proj", Json("x")}})}, {"alpha_pattern", "a ( without its )", Json(Json::Object{{"(v_proj", Json(2)}})},
-        {"init_lora_weights", "pissa_niter_4", Json("pissa_niter_4")}, {"init_lora_weights", "loftq", Json("loftq")}, {"init_lora_weights", "olora", Json("olora")}};
-    for (const auto& row : table) EXPECT_NE(error_with(row.key, row.value).find(row.expected), std::string::npos) << row.key << ": " << error_with(row.key, row.value);
+    EXPECT_NE(error_with("target_modules", Json(".*(q|v|down)_proj")).find("layers_to_transform cannot be used"),
+              std::string::npos);
+    const struct { const char *key, *expected; Json value;
+    } table[] = {{"layers_to_transform", "rules out", Json(0)},
+                 {"layers_to_transform", "layer 3", Json(List{Json(3)})},
+                 {"layers_to_transform", "must be", Json("all")},
+                 {"exclude_modules", "rules out", Json(List{Json("v_proj")})},
+                 {"exclude_modules", "rules out", Json(".*v_proj")},
+                 {"exclude_modules", "must be", Json(List{Json(1)})},
+                 {"target_modules", "target_modules", Json(List{Json("q_proj"), Json("v_proj")})},
+                 {"target_modules", "must be", Json(List{Json(1)})},
+                 {"layers_pattern", "layers_pattern", Json("blocks")},
+                 {"rank_pattern", "v_proj is 0", Json(Json::Object{{"v_proj", Json(0)}})},
+                 {"rank_pattern", "must be", Json(List{Json(1)})},
+                 {"alpha_pattern", "v_proj", Json(Json::Object{{"v_proj", Json("x")}})},
+                 {"alpha_pattern", "a ( without its )", Json(Json::Object{{"(v_proj", Json(2)}})},
+                 {"init_lora_weights", "pissa_niter_4", Json("pissa_niter_4")},
+                 {"init_lora_weights", "loftq", Json("loftq")},
+                 {"init_lora_weights", "olora", Json("olora")}};
+    for (const auto& row : table)
+        EXPECT_NE(error_with(row.key, row.value).find(row.expected), std::string::npos)
+            << row.key << ": " << error_with(row.key, row.value);
 }
 
 // ---- Starts from singular values.
@@ -149,7 +171,9 @@ std::vector<double> product(const LoraImpl& lora, const LoraTarget& t) {
     std::vector<double> out(size_t(t.out * t.in));
     for (int64_t o = 0; o < t.out; ++o)
         for (int64_t r = 0; r < t.rank; ++r)
-            for (int64_t i = 0; i < t.in; ++i) out[size_t(o * t.in + i)] += double(t.scale) * v[size_t(t.b + o * t.rank + r)] * v[size_t(t.a + r * t.in + i)];
+            for (int64_t i = 0; i < t.in; ++i)
+                out[size_t(o * t.in + i)] += double(t.scale) * v[size_t(t.b + o * t.rank + r)] *
+                                             v[size_t(t.a + r * t.in + i)];
     return out;
 }
 
@@ -159,7 +183,8 @@ double distance(const std::vector<float>& a, const std::vector<float>& b) {
     return std::sqrt(sum / double(a.size()));
 }
 
-// The reference stores the product without a scale. Here s B A is that product for any alpha: the definition, where PEFT is off by s.
+// The reference stores the product without a scale. Here s B A is that product for any alpha: the definition, where
+// PEFT is off by s.
 TEST(PeftStarts, LoftqIsTheBestOfWhatWasLost) {
     const Json reference = golden("init.json");
     const std::string folder = folder_of("loftq", reference);
@@ -172,16 +197,20 @@ TEST(PeftStarts, LoftqIsTheBestOfWhatWasLost) {
             const std::vector<double> ours = product(*lora, t);
             for (const int64_t part : {0, 1})
                 for (int64_t i = 0; i < t.in; ++i)
-                    ASSERT_NEAR(ours[size_t((part ? 5 : 0) * t.in + i)], golden.find("rows")->array()[size_t(part)].array()[size_t(i)].number(), 2e-5) << name << " " << i;
+                    ASSERT_NEAR(ours[size_t((part ? 5 : 0) * t.in + i)],
+                                golden.find("rows")->array()[size_t(part)].array()[size_t(i)].number(), 2e-5)
+                        << name << " " << i;
         }
         const std::vector<float> wanted = tiny::logits(original, nullptr, reference_ids());
-        EXPECT_LT(distance(tiny::logits(model, lora.get(), reference_ids()), wanted), 0.95 * distance(tiny::logits(model, nullptr, reference_ids()), wanted));
+        EXPECT_LT(distance(tiny::logits(model, lora.get(), reference_ids()), wanted),
+                  0.95 * distance(tiny::logits(model, nullptr, reference_ids()), wanted));
     }
     // Saved, it is a plain adapter of the same base.
     const std::string saved = temporary("loftq");
     const auto lora = create_lora(model, {.rank = 4, .init = LoraInit::loftq});
     save_lora_peft(*lora, saved);
-    EXPECT_EQ(tiny::logits(model, load_lora(model, saved).get(), reference_ids()), tiny::logits(model, lora.get(), reference_ids()));
+    EXPECT_EQ(tiny::logits(model, load_lora(model, saved).get(), reference_ids()),
+              tiny::logits(model, lora.get(), reference_ids()));
 }
 
 // The folder as another program would write it again: the tensors alone.
@@ -210,7 +239,8 @@ TEST(PeftStarts, PissaStandsOnTheBaseThatPeftMakes) {
     const auto back = load_lora(model, again);
     EXPECT_EQ(back->options.init, LoraInit::pissa);
     EXPECT_EQ(values_of(*back), values_of(*lora));
-    EXPECT_EQ(tiny::logits(back->base, back.get(), reference_ids()), tiny::logits(lora->base, lora.get(), reference_ids()));
+    EXPECT_EQ(tiny::logits(back->base, back.get(), reference_ids()),
+              tiny::logits(lora->base, lora.get(), reference_ids()));
     forget_note(again);
     const auto plain = load_lora(model, again);
     EXPECT_EQ(plain->base, model);
@@ -231,7 +261,8 @@ TEST(PeftStarts, PissaTakesOverTheLargestDirections) {
         if (!type) { EXPECT_LT(distance(started, wanted), 1e-4); }
         double plain = 0, split = 0;
         for (const LoraTarget& t : lora->targets) {
-            const std::vector<float> w = original->layers[0].linear[int(t.module)]->decoded(), q = model->layers[0].linear[int(t.module)]->decoded();
+            const std::vector<float> w = original->layers[0].linear[int(t.module)]->decoded(),
+                                     q = model->layers[0].linear[int(t.module)]->decoded();
             const std::vector<float> rest = lora->base->layers[0].linear[int(t.module)]->decoded();
             const std::vector<double> taken = product(*lora, t);
             for (size_t e = 0; e < w.size(); ++e) {
@@ -245,12 +276,14 @@ TEST(PeftStarts, PissaTakesOverTheLargestDirections) {
         save_lora_peft(*lora, saved);
         const auto again = load_lora(model, saved);
         EXPECT_EQ(tiny::logits(again->base, again.get(), reference_ids()), started);
-        // On the original model the saved adapter does the same, but for what quantizing the base does to it; in a GGUF file, too.
+        // On the original model the saved adapter does the same, but for what quantizing the base does to it; in a GGUF
+        // file, too.
         const std::string gguf = temporary("pissa.gguf");
         save_lora_gguf(*again, gguf);
         const auto elsewhere = load_lora(original, gguf, OnBase::as_held);
         EXPECT_EQ(elsewhere->base, original);
-        EXPECT_LT(distance(tiny::logits(original, elsewhere.get(), reference_ids()), started), type ? 0.5 * distance(wanted, std::vector<float>(wanted.size())) : 1e-4);
+        EXPECT_LT(distance(tiny::logits(original, elsewhere.get(), reference_ids()), started),
+                  type ? 0.5 * distance(wanted, std::vector<float>(wanted.size())) : 1e-4);
     }
 }
 
@@ -262,9 +295,14 @@ TEST(PeftStarts, WhatCannotBeSplitIsRefused) {
     const std::string folder = folder_of("starts", golden("init.json"));
     const auto model = tiny::load(folder), four = tiny::load(folder, DType::nf4);
     EXPECT_NE(error_of(model, {.rank = 2, .init = LoraInit::loftq}).find("held as it is stored"), std::string::npos);
-    EXPECT_NE(error_of(tiny::load(golden_path("model/bnb")), {.rank = 2, .modules = "q_proj", .init = LoraInit::pissa}).find("stored as nf4"), std::string::npos);
-    EXPECT_NE(error_of(tiny::load(golden_path("model/bnb")), {.rank = 2, .init = LoraInit::loftq}).find("held as it is stored"), std::string::npos);
-    EXPECT_NE(error_of(four, {.rank = 100, .modules = "k_proj", .init = LoraInit::loftq}).find("at most 64"), std::string::npos);
+    EXPECT_NE(error_of(tiny::load(golden_path("model/bnb")), {.rank = 2, .modules = "q_proj", .init = LoraInit::pissa})
+                  .find("stored as nf4"),
+              std::string::npos);
+    EXPECT_NE(error_of(tiny::load(golden_path("model/bnb")), {.rank = 2, .init = LoraInit::loftq})
+                  .find("held as it is stored"),
+              std::string::npos);
+    EXPECT_NE(error_of(four, {.rank = 100, .modules = "k_proj", .init = LoraInit::loftq}).find("at most 64"),
+              std::string::npos);
     EXPECT_NE(error_of(four, {.rank = 2, .alpha = -1, .init = LoraInit::pissa}).find("alpha"), std::string::npos);
     std::filesystem::remove_all(folder);
     EXPECT_NE(error_of(four, {.rank = 2, .init = LoraInit::loftq}).find("is not there"), std::string::npos);

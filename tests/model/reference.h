@@ -1,4 +1,5 @@
-// reference.h - the goldens of tools/make_family_golden.py: models whose weights follow a formula, and comparisons of scores.
+// reference.h - the goldens of tools/make_family_golden.py: models whose weights follow a formula, and comparisons of
+// scores.
 #pragma once
 #include "src/format/safetensors.h"
 #include "tests/model/tiny.h"
@@ -24,7 +25,8 @@ inline std::vector<float> values(const std::string& name, int64_t count, double 
     int64_t seed = 0;
     for (size_t i = 0; i < name.size(); ++i) seed += int64_t(i + 1) * name[i];
     std::vector<float> v;
-    for (int64_t i = 0; i < count; ++i) v.push_back(float(size * std::sin(double(seed % 1000) + 1.7 * double(i) + 0.01 * double(i) * double(i))));
+    for (int64_t i = 0; i < count; ++i)
+        v.push_back(float(size * std::sin(double(seed % 1000) + 1.7 * double(i) + 0.01 * double(i) * double(i))));
     return v;
 }
 
@@ -38,7 +40,10 @@ inline std::string folder_of(const std::string& name, const Json& reference) {
         Shape shape;
         for (const Json& d : dims.array()) shape.push_back(d.integer());
         const bool norm = tensor.find("norm") != tensor.npos;
-        std::vector<float> v = values(tensor, elements_of(shape), norm ? 0.1 : tensor.find("embed") != tensor.npos ? 1.0 : 0.3);
+        std::vector<float> v = values(tensor, elements_of(shape),
+                                      norm                                  ? 0.1
+                                      : tensor.find("embed") != tensor.npos ? 1.0
+                                                                            : 0.3);
         if (norm) for (float& x : v) x += 1;
         w.add(tensor, shape, v);
     }
@@ -64,7 +69,9 @@ inline double difference(const std::vector<float>& logits, const Json& rows) {
 }
 
 // Measured: below 1e-6 for every family, 5e-6 where singular vectors are involved.
-inline void expect_rows(const std::vector<float>& logits, const Json& rows) { EXPECT_LE(difference(logits, rows), 1e-5); }
+inline void expect_rows(const std::vector<float>& logits, const Json& rows) {
+    EXPECT_LE(difference(logits, rows), 1e-5);
+}
 
 inline Tokens reference_ids() {
     Tokens ids;

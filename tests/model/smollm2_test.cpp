@@ -1,7 +1,8 @@
-// smollm2_test.cpp - a real model against transformers on the same dequantized weights: perplexity, logits, greedy continuations.
+// smollm2_test.cpp - a real model against transformers on the same dequantized weights: perplexity, logits, greedy
+// continuations.
 //
-// Needs SmolLM2-135M-Instruct.Q4_1.gguf (make demo fetches it into models/; QLORA_SMOLLM2 names another place). The reference values
-// come from tools/make_smollm2_golden.py.
+// Needs SmolLM2-135M-Instruct.Q4_1.gguf (make demo fetches it into models/; QLORA_SMOLLM2 names another place). The
+// reference values come from tools/make_smollm2_golden.py.
 #include "qlora.h"
 #include "src/base/file.h"
 #include "src/base/json.h"
@@ -38,8 +39,8 @@ inline qlora::Tokens ids(const qlora::Json& array) {
     return out;
 }
 
-// Few tokens take their activations as 16-bit integers where exactness was not asked for: after all layers that moves logits by less than a
-// thousandth of their size.
+// Few tokens take their activations as 16-bit integers where exactness was not asked for: after all layers that moves
+// logits by less than a thousandth of their size.
 TEST_P(SmolLM2, ActivationsInIntegersMoveLogitsLittle) {
     const qlora::Backend mixed = qlora::Backend::cpu(0, qlora::Compute::mixed);
     if (mixed.compute() == qlora::Compute::f32) GTEST_SKIP() << "this processor has no products in integers";
@@ -59,8 +60,8 @@ TEST_P(SmolLM2, ActivationsInIntegersMoveLogitsLittle) {
     std::printf("logits move by %.1e of their size\n", relative);
 }
 
-// Fed with the reference's own continuation, the best next token must be the reference's at every position: then, by induction, greedy
-// generation gives the same tokens.
+// Fed with the reference's own continuation, the best next token must be the reference's at every position: then, by
+// induction, greedy generation gives the same tokens.
 TEST_P(SmolLM2, GreedyContinuationsAgreeTokenForToken) {
     for (const qlora::Json& prompt : expected().find("greedy")->array()) {
         qlora::Tokens sequence = ids(*prompt.find("prompt"));
@@ -70,14 +71,17 @@ TEST_P(SmolLM2, GreedyContinuationsAgreeTokenForToken) {
         const std::vector<float> logits = model->logits(sequence);
         const size_t vocabulary = logits.size() / sequence.size();
         for (size_t k = 0; k < answer.size(); ++k) {
-            // A tie within rounding may fall either way (the reference's own margin is 1e-4 at one of these 640 positions).
+            // A tie within rounding may fall either way (the reference's own margin is 1e-4 at one of these 640
+            // positions).
             const float* row = &logits[(first + k) * vocabulary];
             const float best = *std::max_element(row, row + vocabulary);
             ASSERT_LT(best - row[answer[k]], 1e-3f) << "token " << k << " after prompt of " << first + 1;
         }
         const qlora::Tokens top = ids(*prompt.find("top_ids"));
         for (size_t k = 0; k < top.size(); ++k)
-            EXPECT_NEAR(logits[first * vocabulary + size_t(top[k])], prompt.find("top_logits")->array()[k].number(), 2e-3) << "logit of token " << top[k];
+            EXPECT_NEAR(logits[first * vocabulary + size_t(top[k])], prompt.find("top_logits")->array()[k].number(),
+                        2e-3)
+                << "logit of token " << top[k];
     }
 }
 
@@ -90,7 +94,8 @@ TEST_P(SmolLM2, PerplexityOfWikiText) {
     const std::string text = qlora::read_file(path).substr(0, size_t(golden.find("text_bytes")->integer()));
     const qlora::Tokens tokens = model->tokenizer().encode(text);
     ASSERT_EQ(int64_t(tokens.size()), golden.find("text_tokens")->integer());
-    const qlora::Perplexity p = qlora::perplexity(*model, tokens, golden.find("context")->integer(), golden.find("stride")->integer());
+    const qlora::Perplexity p = qlora::perplexity(*model, tokens, golden.find("context")->integer(),
+                                                  golden.find("stride")->integer());
     EXPECT_EQ(p.tokens, expected().find("tokens")->integer());
     const double reference = std::exp(expected().find("nll")->number());
     EXPECT_NEAR(p.perplexity / reference, 1.0, 0.005);

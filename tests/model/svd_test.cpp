@@ -29,7 +29,8 @@ double rest(const std::vector<float>& w, const LowRank& d, int64_t rows, int64_t
     for (int64_t i = 0; i < rows; ++i)
         for (int64_t j = 0; j < cols; ++j) {
             double x = w[size_t(i * cols + j)];
-            for (int64_t r = 0; r < d.rank; ++r) x -= d.s[size_t(r)] * d.u[size_t(r * rows + i)] * d.v[size_t(r * cols + j)];
+            for (int64_t r = 0; r < d.rank; ++r)
+                x -= d.s[size_t(r)] * d.u[size_t(r * rows + i)] * d.v[size_t(r * cols + j)];
             sum += x * x;
         }
     return sum;
@@ -52,7 +53,8 @@ TEST(Svd, WholeMatrices) {
     }
 }
 
-// Steep spectra and flat ones (noise) alike are found to rounding: both what is left over and the directions themselves.
+// Steep spectra and flat ones (noise) alike are found to rounding: both what is left over and the directions
+// themselves.
 TEST(Svd, TheBestOfItsRank) {
     Cpu cpu(2);
     const int64_t rows = 150, cols = 210, rank = 8;
@@ -60,9 +62,12 @@ TEST(Svd, TheBestOfItsRank) {
     std::vector<float> steep(static_cast<size_t>(rows * cols));
     for (int64_t i = 0; i < rows; ++i)
         for (int64_t r = 0; r < 40; ++r)
-            for (int64_t j = 0; j < cols; ++j) steep[size_t(i * cols + j)] += float(std::pow(0.7, double(r))) * u[size_t(i * 40 + r)] * v[size_t(r * cols + j)];
+            for (int64_t j = 0; j < cols; ++j)
+                steep[size_t(i * cols + j)] += float(std::pow(0.7, double(r))) * u[size_t(i * 40 + r)] *
+                                               v[size_t(r * cols + j)];
     for (const std::vector<float>* w : std::initializer_list<const std::vector<float>*>{&steep, &flat}) {
-        const LowRank all = truncated_svd(cpu, w->data(), rows, cols, rows), d = truncated_svd(cpu, w->data(), rows, cols, rank);
+        const LowRank all = truncated_svd(cpu, w->data(), rows, cols, rows),
+                      d = truncated_svd(cpu, w->data(), rows, cols, rank);
         double best = 0;
         for (size_t i = size_t(rank); i < all.s.size(); ++i) best += all.s[i] * all.s[i];
         EXPECT_NEAR(rest(*w, d, rows, cols) / best, 1, 1e-6);

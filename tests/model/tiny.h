@@ -16,14 +16,16 @@ inline std::shared_ptr<BackendImpl> backend(int threads = 1) {
     return threads == 1 ? one : make_cpu_backend(threads, Compute::f32);
 }
 
-inline std::shared_ptr<ModelImpl> load(const std::string& path, std::optional<DType> quantize = {}, bool double_quant = true) {
+inline std::shared_ptr<ModelImpl> load(const std::string& path, std::optional<DType> quantize = {},
+                                       bool double_quant = true) {
     const LoadOptions options{.backend = Backend(backend()), .quantize = quantize, .double_quant = double_quant};
     return is_folder(path) ? load_hf_model(path, options) : load_gguf_model(path, options);
 }
 
 struct Spec {
     std::string family = "llama";
-    int64_t window = 0, layers = 2, hidden = 32, heads = 4, kv_heads = 2, head_dim = 8, feed_forward = 48, vocabulary = 40;
+    int64_t window = 0, layers = 2, hidden = 32, heads = 4, kv_heads = 2, head_dim = 8, feed_forward = 48,
+            vocabulary = 40;
     bool tied = false, adjacent = false;
     uint64_t seed = 1;
 };
@@ -38,8 +40,18 @@ inline std::shared_ptr<ModelImpl> make(const Spec& s) {
     auto m = std::make_shared<ModelImpl>();
     Config& c = m->config;
     c.family = s.family;
-    c.vocabulary = s.vocabulary; c.hidden = s.hidden; c.layers = s.layers; c.heads = s.heads; c.kv_heads = s.kv_heads; c.head_dim = s.head_dim;
-    c.feed_forward = s.feed_forward; c.context = 128; c.rotated = s.head_dim; c.window = s.window; c.tied = s.tied; c.adjacent_pairs = s.adjacent;
+    c.vocabulary = s.vocabulary;
+    c.hidden = s.hidden;
+    c.layers = s.layers;
+    c.heads = s.heads;
+    c.kv_heads = s.kv_heads;
+    c.head_dim = s.head_dim;
+    c.feed_forward = s.feed_forward;
+    c.context = 128;
+    c.rotated = s.head_dim;
+    c.window = s.window;
+    c.tied = s.tied;
+    c.adjacent_pairs = s.adjacent;
     set_frequencies(c, 10000, {}, "tiny");
     m->path = "tiny";
     m->backend = backend();
@@ -66,13 +78,15 @@ inline std::shared_ptr<ModelImpl> make(const Spec& s) {
     return m;
 }
 
-inline std::vector<float> logits(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, std::span<const Token> ids) {
+inline std::vector<float> logits(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora,
+                                 std::span<const Token> ids) {
     Decoder d(model, lora, {.rows = int64_t(ids.size())});
     d.run(lay_out(std::vector<Document>{{ids, {}}}, int64_t(ids.size())));
     return d.logits();
 }
 
-inline std::vector<float> nll(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, std::span<const Token> ids) {
+inline std::vector<float> nll(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora,
+                              std::span<const Token> ids) {
     Decoder d(model, lora, {.rows = int64_t(ids.size()), .output = DecoderSpec::Output::loss});
     d.run(lay_out(std::vector<Document>{{ids, {}}}, int64_t(ids.size())));
     return d.nll();

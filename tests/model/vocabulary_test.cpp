@@ -27,8 +27,40 @@ std::string temporary(const std::string& name) {
 
 // Words, numbers, signs, white space, other scripts and broken runs of all of them, glued in every way.
 std::vector<std::string> texts(int count) {
-    static const char* parts[] = {"the", " The", " harbour", "ing", "'s", "'LL", " 12345", "7", " 3.14", "\n", "\n\n", "  ", "   x", "\t", ", ", "...", "!?", " (", ") {", "_name", "::", "\xC3\xA9t\xC3\xA9",
-        " na\xC3\xAFve", "\xE6\xBC\xA2\xE5\xAD\x97", "\xD0\xBC\xD0\xB8\xD1\x80", " \xD8\xB3\xD9\x84\xD8\xA7\xD9\x85", "\xF0\x9F\x98\x80", "\xE2\x82\xAC", "aaaaaaaa", "=====", "\r\n", "<s>", "<|im_end|>", "http://a.b/c?d=e"};
+    static const char* parts[] = {"the",
+                                  " The",
+                                  " harbour",
+                                  "ing",
+                                  "'s",
+                                  "'LL",
+                                  " 12345",
+                                  "7",
+                                  " 3.14",
+                                  "\n",
+                                  "\n\n",
+                                  "  ",
+                                  "   x",
+                                  "\t",
+                                  ", ",
+                                  "...",
+                                  "!?",
+                                  " (",
+                                  ") {",
+                                  "_name",
+                                  "::",
+                                  "\xC3\xA9t\xC3\xA9",
+                                  " na\xC3\xAFve",
+                                  "\xE6\xBC\xA2\xE5\xAD\x97",
+                                  "\xD0\xBC\xD0\xB8\xD1\x80",
+                                  " \xD8\xB3\xD9\x84\xD8\xA7\xD9\x85",
+                                  "\xF0\x9F\x98\x80",
+                                  "\xE2\x82\xAC",
+                                  "aaaaaaaa",
+                                  "=====",
+                                  "\r\n",
+                                  "<s>",
+                                  "<|im_end|>",
+                                  "http://a.b/c?d=e"};
     Rng rng{11, 0, 0};
     std::vector<std::string> out;
     for (int i = 0; i < count; ++i) {
@@ -47,7 +79,13 @@ Tokens encode(const TokenizerImpl& t, const std::string& text) {
 
 std::shared_ptr<ModelImpl> model_of(const std::string& folder) {
     auto tokenizer = load_tokenizer(folder);
-    auto model = tiny::make({.layers = 1, .hidden = 8, .heads = 1, .kv_heads = 1, .feed_forward = 8, .vocabulary = tokenizer->size() + 3, .tied = true});
+    auto model = tiny::make({.layers = 1,
+                             .hidden = 8,
+                             .heads = 1,
+                             .kv_heads = 1,
+                             .feed_forward = 8,
+                             .vocabulary = tokenizer->size() + 3,
+                             .tied = true});
     model->path = folder;
     model->tokenizer = std::move(tokenizer);
     return model;
@@ -64,8 +102,10 @@ TEST_P(ToGguf, GivesTheSameIds) {
     const auto file = Gguf::open(path);
     EXPECT_EQ(file->string("tokenizer.ggml.pre", ""), pre);
     const Vocabulary vocabulary = gguf_vocabulary(*file);
-    ASSERT_EQ(int64_t(vocabulary.tokens.size()), model->config.vocabulary) << "llama.cpp wants a token for every row of the embedding";
-    const auto plain = make_tokenizer(vocabulary, path);               // what llama.cpp sees, without the tokenizer.json that is kept beside it
+    ASSERT_EQ(int64_t(vocabulary.tokens.size()), model->config.vocabulary)
+        << "llama.cpp wants a token for every row of the embedding";
+    // what llama.cpp sees, without the tokenizer.json that is kept beside it
+    const auto plain = make_tokenizer(vocabulary, path);
     EXPECT_EQ(plain->bos, model->tokenizer->bos);
     EXPECT_EQ(plain->eos, model->tokenizer->eos);
     EXPECT_EQ(plain->add_bos, model->tokenizer->add_bos);
@@ -78,13 +118,17 @@ TEST_P(ToGguf, GivesTheSameIds) {
         ASSERT_EQ(plain->decode(expected, false), model->tokenizer->decode(expected, false)) << text;
     }
 }
-INSTANTIATE_TEST_SUITE_P(Vocabulary, ToGguf, testing::Values(std::pair("hf/llama3_1", "llama-bpe"), std::pair("hf/qwen3", "qwen2"), std::pair("hf/mistral", "default"), std::pair("smollm2", "smollm")));
+INSTANTIATE_TEST_SUITE_P(Vocabulary, ToGguf,
+                         testing::Values(std::pair("hf/llama3_1", "llama-bpe"), std::pair("hf/qwen3", "qwen2"),
+                                         std::pair("hf/mistral", "default"), std::pair("smollm2", "smollm")));
 
 // What llama.cpp has no counterpart for is an error as a dense file, and none in 4 bits, which only we read.
 TEST(Vocabulary, WithoutACounterpart) {
     const std::string folder = temporary("odd"), path = temporary("odd.gguf");
     std::filesystem::create_directory(folder);
-    write_file_atomic(folder + "/tokenizer.json", R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}, "pre_tokenizer": {"type": "Digits", "individual_digits": true}})");
+    write_file_atomic(
+        folder + "/tokenizer.json",
+        R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}, "pre_tokenizer": {"type": "Digits", "individual_digits": true}})");
     const auto model = model_of(folder);
     std::string error = "saved";
     try { save_gguf_model(*model, path); } catch (const Error& e) { error = e.what(); }
@@ -122,7 +166,9 @@ TEST_P(ToHuggingFace, GivesTheSameIds) {
     again->encode_template(rendered, theirs);
     EXPECT_EQ(theirs, ours);
 }
-INSTANTIATE_TEST_SUITE_P(Vocabulary, ToHuggingFace, testing::Values("tokenizer/ggml-vocab-llama-spm.gguf", "tokenizer/ggml-vocab-gpt-2.gguf", "model/stories260K/stories260K.gguf", "model/llama-2-tiny-random.gguf"));
+INSTANTIATE_TEST_SUITE_P(Vocabulary, ToHuggingFace,
+                         testing::Values("tokenizer/ggml-vocab-llama-spm.gguf", "tokenizer/ggml-vocab-gpt-2.gguf",
+                                         "model/stories260K/stories260K.gguf", "model/llama-2-tiny-random.gguf"));
 
 TEST(Vocabulary, WithoutACounterpartInHuggingFace) {
     const std::string path = data_path("tokenizer/ggml-vocab-deepseek-coder.gguf");
@@ -147,7 +193,8 @@ TEST(GgufToFolder, IsTheSameModel) {
     using Kind = RopeScaling::Kind;
     for (const char* family : {"llama", "mistral", "qwen2", "qwen3"})
         for (const Kind kind : {Kind::none, Kind::linear, Kind::yarn, Kind::llama3}) {
-            auto model = tiny::make({.family = family, .window = std::string(family) == "mistral" ? 3 : 0, .tied = kind == Kind::linear});
+            auto model = tiny::make(
+                {.family = family, .window = std::string(family) == "mistral" ? 3 : 0, .tied = kind == Kind::linear});
             RopeScaling s;
             s.kind = kind;
             s.factor = kind == Kind::none ? 1 : 8;
@@ -174,12 +221,14 @@ TEST(GgufToFolder, IsTheSameModel) {
             const std::vector<float> a = tiny::logits(again, nullptr, ids), b = tiny::logits(model, nullptr, ids);
             ASSERT_EQ(a.size(), b.size());
             for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-4) << family << ", scaling " << int(kind);
-            EXPECT_EQ(again->layers[0].linear[0]->decoded(), model->layers[0].linear[0]->decoded()) << "rows in Hugging Face order again";
+            EXPECT_EQ(again->layers[0].linear[0]->decoded(), model->layers[0].linear[0]->decoded())
+                << "rows in Hugging Face order again";
         }
 }
 
 TEST(GgufToFolder, RealFiles) {
-    const std::string path = data_path("model/stories260K/stories260K.gguf"), folder = temporary("stories"), codes = temporary("codes.gguf");
+    const std::string path = data_path("model/stories260K/stories260K.gguf"), folder = temporary("stories"),
+                      codes = temporary("codes.gguf");
     if (!exists(path)) GTEST_SKIP() << "needs ../shared/data/model/stories260K";
     const auto model = tiny::load(path);
     save_hf_model(*model, folder);
@@ -195,7 +244,8 @@ TEST(GgufToFolder, RealFiles) {
     EXPECT_TRUE(read_file(back + "/tokenizer.json") == read_file(folder + "/tokenizer.json"));
 }
 
-// 4-bit codes that GGUF's row order holds: rows of q and k move, and where a row is whole blocks their codes move with them.
+// 4-bit codes that GGUF's row order holds: rows of q and k move, and where a row is whole blocks their codes move with
+// them.
 TEST(GgufToFolder, FourBitCodes) {
     const Tokens ids{1, 17, 5, 22, 9, 31, 2, 8, 14, 30};
     for (const int64_t hidden : {64, 32})
@@ -210,13 +260,21 @@ TEST(GgufToFolder, FourBitCodes) {
             save_hf_model(*held, folder);
             const auto again = tiny::load(folder);
             EXPECT_EQ(again->embedding->dtype, head == DType::f32 ? DType::f32 : DType::bf16);
-            EXPECT_EQ(Json::parse(read_file(folder + "/config.json"), folder).find("torch_dtype")->string(), head == DType::f32 ? "float32" : "bfloat16");
+            EXPECT_EQ(Json::parse(read_file(folder + "/config.json"), folder).find("torch_dtype")->string(),
+                      head == DType::f32 ? "float32" : "bfloat16");
             EXPECT_EQ(again->layers[0].linear[0]->quant.source, again->embedding->dtype);
-            const Weight &q = *held->layers[1].linear[int(Module::k_proj)], &r = *again->layers[1].linear[int(Module::k_proj)];
+            const Weight &q = *held->layers[1].linear[int(Module::k_proj)],
+                         &r = *again->layers[1].linear[int(Module::k_proj)];
             for (int64_t row = 0; hidden == 64 && row < q.shape[0]; ++row)
-                ASSERT_EQ(std::memcmp(r.data + row * hidden / 2, q.data + gguf_row_of_hf(row, 16) * hidden / 2, size_t(hidden / 2)), 0) << row;
-            EXPECT_EQ(again->layers[1].linear[int(Module::v_proj)]->decoded(), held->layers[1].linear[int(Module::v_proj)]->decoded()) << "the others stay bit for bit";
-            const std::vector<float> a = tiny::logits(again, nullptr, ids), b = tiny::logits(held, nullptr, ids), dense = tiny::logits(model, nullptr, ids);
+                ASSERT_EQ(std::memcmp(r.data + row * hidden / 2, q.data + gguf_row_of_hf(row, 16) * hidden / 2,
+                                      size_t(hidden / 2)),
+                          0)
+                    << row;
+            EXPECT_EQ(again->layers[1].linear[int(Module::v_proj)]->decoded(),
+                      held->layers[1].linear[int(Module::v_proj)]->decoded())
+                << "the others stay bit for bit";
+            const std::vector<float> a = tiny::logits(again, nullptr, ids), b = tiny::logits(held, nullptr, ids),
+                                     dense = tiny::logits(model, nullptr, ids);
             double moved = 0, rounding = 0;
             for (size_t i = 0; i < a.size(); ++i) {
                 moved += std::fabs(double(a[i] - b[i]));
@@ -251,13 +309,18 @@ TEST(Shards, LoadAsOneFileDoes) {
             ASSERT_TRUE(shard->find(t.name));
             EXPECT_EQ(std::memcmp(shard->find(t.name)->data, t.data, size_t(t.bytes)), 0) << t.name;
             const size_t part = t.name.find(".weight.");
-            if (part != t.name.npos) { EXPECT_EQ(file->string(), index.find("weight_map")->find(t.name.substr(0, part + 7))->string()) << t.name; }
+            if (part != t.name.npos) {
+                EXPECT_EQ(file->string(), index.find("weight_map")->find(t.name.substr(0, part + 7))->string())
+                    << t.name;
+            }
         }
         EXPECT_EQ(index.find("weight_map")->object().size(), one->tensors().size());
         EXPECT_EQ(index.find("metadata")->find("total_size")->integer(), total);
         EXPECT_GE(sizes.size(), size_t(3));
-        for (const auto& [file, size] : sizes) EXPECT_LE(size, codes ? 12'000 : 16'384) << file;        // the largest tensor is 64 x 64 floats
-        EXPECT_EQ(sizes.begin()->first, str("model-00001-of-", std::string(sizes.size() < 10 ? "0000" : "000"), sizes.size(), ".safetensors"));
+        // the largest tensor is 64 x 64 floats
+        for (const auto& [file, size] : sizes) EXPECT_LE(size, codes ? 12'000 : 16'384) << file;
+        EXPECT_EQ(sizes.begin()->first, str("model-00001-of-", std::string(sizes.size() < 10 ? "0000" : "000"),
+                                            sizes.size(), ".safetensors"));
         EXPECT_EQ(tiny::logits(tiny::load(folder), nullptr, ids), tiny::logits(tiny::load(whole), nullptr, ids));
     }
 }

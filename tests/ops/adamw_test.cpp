@@ -1,4 +1,5 @@
-// adamw_test.cpp - ten steps of PyTorch's AdamW with decay and clipping; the norm; sums of gradients; what must be a state.
+// adamw_test.cpp - ten steps of PyTorch's AdamW with decay and clipping; the norm; sums of gradients; what must be a
+// state.
 #include "tests/support/op_golden.h"
 
 namespace adamw_test {
@@ -10,11 +11,15 @@ using q::Tensor;
 
 TEST(AdamW, TenStepsEqualPyTorch) {
     GraphImpl g(s::cpu());
-    const Tensor p = s::state(g, {23}, op_golden::floats("adamw", "start")), grad = g.input({23}), m = g.state({23}), v = g.state({23}), hyper = g.input({4});
+    const Tensor p = s::state(g, {23}, op_golden::floats("adamw", "start")), grad = g.input({23}), m = g.state({23}),
+                 v = g.state({23}), hyper = g.input({4});
     const Tensor norm = q::global_norm(grad);
-    const Tensor stepped = q::adamw(p, grad, m, v, norm, hyper, {.beta1 = 0.9f, .beta2 = 0.99f, .epsilon = 1e-8f, .weight_decay = 0.1f, .max_norm = 0.5f});
+    const Tensor stepped = q::adamw(
+        p, grad, m, v, norm, hyper,
+        {.beta1 = 0.9f, .beta2 = 0.99f, .epsilon = 1e-8f, .weight_decay = 0.1f, .max_norm = 0.5f});
     g.output(norm);
-    const std::vector<float> gradients = op_golden::floats("adamw", "gradients"), norms = op_golden::floats("adamw", "norms");
+    const std::vector<float> gradients = op_golden::floats("adamw", "gradients"),
+                             norms = op_golden::floats("adamw", "norms");
     for (int i = 0; i < 10; ++i) {
         // The gradient arrives as a sum of four, to be divided: the factor comes before clipping.
         std::vector<float> sum(gradients.begin() + i * 23, gradients.begin() + (i + 1) * 23);
@@ -32,7 +37,8 @@ TEST(AdamW, TenStepsEqualPyTorch) {
 
 TEST(AdamW, WithoutANormNothingIsClipped) {
     GraphImpl g(s::cpu());
-    const Tensor p = g.state({2}), m = g.state({2}), v = g.state({2}), grad = s::input(g, {2}, std::vector<float>{100, -100});
+    const Tensor p = g.state({2}), m = g.state({2}), v = g.state({2}),
+                 grad = s::input(g, {2}, std::vector<float>{100, -100});
     const Tensor hyper = s::input(g, {4}, std::vector<float>{0.5f, 1, 1, 0});
     q::adamw(p, grad, m, v, {}, hyper, {.max_norm = 0.1f});
     g.run();
@@ -55,7 +61,8 @@ TEST(GlobalNorm, ExactWhereFloatWouldOverflowOrLoseIt) {
     GraphImpl g(s::cpu());
     std::vector<float> x(100000, 1e-3f);
     x[50000] = 3e19f;                                  // its square overflows a float
-    const Tensor a = q::global_norm(s::input(g, {100000}, x)), b = q::global_norm(s::input(g, {100000}, std::vector<float>(100000, 1e-3f)));
+    const Tensor a = q::global_norm(s::input(g, {100000}, x)),
+                 b = q::global_norm(s::input(g, {100000}, std::vector<float>(100000, 1e-3f)));
     g.output(a);
     g.output(b);
     g.run();

@@ -1,4 +1,5 @@
-// attention_test.cpp - attention against a naive double-precision definition, forward and backward, over every kind of key range.
+// attention_test.cpp - attention against a naive double-precision definition, forward and backward, over every kind of
+// key range.
 #include "src/base/rng.h"
 #include "src/cpu/cpu.h"
 #include "src/ops/ops.h"
@@ -40,8 +41,17 @@ struct Case {
 };
 
 Case causal(int64_t rows, int64_t heads, int64_t kv_heads, int64_t head_dim) {
-    Case c{rows, rows, heads, kv_heads, head_dim, {}, {}, random_values(rows * heads * head_dim, 1), random_values(rows * kv_heads * head_dim, 2),
-           random_values(rows * kv_heads * head_dim, 3), random_values(rows * heads * head_dim, 4)};
+    Case c{rows,
+           rows,
+           heads,
+           kv_heads,
+           head_dim,
+           {},
+           {},
+           random_values(rows * heads * head_dim, 1),
+           random_values(rows * kv_heads * head_dim, 2),
+           random_values(rows * kv_heads * head_dim, 3),
+           random_values(rows * heads * head_dim, 4)};
     for (int64_t t = 0; t < rows; ++t) {
         c.first.push_back(0);
         c.last.push_back(int32_t(t + 1));
@@ -54,10 +64,12 @@ struct Result { std::vector<float> y, back; };         // back: [dq | dk | dv]
 Result run(const Case& c, int threads = 2, qlora::Isa isa = qlora::best_isa(), bool backward = true) {
     GraphImpl g(qlora::make_cpu_backend(threads, qlora::Compute::f32));
     g.backend->cpu()->isa = isa;
-    const Tensor q = g.input({c.rows, c.heads * c.head_dim}), k = g.input({c.keys, c.kv_heads * c.head_dim}), v = g.input({c.keys, c.kv_heads * c.head_dim});
+    const Tensor q = g.input({c.rows, c.heads * c.head_dim}), k = g.input({c.keys, c.kv_heads * c.head_dim}),
+                 v = g.input({c.keys, c.kv_heads * c.head_dim});
     const Tensor first = g.input({c.rows}, DType::i32), last = g.input({c.rows}, DType::i32), dy = g.input(q.shape());
     const Tensor y = qlora::attention(q, k, v, first, last, c.attr());
-    const Tensor back = backward ? g.add(Op::attention_back, {dy, q, k, v, first, last, y}, qlora::attr_of(c.attr())) : y;
+    const Tensor back = backward ? g.add(Op::attention_back, {dy, q, k, v, first, last, y}, qlora::attr_of(c.attr()))
+                                 : y;
     g.output(y);
     g.output(back);
     g.write(q, c.q.data(), int64_t(c.q.size()) * 4);
@@ -67,7 +79,8 @@ Result run(const Case& c, int threads = 2, qlora::Isa isa = qlora::best_isa(), b
     g.write(first, c.first.data(), c.rows * 4);
     g.write(last, c.last.data(), c.rows * 4);
     g.run();
-    Result r{std::vector<float>(size_t(qlora::elements_of(y.shape()))), std::vector<float>(size_t(qlora::elements_of(back.shape())))};
+    Result r{std::vector<float>(size_t(qlora::elements_of(y.shape()))),
+             std::vector<float>(size_t(qlora::elements_of(back.shape())))};
     g.read(y, r.y.data(), int64_t(r.y.size()) * 4);
     g.read(back, r.back.data(), int64_t(r.back.size()) * 4);
     return r;
@@ -88,13 +101,15 @@ Expected naive(const Case& c) {
             double sum = 0, highest = -INFINITY, dot = 0;
             for (int64_t j = from; j < to; ++j) {
                 double s = 0;
-                for (int64_t d = 0; d < n; ++d) s += double(c.q[size_t(q + d)]) * c.k[size_t(j * ldk + h / group * n + d)];
+                for (int64_t d = 0; d < n; ++d)
+                    s += double(c.q[size_t(q + d)]) * c.k[size_t(j * ldk + h / group * n + d)];
                 p.push_back(s * scale);
                 highest = std::max(highest, p.back());
             }
             for (double& s : p) sum += s = std::exp(s - highest);
             for (int64_t j = from; j < to; ++j)
-                for (int64_t d = 0; d < n; ++d) e.y[size_t(q + d)] += p[size_t(j - from)] / sum * c.v[size_t(j * ldk + h / group * n + d)];
+                for (int64_t d = 0; d < n; ++d)
+                    e.y[size_t(q + d)] += p[size_t(j - from)] / sum * c.v[size_t(j * ldk + h / group * n + d)];
             for (int64_t d = 0; d < n; ++d) dot += double(c.dy[size_t(q + d)]) * e.y[size_t(q + d)];
             for (int64_t j = from; j < to; ++j) {
                 const double weight = p[size_t(j - from)] / sum;
@@ -112,7 +127,8 @@ Expected naive(const Case& c) {
     return e;
 }
 
-// Scores of unit normal vectors are of order 1, so that a float softmax is good to about 1e-6; sums over a few hundred terms keep 1e-5.
+// Scores of unit normal vectors are of order 1, so that a float softmax is good to about 1e-6; sums over a few hundred
+// terms keep 1e-5.
 void expect_near(const std::vector<float>& got, const std::vector<double>& want, const char* what) {
     ASSERT_EQ(got.size(), want.size());
     double worst = 0, largest = 0;
@@ -190,7 +206,7 @@ TEST(Attention, EmptyRangesGiveZeros) {
 TEST(Attention, CachedDecodeEqualsFullAttention) {
     const Case full = causal(300, 4, 2, 32);
     const std::vector<float> want = run(full, 2, qlora::best_isa(), false).y;
-    for (int64_t rows : {1, 2, 4, 7}) {                // the last rows, against a cache with room to spare that holds garbage
+    for (int64_t rows : {1, 2, 4, 7}) {    // the last rows, against a cache with room to spare that holds garbage
         Case c = full;
         c.rows = rows;
         c.keys = 400;
@@ -201,7 +217,8 @@ TEST(Attention, CachedDecodeEqualsFullAttention) {
         c.first.assign(size_t(rows), 0);
         c.last.assign(full.last.end() - rows, full.last.end());
         const std::vector<float> got = run(c, 2, qlora::best_isa(), false).y;
-        for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], want[want.size() - got.size() + i], 2e-6) << rows << " rows at " << i;
+        for (size_t i = 0; i < got.size(); ++i)
+            ASSERT_NEAR(got[i], want[want.size() - got.size() + i], 2e-6) << rows << " rows at " << i;
     }
 }
 
@@ -210,7 +227,8 @@ TEST(Attention, LargeScoresStayFinite) {
     for (float& q : c.q) q *= 300;                     // scores up to some thousands: exp alone would overflow
     const Result r = run(c);
     const Expected want = naive(c);
-    for (size_t i = 0; i < r.y.size(); ++i) ASSERT_NEAR(r.y[i], want.y[i], 2e-3);   // a score of 2000 in float is good to 1e-4
+    // a score of 2000 in float is good to 1e-4
+    for (size_t i = 0; i < r.y.size(); ++i) ASSERT_NEAR(r.y[i], want.y[i], 2e-3);
     for (float d : r.back) ASSERT_TRUE(std::isfinite(d));
 }
 
@@ -256,7 +274,8 @@ std::vector<float> run_cached(const Case& c, DType type, int threads, qlora::Isa
     GraphImpl g(qlora::make_cpu_backend(threads, qlora::Compute::f32));
     g.backend->cpu()->isa = isa;
     const int64_t row = c.kv_heads * c.head_dim;
-    const Tensor q = g.input({c.rows, c.heads * c.head_dim}), first = g.input({c.rows}, DType::i32), last = g.input({c.rows}, DType::i32);
+    const Tensor q = g.input({c.rows, c.heads * c.head_dim}), first = g.input({c.rows}, DType::i32),
+                 last = g.input({c.rows}, DType::i32);
     const qlora::Shape shape = by_head ? qlora::Shape{c.kv_heads, c.keys, c.head_dim} : qlora::Shape{c.keys, row};
     const Tensor k = g.state(shape, {}, type), v = g.state(shape, {}, type);
     const Tensor y = qlora::attention(q, k, v, first, last, c.attr());
@@ -264,7 +283,9 @@ std::vector<float> run_cached(const Case& c, DType type, int threads, qlora::Isa
     for (const auto& [tensor, values] : {std::pair{k, &c.k}, {v, &c.v}}) {
         std::vector<float> laid_out = *values;
         for (int64_t j = 0; by_head && j < c.keys; ++j)
-            for (int64_t h = 0; h < c.kv_heads; ++h) std::copy_n(&(*values)[size_t(j * row + h * c.head_dim)], c.head_dim, &laid_out[size_t((h * c.keys + j) * c.head_dim)]);
+            for (int64_t h = 0; h < c.kv_heads; ++h)
+                std::copy_n(&(*values)[size_t(j * row + h * c.head_dim)], c.head_dim,
+                            &laid_out[size_t((h * c.keys + j) * c.head_dim)]);
         std::vector<uint8_t> held(size_t(qlora::bytes_of(type, c.keys * row)));
         qlora::encode_plain(type, "test", laid_out.data(), held.data(), c.keys * row);
         g.write(tensor, held.data(), int64_t(held.size()));
@@ -301,7 +322,8 @@ Case last_rows(int64_t rows, int64_t keys, int64_t heads, int64_t kv_heads, int6
 TEST(Attention, AnyTypeOfCacheIsReadAsWhatItHolds) {
     for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0})
         for (const int64_t rows : {1, 3, 4, 5, 70})
-            for (const auto& [heads, kv_heads, head_dim] : {std::array<int64_t, 3>{9, 3, 64}, {4, 4, 40}, {8, 2, 8}, {2, 1, 96}}) {
+            for (const auto& [heads, kv_heads, head_dim] :
+                 {std::array<int64_t, 3>{9, 3, 64}, {4, 4, 40}, {8, 2, 8}, {2, 1, 96}}) {
                 if (head_dim % qlora::type_info(type).block) continue;
                 Case c = last_rows(rows, 301, heads, kv_heads, head_dim);
                 c.first[0] = 7;
@@ -309,7 +331,9 @@ TEST(Attention, AnyTypeOfCacheIsReadAsWhatItHolds) {
                     if (isa > qlora::best_isa()) continue;
                     const std::vector<float> want = run(held_as(c, type), 2, isa, false).y;
                     for (const bool by_head : {false, true})
-                        ASSERT_EQ(run_cached(c, type, 3, isa, by_head), want) << (by_head ? "by head, " : "") << qlora::name_of(type) << ", " << rows << " rows, heads of " << head_dim << ", " << qlora::name_of(isa);
+                        ASSERT_EQ(run_cached(c, type, 3, isa, by_head), want)
+                            << (by_head ? "by head, " : "") << qlora::name_of(type) << ", " << rows
+                            << " rows, heads of " << head_dim << ", " << qlora::name_of(isa);
                 }
             }
 }
@@ -328,7 +352,8 @@ TEST(Attention, EveryHeadAsIfAlone) {
             }
             const std::vector<float> alone = run(one, 1, qlora::best_isa(), false).y;
             for (int64_t t = 0; t < 2; ++t)
-                ASSERT_EQ(std::memcmp(&alone[size_t(t * 32)], &all[size_t((t * 9 + h) * 32)], 32 * 4), 0) << threads << " threads, head " << h << ", row " << t;
+                ASSERT_EQ(std::memcmp(&alone[size_t(t * 32)], &all[size_t((t * 9 + h) * 32)], 32 * 4), 0)
+                    << threads << " threads, head " << h << ", row " << t;
         }
     }
 }
@@ -343,16 +368,21 @@ TEST(Attention, StatesThatDoNotFitAreRefused) {
             EXPECT_NE(std::string(e.what()).find(words), std::string::npos) << e.what();
         }
     };
-    const Tensor q = g.input({1, 32}), row = g.input({1}, DType::i32), f16 = g.state({4, 32}, {}, DType::f16), bf16 = g.state({4, 32}, {}, DType::bf16);
+    const Tensor q = g.input({1, 32}), row = g.input({1}, DType::i32), f16 = g.state({4, 32}, {}, DType::f16),
+                 bf16 = g.state({4, 32}, {}, DType::bf16);
     refused("blocks of 32", [&] { g.state({4, 40}, {}, DType::q8_0); });
     refused("nf4", [&] { g.state({4, 64}, {}, DType::nf4); });
     refused("k f16 [4, 32], v bf16 [4, 32]", [&] { qlora::attention(q, f16, bf16, row, row, {1, 1, 32, 1}); });
-    refused("expected f32", [&] { g.add(Op::attention_back, {q, q, f16, f16, row, row, q}, qlora::attr_of(AttentionAttr{1, 1, 32, 1})); });
+    refused("expected f32", [&] {
+        g.add(Op::attention_back, {q, q, f16, f16, row, row, q}, qlora::attr_of(AttentionAttr{1, 1, 32, 1}));
+    });
     refused("a cache has no gradient", [&] {
         const Tensor k = g.state({1, 4, 32});
         g.add(Op::attention_back, {q, q, k, k, row, row, q}, qlora::attr_of(AttentionAttr{1, 1, 32, 1}));
     });
-    refused("or {1, keys, 32}", [&] { qlora::attention(q, g.state({2, 4, 16}), g.state({2, 4, 16}), row, row, {1, 1, 32, 1}); });
+    refused("or {1, keys, 32}", [&] {
+        qlora::attention(q, g.state({2, 4, 16}), g.state({2, 4, 16}), row, row, {1, 1, 32, 1});
+    });
     refused("expected f32", [&] { qlora::scale(f16, 2); });
     refused("keeps its shape", [&] { qlora::reshape(f16, {8, 16}); });
     std::vector<float> values(128);
@@ -367,7 +397,8 @@ TEST(Attention, WrongShapesName) {
         FAIL() << "accepted a v of another shape";
     } catch (const qlora::Error& e) {
         EXPECT_EQ(e.code, Errc::shape);
-        for (const char* part : {"[4, 32]", "[4, 16]", "[4, 24]"}) EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what();
+        for (const char* part : {"[4, 32]", "[4, 16]", "[4, 24]"})
+            EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what();
     }
     EXPECT_THROW(qlora::attention(q, k, k, 4, 3), qlora::Error);
     EXPECT_THROW(qlora::attention(q, k, k, 0, 0), qlora::Error);

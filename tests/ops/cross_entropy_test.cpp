@@ -1,4 +1,5 @@
-// cross_entropy_test.cpp - against PyTorch with ignored rows; wide rows; no target at all; targets outside the vocabulary.
+// cross_entropy_test.cpp - against PyTorch with ignored rows; wide rows; no target at all; targets outside the
+// vocabulary.
 #include "tests/support/op_golden.h"
 
 namespace cross_entropy_test {
@@ -52,7 +53,11 @@ TEST(CrossEntropy, ATargetOutsideIsNamed) {
     const Tensor loss = q::cross_entropy(s::input(g, {2, 3}, 1), s::indices(g, {0, 3}));
     g.output(loss);
     EXPECT_TRUE(s::contains(s::error_of([&] { g.run(); }), "target 3 in row 1"));
-    EXPECT_TRUE(s::contains(s::error_of([] { GraphImpl h(s::cpu()); q::cross_entropy(h.input({2, 3}), h.input({3}, q::DType::i32)); }), "2 rows"));
+    EXPECT_TRUE(s::contains(s::error_of([] {
+                                GraphImpl h(s::cpu());
+                                q::cross_entropy(h.input({2, 3}), h.input({3}, q::DType::i32));
+                            }),
+                            "2 rows"));
 }
 
 }  // namespace cross_entropy_test

@@ -1,4 +1,5 @@
-// dora_test.cpp - norms of W + s B A against sums in f64, from floats and from 4-bit codes; magnitudes over norms, zeros included.
+// dora_test.cpp - norms of W + s B A against sums in f64, from floats and from 4-bit codes; magnitudes over norms,
+// zeros included.
 #include "src/tensor/nf4.h"
 #include "tests/ops/samples.h"
 
@@ -8,7 +9,8 @@ namespace dora_test {
 
 using namespace qlora;
 
-std::vector<float> norms_of(const Weight& w, const std::vector<float>& a, const std::vector<float>& b, int64_t rank, float scale, int threads) {
+std::vector<float> norms_of(const Weight& w, const std::vector<float>& a, const std::vector<float>& b, int64_t rank,
+                            float scale, int threads) {
     GraphImpl g(make_cpu_backend(threads, Compute::f32));
     const Tensor ta = g.input({rank, w.cols()}), tb = g.input({w.rows(), rank});
     const Tensor n = dora_norm(g.weight(std::make_shared<const Weight>(w)), ta, tb, scale);
@@ -22,7 +24,8 @@ std::vector<float> norms_of(const Weight& w, const std::vector<float>& a, const 
 }
 
 TEST(Dora, NormsOfStoredWeights) {
-    for (const auto& [rows, cols, rank] : {std::tuple<int64_t, int64_t, int64_t>{7, 48, 3}, {130, 192, 8}, {9, 33, 1}}) {
+    for (const auto& [rows, cols, rank] :
+         {std::tuple<int64_t, int64_t, int64_t>{7, 48, 3}, {130, 192, 8}, {9, 33, 1}}) {
         const Weight dense = dense_weight("w", {rows, cols}, samples::normal_values(rows * cols, 1));
         const std::vector<float> a = samples::normal_values(rank * cols, 2), b = samples::normal_values(rows * rank, 3);
         std::vector<Weight> stored{dense};
@@ -39,7 +42,8 @@ TEST(Dora, NormsOfStoredWeights) {
                     for (int64_t r = 0; r < rank; ++r) x += 0.7 * b[size_t(o * rank + r)] * a[size_t(r * cols + i)];
                     squares += x * x;
                 }
-                ASSERT_NEAR(got[size_t(o)], std::sqrt(squares), 1e-5 * std::sqrt(squares)) << name_of(w.dtype) << " row " << o;
+                ASSERT_NEAR(got[size_t(o)], std::sqrt(squares), 1e-5 * std::sqrt(squares))
+                    << name_of(w.dtype) << " row " << o;
             }
             EXPECT_EQ(got, norms_of(w, a, b, rank, 0.7f, 1));
         }

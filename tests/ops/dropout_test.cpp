@@ -1,4 +1,5 @@
-// dropout_test.cpp - the mask is the documented function of seed, step, stream and element; its share and its mean; probabilities outside [0, 1).
+// dropout_test.cpp - the mask is the documented function of seed, step, stream and element; its share and its mean;
+// probabilities outside [0, 1).
 #include "tests/support/op_golden.h"
 
 namespace dropout_test {
@@ -13,7 +14,8 @@ TEST(Dropout, TheMaskIsTheDocumentedFunction) {
     const int64_t n = 50001;                           // several tasks
     const float p = 0.3f;
     g.step = 4;
-    const std::vector<float> y = s::value_of(q::dropout(s::input(g, {n}, std::vector<float>(size_t(n), 2)), {p, 10, 6}));
+    const std::vector<float> y = s::value_of(
+        q::dropout(s::input(g, {n}, std::vector<float>(size_t(n), 2)), {p, 10, 6}));
     q::Rng draw{14, 6};
     int64_t kept = 0;
     for (int64_t i = 0; i < n; ++i) {
@@ -36,7 +38,8 @@ TEST(Dropout, ZeroPassesAndOneIsRefused) {
     GraphImpl g(s::cpu());
     const std::vector<float> values = s::random_values(9, 2);
     const Tensor x = s::input(g, {9}, values);
-    for (const float p : {1.0f, -0.1f, NAN}) EXPECT_TRUE(s::contains(s::error_of([&] { q::dropout(x, {p, 0, 0}); }), "probability"));
+    for (const float p : {1.0f, -0.1f, NAN})
+        EXPECT_TRUE(s::contains(s::error_of([&] { q::dropout(x, {p, 0, 0}); }), "probability"));
     EXPECT_EQ(values, s::value_of(q::dropout(x, {0, 1, 1})));
 }
 

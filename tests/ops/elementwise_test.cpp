@@ -1,4 +1,5 @@
-// elementwise_test.cpp - the small rooms (view, fill, add, bias, mul, scale, sum) by hand, at sizes that split into tasks.
+// elementwise_test.cpp - the small rooms (view, fill, add, bias, mul, scale, sum) by hand, at sizes that split into
+// tasks.
 #include "tests/support/op_golden.h"
 
 namespace elementwise_test {
@@ -10,11 +11,17 @@ using q::Tensor;
 
 TEST(Elementwise, SmallRoomsByHand) {
     GraphImpl g(s::cpu());
-    const Tensor a = s::input(g, {2, 3}, std::vector<float>{1, 2, 3, 4, 5, 6}), b = s::input(g, {2, 3}, std::vector<float>{10, 20, 30, 40, 50, 60});
+    const Tensor a = s::input(g, {2, 3}, std::vector<float>{1, 2, 3, 4, 5, 6}),
+                 b = s::input(g, {2, 3}, std::vector<float>{10, 20, 30, 40, 50, 60});
     const Tensor c = s::input(g, {3}, std::vector<float>{-1, 0, 1}), rows = s::input(g, {2}, std::vector<float>{2, -1});
     const std::vector<std::pair<Tensor, std::vector<float>>> expected = {
-        {a + b, {11, 22, 33, 44, 55, 66}}, {a + c, {0, 2, 4, 3, 5, 7}},     {a * b, {10, 40, 90, 160, 250, 360}}, {a * 0.5f, {0.5f, 1, 1.5f, 2, 2.5f, 3}},
-        {q::sum(a), {21}},                 {q::fill(g, {2}, 3), {3, 3}},    {q::scale_rows(a, rows), {2, 4, 6, -4, -5, -6}},
+        {a + b, {11, 22, 33, 44, 55, 66}},
+        {a + c, {0, 2, 4, 3, 5, 7}},
+        {a * b, {10, 40, 90, 160, 250, 360}},
+        {a * 0.5f, {0.5f, 1, 1.5f, 2, 2.5f, 3}},
+        {q::sum(a), {21}},
+        {q::fill(g, {2}, 3), {3, 3}},
+        {q::scale_rows(a, rows), {2, 4, 6, -4, -5, -6}},
         {q::scale(q::view(a, 2, {3}), 1), {3, 4, 5}},
     };
     for (const auto& [t, values] : expected) g.output(t);

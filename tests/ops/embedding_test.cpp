@@ -20,7 +20,8 @@ TEST(Embedding, EqualsPyTorch) {
 
 TEST(Embedding, AStoredTableGivesTheSameRowsAndNoGradient) {
     GraphImpl g(s::cpu());
-    const Tensor table = g.weight(std::make_shared<q::Weight>(q::dense_weight("token_embd", {6, 5}, op_golden::floats("embedding", "table"))));
+    const Tensor table = g.weight(
+        std::make_shared<q::Weight>(q::dense_weight("token_embd", {6, 5}, op_golden::floats("embedding", "table"))));
     const Tensor y = q::embed(table, s::indices(g, op_golden::integers("embedding", "ids")));
     EXPECT_FALSE(g.wants_grad(y.id()));
     EXPECT_EQ(op_golden::floats("embedding", "y"), s::value_of(y));

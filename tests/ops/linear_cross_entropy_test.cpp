@@ -14,14 +14,20 @@ using qlora::Tensor;
 constexpr int64_t rows = 37, n = 64, vocabulary = 301;
 
 // The mean nll of trained rows and its gradient towards x, by either way.
-std::pair<float, std::vector<float>> mean_loss(bool fused, const std::vector<int32_t>& targets, bool checkpoint = false, int64_t chunk = 0) {
+std::pair<float, std::vector<float>> mean_loss(bool fused, const std::vector<int32_t>& targets, bool checkpoint = false,
+                                               int64_t chunk = 0) {
     GraphImpl g(qlora::make_cpu_backend(2, qlora::Compute::f32));
-    const Tensor x = g.param({rows, n}), t = g.input({rows}, DType::i32), w = g.weight(samples::stored_weight({vocabulary, n}, 5));
+    const Tensor x = g.param({rows, n}), t = g.input({rows}, DType::i32),
+                 w = g.weight(samples::stored_weight({vocabulary, n}, 5));
     int64_t trained = 0;
     for (int32_t target : targets) trained += target >= 0;
     g.segment = checkpoint ? 0 : -1;
-    const auto nll = [&] { return g.add(qlora::Op::linear_cross_entropy, {x, w, t}, qlora::attr_of(qlora::CrossEntropyAttr{.chunk = chunk, .with_grad = true})); };
-    const Tensor loss = fused ? qlora::scale(qlora::sum(nll()), 1 / float(trained)) : qlora::cross_entropy(qlora::matmul(x, w), t);
+    const auto nll = [&] {
+        return g.add(qlora::Op::linear_cross_entropy, {x, w, t},
+                     qlora::attr_of(qlora::CrossEntropyAttr{.chunk = chunk, .with_grad = true}));
+    };
+    const Tensor loss = fused ? qlora::scale(qlora::sum(nll()), 1 / float(trained))
+                              : qlora::cross_entropy(qlora::matmul(x, w), t);
     g.segment = -1;
     g.backward(loss, checkpoint);
     g.output(loss);
@@ -44,7 +50,8 @@ TEST(LinearCrossEntropy, EqualsCrossEntropyOfExplicitLogits) {
         const auto [loss, dx] = mean_loss(true, targets);
         const auto [want_loss, want_dx] = mean_loss(false, targets);
         EXPECT_NEAR(loss, want_loss, 1e-5 * want_loss);
-        for (size_t i = 0; i < dx.size(); ++i) ASSERT_NEAR(dx[i], want_dx[i], 1e-6) << i;      // gradients are of order 1 / rows
+        // gradients are of order 1 / rows
+        for (size_t i = 0; i < dx.size(); ++i) ASSERT_NEAR(dx[i], want_dx[i], 1e-6) << i;
         const auto [cut_loss, cut_dx] = mean_loss(true, targets, false, 5);    // several chunks, the last one shorter
         EXPECT_NEAR(cut_loss, want_loss, 1e-5 * want_loss);
         for (size_t i = 0; i < dx.size(); ++i) ASSERT_NEAR(cut_dx[i], want_dx[i], 1e-6) << i;
@@ -56,7 +63,8 @@ TEST(LinearCrossEntropy, EqualsCrossEntropyOfExplicitLogits) {
 
 TEST(LinearCrossEntropy, RowsWithoutTargetGiveZeros) {
     GraphImpl g(qlora::make_cpu_backend(2, qlora::Compute::f32));
-    const Tensor x = g.input({rows, n}), t = g.input({rows}, DType::i32), w = g.weight(samples::stored_weight({vocabulary, n}, 5));
+    const Tensor x = g.input({rows, n}), t = g.input({rows}, DType::i32),
+                 w = g.weight(samples::stored_weight({vocabulary, n}, 5));
     const Tensor nll = qlora::linear_cross_entropy(x, w, t, true);
     g.output(nll);
     const std::vector<float> values(rows * n, NAN);    // never looked at

@@ -1,5 +1,5 @@
-// matmul_test.cpp - what the sweep does not see of matmul, qmatmul and lora: which operation a weight selects, that a stored weight
-// never gets a gradient, and that lora's dropout mask follows seed and step.
+// matmul_test.cpp - what the sweep does not see of matmul, qmatmul and lora: which operation a weight selects, that a
+// stored weight never gets a gradient, and that lora's dropout mask follows seed and step.
 #include "src/cpu/cpu.h"
 #include "tests/ops/samples.h"
 
@@ -43,7 +43,8 @@ TEST(Matmul, AStoredWeightEqualsItsDecodedSelf) {
         std::vector<float> a(size_t(rows * 130)), b(a.size());
         g.read(stored, a.data(), int64_t(a.size()) * 4);
         g.read(dense, b.data(), int64_t(b.size()) * 4);
-        for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-4) << rows << " rows at " << i;   // sums of 96 products of order 1
+        // sums of 96 products of order 1
+        for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-4) << rows << " rows at " << i;
     }
 }
 
@@ -65,14 +66,15 @@ std::vector<float> dropped(float p, uint64_t seed, uint64_t stream, uint64_t ste
 }
 
 TEST(Lora, DropoutFollowsTheCounter) {
-    const int64_t rows = 300, n = 30;                  // rows begin within a draw of four, and one chunk ends at row 256
+    const int64_t rows = 300, n = 30;    // rows begin within a draw of four, and one chunk ends at row 256
     const float p = 0.4f;
     const std::vector<float> got = dropped(p, 11, 5, 2, rows, n);
     for (int64_t e = 0; e < rows * n; ++e) {
         const bool keep = qlora::uniform01(qlora::philox(11 + 2, 5, uint64_t(e) >> 2).v[e & 3]) >= p;
         ASSERT_NEAR(got[size_t(e)], keep ? 1 / (1 - p) : 0, 1e-6) << e;
     }
-    const double kept = double(std::count_if(got.begin(), got.end(), [](float v) { return v != 0; })) / double(got.size());
+    const double kept = double(std::count_if(got.begin(), got.end(), [](float v) { return v != 0; })) /
+                        double(got.size());
     EXPECT_NEAR(kept, 0.6, 0.02);                      // 9000 draws: a standard deviation is 0.005
     EXPECT_EQ(got, dropped(p, 11, 5, 2, rows, n));
     EXPECT_NE(got, dropped(p, 11, 5, 3, rows, n));

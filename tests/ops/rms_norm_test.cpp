@@ -49,7 +49,8 @@ TEST(RmsNorm, AWeightStoredInHalfIsDecoded) {
 
 TEST(RmsNorm, RowsOfZerosAndOfLargeNumbersStayFinite) {
     GraphImpl g(s::cpu());
-    const Tensor x = s::input(g, {2, 4}, std::vector<float>{0, 0, 0, 0, 1e18f, -1e18f, 1e18f, 1e18f}), w = s::input(g, {4}, std::vector<float>{1, 1, 1, 1});
+    const Tensor x = s::input(g, {2, 4}, std::vector<float>{0, 0, 0, 0, 1e18f, -1e18f, 1e18f, 1e18f}),
+                 w = s::input(g, {4}, std::vector<float>{1, 1, 1, 1});
     const std::vector<float> y = s::value_of(q::rms_norm(x, w));
     EXPECT_EQ((std::vector<float>{0, 0, 0, 0}), std::vector<float>(y.begin(), y.begin() + 4));
     for (size_t i = 4; i < 8; ++i) EXPECT_NEAR(1, std::fabs(y[i]), 1e-6);

@@ -1,4 +1,5 @@
-// rope_test.cpp - against transformers (halves) and complex numbers (adjacent pairs); partial rotation; the inverse; far positions.
+// rope_test.cpp - against transformers (halves) and complex numbers (adjacent pairs); partial rotation; the inverse;
+// far positions.
 #include "tests/support/op_golden.h"
 
 namespace rope_test {
@@ -11,16 +12,19 @@ using q::Tensor;
 TEST(Rope, EqualsTheReferenceInBothPairings) {
     for (const bool adjacent : {false, true}) {
         GraphImpl g(s::cpu());
-        const Tensor x = s::input(g, {4, 16}, op_golden::floats("rope", "x")), pos = s::indices(g, op_golden::integers("rope", "positions"));
+        const Tensor x = s::input(g, {4, 16}, op_golden::floats("rope", "x")),
+                     pos = s::indices(g, op_golden::integers("rope", "positions"));
         const Tensor f = s::input(g, {4}, op_golden::floats("rope", "inverse"));
         const q::RopeAttr a{.head_dim = 8, .rotated = 8, .adjacent = adjacent};
-        op_golden::expect_near(s::value_of(q::rope(x, pos, f, a)), op_golden::floats("rope", adjacent ? "adjacent" : "halves"), 2e-6);
+        op_golden::expect_near(s::value_of(q::rope(x, pos, f, a)),
+                               op_golden::floats("rope", adjacent ? "adjacent" : "halves"), 2e-6);
     }
 }
 
 TEST(Rope, ThePublicBuilderMakesTheFrequencies) {
     GraphImpl g(s::cpu());
-    const Tensor x = s::input(g, {4, 16}, op_golden::floats("rope", "x")), pos = s::indices(g, op_golden::integers("rope", "positions"));
+    const Tensor x = s::input(g, {4, 16}, op_golden::floats("rope", "x")),
+                 pos = s::indices(g, op_golden::integers("rope", "positions"));
     op_golden::expect_near(s::value_of(q::rope(x, pos, 2)), op_golden::floats("rope", "halves"), 2e-5);
     EXPECT_TRUE(s::contains(s::error_of([&] { q::rope(x, pos, 3); }), "[4, 16]"));
 }
@@ -29,7 +33,8 @@ TEST(Rope, TheRestOfAHeadPassesAndTheInverseTurnsBack) {
     for (const bool adjacent : {false, true}) {
         GraphImpl g(s::cpu());
         const std::vector<float> values = s::random_values(2 * 12, 3);
-        const Tensor x = s::input(g, {2, 12}, values), pos = s::indices(g, {9, 100000}), f = s::input(g, {2}, std::vector<float>{1, 0.01f});
+        const Tensor x = s::input(g, {2, 12}, values), pos = s::indices(g, {9, 100000}),
+                     f = s::input(g, {2}, std::vector<float>{1, 0.01f});
         q::RopeAttr a{.head_dim = 6, .rotated = 4, .adjacent = adjacent};
         const Tensor y = q::rope(x, pos, f, a);
         a.inverse = true;
@@ -48,8 +53,10 @@ TEST(Rope, TheRestOfAHeadPassesAndTheInverseTurnsBack) {
 
 TEST(Rope, TheMagnitudeScalesOnlyWhatTurns) {
     GraphImpl g(s::cpu());
-    const Tensor x = s::input(g, {1, 6}, std::vector<float>{1, 2, 3, 4, 5, 6}), pos = s::indices(g, {0}), f = s::input(g, {2}, std::vector<float>{1, 1});
-    EXPECT_EQ((std::vector<float>{2, 4, 6, 8, 5, 6}), s::value_of(q::rope(x, pos, f, {.head_dim = 6, .rotated = 4, .magnitude = 2})));
+    const Tensor x = s::input(g, {1, 6}, std::vector<float>{1, 2, 3, 4, 5, 6}), pos = s::indices(g, {0}),
+                 f = s::input(g, {2}, std::vector<float>{1, 1});
+    EXPECT_EQ((std::vector<float>{2, 4, 6, 8, 5, 6}),
+              s::value_of(q::rope(x, pos, f, {.head_dim = 6, .rotated = 4, .magnitude = 2})));
 }
 
 TEST(Rope, WrongSizesAreNamed) {

@@ -1,4 +1,5 @@
-// samples.h - for every operation of ops.def what the sweep feeds it. A new operation needs a sample here, or the sweep fails.
+// samples.h - for every operation of ops.def what the sweep feeds it. A new operation needs a sample here, or the sweep
+// fails.
 #pragma once
 #include "src/base/rng.h"
 #include "src/ops/ops.h"
@@ -16,7 +17,8 @@ using qlora::Op;
 using qlora::Shape;
 using qlora::Tensor;
 
-enum class Kind { trained, value, state, index, stored };   // param | input | state | i32 input | a weight in q8_0 blocks
+// param | input | state | i32 input | a weight in q8_0 blocks
+enum class Kind { trained, value, state, index, stored };
 struct Source {
     Kind kind = Kind::value;
     Shape shape;
@@ -24,7 +26,7 @@ struct Source {
     bool positive = false;                             // absolute values of what is drawn
 };
 
-struct Wrong {                                         // source `source` with this shape must be refused, naming it and the shape of source `other`
+struct Wrong {    // source `source` with this shape must be refused, naming it and the shape of source `other`
     size_t source = 0;
     Shape shape;
     int other = -1;
@@ -81,49 +83,121 @@ inline std::vector<int32_t> ids(int64_t count, int32_t limit, bool gaps) {
 // Small samples are for finite differences, large ones are split into several tasks.
 inline std::vector<Sample> all(bool large) {
     const int64_t rows = large ? 150 : 3, n = large ? 330 : 6;
-    const Source x{Kind::trained, {rows, n}}, fixed{Kind::value, {rows, n}}, per_row{Kind::value, {rows}}, per_column{Kind::trained, {n}};
+    const Source x{Kind::trained, {rows, n}}, fixed{Kind::value, {rows, n}}, per_row{Kind::value, {rows}},
+        per_column{Kind::trained, {n}};
     const Shape odd{rows, n + 1};
     std::vector<Sample> s;
 
-    s.push_back({Op::view, "all", {x}, [=](GraphImpl&, const Sources& t) { return scale(reshape(t[0], {n, rows}), 2); }, {{0, odd}}});
-    s.push_back({Op::view, "a part", {fixed}, [=](GraphImpl&, const Sources& t) { return scale(view(t[0], n + 1, {n}), 2); }, {{0, {2, 2}}}});
+    s.push_back({Op::view,
+                 "all",
+                 {x},
+                 [=](GraphImpl&, const Sources& t) {
+                     return scale(reshape(t[0], {n, rows}), 2);
+                 },
+                 {{0, odd}}});
+    s.push_back({Op::view,
+                 "a part",
+                 {fixed},
+                 [=](GraphImpl&, const Sources& t) { return scale(view(t[0], n + 1, {n}), 2); },
+                 {{0, {2, 2}}}});
     s.push_back({Op::fill, "", {}, [=](GraphImpl& g, const Sources&) { return fill(g, {rows, n}, 2.5f); }, {}});
-    s.push_back({Op::add, "", {x, x}, [](GraphImpl&, const Sources& t) { return add(t[0], t[1]); }, {{1, odd, 0}, {0, odd, 1}}});
-    s.push_back({Op::bias, "", {x, per_column}, [](GraphImpl&, const Sources& t) { return bias(t[0], t[1]); }, {{1, {n + 1}, 0}}});
+    s.push_back({Op::add,
+                 "",
+                 {x, x},
+                 [](GraphImpl&, const Sources& t) { return add(t[0], t[1]); },
+                 {{1, odd, 0}, {0, odd, 1}}});
+    s.push_back({Op::bias,
+                 "",
+                 {x, per_column},
+                 [](GraphImpl&, const Sources& t) { return bias(t[0], t[1]); },
+                 {{1, {n + 1}, 0}}});
     s.push_back({Op::mul, "", {x, x}, [](GraphImpl&, const Sources& t) { return mul(t[0], t[1]); }, {{1, odd, 0}}});
     s.push_back({Op::scale, "", {x}, [](GraphImpl&, const Sources& t) { return scale(t[0], -1.5f); }, {}});
-    s.push_back({Op::scale_rows, "", {x, per_row}, [](GraphImpl&, const Sources& t) { return scale_rows(t[0], t[1]); }, {{1, {rows + 1}, 0}}});
+    s.push_back({Op::scale_rows,
+                 "",
+                 {x, per_row},
+                 [](GraphImpl&, const Sources& t) { return scale_rows(t[0], t[1]); },
+                 {{1, {rows + 1}, 0}}});
     s.push_back({Op::sum, "", {x}, [](GraphImpl&, const Sources& t) { return sum(t[0]); }, {}});
     s.push_back({Op::silu, "", {x}, [](GraphImpl&, const Sources& t) { return silu(t[0]); }, {}});
-    s.push_back({Op::swiglu, "", {x, x}, [](GraphImpl&, const Sources& t) { return swiglu(t[0], t[1]); }, {{1, odd, 0}}});
-    s.push_back({Op::dropout, "", {x}, [](GraphImpl&, const Sources& t) { return dropout(t[0], {.p = 0.3f, .seed = 7, .stream = 2}); }, {}});
-    s.push_back({Op::embedding, "", {{Kind::trained, {9, n}}, {Kind::index, {rows}, ids(rows, 9, false)}}, [](GraphImpl&, const Sources& t) { return embed(t[0], t[1]); }, {{0, {9 * n}}}});
+    s.push_back(
+        {Op::swiglu, "", {x, x}, [](GraphImpl&, const Sources& t) { return swiglu(t[0], t[1]); }, {{1, odd, 0}}});
+    s.push_back({Op::dropout,
+                 "",
+                 {x},
+                 [](GraphImpl&, const Sources& t) { return dropout(t[0], {.p = 0.3f, .seed = 7, .stream = 2}); },
+                 {}});
+    s.push_back({Op::embedding,
+                 "",
+                 {{Kind::trained, {9, n}}, {Kind::index, {rows}, ids(rows, 9, false)}},
+                 [](GraphImpl&, const Sources& t) { return embed(t[0], t[1]); },
+                 {{0, {9 * n}}}});
 
     const int64_t in = large ? 96 : 32, out = large ? 130 : 5, rank = large ? 16 : 2;
     const Source input{Kind::trained, {rows, in}}, w{Kind::trained, {out, in}};
-    s.push_back({Op::matmul, "", {input, w}, [](GraphImpl&, const Sources& t) { return matmul(t[0], t[1]); }, {{1, {out, in + 1}, 0}, {0, {rows, in + 1}, 1}, {1, {in}, 0}}});
-    s.push_back({Op::qmatmul, "", {input, {Kind::stored, {out, in}}}, [](GraphImpl&, const Sources& t) { return matmul(t[0], t[1]); }, {{0, {rows, in + 1}, 1}, {1, {out, 2 * in}, 0}}});
+    s.push_back({Op::matmul,
+                 "",
+                 {input, w},
+                 [](GraphImpl&, const Sources& t) { return matmul(t[0], t[1]); },
+                 {{1, {out, in + 1}, 0}, {0, {rows, in + 1}, 1}, {1, {in}, 0}}});
+    s.push_back({Op::qmatmul,
+                 "",
+                 {input, {Kind::stored, {out, in}}},
+                 [](GraphImpl&, const Sources& t) { return matmul(t[0], t[1]); },
+                 {{0, {rows, in + 1}, 1}, {1, {out, 2 * in}, 0}}});
     for (const float p : {0.0f, 0.25f}) {
-        s.push_back({Op::lora, p > 0 ? "dropout" : "", {{Kind::trained, {rows, out}}, input, {Kind::trained, {rank, in}}, {Kind::trained, {out, rank}}},
-                     [=](GraphImpl&, const Sources& t) { return lora(t[0], t[1], t[2], t[3], {.scale = 0.5f, .p = p, .seed = 3, .stream = 9}); },
-                     {{0, {rows, out + 1}, 3}, {1, {rows, in + 1}, 2}, {2, {rank + 1, in}, 3}, {3, {out, rank, 1}, 2}}});
+        s.push_back(
+            {Op::lora,
+             p > 0 ? "dropout" : "",
+             {{Kind::trained, {rows, out}}, input, {Kind::trained, {rank, in}}, {Kind::trained, {out, rank}}},
+             [=](GraphImpl&, const Sources& t) {
+                 return lora(t[0], t[1], t[2], t[3], {.scale = 0.5f, .p = p, .seed = 3, .stream = 9});
+             },
+             {{0, {rows, out + 1}, 3}, {1, {rows, in + 1}, 2}, {2, {rank + 1, in}, 3}, {3, {out, rank, 1}, 2}}});
     }
     const int64_t many = 2 * 256 + 9;                  // rows of several chunks of lora
     if (large) {
-        s.push_back({Op::lora, "several chunks", {{Kind::trained, {many, 7}}, {Kind::trained, {many, 13}}, {Kind::trained, {3, 13}}, {Kind::trained, {7, 3}}},
-                     [=](GraphImpl&, const Sources& t) { return lora(t[0], t[1], t[2], t[3], {.scale = 2, .p = 0.1f, .seed = 1, .stream = 4}); }, {}});
+        s.push_back({Op::lora,
+                     "several chunks",
+                     {{Kind::trained, {many, 7}},
+                      {Kind::trained, {many, 13}},
+                      {Kind::trained, {3, 13}},
+                      {Kind::trained, {7, 3}}},
+                     [=](GraphImpl&, const Sources& t) {
+                         return lora(t[0], t[1], t[2], t[3], {.scale = 2, .p = 0.1f, .seed = 1, .stream = 4});
+                     },
+                     {}});
     }
     for (const Kind kind : {Kind::value, Kind::stored}) {
-        s.push_back({Op::dora_norm, kind == Kind::value ? "float" : "stored", {{kind, {out, in}}, {Kind::value, {rank, in}}, {Kind::value, {out, rank}}},
-                     [](GraphImpl&, const Sources& t) { return dora_norm(t[0], t[1], t[2], 0.5f); }, {{0, {out, 2 * in}, 1}, {1, {rank, in + 1}, 0}, {2, {out, rank + 1}, 1}}});
+        s.push_back({Op::dora_norm,
+                     kind == Kind::value ? "float" : "stored",
+                     {{kind, {out, in}}, {Kind::value, {rank, in}}, {Kind::value, {out, rank}}},
+                     [](GraphImpl&, const Sources& t) { return dora_norm(t[0], t[1], t[2], 0.5f); },
+                     {{0, {out, 2 * in}, 1}, {1, {rank, in + 1}, 0}, {2, {out, rank + 1}, 1}}});
     }
-    s.push_back({Op::dora_scale, "", {x, per_column, {Kind::value, {n}, {}, true}}, [](GraphImpl&, const Sources& t) { return dora_scale(t[0], t[1], t[2]); }, {{1, {n + 1}, 0}, {2, {n + 1}, 0}}});
-    s.push_back({Op::rms_norm, "", {x, per_column}, [](GraphImpl&, const Sources& t) { return rms_norm(t[0], t[1]); }, {{1, {n + 1}, 0}}});
+    s.push_back({Op::dora_scale,
+                 "",
+                 {x, per_column, {Kind::value, {n}, {}, true}},
+                 [](GraphImpl&, const Sources& t) { return dora_scale(t[0], t[1], t[2]); },
+                 {{1, {n + 1}, 0}, {2, {n + 1}, 0}}});
+    s.push_back({Op::rms_norm,
+                 "",
+                 {x, per_column},
+                 [](GraphImpl&, const Sources& t) { return rms_norm(t[0], t[1]); },
+                 {{1, {n + 1}, 0}}});
 
     const int64_t head_dim = large ? 24 : 6, heads = large ? 4 : 2;
     for (const bool adjacent : {false, true}) {
-        s.push_back({Op::rope, adjacent ? "adjacent" : "halves", {{Kind::trained, {rows, heads * head_dim}}, {Kind::index, {rows}, counting(rows, 3)}, {Kind::value, {head_dim / 2 - 1}}},
-                     [=](GraphImpl&, const Sources& t) { return rope(t[0], t[1], t[2], {.head_dim = head_dim, .rotated = head_dim - 2, .adjacent = adjacent, .magnitude = 1.2f}); },
+        s.push_back({Op::rope,
+                     adjacent ? "adjacent" : "halves",
+                     {{Kind::trained, {rows, heads * head_dim}},
+                      {Kind::index, {rows}, counting(rows, 3)},
+                      {Kind::value, {head_dim / 2 - 1}}},
+                     [=](GraphImpl&, const Sources& t) {
+                         return rope(
+                             t[0], t[1], t[2],
+                             {.head_dim = head_dim, .rotated = head_dim - 2, .adjacent = adjacent, .magnitude = 1.2f});
+                     },
                      {{0, {rows, heads * head_dim + 1}}, {2, {head_dim / 2}}}});
     }
     const int64_t keys = rows + 2;
@@ -133,38 +207,77 @@ inline std::vector<Sample> all(bool large) {
     a.head_dim = head_dim;
     a.scale = 0.4f;
     const Source kv{Kind::trained, {keys, heads / 2 * head_dim}};
-    s.push_back({Op::attention, "", {{Kind::trained, {rows, heads * head_dim}}, kv, kv, {Kind::index, {rows}, std::vector<int32_t>(size_t(rows), 1)}, {Kind::index, {rows}, counting(rows, 2)}},
+    s.push_back({Op::attention,
+                 "",
+                 {{Kind::trained, {rows, heads * head_dim}},
+                  kv,
+                  kv,
+                  {Kind::index, {rows}, std::vector<int32_t>(size_t(rows), 1)},
+                  {Kind::index, {rows}, counting(rows, 2)}},
                  [=](GraphImpl&, const Sources& t) { return attention(t[0], t[1], t[2], t[3], t[4], a); },
-                 {{0, {rows, heads * head_dim + 1}, 1}, {1, {keys, heads * head_dim}, 0}, {2, {keys + 1, heads / 2 * head_dim}, 1}, {3, {rows + 1}, 0}}});
-    s.push_back({Op::store_rows, "", {{Kind::state, {rows + 4, n}}, fixed, {Kind::index, {rows}, counting(rows, -1)}}, [](GraphImpl&, const Sources& t) { return store_rows(t[0], t[1], t[2]); },
+                 {{0, {rows, heads * head_dim + 1}, 1},
+                  {1, {keys, heads * head_dim}, 0},
+                  {2, {keys + 1, heads / 2 * head_dim}, 1},
+                  {3, {rows + 1}, 0}}});
+    s.push_back({Op::store_rows,
+                 "",
+                 {{Kind::state, {rows + 4, n}}, fixed, {Kind::index, {rows}, counting(rows, -1)}},
+                 [](GraphImpl&, const Sources& t) { return store_rows(t[0], t[1], t[2]); },
                  {{1, odd, 0}, {2, {rows + 1}}}});
 
     const int64_t vocabulary = large ? 700 : 7;
     const Source targets{Kind::index, {rows}, ids(rows, int32_t(vocabulary), true)};
-    s.push_back({Op::cross_entropy, "", {{Kind::trained, {rows, vocabulary}}, targets}, [](GraphImpl&, const Sources& t) { return cross_entropy(t[0], t[1]); }, {{1, {rows + 1}}}});
+    s.push_back({Op::cross_entropy,
+                 "",
+                 {{Kind::trained, {rows, vocabulary}}, targets},
+                 [](GraphImpl&, const Sources& t) { return cross_entropy(t[0], t[1]); },
+                 {{1, {rows + 1}}}});
     for (const Kind kind : {Kind::value, Kind::stored}) {
-        s.push_back({Op::linear_cross_entropy, kind == Kind::value ? "float" : "stored", {input, {kind, {vocabulary, in}}, targets},
-                     [](GraphImpl&, const Sources& t) { return linear_cross_entropy(t[0], t[1], t[2], true); }, {{0, {rows, 2 * in}, 1}, {1, {vocabulary, 2 * in}, 0}, {2, {rows + 1}, 0}}});
+        s.push_back({Op::linear_cross_entropy,
+                     kind == Kind::value ? "float" : "stored",
+                     {input, {kind, {vocabulary, in}}, targets},
+                     [](GraphImpl&, const Sources& t) { return linear_cross_entropy(t[0], t[1], t[2], true); },
+                     {{0, {rows, 2 * in}, 1}, {1, {vocabulary, 2 * in}, 0}, {2, {rows + 1}, 0}}});
     }
-    s.push_back({Op::linear_cross_entropy, "chunks of 2", {input, {Kind::stored, {vocabulary, in}}, targets}, [](GraphImpl& g, const Sources& t) {
-                     return g.add(Op::linear_cross_entropy, {t[0], t[1], t[2]}, qlora::attr_of(qlora::CrossEntropyAttr{.chunk = 2, .with_grad = true})); }, {}});
+    s.push_back({Op::linear_cross_entropy,
+                 "chunks of 2",
+                 {input, {Kind::stored, {vocabulary, in}}, targets},
+                 [](GraphImpl& g, const Sources& t) {
+                     return g.add(Op::linear_cross_entropy, {t[0], t[1], t[2]},
+                                  qlora::attr_of(qlora::CrossEntropyAttr{.chunk = 2, .with_grad = true}));
+                 },
+                 {}});
     const Source state{Kind::state, {rows, n}}, squares{Kind::state, {rows, n}, {}, true};
-    s.push_back({Op::accumulate, "", {state, fixed}, [](GraphImpl&, const Sources& t) { return accumulate(t[0], t[1]); }, {{1, odd, 0}}});
+    s.push_back({Op::accumulate,
+                 "",
+                 {state, fixed},
+                 [](GraphImpl&, const Sources& t) { return accumulate(t[0], t[1]); },
+                 {{1, odd, 0}}});
     s.push_back({Op::global_norm, "", {fixed}, [](GraphImpl&, const Sources& t) { return global_norm(t[0]); }, {}});
-    s.push_back({Op::adamw, "", {state, fixed, state, squares, {Kind::value, {1}, {}, true}, {Kind::value, {4}, {}, true}},
-                 [](GraphImpl&, const Sources& t) { return adamw(t[0], t[1], t[2], t[3], t[4], t[5], {.weight_decay = 0.1f, .max_norm = 0.5f}); }, {{1, odd, 0}, {3, odd, 0}, {5, {3}}}});
+    s.push_back({Op::adamw,
+                 "",
+                 {state, fixed, state, squares, {Kind::value, {1}, {}, true}, {Kind::value, {4}, {}, true}},
+                 [](GraphImpl&, const Sources& t) {
+                     return adamw(t[0], t[1], t[2], t[3], t[4], t[5], {.weight_decay = 0.1f, .max_norm = 0.5f});
+                 },
+                 {{1, odd, 0}, {3, odd, 0}, {5, {3}}}});
     return s;
 }
 
-// Operations without a sample of their own: leaves, which compute nothing, and gradients, which the samples of their forward run.
+// Operations without a sample of their own: leaves, which compute nothing, and gradients, which the samples of their
+// forward run.
 inline const std::set<Op>& leaves() {
     static const std::set<Op> set{Op::input, Op::param, Op::weight, Op::state};
     return set;
 }
 inline const std::map<Op, Op>& gradient_of() {
-    static const std::map<Op, Op> map{{Op::bias_back, Op::bias}, {Op::sum_back, Op::sum}, {Op::silu_back, Op::silu}, {Op::swiglu_back, Op::swiglu},
-        {Op::embedding_back, Op::embedding}, {Op::matmul_dx, Op::matmul}, {Op::matmul_dw, Op::matmul}, {Op::qmatmul_dx, Op::qmatmul}, {Op::lora_back, Op::lora},
-        {Op::dora_scale_dm, Op::dora_scale}, {Op::rms_norm_back, Op::rms_norm}, {Op::rms_norm_dw, Op::rms_norm}, {Op::attention_back, Op::attention}, {Op::cross_entropy_back, Op::cross_entropy}};
+    static const std::map<Op, Op> map{{Op::bias_back, Op::bias},           {Op::sum_back, Op::sum},
+                                      {Op::silu_back, Op::silu},           {Op::swiglu_back, Op::swiglu},
+                                      {Op::embedding_back, Op::embedding}, {Op::matmul_dx, Op::matmul},
+                                      {Op::matmul_dw, Op::matmul},         {Op::qmatmul_dx, Op::qmatmul},
+                                      {Op::lora_back, Op::lora},           {Op::dora_scale_dm, Op::dora_scale},
+                                      {Op::rms_norm_back, Op::rms_norm},   {Op::rms_norm_dw, Op::rms_norm},
+                                      {Op::attention_back, Op::attention}, {Op::cross_entropy_back, Op::cross_entropy}};
     return map;
 }
 

@@ -1,4 +1,5 @@
-// store_rows_test.cpp - rows land where they are told, negative ones nowhere; readers after it see them, readers before it do not.
+// store_rows_test.cpp - rows land where they are told, negative ones nowhere; readers after it see them, readers before
+// it do not.
 #include "src/tensor/encode.h"
 #include "tests/support/op_golden.h"
 
@@ -11,7 +12,8 @@ using q::Tensor;
 
 TEST(StoreRows, WritesInPlaceInOrder) {
     GraphImpl g(s::cpu());
-    const Tensor cache = s::state(g, {4, 2}, {0, 0, 0, 0, 0, 0, 7, 7}), x = s::input(g, {3, 2}, std::vector<float>{1, 2, 3, 4, 5, 6}), rows = s::indices(g, {2, -1, 0});
+    const Tensor cache = s::state(g, {4, 2}, {0, 0, 0, 0, 0, 0, 7, 7}),
+                 x = s::input(g, {3, 2}, std::vector<float>{1, 2, 3, 4, 5, 6}), rows = s::indices(g, {2, -1, 0});
     const Tensor before = q::scale(cache, 1), after = q::scale(q::store_rows(cache, x, rows), 10);
     g.output(before);
     g.output(after);
@@ -38,11 +40,16 @@ TEST(StoreRows, EachPartToItsOwnRows) {
     q::store_rows(cache, x, s::indices(g, {2, 0}));
     g.run();
     EXPECT_EQ((std::vector<float>{5, 6, 0, 0, 1, 2, 7, 8, 0, 0, 3, 4}), s::get(cache));
-    EXPECT_TRUE(s::contains(s::error_of([&] { GraphImpl h(s::cpu()); q::store_rows(h.state({3, 3, 2}), h.input({2, 4}), s::indices(h, {2, 0})); }), "[3, 3, 2]"));
+    EXPECT_TRUE(s::contains(s::error_of([&] {
+                                GraphImpl h(s::cpu());
+                                q::store_rows(h.state({3, 3, 2}), h.input({2, 4}), s::indices(h, {2, 0}));
+                            }),
+                            "[3, 3, 2]"));
 }
 
 TEST(StoreRows, RoundsToTheTypeOfTheState) {
-    const std::vector<float> x{1, -2.0009765625f, 0.1f, 65504, 1e-6f, -0.0f, 3, 100};      // the second lies between two f16
+    // the second lies between two f16
+    const std::vector<float> x{1, -2.0009765625f, 0.1f, 65504, 1e-6f, -0.0f, 3, 100};
     for (const q::DType type : {q::DType::f16, q::DType::bf16, q::DType::q8_0}) {
         std::vector<float> wide(32, 0.25f);
         std::copy(x.begin(), x.end(), wide.begin());
@@ -57,14 +64,19 @@ TEST(StoreRows, RoundsToTheTypeOfTheState) {
         EXPECT_EQ(std::memcmp(held.data, want.data(), want.size()), 0) << q::name_of(type);
         std::vector<float> back(32);
         q::type_info(type).decode(want.data() + row, back.data(), 32);
-        for (size_t i = 0; i < 32; ++i) EXPECT_NEAR(back[i], wide[i], type == q::DType::q8_0 ? 65504.0 / 253 : std::max(std::fabs(wide[i]) / (type == q::DType::f16 ? 2048 : 256), 3e-8f));
+        for (size_t i = 0; i < 32; ++i)
+            EXPECT_NEAR(back[i], wide[i],
+                        type == q::DType::q8_0
+                            ? 65504.0 / 253
+                            : std::max(std::fabs(wide[i]) / (type == q::DType::f16 ? 2048 : 256), 3e-8f));
     }
 }
 
 TEST(StoreRows, NumbersThatTheTypeCannotHold) {
     for (const float bad : {65520.0f, -1e9f, INFINITY, NAN}) {
         GraphImpl g(s::cpu());
-        q::store_rows(g.state({1, 2}, {}, q::DType::f16), s::input(g, {1, 2}, std::vector<float>{1, bad}), s::indices(g, {0}));
+        q::store_rows(g.state({1, 2}, {}, q::DType::f16), s::input(g, {1, 2}, std::vector<float>{1, bad}),
+                      s::indices(g, {0}));
         EXPECT_TRUE(s::contains(s::error_of([&] { g.run(); }), "f16 cannot hold")) << bad;
     }
 }

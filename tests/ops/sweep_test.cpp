@@ -1,5 +1,5 @@
-// sweep_test.cpp - one sweep over every operation of ops.def: shape errors, finite differences, fused against composed, thread counts,
-// instruction sets. What an operation is fed stands in samples.h.
+// sweep_test.cpp - one sweep over every operation of ops.def: shape errors, finite differences, fused against composed,
+// thread counts, instruction sets. What an operation is fed stands in samples.h.
 #include "src/cpu/cpu.h"
 #include "tests/ops/samples.h"
 
@@ -16,9 +16,12 @@ using qlora::Tensor;
 using samples::Kind;
 using samples::Sample;
 
-std::string title(const Sample& s) { return std::string(qlora::op_def(s.op).name) + (s.note.empty() ? "" : ", " + s.note); }
+std::string title(const Sample& s) {
+    return std::string(qlora::op_def(s.op).name) + (s.note.empty() ? "" : ", " + s.note);
+}
 
-// One graph of a sample: y, and with `backward` the gradients of sum(y * r) towards its trained sources, r fixed and random.
+// One graph of a sample: y, and with `backward` the gradients of sum(y * r) towards its trained sources, r fixed and
+// random.
 struct Trial {
     GraphImpl g;
     const Sample& sample;
@@ -27,7 +30,8 @@ struct Trial {
     std::vector<std::vector<float>> values;            // of the float leaves
     std::vector<float> r_values;
 
-    Trial(const Sample& s, int threads, Isa isa, bool backward, bool composed = false) : g(qlora::make_cpu_backend(threads, qlora::Compute::f32)), sample(s) {
+    Trial(const Sample& s, int threads, Isa isa, bool backward, bool composed = false)
+        : g(qlora::make_cpu_backend(threads, qlora::Compute::f32)), sample(s) {
         g.backend->cpu()->isa = isa;
         for (size_t i = 0; i < s.sources.size(); ++i) leaves.push_back(leaf(i, s.sources[i].shape));
         y = s.build(g, leaves);
@@ -48,7 +52,9 @@ struct Trial {
         if (source.kind == Kind::stored) return g.weight(samples::stored_weight(shape, i));
         values.back() = samples::normal_values(qlora::elements_of(shape), i + 1);
         if (source.positive) for (float& v : values.back()) v = std::abs(v);
-        return source.kind == Kind::trained ? g.param(shape) : source.kind == Kind::state ? g.state(shape) : g.input(shape);
+        return source.kind == Kind::trained ? g.param(shape)
+               : source.kind == Kind::state ? g.state(shape)
+                                            : g.input(shape);
     }
     bool has_grad(size_t i) const { return !g.grads.empty() && sample.sources[i].kind == Kind::trained; }
     Tensor grad(size_t i) { return g.handle(g.grads[size_t(leaves[i].id())]); }
@@ -56,7 +62,8 @@ struct Trial {
     std::vector<float> run() {                         // writes every leaf first: some operations change them
         for (size_t i = 0; i < leaves.size(); ++i) {
             const samples::Source& source = sample.sources[i];
-            if (source.kind == Kind::index) g.write(leaves[i], source.indices.data(), int64_t(source.indices.size()) * 4);
+            if (source.kind == Kind::index)
+                g.write(leaves[i], source.indices.data(), int64_t(source.indices.size()) * 4);
             else if (source.kind != Kind::stored) g.write(leaves[i], values[i].data(), int64_t(values[i].size()) * 4);
         }
         g.write(r, r_values.data(), int64_t(r_values.size()) * 4);
@@ -88,7 +95,8 @@ double largest(const std::vector<float>& v) {
     return m;
 }
 
-void expect_close(const std::vector<std::vector<float>>& a, const std::vector<std::vector<float>>& b, double tolerance, const std::string& what) {
+void expect_close(const std::vector<std::vector<float>>& a, const std::vector<std::vector<float>>& b, double tolerance,
+                  const std::string& what) {
     ASSERT_EQ(a.size(), b.size()) << what;
     for (size_t k = 0; k < a.size(); ++k) {
         ASSERT_EQ(a[k].size(), b[k].size()) << what;
@@ -115,7 +123,8 @@ TEST(Sweep, EveryOperationIsCovered) {
         const auto forward = samples::gradient_of().find(op);
         const Op by = forward == samples::gradient_of().end() ? op : forward->second;
         const bool view = qlora::op_def(op).cpu == nullptr;                      // runs nothing
-        EXPECT_TRUE(executed.count(by) && (view || executed[by].count(op))) << qlora::op_def(op).name << " is run by no sample; add one to tests/ops/samples.h";
+        EXPECT_TRUE(executed.count(by) && (view || executed[by].count(op)))
+            << qlora::op_def(op).name << " is run by no sample; add one to tests/ops/samples.h";
     }
 }
 
@@ -127,22 +136,25 @@ TEST(Sweep, WrongShapesAreRefusedByName) {
             broken.sources[wrong.source].shape = wrong.shape;
             try {
                 Trial t(broken, 1, Isa::scalar, false);
-                ADD_FAILURE() << title(s) << " accepts source " << wrong.source << " of shape " << qlora::str(wrong.shape);
+                ADD_FAILURE() << title(s) << " accepts source " << wrong.source << " of shape "
+                              << qlora::str(wrong.shape);
             } catch (const qlora::Error& e) {
                 EXPECT_EQ(e.code, qlora::Errc::shape) << e.what();
                 const std::string text = e.what();
-                EXPECT_NE(text.find(qlora::str(wrong.shape)), std::string::npos) << title(s) << " does not name " << qlora::str(wrong.shape) << ": " << text;
+                EXPECT_NE(text.find(qlora::str(wrong.shape)), std::string::npos)
+                    << title(s) << " does not name " << qlora::str(wrong.shape) << ": " << text;
                 if (wrong.other < 0) continue;
                 const std::string other = qlora::str(s.sources[size_t(wrong.other)].shape);
-                EXPECT_NE(text.find(other), std::string::npos) << title(s) << " does not name " << other << ": " << text;
+                EXPECT_NE(text.find(other), std::string::npos)
+                    << title(s) << " does not name " << other << ": " << text;
             }
         }
     }
 }
 
-// Central differences of step h and h / 2, extrapolated: the error is of fourth order in h. With h = 0.04 the terms left out are below
-// 1e-5, and rounding of y (1e-7 of its size, divided by h) is of the same order: 1e-3 of the largest derivative leaves a wide margin
-// for both and none for a wrong formula.
+// Central differences of step h and h / 2, extrapolated: the error is of fourth order in h. With h = 0.04 the terms
+// left out are below 1e-5, and rounding of y (1e-7 of its size, divided by h) is of the same order: 1e-3 of the largest
+// derivative leaves a wide margin for both and none for a wrong formula.
 TEST(Sweep, GradientsMatchFiniteDifferences) {
     for (const Sample& s : samples::all(false)) {
         Trial exact(s, 1, qlora::best_isa(), true), probe(s, 1, qlora::best_isa(), false);
@@ -167,7 +179,8 @@ TEST(Sweep, GradientsMatchFiniteDifferences) {
             }
             double scale = 1;
             for (double d : want) scale = std::max(scale, std::abs(d));
-            for (size_t k = 0; k < want.size(); ++k) ASSERT_NEAR(got[k], want[k], 1e-3 * scale) << title(s) << ", source " << i << " element " << k;
+            for (size_t k = 0; k < want.size(); ++k)
+                ASSERT_NEAR(got[k], want[k], 1e-3 * scale) << title(s) << ", source " << i << " element " << k;
         }
     }
 }
@@ -191,7 +204,9 @@ TEST(Sweep, SameBytesForAnyNumberOfThreads) {
         for (int threads : {2, 3}) {
             const std::vector<std::vector<float>> many = Trial(s, threads, qlora::best_isa(), true).results();
             ASSERT_EQ(one.size(), many.size());
-            for (size_t k = 0; k < one.size(); ++k) EXPECT_EQ(std::memcmp(one[k].data(), many[k].data(), one[k].size() * 4), 0) << title(s) << ", result " << k << ", threads " << threads;
+            for (size_t k = 0; k < one.size(); ++k)
+                EXPECT_EQ(std::memcmp(one[k].data(), many[k].data(), one[k].size() * 4), 0)
+                    << title(s) << ", result " << k << ", threads " << threads;
         }
     }
 }

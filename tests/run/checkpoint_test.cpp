@@ -1,5 +1,5 @@
-// checkpoint_test.cpp - a run that is saved, ended and resumed makes the bytes of the run that was never interrupted; anything damaged
-// or of another run is refused before the adapter is touched.
+// checkpoint_test.cpp - a run that is saved, ended and resumed makes the bytes of the run that was never interrupted;
+// anything damaged or of another run is refused before the adapter is touched.
 #include "src/run/checkpoint.h"
 #include "tests/run/run_support.h"
 
@@ -28,8 +28,10 @@ qlora::TrainOptions options() {
 struct Process {
     qlora::Lora lora;
     qlora::Trainer trainer;
-    explicit Process(const qlora::TrainOptions& o = options(), uint64_t data_seed = 3, int threads = 1, int64_t rank = 4, float dropout = 0.1f)
-        : lora(qlora::Lora::create(run_support::tiny_model(threads), {.rank = rank, .alpha = 8, .dropout = dropout, .seed = 5})),
+    explicit Process(const qlora::TrainOptions& o = options(), uint64_t data_seed = 3, int threads = 1,
+                     int64_t rank = 4, float dropout = 0.1f)
+        : lora(qlora::Lora::create(run_support::tiny_model(threads),
+                                   {.rank = rank, .alpha = 8, .dropout = dropout, .seed = 5})),
           trainer(lora, run_support::dataset(run_support::random_rows(10, data_seed)), o) {}
 };
 
@@ -42,7 +44,8 @@ std::vector<float> straight(const qlora::TrainOptions& o) {
 
 void expect_resumed_alike(const qlora::TrainOptions& o) {
     const std::vector<float> whole = straight(o);
-    for (const int stop : {1, 3, 5, 8, 9}) {           // in the first epoch, at its end, within the second, before the end, at the end
+    // in the first epoch, at its end, within the second, before the end, at the end
+    for (const int stop : {1, 3, 5, 8, 9}) {
         run_support::TemporaryFolder folder("qlora-resume");
         double loss = 0;
         {
@@ -144,8 +147,10 @@ TEST(Checkpoint, RefusesAnotherRun) {
     Process other_data(options(), 4);
     EXPECT_TRUE(contains(error_of([&] { other_data.trainer.resume(path); }), "data set"));
     Process other_rank(options(), 3, 1, 8);
-    EXPECT_TRUE(contains(error_of([&] { other_rank.trainer.resume(path); }), "model.layers.0.self_attn.q_proj was rank 4, scale 2 and is rank 8, scale 1"));
-    const qlora::Lora quantized = qlora::Lora::create(run_support::tiny_model(1, qlora::DType::nf4), {.rank = 4, .alpha = 8, .dropout = 0.1f, .seed = 5});
+    EXPECT_TRUE(contains(error_of([&] { other_rank.trainer.resume(path); }),
+                         "model.layers.0.self_attn.q_proj was rank 4, scale 2 and is rank 8, scale 1"));
+    const qlora::Lora quantized = qlora::Lora::create(run_support::tiny_model(1, qlora::DType::nf4),
+                                                      {.rank = 4, .alpha = 8, .dropout = 0.1f, .seed = 5});
     qlora::Trainer on_quantized(quantized, run_support::dataset(run_support::random_rows(10)), options());
     EXPECT_TRUE(contains(error_of([&] { on_quantized.resume(path); }), "base model"));
     qlora::TrainOptions longer = options();            // going on for longer is no other run

@@ -1,4 +1,5 @@
-// context_test.cpp - texts longer than the model's context: refused wherever a text goes in, with the values; what cuts says how much it cut.
+// context_test.cpp - texts longer than the model's context: refused wherever a text goes in, with the values; what cuts
+// says how much it cut.
 #include "src/model/model.h"
 #include "src/run/evaluate.h"
 #include "tests/run/run_support.h"
@@ -30,9 +31,14 @@ protected:
         const std::string error = error_of(call);
         EXPECT_TRUE(contains(error, "17")) << error;
         EXPECT_TRUE(contains(error, "16")) << error;
-        EXPECT_EQ(contains(error, "\"dynamic\""), GetParam() && !contains(error, "Session") && !contains(error, "perplexity") && !contains(error, "train:")) << error;
+        EXPECT_EQ(contains(error, "\"dynamic\""), GetParam() && !contains(error, "Session") &&
+                                                      !contains(error, "perplexity") && !contains(error, "train:"))
+            << error;
     }
-    static Dataset rows_of(size_t length) { return dataset({{Tokens(length, 5), std::vector<uint8_t>(length, 1)}, {Tokens(4, 6), std::vector<uint8_t>(4, 1)}}); }
+    static Dataset rows_of(size_t length) {
+        return dataset(
+            {{Tokens(length, 5), std::vector<uint8_t>(length, 1)}, {Tokens(4, 6), std::vector<uint8_t>(4, 1)}});
+    }
 };
 
 TEST_P(Context, Scores) {
@@ -46,7 +52,7 @@ TEST_P(Context, Measures) {
     EXPECT_GT(perplexity(model, Tokens(40, 5), 16, 8).tokens, 0);
     refused([&] { perplexity(model, longer, 17, 8); });
     refused([&] { perplexity(lora, longer, 17, 8); });
-    EXPECT_GT(perplexity(model, fits, 512, 8).tokens, 0);              // a window that no text fills sees no more than the text
+    EXPECT_GT(perplexity(model, fits, 512, 8).tokens, 0);    // a window that no text fills sees no more than the text
     EXPECT_GT(evaluate(model, rows_of(16)), 0);
     refused([&] { evaluate(model, rows_of(17)); });
     refused([&] { evaluate(lora, rows_of(17)); });
@@ -54,7 +60,8 @@ TEST_P(Context, Measures) {
 }
 
 TEST_P(Context, Training) {
-    const TrainOptions wide{.max_steps = 1, .accumulate = 1, .context = 64}, narrow{.max_steps = 1, .accumulate = 1, .context = 16};
+    const TrainOptions wide{.max_steps = 1, .accumulate = 1, .context = 64},
+        narrow{.max_steps = 1, .accumulate = 1, .context = 16};
     EXPECT_TRUE(Trainer(lora, rows_of(16), wide).step());
     refused([&] { Trainer(lora, rows_of(17), wide); });
     Trainer cut(lora, rows_of(17), narrow);            // cut because its options say so
@@ -70,7 +77,8 @@ TEST_P(Context, Sessions) {
     refused([&] { Session(model, {.context = 17}); });
     refused([&] { Session(lora, {.context = 17}); });
 }
-INSTANTIATE_TEST_SUITE_P(Run, Context, testing::Bool(), [](const auto& info) { return info.param ? "Dynamic" : "Plain"; });
+INSTANTIATE_TEST_SUITE_P(Run, Context, testing::Bool(),
+                         [](const auto& info) { return info.param ? "Dynamic" : "Plain"; });
 
 // Loaded with its model, a data set is cut to the model's context, and counts what it cut.
 TEST(ContextOfData, IsThatOfTheModel) {
@@ -79,7 +87,9 @@ TEST(ContextOfData, IsThatOfTheModel) {
     auto model = std::make_shared<ModelImpl>(*short_model(false).impl());
     model->tokenizer = load_tokenizer(vocabulary);
     const TemporaryFolder folder("qlora-context");
-    std::ofstream(folder / "rows.jsonl") << R"({"prompt": "Count.", "completion": "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"})" << "\n";
+    std::ofstream(folder / "rows.jsonl")
+        << R"({"prompt": "Count.", "completion": "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"})"
+        << "\n";
     const Dataset data = Dataset::load(folder / "rows.jsonl", Model(std::shared_ptr<const ModelImpl>(model)));
     EXPECT_LE(data.info().longest, 16);
     EXPECT_EQ(data.info().truncated + data.info().dropped, 1);

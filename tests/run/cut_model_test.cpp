@@ -1,5 +1,5 @@
-// cut_model_test.cpp - a model file that is cut or overwritten while the model is in use: whatever was being computed becomes an error that
-// names the file, and nothing is kept of it.
+// cut_model_test.cpp - a model file that is cut or overwritten while the model is in use: whatever was being computed
+// becomes an error that names the file, and nothing is kept of it.
 #include "src/run/checkpoint.h"
 #include "tests/run/run_support.h"
 
@@ -52,12 +52,15 @@ TEST_F(CutModel, EveryUseIsAnError) {
     }
     expect_error("the weights of a graph", [&] {
         qlora::Graph graph(model.backend());
-        const qlora::Tensor y = matmul(graph.input({2, model.info().feed_forward}), graph.weight(model, "blk." + std::to_string(model.info().layers - 1) + ".ffn_down.weight"));
+        const qlora::Tensor y = matmul(
+            graph.input({2, model.info().feed_forward}),
+            graph.weight(model, "blk." + std::to_string(model.info().layers - 1) + ".ffn_down.weight"));
         graph.run();
         (void)graph.read(y);
     });
     EXPECT_EQ(qlora::names_in(folder.path.string()), std::vector<std::string>{"model.gguf"});
-    EXPECT_EQ(qlora::Model::load("models/tiny.gguf", {.backend = qlora::Backend::cpu(1)}).logits(tokens).size(), before.size());
+    EXPECT_EQ(qlora::Model::load("models/tiny.gguf", {.backend = qlora::Backend::cpu(1)}).logits(tokens).size(),
+              before.size());
 }
 
 TEST_F(CutModel, InTheMiddleOfAReply) {
@@ -77,7 +80,8 @@ TEST_F(CutModel, InTheMiddleOfAReply) {
 TEST_F(CutModel, BetweenTwoSteps) {
     const qlora::Model model = load();
     const qlora::Lora lora = qlora::Lora::create(model, {.rank = 2});
-    qlora::Trainer trainer(lora, run_support::dataset(run_support::random_rows(8)), {.max_steps = 5, .accumulate = 2, .context = 40, .learning_rate = 1e-2f});
+    qlora::Trainer trainer(lora, run_support::dataset(run_support::random_rows(8)),
+                           {.max_steps = 5, .accumulate = 2, .context = 40, .learning_rate = 1e-2f});
     ASSERT_TRUE(trainer.step());
     ASSERT_TRUE(trainer.step());
     const std::vector<float> after_two = run_support::values_of(lora);
@@ -86,12 +90,14 @@ TEST_F(CutModel, BetweenTwoSteps) {
     expect_error("evaluate", [&] { (void)trainer.evaluate(run_support::dataset(run_support::random_rows(2))); });
     EXPECT_EQ(trainer.last().step, 2);
     EXPECT_EQ(run_support::values_of(lora), after_two);
-    lora.save(folder / "adapter");                      // what was learned before is not lost; its record has no fingerprint of zeros
-    EXPECT_NE(qlora::read_file(folder / "adapter/base.json").find("\"fingerprint\": null"), std::string::npos) << qlora::read_file(folder / "adapter/base.json");
+    lora.save(folder / "adapter");    // what was learned before is not lost; its record has no fingerprint of zeros
+    EXPECT_NE(qlora::read_file(folder / "adapter/base.json").find("\"fingerprint\": null"), std::string::npos)
+        << qlora::read_file(folder / "adapter/base.json");
 }
 
 TEST_F(CutModel, WhileItIsLoaded) {
-    for (const std::optional<qlora::DType> quantize : {std::optional<qlora::DType>(), std::optional(qlora::DType::nf4)}) {
+    for (const std::optional<qlora::DType> quantize :
+         {std::optional<qlora::DType>(), std::optional(qlora::DType::nf4)}) {
         fs::copy_file("models/tiny.gguf", path, fs::copy_options::overwrite_existing);
         qlora::LoadOptions options{.backend = qlora::Backend::cpu(2), .quantize = quantize};
         options.on_progress = [&](float fraction) {
@@ -112,7 +118,8 @@ TEST_F(CutModel, OverwrittenInPlace) {
     ASSERT_NE(file, nullptr);
     ASSERT_EQ(std::fwrite(other.data(), 1, other.size(), file), other.size());
     std::fclose(file);
-    EXPECT_EQ(error_of([&] { (void)model.logits(tokens); }).rfind(path + ": was written to while it was in use", 0), 0u);
+    EXPECT_EQ(error_of([&] { (void)model.logits(tokens); }).rfind(path + ": was written to while it was in use", 0),
+              0u);
 }
 
 }  // namespace cut_model_test

@@ -18,8 +18,12 @@ qlora::Tokenizer words() {
 qlora::Tokenizer chat_words() {
     static const qlora::Tokenizer t = [] {
         const std::string file = data_path("tokenizer/smollm2/tokenizer.json");
-        const std::string chatml = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
-        return qlora::Tokenizer(qlora::load_tokenizer_json(qlora::Json::parse(qlora::read_file(file), file), qlora::Json().set("chat_template", chatml).set("eos_token", "<|im_end|>"), file));
+        const std::string chatml =
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if "
+            "add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+        return qlora::Tokenizer(qlora::load_tokenizer_json(
+            qlora::Json::parse(qlora::read_file(file), file),
+            qlora::Json().set("chat_template", chatml).set("eos_token", "<|im_end|>"), file));
     }();
     return t;
 }
@@ -40,15 +44,21 @@ struct DatasetFiles : ::testing::Test {
         std::ofstream(folder.path / name, std::ios::binary) << content;
         return folder / name;
     }
-    qlora::Dataset load(const std::string& content, const qlora::DatasetOptions& o = {}) { return qlora::Dataset::load(file("d.jsonl", content), chat_words(), o); }
+    qlora::Dataset load(const std::string& content, const qlora::DatasetOptions& o = {}) {
+        return qlora::Dataset::load(file("d.jsonl", content), chat_words(), o);
+    }
 };
 
 TEST_F(DatasetFiles, RealFilesOfEveryFormat) {
     struct Case { const char *file, *format; int64_t records; };
-    for (const Case& c : {Case{"alpaca_from_seed_tasks.json", "alpaca", 175}, Case{"identity.json", "alpaca", 91}, Case{"openai_messages_oa100.jsonl", "messages", 100},
-                          Case{"prompt_response_dolly_hhrlhf.jsonl", "prompt/completion", 600}, Case{"sharegpt_dummy_conversation.json", "sharegpt", 500},
-                          Case{"sharegpt_toolcall.json", "sharegpt", 200}, Case{"torchtune_chat_tiny.json", "sharegpt", 1}}) {
-        const qlora::Dataset data = qlora::Dataset::load(data_path(std::string("instruct/") + c.file), chat_words(), {.context = 2048});
+    for (const Case& c :
+         {Case{"alpaca_from_seed_tasks.json", "alpaca", 175}, Case{"identity.json", "alpaca", 91},
+          Case{"openai_messages_oa100.jsonl", "messages", 100},
+          Case{"prompt_response_dolly_hhrlhf.jsonl", "prompt/completion", 600},
+          Case{"sharegpt_dummy_conversation.json", "sharegpt", 500}, Case{"sharegpt_toolcall.json", "sharegpt", 200},
+          Case{"torchtune_chat_tiny.json", "sharegpt", 1}}) {
+        const qlora::Dataset data = qlora::Dataset::load(data_path(std::string("instruct/") + c.file), chat_words(),
+                                                         {.context = 2048});
         const qlora::DatasetInfo info = data.info();
         EXPECT_EQ(info.format, c.format) << c.file;
         EXPECT_EQ(info.rows + info.dropped, c.records) << c.file;
@@ -66,15 +76,20 @@ TEST_F(DatasetFiles, RealFilesOfEveryFormat) {
         EXPECT_EQ(info.dropped, 0);
         EXPECT_EQ(info.trained_tokens, info.tokens - info.rows);       // all but the first of each row
     }
-    for (const char* other : {"instruct/dpo_sharegpt_60.json", "instruct/selfinstruct_seed_tasks.jsonl", "instruct/oasst_tree_en_10.jsonl"})
+    for (const char* other :
+         {"instruct/dpo_sharegpt_60.json", "instruct/selfinstruct_seed_tasks.jsonl", "instruct/oasst_tree_en_10.jsonl"})
         EXPECT_THROW(qlora::Dataset::load(data_path(other), words()), qlora::Error) << other;
 }
 
 TEST_F(DatasetFiles, MaskOfADialogue) {
-    const std::string chat = R"({"messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "one"}, {"role": "user", "content": "b"}, {"role": "assistant", "content": "two"}]})" "\n";
+    const std::string chat =
+        R"({"messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "one"}, {"role": "user", "content": "b"}, {"role": "assistant", "content": "two"}]})"
+        "\n";
     const qlora::Dataset all = load(chat);
     EXPECT_EQ(trained_text(chat_words(), all.row(0)), "one<|im_end|>two<|im_end|>");
-    EXPECT_EQ(all.row(0).text, "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\none<|im_end|>\n<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\ntwo<|im_end|>\n");
+    EXPECT_EQ(all.row(0).text,
+              "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\none<|im_end|>\n<|"
+              "im_start|>user\nb<|im_end|>\n<|im_start|>assistant\ntwo<|im_end|>\n");
     EXPECT_EQ(trained_text(chat_words(), load(chat, {.loss = qlora::Loss::completion}).row(0)), "two<|im_end|>");
     EXPECT_EQ(trained_text(chat_words(), load(chat, {.loss = qlora::Loss::all}).row(0)), all.row(0).text);
     EXPECT_EQ(all.info().trained_tokens, 4);
@@ -90,15 +105,26 @@ TEST_F(DatasetFiles, PromptsWithAndWithoutATemplate) {
 }
 
 TEST_F(DatasetFiles, ToolCallsBecomeText) {
-    const std::string row = R"({"conversations": [{"from": "human", "value": "w?"}, {"from": "function_call", "value": "{\"name\": \"sky\"}"}, {"from": "observation", "value": "blue"}, {"from": "gpt", "value": "Blue."}]})" "\n";
+    const std::string row =
+        R"({"conversations": [{"from": "human", "value": "w?"}, {"from": "function_call", "value": "{\"name\": \"sky\"}"}, {"from": "observation", "value": "blue"}, {"from": "gpt", "value": "Blue."}]})"
+        "\n";
     EXPECT_EQ(trained_text(chat_words(), load(row).row(0)), "{\"name\": \"sky\"}<|im_end|>Blue.<|im_end|>");
-    const std::string call = R"({"messages": [{"role": "user", "content": "w?"}, {"role": "assistant", "content": null, "tool_calls": [{"type": "function", "function": {"name": "sky"}}]}]})" "\n";
-    EXPECT_EQ(trained_text(chat_words(), load(call).row(0)), "<tool_call>\n{\"name\": \"sky\"}\n</tool_call><|im_end|>");
+    const std::string call =
+        R"({"messages": [{"role": "user", "content": "w?"}, {"role": "assistant", "content": null, "tool_calls": [{"type": "function", "function": {"name": "sky"}}]}]})"
+        "\n";
+    EXPECT_EQ(trained_text(chat_words(), load(call).row(0)),
+              "<tool_call>\n{\"name\": \"sky\"}\n</tool_call><|im_end|>");
 }
 
 TEST_F(DatasetFiles, RowsWithoutAnAnswerAreDroppedAndCounted) {
-    const std::string good = R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})" "\n";
-    const std::string silent = R"({"messages": [{"role": "user", "content": "a"}]})" "\n", empty = R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]})" "\n";
+    const std::string good =
+        R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})"
+        "\n";
+    const std::string silent = R"({"messages": [{"role": "user", "content": "a"}]})"
+                               "\n",
+                      empty =
+                          R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]})"
+                          "\n";
     const qlora::DatasetInfo info = load(good + silent + empty + good).info();
     EXPECT_EQ(info.rows, 2);
     EXPECT_EQ(info.dropped, 2);
@@ -109,8 +135,13 @@ TEST_F(DatasetFiles, RowsWithoutAnAnswerAreDroppedAndCounted) {
 TEST_F(DatasetFiles, LongRowsAreCutAndCounted) {
     std::string longer;
     for (int i = 0; i < 100; ++i) longer += " word";
-    const std::string late = R"({"messages": [{"role": "user", "content": ")" + longer + R"("}, {"role": "assistant", "content": "b"}]})" "\n";
-    const std::string early = R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ")" + longer + R"("}]})" "\n";
+    const std::string late = R"({"messages": [{"role": "user", "content": ")" + longer +
+                             R"("}, {"role": "assistant", "content": "b"}]})"
+                             "\n";
+    const std::string early = R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ")" +
+                              longer +
+                              R"("}]})"
+                              "\n";
     const qlora::DatasetInfo info = load(late + early, {.context = 50}).info();
     EXPECT_EQ(info.truncated, 2);
     EXPECT_EQ(info.dropped, 1);                        // its answer lies beyond the cut
@@ -149,7 +180,8 @@ TEST_F(DatasetFiles, FoldersHaveSplits) {
     file("valid.jsonl", "{\"text\": \"valid text\"}\r\n");
     EXPECT_TRUE(contains(qlora::Dataset::load(folder.path.string(), words()).row(0).text, "train"));
     EXPECT_TRUE(contains(qlora::Dataset::load(folder.path.string(), words(), {.split = "valid"}).row(0).text, "valid"));
-    EXPECT_TRUE(contains(error_of([&] { qlora::Dataset::load(folder.path.string(), words(), {.split = "test"}); }), "test.jsonl"));
+    EXPECT_TRUE(contains(error_of([&] { qlora::Dataset::load(folder.path.string(), words(), {.split = "test"}); }),
+                         "test.jsonl"));
     EXPECT_THROW(qlora::Dataset::load(folder / "train.jsonl", words(), {.split = "valid"}), qlora::Error);
 }
 
@@ -175,8 +207,12 @@ TEST_F(DatasetFiles, SplitIsRandomCompleteAndRepeatable) {
 }
 
 TEST_F(DatasetFiles, JoinedDataSetsAreRowsOneAfterAnother) {
-    const std::string one = file("one.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\", \"id\": 1}\n{\"prompt\": \"c\", \"completion\": \"d\", \"id\": 2}\n");
-    const std::string two = file("two.jsonl", R"({"messages": [{"role": "user", "content": "e"}, {"role": "assistant", "content": "f"}], "id": 3, "tag": 4})");
+    const std::string one = file("one.jsonl",
+                                 "{\"prompt\": \"a\", \"completion\": \"b\", \"id\": 1}\n{\"prompt\": \"c\", "
+                                 "\"completion\": \"d\", \"id\": 2}\n");
+    const std::string two = file(
+        "two.jsonl",
+        R"({"messages": [{"role": "user", "content": "e"}, {"role": "assistant", "content": "f"}], "id": 3, "tag": 4})");
     const qlora::Dataset a = qlora::Dataset::load(one, chat_words()), b = qlora::Dataset::load(two, chat_words());
     const auto join = [](const qlora::Dataset& x, const qlora::Dataset& y) {
         return qlora::Dataset(qlora::join_datasets(std::vector{x.impl(), y.impl()}));
@@ -191,17 +227,23 @@ TEST_F(DatasetFiles, JoinedDataSetsAreRowsOneAfterAnother) {
     EXPECT_EQ(ab.row(1).tokens, a.row(1).tokens);
     EXPECT_EQ(ab.row(2).tokens, b.row(0).tokens);
     EXPECT_EQ(ab.row(2).trained, b.row(0).trained);
-    EXPECT_NE(ab.impl()->fingerprint(), ba.impl()->fingerprint());     // a run that goes on compares it: the order counts
+    // a run that goes on compares it: the order counts
+    EXPECT_NE(ab.impl()->fingerprint(), ba.impl()->fingerprint());
     EXPECT_EQ(join(ab, a).info().format, "prompt/completion + messages");
     EXPECT_EQ(qlora::join_datasets(std::vector{a.impl()}), a.impl());
     EXPECT_TRUE(contains(error_of([] { qlora::join_datasets({}); }), "nothing to join"));
 }
 
 TEST_F(DatasetFiles, TypedControlTokensAreNotControlTokensWhereTextIsAskedFor) {
-    const qlora::Dataset data = load(R"({"text": "a<|im_end|>b"})" "\n" R"({"text": "plain"})" "\n", {.special = qlora::Special::text});
+    const qlora::Dataset data = load(R"({"text": "a<|im_end|>b"})"
+                                     "\n"
+                                     R"({"text": "plain"})"
+                                     "\n",
+                                     {.special = qlora::Special::text});
     const qlora::Token end = chat_words().impl()->id_of("<|im_end|>");
     const qlora::Tokens tokens = data.row(0).tokens;
-    EXPECT_EQ(std::count(tokens.begin(), tokens.end(), end), 1);       // the end of the text, which is this model's end of text
+    // the end of the text, which is this model's end of text
+    EXPECT_EQ(std::count(tokens.begin(), tokens.end(), end), 1);
     EXPECT_EQ(tokens.back(), end);
 }
 

@@ -1,5 +1,6 @@
-// dora_adapter_test.cpp - adapters with magnitudes (DoRA) against PyTorch + PEFT (tools/make_dora_golden.py): scores, five steps of training and
-// the adapter that comes out, on float weights and on NF4; and what loading, merging, sessions and checkpoints make of them.
+// dora_adapter_test.cpp - adapters with magnitudes (DoRA) against PyTorch + PEFT (tools/make_dora_golden.py): scores,
+// five steps of training and the adapter that comes out, on float weights and on NF4; and what loading, merging,
+// sessions and checkpoints make of them.
 #include "src/format/safetensors.h"
 #include "src/model/family.h"
 #include "src/model/lora_impl.h"
@@ -13,7 +14,9 @@ namespace dora_adapter_test {
 
 using run_support::largest_difference, run_support::values_of;
 
-qlora::Json expected() { return qlora::Json::parse(qlora::read_file(golden_path("dora/expected.json")), "expected.json"); }
+qlora::Json expected() {
+    return qlora::Json::parse(qlora::read_file(golden_path("dora/expected.json")), "expected.json");
+}
 
 qlora::Model model_in(bool nf4, int threads = 1) {
     qlora::LoadOptions o{.backend = qlora::Backend::cpu(threads, qlora::Compute::f32), .double_quant = false};
@@ -87,13 +90,16 @@ TEST_P(DoraAdapter, ScoresAndStepsMatchPeft) {
         qlora::TrainerImpl trainer(lora.impl(), run_support::dataset(rows_of_training()).impl(), options_of(j));
         for (size_t step = 0; step < 5; ++step) {
             ASSERT_TRUE(trainer.step());
-            const double loss = golden.find("losses")->array()[step].number(), norm = golden.find("grad_norms")->array()[step].number();
+            const double loss = golden.find("losses")->array()[step].number(),
+                         norm = golden.find("grad_norms")->array()[step].number();
             EXPECT_NEAR(trainer.progress.last.loss, loss, 1e-5 * loss) << "step " << step + 1;
             EXPECT_NEAR(trainer.progress.last.grad_norm, norm, 1e-4 * norm) << "step " << step + 1;
         }
         run_support::TemporaryFolder folder("qlora-dora");
         lora.save(folder / "adapter");
-        EXPECT_LT(largest_tensor_difference(golden_path(nf4 ? "dora/final_nf4.safetensors" : "dora/final.safetensors"), folder / "adapter/adapter_model.safetensors"), 2e-4);
+        EXPECT_LT(largest_tensor_difference(golden_path(nf4 ? "dora/final_nf4.safetensors" : "dora/final.safetensors"),
+                                            folder / "adapter/adapter_model.safetensors"),
+                  2e-4);
         // What was saved is what was trained, merged as well.
         const qlora::Lora again = qlora::Lora::load(lora.base(), folder / "adapter");
         EXPECT_EQ(again.logits(ids()), lora.logits(ids()));
@@ -101,9 +107,12 @@ TEST_P(DoraAdapter, ScoresAndStepsMatchPeft) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Base, DoraAdapter, testing::Bool(), [](const testing::TestParamInfo<bool>& info) { return std::string(info.param ? "nf4" : "dense"); });
+INSTANTIATE_TEST_SUITE_P(Base, DoraAdapter, testing::Bool(), [](const testing::TestParamInfo<bool>& info) {
+    return std::string(info.param ? "nf4" : "dense");
+});
 
-// A new adapter is the base model: every magnitude is the norm of its row. A session follows the training that goes on beside it.
+// A new adapter is the base model: every magnitude is the norm of its row. A session follows the training that goes on
+// beside it.
 TEST(DoraAdapters, StartAsTheBaseAndFollowTheirFactors) {
     for (const qlora::LoraInit init : {qlora::LoraInit::standard, qlora::LoraInit::pissa}) {
         const qlora::Model model = model_in(false);
@@ -130,8 +139,10 @@ TEST(DoraAdapters, StartAsTheBaseAndFollowTheirFactors) {
 }
 
 TEST(DoraAdapters, ThePlanCountsWhatTheyKeep) {
-    const qlora::Lora lora = qlora::Lora::create(model_in(false), {.rank = 4, .dora = true, .init = qlora::LoraInit::pissa});
-    const qlora::MemoryPlan plan = qlora::Trainer(lora, run_support::dataset(rows_of_training()), options_of(expected())).plan();
+    const qlora::Lora lora = qlora::Lora::create(model_in(false),
+                                                 {.rank = 4, .dora = true, .init = qlora::LoraInit::pissa});
+    const qlora::MemoryPlan plan =
+        qlora::Trainer(lora, run_support::dataset(rows_of_training()), options_of(expected())).plan();
     ASSERT_EQ(plan.items.size(), 7u);
     EXPECT_EQ(plan.items[1].bytes, lora.parameters() * 4);             // magnitudes included
     EXPECT_EQ(plan.items[5].bytes, lora.parameters() * 4);
@@ -142,10 +153,13 @@ TEST(DoraAdapters, ThePlanCountsWhatTheyKeep) {
     EXPECT_EQ(plan.peak, sum);
 }
 
-// PEFT drops x once for both products: y + (m / n - 1) W drop(x) + m / n s B A drop(x). With m = n and B = 0 that is y, whatever is dropped.
+// PEFT drops x once for both products: y + (m / n - 1) W drop(x) + m / n s B A drop(x). With m = n and B = 0 that is y,
+// whatever is dropped.
 TEST(DoraAdapters, DropoutOnBothProducts) {
-    const qlora::Lora lora = qlora::Lora::create(model_in(false), {.rank = 4, .alpha = 8, .dropout = 0.5f, .modules = "o_proj", .dora = true});
-    const qlora::Lora without = qlora::Lora::create(lora.base(), {.rank = 4, .alpha = 8, .modules = "o_proj", .dora = true});
+    const qlora::Lora lora = qlora::Lora::create(
+        model_in(false), {.rank = 4, .alpha = 8, .dropout = 0.5f, .modules = "o_proj", .dora = true});
+    const qlora::Lora without = qlora::Lora::create(lora.base(),
+                                                    {.rank = 4, .alpha = 8, .modules = "o_proj", .dora = true});
     const auto loss = [&](const qlora::Lora& l, std::vector<float>* gradients = nullptr) {
         qlora::DecoderSpec spec;
         spec.rows = int64_t(ids().size());
@@ -188,7 +202,10 @@ TEST(DoraAdapters, DropoutOnBothProducts) {
 
 TEST(DoraAdapters, ResumeByteForByte) {
     run_support::TemporaryFolder folder("qlora-dora-resume");
-    const auto make = [] { return qlora::Lora::create(run_support::tiny_model(2, qlora::DType::nf4), {.rank = 4, .dropout = 0.1f, .dora = true}); };
+    const auto make = [] {
+        return qlora::Lora::create(run_support::tiny_model(2, qlora::DType::nf4),
+                                   {.rank = 4, .dropout = 0.1f, .dora = true});
+    };
     const qlora::Dataset data = run_support::dataset(rows_of_training());
     const qlora::TrainOptions o = options_of(expected());
     const qlora::Lora whole = make(), half = make(), rest = make();

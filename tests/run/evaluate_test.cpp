@@ -1,4 +1,5 @@
-// evaluate_test.cpp - perplexity against a plain computation from whole logits, and against the published loss of the story model.
+// evaluate_test.cpp - perplexity against a plain computation from whole logits, and against the published loss of the
+// story model.
 #include "src/run/evaluate.h"
 #include "tests/run/run_support.h"
 
@@ -22,7 +23,9 @@ qlora::Tokens tokens(size_t count) {
 
 TEST(Evaluate, PerplexityScoresEveryTokenOnceWithItsContext) {
     const qlora::Model model = run_support::tiny_model();
-    for (const auto& [count, context, stride] : {std::tuple{100, 32, 16}, std::tuple{100, 32, 5}, std::tuple{33, 32, 31}, std::tuple{32, 32, 16}, std::tuple{7, 32, 16}, std::tuple{2, 2, 1}}) {
+    for (const auto& [count, context, stride] :
+         {std::tuple{100, 32, 16}, std::tuple{100, 32, 5}, std::tuple{33, 32, 31}, std::tuple{32, 32, 16},
+          std::tuple{7, 32, 16}, std::tuple{2, 2, 1}}) {
         const qlora::Tokens t = tokens(size_t(count));
         double sum = 0;
         for (int i = 1; i < count; ++i) {              // token i is scored in the first window that reaches it
@@ -43,7 +46,8 @@ TEST(Evaluate, PerplexityScoresEveryTokenOnceWithItsContext) {
 
 TEST(Evaluate, AnAdapterCounts) {
     const qlora::Lora lora = qlora::Lora::load(run_support::tiny_model(), golden_path("training/adapter"));
-    const qlora::Perplexity base = qlora::perplexity(lora.base(), tokens(50), 32, 16), adapted = qlora::perplexity(lora, tokens(50), 32, 16);
+    const qlora::Perplexity base = qlora::perplexity(lora.base(), tokens(50), 32, 16),
+                            adapted = qlora::perplexity(lora, tokens(50), 32, 16);
     EXPECT_GT(std::fabs(base.nll - adapted.nll), 1e-4);
 }
 
@@ -65,23 +69,28 @@ TEST(Evaluate, DatasetLossIsTheMeanOverAllTrainedTokens) {
 
 TEST(Evaluate, TheStoryIsLikelyAndItsContinuationChosen) {
     if (!qlora::exists(data_path("model/stories260K/stories260K.gguf"))) GTEST_SKIP() << "needs ../shared/data";
-    const qlora::Model model = qlora::Model::load(data_path("model/stories260K/stories260K.gguf"), {.backend = qlora::Backend::cpu(1, qlora::Compute::f32)});
-    const qlora::Json expected = qlora::Json::parse(qlora::read_file(data_path("model/stories260K/expected.json")), "expected.json");
+    const qlora::Model model = qlora::Model::load(data_path("model/stories260K/stories260K.gguf"),
+                                                  {.backend = qlora::Backend::cpu(1, qlora::Compute::f32)});
+    const qlora::Json expected = qlora::Json::parse(qlora::read_file(data_path("model/stories260K/expected.json")),
+                                                    "expected.json");
     for (const qlora::Json& e : expected.find("computed")->find("nll")->array()) {
         const qlora::Tokens t = model.tokenizer().encode(e.find("text")->string(), true);
         EXPECT_NEAR(qlora::perplexity(model, t, 512, 256).nll, e.find("mean_nll")->number(), 1e-4);
     }
     const std::vector<std::string> choices{" purple theorem eleven", " play outside in the park.", " zzz"};
-    EXPECT_EQ(qlora::best_choice(model, "Once upon a time, there was a little girl named Lily. She loved to", choices), 1);
+    EXPECT_EQ(qlora::best_choice(model, "Once upon a time, there was a little girl named Lily. She loved to", choices),
+              1);
     EXPECT_THROW(qlora::best_choice(model, "x", std::vector<std::string>{}), qlora::Error);
     EXPECT_THROW(qlora::best_choice(model, "x", std::vector<std::string>{""}), qlora::Error);
 }
 
 TEST(Evaluate, ChoicesOfATextWithControlTokensAreThoseOfItsTokens) {
     if (!qlora::exists(data_path("model/stories260K/stories260K.gguf"))) GTEST_SKIP() << "needs ../shared/data";
-    const qlora::Model model = qlora::Model::load(data_path("model/stories260K/stories260K.gguf"), {.backend = qlora::Backend::cpu(1, qlora::Compute::f32)});
+    const qlora::Model model = qlora::Model::load(data_path("model/stories260K/stories260K.gguf"),
+                                                  {.backend = qlora::Backend::cpu(1, qlora::Compute::f32)});
     const qlora::TokenizerImpl& t = *model.tokenizer().impl();
-    // Mean log-probability per byte of what a choice adds, from whole logits, of the tokens as a reading of the text gives them.
+    // Mean log-probability per byte of what a choice adds, from whole logits, of the tokens as a reading of the text
+    // gives them.
     const auto score = [&](const std::string& query, const std::string& choice, bool control) {
         const auto read = [&](const std::string& text) {
             qlora::Tokens tokens;
@@ -97,9 +106,12 @@ TEST(Evaluate, ChoicesOfATextWithControlTokensAreThoseOfItsTokens) {
         for (; i < whole.size(); ++i) sum -= nll(logits, i - 1, size_t(t.size()), whole[i]);
         return sum / double(choice.size());
     };
-    const std::vector<std::string> choices{" He ran.</s>", " He ran.</s><s>", " They play</s>", " was very happy", "</s>", "</s><s> Once upon a time", " zzz"};
+    const std::vector<std::string> choices{
+        " He ran.</s>", " He ran.</s><s>", " They play</s>", " was very happy", "</s>", "</s><s> Once upon a time",
+        " zzz"};
     int flipped = 0;
-    for (const std::string query : {"<s> Once upon a time, there was a dog.", "<s> Lily was sad.</s><s> Tom", "One day, a cat"}) {
+    for (const std::string query :
+         {"<s> Once upon a time, there was a dog.", "<s> Lily was sad.</s><s> Tom", "One day, a cat"}) {
         std::vector<double> read, spelled;
         for (const std::string& choice : choices) {
             read.push_back(score(query, choice, true));
@@ -108,7 +120,8 @@ TEST(Evaluate, ChoicesOfATextWithControlTokensAreThoseOfItsTokens) {
         for (size_t a = 0; a < choices.size(); ++a)
             for (size_t b = a + 1; b < choices.size(); ++b) {
                 const std::vector<std::string> pair{choices[a], choices[b]};
-                EXPECT_EQ(qlora::best_choice(model, query, pair), read[b] > read[a]) << query << "[" << choices[a] << "|" << choices[b];
+                EXPECT_EQ(qlora::best_choice(model, query, pair), read[b] > read[a])
+                    << query << "[" << choices[a] << "|" << choices[b];
                 flipped += (read[b] > read[a]) != (spelled[b] > spelled[a]);
             }
     }

@@ -1,4 +1,5 @@
-// merge_test.cpp - a merged model is base + adapter; every type round-trips through files; the measured distance is what it says it is.
+// merge_test.cpp - a merged model is base + adapter; every type round-trips through files; the measured distance is
+// what it says it is.
 #include "src/run/merge.h"
 
 #include "src/format/gguf.h"
@@ -24,7 +25,8 @@ std::string temporary(const std::string& name) {
     return path;
 }
 
-std::shared_ptr<LoraImpl> trained(std::shared_ptr<const ModelImpl> model, LoraOptions options = {.rank = 3, .alpha = 5}) {
+std::shared_ptr<LoraImpl> trained(std::shared_ptr<const ModelImpl> model,
+                                  LoraOptions options = {.rank = 3, .alpha = 5}) {
     auto lora = create_lora(model, options);
     std::vector<float> v = lora_values(*lora);
     Rng rng{7, 1, 0};
@@ -46,10 +48,12 @@ TEST(Merge, IsTheBaseWithTheAdapter) {
     for (const char* family : {"llama", "mistral", "qwen2", "qwen3"})
         for (const bool tied : {false, true})
             for (const bool four_bit : {false, true}) {
-                auto model = tiny::make({.family = family, .tied = tied, .adjacent = tied && std::string(family) == "llama"});
+                auto model = tiny::make(
+                    {.family = family, .tied = tied, .adjacent = tied && std::string(family) == "llama"});
                 if (four_bit) model = quantized(*model, DType::nf4);
                 const auto lora = trained(model);
-                const std::vector<float> expected = tiny::logits(model, lora.get(), ids), base = tiny::logits(model, nullptr, ids);
+                const std::vector<float> expected = tiny::logits(model, lora.get(), ids),
+                                         base = tiny::logits(model, nullptr, ids);
                 const auto merged = merge_lora(*lora, DType::f32, true);
                 EXPECT_LT(farthest(tiny::logits(merged, nullptr, ids), expected), 1e-4) << family;
                 EXPECT_GT(farthest(base, expected), 0.1) << family << ": the adapter must do something";
@@ -64,7 +68,8 @@ TEST(Merge, OnlyAdaptedLayersChange) {
     for (size_t i = 0; i < model->layers.size(); ++i)
         for (int m = 0; m < module_count; ++m) {
             const bool adapted = Module(m) == Module::q_proj || Module(m) == Module::down_proj;
-            EXPECT_EQ(merged->layers[i].linear[m] == model->layers[i].linear[m], !adapted) << "layer " << i << ", " << name_of(Module(m));
+            EXPECT_EQ(merged->layers[i].linear[m] == model->layers[i].linear[m], !adapted)
+                << "layer " << i << ", " << name_of(Module(m));
         }
     EXPECT_EQ(merged->embedding, model->embedding);
 }
@@ -74,18 +79,24 @@ TEST(Merge, SameBytesOnAnyNumberOfThreads) {
     three->backend = tiny::backend(3);
     const auto a = merge_lora(*trained(one), DType::q8_0, true), b = merge_lora(*trained(three), DType::q8_0, true);
     for (size_t i = 0; i < a->layers.size(); ++i)
-        for (int m = 0; m < module_count; ++m) EXPECT_EQ(a->layers[i].linear[m]->decoded(), b->layers[i].linear[m]->decoded());
+        for (int m = 0; m < module_count; ++m)
+            EXPECT_EQ(a->layers[i].linear[m]->decoded(), b->layers[i].linear[m]->decoded());
 }
 
 TEST(Convert, EachTensorHasItsType) {
     const auto model = tiny::make({.hidden = 64, .heads = 4, .head_dim = 16, .feed_forward = 80});
-    const struct { DType asked, linear, down, head; } table[] = {{DType::f16, DType::f16, DType::f16, DType::f16}, {DType::bf16, DType::bf16, DType::bf16, DType::bf16},
-        {DType::q8_0, DType::q8_0, DType::f16, DType::q8_0}, {DType::q4_0, DType::q4_0, DType::f16, DType::q8_0},
-        {DType::iq4_nl, DType::iq4_nl, DType::f16, DType::q8_0}, {DType::nf4, DType::nf4, DType::nf4, DType::f32}, {DType::fp4, DType::fp4, DType::fp4, DType::f32}};
+    const struct {
+        DType asked, linear, down, head;
+    } table[] = {
+        {DType::f16, DType::f16, DType::f16, DType::f16},        {DType::bf16, DType::bf16, DType::bf16, DType::bf16},
+        {DType::q8_0, DType::q8_0, DType::f16, DType::q8_0},     {DType::q4_0, DType::q4_0, DType::f16, DType::q8_0},
+        {DType::iq4_nl, DType::iq4_nl, DType::f16, DType::q8_0}, {DType::nf4, DType::nf4, DType::nf4, DType::f32},
+        {DType::fp4, DType::fp4, DType::fp4, DType::f32}};
     for (const auto& row : table) {
         const auto out = convert_model(*model, row.asked, true);
         EXPECT_EQ(out->layers[1].linear[int(Module::q_proj)]->dtype, row.linear);
-        EXPECT_EQ(out->layers[1].linear[int(Module::down_proj)]->dtype, row.down) << "rows of 80 are not whole blocks of 32";
+        EXPECT_EQ(out->layers[1].linear[int(Module::down_proj)]->dtype, row.down)
+            << "rows of 80 are not whole blocks of 32";
         EXPECT_EQ(out->embedding->dtype, row.head);
         EXPECT_EQ(out->head->dtype, row.head);
         EXPECT_EQ(out->layers[0].attention_norm->dtype, DType::f32);
@@ -101,20 +112,26 @@ TEST(Convert, EveryTypeRoundTripsThroughGguf) {
         for (const bool adjacent : {false, true}) {
             if (adjacent && std::string(family) != "llama") continue;
             const auto model = tiny::make({.family = family, .hidden = 64, .feed_forward = 96, .adjacent = adjacent});
-            for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::iq4_nl, DType::nf4}) {
+            for (const DType type :
+                 {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::iq4_nl, DType::nf4}) {
                 const auto merged = merge_lora(*trained(model), type, true);
                 const std::string path = temporary("type.gguf");
                 save_gguf_model(*merged, path);
                 const auto again = tiny::load(path);
                 EXPECT_EQ(describe(*again).weights, describe(*merged).weights);
-                EXPECT_LT(farthest(tiny::logits(again, nullptr, ids), tiny::logits(merged, nullptr, ids)), 1e-4) << name_of(type);   // rows of q and k may be in another order
-                // From that file into another type: llama.cpp's number of the new type, and none of our own keys left over.
+                // rows of q and k may be in another order
+                EXPECT_LT(farthest(tiny::logits(again, nullptr, ids), tiny::logits(merged, nullptr, ids)), 1e-4)
+                    << name_of(type);
+                // From that file into another type: llama.cpp's number of the new type, and none of our own keys left
+                // over.
                 const std::string second = temporary("second.gguf");
                 save_gguf_model(*convert_model(*again, type == DType::f16 ? DType::bf16 : DType::f16, true), second);
                 const auto file = Gguf::open(second);
                 EXPECT_EQ(file->integer("general.file_type", -1), type == DType::f16 ? 32 : 1);
-                for (const char* key : {"qlora.type", "qlora.block", "qlora.adjacent_pairs"}) EXPECT_EQ(file->pair(key), nullptr) << key << ", " << name_of(type);
-                EXPECT_LT(farthest(tiny::logits(tiny::load(second), nullptr, ids), tiny::logits(merged, nullptr, ids)), 0.1);
+                for (const char* key : {"qlora.type", "qlora.block", "qlora.adjacent_pairs"})
+                    EXPECT_EQ(file->pair(key), nullptr) << key << ", " << name_of(type);
+                EXPECT_LT(farthest(tiny::logits(tiny::load(second), nullptr, ids), tiny::logits(merged, nullptr, ids)),
+                          0.1);
             }
         }
 }
@@ -124,7 +141,10 @@ TEST(Convert, HuggingFaceFolders) {
     if (!exists(source)) GTEST_SKIP() << "needs ../shared/data/model/stories260K";
     const auto model = tiny::load(source, DType::nf4);
     const auto lora = trained(model, {.rank = 4, .alpha = 4});
-    const struct { DType type; const char* name; } dense[] = {{DType::f32, "float32"}, {DType::f16, "float16"}, {DType::bf16, "bfloat16"}};
+    const struct {
+        DType type;
+        const char* name;
+    } dense[] = {{DType::f32, "float32"}, {DType::f16, "float16"}, {DType::bf16, "bfloat16"}};
     for (const auto& d : dense) {
         const auto merged = merge_lora(*lora, d.type, true);
         const std::string folder = temporary("folder");
@@ -154,7 +174,8 @@ TEST(Convert, HuggingFaceFolders) {
 std::string bytes_of_files(const std::string& path) {
     if (!is_folder(path)) return read_file(path);
     std::map<std::string, std::string> files;
-    for (const auto& entry : std::filesystem::directory_iterator(path)) files[entry.path().filename()] = read_file(entry.path());
+    for (const auto& entry : std::filesystem::directory_iterator(path))
+        files[entry.path().filename()] = read_file(entry.path());
     std::string all;
     for (const auto& [name, content] : files) all += name + content;
     return all;
@@ -168,7 +189,8 @@ TEST(SaveAs, IsConvertAndSave) {
     const auto lora = trained(model);
     for (const LoraImpl* adapter : {static_cast<const LoraImpl*>(nullptr), static_cast<const LoraImpl*>(lora.get())})
         for (const bool gguf : {true, false})
-            for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::iq4_nl, DType::nf4}) {
+            for (const DType type :
+                 {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::iq4_nl, DType::nf4}) {
                 if (!gguf && (type == DType::q8_0 || type == DType::q4_0 || type == DType::iq4_nl)) continue;
                 const std::string a = temporary(gguf ? "a.gguf" : "a"), b = temporary(gguf ? "b.gguf" : "b");
                 float last = 0;
@@ -195,7 +217,9 @@ TEST(SaveAs, CancelledLeavesNothing) {
         std::filesystem::create_directory(folder);
         int calls = 0;
         std::string error = "saved";
-        try { save_model_as(*model, nullptr, folder + "/x.gguf", type, true, [&](float) { return ++calls < 3; }); } catch (const Error& e) { error = e.what(); }
+        try {
+            save_model_as(*model, nullptr, folder + "/x.gguf", type, true, [&](float) { return ++calls < 3; });
+        } catch (const Error& e) { error = e.what(); }
         EXPECT_NE(error.find("nothing was written"), std::string::npos) << error;
         EXPECT_EQ(calls, 3);
         EXPECT_TRUE(std::filesystem::is_empty(folder));
@@ -235,7 +259,9 @@ TEST(Difference, IsItsDefinition) {
             if (p[r * n + i] > p[r * n + bp]) bp = i;
             if (q[r * n + i] > q[r * n + bq]) bq = i;
         }
-        for (size_t i = 0; i < n; ++i) kl += std::exp(double(p[r * n + i])) / zp * (double(p[r * n + i]) - double(q[r * n + i]) - std::log(zp / zq));
+        for (size_t i = 0; i < n; ++i)
+            kl += std::exp(double(p[r * n + i])) / zp *
+                  (double(p[r * n + i]) - double(q[r * n + i]) - std::log(zp / zq));
         same += bp == bq;
     }
     const Difference d = measure_difference(model, lora.get(), model, nullptr, ids);
@@ -254,7 +280,8 @@ TEST(Difference, LongTextsAndBadOnes) {
     const Difference d = measure_difference(model, nullptr, rough, nullptr, text);
     EXPECT_EQ(d.tokens, 300);
     EXPECT_GT(d.mean_logit, 0);
-    EXPECT_LT(measure_difference(model, nullptr, convert_model(*model, DType::bf16, true), nullptr, text).kl, d.kl / 10) << "16 bits are closer than 4";
+    EXPECT_LT(measure_difference(model, nullptr, convert_model(*model, DType::bf16, true), nullptr, text).kl, d.kl / 10)
+        << "16 bits are closer than 4";
     EXPECT_THROW(measure_difference(model, nullptr, rough, nullptr, std::span(text).first(1)), Error);
     text[5] = 40;
     EXPECT_THROW(measure_difference(model, nullptr, rough, nullptr, text), Error);

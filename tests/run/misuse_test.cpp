@@ -1,5 +1,6 @@
-// misuse_test.cpp - what a program may get wrong in calling the library is an Error that says what: sizes beyond all bounds, values that no
-// enum has, objects that were moved from, calls into a session that is busy, models in a forked child.
+// misuse_test.cpp - what a program may get wrong in calling the library is an Error that says what: sizes beyond all
+// bounds, values that no enum has, objects that were moved from, calls into a session that is busy, models in a forked
+// child.
 #include "src/run/session.h"
 #include "tests/run/run_support.h"
 
@@ -46,8 +47,10 @@ TEST_F(Misuse, SizesBeyondAllBounds) {
     }
     EXPECT_GT(qlora::perplexity(model, tokens, huge, huge - 1).tokens, 0);      // more than there is: all of it
     expect_error("memory", [&] { qlora::Graph(model.backend()).input({int64_t(1) << 50}); });
-    for (const int threads : {-1, 257, std::numeric_limits<int>::max(), std::numeric_limits<int>::min()}) expect_error("threads", [&] { (void)qlora::Backend::cpu(threads); });
-    EXPECT_EQ(qlora::Backend::cpu(256).name().rfind("cpu, 256 threads", 0), 0u);   // far more than there are: for those who test determinism
+    for (const int threads : {-1, 257, std::numeric_limits<int>::max(), std::numeric_limits<int>::min()})
+        expect_error("threads", [&] { (void)qlora::Backend::cpu(threads); });
+    // far more than there are: for those who test determinism
+    EXPECT_EQ(qlora::Backend::cpu(256).name().rfind("cpu, 256 threads", 0), 0u);
     expect_error("fraction", [&] { (void)data.split(std::numeric_limits<float>::quiet_NaN()); });
 }
 
@@ -56,7 +59,9 @@ TEST_F(Misuse, MoreThanMemoryIsRefusedBeforeItIsTaken) {
     large->config.context = int64_t(1) << 30;
     large->config.layers = 1 << 20;                     // each of its buffers would fit, all together would not
     expect_error("bytes of memory are needed", [&] { (void)qlora::make_cache(*large, 1000); });
-    expect_error("use a smaller context", [&] { qlora::Session(qlora::Model(std::shared_ptr<const qlora::ModelImpl>(large)), {.context = int64_t(1) << 29}); });
+    expect_error("use a smaller context", [&] {
+        qlora::Session(qlora::Model(std::shared_ptr<const qlora::ModelImpl>(large)), {.context = int64_t(1) << 29});
+    });
 }
 
 TEST_F(Misuse, ValuesThatNoEnumHas) {
@@ -65,7 +70,10 @@ TEST_F(Misuse, ValuesThatNoEnumHas) {
         expect_error("optimizer", [&] { qlora::Trainer(lora, data, {.optimizer = qlora::Optimizer(bad)}); });
         expect_error("schedule", [&] { qlora::Trainer(lora, data, {.schedule = qlora::Schedule(bad)}); });
         expect_error("init", [&] { (void)qlora::Lora::create(model, {.rank = 2, .init = qlora::LoraInit(bad)}); });
-        expect_error("loss", [&] { (void)qlora::Dataset::load("examples/data/about-qlora.jsonl", qlora::Tokenizer::load("models/tiny.gguf"), {.loss = qlora::Loss(bad)}); });
+        expect_error("loss", [&] {
+            (void)qlora::Dataset::load("examples/data/about-qlora.jsonl", qlora::Tokenizer::load("models/tiny.gguf"),
+                                       {.loss = qlora::Loss(bad)});
+        });
     }
     for (const uint8_t bad : {uint8_t(19), uint8_t(200), uint8_t(255)}) {
         const auto type = qlora::DType(bad);
@@ -206,7 +214,8 @@ TEST_F(BusySession, StoppedWithinThePromptLeavesTheDialogueAsItWas) {
     ASSERT_EQ(session.history().size(), 2u);
     qlora::Session fresh(model, {.context = 1000});
     fresh.chat("Who goes there?", few);
-    EXPECT_EQ(session.chat(question, few), fresh.chat(question, few));         // what was read already is not lost, and not wrong
+    // what was read already is not lost, and not wrong
+    EXPECT_EQ(session.chat(question, few), fresh.chat(question, few));
     EXPECT_EQ(session.history().size(), 4u);
     EXPECT_EQ(session.complete(question, few, [](std::string_view piece) { return !piece.empty(); }), "");
 }

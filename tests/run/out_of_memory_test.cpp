@@ -1,5 +1,6 @@
-// out_of_memory_test.cpp - the n-th allocation of a text, a chat, a save and a run of two steps fails: either that is an exception, and nothing
-// is left behind, or the result is the same to the byte. Never an end of the process, never a result with a part missing.
+// out_of_memory_test.cpp - the n-th allocation of a text, a chat, a save and a run of two steps fails: either that is
+// an exception, and nothing is left behind, or the result is the same to the byte. Never an end of the process, never a
+// result with a part missing.
 #include "src/run/checkpoint.h"
 #include "src/run/session.h"
 #include "tests/run/run_support.h"
@@ -25,7 +26,9 @@ void* operator new(std::size_t bytes) {
     if (!p) throw std::bad_alloc();
     return p;
 }
-void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept { return fails() ? nullptr : std::malloc(bytes ? bytes : 1); }
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+    return fails() ? nullptr : std::malloc(bytes ? bytes : 1);
+}
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 void operator delete(void* p, const std::nothrow_t&) noexcept { std::free(p); }
@@ -34,7 +37,8 @@ namespace out_of_memory_test {
 
 namespace fs = std::filesystem;
 
-// Runs `work` with each of about `samples` of its allocations failing; it returns what must be the same where nothing threw.
+// Runs `work` with each of about `samples` of its allocations failing; it returns what must be the same where nothing
+// threw.
 template <class Work>
 void survive(const char* what, int64_t samples, const Work& work) {
     const std::string expected = work();
@@ -82,12 +86,16 @@ TEST(OutOfMemory, Chat) {
 }
 
 TEST(OutOfMemory, Load) {
-    survive("loading", 60, [&] { return std::to_string(qlora::Model::load("models/tiny.gguf", {.backend = qlora::Backend::cpu(1)}).info().bytes); });
+    survive("loading", 60, [&] {
+        return std::to_string(qlora::Model::load("models/tiny.gguf", {.backend = qlora::Backend::cpu(1)}).info().bytes);
+    });
 }
 
 std::string bytes_in(const fs::path& path) {
     std::string all;
-    for (const std::string& name : qlora::names_in(path.string())) all += name + (fs::is_directory(path / name) ? bytes_in(path / name) : qlora::read_file((path / name).string()));
+    for (const std::string& name : qlora::names_in(path.string()))
+        all += name +
+               (fs::is_directory(path / name) ? bytes_in(path / name) : qlora::read_file((path / name).string()));
     return all;
 }
 
@@ -112,13 +120,15 @@ TEST(OutOfMemory, SavesAndTrains) {
     survive("a saved adapter", 50, saved([&](const std::string& out) { lora.save(out); }));
     survive("a saved model", 30, saved([&](const std::string& out) { model.save(out); }));
     survive("two steps and a checkpoint", 40, saved([&](const std::string& out) {
-        qlora::Trainer trainer(qlora::Lora::create(model, {.rank = 2}), data, {.max_steps = 2, .batch = 2, .accumulate = 1, .context = 64});
-        while (trainer.step()) {}
-        trainer.save(out);
-        const int64_t kept = countdown.exchange(-1);        // the one thing in there that is never the same: how long the step took
-        qlora::remove_tree(out + "/manifest.json");
-        countdown = kept;
-    }));
+                qlora::Trainer trainer(qlora::Lora::create(model, {.rank = 2}), data,
+                                       {.max_steps = 2, .batch = 2, .accumulate = 1, .context = 64});
+                while (trainer.step()) {}
+                trainer.save(out);
+                // the one thing in there that is never the same: how long the step took
+                const int64_t kept = countdown.exchange(-1);
+                qlora::remove_tree(out + "/manifest.json");
+                countdown = kept;
+            }));
 }
 
 }  // namespace out_of_memory_test

@@ -1,12 +1,13 @@
-// qlora_curve_test.cpp - fifty steps of QLoRA on a real model (NF4, double quantization, r 16 on all linear layers) against PyTorch,
-// transformers and PEFT, step by step. The promise is 1% in float32 and mixed, 2% in bf16 (against the same float32 reference); float32 is held
-// to 0.2%, because 1% would not notice another beta2 (0.5%). Measured: at most 0.005%, 0.2% and 1.4%. What bf16 loses it loses going forward:
-// rounded activations alone move a step's loss by up to 1.7%, rounded weights by 0.8%, rounded gradients by 0.2% (measured by rounding the
-// packed factors of f32 products).
+// qlora_curve_test.cpp - fifty steps of QLoRA on a real model (NF4, double quantization, r 16 on all linear layers)
+// against PyTorch, transformers and PEFT, step by step. The promise is 1% in float32 and mixed, 2% in bf16 (against the
+// same float32 reference); float32 is held to 0.2%, because 1% would not notice another beta2 (0.5%). Measured: at most
+// 0.005%, 0.2% and 1.4%. What bf16 loses it loses going forward: rounded activations alone move a step's loss by up to
+// 1.7%, rounded weights by 0.8%, rounded gradients by 0.2% (measured by rounding the packed factors of f32 products).
 //
-// Needs SmolLM2-135M-Instruct.Q4_1.gguf (make demo fetches it into models/; QLORA_SMOLLM2 names another place). The reference comes from
-// tools/make_qlora_curve_golden.py. It trains on the NF4 weights that the definition gives: the CPU build of bitsandbytes picks a
-// neighbour of the nearest 8-bit code for scales near their mean, so its double quantization is another one.
+// Needs SmolLM2-135M-Instruct.Q4_1.gguf (make demo fetches it into models/; QLORA_SMOLLM2 names another place). The
+// reference comes from tools/make_qlora_curve_golden.py. It trains on the NF4 weights that the definition gives: the
+// CPU build of bitsandbytes picks a neighbour of the nearest 8-bit code for scales near their mean, so its double
+// quantization is another one.
 #include "src/base/json.h"
 #include "src/cpu/cpu.h"
 #include "tests/run/run_support.h"
@@ -36,14 +37,19 @@ std::vector<run_support::Row> rows_of(const qlora::Json& golden) {
 
 TEST_P(QloraCurve, FollowsPeftAtEveryStep) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    GTEST_SKIP() << "a hundred steps of a 135M model take minutes under a sanitizer; the tiny models of trainer_test cover the code";
+    GTEST_SKIP() << "a hundred steps of a 135M model take minutes under a sanitizer; the tiny models of trainer_test "
+                    "cover the code";
 #endif
-    if (GetParam().compute != qlora::Compute::f32 && qlora::best_isa() < qlora::Isa::avx512_bf16) GTEST_SKIP() << "bf16 computes in f32 here: the same run again";
+    if (GetParam().compute != qlora::Compute::f32 && qlora::best_isa() < qlora::Isa::avx512_bf16)
+        GTEST_SKIP() << "bf16 computes in f32 here: the same run again";
     if (!qlora::exists(model_path())) GTEST_SKIP() << "needs " << model_path() << " (make demo fetches it)";
-    const qlora::Json golden = qlora::Json::parse(qlora::read_file(golden_path("qlora_curve.json")), "qlora_curve.json");
-    const qlora::Model model = qlora::Model::load(model_path(), {.backend = qlora::Backend::cpu(0, GetParam().compute), .quantize = qlora::DType::nf4});
+    const qlora::Json golden = qlora::Json::parse(qlora::read_file(golden_path("qlora_curve.json")),
+                                                  "qlora_curve.json");
+    const qlora::Model model = qlora::Model::load(
+        model_path(), {.backend = qlora::Backend::cpu(0, GetParam().compute), .quantize = qlora::DType::nf4});
     const uint64_t seed = uint64_t(golden.find("seed")->integer());
-    const qlora::Lora lora = qlora::Lora::create(model, {.rank = golden.find("rank")->integer(), .alpha = float(golden.find("alpha")->number()), .seed = seed});
+    const qlora::Lora lora = qlora::Lora::create(
+        model, {.rank = golden.find("rank")->integer(), .alpha = float(golden.find("alpha")->number()), .seed = seed});
 
     qlora::TrainOptions o;
     o.epochs = 2;
@@ -57,15 +63,18 @@ TEST_P(QloraCurve, FollowsPeftAtEveryStep) {
     o.seed = seed;
     qlora::TrainerImpl trainer(lora.impl(), run_support::dataset(rows_of(golden)).impl(), o);
 
-    const qlora::Json::Array &order = golden.find("order")->array(), &losses = golden.find("losses")->array(), &norms = golden.find("grad_norms")->array();
+    const qlora::Json::Array &order = golden.find("order")->array(), &losses = golden.find("losses")->array(),
+                             &norms = golden.find("grad_norms")->array();
     ASSERT_EQ(losses.size(), 50u);
     double worst_loss = 0, worst_norm = 0;
     for (size_t step = 0; step < losses.size(); ++step) {
-        ASSERT_EQ(trainer.batches.step(int64_t(step)).at(0).at(0), order[step].integer()) << "another order of the data than the reference's";
+        ASSERT_EQ(trainer.batches.step(int64_t(step)).at(0).at(0), order[step].integer())
+            << "another order of the data than the reference's";
         ASSERT_TRUE(trainer.step());
         const double loss = losses[step].number(), norm = norms[step].number();
         EXPECT_NEAR(trainer.progress.last.loss, loss, GetParam().loss_tolerance * loss) << "loss of step " << step + 1;
-        EXPECT_NEAR(trainer.progress.last.grad_norm, norm, GetParam().norm_tolerance * norm) << "gradient norm of step " << step + 1;
+        EXPECT_NEAR(trainer.progress.last.grad_norm, norm, GetParam().norm_tolerance * norm)
+            << "gradient norm of step " << step + 1;
         worst_loss = std::max(worst_loss, std::fabs(trainer.progress.last.loss / loss - 1));
         worst_norm = std::max(worst_norm, std::fabs(trainer.progress.last.grad_norm / norm - 1));
     }
@@ -74,7 +83,10 @@ TEST_P(QloraCurve, FollowsPeftAtEveryStep) {
     RecordProperty("worst_relative_norm", std::to_string(worst_norm));
 }
 
-INSTANTIATE_TEST_SUITE_P(Compute, QloraCurve, testing::Values(Case{"f32", qlora::Compute::f32, false, 0.002, 0.005}, Case{"mixed", qlora::Compute::mixed, true, 0.01, 0.05}, Case{"bf16", qlora::Compute::bf16, true, 0.02, 0.1}),
+INSTANTIATE_TEST_SUITE_P(Compute, QloraCurve,
+                         testing::Values(Case{"f32", qlora::Compute::f32, false, 0.002, 0.005},
+                                         Case{"mixed", qlora::Compute::mixed, true, 0.01, 0.05},
+                                         Case{"bf16", qlora::Compute::bf16, true, 0.02, 0.1}),
                          [](const testing::TestParamInfo<Case>& info) { return std::string(info.param.name); });
 
 }  // namespace qlora_curve_test

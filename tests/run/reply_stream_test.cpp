@@ -42,7 +42,7 @@ TEST(ReplyStream, StopTextNeverShows) {
     EXPECT_EQ(near.seen, "one <enough");
     EXPECT_FALSE(near.ended);
     EXPECT_EQ(stream({"aab", "ab x"}, {"x", "abab"}).seen, "a");
-    EXPECT_EQ(stream({"held <e"}, {"<end>"}).seen, "held <e");         // what might have become a stop text comes at the end
+    EXPECT_EQ(stream({"held <e"}, {"<end>"}).seen, "held <e");    // what might have become a stop text comes at the end
 }
 
 TEST(ReplyStream, CancelKeepsWhatWasSeen) {

@@ -1,5 +1,6 @@
-// resume_test.cpp - which run a checkpoint belongs to: another base, configuration, tokenizer, data set or adapter is refused by name with both values,
-// another machine goes on and says so, checkpoints of version 0.1.0 go on as far as they can be compared.
+// resume_test.cpp - which run a checkpoint belongs to: another base, configuration, tokenizer, data set or adapter is
+// refused by name with both values, another machine goes on and says so, checkpoints of version 0.1.0 go on as far as
+// they can be compared.
 #include "src/model/lora_impl.h"
 #include "src/run/checkpoint.h"
 #include "tests/run/run_support.h"
@@ -32,10 +33,13 @@ qlora::TrainOptions options() {
 qlora::Dataset rows(uint64_t seed = 3) { return run_support::dataset(run_support::random_rows(10, seed)); }
 
 qlora::Model model(bool double_quant = true, const qlora::Backend& backend = qlora::Backend::cpu(1)) {
-    return qlora::Model::load(golden_path("training/model"), {.backend = backend, .quantize = DType::nf4, .double_quant = double_quant});
+    return qlora::Model::load(golden_path("training/model"),
+                              {.backend = backend, .quantize = DType::nf4, .double_quant = double_quant});
 }
 
-qlora::LoraOptions shape(std::string modules = "attention") { return {.rank = 2, .alpha = 4, .dropout = 0.1f, .modules = std::move(modules), .seed = 5}; }
+qlora::LoraOptions shape(std::string modules = "attention") {
+    return {.rank = 2, .alpha = 4, .dropout = 0.1f, .modules = std::move(modules), .seed = 5};
+}
 
 std::string saved(const run_support::TemporaryFolder& folder, const qlora::Model& base, int steps = 2) {
     qlora::Trainer trainer(qlora::Lora::create(base, shape()), rows(), options());
@@ -88,12 +92,15 @@ TEST(Resume, RefusesATokenizerThatCutsTextInAnotherWay) {
     run_support::TemporaryFolder folder("qlora-cut");
     const std::string by_merges = saved(folder, cut_by({"a b", "b c"}, {}, true));
     EXPECT_EQ(resumed(qlora::Lora::create(cut_by({"a b", "b c"}, {}, true), shape()), by_merges), "no error");
-    EXPECT_TRUE(contains(resumed(qlora::Lora::create(cut_by({"b c", "a b"}, {}, true), shape()), by_merges), "tokenizer was 5 tokens, "));
+    EXPECT_TRUE(contains(resumed(qlora::Lora::create(cut_by({"b c", "a b"}, {}, true), shape()), by_merges),
+                         "tokenizer was 5 tokens, "));
     run_support::TemporaryFolder other("qlora-cut-scores");
     const std::string by_scores = saved(other, cut_by({}, {0, 0, 0, 1, 2}, true));
     EXPECT_EQ(resumed(qlora::Lora::create(cut_by({}, {0, 0, 0, 1, 2}, true), shape()), by_scores), "no error");
-    EXPECT_TRUE(contains(resumed(qlora::Lora::create(cut_by({}, {0, 0, 0, 2, 1}, true), shape()), by_scores), "tokenizer was 5 tokens, "));
-    EXPECT_TRUE(contains(resumed(qlora::Lora::create(cut_by({}, {0, 0, 0, 1, 2}, false), shape()), by_scores), "tokenizer was 5 tokens, "));
+    EXPECT_TRUE(contains(resumed(qlora::Lora::create(cut_by({}, {0, 0, 0, 2, 1}, true), shape()), by_scores),
+                         "tokenizer was 5 tokens, "));
+    EXPECT_TRUE(contains(resumed(qlora::Lora::create(cut_by({}, {0, 0, 0, 1, 2}, false), shape()), by_scores),
+                         "tokenizer was 5 tokens, "));
 }
 
 TEST(Resume, RefusesAnotherBaseByName) {
@@ -113,18 +120,21 @@ TEST(Resume, RefusesAnotherBaseByName) {
     for (const auto& row : table) {
         auto other = std::make_shared<Model>(*model().impl());
         row.change(*other);
-        const std::string error = resumed(qlora::Lora::create(qlora::Model(std::shared_ptr<const Model>(other)), shape()), path);
+        const std::string error = resumed(
+            qlora::Lora::create(qlora::Model(std::shared_ptr<const Model>(other)), shape()), path);
         EXPECT_TRUE(contains(error, "another base model") && contains(error, row.name)) << row.name << ": " << error;
     }
     const std::string scales = resumed(qlora::Lora::create(model(false), shape()), path);      // --no-double-quant
-    EXPECT_TRUE(contains(scales, "double_quant was true and is false") && contains(scales, "fingerprint.scales")) << scales;
+    EXPECT_TRUE(contains(scales, "double_quant was true and is false") && contains(scales, "fingerprint.scales"))
+        << scales;
     EXPECT_FALSE(contains(scales, "fingerprint.norms")) << scales;
     EXPECT_EQ(resumed(qlora::Lora::create(model(), shape()), path), "no error");
     auto one = std::make_shared<Model>(*model().impl()), two = std::make_shared<Model>(*one);
     one->tokenizer = words("x");
     two->tokenizer = words("y");
     const std::string spoken = saved(folder, qlora::Model(std::shared_ptr<const Model>(one)));
-    EXPECT_TRUE(contains(resumed(qlora::Lora::create(qlora::Model(std::shared_ptr<const Model>(two)), shape()), spoken), "tokenizer was 64 tokens, "));
+    EXPECT_TRUE(contains(resumed(qlora::Lora::create(qlora::Model(std::shared_ptr<const Model>(two)), shape()), spoken),
+                         "tokenizer was 64 tokens, "));
 }
 
 TEST(Resume, ComparesLayersAndNotTheirSpelling) {
@@ -136,11 +146,14 @@ TEST(Resume, ComparesLayersAndNotTheirSpelling) {
     qlora::LoraOptions other = shape("all");
     other.exclude = {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"};
     EXPECT_EQ(resumed(qlora::Lora::create(model(), other), path), "no error");
-    EXPECT_TRUE(contains(resumed(qlora::Lora::create(model(), shape("q_proj")), path), "self_attn.k_proj was rank 2, scale 2 and is absent"));
-    EXPECT_TRUE(contains(resumed(qlora::Lora::create(model(), shape("all")), path), "mlp.gate_proj was absent and is rank 2, scale 2"));
+    EXPECT_TRUE(contains(resumed(qlora::Lora::create(model(), shape("q_proj")), path),
+                         "self_attn.k_proj was rank 2, scale 2 and is absent"));
+    EXPECT_TRUE(contains(resumed(qlora::Lora::create(model(), shape("all")), path),
+                         "mlp.gate_proj was absent and is rank 2, scale 2"));
     other = shape();
     other.alpha = 8;
-    EXPECT_TRUE(contains(resumed(qlora::Lora::create(model(), other), path), "was rank 2, scale 2 and is rank 2, scale 4"));
+    EXPECT_TRUE(
+        contains(resumed(qlora::Lora::create(model(), other), path), "was rank 2, scale 2 and is rank 2, scale 4"));
     other = shape();
     other.dora = true;
     EXPECT_TRUE(contains(resumed(qlora::Lora::create(model(), other), path), "dora was false and is true"));
@@ -160,9 +173,13 @@ TEST(Resume, AnotherMachineGoesOnAndSaysSo) {
     EXPECT_EQ(machine->instructions, "scalar");
     EXPECT_EQ(machine->compute, qlora::Compute::bf16);
     EXPECT_EQ(machine->threads, 1);
-    qlora::Trainer same(qlora::Lora::create(model(true, qlora::Backend::cpu(1, qlora::Compute::bf16, "scalar")), shape()), rows(), options());
+    qlora::Trainer same(
+        qlora::Lora::create(model(true, qlora::Backend::cpu(1, qlora::Compute::bf16, "scalar")), shape()), rows(),
+        options());
     EXPECT_TRUE(same.resume(path).empty());
-    qlora::Trainer other(qlora::Lora::create(model(true, qlora::Backend::cpu(2, qlora::Compute::f32, "scalar")), shape()), rows(), options());
+    qlora::Trainer other(
+        qlora::Lora::create(model(true, qlora::Backend::cpu(2, qlora::Compute::f32, "scalar")), shape()), rows(),
+        options());
     const std::vector<std::string> notes = other.resume(path);
     ASSERT_EQ(notes.size(), 2u);
     EXPECT_TRUE(contains(notes[0], "compute was bf16 and is f32")) << notes[0];
@@ -173,7 +190,13 @@ TEST(Resume, AnotherMachineGoesOnAndSaysSo) {
 
 // tests/golden/training/checkpoint_0_1_0 is what version 0.1.0 wrote after four of nine steps, on the base in nf4.
 qlora::Lora first_adapter(const qlora::Model& base) {
-    return qlora::Lora::create(base, {.rank = 1, .alpha = 2, .dropout = 0.1f, .modules = "attention", .layers = {0}, .exclude = {"k_proj"}, .rank_pattern = {{"o_proj", 2}}});
+    return qlora::Lora::create(base, {.rank = 1,
+                                      .alpha = 2,
+                                      .dropout = 0.1f,
+                                      .modules = "attention",
+                                      .layers = {0},
+                                      .exclude = {"k_proj"},
+                                      .rank_pattern = {{"o_proj", 2}}});
 }
 
 TEST(ResumeOfVersion010, GoesOnAndSaysWhatItLacks) {
@@ -198,7 +221,8 @@ TEST(ResumeOfVersion010, RefusesWhatItCanCompare) {
     const std::string path = golden_path("training/checkpoint_0_1_0");
     auto base = std::make_shared<qlora::ModelImpl>(*model().impl());
     base->layers[0].linear[3] = with(base->layers[0].linear[3]);
-    EXPECT_TRUE(contains(resumed(first_adapter(qlora::Model(std::shared_ptr<const qlora::ModelImpl>(base))), path), "another base model"));
+    EXPECT_TRUE(contains(resumed(first_adapter(qlora::Model(std::shared_ptr<const qlora::ModelImpl>(base))), path),
+                         "another base model"));
     EXPECT_TRUE(contains(resumed(qlora::Lora::create(model(), shape()), path), "another adapter"));
     run_support::TemporaryFolder folder("qlora-010");
     std::filesystem::copy(path, folder.path / "c", std::filesystem::copy_options::recursive);

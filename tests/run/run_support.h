@@ -10,7 +10,8 @@
 namespace run_support {
 
 inline qlora::Model tiny_model(int threads = 1, std::optional<qlora::DType> quantize = {}) {
-    return qlora::Model::load(golden_path("training/model"), {.backend = qlora::Backend::cpu(threads, qlora::Compute::f32), .quantize = quantize});
+    return qlora::Model::load(golden_path("training/model"),
+                              {.backend = qlora::Backend::cpu(threads, qlora::Compute::f32), .quantize = quantize});
 }
 
 struct Row { qlora::Tokens tokens; std::vector<uint8_t> trained; };
@@ -64,7 +65,10 @@ inline double largest_difference(const std::vector<float>& a, const std::vector<
 // A folder that is gone when the test is over.
 struct TemporaryFolder {
     std::filesystem::path path;
-    explicit TemporaryFolder(const std::string& name) : path(std::filesystem::temp_directory_path() / (name + std::to_string(::testing::UnitTest::GetInstance()->random_seed()) + "-" + std::to_string(reinterpret_cast<uintptr_t>(this)))) {
+    explicit TemporaryFolder(const std::string& name)
+        : path(std::filesystem::temp_directory_path() /
+               (name + std::to_string(::testing::UnitTest::GetInstance()->random_seed()) + "-" +
+                std::to_string(reinterpret_cast<uintptr_t>(this)))) {
         std::filesystem::remove_all(path);
         std::filesystem::create_directories(path);
     }

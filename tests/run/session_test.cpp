@@ -1,4 +1,5 @@
-// session_test.cpp - generation: the published story byte for byte, the cache against the whole, prefixes, limits, cancelling.
+// session_test.cpp - generation: the published story byte for byte, the cache against the whole, prefixes, limits,
+// cancelling.
 #include "src/run/session.h"
 #include "tests/model/tiny.h"
 #include "tests/run/run_support.h"
@@ -17,7 +18,9 @@ qlora::Sampling greedy(int64_t tokens) {
     return s;
 }
 
-qlora::Model stories(int threads = 1) { return qlora::Model::load(story_model, {.backend = qlora::Backend::cpu(threads, qlora::Compute::f32)}); }
+qlora::Model stories(int threads = 1) {
+    return qlora::Model::load(story_model, {.backend = qlora::Backend::cpu(threads, qlora::Compute::f32)});
+}
 
 // A conversation needs a template; the story model has none and gets the plain fallback.
 struct StoryTest : ::testing::Test {
@@ -29,7 +32,8 @@ struct StoryTest : ::testing::Test {
 using Session = StoryTest;
 
 TEST_F(Session, TellsThePublishedStory) {
-    const qlora::Json expected = qlora::Json::parse(qlora::read_file(data_path("model/stories260K/expected.json")), "expected.json");
+    const qlora::Json expected = qlora::Json::parse(qlora::read_file(data_path("model/stories260K/expected.json")),
+                                                    "expected.json");
     const std::string story = expected.find("computed")->find("greedy_text")->string();
     qlora::Session session(stories());
     std::string streamed;
@@ -45,15 +49,19 @@ TEST_F(Session, TellsThePublishedStory) {
 
 TEST_F(Session, CachedScoresEqualThoseOfTheWhole) {
     const qlora::Model model = stories();
-    qlora::Tokens tokens = model.tokenizer().encode("Once upon a time there was a big dog who liked to run and play in the park with his friends all day long.", true);
+    qlora::Tokens tokens = model.tokenizer().encode(
+        "Once upon a time there was a big dog who liked to run and play in the park with his friends all day long.",
+        true);
     tokens.insert(tokens.end(), tokens.begin(), tokens.end());
     tokens.insert(tokens.end(), tokens.begin(), tokens.end());         // longer than a chunk
     ASSERT_GT(tokens.size(), 130u);
     ASSERT_LT(tokens.size(), 300u);
     const std::vector<float> whole = model.logits(tokens);
     const size_t vocabulary = size_t(model.info().vocabulary);
-    // Keys and values rounded to 11 or 8 bits; scores here are of order 10. Each type must also differ, or it was not used.
-    for (const auto& [type, most, least] : {std::tuple{qlora::DType::f32, 2e-4, 0.0}, {qlora::DType::f16, 2e-2, 2e-4}, {qlora::DType::bf16, 0.2, 2e-3}}) {
+    // Keys and values rounded to 11 or 8 bits; scores here are of order 10. Each type must also differ, or it was not
+    // used.
+    for (const auto& [type, most, least] :
+         {std::tuple{qlora::DType::f32, 2e-4, 0.0}, {qlora::DType::f16, 2e-2, 2e-4}, {qlora::DType::bf16, 0.2, 2e-3}}) {
         qlora::SessionImpl session(model.impl(), nullptr, {.context = 300, .cache = type});
         size_t at = 0;
         double worst = 0;
@@ -61,12 +69,15 @@ TEST_F(Session, CachedScoresEqualThoseOfTheWhole) {
             const std::vector<float> logits = session.feed(std::span(tokens).subspan(at, count));
             at += count;
             ASSERT_EQ(logits.size(), vocabulary);
-            for (size_t i = 0; i < vocabulary; ++i) worst = std::max(worst, double(std::fabs(logits[i] - whole[(at - 1) * vocabulary + i])));
+            for (size_t i = 0; i < vocabulary; ++i)
+                worst = std::max(worst, double(std::fabs(logits[i] - whole[(at - 1) * vocabulary + i])));
         }
         EXPECT_LE(worst, most) << qlora::name_of(type);
         EXPECT_GE(worst, least) << qlora::name_of(type);
         EXPECT_EQ(session.stats.cache, type);
-        EXPECT_EQ(session.stats.cache_bytes, 2 * 300 * model.impl()->config.layers * qlora::bytes_of(type, model.impl()->config.kv_heads * model.impl()->config.head_dim));
+        EXPECT_EQ(session.stats.cache_bytes,
+                  2 * 300 * model.impl()->config.layers *
+                      qlora::bytes_of(type, model.impl()->config.kv_heads * model.impl()->config.head_dim));
     }
 }
 
@@ -74,13 +85,16 @@ TEST_F(Session, CachedScoresEqualThoseOfTheWhole) {
 TEST_F(Session, HoldsKeysInTheModelsSixteenBits) {
     EXPECT_EQ(qlora::Session(stories()).stats().cache, qlora::DType::f16);
     EXPECT_EQ(qlora::Session(stories().convert(qlora::DType::bf16)).stats().cache, qlora::DType::bf16);
-    EXPECT_TRUE(contains(error_of([] { qlora::Session(stories(), {.cache = qlora::DType::q4_k}); }), "choose f32, f16, bf16 or q8_0"));
-    EXPECT_TRUE(contains(error_of([] { qlora::Session(stories(), {.cache = qlora::DType::q8_0}); }), "a key has 8 numbers, not whole blocks of 32"));
+    EXPECT_TRUE(contains(error_of([] { qlora::Session(stories(), {.cache = qlora::DType::q4_k}); }),
+                         "choose f32, f16, bf16 or q8_0"));
+    EXPECT_TRUE(contains(error_of([] { qlora::Session(stories(), {.cache = qlora::DType::q8_0}); }),
+                         "a key has 8 numbers, not whole blocks of 32"));
 }
 
 TEST_F(Session, EightBitsAreCloseAndSmall) {
     const auto model = tiny::make({.hidden = 64, .heads = 4, .kv_heads = 2, .head_dim = 32});
-    qlora::SessionImpl exact(model, nullptr, {.context = 64, .cache = qlora::DType::f32}), eight(model, nullptr, {.context = 64, .cache = qlora::DType::q8_0});
+    qlora::SessionImpl exact(model, nullptr, {.context = 64, .cache = qlora::DType::f32}),
+        eight(model, nullptr, {.context = 64, .cache = qlora::DType::q8_0});
     const qlora::Tokens tokens{3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4};
     const std::vector<float> want = exact.feed(tokens), got = eight.feed(tokens);
     const double worst = run_support::largest_difference(want, got);
@@ -97,7 +111,8 @@ TEST_F(Session, KeysBeyondTheRangeAreRefused) {
     for (float& value : values) value *= 1e8f;
     v = std::make_shared<const qlora::Weight>(qlora::dense_weight("v", v->shape, std::move(values)));
     const std::vector<qlora::Token> tokens{1, 2, 3};
-    qlora::SessionImpl half(large, nullptr, {.context = 16}), exact(large, nullptr, {.context = 16, .cache = qlora::DType::f32});
+    qlora::SessionImpl half(large, nullptr, {.context = 16}),
+        exact(large, nullptr, {.context = 16, .cache = qlora::DType::f32});
     EXPECT_TRUE(contains(error_of([&] { half.feed(tokens); }), "f16 cannot hold; choose bf16 or f32"));
     for (const float score : exact.feed(tokens)) EXPECT_TRUE(std::isfinite(score));
 }
@@ -105,7 +120,8 @@ TEST_F(Session, KeysBeyondTheRangeAreRefused) {
 TEST_F(Session, ReusesTheCommonPrefixWithoutChangingTheReply) {
     const qlora::Model model = stories();
     qlora::SessionImpl warm(model.impl(), nullptr, {.context = 0}), cold(model.impl(), nullptr, {.context = 0});
-    const std::string first = "Once upon a time, there was a little girl named Lily. She had a red ball", second = "Once upon a time, there was a little girl named Lily. She had a blue hat";
+    const std::string first = "Once upon a time, there was a little girl named Lily. She had a red ball",
+                      second = "Once upon a time, there was a little girl named Lily. She had a blue hat";
     warm.complete(first, greedy(20), {});
     const qlora::Tokens before = warm.cached;
     const std::string a = warm.complete(second, greedy(20), {}), b = cold.complete(second, greedy(20), {});

@@ -1,5 +1,5 @@
-// shared_adapter_test.cpp - one adapter in several hands: conversations go on while it is trained, saves and merges meet one step, two trainers
-// take turns.
+// shared_adapter_test.cpp - one adapter in several hands: conversations go on while it is trained, saves and merges
+// meet one step, two trainers take turns.
 #include "src/model/lora_impl.h"
 #include "src/run/session.h"
 #include "tests/run/run_support.h"
@@ -36,7 +36,8 @@ std::string temporary(const std::string& name) {
     return path;
 }
 
-// Every length of what was cached, with plain and with weight-decomposed adapters: the scores are those of a fresh session.
+// Every length of what was cached, with plain and with weight-decomposed adapters: the scores are those of a fresh
+// session.
 TEST(TrainedBetween, ScoresAreThoseOfAFreshSession) {
     for (const bool dora : {false, true}) {
         const qlora::Lora lora = adapter(dora);
@@ -65,10 +66,13 @@ struct Conversation : ::testing::Test {
     void SetUp() override {
         if (!qlora::exists(file)) GTEST_SKIP() << "needs ../shared/data";
     }
-    qlora::Model model() const { return qlora::Model::load(file, {.backend = qlora::Backend::cpu(1, qlora::Compute::f32)}); }
+    qlora::Model model() const {
+        return qlora::Model::load(file, {.backend = qlora::Backend::cpu(1, qlora::Compute::f32)});
+    }
     qlora::Dataset data(const qlora::Model& m) const {
         const std::string path = testing::TempDir() + "qlora_shared_rows.jsonl";
-        qlora::write_file_atomic(path, "{\"text\": \"Tom the cat built a green boat. He sailed to the moon and ate a cheese.\"}\n");
+        qlora::write_file_atomic(
+            path, "{\"text\": \"Tom the cat built a green boat. He sailed to the moon and ate a cheese.\"}\n");
         return qlora::Dataset::load(path, m);
     }
 };
@@ -123,7 +127,8 @@ TEST_F(Conversation, ATrainerMayStepInTheMiddleOfAnAnswer) {
     fresh.feed(all);
     const qlora::Token next = 5;
     // Other chunks of rows round differently; a step moves the scores a thousand times as far.
-    EXPECT_LT(run_support::largest_difference(session.feed(std::span(&next, 1)), fresh.feed(std::span(&next, 1))), 1e-3);
+    EXPECT_LT(run_support::largest_difference(session.feed(std::span(&next, 1)), fresh.feed(std::span(&next, 1))),
+              1e-3);
 }
 
 // What is saved, merged or measured while a trainer steps is what it was after one of the steps.
@@ -160,7 +165,9 @@ TEST(WhileATrainerSteps, SavesAndMergesMeetOneStep) {
     saver.join();
     merger.join();
     talker.join();
-    const auto known = [](const auto& all, const auto& one) { return std::find(all.begin(), all.end(), one) != all.end(); };
+    const auto known = [](const auto& all, const auto& one) {
+        return std::find(all.begin(), all.end(), one) != all.end();
+    };
     for (const auto& values : saved) EXPECT_TRUE(known(steps, values));
     const qlora::Lora other = adapter();
     std::vector<std::vector<float>> possible;

@@ -41,7 +41,8 @@ TEST(Stop, JsonTemplatesAndFiles) {
     std::string list = "[0";
     for (int i = 0; i < 500; ++i) list += ",[]";
     expect_stops("json", 500, [&] { qlora::Json::parse(list + "]", "list"); });
-    const auto loop = qlora::ChatTemplate::parse("{% for i in range(300) %}{% for j in range(20) %}{% endfor %}{% endfor %}", "loop");
+    const auto loop = qlora::ChatTemplate::parse(
+        "{% for i in range(300) %}{% for j in range(20) %}{% endfor %}{% endfor %}", "loop");
     expect_stops("template", 6000, [&] { loop->render(qlora::Json::Object{}); });
     run_support::TemporaryFolder folder{"qlora-stop"};
     std::ofstream(folder / "file", std::ios::binary) << list;

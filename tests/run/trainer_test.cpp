@@ -1,5 +1,5 @@
-// trainer_test.cpp - training against PyTorch + PEFT, and the promises of trainer.h: how rows are spread does not matter, threads and
-// checkpointing do not change a byte, bad steps are skipped.
+// trainer_test.cpp - training against PyTorch + PEFT, and the promises of trainer.h: how rows are spread does not
+// matter, threads and checkpointing do not change a byte, bad steps are skipped.
 #include "src/format/safetensors.h"
 #include "tests/run/run_support.h"
 
@@ -24,7 +24,8 @@ qlora::TrainOptions options(int64_t batch = 1, int64_t accumulate = 4) {
 
 struct Training { std::vector<double> losses, norms; std::vector<float> values; };
 
-Training train(const qlora::TrainOptions& o, const std::vector<run_support::Row>& rows, int threads = 1, qlora::LoraOptions lora_options = {.rank = 4, .alpha = 8, .seed = 5}) {
+Training train(const qlora::TrainOptions& o, const std::vector<run_support::Row>& rows, int threads = 1,
+               qlora::LoraOptions lora_options = {.rank = 4, .alpha = 8, .seed = 5}) {
     const qlora::Model model = run_support::tiny_model(threads);
     const qlora::Lora lora = qlora::Lora::create(model, lora_options);
     qlora::Trainer trainer(lora, run_support::dataset(rows), o);
@@ -44,7 +45,8 @@ std::vector<float> flat(const qlora::Lora& lora, const std::string& file) {
     for (const qlora::LoraTarget& t : lora.impl()->targets) {
         const std::string place = int(t.module) < 4 ? "self_attn" : "mlp";
         for (const auto& [side, at] : {std::pair{"A", t.a}, std::pair{"B", t.b}}) {
-            const std::string name = qlora::str("base_model.model.model.layers.", t.layer, ".", place, ".", name_of(t.module), ".lora_", side, ".weight");
+            const std::string name = qlora::str("base_model.model.model.layers.", t.layer, ".", place, ".",
+                                                name_of(t.module), ".lora_", side, ".weight");
             const qlora::SafeTensor* tensor = tensors->find(name);
             if (!tensor) {
                 ADD_FAILURE() << file << " lacks " << name;
@@ -76,16 +78,20 @@ TEST(Trainer, TenStepsMatchPyTorchAndPeft) {
     qlora::TrainerImpl trainer(lora.impl(), run_support::dataset(rows).impl(), o);
     for (size_t step = 0; step < 10; ++step) {
         ASSERT_TRUE(trainer.step());
-        const double loss = expected.find("losses")->array()[step].number(), norm = expected.find("grad_norms")->array()[step].number();
+        const double loss = expected.find("losses")->array()[step].number(),
+                     norm = expected.find("grad_norms")->array()[step].number();
         EXPECT_NEAR(trainer.progress.last.loss, loss, 1e-5 * loss) << "step " << step + 1;
         EXPECT_NEAR(trainer.progress.last.grad_norm, norm, 1e-4 * norm) << "step " << step + 1;
         if (step > 0) continue;
-        std::vector<float> gradients = run_support::download(trainer.gradients, lora);     // sums over tokens: the reference has their mean
+        // sums over tokens: the reference has their mean
+        std::vector<float> gradients = run_support::download(trainer.gradients, lora);
         for (float& g : gradients) g /= float(trainer.progress.last.trained_tokens);
-        EXPECT_LT(run_support::largest_difference(gradients, flat(lora, golden_path("training/gradients.safetensors"))), 1e-6);
+        EXPECT_LT(run_support::largest_difference(gradients, flat(lora, golden_path("training/gradients.safetensors"))),
+                  1e-6);
     }
     EXPECT_FALSE(trainer.step());
-    EXPECT_LT(run_support::largest_difference(values_of(lora), flat(lora, golden_path("training/final.safetensors"))), 1e-4);
+    EXPECT_LT(run_support::largest_difference(values_of(lora), flat(lora, golden_path("training/final.safetensors"))),
+              1e-4);
 }
 
 TEST(Trainer, SpreadOverMicroBatchesDoesNotMatter) {
@@ -141,7 +147,8 @@ TEST(Trainer, EveryRowOncePerEpochInAnotherOrder) {
     EXPECT_EQ(plan.steps(), 6);
     std::vector<std::vector<int64_t>> epochs(2);
     for (int64_t s = 0; s < 6; ++s)
-        for (const auto& batch : plan.step(s)) epochs[size_t(s / 3)].insert(epochs[size_t(s / 3)].end(), batch.begin(), batch.end());
+        for (const auto& batch : plan.step(s))
+            epochs[size_t(s / 3)].insert(epochs[size_t(s / 3)].end(), batch.begin(), batch.end());
     EXPECT_NE(epochs[0], epochs[1]);
     for (auto& e : epochs) {
         std::sort(e.begin(), e.end());
@@ -212,7 +219,7 @@ TEST(Trainer, AStepThatIsStoppedIsAsIfItHadNotBegun) {
     for (int asked = 0; trainer.last().step < trainer.last().steps; ++asked) {
         const auto before = lora.fingerprint();
         const int64_t step = trainer.last().step;
-        int left = asked % 6;                          // stopped before each of the four micro-batches, before the update, and not at all
+        int left = asked % 6;    // stopped before each of the four micro-batches, before the update, and not at all
         const bool made = trainer.step([&](int64_t done, int64_t of) {
             EXPECT_EQ(of, 4);
             EXPECT_EQ(done, asked % 6 - left);
@@ -234,7 +241,8 @@ TEST(Trainer, AMeasurementThatIsStoppedIsOfTheRowsSoFar) {
     qlora::Trainer trainer(lora, data, options());
     EXPECT_TRUE(std::isnan(trainer.evaluate(data, [] { return false; })));
     int left = 1;
-    const double part = trainer.evaluate(data, [&] { return left-- > 0; }), all = trainer.evaluate(data, [] { return true; });
+    const double part = trainer.evaluate(data, [&] { return left-- > 0; }),
+                 all = trainer.evaluate(data, [] { return true; });
     EXPECT_TRUE(std::isfinite(part));
     EXPECT_NE(part, all);
     EXPECT_EQ(all, trainer.evaluate(data));
@@ -307,9 +315,12 @@ TEST(Trainer, RefusesNonsense) {
 
 TEST(Trainer, LearnsAStoryByHeart) {
     if (!qlora::exists(data_path("model/stories260K/stories260K.gguf"))) GTEST_SKIP() << "needs ../shared/data";
-    const qlora::Model model = qlora::Model::load(data_path("model/stories260K/stories260K.gguf"), {.backend = qlora::Backend::cpu(2)});
+    const qlora::Model model = qlora::Model::load(data_path("model/stories260K/stories260K.gguf"),
+                                                  {.backend = qlora::Backend::cpu(2)});
     run_support::TemporaryFolder folder("qlora-story");
-    qlora::write_file_atomic(folder / "story.jsonl", "{\"text\": \"Tom the cat built a green boat. He sailed to the moon and ate a cheese.\"}\n");
+    qlora::write_file_atomic(
+        folder / "story.jsonl",
+        "{\"text\": \"Tom the cat built a green boat. He sailed to the moon and ate a cheese.\"}\n");
     const qlora::Dataset data = qlora::Dataset::load(folder / "story.jsonl", model);
     const qlora::Lora lora = qlora::Lora::create(model, {.rank = 8, .alpha = 16});
     qlora::TrainOptions o;
@@ -325,7 +336,8 @@ TEST(Trainer, LearnsAStoryByHeart) {
     qlora::Sampling greedy;
     greedy.temperature = 0;
     greedy.max_tokens = 60;
-    EXPECT_TRUE(run_support::contains(session.complete("Tom the cat", greedy), "built a green boat. He sailed to the moon and ate a cheese."));
+    EXPECT_TRUE(run_support::contains(session.complete("Tom the cat", greedy),
+                                      "built a green boat. He sailed to the moon and ate a cheese."));
 }
 
 }  // namespace trainer_test

@@ -43,7 +43,8 @@ TEST(Work, APromptPassesTheHeadOnceAndATokenReadsEveryWeightOnce) {
     EXPECT_EQ(w.operations, 2 * (n * layers * layer_weights + head_weights) + layers * attention(triangle(n), 2));
     const qlora::Work one = work_of(model, [&] { session.feed(next); });
     EXPECT_EQ(one.operations, 2 * (layers * layer_weights + head_weights) + layers * attention(n + 1, 2));
-    EXPECT_EQ(one.bytes, 4 * (layers * layer_weights + head_weights) + layers * 2 * (n + 1) * kv * 2);      // keys and values in 16 bits
+    // keys and values in 16 bits
+    EXPECT_EQ(one.bytes, 4 * (layers * layer_weights + head_weights) + layers * 2 * (n + 1) * kv * 2);
 }
 
 TEST(Work, StoredTypesCountTheirOwnBytes) {

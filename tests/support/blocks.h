@@ -14,7 +14,12 @@ using namespace qlora;
 // Where the f16 numbers of a block are: random bits there could be infinite.
 inline std::vector<int64_t> halves_of(DType type) {
     switch (type) {
-        case DType::f16: case DType::q4_0: case DType::q5_0: case DType::q8_0: case DType::iq4_nl: case DType::iq4_xs: return {0};
+        case DType::f16:
+        case DType::q4_0:
+        case DType::q5_0:
+        case DType::q8_0:
+        case DType::iq4_nl:
+        case DType::iq4_xs: return {0};
         case DType::q4_1: case DType::q5_1: case DType::q4_k: case DType::q5_k: return {0, 2};
         case DType::q2_k: return {80, 82};
         case DType::q3_k: return {108};
@@ -37,7 +42,8 @@ inline std::vector<uint8_t> random_blocks(DType type, int64_t elements) {
     const int64_t size = type_info(type).bytes;
     for (int64_t at = 0; at < int64_t(bytes.size()); at += size) {
         for (const int64_t offset : halves_of(type)) {
-            const uint16_t h = f16_from_f32(rng.normal() * (rng.below(8) == 0 ? 1e-6f : 0.1f));   // now and then subnormal
+            // now and then subnormal
+            const uint16_t h = f16_from_f32(rng.normal() * (rng.below(8) == 0 ? 1e-6f : 0.1f));
             std::memcpy(bytes.data() + at + offset, &h, 2);
         }
     }

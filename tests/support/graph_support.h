@@ -1,4 +1,5 @@
-// graph_support.h - small graphs for tests: a backend, random tensors, running and reading, gradients against finite differences.
+// graph_support.h - small graphs for tests: a backend, random tensors, running and reading, gradients against finite
+// differences.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -14,7 +15,9 @@ using qlora::GraphImpl;
 using qlora::Shape;
 using qlora::Tensor;
 
-inline std::shared_ptr<BackendImpl> cpu(int threads = 2) { return qlora::make_cpu_backend(threads, qlora::Compute::f32); }
+inline std::shared_ptr<BackendImpl> cpu(int threads = 2) {
+    return qlora::make_cpu_backend(threads, qlora::Compute::f32);
+}
 
 inline std::vector<float> random_values(int64_t count, uint64_t seed, float scale = 1) {
     qlora::Rng rng{seed, 7};
@@ -23,15 +26,21 @@ inline std::vector<float> random_values(int64_t count, uint64_t seed, float scal
     return values;
 }
 
-inline void set(Tensor t, const std::vector<float>& values) { t.graph()->write(t, values.data(), int64_t(values.size()) * 4); }
-inline void set(Tensor t, const std::vector<int32_t>& values) { t.graph()->write(t, values.data(), int64_t(values.size()) * 4); }
+inline void set(Tensor t, const std::vector<float>& values) {
+    t.graph()->write(t, values.data(), int64_t(values.size()) * 4);
+}
+inline void set(Tensor t, const std::vector<int32_t>& values) {
+    t.graph()->write(t, values.data(), int64_t(values.size()) * 4);
+}
 
 inline Tensor input(GraphImpl& g, Shape shape, const std::vector<float>& values) {
     const Tensor t = g.input(std::move(shape));
     set(t, values);
     return t;
 }
-inline Tensor input(GraphImpl& g, Shape shape, uint64_t seed) { return input(g, shape, random_values(qlora::elements_of(shape), seed)); }
+inline Tensor input(GraphImpl& g, Shape shape, uint64_t seed) {
+    return input(g, shape, random_values(qlora::elements_of(shape), seed));
+}
 inline Tensor indices(GraphImpl& g, const std::vector<int32_t>& values) {
     const Tensor t = g.input({int64_t(values.size())}, qlora::DType::i32);
     set(t, values);
@@ -62,13 +71,17 @@ inline std::vector<float> value_of(Tensor t) {
 }
 
 // A {1} loss that weighs every element of y differently.
-inline Tensor weigh(Tensor y, uint64_t seed = 99) { return qlora::sum(qlora::mul(y, input(*y.graph(), y.graph()->node(y.id()).shape, seed))); }
+inline Tensor weigh(Tensor y, uint64_t seed = 99) {
+    return qlora::sum(qlora::mul(y, input(*y.graph(), y.graph()->node(y.id()).shape, seed)));
+}
 
 inline Tensor grad_of(Tensor t) { return t.graph()->handle(t.graph()->grads[size_t(t.id())]); }
 
-// backward() from the loss, then every element of every param against (f(p + h) - f(p - h)) / 2h. With h = 1e-2 the rounding of the loss (1e-7 of it)
-// costs about 1e-5 and the cubic term about 1e-4; `tolerance` is relative to the largest gradient of the param.
-inline void check_gradients(Tensor loss, const std::vector<Tensor>& params, bool checkpoint = false, double tolerance = 4e-3) {
+// backward() from the loss, then every element of every param against (f(p + h) - f(p - h)) / 2h. With h = 1e-2 the
+// rounding of the loss (1e-7 of it) costs about 1e-5 and the cubic term about 1e-4; `tolerance` is relative to the
+// largest gradient of the param.
+inline void check_gradients(Tensor loss, const std::vector<Tensor>& params, bool checkpoint = false,
+                            double tolerance = 4e-3) {
     GraphImpl& g = *loss.graph();
     g.backward(loss, checkpoint);
     g.output(loss);
@@ -93,7 +106,8 @@ inline void check_gradients(Tensor loss, const std::vector<Tensor>& params, bool
                 at[side] = get(loss)[0];
             }
             values[i] = kept;
-            EXPECT_NEAR(gradients[k][i], (at[1] - at[0]) / (2 * double(h)), tolerance * largest) << "param " << k << " element " << i;
+            EXPECT_NEAR(gradients[k][i], (at[1] - at[0]) / (2 * double(h)), tolerance * largest)
+                << "param " << k << " element " << i;
         }
         set(params[k], values);
     }

@@ -25,7 +25,8 @@ inline void expect_near(const std::vector<float>& found, const std::vector<float
     ASSERT_EQ(expected.size(), found.size());
     double largest = 0;
     for (const float v : expected) largest = std::max(largest, std::fabs(double(v)));
-    for (size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(expected[i], found[i], tolerance * largest) << "element " << i;
+    for (size_t i = 0; i < found.size(); ++i)
+        EXPECT_NEAR(expected[i], found[i], tolerance * largest) << "element " << i;
 }
 
 // loss = sum(y * dy): then the gradient that arrives at y is dy.

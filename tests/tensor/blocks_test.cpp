@@ -1,4 +1,5 @@
-// blocks_test.cpp - every stored type decodes as the `gguf` package decodes it, from any position, also beyond 2^31 elements.
+// blocks_test.cpp - every stored type decodes as the `gguf` package decodes it, from any position, also beyond 2^31
+// elements.
 #include "src/base/half.h"
 #include "src/tensor/nf4.h"
 #include "tests/support/golden.h"
@@ -43,13 +44,16 @@ TEST(Blocks, DecodeAsTheReference) {
         const qlora::WeightRef w{info.dtype, data.data(), {}, 1, n};
         std::vector<float> out(expected.size());
         qlora::decode(w, 0, n, out.data());
-        for (int64_t i = 0; i < n; ++i) ASSERT_FLOAT_EQ(out[size_t(i)], expected[size_t(i)]) << info.name << " element " << i;
-        for (int64_t first = 0; first < n; first += 7)          // every kind of cut: inside, across and at the ends of blocks
-            for (int64_t count : {int64_t(0), int64_t(1), int64_t(5), int64_t(31), int64_t(33), int64_t(70), n - first}) {
+        for (int64_t i = 0; i < n; ++i)
+            ASSERT_FLOAT_EQ(out[size_t(i)], expected[size_t(i)]) << info.name << " element " << i;
+        for (int64_t first = 0; first < n; first += 7)    // every kind of cut: inside, across and at the ends of blocks
+            for (int64_t count :
+                 {int64_t(0), int64_t(1), int64_t(5), int64_t(31), int64_t(33), int64_t(70), n - first}) {
                 if (first + count > n) continue;
                 std::vector<float> part(size_t(count) + 1, -77.0f);
                 qlora::decode(w, first, count, part.data());
-                for (int64_t i = 0; i < count; ++i) ASSERT_EQ(part[size_t(i)], out[size_t(first + i)]) << info.name << ' ' << first << '+' << count;
+                for (int64_t i = 0; i < count; ++i)
+                    ASSERT_EQ(part[size_t(i)], out[size_t(first + i)]) << info.name << ' ' << first << '+' << count;
                 ASSERT_EQ(part[size_t(count)], -77.0f) << info.name << " wrote past the range";
             }
         ++types;
@@ -79,7 +83,8 @@ TEST(Weights, KnowTheirSizesAndRefuseBadRanges) {
     EXPECT_EQ(w.decoded(), (std::vector<float>{1, 2, 3, 4, 5, 6}));
     EXPECT_THROW(qlora::dense_weight("w", {2, 3}, {1}), qlora::Error);
     float out[8];
-    for (auto [first, count] : {std::pair<int64_t, int64_t>{-1, 2}, {0, 7}, {6, 1}, {3, -1}, {INT64_MAX, 1}, {1, INT64_MAX}})
+    for (auto [first, count] :
+         {std::pair<int64_t, int64_t>{-1, 2}, {0, 7}, {6, 1}, {3, -1}, {INT64_MAX, 1}, {1, INT64_MAX}})
         EXPECT_THROW(qlora::decode(w.ref(), first, count, out), qlora::Error) << first << ' ' << count;
     const int32_t ints[2] = {1, 2};
     EXPECT_THROW(qlora::decode({DType::i32, ints, {}, 1, 2}, 0, 2, out), qlora::Error);
@@ -92,13 +97,16 @@ struct Sparse {
     size_t bytes;
     uint8_t* at;
     explicit Sparse(size_t n)
-        : bytes(n), at(static_cast<uint8_t*>(mmap(nullptr, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))) {}
+        : bytes(n),
+          at(static_cast<uint8_t*>(
+              mmap(nullptr, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))) {}
     ~Sparse() { if (good()) munmap(at, bytes); }
     bool good() const { return at != MAP_FAILED; }
 };
 
 TEST(Weights, PositionsBeyondTwoToThe31) {
-    constexpr int64_t rows = int64_t(1) << 17, cols = (int64_t(1) << 16) + 1, n = rows * cols;     // 2^33, rows that straddle blocks
+    // 2^33, rows that straddle blocks
+    constexpr int64_t rows = int64_t(1) << 17, cols = (int64_t(1) << 16) + 1, n = rows * cols;
     const Sparse codes(size_t(n) / 2 + 64), absmax(size_t(n) / 64 * 4 + 64), halves(size_t(n) * 2);
     if (!codes.good() || !absmax.good() || !halves.good()) GTEST_SKIP() << "needs 18 GiB of address space";
     const int64_t e = n - 70;                           // an even position; elements e and e + 1 share a byte
@@ -114,7 +122,8 @@ TEST(Weights, PositionsBeyondTwoToThe31) {
     reinterpret_cast<uint16_t*>(halves.at)[e] = qlora::bf16_from_f32(-1.5f);
     qlora::decode({DType::bf16, halves.at, {}, rows, cols}, e, 1, out);
     EXPECT_EQ(out[0], -1.5f);
-    EXPECT_THROW(qlora::decode({DType::bf16, halves.at, {}, int64_t(1) << 40, int64_t(1) << 40}, 0, 1, out), qlora::Error);
+    EXPECT_THROW(qlora::decode({DType::bf16, halves.at, {}, int64_t(1) << 40, int64_t(1) << 40}, 0, 1, out),
+                 qlora::Error);
 }
 
 }  // namespace blocks_tests

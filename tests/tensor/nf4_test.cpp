@@ -1,5 +1,6 @@
-// nf4_test.cpp - NF4, FP4 and double quantization against the reference, to the bit or within the bound that nf4.h gives; their error on
-// normal weights, ties, tails, zeros, hostile values, and the same bytes for every number of threads.
+// nf4_test.cpp - NF4, FP4 and double quantization against the reference, to the bit or within the bound that nf4.h
+// gives; their error on normal weights, ties, tails, zeros, hostile values, and the same bytes for every number of
+// threads.
 #include "src/base/rng.h"
 #include "src/tensor/nf4.h"
 #include "tests/support/golden.h"
@@ -39,7 +40,7 @@ TEST(Nf4, TablesAreTheReference) {
     EXPECT_EQ(as<float>(golden.at("codebook_fp4")[0]), table(qlora::fp4_codebook, 16));
     EXPECT_EQ(as<float>(golden.at("map_signed")[0]), table(qlora::dynamic_map_signed(), 256));
     EXPECT_EQ(as<float>(golden.at("map_unsigned")[0]), table(qlora::dynamic_map_unsigned(), 256));
-    for (int i = 0; i < 15; ++i) {                      // half a unit in the last place: the nearest float on either side
+    for (int i = 0; i < 15; ++i) {    // half a unit in the last place: the nearest float on either side
         const double middle = (double(qlora::nf4_codebook[i]) + qlora::nf4_codebook[i + 1]) / 2;
         EXPECT_EQ(qlora::nf4_thresholds[i], float(middle)) << i;        // four are halfway between floats: to even
     }
@@ -49,13 +50,17 @@ TEST(Nf4, DynamicCodesAreTheReference) {
     const auto golden = read_golden("nf4.txt");
     const std::vector<float> probes = as<float>(golden.at("probes")[0]);
     for (size_t i = 0; i < probes.size(); ++i) {
-        EXPECT_EQ(qlora::dynamic_code(qlora::dynamic_map_signed(), probes[i]), golden.at("probes_signed")[0][i]) << probes[i];
-        EXPECT_EQ(qlora::dynamic_code(qlora::dynamic_map_unsigned(), probes[i]), golden.at("probes_unsigned")[0][i]) << probes[i];
+        EXPECT_EQ(qlora::dynamic_code(qlora::dynamic_map_signed(), probes[i]), golden.at("probes_signed")[0][i])
+            << probes[i];
+        EXPECT_EQ(qlora::dynamic_code(qlora::dynamic_map_unsigned(), probes[i]), golden.at("probes_unsigned")[0][i])
+            << probes[i];
     }
     for (const float* map : {qlora::dynamic_map_signed(), qlora::dynamic_map_unsigned()})
         for (int c = 0; c < 256; ++c) {
             EXPECT_EQ(qlora::dynamic_code(map, map[c]), c);
-            if (c < 255) { EXPECT_EQ(qlora::dynamic_code(map, std::nextafter((map[c] + map[c + 1]) * 0.5f, 2.0f)), c + 1); }
+            if (c < 255) {
+                EXPECT_EQ(qlora::dynamic_code(map, std::nextafter((map[c] + map[c + 1]) * 0.5f, 2.0f)), c + 1);
+            }
         }
 }
 
@@ -65,19 +70,24 @@ TEST(Nf4, CodesScalesAndDoubleQuantizationAreTheReference) {
     const Weight source = qlora::dense_weight("golden", {n}, golden_source(n));
     for (DType type : {DType::nf4, DType::fp4}) {
         const std::string name(qlora::name_of(type));
-        const Weight single = qlora::quantize_4bit(source, type, false), twice = qlora::quantize_4bit(source, type, true);
+        const Weight single = qlora::quantize_4bit(source, type, false),
+                     twice = qlora::quantize_4bit(source, type, true);
         EXPECT_EQ(codes_of(single), golden.at(name + "_packed")[0]);
         EXPECT_EQ(codes_of(twice), codes_of(single));
-        EXPECT_EQ(std::vector<float>(single.quant.absmax, single.quant.absmax + blocks), as<float>(golden.at(name + "_absmax")[0]));
-        EXPECT_EQ(Bytes(twice.quant.absmax_code, twice.quant.absmax_code + blocks), golden.at(name + "_absmax_code")[0]);
-        EXPECT_EQ(std::vector<float>(twice.quant.absmax2, twice.quant.absmax2 + 2), as<float>(golden.at(name + "_absmax2")[0]));
+        EXPECT_EQ(std::vector<float>(single.quant.absmax, single.quant.absmax + blocks),
+                  as<float>(golden.at(name + "_absmax")[0]));
+        EXPECT_EQ(Bytes(twice.quant.absmax_code, twice.quant.absmax_code + blocks),
+                  golden.at(name + "_absmax_code")[0]);
+        EXPECT_EQ(std::vector<float>(twice.quant.absmax2, twice.quant.absmax2 + 2),
+                  as<float>(golden.at(name + "_absmax2")[0]));
         EXPECT_EQ(twice.quant.offset, as<float>(golden.at(name + "_offset")[0])[0]);
         EXPECT_EQ(single.bytes(), (n + 1) / 2 + blocks * 4);
         EXPECT_EQ(twice.bytes(), (n + 1) / 2 + blocks + 2 * 4);
     }
 }
 
-// The known tensor with some of its blocks made so small that their largest magnitude is denormal, as the reference double-quantized it.
+// The known tensor with some of its blocks made so small that their largest magnitude is denormal, as the reference
+// double-quantized it.
 struct Nested { const char* name; int64_t every; };
 std::vector<float> nested_source(const Nested& n) {
     std::vector<float> x = golden_source(64 * 300);
@@ -97,10 +107,16 @@ TEST(Nf4, CodesOfTheReferenceWhereTheLargestValueIsNormal) {
             const float most = ours.quant.absmax[block];
             normal += most >= FLT_MIN;
             for (int64_t i = block * 64; i < block * 64 + 64; ++i) {
-                const int a = i % 2 ? ours.data[i / 2] & 15 : ours.data[i / 2] >> 4, b = i % 2 ? theirs[size_t(i / 2)] & 15 : theirs[size_t(i / 2)] >> 4;
+                const int a = i % 2 ? ours.data[i / 2] & 15 : ours.data[i / 2] >> 4,
+                          b = i % 2 ? theirs[size_t(i / 2)] & 15 : theirs[size_t(i / 2)] >> 4;
                 if (most >= FLT_MIN) { EXPECT_EQ(a, b) << n.name << ", element " << i; }
-                // The reference's builds do not agree below that; ours is the nearest level there too: half the widest gap, and the rounding.
-                if (most > 0) { EXPECT_LE(std::fabs(double(x[size_t(i)]) - double(qlora::nf4_codebook[a]) * most), 0.152 * most + 0x1p-149) << n.name << ", element " << i; }
+                // The reference's builds do not agree below that; ours is the nearest level there too: half the widest
+                // gap, and the rounding.
+                if (most > 0) {
+                    EXPECT_LE(std::fabs(double(x[size_t(i)]) - double(qlora::nf4_codebook[a]) * most),
+                              0.152 * most + 0x1p-149)
+                        << n.name << ", element " << i;
+                }
             }
         }
         EXPECT_EQ(normal, n.every == 0 ? 299 : n.every == 5 ? 239 : 0) << "block 3 is zeros";
@@ -113,7 +129,8 @@ TEST(Nf4, DoubleQuantizationIsTheReferenceWithinItsBound) {
     const float* map = qlora::dynamic_map_signed();
     for (const Nested& n : {Nested{"normal", 0}, Nested{"mixed", 5}, Nested{"denormal", 1}}) {
         const std::string key = std::string("nested_") + n.name;
-        const Weight source = qlora::dense_weight("nested", {300, 64}, nested_source(n)), once = qlora::quantize_4bit(source, DType::nf4, false);
+        const Weight source = qlora::dense_weight("nested", {300, 64}, nested_source(n)),
+                     once = qlora::quantize_4bit(source, DType::nf4, false);
         const Weight ours = qlora::quantize_4bit(source, DType::nf4, true);
         const Bytes& code = golden.at(key + "_code")[0];
         const std::vector<float> absmax2 = as<float>(golden.at(key + "_absmax2")[0]);
@@ -123,11 +140,12 @@ TEST(Nf4, DoubleQuantizationIsTheReferenceWithinItsBound) {
         for (int64_t b = 0; b < 300; ++b) {
             const double second = ours.quant.absmax2[b / 256], allowed = bound + second * 0x1p-22 + 0x1p-149;
             EXPECT_LE(std::fabs(second - double(absmax2[size_t(b / 256)])), allowed) << n.name << ", block " << b;
-            if (second < FLT_MIN) continue;            // a quotient of denormals is another one in every build of the reference
+            if (second < FLT_MIN) continue;    // a quotient of denormals is another one in every build of the reference
             const int a = ours.quant.absmax_code[b], c = code[size_t(b)];
             if (a == c) continue;
             ASSERT_EQ(std::abs(a - c), 1) << n.name << ", block " << b;
-            const double quotient = (double(once.quant.absmax[b]) - double(ours.quant.offset)) / second, middle = (double(map[a]) + double(map[c])) / 2;
+            const double quotient = (double(once.quant.absmax[b]) - double(ours.quant.offset)) / second,
+                         middle = (double(map[a]) + double(map[c])) / 2;
             EXPECT_LE(std::fabs(quotient - middle), 2 * allowed / second + 0x1p-16) << n.name << ", block " << b;
         }
     }
@@ -151,16 +169,18 @@ TEST(Nf4, TiesGoDown) {
     }
 }
 
-// Bytes that the reference wrote (its CPU build), where the quotients are multiples of 1/24 and many fall on a threshold.
+// Bytes that the reference wrote (its CPU build), where the quotients are multiples of 1/24 and many fall on a
+// threshold.
 TEST(Nf4, TiesAgainstBytesOfTheReference) {
     const auto golden = read_golden("nf4.txt");
     std::vector<float> x;
     for (int i = 0; i < 64 * 16; ++i) x.push_back(float((i * 5 + i / 64) % 49 - 24));
     const Weight source = qlora::dense_weight("ties", {16, 64}, x);
     EXPECT_EQ(codes_of(qlora::quantize_4bit(source, DType::nf4, false)), golden.at("nf4_ties_by_reference")[0]);
-    const Bytes ours = codes_of(qlora::quantize_4bit(source, DType::fp4, false)), theirs = golden.at("fp4_ties_by_reference")[0];
-    // It compares with midpoints: 5, 7, 14 and 20 of 24 lie on one and above the literal of the GPU kernels, and of -10 it takes the lower
-    // value, which is the larger magnitude.
+    const Bytes ours = codes_of(qlora::quantize_4bit(source, DType::fp4, false)),
+                theirs = golden.at("fp4_ties_by_reference")[0];
+    // It compares with midpoints: 5, 7, 14 and 20 of 24 lie on one and above the literal of the GPU kernels, and of -10
+    // it takes the lower value, which is the larger magnitude.
     ASSERT_EQ(ours.size(), theirs.size());
     std::map<int, int> differ;
     for (size_t i = 0; i < x.size(); ++i) {
@@ -168,7 +188,7 @@ TEST(Nf4, TiesAgainstBytesOfTheReference) {
         if (a != b) ++differ[int(x[i])];
     }
     EXPECT_EQ(differ, (std::map<int, int>{{-10, 21}, {5, 18}, {7, 22}, {14, 24}, {20, 16}}));
-    EXPECT_EQ(qlora::fp4_code(14 * (1.0f / 24)) & 7, 2);               // 8/12: above 0.583333, on or below the midpoint 7/12
+    EXPECT_EQ(qlora::fp4_code(14 * (1.0f / 24)) & 7, 2);    // 8/12: above 0.583333, on or below the midpoint 7/12
     EXPECT_EQ(qlora::fp4_code(0.583333f) & 7, 5);
     EXPECT_EQ(qlora::fp4_code(-10 * (1.0f / 24)), 12);                 // -4/12: a tie, to the smaller magnitude
     EXPECT_EQ(qlora::fp4_code(-1e-9f), 8);
@@ -213,7 +233,8 @@ TEST(Nf4, DecodingAnyPartIsDecodingTheWhole) {
 
 TEST(Nf4, ZerosTailsAndTinyValues) {
     for (int64_t n : {1, 2, 63, 64, 65, 127, 129}) {
-        const Weight zero = qlora::quantize_4bit(qlora::dense_weight("z", {n}, std::vector<float>(size_t(n))), DType::nf4, n > 64);
+        const Weight zero = qlora::quantize_4bit(qlora::dense_weight("z", {n}, std::vector<float>(size_t(n))),
+                                                 DType::nf4, n > 64);
         EXPECT_EQ(codes_of(zero), Bytes(size_t(n + 1) / 2, 0x77)) << n;
         for (float v : zero.decoded()) EXPECT_TRUE(v == 0 && !std::signbit(v)) << n;
     }
@@ -242,7 +263,8 @@ TEST(Nf4, RefusesWhatIsNotFinite) {
                 FAIL() << bad;
             } catch (const qlora::Error& e) {
                 EXPECT_EQ(e.code, qlora::Errc::numeric);
-                EXPECT_EQ(std::string(e.what()).find("quantize blk.3.ffn_up.weight: element 12345 is "), 0u) << e.what();
+                EXPECT_EQ(std::string(e.what()).find("quantize blk.3.ffn_up.weight: element 12345 is "), 0u)
+                    << e.what();
             }
         }
     }
@@ -267,14 +289,15 @@ TEST(Nf4, QuantizesStoredTypesInPieces) {
     const auto golden = read_golden("blocks.txt");
     const Bytes& block = golden.at("q4_k")[0];
     Bytes many;
-    for (int i = 0; i < 70; ++i) many.insert(many.end(), block.begin(), block.end());      // 17920 elements: three pieces
+    for (int i = 0; i < 70; ++i) many.insert(many.end(), block.begin(), block.end());    // 17920 elements: three pieces
     Weight stored;
     stored.name = "q4_k";
     stored.dtype = DType::q4_k;
     stored.shape = {70, 256};
     stored.data = many.data();
     const Weight direct = qlora::quantize_4bit(stored, DType::nf4, false);
-    const Weight through_floats = qlora::quantize_4bit(qlora::dense_weight("f", {70, 256}, stored.decoded()), DType::nf4, false);
+    const Weight through_floats = qlora::quantize_4bit(qlora::dense_weight("f", {70, 256}, stored.decoded()),
+                                                       DType::nf4, false);
     EXPECT_EQ(codes_of(direct), codes_of(through_floats));
     const Weight again = qlora::quantize_4bit(direct, DType::nf4, false);      // levels map to themselves
     EXPECT_EQ(codes_of(again), codes_of(direct));

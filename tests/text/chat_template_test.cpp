@@ -9,11 +9,13 @@ namespace chat_template_test {
 
 using namespace qlora;
 
-inline std::string render(std::string_view source, std::string_view variables = "{}", const TemplateLimits& limits = {}) {
+inline std::string render(std::string_view source, std::string_view variables = "{}",
+                          const TemplateLimits& limits = {}) {
     return ChatTemplate::parse(source, "test")->render(Json::parse(variables, "variables"), limits).text;
 }
 
-inline std::string error_of(std::string_view source, std::string_view variables = "{}", const TemplateLimits& limits = {}) {
+inline std::string error_of(std::string_view source, std::string_view variables = "{}",
+                            const TemplateLimits& limits = {}) {
     try {
         render(source, variables, limits);
     } catch (const Error& e) {
@@ -52,7 +54,8 @@ TEST(ChatTemplate, RealTemplatesRenderAsJinja2Does) {
             error = e.what();
         }
         // strftime_now prints today; the goldens were made with a fixed date.
-        if (source.find("strftime_now") != source.npos && error.empty() && text.find("26 Jul 2024") == text.npos) continue;
+        if (source.find("strftime_now") != source.npos && error.empty() && text.find("26 Jul 2024") == text.npos)
+            continue;
         if (const Json* expected = row.find("expected")) EXPECT_EQ(text, expected->string()) << error;
         else EXPECT_NE(error, "") << "jinja2 refuses: " << row.find("error")->string();
     }
@@ -71,26 +74,40 @@ TEST(ChatTemplate, WhitespaceControl) {
 TEST(ChatTemplate, Semantics) {
     EXPECT_EQ(render("{{ 7 // 2 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 7 / 2 }} {{ 2 ** 5 }}"), "3 -4 2 3.5 32");
     EXPECT_EQ(render("{{ 'a' ~ 1 ~ none ~ true }}"), "a1NoneTrue");
-    EXPECT_EQ(render("{% set ns = namespace(n=0) %}{% for x in [1,2,3] %}{% set ns.n = ns.n + x %}{% endfor %}{{ ns.n }}"), "6");
+    EXPECT_EQ(
+        render("{% set ns = namespace(n=0) %}{% for x in [1,2,3] %}{% set ns.n = ns.n + x %}{% endfor %}{{ ns.n }}"),
+        "6");
     EXPECT_EQ(render("{% set n = 1 %}{% for x in [1] %}{% set n = 2 %}{% endfor %}{{ n }}"), "1");
-    EXPECT_EQ(render("{% for x in [1,2,3] if x != 2 %}{{ loop.index }}{{ x }}{{ ',' if not loop.last }}{% endfor %}"), "11,23");
+    EXPECT_EQ(render("{% for x in [1,2,3] if x != 2 %}{{ loop.index }}{{ x }}{{ ',' if not loop.last }}{% endfor %}"),
+              "11,23");
     EXPECT_EQ(render("{% for x in [] %}{% else %}none{% endfor %}"), "none");
-    EXPECT_EQ(render("{% macro m(a, b='y') %}<{{ a }}{{ b }}>{% endmacro %}{{ m('x') }}{{ m('x', b='z') }}"), "<xy><xz>");
+    EXPECT_EQ(render("{% macro m(a, b='y') %}<{{ a }}{{ b }}>{% endmacro %}{{ m('x') }}{{ m('x', b='z') }}"),
+              "<xy><xz>");
     EXPECT_EQ(render("{% macro m() %}[{{ caller() }}]{% endmacro %}{% call m() %}in{% endcall %}"), "[in]");
-    EXPECT_EQ(render("{{ [1,2,3,4][::-1] }} {{ 'hello'[1:3] }} {{ [1,2,3][-1] }} {{ 'abc'[-5:2] }}"), "[4, 3, 2, 1] el 3 ab");
+    EXPECT_EQ(render("{{ [1,2,3,4][::-1] }} {{ 'hello'[1:3] }} {{ [1,2,3][-1] }} {{ 'abc'[-5:2] }}"),
+              "[4, 3, 2, 1] el 3 ab");
     EXPECT_EQ(render("{{ {'a': 1, 'b': [true, none]} | tojson }}"), "{\"a\": 1, \"b\": [true, null]}");
     EXPECT_EQ(render("{{ x.y is defined }} {{ x is none }}", "{\"x\": {\"z\": 1}}"), "False False");
-    EXPECT_EQ(render("{{ m | selectattr('role', 'equalto', 'user') | map(attribute='n') | join('+') }}", R"({"m": [{"role": "user", "n": 1}, {"role": "x", "n": 2}, {"role": "user", "n": 3}]})"), "1+3");
+    EXPECT_EQ(render("{{ m | selectattr('role', 'equalto', 'user') | map(attribute='n') | join('+') }}",
+                     R"({"m": [{"role": "user", "n": 1}, {"role": "x", "n": 2}, {"role": "user", "n": 3}]})"),
+              "1+3");
     EXPECT_EQ(render("{{ ' a b '.strip().split(' ') }} {{ 'x-y'.replace('-', '+') | upper }}"), "['a', 'b'] X+Y");
-    EXPECT_EQ(render("{% for k, v in d.items() %}{{ k }}={{ v }};{% endfor %}", R"({"d": {"b": 1, "a": 2}})"), "b=1;a=2;");
-    EXPECT_EQ(render("{% for i in range(5) %}{% if i == 1 %}{% continue %}{% endif %}{% if i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}"), "02");
+    EXPECT_EQ(render("{% for k, v in d.items() %}{{ k }}={{ v }};{% endfor %}", R"({"d": {"b": 1, "a": 2}})"),
+              "b=1;a=2;");
+    EXPECT_EQ(render("{% for i in range(5) %}{% if i == 1 %}{% continue %}{% endif %}{% if i == 3 %}{% break %}{% "
+                     "endif %}{{ i }}{% endfor %}"),
+              "02");
     EXPECT_EQ(render("{% filter upper %}a{% endfilter %}{% set b %}x{{ 1 }}{% endset %}{{ b }}"), "Ax1");
     EXPECT_EQ(render("{{ none or 'a' }}{{ 'b' if false }}{{ undefined_name }}"), "a");
 }
 
 TEST(ChatTemplate, GenerationBlocksAndContentSpans) {
-    const auto t = ChatTemplate::parse("{% for m in messages %}[{{ m.role }}]{% if m.role == 'assistant' %}{% generation %}{{ m.content | trim }}!{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}", "t");
-    const RenderedTemplate r = t->render(Json::parse(R"({"messages": [{"role": "user", "content": "<|x|>"}, {"role": "assistant", "content": " ok "}]})", "v"));
+    const auto t = ChatTemplate::parse(
+        "{% for m in messages %}[{{ m.role }}]{% if m.role == 'assistant' %}{% generation %}{{ m.content | trim }}!{% "
+        "endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
+        "t");
+    const RenderedTemplate r = t->render(Json::parse(
+        R"({"messages": [{"role": "user", "content": "<|x|>"}, {"role": "assistant", "content": " ok "}]})", "v"));
     EXPECT_EQ(r.text, "[user]<|x|>[assistant]ok!");
     ASSERT_EQ(r.generation.size(), 1u);
     EXPECT_EQ(r.text.substr(size_t(r.generation[0].begin), size_t(r.generation[0].end - r.generation[0].begin)), "ok!");
@@ -100,8 +117,9 @@ TEST(ChatTemplate, GenerationBlocksAndContentSpans) {
     EXPECT_TRUE(r.marks_generation);
 }
 
-// Every statement, and a sample of filters x tests x methods x operators x operands, as jinja2 prints them in the sandbox of transformers:
-// tools/make_template_sweep.py says how many cases the whole sweep has. false: the reference prints it and we refuse it by name.
+// Every statement, and a sample of filters x tests x methods x operators x operands, as jinja2 prints them in the
+// sandbox of transformers: tools/make_template_sweep.py says how many cases the whole sweep has. false: the reference
+// prints it and we refuse it by name.
 TEST(ChatTemplate, SweepIsEqualToTheReferenceOrRefused) {
     const std::string golden = read_file(golden_path("template_sweep.jsonl"));
     size_t at = golden.find('\n') + 1;
@@ -127,7 +145,8 @@ TEST(ChatTemplate, SweepIsEqualToTheReferenceOrRefused) {
     EXPECT_LT(refused * 8, rows);
 }
 
-// What is new in the reference's own setting: line ends of the source, white space and case of all scripts, provenance through filters.
+// What is new in the reference's own setting: line ends of the source, white space and case of all scripts, provenance
+// through filters.
 TEST(ChatTemplate, LineEndsOfTheSourceDoNotMatter) {
     const std::string source = "a\n  {% if true %}\nb\n  {% endif %}\n{# c #}\n{{ 'x\ny' }}\n";
     for (const std::string ends : {"\n", "\r\n", "\r"}) {
@@ -166,30 +185,41 @@ TEST(ChatTemplate, ABrokenTemplateStopsOnlyWhoRendersIt) {
 }
 
 TEST(ChatTemplate, ErrorsNameWhatACallCannotTake) {
-    EXPECT_NE(error_of("{{ 'a'|indent(indentfirst=true) }}").find("filter 'indent': has no parameter 'indentfirst'"), std::string::npos);
+    EXPECT_NE(error_of("{{ 'a'|indent(indentfirst=true) }}").find("filter 'indent': has no parameter 'indentfirst'"),
+              std::string::npos);
     EXPECT_NE(error_of("{{ 'a'|replace('b') }}").find("parameter 'new' is missing"), std::string::npos);
-    EXPECT_NE(error_of("{{ 'a'.split(',', 1, 2) }}").find("method of a string 'split': takes at most 2 arguments"), std::string::npos);
+    EXPECT_NE(error_of("{{ 'a'.split(',', 1, 2) }}").find("method of a string 'split': takes at most 2 arguments"),
+              std::string::npos);
     EXPECT_NE(error_of("{{ 1 is divisibleby(2, 3) }}").find("test 'divisibleby': takes at most 1"), std::string::npos);
-    EXPECT_NE(error_of("{% macro m(a) %}{% endmacro %}{{ m(1, a=2) }}").find("macro 'm': parameter 'a' is given twice"), std::string::npos);
+    EXPECT_NE(error_of("{% macro m(a) %}{% endmacro %}{{ m(1, a=2) }}").find("macro 'm': parameter 'a' is given twice"),
+              std::string::npos);
     EXPECT_NE(error_of("{{ [1].index(1, 0) }}").find("parameter 'start' is not supported"), std::string::npos);
     EXPECT_NE(error_of("{{ 'a'|wordwrap(5) }}").find("filter 'wordwrap': is not supported"), std::string::npos);
     EXPECT_NE(error_of("{{ 'a'.encode() }}").find("'encode': is not supported"), std::string::npos);
-    EXPECT_NE(error_of("{{ strftime_now(fmt='x') }}").find("function 'strftime_now': has no parameter 'fmt'"), std::string::npos);
+    EXPECT_NE(error_of("{{ strftime_now(fmt='x') }}").find("function 'strftime_now': has no parameter 'fmt'"),
+              std::string::npos);
     EXPECT_NE(error_of("{{ [1]|map('string') }}").find("|list"), std::string::npos);
 }
 
 TEST(ChatTemplate, IntegersBeyond64BitsAreRefused) {
-    for (const char* use : {"{{ n }}", "{{ [n] }}", "{{ n|tojson }}", "{{ n + 1 }}", "{{ n is integer }}", "{{ n|int }}", "{{ {n: 1}|tojson }}", "{{ '%s' % n }}"})
-        for (const char* n : {"123456789012345678901", "-0"}) EXPECT_NE(error_of(use, "{\"n\": " + std::string(n) + "}").find("64 bits"), std::string::npos) << use;
+    for (const char* use : {"{{ n }}", "{{ [n] }}", "{{ n|tojson }}", "{{ n + 1 }}", "{{ n is integer }}",
+                            "{{ n|int }}", "{{ {n: 1}|tojson }}", "{{ '%s' % n }}"})
+        for (const char* n : {"123456789012345678901", "-0"})
+            EXPECT_NE(error_of(use, "{\"n\": " + std::string(n) + "}").find("64 bits"), std::string::npos) << use;
     EXPECT_EQ(render("{{ n }} {{ f }}", R"({"n": 9223372036854775807, "f": 1e18})"), "9223372036854775807 1e+18");
-    for (const char* divided : {"{{ 9007199254740993 / 3 }}", "{{ -3 / 9007199254740993 }}"}) EXPECT_NE(error_of(divided).find("53 bits"), std::string::npos) << divided;
-    for (const char* grows : {"{{ 9223372036854775807 + 1 }}", "{{ 10 ** 19 }}", "{{ 99999999999999999999 }}", "{{ '99999999999999999999'|int }}", "{{ [9223372036854775807, 1]|sum }}", "{{ -(-9223372036854775807 - 1) }}"})
+    for (const char* divided : {"{{ 9007199254740993 / 3 }}", "{{ -3 / 9007199254740993 }}"})
+        EXPECT_NE(error_of(divided).find("53 bits"), std::string::npos) << divided;
+    for (const char* grows : {"{{ 9223372036854775807 + 1 }}", "{{ 10 ** 19 }}", "{{ 99999999999999999999 }}",
+                              "{{ '99999999999999999999'|int }}", "{{ [9223372036854775807, 1]|sum }}",
+                              "{{ -(-9223372036854775807 - 1) }}"})
         EXPECT_NE(error_of(grows).find("64 bits"), std::string::npos) << grows;
 }
 
 TEST(ChatTemplate, ErrorsQuoteOneLine) {
     const std::string long_text(100000, 'x');
-    for (const std::string& source : {"{{ raise_exception('a\n\tb" + long_text + "') }}", "{{ '" + long_text + "' | " + long_text + " }}", "{{ [" + long_text + " }}", "{{ m." + long_text + ".x }}"}) {
+    for (const std::string& source :
+         {"{{ raise_exception('a\n\tb" + long_text + "') }}", "{{ '" + long_text + "' | " + long_text + " }}",
+          "{{ [" + long_text + " }}", "{{ m." + long_text + ".x }}"}) {
         const std::string error = error_of(source, R"({"m": {}})");
         EXPECT_NE(error, "");
         EXPECT_LT(error.size(), 500u);
@@ -199,7 +229,13 @@ TEST(ChatTemplate, ErrorsQuoteOneLine) {
 
 TEST(ChatTemplate, HostileTemplatesFailCleanly) {
     std::string deep, minus, chain = "{{ a", ifs, cat = "{{ 'a'";
-    for (int k = 0; k < 100000; ++k) { deep += '('; minus += "- "; chain += ".b"; ifs += "{% if true %}"; cat += " ~ 'a'"; }
+    for (int k = 0; k < 100000; ++k) {
+        deep += '(';
+        minus += "- ";
+        chain += ".b";
+        ifs += "{% if true %}";
+        cat += " ~ 'a'";
+    }
     EXPECT_NE(error_of("{{ " + deep), "");
     EXPECT_NE(error_of("{{ " + minus + "1 }}"), "");
     EXPECT_NE(error_of(chain + " }}"), "");
@@ -207,8 +243,15 @@ TEST(ChatTemplate, HostileTemplatesFailCleanly) {
     EXPECT_NE(error_of(ifs), "");
     EXPECT_NE(error_of("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}").find("too deep"), std::string::npos);
     EXPECT_NE(error_of("{{ range(1000000000000) }}").find("100000"), std::string::npos);
-    EXPECT_NE(error_of("{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}", "{}", {.steps = 1000000}).find("steps"), std::string::npos);
-    EXPECT_NE(error_of("{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}").find("bytes"), std::string::npos);
+    EXPECT_NE(error_of("{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}", "{}",
+                       {.steps = 1000000})
+                  .find("steps"),
+              std::string::npos);
+    EXPECT_NE(
+        error_of(
+            "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}")
+            .find("bytes"),
+        std::string::npos);
     EXPECT_NE(error_of("{{ 'ab' * 9999999999 }}").find("bytes"), std::string::npos);
     EXPECT_NE(error_of("{{ 1 // 0 }}").find("zero"), std::string::npos);
     EXPECT_NE(error_of("{{ 1 % 0 }}").find("zero"), std::string::npos);
@@ -220,23 +263,37 @@ TEST(ChatTemplate, HostileTemplatesFailCleanly) {
     EXPECT_NE(error_of("{% set ns = namespace() %}{% set ns.me = ns %}{{ ns | tojson }}"), "");
     // Values as deep as a loop is long, which nobody looks at: they come apart without using up the stack.
     for (const char* wrap : {"[ns.x]", "{'a': ns.x}", "{'a': [ns.x]}", "namespace(x=ns.x)", "[ns.x].count"})
-        EXPECT_EQ(render(std::string("{% set ns = namespace(x=1) %}{% for i in range(100000) %}{% set ns.x = ") + wrap + " %}{% endfor %}ok", "{}"), "ok") << wrap;
+        EXPECT_EQ(render(std::string("{% set ns = namespace(x=1) %}{% for i in range(100000) %}{% set ns.x = ") + wrap +
+                             " %}{% endfor %}ok",
+                         "{}"),
+                  "ok")
+            << wrap;
     // What is short to write and long to do is stopped by the step limit, wherever the time would go.
-    for (const char* slow : {"{% set ns = namespace(x=[1]) %}{% for i in range(150) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
-                             "{% set ns = namespace(x=[1]) %}{% for i in range(150) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
-                             "{% set ns = namespace(x=[1]) %}{% for i in range(150) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x == ns.x }}",
-                             "{% set big = range(90000) | list %}{% for i in range(100000) %}{{ -1 in big }}{% endfor %}",
-                             "{% set big = range(90000) | list %}{% for i in range(100000) %}{{ big.count(-1) }}{% endfor %}",
-                             "{% set big = range(90000) | list %}{% for i in range(100000) %}{{ (big | list) == 1 }}{% endfor %}",
-                             "{% set big = 'ab' * 1000000 %}{% for i in range(100000) %}{{ 'aab' in big }}{% endfor %}",
-                             "{% set big = 'ab' * 1000000 %}{% for i in range(100000) %}{{ big.find('aab') }}{{ big | length }}{{ big < big }}{% endfor %}"})
+    for (const char* slow :
+         {"{% set ns = namespace(x=[1]) %}{% for i in range(150) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+          "{% set ns = namespace(x=[1]) %}{% for i in range(150) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | "
+          "tojson }}",
+          "{% set ns = namespace(x=[1]) %}{% for i in range(150) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x == "
+          "ns.x }}",
+          "{% set big = range(90000) | list %}{% for i in range(100000) %}{{ -1 in big }}{% endfor %}",
+          "{% set big = range(90000) | list %}{% for i in range(100000) %}{{ big.count(-1) }}{% endfor %}",
+          "{% set big = range(90000) | list %}{% for i in range(100000) %}{{ (big | list) == 1 }}{% endfor %}",
+          "{% set big = 'ab' * 1000000 %}{% for i in range(100000) %}{{ 'aab' in big }}{% endfor %}",
+          "{% set big = 'ab' * 1000000 %}{% for i in range(100000) %}{{ big.find('aab') }}{{ big | length }}{{ big < "
+          "big }}{% endfor %}"})
         EXPECT_NE(error_of(slow, "{}", {.steps = 1000000}).find("steps"), std::string::npos) << slow;
-    for (const char* large : {"{% set ns = namespace(s=[1, 2, 3, 4]) %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
-                              "{% set ns = namespace(l=[]) %}{% set t = 'a' * 1000000 %}{% for i in range(10000) %}{% set ns.l = [ns.l, t ~ i] %}{% endfor %}",
-                              "{% set ns = namespace(l=[]) %}{% for i in range(99999) %}{% set ns.l = [ns.l, range(2000)] %}{% endfor %}"})
-        EXPECT_NE(error_of(large, "{}", {.steps = int64_t(1) << 40, .output = int64_t(16) << 20}).find("64 MiB"), std::string::npos) << large;
+    for (const char* large :
+         {"{% set ns = namespace(s=[1, 2, 3, 4]) %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+          "{% set ns = namespace(l=[]) %}{% set t = 'a' * 1000000 %}{% for i in range(10000) %}{% set ns.l = [ns.l, t "
+          "~ i] %}{% endfor %}",
+          "{% set ns = namespace(l=[]) %}{% for i in range(99999) %}{% set ns.l = [ns.l, range(2000)] %}{% endfor %}"})
+        EXPECT_NE(error_of(large, "{}", {.steps = int64_t(1) << 40, .output = int64_t(16) << 20}).find("64 MiB"),
+                  std::string::npos)
+            << large;
     // Searching takes time in proportion to both texts, and steps in proportion to the time.
-    const std::string search = "{% set s = 'a' * 3000000 %}{% set t = 'a' * 1500000 ~ 'b' %}{% for i in range(1000) %}{% if t in s %}x{% endif %}{% endfor %}";
+    const std::string search =
+        "{% set s = 'a' * 3000000 %}{% set t = 'a' * 1500000 ~ 'b' %}{% for i in range(1000) %}{% if t in s %}x{% "
+        "endif %}{% endfor %}";
     EXPECT_NE(error_of(search, "{}", {.steps = 500000}).find("steps"), std::string::npos);
     // A list cannot change, so it cannot hold itself; the reference's sandbox refuses the same.
     EXPECT_NE(error_of("{% set a = [1] %}{{ a.append(a) }}").find("would change a list"), std::string::npos);
@@ -245,15 +302,21 @@ TEST(ChatTemplate, HostileTemplatesFailCleanly) {
     // A long document with many lines is no attack.
     std::string lines;
     for (int k = 0; k < 50000; ++k) lines += "a line of text\\n";
-    EXPECT_EQ(render("{{ (t.split('\n') | join('\n')).replace('\n', '') | length }}", "{\"t\": \"" + lines + "\"}"), "700000");
-    for (const char* open : {"{{", "{%", "{#", "{{ 'a", "{% if x", "{% if x %}", "{% for", "{% raw %}", "{{ [1,", "{{ a[", "{{ 1 if"}) EXPECT_NE(error_of(open), "") << open;
+    EXPECT_EQ(render("{{ (t.split('\n') | join('\n')).replace('\n', '') | length }}", "{\"t\": \"" + lines + "\"}"),
+              "700000");
+    for (const char* open :
+         {"{{", "{%", "{#", "{{ 'a", "{% if x", "{% if x %}", "{% for", "{% raw %}", "{{ [1,", "{{ a[", "{{ 1 if"})
+        EXPECT_NE(error_of(open), "") << open;
 }
 
 TEST(ChatTemplate, EveryPrefixOfATemplateParsesOrFailsCleanly) {
-    const std::string source = "{%- set x = namespace(a=[1,'b',{'c': none}]) -%}{% for m in messages %}{{ m['role'] | trim ~ '\\n' }}{% if loop.first and not m.x is defined %}y{% elif true %}z{% else %}w{% endif %}{% endfor %}";
+    const std::string source =
+        "{%- set x = namespace(a=[1,'b',{'c': none}]) -%}{% for m in messages %}{{ m['role'] | trim ~ '\\n' }}{% if "
+        "loop.first and not m.x is defined %}y{% elif true %}z{% else %}w{% endif %}{% endfor %}";
     for (size_t n = 0; n < source.size(); ++n) {
         try {
-            ChatTemplate::parse(source.substr(0, n), "t")->render(Json::parse(R"({"messages": [{"role": "user"}]})", "v"));
+            ChatTemplate::parse(source.substr(0, n), "t")
+                ->render(Json::parse(R"({"messages": [{"role": "user"}]})", "v"));
         } catch (const Error&) {
         }
     }
@@ -263,10 +326,14 @@ TEST(ChatTemplate, EveryPrefixOfATemplateParsesOrFailsCleanly) {
 TEST(ChatTemplate, Fallbacks) {
     const auto text = [](std::string_view token) {
         const std::string source = fallback_chat_template([&](std::string_view t) { return t == token; });
-        return render(source, R"({"messages": [{"role": "user", "content": "hi"}], "add_generation_prompt": true, "bos_token": "<s>", "eos_token": "</s>"})");
+        return render(
+            source,
+            R"({"messages": [{"role": "user", "content": "hi"}], "add_generation_prompt": true, "bos_token": "<s>", "eos_token": "</s>"})");
     };
     EXPECT_EQ(text("<|im_start|>"), "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
-    EXPECT_EQ(text("<|start_header_id|>"), "<s><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
+    EXPECT_EQ(
+        text("<|start_header_id|>"),
+        "<s><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
     EXPECT_EQ(text(""), "<|user|>\nhi</s>\n<|assistant|>\n");
 }
 

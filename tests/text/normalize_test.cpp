@@ -1,5 +1,5 @@
-// normalize_test.cpp - texts through normalizers: what becomes of them, where each byte came from; and added tokens that are looked for after
-// them, as the tokenizers library does (tools/make_added_token_golden.py).
+// normalize_test.cpp - texts through normalizers: what becomes of them, where each byte came from; and added tokens
+// that are looked for after them, as the tokenizers library does (tools/make_added_token_golden.py).
 #include "src/text/normalize.h"
 
 #include "src/base/rng.h"
@@ -15,7 +15,28 @@ namespace normalize_test {
 using namespace qlora;
 
 std::string random_text(Rng& rng) {
-    static const char* parts[] = {"a", "b", " ", "ab", "\xC3\xA9", "e\xCC\x81", "A\xCC\x8A", "\xE1\x84\x80\xE1\x85\xA1", "\xC3\x84", "\xF0\x9F\x98\x80", "\xED\x95\x9C", "\xEA\xB0\x80", "\xE1\x86\xA8", "\xE4\xB8\xAD", "\xE3\x81\x8B", "\xE3\x82\x99", "=", "\xCC\xB8", "\xFF", "\t", "\xE2\x84\xAB", "\xCC\x81"};
+    static const char* parts[] = {"a",
+                                  "b",
+                                  " ",
+                                  "ab",
+                                  "\xC3\xA9",
+                                  "e\xCC\x81",
+                                  "A\xCC\x8A",
+                                  "\xE1\x84\x80\xE1\x85\xA1",
+                                  "\xC3\x84",
+                                  "\xF0\x9F\x98\x80",
+                                  "\xED\x95\x9C",
+                                  "\xEA\xB0\x80",
+                                  "\xE1\x86\xA8",
+                                  "\xE4\xB8\xAD",
+                                  "\xE3\x81\x8B",
+                                  "\xE3\x82\x99",
+                                  "=",
+                                  "\xCC\xB8",
+                                  "\xFF",
+                                  "\t",
+                                  "\xE2\x84\xAB",
+                                  "\xCC\x81"};
     std::string text;
     for (uint64_t n = rng.below(12); n > 0; --n) text += parts[rng.below(std::size(parts))];
     return text;
@@ -57,15 +78,19 @@ TEST(NormalText, KnowsWhereItsBytesCameFrom) {
     EXPECT_EQ(t.until(9), 9u);
 }
 
-// Where a character begins a piece the text can be cut: for every character, behind what joins with marks, vowels and final consonants.
+// Where a character begins a piece the text can be cut: for every character, behind what joins with marks, vowels and
+// final consonants.
 TEST(NormalText, PiecesComposeAlone) {
-    for (const std::string before : {"a", "e\xCC\x81", "\xE1\x84\x80", "\xEA\xB0\x80", "\xE3\x81\x8B", "\xE0\xA7\x87", "\xF0\x91\x84\xB1"}) {
+    for (const std::string before :
+         {"a", "e\xCC\x81", "\xE1\x84\x80", "\xEA\xB0\x80", "\xE3\x81\x8B", "\xE0\xA7\x87", "\xF0\x91\x84\xB1"}) {
         const std::string left = nfc(before);
         for (char32_t code = 0x80; code < 0x30000; ++code) {
             if (code >= 0xD800 && code < 0xE000) continue;
             std::string one;
             utf8_append(one, code);
-            if (nfc_begins(code)) { ASSERT_EQ(nfc(before + one), left + nfc(one)) << before << " and " << std::hex << uint32_t(code); }
+            if (nfc_begins(code)) {
+                ASSERT_EQ(nfc(before + one), left + nfc(one)) << before << " and " << std::hex << uint32_t(code);
+            }
             ASSERT_EQ(nfc_settled(code), nfc_begins(code) && nfc(one) == one) << std::hex << uint32_t(code);
         }
     }
@@ -74,7 +99,8 @@ TEST(NormalText, PiecesComposeAlone) {
 // The letter is in the original where it is in the text, whatever is composed behind it.
 TEST(NormalText, OneComposedCharacterMovesNoOther) {
     for (const std::string neighbour : {"a", "7", "\xE4\xB8\xAD", "\xED\x95\x9C", "\xD0\xAF"}) {
-        const std::string text = neighbour + "\xE4\xB8\xAD" + "e\xCC\x81" + "\xED\x95\x9C" + "\xE1\x84\x80\xE1\x85\xA1" + neighbour;
+        const std::string text = neighbour + "\xE4\xB8\xAD" + "e\xCC\x81" + "\xED\x95\x9C" +
+                                 "\xE1\x84\x80\xE1\x85\xA1" + neighbour;
         NormalText t(text);
         t.compose();
         const size_t n = neighbour.size();
@@ -114,10 +140,15 @@ TEST(AddedTokens, AsTheTokenizersLibraryFindsThem) {
     EXPECT_GE(cases, 700);
 }
 
-std::shared_ptr<const TokenizerImpl> spaces_in_front() {               // as Llama 2's tokenizer.json: <s> is looked for behind the prefix
-    return load_tokenizer_json(Json::parse(R"({"added_tokens": [{"id": 0, "content": "<s>", "special": true, "normalized": true}], "decoder": null,
+// as Llama 2's tokenizer.json: <s> is looked for behind the prefix
+std::shared_ptr<const TokenizerImpl> spaces_in_front() {
+    return load_tokenizer_json(
+        Json::parse(
+            R"({"added_tokens": [{"id": 0, "content": "<s>", "special": true, "normalized": true}], "decoder": null,
         "normalizer": {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, {"type": "Replace", "pattern": {"String": " "}, "content": "__"}]},
-        "model": {"type": "BPE", "vocab": {"<": 1, "s": 2, ">": 3, "_": 4, "a": 5}, "merges": []}})", "t"), Json(), "t");
+        "model": {"type": "BPE", "vocab": {"<": 1, "s": 2, ">": 3, "_": 4, "a": 5}, "merges": []}})",
+            "t"),
+        Json(), "t");
 }
 
 // A message can never become a control token, however the normalizer moves its bytes; the template's own text can.

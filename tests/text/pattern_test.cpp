@@ -34,7 +34,8 @@ TEST(Pattern, FitsWhatPythonFits) {
         for (const bool whole : {true, false}) {
             std::vector<int64_t> fits, expected;
             for (size_t i = 0; i < texts.size(); ++i)
-                if (whole ? pattern->fits(texts[i].string()) : pattern->begins(texts[i].string())) fits.push_back(int64_t(i));
+                if (whole ? pattern->fits(texts[i].string()) : pattern->begins(texts[i].string()))
+                    fits.push_back(int64_t(i));
             for (const Json& i : entry.array()[whole ? 1 : 2].array()) expected.push_back(i.integer());
             EXPECT_EQ(fits, expected) << source << (whole ? " whole" : " begin");
         }
@@ -46,9 +47,19 @@ TEST(Pattern, FitsWhatPythonFits) {
 }
 
 TEST(Pattern, WhatItCannotReadIsRefusedByName) {
-    const struct { const char *source, *name; } table[] = {
-        {"(?i)a", "flag"}, {"(?<=a)b", "lookbehind"}, {"(?<!a)b", "lookbehind"}, {"(a)\\1", "reference"}, {"(?P<n>a)(?P=n)", "reference"}, {"(?>a)", "atomic"}, {"a*+", "possessive"},
-        {"\\x41", "number"}, {"\\u0041", "number"}, {"(?(1)a|b)", "reference"}, {"a{1,100000}", "count"}, {"(?#x)a", "comment"}};
+    const struct { const char *source, *name;
+    } table[] = {{"(?i)a", "flag"},
+                 {"(?<=a)b", "lookbehind"},
+                 {"(?<!a)b", "lookbehind"},
+                 {"(a)\\1", "reference"},
+                 {"(?P<n>a)(?P=n)", "reference"},
+                 {"(?>a)", "atomic"},
+                 {"a*+", "possessive"},
+                 {"\\x41", "number"},
+                 {"\\u0041", "number"},
+                 {"(?(1)a|b)", "reference"},
+                 {"a{1,100000}", "count"},
+                 {"(?#x)a", "comment"}};
     for (const auto& row : table) {
         try {
             Pattern(row.source, "FILE: exclude_modules");

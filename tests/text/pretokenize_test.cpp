@@ -1,4 +1,5 @@
-// pretokenize_test.cpp - the scanners against the regular expressions they stand for, and NFC and lower case against Unicode's own rules.
+// pretokenize_test.cpp - the scanners against the regular expressions they stand for, and NFC and lower case against
+// Unicode's own rules.
 #include "src/base/json.h"
 #include "src/text/pretokenize.h"
 #include "tests/support/support.h"
@@ -36,10 +37,12 @@ TEST(Pretokenize, CutsAsTheRegularExpressionsDo) {
 
 TEST(Pretokenize, NamesAndRegexes) {
     using Words = std::vector<std::string>;
-    EXPECT_EQ(words(qlora::word_scanners("llama-bpe", "test"), "I'M  1234 ok\n"), (Words{"I", "'M", " ", " ", "123", "4", " ok", "\n"}));
+    EXPECT_EQ(words(qlora::word_scanners("llama-bpe", "test"), "I'M  1234 ok\n"),
+              (Words{"I", "'M", " ", " ", "123", "4", " ok", "\n"}));
     EXPECT_EQ(words(qlora::word_scanners("qwen2", "test"), "12"), (Words{"1", "2"}));
     EXPECT_EQ(words(qlora::word_scanners("smaug-bpe", "test"), "123"), (Words{"123"}));
-    EXPECT_EQ(words(qlora::word_scanners("", "test"), "a1234."), (Words{"a", "123", "4", "."}));       // a missing name is "default"
+    // a missing name is "default"
+    EXPECT_EQ(words(qlora::word_scanners("", "test"), "a1234."), (Words{"a", "123", "4", "."}));
     EXPECT_EQ(words(qlora::word_scanners("jina-v2-code", "test"), "12"), (Words{"12"}));
     try {
         qlora::word_scanners("made-up", "some.gguf");
@@ -55,13 +58,15 @@ TEST(Pretokenize, NamesAndRegexes) {
 // Whatever the bytes: every scanner moves on, loses nothing, and stays linear.
 TEST(Pretokenize, HostileTexts) {
     const size_t size = 300'000;
-    std::vector<std::string> texts = {std::string(size, ' '), std::string(size, '\n'), std::string(size, '\''), std::string(size, '\xFF'), std::string(size, '1')};
+    std::vector<std::string> texts = {std::string(size, ' '), std::string(size, '\n'), std::string(size, '\''),
+                                      std::string(size, '\xFF'), std::string(size, '1')};
     for (const char* unit : {"\xCC\x80", "A", "\xE4\xB8\xAD" "B", " \n", "\xC2\xA0", "'S", ".\r", "\xF0\x9F"}) {
         std::string text;
         while (text.size() < size) text += unit;
         texts.push_back(text);
     }
-    for (const char* name : {"llama-bpe", "qwen2", "qwen35", "gpt-2", "smollm", "tekken", "gpt-4o", "deepseek-llm", "deepseek-coder", "default", "falcon"})
+    for (const char* name : {"llama-bpe", "qwen2", "qwen35", "gpt-2", "smollm", "tekken", "gpt-4o", "deepseek-llm",
+                             "deepseek-coder", "default", "falcon"})
         for (const std::string& text : texts) {
             const auto start = std::chrono::steady_clock::now();
             size_t total = 0, empty = 0;
@@ -69,7 +74,8 @@ TEST(Pretokenize, HostileTexts) {
             qlora::for_each_word(qlora::word_scanners(name, "test"), text, emit);
             EXPECT_EQ(total, text.size()) << name;
             EXPECT_EQ(empty, 0u) << name;
-            EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 2.0) << name << ": " << text.substr(0, 4);
+            EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 2.0)
+                << name << ": " << text.substr(0, 4);
         }
 }
 
@@ -98,12 +104,13 @@ TEST(Unicode, Nfc) {
     EXPECT_EQ(qlora::nfc("e\u0302\u0323"), "ệ");
     EXPECT_EQ(qlora::nfc("\u1112\u1161\u11ab"), "한");
     EXPECT_EQ(qlora::nfc("\uac00\u11a8"), "각");
-    // The reference's normal forms are those of Unicode 9: to it, newer marks (U+1DF6 of Unicode 10) keep their place and newer pairs stay apart.
+    // The reference's normal forms are those of Unicode 9: to it, newer marks (U+1DF6 of Unicode 10) keep their place
+    // and newer pairs stay apart.
     EXPECT_EQ(qlora::nfc("x\u1df5\u0334"), "x\u0334\u1df5");
     EXPECT_EQ(qlora::nfc("x\u1df6\u0334"), "x\u1df6\u0334");
     EXPECT_EQ(qlora::nfc("\U0001611e\U0001611f"), "\U0001611e\U0001611f");
     EXPECT_EQ(qlora::nfc("\u0958"), "\u0915\u093c");                   // excluded from composition
-    EXPECT_EQ(qlora::nfc("e\xFF\u0301"), "e\xFF\u0301");               // an invalid byte stays, and nothing joins across it
+    EXPECT_EQ(qlora::nfc("e\xFF\u0301"), "e\xFF\u0301");    // an invalid byte stays, and nothing joins across it
 }
 
 TEST(Unicode, Lowercase) {

@@ -1,4 +1,5 @@
-// tokenizer_json_test.cpp - real tokenizer.json files against the Python package, small ones for every component, and those that must be refused.
+// tokenizer_json_test.cpp - real tokenizer.json files against the Python package, small ones for every component, and
+// those that must be refused.
 #include "src/base/file.h"
 #include "src/text/tokenizer.h"
 #include "src/text/utf8.h"
@@ -13,7 +14,8 @@ using Tokenizer = std::shared_ptr<const qlora::TokenizerImpl>;
 
 inline Tokenizer load(const std::string& path) {
     const std::string config = path.substr(0, path.rfind('/')) + "/tokenizer_config.json";
-    return load_tokenizer_json(Json::parse(qlora::read_file(path), path), std::ifstream(config) ? Json::parse(qlora::read_file(config), config) : Json(), path);
+    return load_tokenizer_json(Json::parse(qlora::read_file(path), path),
+                               std::ifstream(config) ? Json::parse(qlora::read_file(config), config) : Json(), path);
 }
 
 inline Tokens ids(const Json& json) {
@@ -72,14 +74,18 @@ TEST(TokenizerJsonFiles, SpecialTokensAndTemplates) {
     EXPECT_EQ(t->size(), 128256);
     EXPECT_FALSE(t->chat_template.empty());
     for (const char* name : {"<|eot_id|>", "<|end_of_text|>"})
-        EXPECT_NE(std::find(t->end_of_reply.begin(), t->end_of_reply.end(), t->id_of(name)), t->end_of_reply.end()) << name;
+        EXPECT_NE(std::find(t->end_of_reply.begin(), t->end_of_reply.end(), t->id_of(name)), t->end_of_reply.end())
+            << name;
 }
 
 // A model of single letters, space and "ab"; the rest of the file is up to each test.
 inline std::string file(const std::string& parts, const std::string& model = "") {
-    std::string text = R"({"model": {"type": "BPE", "unk_token": "<unk>", "vocab": {"<unk>": 0, "a": 1, "b": 2, "ab": 3, " ": 4, "▁": 5, "▁a": 6, "c": 7, "<x>": 8, "-": 9},
+    std::string text =
+        R"({"model": {"type": "BPE", "unk_token": "<unk>", "vocab": {"<unk>": 0, "a": 1, "b": 2, "ab": 3, " ": 4, "▁": 5, "▁a": 6, "c": 7, "<x>": 8, "-": 9},
         "merges": ["a b", ["▁", "a"]])";
-    return text + model + R"(}, "added_tokens": [{"id": 0, "content": "<unk>", "special": true}, {"id": 8, "content": "<x>", "special": true}])" + parts + "}";
+    return text + model +
+           R"(}, "added_tokens": [{"id": 0, "content": "<unk>", "special": true}, {"id": 8, "content": "<x>", "special": true}])" +
+           parts + "}";
 }
 inline Tokenizer parse(const std::string& text, const std::string& config = "null") {
     return load_tokenizer_json(Json::parse(text, "small.json"), Json::parse(config, "config"), "small.json");
@@ -94,23 +100,34 @@ TEST(TokenizerJson, ModelOptions) {
 
 TEST(TokenizerJson, Normalizers) {
     EXPECT_EQ(encode(parse(file(R"(, "normalizer": {"type": "Lowercase"})")), "AB"), (Tokens{3}));
-    EXPECT_EQ(encode(parse(file(R"(, "normalizer": {"type": "Strip", "strip_left": true, "strip_right": true})")), " \n a \t"), (Tokens{1}));
-    EXPECT_EQ(encode(parse(file(R"(, "normalizer": {"type": "Strip", "strip_left": false, "strip_right": true})")), " a "), (Tokens{4, 1}));
-    EXPECT_EQ(encode(parse(file(R"(, "normalizer": {"type": "Strip", "strip_left": true, "strip_right": true})")), "   "), Tokens{});
-    EXPECT_EQ(encode(parse(file(R"(, "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
-        {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]})")), "a a"), (Tokens{6, 6}));
+    EXPECT_EQ(encode(parse(file(R"(, "normalizer": {"type": "Strip", "strip_left": true, "strip_right": true})")),
+                     " \n a \t"),
+              (Tokens{1}));
+    EXPECT_EQ(
+        encode(parse(file(R"(, "normalizer": {"type": "Strip", "strip_left": false, "strip_right": true})")), " a "),
+        (Tokens{4, 1}));
+    EXPECT_EQ(
+        encode(parse(file(R"(, "normalizer": {"type": "Strip", "strip_left": true, "strip_right": true})")), "   "),
+        Tokens{});
+    EXPECT_EQ(
+        encode(parse(file(R"(, "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
+        {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]})")),
+               "a a"),
+        (Tokens{6, 6}));
 }
 
 TEST(TokenizerJson, PreTokenizers) {
     const auto split = [](const std::string& behavior) {
-        return parse(file(R"(, "pre_tokenizer": {"type": "Split", "pattern": {"String": "a"}, "behavior": ")" + behavior + R"("})"));
+        return parse(file(R"(, "pre_tokenizer": {"type": "Split", "pattern": {"String": "a"}, "behavior": ")" +
+                          behavior + R"("})"));
     };
     EXPECT_EQ(encode(split("Isolated"), "abab"), (Tokens{1, 2, 1, 2}));
     EXPECT_EQ(encode(split("Contiguous"), "aab"), (Tokens{1, 1, 2}));
     EXPECT_EQ(encode(split("MergedWithPrevious"), "abab"), (Tokens{1, 2, 1, 2}));
     EXPECT_EQ(encode(split("MergedWithNext"), "abab"), (Tokens{3, 3}));
     const auto metaspace = [](const std::string& options) {
-        return parse(file(R"(, "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", )" + options + R"(}, "decoder": {"type": "Metaspace", "replacement": "▁", )" + options + "}"));
+        return parse(file(R"(, "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", )" + options +
+                          R"(}, "decoder": {"type": "Metaspace", "replacement": "▁", )" + options + "}"));
     };
     EXPECT_EQ(encode(metaspace(R"("prepend_scheme": "always", "split": true)"), "a a"), (Tokens{6, 6}));
     EXPECT_EQ(encode(metaspace(R"("prepend_scheme": "never")"), "a a"), (Tokens{1, 6}));
@@ -122,7 +139,9 @@ TEST(TokenizerJson, PreTokenizers) {
 
 TEST(TokenizerJson, AddedTokenFlags) {
     const auto with = [](const std::string& flags) {
-        return parse(R"({"model": {"vocab": {"a": 0, "b": 1, " ": 2}, "merges": []}, "added_tokens": [{"id": 3, "content": "<t>", "special": false, )" + flags + "}]}");
+        return parse(
+            R"({"model": {"vocab": {"a": 0, "b": 1, " ": 2}, "merges": []}, "added_tokens": [{"id": 3, "content": "<t>", "special": false, )" +
+            flags + "}]}");
     };
     EXPECT_EQ(encode(with(R"("lstrip": false)"), "a <t> b"), (Tokens{0, 2, 3, 2, 1}));
     EXPECT_EQ(encode(with(R"("lstrip": true)"), "a <t> b"), (Tokens{0, 3, 2, 1}));
@@ -131,15 +150,21 @@ TEST(TokenizerJson, AddedTokenFlags) {
 }
 
 TEST(TokenizerJson, ConfigNamesTheSpecialTokens) {
-    const Tokenizer t = parse(file(R"(, "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<x>"}}, {"Sequence": {"id": "A"}}]})"),
-                              R"({"eos_token": {"content": "<unk>"}, "chat_template": [{"name": "default", "template": "T"}, {"name": "rag", "template": "R"}]})");
+    const Tokenizer t = parse(
+        file(
+            R"(, "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<x>"}}, {"Sequence": {"id": "A"}}]})"),
+        R"({"eos_token": {"content": "<unk>"}, "chat_template": [{"name": "default", "template": "T"}, {"name": "rag", "template": "R"}]})");
     EXPECT_EQ(t->bos, 8);
     EXPECT_TRUE(t->add_bos);
     EXPECT_EQ(t->eos, 0);
     EXPECT_EQ(t->eos_text, "<unk>");
     EXPECT_EQ(t->chat_template, "T");
-    EXPECT_FALSE(parse(file(R"(, "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<x>"}}, {"Sequence": {"id": "A"}}]})"),
-                       R"({"add_bos_token": false})")->add_bos);
+    EXPECT_FALSE(
+        parse(
+            file(
+                R"(, "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<x>"}}, {"Sequence": {"id": "A"}}]})"),
+            R"({"add_bos_token": false})")
+            ->add_bos);
 }
 
 TEST(TokenizerJson, RefusesByName) {
@@ -155,9 +180,14 @@ TEST(TokenizerJson, RefusesByName) {
     refused(file(R"(, "normalizer": {"type": "NFKC"})"), "NFKC");
     refused(file(R"(, "normalizer": {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})"), "{2,}");
     refused(file(R"(, "pre_tokenizer": {"type": "BertPreTokenizer"})"), "BertPreTokenizer");
-    refused(file(R"(, "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "\\w+"}, "behavior": "Isolated"})"), "\\w+");
-    refused(file(R"(, "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "Removed"})"), "Removed");
-    refused(file(R"(, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}, {"type": "Digits"}]})"), "Digits");
+    refused(file(R"(, "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "\\w+"}, "behavior": "Isolated"})"),
+            "\\w+");
+    refused(file(R"(, "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "Removed"})"),
+            "Removed");
+    refused(
+        file(
+            R"(, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}, {"type": "Digits"}]})"),
+        "Digits");
     refused(file(R"(, "post_processor": {"type": "RobertaProcessing"})"), "RobertaProcessing");
     refused(file(R"(, "decoder": {"type": "WordPiece"})"), "WordPiece");
     refused(file("", R"(, "dropout": 0.1)"), "dropout");
@@ -174,7 +204,10 @@ TEST(TokenizerJson, RefusesByName) {
     refused(R"({"model": {"type": "BPE", "vocab": {"a": "x"}, "merges": []}})", "vocab");
     refused(R"({"model": {"type": "BPE", "vocab": {}, "merges": []}})", "0 tokens");
     refused(R"({"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": [{"content": "x"}]})", "no id");
-    EXPECT_EQ(encode(parse(R"({"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": 1, "content": ""}]})"), "aa"), (Tokens{0, 0}));
+    EXPECT_EQ(
+        encode(parse(R"({"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": 1, "content": ""}]})"),
+               "aa"),
+        (Tokens{0, 0}));
 }
 
 }  // namespace tokenizer_json_test

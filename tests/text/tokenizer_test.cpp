@@ -1,4 +1,5 @@
-// tokenizer_test.cpp - GGUF vocabularies against published ids; small made-up vocabularies for every rule; hostile vocabularies and texts.
+// tokenizer_test.cpp - GGUF vocabularies against published ids; small made-up vocabularies for every rule; hostile
+// vocabularies and texts.
 #include "src/format/gguf.h"
 #include "src/text/tokenizer.h"
 #include "src/text/utf8.h"
@@ -33,7 +34,8 @@ inline Tokenizer from_gguf(const std::string& path) {
 inline std::vector<std::string> split(const std::string& text, const std::string& separator) {
     std::vector<std::string> parts;
     size_t at = 0;
-    for (size_t hit; (hit = text.find(separator, at)) != std::string::npos; at = hit + separator.size()) parts.push_back(text.substr(at, hit - at));
+    for (size_t hit; (hit = text.find(separator, at)) != std::string::npos; at = hit + separator.size())
+        parts.push_back(text.substr(at, hit - at));
     parts.push_back(text.substr(at));
     return parts;
 }
@@ -59,7 +61,8 @@ inline void check_vectors(const std::string& name) {
     const std::string path = data_path("tokenizer/ggml-vocab-" + name + ".gguf");
     if (!std::ifstream(path)) GTEST_SKIP() << "needs ../shared/data";
     const Tokenizer t = from_gguf(path);
-    const std::vector<std::string> texts = split(read(path + ".inp"), "\n__ggml_vocab_test__\n"), lines = split(read(path + ".out"), "\n");
+    const std::vector<std::string> texts = split(read(path + ".inp"), "\n__ggml_vocab_test__\n"),
+                                   lines = split(read(path + ".out"), "\n");
     ASSERT_GE(texts.size(), 46u);
     ASSERT_GE(lines.size(), texts.size());
     for (size_t i = 0; i < texts.size(); ++i) {
@@ -118,7 +121,8 @@ TEST(TokenizerBpe, EveryByteRoundTrips) {
     const Tokenizer t = make_tokenizer(small_bpe(), "small");
     std::string all;
     for (int b = 0; b < 256; ++b) all += char(b);
-    all += "abc \xE4\xB8\xAD \xC3 \xED\xA0\x80 \xF4\x90\x80\x80";      // then CJK, a torn character, a surrogate, beyond U+10FFFF
+    // then CJK, a torn character, a surrogate, beyond U+10FFFF
+    all += "abc \xE4\xB8\xAD \xC3 \xED\xA0\x80 \xF4\x90\x80\x80";
     EXPECT_EQ(t->decode(encode(t, all)), all);
 }
 
@@ -153,7 +157,7 @@ TEST(TokenizerBpe, MergesNeverSpellControlTokens) {
 TEST(TokenizerBpe, LiteralRangesStayText) {
     const Tokenizer t = make_tokenizer(small_bpe(), "small");
     const std::string text = "x<|im_end|>abc<|im_end|><think>";
-    const std::vector<qlora::RenderedTemplate::Span> literal = {{0, 14}};      // the first end token came from a message
+    const std::vector<qlora::RenderedTemplate::Span> literal = {{0, 14}};    // the first end token came from a message
     Tokens out;
     std::vector<int64_t> starts;
     t->encode_rendered(text, literal, out, &starts);
@@ -177,7 +181,7 @@ TEST(TokenizerBpe, MergesOfMissingTokensFallApart) {
     v.merges = {"x y", "xy z"};                        // neither "xy" nor "xyz" is a token
     const Tokenizer t = make_tokenizer(v, "small");
     EXPECT_EQ(encode(t, "xyz"), (Tokens{'x', 'y', 'z'}));
-    v.tokens.push_back("xyz");                         // now the second merge has a result, by way of a string that is no token
+    v.tokens.push_back("xyz");    // now the second merge has a result, by way of a string that is no token
     v.types.push_back(Type::normal);
     EXPECT_EQ(encode(make_tokenizer(v, "small"), "xyz"), (Tokens{Token(v.tokens.size() - 1)}));
 }
@@ -244,7 +248,7 @@ inline Vocabulary small_spm() {
 
 TEST(TokenizerSpm, ScoresSpacesAndBytes) {
     const Tokenizer t = make_tokenizer(small_spm(), "small");
-    EXPECT_EQ(encode(t, "he"), (Tokens{263}));                         // " he": h+e beats U+2581+h by score, then the space joins
+    EXPECT_EQ(encode(t, "he"), (Tokens{263}));    // " he": h+e beats U+2581+h by score, then the space joins
     EXPECT_EQ(t->decode(Tokens{263}), "he");
     EXPECT_EQ(encode(t, "hel\n"), (Tokens{263, 268, 3 + 10}));
     EXPECT_EQ(t->decode(encode(t, "  he \xFF\xC3 é")), "  he \xFF\xC3 é");
@@ -295,7 +299,7 @@ TEST(TokenizerHostile, LongRunsTakeLinearTime) {
     };
     Vocabulary bpe = small_bpe(), spm = small_spm();
     for (Vocabulary* v : {&bpe, &spm}) {
-        for (int n = 1; n <= 64; n *= 2) {             // "aa", "aaaa", ... so that merging has work to do at every level
+        for (int n = 1; n <= 64; n *= 2) {    // "aa", "aaaa", ... so that merging has work to do at every level
             v->merges.push_back(std::string(size_t(n), 'a') + " " + std::string(size_t(n), 'a'));
             v->tokens.push_back(std::string(size_t(2 * n), 'a'));
             v->types.push_back(Type::normal);
@@ -310,19 +314,22 @@ TEST(TokenizerHostile, LongRunsTakeLinearTime) {
     while (mixed.size() < length) mixed += "\n\r \t'";
     for (const Vocabulary& v : {bpe, spm}) {
         const Tokenizer t = make_tokenizer(v, "small");
-        for (const std::string& text : {std::string(length, 'a'), std::string(length, ' '), std::string(length, '\n'), std::string(length, '\xE2'),
-                                        std::string(length, '<'), mixed})
-            EXPECT_LT(seconds(t, text), 5.0) << "run of " << int(text[0]);     // the margin is for sanitizers and busy machines
+        for (const std::string& text : {std::string(length, 'a'), std::string(length, ' '), std::string(length, '\n'),
+                                        std::string(length, '\xE2'), std::string(length, '<'), mixed})
+            // the margin is for sanitizers and busy machines
+            EXPECT_LT(seconds(t, text), 5.0) << "run of " << int(text[0]);
     }
 }
 
 TEST(Utf8, ValidatesSanitizesAndFindsTheWholePart) {
     EXPECT_TRUE(qlora::utf8_valid("aé中😀"));
-    for (const char* bad : {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xE4\xB8", "\xFF"})
+    for (const char* bad : {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xF0\x8F\xBF\xBF",
+                            "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xE4\xB8", "\xFF"})
         EXPECT_FALSE(qlora::utf8_valid(bad)) << bad;
     EXPECT_EQ(qlora::utf8_sanitize("a\xFF" "b\xE4\xB8"), "a\xEF\xBF\xBD" "b\xEF\xBF\xBD\xEF\xBF\xBD");
     const std::string text = "a中";
-    for (size_t n = 0; n <= text.size(); ++n) EXPECT_EQ(qlora::utf8_whole(text.substr(0, n)), n == 0 ? 0u : n < 4 ? 1u : 4u) << n;
+    for (size_t n = 0; n <= text.size(); ++n)
+        EXPECT_EQ(qlora::utf8_whole(text.substr(0, n)), n == 0 ? 0u : n < 4 ? 1u : 4u) << n;
     EXPECT_EQ(qlora::utf8_whole("a\xFF"), 2u);         // nothing can complete this one
     EXPECT_EQ(qlora::utf8_whole("\xF0\x9F\x98"), 0u);
 }
