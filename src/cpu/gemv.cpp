@@ -1,8 +1,8 @@
 // gemv.cpp - y = x W^T for the few rows of x of token generation: W is read once, row by row, as it is stored.
 //
 // The cost is the traffic of W, so nothing is packed and, where a kernel knows the type, nothing decoded into memory.
-// Tasks are runs of rows of about 18 KiB, one or two microseconds, 512 rows at most, whatever the thread count. Row t
-// of y does not depend on how many rows x has.
+// Tasks are runs of rows. How many depends on the threads, but no bit of y does: an element is one row times one x, and
+// does not depend on how many rows x has either.
 #include "src/cpu/kernels.h"
 
 #include <algorithm>
@@ -21,10 +21,12 @@ struct Output {
     }
 };
 
-int64_t rows_of_a_task(const WeightRef& w) {
+// Long runs, for each begins with a wait for memory; eight for every thread, for one may be slower than the other.
+int64_t rows_of_a_task(const WeightRef& w, int64_t threads) {
     const TypeInfo& info = type_info(w.dtype);
     const int64_t row_bytes = std::max<int64_t>(w.cols * info.bytes / info.block, 1);
-    return std::clamp<int64_t>((18 << 10) / row_bytes, 1, 512);
+    const int64_t share = std::clamp<int64_t>(w.rows * row_bytes / (8 * threads), 18 << 10, 512 << 10);
+    return std::clamp<int64_t>(share / row_bytes, 1, 512);
 }
 
 void put_all(const Output& to, int64_t first, int64_t count, const float* sums) {
@@ -125,7 +127,7 @@ void gemv(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, 
     const Output to{m, y, ldy, alpha, beta};
     const Way way = gemv_room::way(cpu, w);
     const Vectors vectors = prepared(cpu, way, w, m, x, ldx);
-    const int64_t rows = rows_of_a_task(w);
+    const int64_t rows = rows_of_a_task(w, cpu.pool.size());
     cpu.pool.run((w.rows + rows - 1) / rows, [&](int64_t task, int) {
         const int64_t first = task * rows, count = std::min(rows, w.rows - first);
         switch (way) {
