@@ -72,8 +72,8 @@ using Tokens = std::vector<Token>;
 // What products may round for speed; all sums are f32.
 //   f32    nothing.
 //   mixed  the input of products with at most 4 rows, which generation is made of, to 16-bit integers with a scale for
-//          each 32 of them (with AVX2; a tenth of what bf16 rounds), and both factors of gradients to bf16 (with
-//          AVX512-BF16; moves the loss of a step by 0.2 %).
+//          each 32 of them, where the weights are in few bits (with AVX2; a tenth of what bf16 rounds), and both
+//          factors of gradients to bf16 (with AVX512-BF16; moves the loss of a step by 0.2 %).
 //   bf16   both factors of all other products to bf16 as well (with AVX512-BF16; up to 1.4 %).
 // What the CPU has no instructions for stays f32.
 enum class Compute { f32, bf16, mixed };

@@ -132,10 +132,13 @@ std::string compute_line(const qlora::Model& model) {
     switch (model.backend().compute()) {
         case qlora::Compute::mixed:
             if (has_bf16(model.backend()))
-                return "f32, gradients in bf16 (--compute f32: exact; --compute bf16: faster, losses up to 1.4 % off)";
+                return "f32, gradients in bf16, activations in 16-bit integers where it generates (--compute f32: "
+                       "exact; --compute bf16: faster, losses up to 1.4 % off)";
             return "f32; activations in 16-bit integers where it generates (--compute f32: exact; bf16 needs a "
                    "processor with AVX512-BF16)";
-        case qlora::Compute::bf16: return "bf16 (--compute mixed: only gradients; --compute f32: exact)";
+        case qlora::Compute::bf16:
+            return "bf16, activations in 16-bit integers where it generates (--compute mixed: only gradients in bf16; "
+                   "--compute f32: exact)";
         default: break;
     }
     const qlora::Backend best = qlora::Backend::cpu(1, qlora::Compute::mixed);
