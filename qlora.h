@@ -38,8 +38,10 @@
 
 #define QLORA_VERSION 100                              // major * 10000 + minor * 100 + patch
 #define QLORA_VERSION_STRING "0.1.0"
+// In the name of every symbol: parts of two versions in one program fail to link instead of misbehaving.
+#define QLORA_ABI v0_2
 
-namespace qlora { inline namespace v0_1 {              // a stale .cpp fails to link instead of misbehaving
+namespace qlora { inline namespace QLORA_ABI {
 
 // ---- Errors: one type. `code` is for programs; what() is for people.
 enum class Errc { io, format, unsupported, shape, argument, memory, device, numeric };

@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <mutex>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 #ifdef QLORA_CUDA
 std::shared_ptr<BackendImpl> make_cuda_backend(int device);    // src/cuda; throws Error{device} if there is none
 #endif
@@ -403,4 +403,4 @@ Tensor Graph::weight(const Model& model, std::string_view name) {
          "\"; its first layer's query matrix is called \"", m.layers.empty() ? "" : m.layers[0].linear[0]->name, "\"");
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -96,6 +96,12 @@ void check_file(const std::string& path) {
                          ": includes only go down",
                      "move the shared part to a lower floor, or let the upper floor call down");
     }
+    const auto has = [&](const char* text) {
+        return std::any_of(lines.begin(), lines.end(),
+                           [&](const std::string& line) { return line.find(text) != line.npos; });
+    };
+    if (has("QLORA_ABI") && !has("#include \""))
+        complain(path + " does not include qlora.h", "QLORA_ABI would be the name of the namespace", "include it");
     if (int(lines.size()) <= max_lines) return;
     for (size_t k = 0; k < 12; ++k) if (lines[k].find("Long because") != std::string::npos) return;
     complain(path + " has " + std::to_string(lines.size()) + " lines",

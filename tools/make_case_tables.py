@@ -72,11 +72,11 @@ upper = [(c, ord(chr(c).upper()) - c) for c in CODES if len(chr(c).upper()) == 1
 title = [(c, ord(chr(c).title()) - c) for c in CODES if len(chr(c).title()) == 1 and chr(c).title() != chr(c).upper()]
 print(f"// unicode_case_tables.cpp - the case of characters as Python {sys.version_info.major}.{sys.version_info.minor} sees it (Unicode {unicodedata.unidata_version}); written by tools/make_case_tables.py.")
 print('#include "src/text/unicode.h"\n')
-print("namespace qlora::inline v0_1 {\n")
+print("namespace qlora { inline namespace QLORA_ABI {\n")
 literal("unicode_uppercase_runs", shifts(upper))
 literal("unicode_titlecase_runs", shifts(title))
 literal("unicode_special_case", special())
 literal("unicode_case_ignorable", ranges(lambda c: not 0xD800 <= c < 0xE000 and ("A" + chr(c) + "Σ").lower()[-1] == "ς" and ("1" + chr(c) + "Σ").lower()[-1] == "σ", "R"))
 literal("unicode_other_lowercase", ranges(lambda c: chr(c).islower() and unicodedata.category(chr(c)) != "Ll", "R"))
 literal("unicode_other_uppercase", ranges(lambda c: chr(c).isupper() and unicodedata.category(chr(c)) != "Lu", "R"))
-print("}  // namespace qlora")
+print("}}  // namespace qlora")

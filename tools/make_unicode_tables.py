@@ -99,9 +99,9 @@ def literal(name, text):
 
 print(f"// unicode_tables.cpp - the characters as tokenizers {tokenizers.__version__} sees them; written by tools/make_unicode_tables.py, which explains the packing.")
 print('#include "src/text/unicode.h"\n')
-print("namespace qlora::inline v0_1 {\n")
+print("namespace qlora { inline namespace QLORA_ABI {\n")
 literal("unicode_class_runs", classes())
 literal("unicode_combining_runs", combining())
 literal("unicode_decompositions", decompositions())
 literal("unicode_lowercase_runs", lowercase())
-print("}  // namespace qlora")
+print("}}  // namespace qlora")

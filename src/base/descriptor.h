@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 inline std::string reason(int code) { return std::generic_category().message(code); }
 
@@ -40,4 +40,4 @@ std::string temporary_name(const std::string& target);
 int sync_path(const std::string& path, bool folder);   // 0 or the error
 [[noreturn]] void write_failed(const std::string& path, int code, int64_t done);
 
-}  // namespace qlora
+}}  // namespace qlora

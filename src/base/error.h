@@ -5,7 +5,7 @@
 
 #include <sstream>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // Joins anything that can be streamed; shapes print as [2, 3].
 inline std::ostream& operator<<(std::ostream& out, const Shape& shape) {
@@ -53,4 +53,4 @@ inline int64_t checked_mul(int64_t a, int64_t b, std::string_view what) {
     return product;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -5,7 +5,7 @@
 
 #include <atomic>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 class Exclusive {                                      // for as long as it lives, the flag is taken
 public:
@@ -22,4 +22,4 @@ private:
     std::atomic_flag& busy_;
 };
 
-}  // namespace qlora
+}}  // namespace qlora

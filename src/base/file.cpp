@@ -12,7 +12,7 @@
 #include <filesystem>
 #include <utility>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace file_room {
 
 constexpr size_t buffer_bytes = size_t(1) << 20;       // a write() of 1 MiB costs less than copying it
@@ -176,4 +176,4 @@ uint64_t hash_bytes(const void* bytes, int64_t count, uint64_t seed) {
     return hash.value();
 }
 
-}  // namespace qlora
+}}  // namespace qlora

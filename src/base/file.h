@@ -2,7 +2,7 @@
 #pragma once
 #include "src/base/mapped_file.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 std::string read_file(const std::string& path, int64_t limit = int64_t(1) << 30);   // Error{io} when missing or larger
 bool exists(const std::string& path);
@@ -62,4 +62,4 @@ private:
 };
 uint64_t hash_bytes(const void* bytes, int64_t count, uint64_t seed = 0);
 
-}  // namespace qlora
+}}  // namespace qlora

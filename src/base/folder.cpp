@@ -11,7 +11,7 @@
 
 #include <dirent.h>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace folder_room {
 
 using Listing = std::unique_ptr<DIR, int (*)(DIR*)>;
@@ -137,4 +137,4 @@ void AtomicFolder::commit() {
     if (!old.empty()) remove_tree(old);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

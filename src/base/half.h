@@ -1,9 +1,11 @@
 // half.h - 16-bit floats as bits: IEEE binary16 (f16) and bfloat16, converted with round-to-nearest-even.
 #pragma once
+#include "qlora.h"
+
 #include <bit>
 #include <cstdint>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 inline float f32_from_bf16(uint16_t h) { return std::bit_cast<float>(uint32_t(h) << 16); }
 
@@ -33,4 +35,4 @@ inline uint16_t f16_from_f32(float f) {
     return uint16_t(sign | ((magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1)) >> 13));
 }
 
-}  // namespace qlora
+}}  // namespace qlora

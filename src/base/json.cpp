@@ -12,7 +12,7 @@
 #include <charconv>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace json_room {
 
 constexpr int64_t deepest = 1000;    // a frame of value() is below 300 bytes: 1000 levels fit any thread's stack
@@ -411,4 +411,4 @@ std::string json_quote(std::string_view utf8) {
     return out + '"';
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -4,7 +4,7 @@
 
 #include <utility>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 class Json {
 public:
@@ -76,4 +76,4 @@ private:
 
 std::string json_quote(std::string_view utf8);         // with the quotes; non-ASCII stays as it is
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -20,7 +20,7 @@
 #include <mach/mach.h>
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace limits_room {
 
 constexpr int64_t none = std::numeric_limits<int64_t>::max();
@@ -158,4 +158,4 @@ int64_t available_memory(const std::string& root) {
     return std::min(limits_room::machine_memory(root), limits_room::group_memory(root));
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -3,10 +3,10 @@
 #pragma once
 #include "src/base/error.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // `root` stands before /proc and /sys: tests have their own.
 int usable_threads(const std::string& root = {});      // the smaller of affinity and container quota, at least 1
 int64_t available_memory(const std::string& root = {});   // bytes that can be asked for now without pushing out anybody
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -9,7 +9,7 @@
 
 #include <sys/mman.h>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // A line of the handler's table. Lines are never freed, only used again, so that the handler can walk them at any
 // moment.
@@ -143,4 +143,4 @@ void MappedFile::forget(const void* first, int64_t bytes) const {
     if (begin < end) ::madvise(const_cast<uint8_t*>(data_) + begin, size_t(end - begin), MADV_DONTNEED);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

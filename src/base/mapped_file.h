@@ -9,7 +9,7 @@
 #pragma once
 #include "src/base/error.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // Pages are loaded on demand and shared between processes. Regular files only (a FIFO, a device or a folder is an
 // error). Shared handle: tensors that point into the map keep it alive.
@@ -34,4 +34,4 @@ private:
     struct Watch* watch_ = nullptr;                    // its line in the table of the handler
 };
 
-}  // namespace qlora
+}}  // namespace qlora

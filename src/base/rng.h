@@ -4,6 +4,8 @@
 // Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011). The CUDA kernels use this very
 // function.
 #pragma once
+#include "qlora.h"
+
 #include <cmath>
 #include <cstdint>
 
@@ -13,7 +15,7 @@
 #define QLORA_HOST_DEVICE
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct Random4 { uint32_t v[4]; };
 
@@ -51,4 +53,4 @@ struct Rng {
     }
 };
 
-}  // namespace qlora
+}}  // namespace qlora

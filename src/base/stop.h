@@ -5,7 +5,7 @@
 #pragma once
 #include "src/base/error.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 using StopQuestion = bool (*)();
 inline constinit thread_local StopQuestion stop_wanted = nullptr;
@@ -25,4 +25,4 @@ inline void check_stop() {
     if (stop_wanted && stop_wanted()) fail(Errc::argument, "stopped");
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -22,7 +22,7 @@
 #include <immintrin.h>
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace threads_room {
 
 constexpr uint64_t inside_mask = 0xffff, open_bit = 0x10000, one_run = 0x20000;
@@ -198,4 +198,4 @@ void ThreadPool::run_erased(int64_t count, Call call, const void* context) {
     if (s.error) std::rethrow_exception(std::exchange(s.error, nullptr));
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -3,7 +3,7 @@
 #pragma once
 #include "src/base/error.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 class ThreadPool {
 public:
@@ -48,4 +48,4 @@ private:
     int size_ = 1;
 };
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -14,7 +14,7 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace block_codes_avx2 {
 
 using namespace codes_avx2;
@@ -133,7 +133,7 @@ static QLORA_INLINE RunScales scales_of_block(const DType type, const uint8_t* p
 }
 
 }  // namespace block_codes_avx2
-}  // namespace qlora
+}}  // namespace qlora
 
 #if defined(__clang__)
 #pragma clang attribute pop

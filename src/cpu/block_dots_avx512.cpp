@@ -16,7 +16,7 @@
 #pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace block_dots_avx512_room {
 
 // The vectors of a call and the sums of one row; m is a constant wherever this is inlined.
@@ -207,7 +207,7 @@ static void dots(DType type, const void* w, int64_t row_bytes, int64_t rows, int
 
 const BlockDots block_dots_avx512 = block_dots_avx512_room::dots;
 
-}  // namespace qlora
+}}  // namespace qlora
 
 #if defined(__clang__)
 #pragma clang attribute pop

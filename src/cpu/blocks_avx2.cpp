@@ -16,7 +16,7 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace blocks_avx2_room {
 
 using namespace block_codes_avx2;
@@ -239,7 +239,7 @@ BlockDecoder block_decoder_avx2(DType type) {
 
 const BlockDots block_dots_avx2 = blocks_avx2_room::dots;
 
-}  // namespace qlora
+}}  // namespace qlora
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -17,7 +17,7 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace codes_avx2 {
 
 // So far ahead of the weights being read the next ones are asked for. These loops read slowly, so memory needs many
@@ -207,7 +207,7 @@ static QLORA_INLINE Four look_up(const BytePlanes& planes, __m256i codes) {
 }
 
 }  // namespace codes_avx2
-}  // namespace qlora
+}}  // namespace qlora
 
 #if defined(__clang__)
 #pragma clang attribute pop

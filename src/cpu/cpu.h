@@ -6,7 +6,7 @@
 
 #include <atomic>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 enum class Isa : uint8_t { scalar, avx2, avx512, avx512_bf16 };
 Isa best_isa();    // of this machine; the environment variable QLORA_ISA=scalar|avx2|... lowers it
@@ -36,4 +36,4 @@ struct Cpu {
     }
 };
 
-}  // namespace qlora
+}}  // namespace qlora

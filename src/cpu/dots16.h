@@ -11,7 +11,7 @@
 #pragma once
 #include "src/cpu/gemm.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // 256 elements of x. Each 32 lie as the products want them: the even elements, then the odd ones. For 4-bit codes in
 // pairs (Order::pairs) each 64 do: even elements 0..14 and 32..46, 16..30 and 48..62, then the odd ones in the same
@@ -37,4 +37,4 @@ struct Dots16 {
 };
 const Dots16* dots16(Isa);                             // null where floats are as fast
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -16,7 +16,7 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace dots16_avx2_room {
 
 using namespace block_codes_avx2;
@@ -341,7 +341,7 @@ static void codes(const uint8_t* codes, const float* scales, const float* codebo
 
 const Dots16 dots16_avx2{dots16_avx2_room::round, dots16_avx2_room::blocks, dots16_avx2_room::codes};
 
-}  // namespace qlora
+}}  // namespace qlora
 
 #if defined(__clang__)
 #pragma clang attribute pop

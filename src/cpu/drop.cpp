@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace drop_room {
 
 #if defined(__x86_64__)
@@ -166,4 +166,4 @@ void drop(Isa isa, const float* x, float* y, int64_t first, int64_t count, float
     drop_room::one_by_one(x + done, y + done, uint64_t(first + done), count - done, least, factor, seed, stream);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -4,8 +4,9 @@
 // 0.347, and e^r = 1 + r + r^2 P(r). P is the polynomial of degree 4 with the least relative error there (0.05 ulp, by
 // iterated least squares).
 #pragma once
+#include "qlora.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 namespace exp_constants {
 constexpr float log2e = 0x1.715476p+0f;
@@ -15,4 +16,4 @@ constexpr float p0 = 0x1.fffffcp-2f, p1 = 0x1.555492p-3f, p2 = 0x1.5558f2p-5f, p
 constexpr float least = -104.0f, most = 89.0f;         // below the first exp is 0, above the second it is infinite
 }  // namespace exp_constants
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -8,7 +8,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace gemm_room {
 
 // of depth: 32 columns are 64 KiB of f32 or 32 KiB of bf16, within reach of L1 and L2
@@ -173,4 +173,4 @@ void gemm_tn(Cpu& cpu, int64_t m, int64_t n, int64_t k, const float* a, int64_t 
                         beta);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -11,7 +11,7 @@
 #pragma once
 #include "src/cpu/cpu.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 constexpr int64_t gemv_rows = 4;
 
@@ -30,4 +30,4 @@ void gemm_tn(Cpu&, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
 
 inline WeightRef dense_ref(const float* data, int64_t rows, int64_t cols) { return {DType::f32, data, {}, rows, cols}; }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -10,7 +10,7 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace gemm_avx2_room {
 
 // The first n of eight lanes.
@@ -113,7 +113,7 @@ static void tile(const void* left, const void* panel, int64_t depth, float* c, i
 
 const GemmKernels gemm_avx2{6, 16, 1, 4, gemm_avx2_room::across, gemm_avx2_room::along, gemm_avx2_room::tile};
 
-}  // namespace qlora
+}}  // namespace qlora
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -15,7 +15,7 @@
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace gemm_avx512_room {
 
 constexpr int tall = 12;
@@ -155,7 +155,7 @@ static void tile(const void* left, const void* panel, int64_t depth, float* c, i
 
 const GemmKernels gemm_avx512{12, 32, 1, 4, gemm_avx512_room::across, gemm_avx512_room::along, gemm_avx512_room::tile};
 
-}  // namespace qlora
+}}  // namespace qlora
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -167,7 +167,7 @@ const GemmKernels gemm_avx512{12, 32, 1, 4, gemm_avx512_room::across, gemm_avx51
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace gemm_bf16_room {
 
 using gemm_avx512_room::first_lanes;
@@ -246,7 +246,7 @@ static void tile(const void* left, const void* panel, int64_t depth, float* c, i
 
 const GemmKernels gemm_bf16{12, 32, 2, 2, gemm_bf16_room::across, gemm_bf16_room::along, gemm_bf16_room::tile};
 
-}  // namespace qlora
+}}  // namespace qlora
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace gemm_portable_room {
 
 typedef float Four __attribute__((vector_size(16)));
@@ -47,4 +47,4 @@ void tile(const void* left, const void* panel, int64_t depth, float* c, int64_t 
 const GemmKernels gemm_portable{
     4, 8, 1, 4, gemm_portable_room::across, gemm_portable_room::along, gemm_portable_room::tile};
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace gemv_room {
 
 struct Output {
@@ -138,4 +138,4 @@ void gemv(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, 
     });
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -9,7 +9,7 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace halves_avx2_room {
 
 using namespace codes_avx2;
@@ -103,7 +103,7 @@ const BlockDecoder f16_decoder_avx2 = halves_avx2_room::decode<false>,
                    bf16_decoder_avx2 = halves_avx2_room::decode<true>;
 const BlockDots half_dots_avx2 = halves_avx2_room::dots;
 
-}  // namespace qlora
+}}  // namespace qlora
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -3,7 +3,7 @@
 
 #include <cstdlib>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace isa_room {
 
 Isa of_machine() {
@@ -61,4 +61,4 @@ std::string_view name_of(Isa isa) {
     }
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -3,7 +3,7 @@
 
 #include <new>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 #if defined(__x86_64__)
 const Vec& vec(Isa isa) { return isa >= Isa::avx512 ? vec_avx512 : isa == Isa::avx2 ? vec_avx2 : vec_portable; }
@@ -55,4 +55,4 @@ Scratch::~Scratch() {
     if (memory_) ::operator delete(memory_, std::align_val_t(64));
 }
 
-}  // namespace qlora
+}}  // namespace qlora

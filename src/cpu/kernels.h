@@ -17,7 +17,7 @@
 #endif
 #define QLORA_INLINE inline __attribute__((always_inline))
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct GemmKernels {
     int64_t rows, cols;                                // of the register tile
@@ -113,4 +113,4 @@ extern const Dots16 dots16_avx2;
 extern const Vec vec_portable;
 extern const GemmKernels gemm_portable;
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -9,7 +9,7 @@
 #include <immintrin.h>
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace tile_room {
 
 namespace scalar {
@@ -264,4 +264,4 @@ void transpose(const float* from, int64_t ld, int64_t rows, int64_t cols, float*
         for (int64_t j = 0; j < cols; ++j) to[j * ldto + i] = from[i * ld + j];
 }
 
-}  // namespace qlora
+}}  // namespace qlora

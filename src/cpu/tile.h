@@ -6,7 +6,7 @@
 #pragma once
 #include "src/cpu/cpu.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // what m and n of a product are multiples of: 16 vectors of 512 bits hold the sums
 constexpr int64_t tile_rows = 8, tile_cols = 32;
@@ -27,4 +27,4 @@ const Tile& tile(Isa);
 // to {cols, ldto} = transpose of from {rows, cols}, four by four where the machine allows.
 void transpose(const float* from, int64_t ld, int64_t rows, int64_t cols, float* to, int64_t ldto);
 
-}  // namespace qlora
+}}  // namespace qlora

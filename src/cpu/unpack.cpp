@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <bit>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // Runs of 64 suit every kernel: rows then start at a run, and a block of 64, 128, ... holds whole runs.
 bool has_runs_of_64(const WeightRef& w) { return is_4bit(w.dtype) && w.cols % 64 == 0 && w.quant.block % 64 == 0; }
@@ -95,4 +95,4 @@ void spread_for_codes(const float* x, int64_t cols, float* spread) {
     }
 }
 
-}  // namespace qlora
+}}  // namespace qlora

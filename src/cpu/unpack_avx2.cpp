@@ -9,7 +9,7 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace unpack_avx2_room {
 
 using namespace codes_avx2;
@@ -90,7 +90,7 @@ static void dots(const uint8_t* codes, const float* scales, const float* codeboo
 
 const FourBitKernels four_bit_avx2{unpack_avx2_room::unpack, unpack_avx2_room::dots, false, nullptr};
 
-}  // namespace qlora
+}}  // namespace qlora
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -12,7 +12,7 @@
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace unpack_avx512_room {
 
 static void unpack(const uint8_t* codes, int64_t stride, const float* scales, int64_t half, const float* codebook,
@@ -144,7 +144,7 @@ static void look_up(const uint8_t* codes, const float* map, float by, float offs
 const FourBitKernels four_bit_avx512{unpack_avx512_room::unpack, unpack_avx512_room::dots, true,
                                      unpack_avx512_room::look_up};
 
-}  // namespace qlora
+}}  // namespace qlora
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -6,7 +6,7 @@
 #include <bit>
 #include <limits>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace vec_room {
 
 constexpr int lanes = 16;
@@ -113,4 +113,4 @@ const Vec vec_portable{vec_room::dot, vec_room::dots, vec_room::sum, vec_room::m
                        vec_room::add, vec_room::mul, vec_room::exp_sum, vec_room::silu, vec_room::swiglu,
                        vec_room::swiglu_back};
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -3,7 +3,7 @@
 #pragma once
 #include "src/cpu/cpu.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct Vec {
     float (*dot)(const float* a, const float* b, int64_t n);
@@ -25,4 +25,4 @@ struct Vec {
 
 const Vec& vec(Isa);                                   // exp within 2 ulp; exp(-inf) = 0
 
-}  // namespace qlora
+}}  // namespace qlora

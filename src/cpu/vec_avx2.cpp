@@ -11,7 +11,7 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace vec_avx2_room {
 
 static QLORA_INLINE __m256i first_lanes(int64_t n) {
@@ -203,7 +203,7 @@ const Vec vec_avx2{vec_avx2_room::dot, vec_avx2_room::dots, vec_avx2_room::sum, 
                    vec_avx2_room::scale, vec_avx2_room::add, vec_avx2_room::mul, vec_avx2_room::exp_sum,
                    vec_avx2_room::silu, vec_avx2_room::swiglu, vec_avx2_room::swiglu_back};
 
-}  // namespace qlora
+}}  // namespace qlora
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -12,7 +12,7 @@
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace vec_avx512_room {
 
 static QLORA_INLINE __mmask16 first_lanes(int64_t n) { return n >= 16 ? __mmask16(0xffff) : __mmask16((1u << n) - 1); }
@@ -160,7 +160,7 @@ const Vec vec_avx512{vec_avx512_room::dot, vec_avx512_room::dots, vec_avx512_roo
                      vec_avx512_room::exp_sum, vec_avx512_room::silu, vec_avx512_room::swiglu,
                      vec_avx512_room::swiglu_back};
 
-}  // namespace qlora
+}}  // namespace qlora
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -14,7 +14,7 @@
 #define QLORA_SHARED(type, name, count) __shared__ type name[count]
 #endif
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 
 inline void check(cudaError_t code, std::string_view what) {
@@ -135,4 +135,4 @@ __device__ inline float warp_sum(float v) {            // the same order of addi
 }
 
 }  // namespace cuda
-}  // namespace qlora
+}}  // namespace qlora

@@ -13,7 +13,7 @@
 #include "src/cuda/device.cuh"
 #include "src/tensor/weight.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace nf4_room {
 
@@ -178,4 +178,4 @@ void nf4_gemv(const Stream& stream, const WeightRef& w, const float* x, float* y
 }
 
 }  // namespace cuda
-}  // namespace qlora
+}}  // namespace qlora

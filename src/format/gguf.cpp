@@ -9,7 +9,7 @@
 #include <cstring>
 #include <limits>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 namespace gguf_room {
 
@@ -363,4 +363,4 @@ Weight Gguf::weight(const GgufTensor& t) const {
     return w;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

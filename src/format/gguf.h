@@ -14,7 +14,7 @@
 
 #include <unordered_map>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct GgufTensor {
     std::string name;
@@ -90,4 +90,4 @@ struct GgufWriter {                                    // metadata in order, the
     std::vector<Tensor> tensors;
 };
 
-}  // namespace qlora
+}}  // namespace qlora

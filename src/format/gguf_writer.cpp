@@ -4,7 +4,7 @@
 
 #include <limits>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 namespace gguf_writer_room {
 
@@ -124,4 +124,4 @@ void GgufWriter::write(const std::string& path) const {
     file.commit();
 }
 
-}  // namespace qlora
+}}  // namespace qlora

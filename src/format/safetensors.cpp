@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <cstring>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 namespace safetensors_room {
 
@@ -260,4 +260,4 @@ void SafeTensorsWriter::write(const std::string& path) const {
     file.commit();
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -9,7 +9,7 @@
 
 #include <unordered_map>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // dtype as in the file: "F32", "BF16", "U8", ...
 struct SafeTensor { std::string name, dtype; Shape shape; const uint8_t* data = nullptr; int64_t bytes = 0; };
@@ -41,4 +41,4 @@ struct SafeTensorsWriter {    // sorted by element size (largest first), then na
     void write(const std::string& path) const;         // atomic
 };
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -1,9 +1,11 @@
 // attrs.h - the constants of each operation, as plain structs that the CPU rooms and the CUDA rooms both read.
 // An operation that is not listed has none.
 #pragma once
+#include "qlora.h"
+
 #include <cstdint>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct ViewAttr { int64_t offset = 0; };               // elements from the start of the source's buffer
 struct FillAttr { float value = 0; };
@@ -26,4 +28,4 @@ struct CrossEntropyAttr { int64_t chunk = 0; bool with_grad = false; };   // chu
 // max_norm 0 = no clipping
 struct AdamWAttr { float beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-8f, weight_decay = 0, max_norm = 0; };
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -7,7 +7,7 @@
 // into a copy counts for its original. Copies that no rule reads are never executed: the plan prunes them.
 #include "src/graph/graph.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace autograd_room {
 
 struct Recomputed {                                    // per original node: its copy, or itself
@@ -77,4 +77,4 @@ void GraphImpl::backward(Tensor loss, bool checkpoint) {
     segment = building;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace graph_room {
 
 Tensor append(GraphImpl& g, Node node) {
@@ -208,4 +208,4 @@ GraphImpl& graph_of(std::initializer_list<Tensor> tensors, const char* operation
     return *g;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

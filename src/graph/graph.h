@@ -13,7 +13,7 @@
 #include <deque>
 #include <type_traits>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 enum class Op : uint8_t {
 #define QLORA_OP(name, room) name,
@@ -181,4 +181,4 @@ Plan make_plan(const GraphImpl&);
 // For builders: the graph of a tensor; throws unless all belong to the same one.
 GraphImpl& graph_of(std::initializer_list<Tensor>, const char* operation);
 
-}  // namespace qlora
+}}  // namespace qlora

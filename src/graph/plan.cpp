@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <limits>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace plan_room {
 
 constexpr int64_t alignment = 64;                      // bytes: a cache line, and the widest vector
@@ -166,4 +166,4 @@ Plan make_plan(const GraphImpl& g) {
     return plan;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

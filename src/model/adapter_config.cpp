@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace adapter_config_room {
 
 // Which layers have adapters, in the fields of the configuration. The options say it where they still describe the
@@ -271,4 +271,4 @@ LoraOptions read_peft_config(const Json& j, const std::string& where) {
     return o;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -10,7 +10,7 @@
 #include <cmath>
 #include <map>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 namespace adapter_gguf_room {
 
@@ -173,4 +173,4 @@ std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl> base, const
     return is_folder(path) ? load_lora_peft(std::move(base), path) : load_lora_gguf(std::move(base), path);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

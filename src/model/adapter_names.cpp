@@ -16,7 +16,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace adapter_names_room {
 
 bool names(std::string_view key, std::string_view name) {
@@ -107,4 +107,4 @@ void check_names(const LoraOptions& o, const Config& c) {
     for (const auto& [key, alpha] : o.alpha_pattern) check_pattern(key, "alpha_pattern");
 }
 
-}  // namespace qlora
+}}  // namespace qlora

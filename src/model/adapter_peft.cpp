@@ -13,7 +13,7 @@
 #include <cmath>
 #include <map>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 namespace adapter_peft_room {
 
@@ -230,4 +230,4 @@ std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, 
     return note == tensors->metadata().end() ? lora : room::with_note(lora, note->second, str(file, ": ", note->first));
 }
 
-}  // namespace qlora
+}}  // namespace qlora

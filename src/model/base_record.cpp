@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <cstdio>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace base_record_room {
 
 // in pieces of whole words: what is left over goes in with its length
@@ -222,4 +222,4 @@ std::shared_ptr<const ModelImpl> follow_record(std::shared_ptr<const ModelImpl> 
     return model;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

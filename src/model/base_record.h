@@ -14,7 +14,7 @@
 
 #include <mutex>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 constexpr const char* base_record_file = "base.json";
 constexpr const char* base_record_key = "qlora.base";
@@ -42,4 +42,4 @@ struct BaseOfAdapter {
     BaseRecord record;
 };
 
-}  // namespace qlora
+}}  // namespace qlora

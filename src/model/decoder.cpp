@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 namespace decoder_room {
 
@@ -271,4 +271,4 @@ DecoderBatch lay_out(std::span<const Document> documents, int64_t rows) {
     return batch;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

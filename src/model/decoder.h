@@ -6,7 +6,7 @@
 #pragma once
 #include "src/model/lora.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct KvCache {    // one buffer a layer and side: {kv_heads, capacity, head_dim} of `type`
     int64_t capacity = 0, used = 0;
@@ -61,4 +61,4 @@ private:
 struct Document { std::span<const Token> tokens; std::span<const uint8_t> trained; };   // trained may be empty: all
 DecoderBatch lay_out(std::span<const Document>, int64_t rows);
 
-}  // namespace qlora
+}}  // namespace qlora

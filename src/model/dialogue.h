@@ -6,7 +6,7 @@
 #pragma once
 #include "src/model/model.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct Dialogue {
     Json messages{Json::Array()};    // objects with role and content, and whatever other keys the row has
@@ -49,4 +49,4 @@ private:
 Json to_json(std::span<const Message>);
 bool is_assistant(const Json& message);
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -6,7 +6,7 @@
 
 #include <mutex>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct DoraNorms {
     std::mutex lock;                                   // sessions of several threads may share an adapter
@@ -59,4 +59,4 @@ void start_magnitudes(LoraImpl& lora) {
     }
 }
 
-}  // namespace qlora
+}}  // namespace qlora

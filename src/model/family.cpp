@@ -5,7 +5,7 @@
 #include <cfloat>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 namespace family_room {
 
@@ -190,4 +190,4 @@ bool gives_frequencies(const Config& c, const RopeScaling& s) {
     return true;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -3,7 +3,7 @@
 #pragma once
 #include "src/model/model.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct Family {
     std::string_view name;                             // Config::family and Hugging Face's model_type
@@ -39,4 +39,4 @@ void check_frequencies(std::span<const float>, const std::string& where);
 // those that the model has, to the last bits: its theta with this scaling
 bool gives_frequencies(const Config&, const RopeScaling&);
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <cstring>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 namespace gguf_four_bit_room {
 
@@ -110,4 +110,4 @@ void write_four_bit(GgufWriter& out, const std::string& name, WeightPtr weight) 
     if (std::memcmp(q.absmax_map, dynamic_map_signed(), 1024) != 0) add(".absmax_map", 0, {256}, q.absmax_map, 1024);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

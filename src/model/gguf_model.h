@@ -10,7 +10,7 @@
 #include "src/format/gguf.h"
 #include "src/model/load.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 constexpr int ggml_i8 = 24;
 
@@ -19,4 +19,4 @@ std::shared_ptr<const TokenizerImpl> gguf_tokenizer(const Gguf&);      // null i
 Weight read_four_bit(const Gguf&, const std::string& name);
 void write_four_bit(GgufWriter&, const std::string& name, WeightPtr);  // the tensors only
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -7,7 +7,7 @@
 #include <cfloat>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 namespace hf_config_room {
 
@@ -167,4 +167,4 @@ Config hf_config(const Json& json, const std::string& where) {
     return c;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -9,7 +9,7 @@
 #include <charconv>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace hf_config_of_room {
 
 // The shortest decimal that is this float: 1e-05, not 9.99999974e-06.
@@ -119,4 +119,4 @@ Json hf_generation_config(const ModelImpl& model) {
     return j;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -3,7 +3,7 @@
 #include "src/format/safetensors.h"
 #include "src/model/load.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // The tensors of a folder: one model.safetensors, or shards named by model.safetensors.index.json.
 class HfTensors {
@@ -32,4 +32,4 @@ Config hf_config(const Json& config, const std::string& where);
 Json hf_config_of(const ModelImpl&);
 Json hf_generation_config(const ModelImpl&);           // which tokens begin a text and end a reply
 
-}  // namespace qlora
+}}  // namespace qlora

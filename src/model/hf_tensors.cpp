@@ -7,7 +7,7 @@
 #include <cstring>
 #include <set>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 namespace hf_tensors_room {
 
@@ -170,4 +170,4 @@ std::optional<Weight> read_bitsandbytes(const HfTensors& tensors, const std::str
     return w;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

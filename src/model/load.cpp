@@ -11,7 +11,7 @@
 #include <charconv>
 #include <set>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // A small tensor of a file is copied: touching its page maps up to 2 MiB of its neighbours, which may be there in 4
 // bits already.
@@ -116,4 +116,4 @@ ModelInfo describe(const ModelImpl& m) {
     return info;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

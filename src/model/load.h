@@ -2,7 +2,7 @@
 #pragma once
 #include "src/model/family.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 WeightPtr as_f32(Weight);                              // norms and biases: the kernels read them as floats
 WeightPtr now(const WeightPtr&);                       // a deferred weight made, any other as it is
@@ -30,4 +30,4 @@ void set_text(ModelImpl&);    // the chat template that the tokenizer carries; i
 // of a tensor's name: one of the model's
 void check_layer(std::string_view number, int64_t layers, const std::string& where, std::string_view tensor);
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 namespace load_gguf_room {
 
@@ -291,4 +291,4 @@ std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOp
     return model;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -3,7 +3,7 @@
 // checkpoints load too.
 #include "src/model/hf_model.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 namespace load_hf_room {
 
@@ -125,4 +125,4 @@ std::shared_ptr<ModelImpl> load_hf_model(const std::string& folder, const LoadOp
     return model;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 std::vector<Module> parse_modules(std::string_view text) {
     std::vector<Module> out;
@@ -147,4 +147,4 @@ std::shared_ptr<LoraImpl> create_lora(std::shared_ptr<const ModelImpl> base, con
     return lora;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -7,7 +7,7 @@
 #include <mutex>
 #include <shared_mutex>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct LoraTarget {
     int64_t layer = 0;
@@ -68,4 +68,4 @@ BufferRef refresh_norms(const LoraImpl&);    // dora: the norms that belong to t
 int64_t norm_bytes(const LoraImpl&);                                   // dora: of memory for them
 std::vector<Module> parse_modules(std::string_view modules);           // "all", "attention", "q_proj,v_proj"
 
-}  // namespace qlora
+}}  // namespace qlora

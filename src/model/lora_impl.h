@@ -4,7 +4,7 @@
 #include "src/model/base_record.h"
 #include "src/model/lora.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 std::shared_ptr<LoraImpl> empty_lora(std::shared_ptr<const ModelImpl>, const LoraOptions&);
 // in the order of layer, then module
@@ -40,4 +40,4 @@ LoraOptions read_peft_config(const Json&, const std::string& where);
 std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl>, const std::string& folder);
 std::shared_ptr<LoraImpl> load_lora_gguf(std::shared_ptr<const ModelImpl>, const std::string& path);
 
-}  // namespace qlora
+}}  // namespace qlora

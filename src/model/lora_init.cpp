@@ -21,7 +21,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace lora_init_room {
 
 const WeightPtr& linear_of(const ModelImpl& model, const LoraTarget& t) {
@@ -191,4 +191,4 @@ std::shared_ptr<LoraImpl> with_start(const LoraImpl& plain, const LoraOptions& o
     return out;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

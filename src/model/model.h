@@ -5,7 +5,7 @@
 #include "src/text/chat_template.h"
 #include "src/text/tokenizer.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // How the rotary frequencies were stretched, as the source says it: only savers need it.
 struct RopeScaling {
@@ -78,4 +78,4 @@ void check_context(const Config&, int64_t tokens, std::string_view what);
 // The tokens of a dialogue and its loss mask through the model's own template (or the fallback).
 Rendered render_chat(const TokenizerImpl&, std::span<const Message>, bool reply_next);
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace render_chat_room {
 
 struct Encoded {
@@ -122,4 +122,4 @@ Rendered render_chat(const TokenizerImpl& tokenizer, std::span<const Message> ch
     return {std::move(text.text), std::move(text.tokens), std::move(text.trained)};
 }
 
-}  // namespace qlora
+}}  // namespace qlora

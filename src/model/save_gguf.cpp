@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 namespace save_gguf_room {
 
@@ -222,4 +222,4 @@ void save_gguf_model(const ModelImpl& model, const std::string& path) {
     out.write(path);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

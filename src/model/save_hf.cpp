@@ -12,7 +12,7 @@
 #include <cmath>
 #include <cstring>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 namespace save_hf_room {
 
@@ -266,4 +266,4 @@ void save_hf_model(const ModelImpl& model, const std::string& folder, int64_t sh
     target.commit();
 }
 
-}  // namespace qlora
+}}  // namespace qlora

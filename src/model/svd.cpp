@@ -18,7 +18,7 @@
 #include <cmath>
 #include <numeric>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace svd_room {
 
 constexpr int64_t extra = 16;                          // directions beyond the rank
@@ -214,4 +214,4 @@ LowRank truncated_svd(Cpu& cpu, const float* w, int64_t rows, int64_t cols, int6
     }
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -2,7 +2,7 @@
 #pragma once
 #include "src/cpu/cpu.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // W ~ sum over i of s[i] u_i v_i^T, the best of this rank.
 struct LowRank {
@@ -15,4 +15,4 @@ struct LowRank {
 // alone: the same for any number of threads, every time.
 LowRank truncated_svd(Cpu&, const float* w, int64_t rows, int64_t cols, int64_t rank);
 
-}  // namespace qlora
+}}  // namespace qlora

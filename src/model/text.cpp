@@ -1,7 +1,7 @@
 // text.cpp - tokenizers out of any kind of file. Dialogues are in render_chat.cpp.
 #include "src/model/gguf_model.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 namespace text_room {
 
@@ -52,4 +52,4 @@ std::shared_ptr<const TokenizerImpl> load_tokenizer(const std::string& path) {
     return tokenizer;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

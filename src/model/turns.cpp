@@ -12,7 +12,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace turns_room {
 
 using Span = RenderedTemplate::Span;
@@ -193,4 +193,4 @@ std::vector<Turn> find_turns(const RenderedTemplate& full, const Json& messages,
     return turns;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

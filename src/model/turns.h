@@ -2,7 +2,7 @@
 #pragma once
 #include "src/model/dialogue.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // The template's print of the first `count` messages; nothing where it refuses them.
 using PrintFirst = std::function<std::optional<RenderedTemplate>(int64_t count, bool reply_next)>;
@@ -11,4 +11,4 @@ using PrintFirst = std::function<std::optional<RenderedTemplate>(int64_t count, 
 std::vector<Turn> find_turns(const RenderedTemplate& full, const Json& messages, const PrintFirst&,
                              std::span<const std::string> end_marks);
 
-}  // namespace qlora
+}}  // namespace qlora

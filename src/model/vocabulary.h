@@ -3,7 +3,7 @@
 #include "src/format/gguf.h"
 #include "src/model/model.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // The files of a Hugging Face folder, as text; "" = none.
 // tokenizer.json, tokenizer_config.json, chat_template.jinja
@@ -20,4 +20,4 @@ TextFiles hf_vocabulary(const ModelImpl&);
 // tokenizer.
 bool write_gguf_vocabulary(GgufWriter&, const TextFiles&, const ModelImpl&);
 
-}  // namespace qlora
+}}  // namespace qlora

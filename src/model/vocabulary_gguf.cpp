@@ -7,7 +7,7 @@
 
 #include "src/text/token_core.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace vocabulary_gguf_room {
 
 using Type = Vocabulary::Type;
@@ -202,4 +202,4 @@ bool write_gguf_vocabulary(GgufWriter& out, const TextFiles& files, const ModelI
     return true;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

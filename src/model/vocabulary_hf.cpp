@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <numeric>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace vocabulary_hf_room {
 
 using Type = Vocabulary::Type;
@@ -198,4 +198,4 @@ TextFiles hf_vocabulary(const ModelImpl& model) {
             v.chat_template};
 }
 
-}  // namespace qlora
+}}  // namespace qlora

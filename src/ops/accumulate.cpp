@@ -2,7 +2,7 @@
 // has none of its own.
 #include "src/ops/rooms.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace accumulate_room {
 
 void shape(const GraphImpl& g, Node& n) {
@@ -30,4 +30,4 @@ const OpDef accumulate_def{.name = "accumulate",
 
 Tensor accumulate(Tensor state, Tensor x) { return graph_of({state, x}, "accumulate").add(Op::accumulate, {state, x}); }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -8,7 +8,7 @@
 
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace adamw_room {
 
 void shape(const GraphImpl& g, Node& n) {
@@ -60,4 +60,4 @@ Tensor adamw(Tensor p, Tensor g, Tensor m, Tensor v, Tensor norm, Tensor hyper, 
     return graph_of({p, g, m, v, hyper}, "adamw").add(Op::adamw, {p, g, m, v, norm, hyper}, attr_of(a));
 }
 
-}  // namespace qlora
+}}  // namespace qlora

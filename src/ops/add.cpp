@@ -1,7 +1,7 @@
 // add.cpp - y = a + b of one shape.   da = dy, db = dy.
 #include "src/ops/rooms.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace add_room {
 
 void shape(const GraphImpl& g, Node& n) {
@@ -38,4 +38,4 @@ Tensor operator+(Tensor a, Tensor b) {
     fail(Errc::shape, "add: shapes ", na.shape, " and ", nb.shape, "; expected the same, or [n] added to [..., n]");
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -8,7 +8,7 @@
 
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace attention_room {
 
 // So few query rows are not worth packing tiles for (generation has one): each row then reads the keys where they lie,
@@ -230,4 +230,4 @@ Tensor attention(Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, 
     return attention(q, k, v, first_key, last, attr);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -4,7 +4,7 @@
 #include "src/cpu/tile.h"
 #include "src/ops/rooms.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace attention_room {
 
 // 64 x 64 scores and the tiles around them take about 100 KB for a head of 64: they stay in the second-level cache.
@@ -139,4 +139,4 @@ inline void check(const GraphImpl& g, const Node& node, int at) {
 }
 
 }  // namespace attention_room
-}  // namespace qlora
+}}  // namespace qlora

@@ -7,7 +7,7 @@
 // over (kv head, key block) for dk and dv. Hence the same bytes for any number of threads.
 #include "src/ops/attention.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace attention_room {
 
 int64_t backward_floats(int64_t width) { return 7 * tile_floats(width) + 2 * block_floats; }
@@ -152,4 +152,4 @@ const OpDef attention_back_def{.name = "attention_back",
                                .grad = nullptr,
                                .scratch = attention_room::back_scratch};
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -2,7 +2,7 @@
 // b may be a stored weight of any type; then it has no gradient.
 #include "src/ops/rooms.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace bias_room {
 
 void shape(const GraphImpl& g, Node& n) {
@@ -56,4 +56,4 @@ const OpDef bias_back_def{
 
 Tensor bias(Tensor x, Tensor b) { return graph_of({x, b}, "bias").add(Op::bias, {x, b}); }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace clip_room {
 
 void shape(const GraphImpl& g, Node& n) {
@@ -47,4 +47,4 @@ const OpDef global_norm_def{.name = "global_norm",
 
 Tensor global_norm(Tensor x) { return graph_of({x}, "global_norm").add(Op::global_norm, {x}); }
 
-}  // namespace qlora
+}}  // namespace qlora

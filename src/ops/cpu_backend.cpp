@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace cpu_backend_room {
 
 constexpr int64_t alignment = 64;                      // a cache line, and the widest vector
@@ -104,4 +104,4 @@ std::shared_ptr<BackendImpl> make_cpu_backend(int threads, Compute compute, std:
     return std::make_shared<cpu_backend_room::CpuBackend>(threads, compute, isa_named(instructions));
 }
 
-}  // namespace qlora
+}}  // namespace qlora

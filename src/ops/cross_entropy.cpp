@@ -7,7 +7,7 @@
 
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace cross_entropy_room {
 
 void shape(const GraphImpl& g, Node& n) {
@@ -100,4 +100,4 @@ Tensor cross_entropy(Tensor logits, Tensor targets) {
     return graph_of({logits, targets}, "cross_entropy").add(Op::cross_entropy, {logits, targets});
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -13,7 +13,7 @@
 
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace dora_room {
 
 constexpr int64_t group = 4;    // rows a task: 4 rows of 4096 are 64 KiB; fewer would decode some types badly
@@ -117,4 +117,4 @@ Tensor dora_scale(Tensor z, Tensor m, Tensor n) {
     return graph_of({z, m, n}, "dora_scale").add(Op::dora_scale, {z, m, n});
 }
 
-}  // namespace qlora
+}}  // namespace qlora

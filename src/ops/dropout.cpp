@@ -5,7 +5,7 @@
 #include "src/cpu/drop.h"
 #include "src/ops/rooms.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace dropout_room {
 
 void shape(const GraphImpl& g, Node& n) {
@@ -34,4 +34,4 @@ const OpDef dropout_def{
 
 Tensor dropout(Tensor x, const DropoutAttr& a) { return graph_of({x}, "dropout").add(Op::dropout, {x}, attr_of(a)); }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -3,7 +3,7 @@
 // The table is a stored weight of any type (only the rows asked for are decoded; it has no gradient) or float values.
 #include "src/ops/rooms.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace embedding_room {
 
 void shape(const GraphImpl& g, Node& n) {
@@ -71,4 +71,4 @@ const OpDef embedding_back_def{
 
 Tensor embed(Tensor table, Tensor ids) { return graph_of({table, ids}, "embed").add(Op::embedding, {table, ids}); }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -1,7 +1,7 @@
 // fill.cpp - a tensor of one value: y = value. It has no sources, so no gradient flows.
 #include "src/ops/rooms.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace fill_room {
 
 void shape(const GraphImpl&, Node& n) {
@@ -22,4 +22,4 @@ Tensor fill(GraphImpl& g, Shape shape, float value) {
     return g.add(Op::fill, {}, attr_of(FillAttr{value}), std::move(shape));
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct Stepper {
     bool fresh = false;                                // the arena holds what the leaves as they are now give
@@ -219,4 +219,4 @@ int64_t Graph::planned_bytes() const {
 
 int64_t Graph::used_bytes() const { return graph_api_room::live(impl_).used; }
 
-}  // namespace qlora
+}}  // namespace qlora

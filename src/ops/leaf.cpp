@@ -3,7 +3,7 @@
 // stored form.
 #include "src/graph/graph.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace leaf_room {
 
 void shape(const GraphImpl&, Node& n) {
@@ -18,4 +18,4 @@ const OpDef param_def{.name = "param", .shape = leaf_room::shape, .cpu = nullptr
 const OpDef weight_def{.name = "weight", .shape = leaf_room::shape, .cpu = nullptr, .grad = nullptr};
 const OpDef state_def{.name = "state", .shape = leaf_room::shape, .cpu = nullptr, .grad = nullptr};
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -9,7 +9,7 @@
 
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace linear_cross_entropy_room {
 
 // Logits in scratch: 32 MB, between 8 rows (each chunk reads all of W, twice) and 512 (nothing is gained by more).
@@ -123,4 +123,4 @@ Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad) 
         .add(Op::linear_cross_entropy, {x, w, targets}, attr_of(attr));
 }
 
-}  // namespace qlora
+}}  // namespace qlora

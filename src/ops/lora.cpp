@@ -9,7 +9,7 @@
 #include "src/cpu/gemm.h"
 #include "src/ops/rooms.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace lora_room {
 
 constexpr int64_t chunk_rows = 256;    // 1.5 MB of dropped x for a layer of 1536: second-level cache on most machines
@@ -140,4 +140,4 @@ Tensor lora(Tensor base, Tensor x, Tensor a, Tensor b, const LoraAttr& attr) {
     return graph_of({base, x, a, b}, "lora").add(Op::lora, {base, x, a, b}, attr_of(attr));
 }
 
-}  // namespace qlora
+}}  // namespace qlora

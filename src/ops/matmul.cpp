@@ -4,7 +4,7 @@
 #include "src/cpu/gemm.h"
 #include "src/ops/rooms.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace matmul_room {
 
 // Both sources must be float matrices that agree in the dimensions named.
@@ -64,4 +64,4 @@ Tensor matmul(Tensor x, Tensor w) {
     return g.add(g.node(w.id()).op == Op::weight ? Op::qmatmul : Op::matmul, {x, w});
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -1,7 +1,7 @@
 // mul.cpp - y = a * b, element by element, of one shape.   da = dy * b, db = dy * a.
 #include "src/ops/rooms.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace mul_room {
 
 void shape(const GraphImpl& g, Node& n) {
@@ -31,4 +31,4 @@ Tensor mul(Tensor a, Tensor b) { return graph_of({a, b}, "mul").add(Op::mul, {a,
 
 Tensor operator*(Tensor a, Tensor b) { return mul(a, b); }
 
-}  // namespace qlora
+}}  // namespace qlora

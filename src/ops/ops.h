@@ -3,7 +3,7 @@
 #pragma once
 #include "src/graph/graph.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 Tensor view(Tensor x, int64_t offset, Shape shape);    // the same memory under another shape, from element `offset`
 Tensor reshape(Tensor x, Shape shape);                                 // view of all of x
@@ -38,4 +38,4 @@ Tensor global_norm(Tensor x);    // sqrt(sum x^2) -> {1}, summed in double in a 
 // is global_norm(g), absent = no clipping. Returns p.
 Tensor adamw(Tensor p, Tensor g, Tensor m, Tensor v, Tensor norm, Tensor hyper, const AdamWAttr&);
 
-}  // namespace qlora
+}}  // namespace qlora

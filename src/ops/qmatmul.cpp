@@ -6,7 +6,7 @@
 #include "src/cpu/gemm.h"
 #include "src/ops/rooms.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace qmatmul_room {
 
 // The weight of source 1, whose dimension w_dim must equal dimension 1 of the float matrix in source 0.
@@ -55,4 +55,4 @@ const OpDef qmatmul_def{
 const OpDef qmatmul_dx_def{
     .name = "qmatmul_dx", .shape = qmatmul_room::dx_shape, .cpu = qmatmul_room::dx, .grad = nullptr};
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -7,7 +7,7 @@
 
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace rms_norm_room {
 
 void check(const GraphImpl& g, const Node& n) {
@@ -123,4 +123,4 @@ Tensor rms_norm(Tensor x, Tensor w, float eps) {
     return graph_of({x, w}, "rms_norm").add(Op::rms_norm, {x, w}, attr_of(RmsNormAttr{eps}));
 }
 
-}  // namespace qlora
+}}  // namespace qlora

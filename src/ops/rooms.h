@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // Source i as float values of the graph: not absent, not i32, not a stored weight.
 inline const Node& float_source(const GraphImpl& g, const Node& n, int i) {
@@ -92,4 +92,4 @@ inline const float* decoded_source(const Call& call, int i, float* buffer) {
 }
 inline int64_t decoded_bytes(const Node& source) { return source.dtype == DType::f32 ? 0 : source.elements() * 4; }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -9,7 +9,7 @@
 
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace rope_room {
 
 void shape(const GraphImpl& g, Node& n) {
@@ -95,4 +95,4 @@ Tensor rope(Tensor x, Tensor positions, int64_t heads, float theta) {
     return rope(x, positions, frequencies, RopeAttr{.head_dim = head_dim, .rotated = head_dim});
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -2,7 +2,7 @@
 // The row factors are masks and weights of rows: no gradient flows to them.
 #include "src/ops/rooms.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace scale_room {
 
 void shape(const GraphImpl& g, Node& n) { n.shape = float_source(g, n, 0).shape; }
@@ -57,4 +57,4 @@ Tensor scale_rows(Tensor x, Tensor s) { return graph_of({x, s}, "scale_rows").ad
 
 Tensor operator*(Tensor x, float factor) { return scale(x, factor); }
 
-}  // namespace qlora
+}}  // namespace qlora

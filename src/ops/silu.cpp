@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace silu_room {
 
 void shape(const GraphImpl& g, Node& n) { n.shape = float_source(g, n, 0).shape; }
@@ -47,4 +47,4 @@ const OpDef silu_back_def{
 
 Tensor silu(Tensor x) { return graph_of({x}, "silu").add(Op::silu, {x}); }
 
-}  // namespace qlora
+}}  // namespace qlora

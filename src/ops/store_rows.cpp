@@ -5,7 +5,7 @@
 #include "src/ops/rooms.h"
 #include "src/tensor/encode.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace store_rows_room {
 
 constexpr const char* what = "cache of keys and values (SessionOptions::cache, --cache)";
@@ -50,4 +50,4 @@ Tensor store_rows(Tensor state, Tensor x, Tensor rows) {
     return graph_of({state, x, rows}, "store_rows").add(Op::store_rows, {state, x, rows});
 }
 
-}  // namespace qlora
+}}  // namespace qlora

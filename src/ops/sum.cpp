@@ -3,7 +3,7 @@
 // same for any threads.
 #include "src/ops/rooms.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace sum_room {
 
 void shape(const GraphImpl& g, Node& n) {
@@ -56,4 +56,4 @@ const OpDef sum_back_def{.name = "sum_back", .shape = sum_room::back_shape, .cpu
 
 Tensor sum(Tensor x) { return graph_of({x}, "sum").add(Op::sum, {x}); }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -4,7 +4,7 @@
 // Both in one pass: swiglu_back gives {2, elements}, dgate first; views split it.
 #include "src/ops/rooms.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace swiglu_room {
 
 void shape(const GraphImpl& g, Node& n) {
@@ -58,4 +58,4 @@ const OpDef swiglu_back_def{
 
 Tensor swiglu(Tensor gate, Tensor up) { return graph_of({gate, up}, "swiglu").add(Op::swiglu, {gate, up}); }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -2,7 +2,7 @@
 // to link.
 #include "src/graph/graph.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 const OpDef& op_def(Op op) {
     static const OpDef* const table[] = {
@@ -13,4 +13,4 @@ const OpDef& op_def(Op op) {
     return *table[size_t(op)];
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -3,7 +3,7 @@
 // activations).
 #include "src/ops/rooms.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace view_room {
 
 void shape(const GraphImpl& g, Node& n) {
@@ -40,4 +40,4 @@ Tensor reshape(Tensor x, Shape shape) {
     return view(x, 0, std::move(shape));
 }
 
-}  // namespace qlora
+}}  // namespace qlora

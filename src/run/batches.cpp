@@ -8,7 +8,7 @@
 #include <map>
 #include <numeric>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace batches_room {
 
 constexpr uint64_t shuffle_stream = 0x65706f63680000;  // "epoch" + the epoch's number
@@ -100,4 +100,4 @@ std::vector<Document> BatchPlan::documents(const std::vector<int64_t>& rows) con
     return documents;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

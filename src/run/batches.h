@@ -4,7 +4,7 @@
 #include "src/run/dataset.h"
 #include "src/model/decoder.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 class BatchPlan {
 public:
@@ -28,4 +28,4 @@ private:
     int64_t order_epoch_ = -1;
 };
 
-}  // namespace qlora
+}}  // namespace qlora

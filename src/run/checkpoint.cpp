@@ -9,7 +9,7 @@
 #include <cmath>
 #include <cstring>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace checkpoint_room {
 
 // raised when a newer manifest can no longer be read as this one; 1 is read as well
@@ -216,4 +216,4 @@ std::optional<RunMachine> machine_of_checkpoint(const std::string& folder) {
                                folder + "/manifest.json");
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -10,7 +10,7 @@
 #pragma once
 #include "src/run/trainer.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 void save_checkpoint(const TrainerImpl&, const std::string& folder);
 // Error and no change if anything is missing, damaged or from another run; what could not be compared or is rounded
@@ -18,4 +18,4 @@ void save_checkpoint(const TrainerImpl&, const std::string& folder);
 std::vector<std::string> load_checkpoint(TrainerImpl&, const std::string& folder);
 std::optional<RunMachine> machine_of_checkpoint(const std::string& folder);
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -12,7 +12,7 @@
 #include <cmath>
 #include <cstdio>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace checkpoint_identity_room {
 
 // Left out on purpose: epochs and max_steps (a run may be made longer), checkpoint_activations (the same bytes either
@@ -251,4 +251,4 @@ std::optional<RunMachine> machine_of_manifest(const Json& manifest, const std::s
     return out;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -11,7 +11,7 @@
 #include "src/base/json.h"
 #include "src/run/trainer.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct RunIdentity { Json options, adapter, model, data, machine; };
 RunIdentity identity_of(const TrainerImpl&);
@@ -25,4 +25,4 @@ std::optional<RunMachine> machine_of_manifest(const Json& manifest, const std::s
 
 std::string hex(uint64_t);
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <numeric>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace dataset_room {
 
 constexpr uint64_t split_stream = 0x73706c6974;        // "split": apart from the streams that training draws from
@@ -189,4 +189,4 @@ std::pair<std::shared_ptr<const DatasetImpl>, std::shared_ptr<const DatasetImpl>
     return {rest, part};
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -13,7 +13,7 @@
 #pragma once
 #include "src/model/model.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct TurnCounts {                                    // of one row; as in DatasetInfo
     int64_t turns = 0, trained = 0, silent = 0, excluded = 0, cut = 0;
@@ -47,4 +47,4 @@ std::pair<std::shared_ptr<const DatasetImpl>, std::shared_ptr<const DatasetImpl>
 // Tokens of a row that are predicted and trained: the first is never predicted.
 int64_t trained_targets(std::span<const uint8_t> trained);
 
-}  // namespace qlora
+}}  // namespace qlora

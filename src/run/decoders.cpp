@@ -1,7 +1,7 @@
 // decoders.cpp - one graph for each row count that occurs, made on first use.
 #include "src/run/decoders.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 void DecoderPool::reserve(int64_t rows) { at(round_rows(rows)); }
 
@@ -20,4 +20,4 @@ Decoder& DecoderPool::at(int64_t rows) {
     return *slot;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

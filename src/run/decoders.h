@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <map>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 constexpr int64_t row_step = 32;    // batches are padded to a multiple: at most 31 rows of waste, few graphs
 
@@ -30,4 +30,4 @@ private:
     std::map<int64_t, std::unique_ptr<Decoder>> decoders_;
 };
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace evaluate_room {
 
 void check_tokens(std::span<const Token> tokens, const ModelImpl& model, const char* what) {
@@ -128,4 +128,4 @@ int64_t choose_best(DecoderPool& pool, const TokenizerImpl& tokenizer, std::stri
     return best;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -3,7 +3,7 @@
 #include "src/run/dataset.h"
 #include "src/run/decoders.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct LossSum { double nll = 0; int64_t tokens = 0; };                // natural logarithms, over the trained targets
 
@@ -29,4 +29,4 @@ int64_t choose_best(DecoderPool&, const TokenizerImpl&, std::string_view query, 
 // decoders that yield losses, without gradients
 DecoderPool measuring_pool(std::shared_ptr<const ModelImpl>, const LoraImpl*);
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -10,7 +10,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace marked_text_room {
 
 constexpr std::string_view question[] = {"qlora-question-one", "qlora-question-two"},
@@ -141,4 +141,4 @@ MarkedText encode_after(const TokenizerImpl& t, std::string_view text, size_t fr
     return with_bos(t, std::move(out), bos);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -2,7 +2,7 @@
 #pragma once
 #include "src/model/dialogue.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct TurnMarks {    // what the template prints to open a turn; empty = it opens none that can be told apart
     std::string user, assistant;
@@ -21,4 +21,4 @@ MarkedText encode_marked(const TokenizerImpl&, const TurnMarks&, std::string_vie
 // The same with one stretch [from, text.size()) trained.
 MarkedText encode_after(const TokenizerImpl&, std::string_view text, size_t from, bool bos, bool control);
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace merge_room {
 
 // Of one step: nothing of the adapter that training changes is read after this.
@@ -189,4 +189,4 @@ Difference measure_difference(std::shared_ptr<const ModelImpl> expected, const L
     return sum;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -2,7 +2,7 @@
 #pragma once
 #include "src/run/decoders.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // Which tensor gets which type:
 //   linear layers      the type asked for
@@ -26,4 +26,4 @@ Difference measure_difference(std::shared_ptr<const ModelImpl> expected, const L
                               std::shared_ptr<const ModelImpl> actual, const LoraImpl* actual_lora,
                               std::span<const Token>);
 
-}  // namespace qlora
+}}  // namespace qlora

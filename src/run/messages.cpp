@@ -8,7 +8,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace messages_room {
 
 // One part of a content that is a list: a string, or an object with a text. What else there may be cannot be trained
@@ -170,4 +170,4 @@ void Conversation::put_system_first(std::string system) {
     facts.insert(facts.begin(), MessageFacts{});
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace optimizer_room {
 
 constexpr int64_t block = 256;                         // elements a scale: what bitsandbytes uses since 0.44
@@ -135,4 +135,4 @@ int64_t AdamW::bytes() const {
     return total;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -6,7 +6,7 @@
 #pragma once
 #include "src/graph/graph.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 class AdamW {
 public:
@@ -33,4 +33,4 @@ private:
 bool is_8bit(Optimizer);
 int64_t optimizer_bytes(Optimizer, int64_t count);     // of the states, before there are any
 
-}  // namespace qlora
+}}  // namespace qlora

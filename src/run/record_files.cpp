@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 std::string dataset_file(const std::string& path, const std::string& split) {
     if (!is_folder(path)) {
@@ -80,4 +80,4 @@ std::vector<Record> split_records(std::string_view text, const std::string& path
     return records;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

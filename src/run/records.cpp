@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace records_room {
 
 // One record. Every key that a format reads is asked for by name; what is left over at the end is named to the user.
@@ -179,4 +179,4 @@ Example read_example(const Json& record, const std::string& where) {
     return e;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -2,7 +2,7 @@
 #pragma once
 #include "src/model/dialogue.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct Record { int64_t line = 0; std::string_view text; };
 
@@ -42,4 +42,4 @@ Conversation read_messages(const Json& list, const char* role_key, const char* c
 // A JSON value that may stand there as text: lists and objects are often stored that way.
 Json decoded(const Json& value, const std::string& where);
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace rows_room {
 
 bool ends_reply(const TokenizerImpl& t, Token id) {
@@ -250,4 +250,4 @@ RowBuilder::Row RowBuilder::printed(Example& e) {
     return row;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -5,7 +5,7 @@
 #include "src/run/marked_text.h"
 #include "src/run/tool_form.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 class RowBuilder {
 public:
@@ -41,4 +41,4 @@ private:
     DatasetInfo info_;
 };
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace sampler_room {
 
 constexpr uint64_t stream = 0x73616d706c65;            // "sample": apart from the other users of the same seed
@@ -90,4 +90,4 @@ Token Sampler::pick(std::span<const float> logits) {
     return candidates_[keep - 1].id;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -7,7 +7,7 @@
 #include "src/base/rng.h"
 #include "src/base/error.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 class Sampler {
 public:
@@ -26,4 +26,4 @@ private:
     std::vector<double> weights_;
 };
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 int64_t warmup_steps(const TrainOptions& o, int64_t steps) {
     if (o.warmup_steps > 0) return o.warmup_steps;
@@ -31,4 +31,4 @@ double learning_rate(const TrainOptions& o, int64_t step, int64_t steps) {
     fail(Errc::argument, "learning rate: schedule ", int(o.schedule), " is none of constant, linear, cosine");
 }
 
-}  // namespace qlora
+}}  // namespace qlora

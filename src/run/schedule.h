@@ -11,9 +11,9 @@
 #pragma once
 #include "src/base/error.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 int64_t warmup_steps(const TrainOptions&, int64_t steps);              // warmup_steps, or ceil(warmup_ratio * steps)
 double learning_rate(const TrainOptions&, int64_t step, int64_t steps);        // step: 1-based
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -5,7 +5,7 @@
 #include <chrono>
 #include <limits>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace session_room {
 
 // Rows a run: one for decoding, and chunks for prompts. Larger chunks read the weights less often; beyond 128 rows a
@@ -255,4 +255,4 @@ std::string SessionImpl::complete(std::string_view prompt, const Sampling& sampl
         .value_or("");
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -8,7 +8,7 @@
 #include "src/run/decoders.h"
 #include "src/run/sampler.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // Cuts a stream of token pieces into whole UTF-8 characters and ends it before a stop text. Text that may still become
 // either is held back.
@@ -56,4 +56,4 @@ private:
     BufferRef arena_;
 };
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -8,7 +8,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace tool_form_room {
 
 constexpr std::string_view name = "qlora_probe", key = "qlora_key", value = "qlora_value";
@@ -135,4 +135,4 @@ void apply_tool_form(Example& e, const ToolForm& form, bool ids) {
     e.variables.set("tools", std::move(wrapped));
 }
 
-}  // namespace qlora
+}}  // namespace qlora

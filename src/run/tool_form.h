@@ -3,7 +3,7 @@
 #pragma once
 #include "src/run/records.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct ToolForm {
     bool calls = false;                                // it prints tool_calls; else they become text of the message
@@ -19,4 +19,4 @@ Json probe_tool(bool wrapped);                         // a tool to print a temp
 // refer to it.
 void apply_tool_form(Example&, const ToolForm&, bool ids);
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <limits>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace trainer_room {
 
 void require(bool ok, const char* option, double value, const char* expected) {
@@ -219,4 +219,4 @@ double TrainerImpl::evaluate(const DatasetImpl& other, const std::function<bool(
     return dataset_loss(pool, other, options.context, go_on);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

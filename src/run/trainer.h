@@ -11,7 +11,7 @@
 #include "src/run/decoders.h"
 #include "src/run/optimizer.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct TrainProgress {                                 // what a checkpoint keeps beside the buffers
     int64_t step = 0;                                  // steps taken, skipped ones included: the position in the data
@@ -45,4 +45,4 @@ private:
     std::string first_bad_gradient() const;
 };
 
-}  // namespace qlora
+}}  // namespace qlora

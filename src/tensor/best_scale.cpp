@@ -23,7 +23,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace best_scale_room {
 
 constexpr int stops = 96;                              // a test measures how near to the exact optimum that is
@@ -122,4 +122,4 @@ void best_scale(const Levels& levels, const float* x, uint16_t* half, int32_t* c
     std::copy_n(chosen.code, scale_block, code);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -1,9 +1,11 @@
 // best_scale.h - the scale of a block whose codes stand for fixed levels, by weighted least squares.
 #pragma once
+#include "qlora.h"
+
 #include <cstdint>
 #include <initializer_list>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // The numbers that the codes 0, 1, ... stand for, ascending, times the scale of the block.
 struct Levels {
@@ -33,4 +35,4 @@ constexpr int scale_block = 32;                        // elements that share a 
 // no scale of f16 is small enough d is 0.
 void best_scale(const Levels& levels, const float* x, uint16_t* half, int32_t* code);
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -14,7 +14,7 @@
 #include <bit>
 #include <cstring>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace blocks_room {
 
 static_assert(std::endian::native == std::endian::little, "the file formats are little-endian");
@@ -209,4 +209,4 @@ void decode_mxfp4(const void* blocks, float* out, int64_t count) {
     });
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -1,9 +1,11 @@
 // blocks.h - decoders of dense numbers and of GGUF's blocks: count elements, a multiple of the block; nothing need be
 // aligned.
 #pragma once
+#include "qlora.h"
+
 #include <cstdint>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // The curve of iq4: 16 levels, denser around zero.
 constexpr int8_t iq4_curve[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
@@ -43,4 +45,4 @@ void decode_iq4_nl(const void* blocks, float* out, int64_t count);
 void decode_iq4_xs(const void* blocks, float* out, int64_t count);
 void decode_mxfp4(const void* blocks, float* out, int64_t count);
 
-}  // namespace qlora
+}}  // namespace qlora

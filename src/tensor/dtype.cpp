@@ -2,7 +2,7 @@
 #include "src/tensor/dtype.h"
 #include "src/tensor/blocks.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace dtype_room {
 
 constexpr TypeInfo table[dtype_count] = {
@@ -57,4 +57,4 @@ int64_t bytes_of(DType t, int64_t elements) {
 
 std::string_view name_of(DType t) { return type_info(t).name; }
 
-}  // namespace qlora
+}}  // namespace qlora

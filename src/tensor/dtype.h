@@ -3,7 +3,7 @@
 #pragma once
 #include "src/base/error.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 constexpr int dtype_count = int(DType::mxfp4) + 1;
 
@@ -28,4 +28,4 @@ inline int64_t elements_of(const Shape& shape) {
     return n;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -14,7 +14,7 @@
 #include <cmath>
 #include <cstring>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace encode_room {
 
 constexpr int64_t block = 32, piece = 4096;            // piece: elements a task, a multiple of every block
@@ -196,4 +196,4 @@ Weight convert_weight(const Weight& source, DType type, bool double_quant, Threa
     return result;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -3,7 +3,7 @@
 #include "src/base/threads.h"
 #include "src/tensor/weight.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // count elements, a multiple of the block. The values must be finite and within the type's range: convert_weight()
 // checks both.
@@ -25,4 +25,4 @@ constexpr std::string_view written_types = "f32, f16, bf16, q8_0, q4_0, iq4_nl, 
 // is returned as it is. Rows must be whole blocks. double_quant is for nf4 and fp4. pool may be null.
 Weight convert_weight(const Weight& source, DType type, bool double_quant = true, ThreadPool* pool = nullptr);
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -19,7 +19,7 @@
 #include <cfloat>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // Quantiles of the normal distribution, 7 below zero and 8 above, divided by the largest.
 const float nf4_codebook[16] = {-1.0f,
@@ -255,4 +255,4 @@ Weight quantize_4bit(const Weight& source, DType type, bool double_quant, Thread
     return result;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

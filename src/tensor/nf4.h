@@ -19,7 +19,7 @@
 #include "src/base/threads.h"
 #include "src/tensor/weight.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 extern const float nf4_codebook[16], nf4_thresholds[15], fp4_codebook[16];
 const float* dynamic_map_signed();    // [256], sorted; the map of double quantization and of Adam's first moment
@@ -32,4 +32,4 @@ uint8_t dynamic_code(const float* map, float x);       // the nearest entry as b
 // Quantizes any weight: decodes it in pieces, so no second copy of the tensor exists in floats. pool may be null.
 Weight quantize_4bit(const Weight& source, DType type, bool double_quant, ThreadPool* pool = nullptr);
 
-}  // namespace qlora
+}}  // namespace qlora

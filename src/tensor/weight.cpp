@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace weight_room {
 
 constexpr int64_t largest_block = 256;
@@ -114,4 +114,4 @@ Weight dense_weight(std::string name, Shape shape, std::vector<float> values) {
     return w;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

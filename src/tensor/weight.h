@@ -4,7 +4,7 @@
 
 #include <functional>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 class MappedFile;
 
@@ -64,4 +64,4 @@ struct Weight {
 Weight dense_weight(std::string name, Shape shape, std::vector<float> values);
 void align(Weight&);    // copies a dense or block tensor that a file put where kernels cannot read its elements
 
-}  // namespace qlora
+}}  // namespace qlora

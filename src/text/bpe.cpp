@@ -1,7 +1,7 @@
 // bpe.cpp - see bpe.h. A word starts as its bytes (or characters); the best-ranked neighbours merge until none is left.
 #include "src/text/bpe.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace bpe_room {
 
 class BpeTokenizer final : public TokenCore {
@@ -162,4 +162,4 @@ std::shared_ptr<const TokenizerImpl> make_tokenizer(Vocabulary vocabulary, std::
     return make_bpe(std::move(vocabulary), std::move(options), std::move(decode), {}, where);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -3,7 +3,7 @@
 #pragma once
 #include "src/text/token_core.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct BpeOptions {
     std::vector<std::function<void(NormalText&)>> normalizers;
@@ -21,4 +21,4 @@ std::shared_ptr<const TokenizerImpl> make_bpe(Vocabulary vocabulary, BpeOptions 
                                               std::vector<AddedToken> added, std::string_view where);
 std::shared_ptr<const TokenizerImpl> make_spm(Vocabulary vocabulary, std::string_view where);
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <mutex>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace chat_template_room {
 
 inline bool marks_generation(const JinjaNode& n) {
@@ -59,4 +59,4 @@ std::string fallback_chat_template(const std::function<bool(std::string_view tok
            "%}<|assistant|>\n{% endif %}";
 }
 
-}  // namespace qlora
+}}  // namespace qlora

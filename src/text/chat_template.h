@@ -2,7 +2,7 @@
 #pragma once
 #include "src/base/json.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct RenderedTemplate {
     std::string text;
@@ -32,4 +32,4 @@ public:
 // Zephyr, or plain text.
 std::string fallback_chat_template(const std::function<bool(std::string_view token)>& has_token);
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -2,7 +2,7 @@
 #pragma once
 #include "src/base/error.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct JinjaNode;
 using JinjaNodePtr = std::unique_ptr<JinjaNode>;
@@ -71,4 +71,4 @@ struct JinjaNode {
 // Parses with trim_blocks and lstrip_blocks, as Hugging Face renders chat templates. Errors name `where` and the line.
 JinjaNodePtr parse_jinja(std::string_view source, std::string_view where);
 
-}  // namespace qlora
+}}  // namespace qlora

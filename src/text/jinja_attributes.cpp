@@ -10,7 +10,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace jinja_attributes_room {
 
 using Value = JinjaValue;
@@ -203,4 +203,4 @@ std::vector<JinjaValue> jinja_items(JinjaContext& cx, const JinjaValue& v, bool 
     return out;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

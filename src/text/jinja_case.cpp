@@ -3,7 +3,7 @@
 #include "src/text/jinja_text.h"
 #include "src/text/unicode.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace jinja_case_room {
 
 constexpr char32_t sigma = 0x3A3, final_sigma = 0x3C2;
@@ -111,4 +111,4 @@ bool text_is(std::string_view s, std::string_view method) {
     return cased && (method == "islower" ? lower : method == "isupper" ? upper : title);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <unordered_map>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 JinjaSignature::JinjaSignature(const char* text) {
     std::string_view left = text;
@@ -112,4 +112,4 @@ JinjaValue jinja_call_builtin(JinjaContext& cx, const JinjaCallable& f, const Ji
                          f.self ? *f.self : nobody, args);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

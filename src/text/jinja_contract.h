@@ -7,7 +7,7 @@
 #pragma once
 #include "src/text/jinja_value.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct JinjaSignature {
     struct Parameter { std::string name; bool required = false, by_name = true, unread = false; };
@@ -60,4 +60,4 @@ const JinjaTable& jinja_methods(const JinjaValue& self);               // of its
 // a method that changes a list or dict: the sandbox hides it
 bool jinja_changes(const JinjaValue& self, std::string_view name);
 
-}  // namespace qlora
+}}  // namespace qlora

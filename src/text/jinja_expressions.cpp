@@ -8,7 +8,7 @@
 
 #include <charconv>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace jinja_parser_room {
 
 JinjaNodePtr JinjaParser::make(Kind kind, std::string text) const {
@@ -341,4 +341,4 @@ JinjaNodePtr JinjaParser::subscript_part() {           // an expression, or star
 }
 
 }  // namespace jinja_parser_room
-}  // namespace qlora
+}}  // namespace qlora

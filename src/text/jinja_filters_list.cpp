@@ -7,7 +7,7 @@
 #include <cmath>
 #include <unordered_map>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace jinja_filters_list_room {
 
 using Value = JinjaValue;
@@ -284,4 +284,4 @@ const JinjaTable& jinja_list_filters() {
     return table;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace jinja_filters_text_room {
 
 using Value = JinjaValue;
@@ -201,4 +201,4 @@ const JinjaTable& jinja_text_filters() {
     return table;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

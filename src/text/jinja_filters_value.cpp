@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace jinja_filters_value_room {
 
 using Value = JinjaValue;
@@ -106,4 +106,4 @@ const JinjaTable& jinja_value_filters() {
     return table;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

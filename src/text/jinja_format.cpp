@@ -12,7 +12,7 @@
 #include <cmath>
 #include <cstdio>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace jinja_format_room {
 
 using Value = JinjaValue;
@@ -379,4 +379,4 @@ JinjaText jinja_brace_format(JinjaContext& cx, const JinjaText& format, const st
     return jinja_format_room::Braces(cx, positional, named).run(format, 0);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -3,7 +3,7 @@
 
 #include <ctime>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace jinja_globals_room {
 
 using Value = JinjaValue;
@@ -77,4 +77,4 @@ const JinjaBuiltin* jinja_global(std::string_view name) {
     return jinja_row(table, name);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <charconv>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace jinja_lexer_room {
 
 using Type = JinjaLexeme::Type;
@@ -286,4 +286,4 @@ std::vector<JinjaLexeme> lex_jinja(std::string_view source, std::string_view whe
     return std::move(lexer.out);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -2,7 +2,7 @@
 #pragma once
 #include "src/base/error.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct JinjaLexeme {
     enum class Type : uint8_t {
@@ -28,4 +28,4 @@ std::string jinja_one_line(std::string_view text);
 // Applies trim_blocks, lstrip_blocks, the '-' and '+' marks, comments and {% raw %}; the last lexeme is `end`.
 std::vector<JinjaLexeme> lex_jinja(std::string_view source, std::string_view where);
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -1,7 +1,7 @@
 // jinja_loop.cpp - loop.index, loop.last, loop.nextitem and their kin, lazily as the reference has them.
 #include "src/text/jinja_loop.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 std::optional<JinjaValue> JinjaLoop::pull() {
     while (at < items.size()) {
@@ -59,4 +59,4 @@ JinjaText jinja_loop_text(JinjaContext& cx, JinjaLoop& loop) {
     return {str("<LoopContext ", loop.index0 + 1, "/", loop.count(cx), ">"), {}, false};
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -2,7 +2,7 @@
 #pragma once
 #include "src/text/jinja_value.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // Items are looked at only when the loop needs them: the condition of {% for x in xs if condition %} may depend on what
 // the body did.
@@ -29,4 +29,4 @@ private:
 
 JinjaText jinja_loop_text(JinjaContext&, JinjaLoop&);  // <LoopContext 1/3>
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace jinja_methods_room {
 
 using Value = JinjaValue;
@@ -116,4 +116,4 @@ bool jinja_changes(const JinjaValue& self, std::string_view name) {
     return self.is_mapping() && among({"clear", "pop", "popitem", "setdefault", "update"});
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -2,9 +2,9 @@
 #pragma once
 #include "src/text/jinja_contract.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // a safe text escapes its arguments: those methods are refused
 const JinjaTable& jinja_string_methods(const JinjaValue& self);
 
-}  // namespace qlora
+}}  // namespace qlora

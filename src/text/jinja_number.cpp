@@ -12,7 +12,7 @@
 #include <cmath>
 #include <cstdio>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace jinja_number_room {
 
 using Value = JinjaValue;
@@ -300,4 +300,4 @@ JinjaValue jinja_range(JinjaContext& cx, int64_t start, int64_t stop, int64_t st
     return v;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

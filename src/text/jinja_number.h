@@ -2,7 +2,7 @@
 #pragma once
 #include "src/text/jinja_value.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 std::string jinja_float_text(double);                  // repr()
 // Refuses a number of the data that may have been an integer beyond 64 bits, or -0: those print and count differently.
@@ -16,4 +16,4 @@ int64_t jinja_whole(JinjaContext&, double);
 double jinja_round(JinjaContext&, double, int64_t digits);
 JinjaValue jinja_round(JinjaContext&, const JinjaValue&, int64_t digits, bool to_integer);
 
-}  // namespace qlora
+}}  // namespace qlora

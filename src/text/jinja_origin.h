@@ -7,7 +7,7 @@
 #pragma once
 #include "src/text/jinja_value.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 class JinjaOrigin {
 public:
@@ -53,4 +53,4 @@ private:
     int64_t current_ = -1, loops_ = 0;
 };
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -1,7 +1,7 @@
 // jinja_parser.cpp - the statements of a template: lexemes to syntax tree.
 #include "src/text/jinja_parser.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace jinja_parser_room {
 
 // Whether `n` reads a variable before anything in it, in the order of the text, assigns to it: the reference decides by
@@ -196,4 +196,4 @@ JinjaNodePtr parse_jinja(std::string_view source, std::string_view where) {
     return root;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

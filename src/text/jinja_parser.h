@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1::jinja_parser_room {
+namespace qlora { inline namespace QLORA_ABI { namespace jinja_parser_room {
 
 // Recursive descent with a depth limit; the grammar is the reference's, function for function.
 struct JinjaParser {
@@ -103,4 +103,4 @@ private:
     JinjaNodePtr function_body(std::string_view end);
 };
 
-}  // namespace qlora
+}}}  // namespace qlora

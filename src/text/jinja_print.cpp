@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstdio>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace jinja_print_room {
 
 using Value = JinjaValue;
@@ -208,4 +208,4 @@ std::string jinja_json(JinjaContext& cx, const JinjaValue& v, const JinjaJsonSty
     cx.error(str("tojson: a value of type ", v.type_name(), " cannot be written as JSON"));
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -13,7 +13,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct JinjaFrame {                                    // a scope
     std::vector<std::pair<std::string, JinjaValue>> variables;
@@ -479,4 +479,4 @@ RenderedTemplate run_jinja(const JinjaNode& root, std::string_view where, const 
     return jinja_run_room::Run(where, limits).render(root, variables);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

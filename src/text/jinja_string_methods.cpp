@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace jinja_string_methods_room {
 
 using Value = JinjaValue;
@@ -221,4 +221,4 @@ const JinjaTable& jinja_string_methods(const JinjaValue&) {
     return table;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

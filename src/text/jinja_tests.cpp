@@ -3,7 +3,7 @@
 #include "src/text/jinja_number.h"
 #include "src/text/jinja_text.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace jinja_tests_room {
 
 using Value = JinjaValue;
@@ -112,4 +112,4 @@ const JinjaTable& jinja_tests() {
     return table;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

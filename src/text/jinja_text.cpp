@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace jinja_text_room {
 
 using Value = JinjaValue;
@@ -261,4 +261,4 @@ int64_t text_count(std::string_view text, std::string_view of) {
     return n;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -2,7 +2,7 @@
 #pragma once
 #include "src/text/jinja_value.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // Builds a text out of another, piece by piece: what stands in the place of a piece came from where the piece came.
 class JinjaRewriter {
@@ -50,4 +50,4 @@ size_t text_offset(std::string_view, int64_t characters);
 int64_t text_count(std::string_view text, std::string_view of);        // str.count
 bool text_is(std::string_view text, std::string_view method);          // isalpha, islower, ...
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <iterator>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace jinja_value_room {
 
 using Value = JinjaValue;
@@ -339,4 +339,4 @@ std::optional<int64_t> jinja_contains_content(JinjaContext& cx, const JinjaValue
     return message;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

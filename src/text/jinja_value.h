@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <set>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct JinjaNode;
 struct JinjaValue;
@@ -242,4 +242,4 @@ std::vector<JinjaValue> jinja_items(JinjaContext&, const JinjaValue&, bool lazil
 // Renders a parsed template; `where` names it in errors.
 RenderedTemplate run_jinja(const JinjaNode& root, std::string_view where, const Json& variables, const TemplateLimits&);
 
-}  // namespace qlora
+}}  // namespace qlora

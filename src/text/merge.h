@@ -9,7 +9,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct Symbol {
     int32_t begin = 0, length = 0;                     // bytes of the text; length 0: merged into its left neighbour
@@ -96,4 +96,4 @@ void merge_all(MergeScratch& scratch, Rule rule) {
     }
 }
 
-}  // namespace qlora
+}}  // namespace qlora

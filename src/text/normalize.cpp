@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // Up to where the first byte that came from elsewhere begins: the last piece belongs to it whole.
 size_t NormalText::until(size_t end) const {
@@ -114,4 +114,4 @@ void NormalText::strip(bool left, bool right) {
     origin_ = {origin_.begin() + int64_t(begin), origin_.begin() + int64_t(end)};
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -4,7 +4,7 @@
 
 #include <functional>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 class NormalText {
 public:
@@ -30,4 +30,4 @@ private:
     size_t size_;                                      // of the original
 };
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace pattern_room {
 
 constexpr size_t longest_source = 4096;
@@ -319,4 +319,4 @@ bool Pattern::begins(std::string_view text) const {
     return Match{*this, text, {}}.after(root_, 0).any();
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -10,7 +10,7 @@
 #include <bitset>
 #include <map>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 class Pattern {
 public:
@@ -48,4 +48,4 @@ private:
     int32_t root_ = 0;
 };
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -7,7 +7,7 @@
 
 #include <array>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace pretokenize_room {
 
 constexpr std::array<uint16_t, 128> make_ascii_classes() {
@@ -342,4 +342,4 @@ std::string_view family_of_pre(std::string_view pre) {
     return {};
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -3,7 +3,7 @@
 #pragma once
 #include "src/text/unicode.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // The end of the word that begins at `at` (at < text.size()); always beyond `at`.
 using WordScanner = std::function<size_t(std::string_view text, size_t at)>;
@@ -36,4 +36,4 @@ void for_each_word(std::span<const WordScanner> passes, std::string_view text, E
     }
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace spm_room {
 
 constexpr std::string_view lower_block = "\xE2\x96\x81";               // U+2581
@@ -127,4 +127,4 @@ std::shared_ptr<const TokenizerImpl> make_spm(Vocabulary vocabulary, std::string
     return std::make_shared<spm_room::SpmTokenizer>(std::move(vocabulary), std::move(decode), where);
 }
 
-}  // namespace qlora
+}}  // namespace qlora

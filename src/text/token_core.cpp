@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <array>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace token_core_room {
 
 // An added token longer than this is refused: the trie walks at most so far from every position, which keeps encoding
@@ -428,4 +428,4 @@ Token TokenCore::id_of(std::string_view token) const {
     return found == ids_.end() ? -1 : found->second;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -8,7 +8,7 @@
 
 #include <unordered_map>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct AddedToken {    // found in the text as it is written, whatever the model would make of it
     Token id = -1;
@@ -116,4 +116,4 @@ private:
     Added raw_, normal_;
 };
 
-}  // namespace qlora
+}}  // namespace qlora

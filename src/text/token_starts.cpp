@@ -2,7 +2,7 @@
 // some of it with a space in front (SPM's prefix), and the normalized text knows where its bytes came from.
 #include "src/text/token_core.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace token_starts_room {
 
 // For every byte of `spelled` (and its end) the byte of the text it stands for; empty where they do not go together.
@@ -47,4 +47,4 @@ void TokenCore::add_starts(const Stretch& piece, size_t begin, std::span<const T
     }
 }
 
-}  // namespace qlora
+}}  // namespace qlora

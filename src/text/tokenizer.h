@@ -6,7 +6,7 @@
 #pragma once
 #include "src/text/chat_template.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct Vocabulary {    // as the file gives it; the loaders (gguf, tokenizer.json) fill it
     enum class Kind : uint8_t { byte_bpe, spm };       // "gpt2" | "llama" of tokenizer.ggml.model
@@ -64,4 +64,4 @@ std::shared_ptr<const TokenizerImpl> make_tokenizer(Vocabulary, std::string_view
 std::shared_ptr<const TokenizerImpl> load_tokenizer_json(const Json& tokenizer, const Json& config,
                                                          std::string_view where, std::vector<Token> ends = {});
 
-}  // namespace qlora
+}}  // namespace qlora

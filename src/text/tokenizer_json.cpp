@@ -4,7 +4,7 @@
 //   text -> added tokens cut out -> normalizer -> pre_tokenizer -> BPE -> ids        ids -> decoder -> text
 #include "src/text/bpe.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace tokenizer_json_room {
 
 inline bool starts_with(std::string_view text, std::string_view front) { return text.substr(0, front.size()) == front; }
@@ -378,4 +378,4 @@ std::shared_ptr<const TokenizerImpl> load_tokenizer_json(const Json& tokenizer, 
     return reader.read();
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <unordered_map>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace unicode_room {
 
 using unicode_packed_room::PackedReader;
@@ -192,4 +192,4 @@ std::string nfc(std::string_view text) {
     return out;
 }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -2,7 +2,7 @@
 #pragma once
 #include "src/text/utf8.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 // One bit each, so that a set of categories is a mask. Space (the property White_Space) is a bit beside the category.
 enum CharClass : uint16_t {
@@ -43,4 +43,4 @@ extern const char unicode_case_ignorable[];
 extern const char unicode_other_lowercase[];
 extern const char unicode_other_uppercase[];
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <unordered_map>
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace unicode_case_room {
 
 using unicode_packed_room::PackedReader;
@@ -122,4 +122,4 @@ bool case_ignorable(char32_t code) {
 }
 bool python_printable(char32_t code) { return code == ' ' || !(char_class(code) & char_none); }
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -2,7 +2,7 @@
 // tools/make_case_tables.py.
 #include "src/text/unicode.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 const char unicode_uppercase_runs[] =
     "31DqN10P2kD1Nn7A1bDnN10PoD7N10P7D1N3pA2DoN1Q1gD1N78P2D3N1Q7D8N1QhDnN1Q1fD3N1Q5D1N9cP1D1N63A3D2N1Q5D1N1P4D1N1P6D1N1"
@@ -96,4 +96,4 @@ const char unicode_other_lowercase[] =
 const char unicode_other_uppercase[] =
     "8b0DgRqmDqR3j3qDqR10DqR10DqR";
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -3,7 +3,7 @@
 #pragma once
 #include "src/text/unicode.h"
 
-namespace qlora::inline v0_1::unicode_packed_room {
+namespace qlora { inline namespace QLORA_ABI { namespace unicode_packed_room {
 
 // Reads "number letter" pairs; the number is base 32 and defaults to 1.
 struct PackedReader {
@@ -20,4 +20,4 @@ struct PackedReader {
     }
 };
 
-}  // namespace qlora
+}}}  // namespace qlora

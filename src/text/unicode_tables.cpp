@@ -2,7 +2,7 @@
 // explains the packing.
 #include "src/text/unicode.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 const char unicode_class_runs[] =
     "11Z3PS6PS4PaN2P3S2PqU3PSPSqLPSPS12ZP5SP2SOPSZ4S2NSL2PSNOP3NPnUS7UoLS8LULULULULULULULULULULULULULULULULULULULULULUL"
@@ -401,4 +401,4 @@ const char unicode_lowercase_runs[] =
     "17A1ncD1jN20A6"
     "gDmN10A2qgD10N10Ald0D10N10A30DpNrAuj0D12N12A";
 
-}  // namespace qlora
+}}  // namespace qlora

@@ -1,7 +1,7 @@
 // utf8.cpp - UTF-8 by the table of well-formed sequences (Unicode, section 3.9, table 3-7).
 #include "src/text/utf8.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 namespace utf8_room {
 
 // How a lead byte continues: number of bytes, and the bounds of the second byte, which keep out overlong forms,
@@ -91,4 +91,4 @@ size_t utf8_whole(std::string_view text) {
     return text.size();
 }
 
-}  // namespace qlora
+}}  // namespace qlora

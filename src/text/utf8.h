@@ -2,7 +2,7 @@
 #pragma once
 #include "src/base/error.h"
 
-namespace qlora::inline v0_1 {
+namespace qlora { inline namespace QLORA_ABI {
 
 struct Utf8Char {
     char32_t code = 0;                                 // U+FFFD where the bytes are no character
@@ -16,4 +16,4 @@ bool utf8_valid(std::string_view text);
 std::string utf8_sanitize(std::string_view text);      // each invalid byte becomes U+FFFD
 size_t utf8_whole(std::string_view text);    // length without a character at the end whose last bytes are still to come
 
-}  // namespace qlora
+}}  // namespace qlora
