@@ -150,8 +150,7 @@
 #include "src/model/base_record.cpp"
 #include "src/model/decoder.cpp"            // the decoder-only transformer, written once for every family
 #include "src/model/dora.cpp"               // the norms || W + s B A || that magnitudes are measured against
-// the table of families, the names of their tensors, and the bounds of a configuration
-#include "src/model/family.cpp"
+#include "src/model/family.cpp"             // the bounds of a configuration, and its rotary frequencies
 #include "src/model/gguf_four_bit.cpp"      // nf4 and fp4 tensors in a GGUF file, out of it and into it, bit for bit
 // config.json of Hugging Face folders, as versions 4 and 5 of transformers write it, to a
 #include "src/model/hf_config.cpp"
@@ -167,11 +166,19 @@
 #include "src/model/save_gguf.cpp"          // a model into a GGUF file
 #include "src/model/save_hf.cpp"            // a model into a Hugging Face folder
 #include "src/model/svd.cpp"                // the largest singular values of a matrix
+#include "src/model/tensors.cpp"            // the table of tensors, and names and shapes by it
 #include "src/model/text.cpp"               // tokenizers out of any kind of file
 // where each message of a printed dialogue stands, and which of the bytes the assistant speaks
 #include "src/model/turns.cpp"
 #include "src/model/vocabulary_gguf.cpp"    // a tokenizer.json as the keys that llama.cpp reads
 #include "src/model/vocabulary_hf.cpp"      // a GGUF vocabulary as tokenizer.json and tokenizer_config.json
+
+// families: one room per family of models
+#include "src/families/llama.cpp"           // Llama 1 to 3 and the many models of their shape
+#include "src/families/mistral.cpp"         // Llama with a sliding window
+#include "src/families/qwen2.cpp"           // biases on queries, keys and values
+#include "src/families/qwen3.cpp"           // queries and keys normed head by head
+#include "src/families/table.cpp"           // the table of families
 
 // run: data, training, sessions, measuring
 #include "src/run/batches.cpp"              // packing, shuffling and cutting into micro-batches

@@ -390,17 +390,13 @@ Tensor Graph::weight(const Model& model, std::string_view name) {
     if (m.backend != graph.backend)
         fail(Errc::argument, "Graph::weight: the model is on ", m.backend->name(), ", the graph on ",
              graph.backend->name(), "; make the graph with model.backend()");
-    std::vector<WeightPtr> all{m.embedding, m.final_norm, m.head};
-    for (const LayerWeights& layer : m.layers) {
-        for (const WeightPtr& w : {layer.attention_norm, layer.feed_forward_norm, layer.q_norm, layer.k_norm})
-            all.push_back(w);
-        all.insert(all.end(), std::begin(layer.linear), std::end(layer.linear));
-        all.insert(all.end(), std::begin(layer.bias), std::end(layer.bias));
-    }
-    for (const WeightPtr& w : all)
-        if (w && w->name == name) return graph.weight(w);
+    WeightPtr found;
+    for_each_weight(m, [&](const Row&, const WeightPtr& w) {
+        if (!found && w->name == name) found = w;
+    });
+    if (found) return graph.weight(found);
     fail(Errc::argument, "Graph::weight: ", m.path, " has no tensor \"", name,
-         "\"; its first layer's query matrix is called \"", m.layers.empty() ? "" : m.layers[0].linear[0]->name, "\"");
+         "\"; its first layer's query matrix is called \"", m.at(Slot::q_proj, 0)->name, "\"");
 }
 
 }}  // namespace qlora

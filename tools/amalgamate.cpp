@@ -24,6 +24,7 @@ const std::map<std::string, std::set<std::string>> floors = {
     {"format", {"base", "tensor"}},
     {"text",   {"base"}},
     {"model",  {"base", "tensor", "cpu", "graph", "ops", "format", "text"}},
+    {"families", {"base", "tensor", "format", "text", "model"}},
     {"run",    {"base", "tensor", "cpu", "graph", "ops", "format", "text", "model"}},
     {"cuda",   {"base", "tensor", "graph"}},
 };

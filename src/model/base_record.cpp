@@ -70,13 +70,13 @@ Hash of_configuration(const Config& c) {
 // or in a stored one.
 void held(const ModelImpl& m, AdapterBase& base) {
     const Weight* first = nullptr;
-    for (const LayerWeights& layer : m.layers)
-        for (const WeightPtr& w : layer.linear) {
-            if (!w) continue;
-            if (!first) first = w.get();
-            if (!is_4bit(w->dtype) || w->dtype != first->dtype || !w->quant.absmax != !first->quant.absmax) return;
-        }
-    if (!first) return;
+    bool same = true;
+    for_each_weight(m, [&](const Row& row, const WeightPtr& w) {
+        if (row.kind != Kind::linear) return;
+        if (!first) first = w.get();
+        same = same && is_4bit(w->dtype) && w->dtype == first->dtype && !w->quant.absmax == !first->quant.absmax;
+    });
+    if (!first || !same) return;
     base.quantize = first->dtype;
     base.double_quant = !first->quant.absmax;
 }
@@ -84,10 +84,11 @@ void held(const ModelImpl& m, AdapterBase& base) {
 std::shared_ptr<const ModelImpl> quantized(const ModelImpl& from, DType type, bool double_quant) {
     auto model = std::make_shared<ModelImpl>(from);
     Cpu* cpu = from.backend->cpu();
-    for (LayerWeights& layer : model->layers)
-        for (WeightPtr& w : layer.linear)    // as when a file is loaded: what is in the type already stays as it is
-            if (w && w->dtype != type)
-                w = std::make_shared<const Weight>(quantize_4bit(*w, type, double_quant, cpu ? &cpu->pool : nullptr));
+    for_each_weight(*model, [&](const Row& row, WeightPtr& w) {
+        // as when a file is loaded: what is in the type already stays as it is
+        if (row.kind == Kind::linear && w->dtype != type)
+            w = std::make_shared<const Weight>(quantize_4bit(*w, type, double_quant, cpu ? &cpu->pool : nullptr));
+    });
     return model;
 }
 
@@ -111,25 +112,27 @@ bool same_norms(const Json& a, const Json& b) {
 Json fingerprint_of(const ModelImpl& m) {
     using namespace base_record_room;
     Hash values, norms, embeddings, weights, scales, biases;
-    for (const LayerWeights& layer : m.layers) {
+    const auto of_layer = [&](const Row& row, const WeightPtr& w) {
+        if (row.kind == Kind::bias) add(biases, w);
+        else if (row.kind == Kind::norm) add(norms, w);
+        if (row.kind == Kind::norm && row.out == Dim::hidden) add_values(values, w);
+        if (row.kind == Kind::linear) add(weights, w);
+        if (row.kind == Kind::linear) add_scales(scales, w);
+    };
+    for (int64_t layer = 0; layer < m.config.layers; ++layer) {
         check_stop();
-        for (const WeightPtr& w : {layer.attention_norm, layer.feed_forward_norm}) add_values(values, w);
-        for (const WeightPtr& w : {layer.attention_norm, layer.feed_forward_norm, layer.q_norm, layer.k_norm})
-            add(norms, w);
-        for (int i = 0; i < module_count; ++i) {
-            add(weights, layer.linear[i]);
-            add_scales(scales, layer.linear[i]);
-            add(biases, layer.bias[i]);
+        // The absence of biases and of the norms of heads is part of a record, as it was in the first.
+        for (const Row& row : tensor_rows())
+            if (row.in_layer() && (row.exists(m.config, layer) || row.kind == Kind::bias || row.out == Dim::head))
+                of_layer(row, m.at(row.slot, layer));
+    }
+    add_values(values, m.at(Slot::final_norm));
+    add(norms, m.at(Slot::final_norm));
+    for (const Row& row : tensor_rows())
+        if (row.kind == Kind::embedding && row.exists(m.config, -1)) {
+            add(embeddings, m.at(row.slot));
+            add_scales(scales, m.at(row.slot));
         }
-    }
-    add_values(values, m.final_norm);
-    add(norms, m.final_norm);
-    add(embeddings, m.embedding);
-    add_scales(scales, m.embedding);
-    if (m.head != m.embedding) {
-        add(embeddings, m.head);
-        add_scales(scales, m.head);
-    }
     return Json()
         .set("norm values", hex(values))
         .set("configuration", hex(of_configuration(m.config)))

@@ -36,8 +36,7 @@ struct Builder {
 
     // x {rows, in} -> {rows, out}
     Tensor linear(Tensor x, int64_t layer, Module m) {
-        const LayerWeights& w = model.layers[size_t(layer)];
-        const Tensor weight = graph.weight(w.linear[int(m)]);
+        const Tensor weight = graph.weight(model.at(m, layer));
         Tensor y = matmul(x, weight);
         if (const LoraTarget* t = lora ? lora->find(layer, m) : nullptr) {
             const Tensor a = param({t->rank, t->in}, t->a), b = param({t->out, t->rank}, t->b);
@@ -46,7 +45,8 @@ struct Builder {
                                 uint64_t(t - lora->targets.data())};
             y = t->m < 0 ? qlora::lora(y, x, a, b, attr) : dora(y, x, weight, a, b, *t, attr);
         }
-        return w.bias[int(m)] ? bias(y, graph.weight(w.bias[int(m)])) : y;
+        const WeightPtr& added = model.at(bias_of(m), layer);
+        return added ? bias(y, graph.weight(added)) : y;
     }
 
     // y = W x becomes m / n (W x + s B A x). With dropout PEFT puts y + (m / n - 1) W drop(x) + m / n s B A drop(x),
@@ -72,12 +72,15 @@ struct Builder {
         return rope(x, in.positions, in.frequencies, attr);
     }
 
+    Tensor normed(Tensor x, Slot norm, int64_t layer = -1) {
+        return rms_norm(x, graph.weight(model.at(norm, layer)), config().eps);
+    }
+
     Tensor layer(Tensor x, int64_t i) {
         const Config& c = config();
-        const LayerWeights& w = model.layers[size_t(i)];
-        Tensor h = rms_norm(x, graph.weight(w.attention_norm), c.eps);
-        const Tensor q = turned(linear(h, i, Module::q_proj), c.heads, w.q_norm);
-        Tensor k = turned(linear(h, i, Module::k_proj), c.kv_heads, w.k_norm);
+        Tensor h = normed(x, Slot::attention_norm, i);
+        const Tensor q = turned(linear(h, i, Module::q_proj), c.heads, model.at(Slot::q_norm, i));
+        Tensor k = turned(linear(h, i, Module::k_proj), c.kv_heads, model.at(Slot::k_norm, i));
         Tensor v = linear(h, i, Module::v_proj);
         if (spec.cache) {
             const Shape shape{c.kv_heads, spec.cache->capacity, c.head_dim};
@@ -85,11 +88,10 @@ struct Builder {
             k = store_rows(graph.state(shape, spec.cache->keys[size_t(i)], type), k, in.cache_rows);
             v = store_rows(graph.state(shape, spec.cache->values[size_t(i)], type), v, in.cache_rows);
         }
-        const bool slides = c.window > 0 && i >= c.window_from_layer;
         const AttentionAttr attr{c.heads, c.kv_heads, c.head_dim, 1 / std::sqrt(float(c.head_dim))};
-        const Tensor mixed = attention(q, k, v, slides ? in.window_first : in.first, in.last, attr);
+        const Tensor mixed = attention(q, k, v, c.slides(i) ? in.window_first : in.first, in.last, attr);
         x = add(x, linear(mixed, i, Module::o_proj));
-        h = rms_norm(x, graph.weight(w.feed_forward_norm), c.eps);
+        h = normed(x, Slot::feed_forward_norm, i);
         const Tensor gate = linear(h, i, Module::gate_proj), up = linear(h, i, Module::up_proj);
         return add(x, linear(swiglu(gate, up), i, Module::down_proj));
     }
@@ -111,7 +113,9 @@ void require_memory(const BackendImpl& backend, int64_t bytes, const char* what,
         fail(Errc::memory, what, ": ", bytes, " bytes of memory are needed, ", available, " are free; use ", remedy);
 }
 
-DType half_type(const ModelImpl& model) { return model.embedding->dtype == DType::bf16 ? DType::bf16 : DType::f16; }
+DType half_type(const ModelImpl& model) {
+    return model.at(Slot::embedding)->dtype == DType::bf16 ? DType::bf16 : DType::f16;
+}
 
 KvCache make_cache(const ModelImpl& model, int64_t capacity, DType type) {
     if (capacity < 1) fail(Errc::argument, "cache: the capacity must be at least 1, is ", capacity);
@@ -161,14 +165,14 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
     const BufferRef frequencies = model_->backend->allocate(int64_t(c.inverse_frequencies.size()) * 4);
     model_->backend->upload(*frequencies, 0, c.inverse_frequencies.data(), frequencies->bytes);
     build.in.frequencies = graph.state({c.rotated / 2}, frequencies);
-    Tensor x = embed(graph.weight(model_->embedding), tokens_);
+    Tensor x = embed(graph.weight(model_->at(Slot::embedding)), tokens_);
     for (int64_t i = 0; i < c.layers; ++i) {
         graph.segment = int32_t(i);
         x = build.layer(x, i);
     }
     graph.segment = -1;
-    x = rms_norm(x, graph.weight(model_->final_norm), c.eps);
-    const Tensor head = graph.weight(model_->head);
+    x = build.normed(x, Slot::final_norm);
+    const Tensor head = graph.weight(model_->at(Slot::head));
     if (!loss) {
         if (spec.logit_rows > 0) {
             logit_rows_ = graph.input({spec.logit_rows}, DType::i32);

@@ -24,7 +24,7 @@ std::shared_ptr<DoraNorms> make_norms(const LoraImpl& lora) {
         const Tensor a = norms->graph->state({t.rank, t.in}, slice(lora.values, t.a * 4, t.rank * t.in * 4));
         const Tensor b = norms->graph->state({t.out, t.rank}, slice(lora.values, t.b * 4, t.out * t.rank * 4));
         norms->results.push_back(
-            dora_norm(norms->graph->weight(lora.base->layers[size_t(t.layer)].linear[int(t.module)]), a, b, t.scale));
+            dora_norm(norms->graph->weight(lora.base->at(t.module, t.layer)), a, b, t.scale));
         norms->graph->output(norms->results.back());
         count += t.out;
     }

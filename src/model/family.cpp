@@ -1,4 +1,4 @@
-// family.cpp - the table of families, the names of their tensors, and the bounds of a configuration.
+// family.cpp - the bounds of a configuration, and its rotary frequencies.
 #include "src/model/family.h"
 
 #include <algorithm>
@@ -9,25 +9,7 @@ namespace qlora { inline namespace QLORA_ABI {
 
 namespace family_room {
 
-// The columns after adjacent_pairs are the class defaults of Hugging Face transformers, which it leaves out of saved
-// files: vocabulary, hidden, layers, heads, kv heads, head_dim, feed-forward, context, window, eps.
-// clang-format off
-constexpr Family table[] = {
-    // name, gguf, class, bias, qk_norm, adjacent_pairs, ...
-    {"llama", "llama", "LlamaForCausalLM", false, false, true, 32000, 4096, 32, 32, 0, 0, 11008, 2048, 0, 1e-6},
-    {"mistral","llama", "MistralForCausalLM", false, false, true, 32000, 4096, 32, 32, 8, 0, 14336, 131072, 4096, 1e-6},
-    {"qwen2", "qwen2", "Qwen2ForCausalLM", true, false, false, 151936, 4096, 32, 32, 32, 0, 22016, 32768, 4096, 1e-6},
-    {"qwen3", "qwen3", "Qwen3ForCausalLM", false, true, false, 151936, 4096, 32, 32, 32, 128, 22016, 32768, 4096, 1e-6},
-};
-// clang-format on
-
 constexpr double least_rope_factor = 1e-3, most_rope_factor = 1e6;
-
-struct ModuleRow { std::string_view name, hf_block, gguf; };
-constexpr ModuleRow modules[module_count] = {{"q_proj", "self_attn", "attn_q"}, {"k_proj", "self_attn", "attn_k"},
-                                             {"v_proj", "self_attn", "attn_v"}, {"o_proj", "self_attn", "attn_output"},
-                                             {"gate_proj", "mlp", "ffn_gate"},  {"up_proj", "mlp", "ffn_up"},
-                                             {"down_proj", "mlp", "ffn_down"}};
 
 // Far beyond what any model uses (factors up to 64, bases up to 1e8): inside these bounds every frequency is a normal
 // float, outside of them the scores are noise.
@@ -55,44 +37,8 @@ void check_rope(double theta, const RopeScaling& s, const std::string& where) {
 
 }  // namespace family_room
 
-const Family* family_named(std::string_view model_type) {
-    for (const Family& f : family_room::table)
-        if (f.name == model_type) return &f;
-    return nullptr;
-}
-
-const Family* family_of_gguf(std::string_view architecture) {
-    for (const Family& f : family_room::table)
-        if (f.gguf == architecture) return &f;         // the first: "llama" covers mistral
-    return nullptr;
-}
-
-std::string family_names() {
-    std::string names;
-    for (const Family& f : family_room::table) names += (names.empty() ? "" : ", ") + std::string(f.name);
-    return names;
-}
-
-std::string_view name_of(Module m) { return family_room::modules[size_t(m)].name; }
-
-std::string gguf_name(int64_t layer, Module m, std::string_view suffix) {
-    return str("blk.", layer, ".", family_room::modules[size_t(m)].gguf, ".", suffix);
-}
-
-std::string hf_name(int64_t layer, Module m) {
-    const family_room::ModuleRow& row = family_room::modules[size_t(m)];
-    return str("model.layers.", layer, ".", row.hf_block, ".", row.name);
-}
-
-Shape linear_shape(const Config& c, Module m) {
-    switch (m) {
-        case Module::q_proj: return {c.heads * c.head_dim, c.hidden};
-        case Module::k_proj: case Module::v_proj: return {c.kv_heads * c.head_dim, c.hidden};
-        case Module::o_proj: return {c.hidden, c.heads * c.head_dim};
-        case Module::gate_proj: case Module::up_proj: return {c.feed_forward, c.hidden};
-        case Module::down_proj: break;
-    }
-    return {c.hidden, c.feed_forward};
+void refuse_window(const Config& c, const HfFields& f) {
+    fail(Errc::format, f.at("sliding_window"), " is ", c.window, ", expected a number of keys, or null for all");
 }
 
 // Bounds far above every model there is; below them no product of two sizes overflows, and no small file makes a large
@@ -122,16 +68,6 @@ void check_context(const Config& c, int64_t tokens, std::string_view what) {
     fail(Errc::argument, what, ": a text of ", tokens, " tokens, the model's context is ", c.context,
          c.dynamic_rope ? " (its rotary scaling \"dynamic\" would begin there, which is not supported)" : "",
          "; shorten the text, or cut it into pieces of ", c.context, " tokens at most");
-}
-
-int64_t hf_row_of_gguf(int64_t row, int64_t head_dim) {
-    const int64_t head = row / head_dim, r = row % head_dim;
-    return head * head_dim + (r % 2) * (head_dim / 2) + r / 2;
-}
-
-int64_t gguf_row_of_hf(int64_t row, int64_t head_dim) {
-    const int64_t head = row / head_dim, r = row % head_dim, half = head_dim / 2;
-    return head * head_dim + (r % half) * 2 + r / half;
 }
 
 // Plain rotary embedding turns pair i by position * theta^(-2i / rotated). The schemes that stretch a context change

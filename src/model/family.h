@@ -1,6 +1,7 @@
-// family.h - what distinguishes the families of models that this library runs: one table, read by every loader and
-// saver.
+// family.h - what distinguishes the families of models that this library runs. Each is a room of src/families, which
+// holds its names, the defaults of its class, its switches, and the fields that only it has.
 #pragma once
+#include "src/model/fields.h"
 #include "src/model/model.h"
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -9,28 +10,39 @@ struct Family {
     std::string_view name;                             // Config::family and Hugging Face's model_type
     std::string_view gguf;                             // general.architecture
     std::string_view hf_class;                         // architectures[0]
-    bool qkv_bias, qk_norm;                            // always there, and never there
-    bool adjacent_pairs;    // in GGUF: rotary pairs (2i, 2i+1), so q and k rows are stored permuted
-    // What Hugging Face leaves out of config.json when it has these values.
+    // The defaults of the class, which Hugging Face leaves out of config.json.
     // 0: kv_heads = heads, head_dim = hidden / heads
-    int64_t vocabulary, hidden, layers, heads, kv_heads, head_dim, feed_forward, context, window;
-    double eps;
+    struct Defaults {
+        int64_t vocabulary, hidden, layers, heads, kv_heads, head_dim, feed_forward, context, window = 0;
+        double eps = 1e-6;
+        bool tied = false;
+    } defaults;
+    bool adjacent_pairs = false;    // in GGUF: rotary pairs (2i, 2i+1), so q and k rows are stored permuted
+    bool rope_freqs = false;        // llama.cpp reads a divisor for each frequency, rope_freqs.weight
+    bool attention_bias = false;    // the class has a switch for biases on all four projections of attention
+    std::string_view windowed = {}; // the family that is this one with a sliding window, where that is another
+    std::string_view activation_key = "hidden_act";    // in config.json
+    // Each may be null. What every model of the family has, before its file is asked:
+    void (*configure)(Config&) = nullptr;
+    // the fields that the loaders and savers of all families do not know:
+    void (*read_hf)(Config&, const HfFields&, const Family&) = nullptr;
+    void (*write_hf)(const Config&, Json&) = nullptr;
+    void (*read_gguf)(Config&, const GgufFields&) = nullptr;
+    void (*write_gguf)(const Config&, const Family&, GgufWriter&, bool codes) = nullptr;
+
+    Config start() const;                              // the family's name and switches
 };
 
+#define QLORA_FAMILY(name) extern const Family name##_family;
+#include "src/model/families.def"
+#undef QLORA_FAMILY
+std::span<const Family* const> families();
 const Family* family_named(std::string_view model_type);               // null = not supported
-const Family* family_of_gguf(std::string_view architecture);
+const Family* family_of_gguf(std::string_view architecture);           // the first of those that share it
 std::string family_names();                            // for error messages
 
-std::string gguf_name(int64_t layer, Module, std::string_view suffix);  // blk.3.attn_q.weight
-std::string hf_name(int64_t layer, Module);            // model.layers.3.self_attn.q_proj
-Shape linear_shape(const Config&, Module);             // {out, in}
-
+[[noreturn]] void refuse_window(const Config&, const HfFields&);
 void check_config(const Config&, const std::string& where);            // every bound that later code relies on
-
-// Rows of a matrix {heads * head_dim, ...} of Hugging Face order -> GGUF's order for adjacent pairs, and back:
-// row 2i + j of a head is row j * head_dim / 2 + i there. to_gguf(r) is the row of the other order that belongs at r.
-int64_t hf_row_of_gguf(int64_t row, int64_t head_dim);
-int64_t gguf_row_of_hf(int64_t row, int64_t head_dim);
 
 // Rotary frequencies with their scaling already applied.
 void set_frequencies(Config&, double theta, const RopeScaling&, const std::string& where);

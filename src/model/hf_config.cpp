@@ -1,52 +1,18 @@
 // hf_config.cpp - config.json of Hugging Face folders, as versions 4 and 5 of transformers write it, to a Config.
 // Fields that would change what the model computes and that we do not implement are errors; what the file leaves out
 // has the default of its class.
+#include "src/model/family.h"
 #include "src/model/hf_model.h"
 
 #include <algorithm>
-#include <cfloat>
-#include <cmath>
 
 namespace qlora { inline namespace QLORA_ABI {
 
 namespace hf_config_room {
 
-struct Fields {
-    const Json& json;
-    const std::string& where;
-
-    const Json* find(std::string_view key) const {     // null counts as absent
-        const Json* v = json.find(key);
-        return v && !v->is_null() ? v : nullptr;
-    }
-    std::string at(std::string_view key) const { return where + ": " + std::string(key); }
-    int64_t integer(std::string_view key, int64_t fallback) const {
-        const Json* v = find(key);
-        return v ? v->as_int(at(key)) : fallback;
-    }
-    bool boolean(std::string_view key, bool fallback) const {
-        const Json* v = find(key);
-        return v ? v->as_bool(at(key)) : fallback;
-    }
-    double number(std::string_view key, double fallback) const {
-        const Json* v = find(key);
-        const double value = v ? v->as_number(at(key)) : fallback;
-        if (!(std::fabs(value) <= FLT_MAX)) fail(Errc::format, at(key), " is ", value, ", beyond a float");
-        return value;
-    }
-    double needed(std::string_view key) const {
-        if (!find(key)) fail(Errc::format, at(key), " is missing");
-        return number(key, 0);
-    }
-    std::string text(std::string_view key, std::string_view fallback) const {
-        const Json* v = find(key);
-        return v ? v->as_string(at(key)) : std::string(fallback);
-    }
-};
-
 // Version 4: rope_theta and rope_scaling {type or rope_type, ...}. Version 5: rope_parameters {rope_theta, rope_type,
 // ...}.
-void set_rope(Config& c, const Fields& f) {
+void set_rope(Config& c, const HfFields& f) {
     static const Json none;
     const Json *v5 = f.find("rope_parameters"), *v4 = f.find("rope_scaling");
     const Json& rope = v5 ? *v5 : v4 ? *v4 : none;
@@ -55,7 +21,7 @@ void set_rope(Config& c, const Fields& f) {
     for (const auto& [key, value] : rope.object())
         if (value.is_object() && key.find("attention") != key.npos)
             fail(Errc::unsupported, place, ": parameters by kind of layer (", key, ") are not supported");
-    const Fields r{rope, place};
+    const HfFields r{rope, place};
     const std::string kind = r.text("rope_type", r.text("type", "default"));
     const double theta = r.number("rope_theta", f.number("rope_theta", 10000));
     RopeScaling s;
@@ -87,40 +53,39 @@ void set_rope(Config& c, const Fields& f) {
     set_frequencies(c, theta, s, place);
 }
 
-void set_window(Config& c, const Fields& f, const Family& family) {
-    if (family.name == "mistral") {
-        // Version 5 of the class defaults to 4096; a null means that every key is seen.
-        const Json* v = f.json.find("sliding_window");
-        c.window = v && v->is_null() ? 0 : f.integer("sliding_window", family.window);
-    } else if (f.boolean("use_sliding_window", false)) {
-        c.window = f.integer("sliding_window", family.window);
-        c.window_from_layer = f.integer("max_window_layers", 28);
+// layer_types spells out what the family's own fields have said already.
+void check_layer_types(const Config& c, const HfFields& f) {
+    const Json* types = f.find("layer_types");
+    if (!types) return;
+    const Json::Array& list = types->as_array(f.at("layer_types"));
+    if (int64_t(list.size()) != c.layers)
+        fail(Errc::format, f.where, ": layer_types has ", list.size(), " entries for ", c.layers, " layers");
+    for (int64_t i = 0; i < c.layers; ++i) {
+        const std::string& type = list[size_t(i)].as_string(f.at("layer_types"));
+        if (type != (c.slides(i) ? "sliding_attention" : "full_attention"))
+            fail(Errc::unsupported, f.where, ": layer_types[", i, "] = ", type,
+                 " in this arrangement is not supported");
     }
-    if (const Json* types = f.find("layer_types")) {
-        const Json::Array& list = types->as_array(f.at("layer_types"));
-        if (int64_t(list.size()) != c.layers)
-            fail(Errc::format, f.where, ": layer_types has ", list.size(), " entries for ", c.layers, " layers");
-        for (int64_t i = 0; i < c.layers; ++i) {
-            const std::string& type = list[size_t(i)].as_string(f.at("layer_types"));
-            const bool slides = c.window > 0 && i >= c.window_from_layer;
-            if (type != (slides ? "sliding_attention" : "full_attention"))
-                fail(Errc::unsupported, f.where, ": layer_types[", i, "] = ", type,
-                     " in this arrangement is not supported");
-        }
-    }
-    if (c.window < 0 || c.window > (int64_t(1) << 31) ||
-        (c.window == 0 && f.find("sliding_window") &&
-         (family.name == "mistral" || f.boolean("use_sliding_window", false))))
-        fail(Errc::format, f.at("sliding_window"), " is ", c.window, ", expected a number of keys, or null for all");
-    if (c.window_from_layer < 0) fail(Errc::format, f.at("max_window_layers"), " is ", c.window_from_layer);
-    if (c.window_from_layer >= c.layers) c.window = 0;
+}
+
+void set_biases(Config& c, const HfFields& f) {
+    const bool attention = f.boolean("attention_bias", false), mlp = f.boolean("mlp_bias", false);
+    for (int m = 0; m < module_count; ++m)
+        c.biases[size_t(m)] = c.biases[size_t(m)] || (m <= int(Module::o_proj) ? attention : mlp);
+}
+
+void check_activation(const HfFields& f, const Family& family) {
+    const std::string act = f.text(family.activation_key, "silu");
+    if (act != "silu" && act != "swish")
+        fail(Errc::unsupported, f.where, ": ", family.activation_key, " \"", act,
+             "\" is not supported, only silu is");
 }
 
 }  // namespace hf_config_room
 
 Config hf_config(const Json& json, const std::string& where) {
     if (!json.is_object()) fail(Errc::format, where, " must hold an object");
-    const hf_config_room::Fields f{json, where};
+    const HfFields f{json, where};
     const std::string type = f.text("model_type", "");
     const Family* family = family_named(type);
     if (!family)
@@ -131,28 +96,28 @@ Config hf_config(const Json& json, const std::string& where) {
             classes->array()[0].as_string(f.at("architectures")) != family->hf_class)
             fail(Errc::unsupported, where, ": the class ", classes->array()[0].string(), " is not supported, expected ",
                  family->hf_class);
-    if (const std::string act = f.text("hidden_act", "silu"); act != "silu" && act != "swish")
-        fail(Errc::unsupported, where, ": hidden_act \"", act, "\" is not supported, only silu is");
-    Config c;
-    c.family = family->name;
-    c.vocabulary = f.integer("vocab_size", family->vocabulary);
-    c.hidden = f.integer("hidden_size", family->hidden);
-    c.layers = f.integer("num_hidden_layers", family->layers);
-    c.heads = f.integer("num_attention_heads", family->heads);
+    hf_config_room::check_activation(f, *family);
+    const Family::Defaults& defaults = family->defaults;
+    Config c = family->start();
+    c.vocabulary = f.integer("vocab_size", defaults.vocabulary);
+    c.hidden = f.integer("hidden_size", defaults.hidden);
+    c.layers = f.integer("num_hidden_layers", defaults.layers);
+    c.heads = f.integer("num_attention_heads", defaults.heads);
     // A null here means as many as heads; a missing key means the default of the class.
     const Json* kv = json.find("num_key_value_heads");
-    c.kv_heads = kv && kv->is_null() ? c.heads
-                                     : f.integer("num_key_value_heads", family->kv_heads ? family->kv_heads : c.heads);
-    c.feed_forward = f.integer("intermediate_size", family->feed_forward);
-    c.context = f.integer("max_position_embeddings", family->context);
+    const int64_t by_class = defaults.kv_heads ? defaults.kv_heads : c.heads;
+    c.kv_heads = kv && kv->is_null() ? c.heads : f.integer("num_key_value_heads", by_class);
+    c.feed_forward = f.integer("intermediate_size", defaults.feed_forward);
+    c.context = f.integer("max_position_embeddings", defaults.context);
     if (c.heads < 1) fail(Errc::format, where, ": num_attention_heads is ", c.heads);
     if (c.hidden < 1 || c.hidden > (1 << 20))
         fail(Errc::format, where, ": hidden_size is ", c.hidden, ", expected 1 to ", 1 << 20);
-    if (!f.find("head_dim") && !family->head_dim && c.hidden % c.heads)
+    if (!f.find("head_dim") && !defaults.head_dim && c.hidden % c.heads)
         fail(Errc::format, where, ": hidden_size ", c.hidden, " is not a multiple of num_attention_heads ", c.heads);
-    c.head_dim = f.integer("head_dim", family->head_dim ? family->head_dim : c.hidden / c.heads);
-    c.eps = float(f.number("rms_norm_eps", family->eps));
-    c.tied = f.boolean("tie_word_embeddings", false);
+    c.head_dim = f.integer("head_dim", defaults.head_dim ? defaults.head_dim : c.hidden / c.heads);
+    c.eps = float(f.number("rms_norm_eps", defaults.eps));
+    c.tied = f.boolean("tie_word_embeddings", defaults.tied);
+    hf_config_room::set_biases(c, f);
     const double part = f.number("partial_rotary_factor", 1);
     if (part <= 0 || part > 1)
         fail(Errc::format, where, ": partial_rotary_factor is ", part, ", expected a number in (0, 1]");
@@ -162,7 +127,10 @@ Config hf_config(const Json& json, const std::string& where) {
     if (c.layers < 0 || c.layers > 4096)
         fail(Errc::format, where, ": num_hidden_layers is ", c.layers, ", expected 1 to 4096");
     check_config(c, where);
-    hf_config_room::set_window(c, f, *family);
+    if (family->read_hf) family->read_hf(c, f, *family);
+    hf_config_room::check_layer_types(c, f);
+    if (c.window < 0 || c.window > (int64_t(1) << 31)) refuse_window(c, f);
+    if (c.window_from_layer >= c.layers) c.window = 0;
     hf_config_room::set_rope(c, f);
     return c;
 }

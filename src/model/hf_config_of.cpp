@@ -56,19 +56,19 @@ Json rope_scaling(const ModelImpl& model) {
 }
 
 // Llama's class has biases on all four projections of attention or none; the others have theirs by definition.
-bool attention_bias(const ModelImpl& model, const Family& family) {
-    const LayerWeights& l = model.layers.at(0);
+void check_biases(const ModelImpl& model, const Family& family) {
+    const auto &biases = model.config.biases, own = family.start().biases;
+    const bool by_class = own[size_t(Module::q_proj)];
     int some = 0;
-    for (int m = 0; m <= int(Module::o_proj); ++m) some += l.bias[m] ? 1 : 0;
+    for (int m = 0; m <= int(Module::o_proj); ++m) some += biases[size_t(m)] ? 1 : 0;
     for (int m = int(Module::o_proj); m < module_count; ++m)
-        if (l.bias[m] && (family.qkv_bias || m != int(Module::o_proj)))
+        if (biases[size_t(m)] && (by_class || m != int(Module::o_proj)))
             fail(Errc::unsupported, "save: ", model.path, ": ", family.hf_class, " has no bias on ",
                  name_of(Module(m)));
-    if (family.qkv_bias || some == 0) return false;
-    if (some != 4 || family.name == "mistral")
+    if (by_class || some == 0) return;
+    if (some != 4 || !family.attention_bias)
         fail(Errc::unsupported, "save: ", model.path, ": ", family.hf_class, " cannot have biases on ", some,
              " of the projections of attention");
-    return true;
 }
 
 }  // namespace hf_config_of_room
@@ -76,8 +76,8 @@ bool attention_bias(const ModelImpl& model, const Family& family) {
 Json hf_config_of(const ModelImpl& model) {
     namespace room = hf_config_of_room;
     const Config& c = model.config;
-    const Family& family = *family_named(c.family == "llama" && c.window ? std::string_view("mistral")
-                                                                         : std::string_view(c.family));
+    const Family* named = family_named(c.family);
+    const Family& family = c.window && !named->windowed.empty() ? *family_named(named->windowed) : *named;
     if (c.rotated != c.head_dim)
         fail(Errc::unsupported, "save: ", model.path, " rotates ", c.rotated, " of ", c.head_dim,
              " dimensions of a head, which a config.json of ", family.hf_class, " cannot say");
@@ -94,14 +94,9 @@ Json hf_config_of(const ModelImpl& model) {
     j.set("rms_norm_eps", room::shortest(c.eps))
         .set("rope_theta", room::shortest(c.rope_theta))
         .set("rope_scaling", room::rope_scaling(model));
-    j.set("tie_word_embeddings", c.tied).set("hidden_act", "silu").set("attention_dropout", 0.0);
-    const bool bias = room::attention_bias(model, family);
-    if (family.name == "llama" || family.name == "qwen3") j.set("attention_bias", bias);
-    if (family.name == "llama") j.set("mlp_bias", false);
-    if (family.name == "mistral") j.set("sliding_window", c.window ? Json(c.window) : Json());
-    else if (c.window)
-        j.set("use_sliding_window", true).set("sliding_window", c.window).set("max_window_layers", c.window_from_layer);
-    else if (family.name != "llama") j.set("use_sliding_window", false);
+    j.set("tie_word_embeddings", c.tied).set(std::string(family.activation_key), "silu").set("attention_dropout", 0.0);
+    room::check_biases(model, family);
+    if (family.write_hf) family.write_hf(c, j);
     const Json ends = hf_generation_config(model);
     for (const char* key : {"bos_token_id", "eos_token_id"})
         if (const Json* v = ends.find(key)) j.set(key, *v);

@@ -8,7 +8,6 @@
 #include "src/tensor/nf4.h"
 
 #include <algorithm>
-#include <charconv>
 #include <set>
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -27,8 +26,8 @@ void check_shape(const Weight& w, const Shape& expected, const std::string& wher
         fail(Errc::format, where, ": tensor ", w.name, " has shape ", w.shape, ", the configuration says ", expected);
 }
 
-Loading::Loading(const LoadOptions& options, std::string where, int64_t layers)
-    : options_(options), where_(std::move(where)), expected_(layers * 9 + 2) {
+Loading::Loading(const LoadOptions& options, std::string where, const Config& config)
+    : options_(options), where_(std::move(where)), expected_(count_tensors(config)) {
     if (options.quantize && !is_4bit(*options.quantize))
         fail(Errc::unsupported, "load ", where_, ": quantize = ", name_of(*options.quantize),
              " is not possible; choose nf4 or fp4, or leave it empty to keep the stored types");
@@ -41,7 +40,7 @@ Loading::~Loading() {
 
 WeightPtr Loading::linear(Weight w) {
     // What is stored in the wanted type stays as it is: quantizing it again would only add error.
-    if (!options_.quantize || w.dtype == *options_.quantize) return keep(std::move(w));
+    if (!options_.quantize || w.dtype == *options_.quantize) return std::make_shared<const Weight>(std::move(w));
     // Tensor by tensor, since memory that was filled no longer counts as free: an error here, where the system would
     // end some process later.
     if (const int64_t needed = bytes_of(*options_.quantize, w.elements()), left = available_memory(); needed > left)
@@ -53,7 +52,25 @@ WeightPtr Loading::linear(Weight w) {
         w.file->forget(w.data, w.bytes());             // else the peak would be the whole source beside its 4-bit copy
         quantized_.push_back({w.owner, w.file, w.data, w.bytes()});
     }
-    return keep(std::move(quantized));
+    return std::make_shared<const Weight>(std::move(quantized));
+}
+
+WeightPtr Loading::held(Kind kind, Weight w) {
+    switch (kind) {
+        case Kind::linear: return linear(std::move(w));
+        case Kind::norm: case Kind::bias: return as_f32(std::move(w));
+        case Kind::embedding: break;
+    }
+    return std::make_shared<const Weight>(std::move(w));
+}
+
+void Loading::fill(ModelImpl& model, const std::function<Weight(const Row&, int64_t)>& read) {
+    const Config& c = model.config;
+    model.layers.resize(size_t(c.layers));
+    for_each_tensor(c, [&](const Row& row, int64_t layer) {
+        model.at(row.slot, layer) = tick(held(row.kind, read(row, layer)));
+    });
+    if (c.tied) model.at(Slot::head) = model.at(Slot::embedding);
 }
 
 WeightPtr Loading::tick(WeightPtr weight) {
@@ -62,14 +79,6 @@ WeightPtr Loading::tick(WeightPtr weight) {
     if (options_.on_progress && !options_.on_progress(float(done_) / float(expected_)))
         fail(Errc::argument, "load ", where_, ": cancelled");
     return weight;
-}
-
-// A file with more layers than its configuration says would silently compute with the first of them.
-void check_layer(std::string_view number, int64_t layers, const std::string& where, std::string_view tensor) {
-    int64_t layer = -1;
-    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), layer);
-    if (error != std::errc() || end != number.data() + number.size() || layer < 0 || layer >= layers)
-        fail(Errc::format, where, ": there is a tensor ", tensor, ", the configuration has layers 0 to ", layers - 1);
 }
 
 void set_text(ModelImpl& model) {
@@ -88,26 +97,13 @@ ModelInfo describe(const ModelImpl& m) {
     info.family = c.family;
     info.layers = c.layers; info.hidden = c.hidden; info.heads = c.heads; info.kv_heads = c.kv_heads;
     info.feed_forward = c.feed_forward; info.vocabulary = c.vocabulary; info.context = c.context;
-    auto count = [&](const WeightPtr& w) {
-        if (!w) return;
+    std::set<std::string> types;
+    for_each_weight(m, [&](const Row& row, const WeightPtr& w) {
         info.parameters += w->elements();
         info.bytes += w->bytes();
-    };
-    std::set<std::string> types;
-    for (const LayerWeights& l : m.layers) {
-        for (const WeightPtr& w : {l.attention_norm, l.feed_forward_norm, l.q_norm, l.k_norm}) count(w);
-        for (int i = 0; i < module_count; ++i) {
-            count(l.linear[i]);
-            count(l.bias[i]);
-            if (l.linear[i])
-                types.insert(str(name_of(l.linear[i]->dtype), is_4bit(l.linear[i]->dtype) && !l.linear[i]->quant.absmax
-                                                                  ? ", double-quantized"
-                                                                  : ""));
-        }
-    }
-    count(m.embedding);
-    count(m.final_norm);
-    if (m.head != m.embedding) count(m.head);
+        const char* twice = is_4bit(w->dtype) && !w->quant.absmax ? ", double-quantized" : "";
+        if (row.kind == Kind::linear) types.insert(str(name_of(w->dtype), twice));
+    });
     if (m.tokenizer) info.notes = m.tokenizer->notes;
     if (c.dynamic_rope)
         info.notes.push_back(str(m.path, " asks for rotary scaling \"dynamic\", which changes nothing up to ",

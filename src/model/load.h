@@ -11,13 +11,14 @@ void check_shape(const Weight&, const Shape& expected, const std::string& where)
 // LoadOptions at work: quantizes the linear layers one tensor at a time, and reports after each tensor.
 class Loading {
 public:
-    Loading(const LoadOptions&, std::string where, int64_t layers);
+    Loading(const LoadOptions&, std::string where, const Config&);
     ~Loading();
     Loading(const Loading&) = delete;
-    WeightPtr linear(Weight);                          // quantized if asked for
-    WeightPtr keep(Weight weight) { return tick(std::make_shared<const Weight>(std::move(weight))); }
-    WeightPtr small(Weight weight) { return tick(as_f32(std::move(weight))); }
+    // Fills every tensor of the model with what read(row, layer) gives.
+    void fill(ModelImpl&, const std::function<Weight(const Row&, int64_t layer)>& read);
 private:
+    WeightPtr held(Kind, Weight);
+    WeightPtr linear(Weight);                          // quantized if asked for
     WeightPtr tick(WeightPtr);
     struct Source { std::shared_ptr<const void> owner; const MappedFile* file; const void* data; int64_t bytes; };
     std::vector<Source> quantized_;                    // what is no longer needed of the files
@@ -27,7 +28,5 @@ private:
 };
 
 void set_text(ModelImpl&);    // the chat template that the tokenizer carries; its end-of-text token must have a row
-// of a tensor's name: one of the model's
-void check_layer(std::string_view number, int64_t layers, const std::string& where, std::string_view tensor);
 
 }}  // namespace qlora

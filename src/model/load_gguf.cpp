@@ -1,5 +1,6 @@
 // load_gguf.cpp - a model out of a GGUF file. Every tensor is compared with the configuration before anybody computes
 // with it.
+#include "src/model/family.h"
 #include "src/model/gguf_model.h"
 
 #include <algorithm>
@@ -10,25 +11,7 @@ namespace qlora { inline namespace QLORA_ABI {
 
 namespace load_gguf_room {
 
-struct Source {
-    const Gguf& file;
-    std::string prefix, where;                         // "llama.", the path
-    std::string key(std::string_view name) const { return prefix + std::string(name); }
-
-    // One number for all layers; files may spell it as an array of equal numbers.
-    int64_t number(std::string_view name, int64_t fallback) const {
-        const std::vector<int64_t> values = file.integers(key(name));
-        if (values.empty()) {
-            if (fallback < 0) fail(Errc::format, "gguf: ", where, ": the key ", key(name), " is missing");
-            return fallback;
-        }
-        for (int64_t v : values)
-            if (v != values[0])
-                fail(Errc::unsupported, "gguf: ", where, ": ", key(name),
-                     " differs from layer to layer, which is not supported");
-        return values[0];
-    }
-
+struct Source : GgufFields {
     const GgufTensor* find(const std::string& name) const { return file.tensor(name); }
     Weight tensor(const std::string& name, const Shape& shape) const;
 };
@@ -44,8 +27,8 @@ Weight Source::tensor(const std::string& name, const Shape& shape) const {
 RopeScaling scaling(const Source& s) {
     RopeScaling r;
     const std::string kind = s.file.string(s.key("rope.scaling.type"), "");
-    const double legacy = s.file.number(s.key("rope.scale_linear"), 1);
-    r.factor = s.file.number(s.key("rope.scaling.factor"), legacy);
+    const double legacy = s.number("rope.scale_linear", 1);
+    r.factor = s.number("rope.scaling.factor", legacy);
     r.original_context = s.file.number(s.key("rope.scaling.original_context_length"),
                                        double(s.file.integer(s.key("context_length"))));
     if (kind == "linear" || (kind.empty() && r.factor != 1)) r.kind = RopeScaling::Kind::linear;
@@ -54,7 +37,7 @@ RopeScaling scaling(const Source& s) {
         fail(Errc::unsupported, "gguf: ", s.where, ": rope.scaling.type \"", kind,
              "\" is not supported (none, linear and yarn are)");
     const auto attention = [&](const char* name) {
-        const double factor = s.file.number(s.key(name), 1);
+        const double factor = s.number(name, 1);
         if (factor < 1e-3 || factor > 1e3)
             fail(Errc::format, "gguf: ", s.where, ": ", s.key(name), " is ", factor, ", expected 0.001 to 1000");
         return factor;
@@ -63,45 +46,44 @@ RopeScaling scaling(const Source& s) {
     if (r.kind == RopeScaling::Kind::yarn) {
         r.attention_factor *= attention("rope.scaling.yarn_attn_factor") *
                               (0.1 * std::log(std::max(r.factor, 1.0)) + 1);
-        r.beta_fast = s.file.number(s.key("rope.scaling.yarn_beta_fast"), 32);
-        r.beta_slow = s.file.number(s.key("rope.scaling.yarn_beta_slow"), 1);
+        r.beta_fast = s.number("rope.scaling.yarn_beta_fast", 32);
+        r.beta_slow = s.number("rope.scaling.yarn_beta_slow", 1);
     }
     return r;
 }
 
 Config config(const Source& s, const Family& family) {
-    Config c;
-    c.family = family.name;
-    c.layers = s.number("block_count", -1);
-    c.hidden = s.number("embedding_length", -1);
-    c.heads = s.number("attention.head_count", -1);
-    c.kv_heads = s.number("attention.head_count_kv", c.heads);
-    c.feed_forward = s.number("feed_forward_length", -1);
-    c.context = s.number("context_length", -1);
+    Config c = family.start();
+    c.layers = s.integer("block_count", -1);
+    c.hidden = s.integer("embedding_length", -1);
+    c.heads = s.integer("attention.head_count", -1);
+    c.kv_heads = s.integer("attention.head_count_kv", c.heads);
+    c.feed_forward = s.integer("feed_forward_length", -1);
+    c.context = s.integer("context_length", -1);
     if (c.heads < 1) fail(Errc::format, "gguf: ", s.where, ": ", s.key("attention.head_count"), " is ", c.heads);
-    c.head_dim = s.number("attention.key_length", c.hidden / c.heads);
-    if (s.number("attention.value_length", c.head_dim) != c.head_dim)
+    c.head_dim = s.integer("attention.key_length", c.hidden / c.heads);
+    if (s.integer("attention.value_length", c.head_dim) != c.head_dim)
         fail(Errc::unsupported, "gguf: ", s.where, ": keys and values of different sizes are not supported");
-    if (s.number("expert_count", 0) != 0)
+    if (s.integer("expert_count", 0) != 0)
         fail(Errc::unsupported, "gguf: ", s.where, ": mixtures of experts are not supported");
-    c.rotated = s.number("rope.dimension_count", c.head_dim);
+    c.rotated = s.integer("rope.dimension_count", c.head_dim);
     c.adjacent_pairs = s.file.boolean("qlora.adjacent_pairs", family.adjacent_pairs);
-    c.eps = float(s.file.number(s.key("attention.layer_norm_rms_epsilon"), 1e-5));
-    // llama.cpp ignores a window in qwen2 files, where the original model only uses it when told to.
-    if (family.gguf == "llama" || s.file.pair("qlora.window_from_layer"))
-        c.window = s.number("attention.sliding_window", 0);
+    c.eps = float(s.number("attention.layer_norm_rms_epsilon", 1e-5));
+    if (family.read_gguf) family.read_gguf(c, s);
     c.window_from_layer = s.file.integer("qlora.window_from_layer", 0);
     const GgufTensor* table = s.find("token_embd.weight");
     if (!table || table->shape.size() != 2)
         fail(Errc::format, "gguf: ", s.where,
              ": the tensor token_embd.weight is missing or not a matrix: this file holds no model");
     c.vocabulary = table->shape[0];
-    if (s.number("vocab_size", c.vocabulary) != c.vocabulary)
-        fail(Errc::format, "gguf: ", s.where, ": ", s.key("vocab_size"), " is ", s.number("vocab_size", 0),
+    if (s.integer("vocab_size", c.vocabulary) != c.vocabulary)
+        fail(Errc::format, "gguf: ", s.where, ": ", s.key("vocab_size"), " is ", s.integer("vocab_size", 0),
              ", token_embd.weight has ", c.vocabulary, " rows");
     c.tied = !s.find("output.weight");
+    for (int m = 0; m < module_count; ++m)
+        if (s.find(tensor_name(World::gguf, row_of(c, bias_of(Module(m))), 0))) c.biases[size_t(m)] = true;
     check_config(c, "gguf: " + s.where);
-    set_frequencies(c, s.file.number(s.key("rope.freq_base"), 10000), scaling(s), "gguf: " + s.where);
+    set_frequencies(c, s.number("rope.freq_base", 10000), scaling(s), "gguf: " + s.where);
     if (s.find("rope_freqs.weight")) {                 // Llama 3.1 and later: a divisor for each frequency
         const std::vector<float> factors = s.tensor("rope_freqs.weight", {c.rotated / 2}).decoded();
         for (size_t i = 0; i < factors.size(); ++i) c.inverse_frequencies[i] /= factors[i];
@@ -117,64 +99,28 @@ Config config(const Source& s, const Family& family) {
     return c;
 }
 
-Weight linear(const Source& s, int64_t layer, Module m, const Config& c) {
-    const std::string name = gguf_name(layer, m, "weight");
+Weight read(const Source& s, const Config& c, const Row& row, int64_t layer) {
+    const std::string name = tensor_name(World::gguf, row, layer);
     const GgufTensor* t = s.find(name);
-    if (t && t->ggml_type == ggml_i8 && s.file.pair("qlora.type")) {
-        Weight w = read_four_bit(s.file, name);
-        check_shape(w, linear_shape(c, m), "gguf: " + s.where);
-        return w;
-    }
-    return s.tensor(name, linear_shape(c, m));
-}
-
-void layer(ModelImpl& model, const Source& s, Loading& loading, int64_t i) {
-    const Config& c = model.config;
-    LayerWeights l;
-    auto name = [&](const char* suffix) { return str("blk.", i, ".", suffix, ".weight"); };
-    l.attention_norm = loading.small(s.tensor(name("attn_norm"), {c.hidden}));
-    l.feed_forward_norm = loading.small(s.tensor(name("ffn_norm"), {c.hidden}));
-    const Family& family = *family_named(c.family);
-    if (family.qk_norm) {
-        l.q_norm = loading.small(s.tensor(name("attn_q_norm"), {c.head_dim}));
-        l.k_norm = loading.small(s.tensor(name("attn_k_norm"), {c.head_dim}));
-    }
-    for (int m = 0; m < module_count; ++m) {
-        l.linear[m] = loading.linear(linear(s, i, Module(m), c));
-        const std::string bias = gguf_name(i, Module(m), "bias");
-        if (s.find(bias) || (family.qkv_bias && m <= int(Module::v_proj)))
-            l.bias[m] = as_f32(s.tensor(bias, {linear_shape(c, Module(m))[0]}));
-    }
-    model.layers.push_back(std::move(l));
+    if (row.kind != Kind::linear || !t || t->ggml_type != ggml_i8 || !s.file.pair("qlora.type"))
+        return s.tensor(name, shape_of(c, row));
+    Weight w = read_four_bit(s.file, name);
+    check_shape(w, shape_of(c, row), "gguf: " + s.where);
+    return w;
 }
 
 // A tensor that no part of the model took would silently change what the model computes.
 void refuse_leftovers(const ModelImpl& model, const Source& s) {
-    static constexpr std::string_view known[] = {"attn_norm.weight", "ffn_norm.weight", "attn_q_norm.weight",
-                                                 "attn_k_norm.weight"};
-    const bool qk_norm = family_named(model.config.family)->qk_norm;
+    const Config& c = model.config;
     for (const GgufTensor& t : s.file.tensors()) {
-        std::string_view name = t.name;
-        if (name == "token_embd.weight" || name == "output_norm.weight" || name == "output.weight" ||
-            name == "rope_freqs.weight")
-            continue;
-        bool taken = false;
-        if (name.substr(0, 4) == "blk." && name.find('.', 4) != name.npos) {
-            check_layer(name.substr(4, name.find('.', 4) - 4), model.config.layers, "gguf: " + s.where, name);
-            const std::string_view rest = name.substr(name.find('.', 4) + 1);
-            for (std::string_view k : known)
-                taken = taken ||
-                        (rest == k && (qk_norm || k.find("_q_") == k.npos) && (qk_norm || k.find("_k_") == k.npos));
-            for (int m = 0; m < module_count; ++m) {
-                const std::string weight = gguf_name(0, Module(m), "weight").substr(6),
-                                  bias = gguf_name(0, Module(m), "bias").substr(6);
-                taken = taken || rest == bias || rest == weight || rest.substr(0, weight.size() + 1) == weight + ".";
-            }
-            taken = taken || rest == "rope_freqs.weight" || rest == "attn_rot_embd.weight";
-        }
-        if (!taken)
-            fail(Errc::unsupported, "gguf: ", s.where, ": the tensor ", t.name, " is not part of a ",
-                 model.config.family, " model as this library knows it");
+        const TensorPlace place = place_of(World::gguf, c, t.name, "gguf: " + s.where);
+        const bool frequencies = t.name == "rope_freqs.weight" || place.in_layer == "rope_freqs.weight" ||
+                                 place.in_layer == "attn_rot_embd.weight";
+        const bool taken = place.row && place.row->exists(c, place.layer) &&
+                           (place.part.empty() || place.row->kind == Kind::linear);
+        if (!taken && !frequencies)
+            fail(Errc::unsupported, "gguf: ", s.where, ": the tensor ", t.name, " is not part of a ", c.family,
+                 " model as this library knows it");
     }
 }
 
@@ -272,20 +218,20 @@ std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOp
     if (!family)
         fail(Errc::unsupported, "load ", path, ": architecture \"", architecture,
              "\" is not supported; supported families: ", family_names());
-    const load_gguf_room::Source source{*file, architecture + ".", path};
+    // the one that our writer names, of those that share an architecture
+    if (const Family* named = family_named(file->string("qlora.family", "")); named && named->gguf == architecture)
+        family = named;
+    const load_gguf_room::Source source{{*file, architecture + ".", path}};
     auto model = std::make_shared<ModelImpl>();
     model->path = path;
     model->backend = options.backend.impl();
     model->gguf = file;
     model->config = load_gguf_room::config(source, *family);
     const Config& c = model->config;
-    if (file->string("qlora.family", "") == "mistral") model->config.family = "mistral";
-    Loading loading(options, path, c.layers);
     load_gguf_room::refuse_leftovers(*model, source);
-    model->embedding = loading.keep(source.tensor("token_embd.weight", {c.vocabulary, c.hidden}));
-    model->final_norm = loading.small(source.tensor("output_norm.weight", {c.hidden}));
-    for (int64_t i = 0; i < c.layers; ++i) load_gguf_room::layer(*model, source, loading, i);
-    model->head = c.tied ? model->embedding : loading.keep(source.tensor("output.weight", {c.vocabulary, c.hidden}));
+    Loading(options, path, c).fill(*model, [&](const Row& row, int64_t layer) {
+        return load_gguf_room::read(source, c, row, layer);
+    });
     model->tokenizer = gguf_tokenizer(*file);
     set_text(*model);
     return model;

@@ -25,7 +25,7 @@ namespace qlora { inline namespace QLORA_ABI {
 namespace lora_init_room {
 
 const WeightPtr& linear_of(const ModelImpl& model, const LoraTarget& t) {
-    return model.layers[size_t(t.layer)].linear[int(t.module)];
+    return model.at(t.module, t.layer);
 }
 
 // The model as its file holds it: another view of the same file. A base without 4-bit layers is that already.
@@ -104,7 +104,7 @@ std::shared_ptr<const ModelImpl> residual(LoraImpl& lora, Cpu& cpu) {
         if (!known) split(cpu, t, w, a, b);
         gemm_nn(cpu, t.out, b, t.rank, dense_ref(a, t.rank, t.in), w.data(), t.in, -t.scale, 1);
         const bool double_quant = is_4bit(held->dtype) && !held->quant.absmax;
-        model->layers[size_t(t.layer)].linear[int(t.module)] = std::make_shared<const Weight>(
+        model->at(t.module, t.layer) = std::make_shared<const Weight>(
             convert_weight(dense_weight(held->name, held->shape, std::move(w)), held->dtype, double_quant, &cpu.pool));
     }
     return model;

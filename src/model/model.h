@@ -2,8 +2,11 @@
 // the text side.
 #pragma once
 #include "src/graph/graph.h"
+#include "src/model/tensors.h"
 #include "src/text/chat_template.h"
 #include "src/text/tokenizer.h"
+
+#include <array>
 
 namespace qlora { inline namespace QLORA_ABI {
 
@@ -22,8 +25,11 @@ struct Config {
             context = 0;
     float eps = 1e-5f;
     bool tied = false;                                 // the head is the embedding
+    bool q_k_norms = false;                            // queries and keys are normed, each head by itself
+    std::array<bool, module_count> biases{};           // which linear layers have one
     int64_t window = 0;                                // sliding attention: keys a query sees, 0 = all
     int64_t window_from_layer = 0;                     // the first layer that slides
+    bool slides(int64_t layer) const { return window > 0 && layer >= window_from_layer; }
     // Rotary embedding: everything that scaling schemes do ends up in inverse_frequencies {rotated / 2} and magnitude.
     int64_t rotated = 0;
     bool adjacent_pairs = false;    // GGUF's "llama": q and k rows are stored permuted (see adapter_peft.cpp)
@@ -37,29 +43,30 @@ struct Config {
 
 using WeightPtr = std::shared_ptr<const Weight>;
 
-// The seven linear layers that LoRA adapts, by their Hugging Face names.
-enum class Module : uint8_t { q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj };
-constexpr int module_count = 7;
-std::string_view name_of(Module);
-
-struct LayerWeights {
-    WeightPtr attention_norm, feed_forward_norm;       // {hidden}
-    WeightPtr linear[module_count];                    // {out, in}
-    WeightPtr bias[module_count];                      // {out}, null = none
-    WeightPtr q_norm, k_norm;                          // {head_dim}, null = none
-};
-
 struct ModelImpl {
     std::string path;
     Config config;
-    std::vector<LayerWeights> layers;
-    WeightPtr embedding, final_norm, head;             // head is the embedding's Weight when tied
+    // By slot, null where the model has no such tensor; the head is the embedding's Weight when tied.
+    std::array<WeightPtr, model_slots> own;
+    std::vector<std::array<WeightPtr, layer_slots>> layers;
+    WeightPtr& at(Slot s, int64_t layer = -1) {
+        return layer < 0 ? own[size_t(int(s) - layer_slots)] : layers.at(size_t(layer))[size_t(s)];
+    }
+    const WeightPtr& at(Slot s, int64_t layer = -1) const {
+        return layer < 0 ? own[size_t(int(s) - layer_slots)] : layers.at(size_t(layer))[size_t(s)];
+    }
     std::shared_ptr<const TokenizerImpl> tokenizer;    // may be null: a model without a vocabulary runs on ids
     std::shared_ptr<const ChatTemplate> chat_template; // may be null
     std::shared_ptr<BackendImpl> backend;
     // the file it came from, whose metadata save_gguf_model() copies; null for a folder
     std::shared_ptr<const class Gguf> gguf;
 };
+
+// f(row, weight) for every tensor of a model; the weight may be replaced where the model is not const.
+template <class Model, class F>
+void for_each_weight(Model& model, const F& f) {
+    for_each_tensor(model.config, [&](const Row& row, int64_t layer) { f(row, model.at(row.slot, layer)); });
+}
 
 // Loaders. They check every tensor against the configuration before using it; errors name file, tensor and field.
 std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOptions&);

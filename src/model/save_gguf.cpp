@@ -18,18 +18,18 @@ using Type = GgufWriter::Type;
 bool four_bit(const ModelImpl& model, GgufWriter& out) {
     const Weight* first = nullptr;
     auto visit = [&](const WeightPtr& w) {
-        if (!w || !is_4bit(w->dtype)) return;
+        if (!is_4bit(w->dtype)) return;
         if (!first) first = w.get();
         if (w->dtype != first->dtype || w->quant.block != first->quant.block || w->quant.block2 != first->quant.block2)
             fail(Errc::unsupported, "save: ", w->name, " and ", first->name,
                  " are quantized in different ways, which one file cannot hold");
     };
-    for (const LayerWeights& l : model.layers)
-        for (const WeightPtr& w : l.linear) visit(w);
-    for (const WeightPtr& w : {model.embedding, model.head})
-        if (w && is_4bit(w->dtype))
+    for_each_weight(model, [&](const Row& row, const WeightPtr& w) {
+        if (row.kind == Kind::linear) return visit(w);
+        if (is_4bit(w->dtype))
             fail(Errc::unsupported, "save: ", w->name,
                  " is held in 4 bits, only the linear layers of the blocks can be saved so");
+    });
     if (!first) return false;
     out.set("qlora.type", Type::string, Json(name_of(first->dtype)));
     out.set("qlora.block", Type::u32, Json(first->quant.block));
@@ -51,7 +51,7 @@ void set_file_type(const ModelImpl& model, GgufWriter& out) {
         int64_t number;
     } numbers[] = {{DType::f32, 0},  {DType::f16, 1},     {DType::q4_0, 2},
                    {DType::q8_0, 7}, {DType::iq4_nl, 25}, {DType::bf16, 32}};
-    const Weight& first = *model.layers.at(0).linear[0];
+    const Weight& first = *model.at(Slot::q_proj, 0);
     const GgufTensor* before = model.gguf ? model.gguf->tensor(gguf_name(0, Module(0), "weight")) : nullptr;
     if (before && before->ggml_type == type_info(first.dtype).ggml) return;
     for (const auto& row : numbers) {
@@ -108,7 +108,6 @@ void describe_config(const ModelImpl& model, const Family& family, GgufWriter& o
 }
 
 void tensor(GgufWriter& out, const std::string& name, const WeightPtr& w) {
-    if (!w) return;
     if (is_4bit(w->dtype)) return write_four_bit(out, name, w);
     const int type = type_info(w->dtype).ggml;
     if (type < 0)
@@ -122,33 +121,12 @@ void tensor(GgufWriter& out, const std::string& name, const WeightPtr& w) {
 
 // A q or k matrix (or bias) in Hugging Face row order, written in GGUF's order for adjacent pairs: whole rows move.
 void permuted(GgufWriter& out, const std::string& name, const WeightPtr& w, int64_t head_dim) {
-    if (!w) return;
     const int64_t rows = w->shape[0], row = w->bytes() / rows;
     out.add({name, type_info(w->dtype).ggml, w->shape, w->bytes(), [w, rows, row, head_dim](AtomicFile& f) {
         const WeightPtr made = now(w);
         for (int64_t r = 0; r < rows; ++r) f.write(made->data + hf_row_of_gguf(r, head_dim) * row, row);
         made->check();
     }});
-}
-
-void layer(GgufWriter& out, const ModelImpl& model, int64_t i, bool permute) {
-    const LayerWeights& l = model.layers[size_t(i)];
-    auto name = [&](const char* part) { return str("blk.", i, ".", part, ".weight"); };
-    tensor(out, name("attn_norm"), l.attention_norm);
-    tensor(out, name("ffn_norm"), l.feed_forward_norm);
-    tensor(out, name("attn_q_norm"), l.q_norm);
-    tensor(out, name("attn_k_norm"), l.k_norm);
-    for (int m = 0; m < module_count; ++m) {
-        const std::string weight = gguf_name(i, Module(m), "weight"), bias = gguf_name(i, Module(m), "bias");
-        const bool turns = permute && (Module(m) == Module::q_proj || Module(m) == Module::k_proj);
-        if (turns) {
-            permuted(out, weight, l.linear[m], model.config.head_dim);
-            permuted(out, bias, l.bias[m], model.config.head_dim);
-        } else {
-            tensor(out, weight, l.linear[m]);
-            tensor(out, bias, l.bias[m]);
-        }
-    }
 }
 
 // rope_freqs.weight: theta^(-2i / n) / frequency, which llama.cpp reads in files of architecture llama. Dividing twice
@@ -160,7 +138,7 @@ void frequencies(GgufWriter& out, const ModelImpl& model, const Family& family, 
     std::vector<float> divisors(c.inverse_frequencies.size());
     for (size_t i = 0; i < divisors.size(); ++i) divisors[i] = told.inverse_frequencies[i] / c.inverse_frequencies[i];
     if (std::all_of(divisors.begin(), divisors.end(), [](float d) { return d == 1; })) return;
-    if (family.gguf != "llama" && !codes)
+    if (!family.rope_freqs && !codes)
         fail(Errc::unsupported, "save: llama.cpp has no counterpart for the rotary scaling of ", model.path,
              "; save a Hugging Face folder, or 4-bit codes, which only this library reads");
     Json::Array exact;
@@ -212,10 +190,11 @@ void save_gguf_model(const ModelImpl& model, const std::string& path) {
     if (family.adjacent_pairs && !c.adjacent_pairs && !permute)
         out.set("qlora.adjacent_pairs", room::Type::boolean, Json(false));
     room::write_text(model, out, codes);
-    room::tensor(out, "token_embd.weight", model.embedding);
-    for (int64_t i = 0; i < c.layers; ++i) room::layer(out, model, i, permute);
-    room::tensor(out, "output_norm.weight", model.final_norm);
-    if (!c.tied) room::tensor(out, "output.weight", model.head);
+    for_each_tensor(c, [&](const Row& row, int64_t layer) {
+        const std::string name = tensor_name(World::gguf, row, layer);
+        if (permute && row.turned) room::permuted(out, name, model.at(row.slot, layer), c.head_dim);
+        else room::tensor(out, name, model.at(row.slot, layer));
+    });
     const GgufTensor* factors = model.gguf ? model.gguf->tensor("rope_freqs.weight") : nullptr;
     if (factors) room::tensor(out, "rope_freqs.weight", std::make_shared<const Weight>(model.gguf->weight(*factors)));
     else if (!model.gguf) room::frequencies(out, model, family, codes);

@@ -59,7 +59,6 @@ void four_bit(SafeTensorsWriter& out, const std::string& name, const WeightPtr& 
 }
 
 void tensor(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w) {
-    if (!w) return;
     if (is_4bit(w->dtype)) return four_bit(out, name, w);
     const char* dtype = w->dtype == DType::f32    ? "F32"
                         : w->dtype == DType::f16  ? "F16"
@@ -79,7 +78,7 @@ void tensor(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w)
 // Norms and biases, which the kernels read as floats, in the type of the embedding: transformers runs a 4-bit
 // checkpoint in the types it finds, and floats would meet bf16 in the head. Only where that changes no value.
 WeightPtr small(const WeightPtr& w, DType type) {
-    if (!w || w->dtype == type || (type != DType::f16 && type != DType::bf16)) return w;
+    if (w->dtype == type || (type != DType::f16 && type != DType::bf16)) return w;
     const std::vector<float> values = w->decoded();
     for (const float v : values)
         if (v != (type == DType::f16 ? f32_from_f16(f16_from_f32(v)) : f32_from_bf16(bf16_from_f32(v)))) return w;
@@ -90,7 +89,6 @@ WeightPtr small(const WeightPtr& w, DType type) {
 // so those rows are quantized again: where a row is whole blocks they get the codes that they had, and scales that
 // differ in the last of their 8 bits.
 void reordered(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w, int64_t head_dim) {
-    if (!w) return;
     const int64_t rows = w->shape[0];
     if (is_4bit(w->dtype)) {
         const std::vector<float> held = w->decoded();
@@ -128,6 +126,15 @@ WeightPtr from_type(const WeightPtr& w, DType type) {
     return std::make_shared<const Weight>(std::move(said));
 }
 
+WeightPtr as_stored(const ModelImpl& model, Kind kind, const WeightPtr& w, bool codes, DType type) {
+    switch (kind) {
+        case Kind::embedding: return dense(w, codes);
+        case Kind::norm: case Kind::bias: return small(w, type);
+        case Kind::linear: break;
+    }
+    return model.gguf ? from_type(w, type) : w;
+}
+
 // Without 4-bit layers nothing says so any more, and the model computes in the type it is stored in.
 Json dense_config(Json j, DType type) {
     std::erase_if(j.object(), [](const Json::Member& m) { return m.first == "quantization_config"; });
@@ -144,12 +151,12 @@ Json config(const ModelImpl& model, DType type) {
     Json j = model.gguf ? hf_config_of(model) : Json::parse(read_file(where, int64_t(16) << 20), where);
     const Weight* first = nullptr;
     bool mixed = false;
-    for (const LayerWeights& l : model.layers)
-        for (const WeightPtr& w : l.linear) {
-            if (!is_4bit(w->dtype)) mixed = true;
-            else if (!first) first = w.get();
-        }
-    if (!first) return dense_config(std::move(j), model.layers.at(0).linear[0]->dtype);
+    for_each_weight(model, [&](const Row& row, const WeightPtr& w) {
+        if (row.kind != Kind::linear) return;
+        if (!is_4bit(w->dtype)) mixed = true;
+        else if (!first) first = w.get();
+    });
+    if (!first) return dense_config(std::move(j), model.at(Slot::q_proj, 0)->dtype);
     if (model.gguf) j.set("torch_dtype", torch_name(type));
     const Json* before = j.find("quantization_config");
     if (before && !before->is_object()) before = nullptr;
@@ -232,31 +239,16 @@ void save_hf_model(const ModelImpl& model, const std::string& folder, int64_t sh
     namespace room = save_hf_room;
     SafeTensorsWriter out;
     bool codes = false;
-    for (const LayerWeights& l : model.layers)
-        for (const WeightPtr& w : l.linear) codes = codes || is_4bit(w->dtype);
-    const WeightPtr embedding = room::dense(model.embedding, codes);
-    const DType type = embedding->dtype;
-    room::tensor(out, "model.embed_tokens.weight", embedding);
-    room::tensor(out, "model.norm.weight", room::small(model.final_norm, type));
-    if (!model.config.tied) room::tensor(out, "lm_head.weight", room::dense(model.head, codes));
-    for (int64_t i = 0; i < model.config.layers; ++i) {
-        const LayerWeights& l = model.layers[size_t(i)];
-        const std::string prefix = str("model.layers.", i, ".");
-        room::tensor(out, prefix + "input_layernorm.weight", room::small(l.attention_norm, type));
-        room::tensor(out, prefix + "post_attention_layernorm.weight", room::small(l.feed_forward_norm, type));
-        room::tensor(out, prefix + "self_attn.q_norm.weight", room::small(l.q_norm, type));
-        room::tensor(out, prefix + "self_attn.k_norm.weight", room::small(l.k_norm, type));
-        for (int m = 0; m < module_count; ++m) {
-            const bool turned = model.config.adjacent_pairs &&
-                                (Module(m) == Module::q_proj || Module(m) == Module::k_proj);
-            const WeightPtr linear = model.gguf ? room::from_type(l.linear[m], type) : l.linear[m];
-            for (const auto& [suffix, w] :
-                 {std::pair{".weight", linear}, std::pair{".bias", room::small(l.bias[m], type)}}) {
-                if (turned) room::reordered(out, hf_name(i, Module(m)) + suffix, w, model.config.head_dim);
-                else room::tensor(out, hf_name(i, Module(m)) + suffix, w);
-            }
-        }
-    }
+    for_each_weight(model, [&](const Row& row, const WeightPtr& w) {
+        codes = codes || (row.kind == Kind::linear && is_4bit(w->dtype));
+    });
+    const DType type = room::dense(model.at(Slot::embedding), codes)->dtype;
+    for_each_tensor(model.config, [&](const Row& row, int64_t layer) {
+        const std::string name = tensor_name(World::hf, row, layer);
+        const WeightPtr w = room::as_stored(model, row.kind, model.at(row.slot, layer), codes, type);
+        if (row.turned && model.config.adjacent_pairs) room::reordered(out, name, w, model.config.head_dim);
+        else room::tensor(out, name, w);
+    });
     const Json config = room::config(model, type);
     const std::vector<std::pair<std::string, std::string>> text = room::text_files(model);
     AtomicFolder target(folder);

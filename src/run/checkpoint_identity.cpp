@@ -150,9 +150,9 @@ uint64_t first_fingerprint(const ModelImpl& m) {
     const int64_t sizes[] = {c.vocabulary, c.hidden,   c.layers,       c.heads,
                              c.kv_heads,   c.head_dim, c.feed_forward, c.context};
     uint64_t h = hash_bytes(sizes, sizeof sizes);
-    for (const LayerWeights& layer : m.layers) {
-        for (const WeightPtr& w : layer.linear) {
-            if (!w) continue;
+    for (int64_t layer = 0; layer < c.layers; ++layer) {
+        for (int i = 0; i < module_count; ++i) {
+            const WeightPtr& w = m.at(Module(i), layer);
             const int64_t kind = int64_t(w->dtype), bytes = std::min<int64_t>(4096, bytes_of(w->dtype, w->elements()));
             h = hash_bytes(&kind, sizeof kind, h);
             if (w->data) h = hash_bytes(w->data, bytes, h);

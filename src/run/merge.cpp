@@ -86,13 +86,12 @@ std::shared_ptr<ModelImpl> rebuild(const ModelImpl& source, const LoraImpl* lora
     auto out = std::make_shared<ModelImpl>(source);
     // these are made at once, so their number must be known
     if (is_4bit(type)) maker->tensors = source.config.layers * module_count;
-    for (size_t i = 0; i < out->layers.size(); ++i)
-        for (int m = 0; m < module_count; ++m) {
-            WeightPtr& w = out->layers[i].linear[m];
-            w = in_type(maker, w, lora ? lora->find(int64_t(i), Module(m)) : nullptr, true);
-        }
-    out->embedding = in_type(maker, source.embedding, nullptr, false);
-    out->head = source.head == source.embedding ? out->embedding : in_type(maker, source.head, nullptr, false);
+    for_each_tensor(source.config, [&](const Row& row, int64_t layer) {
+        WeightPtr& w = out->at(row.slot, layer);
+        if (row.kind == Kind::linear) w = in_type(maker, w, lora ? lora->find(layer, row.slot) : nullptr, true);
+        else if (row.kind == Kind::embedding) w = in_type(maker, w, nullptr, false);
+    });
+    if (source.config.tied) out->at(Slot::head) = out->at(Slot::embedding);
     return out;
 }
 

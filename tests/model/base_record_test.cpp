@@ -19,21 +19,19 @@ WeightPtr with(const WeightPtr& w, int64_t at, float value) {
     return std::make_shared<const Weight>(dense_weight(w->name, w->shape, std::move(values)));
 }
 
+void change_last(WeightPtr& w) { w = with(w, w->elements() - 1, 1e-3f); }
+
 // Every part of a model, changed in one place: its last number, which no sample of the first bytes sees.
 const std::vector<std::pair<const char*, std::function<void(ModelImpl&)>>> changes{
-    {"norms", [](ModelImpl& m) { m.final_norm = with(m.final_norm, m.config.hidden - 1, 1e-3f); }},
-    {"norms", [](ModelImpl& m) { m.layers[1].feed_forward_norm = with(m.layers[1].feed_forward_norm, 0, 1e-3f); }},
-    {"norms", [](ModelImpl& m) { m.layers[1].q_norm = with(m.layers[1].q_norm, 0, 1e-3f); }},
-    {"embeddings", [](ModelImpl& m) { m.embedding = with(m.embedding, m.embedding->elements() - 1, 1e-3f); }},
-    {"embeddings", [](ModelImpl& m) { m.head = with(m.head, m.head->elements() - 1, 1e-3f); }},
-    {"weights",
-     [](ModelImpl& m) {
-         WeightPtr& w = m.layers[1].linear[6];
-         w = with(w, w->elements() - 1, 1e-3f);
-     }},
+    {"norms", [](ModelImpl& m) { change_last(m.at(Slot::final_norm)); }},
+    {"norms", [](ModelImpl& m) { change_last(m.at(Slot::feed_forward_norm, 1)); }},
+    {"norms", [](ModelImpl& m) { m.at(Slot::q_norm, 1) = with(m.at(Slot::q_norm, 1), 0, 1e-3f); }},
+    {"embeddings", [](ModelImpl& m) { change_last(m.at(Slot::embedding)); }},
+    {"embeddings", [](ModelImpl& m) { change_last(m.at(Slot::head)); }},
+    {"weights", [](ModelImpl& m) { change_last(m.at(Slot::down_proj, 1)); }},
     {"biases",
      [](ModelImpl& m) {
-         m.layers[0].bias[2] = std::make_shared<const Weight>(
+         m.at(bias_of(Module::v_proj), 0) = std::make_shared<const Weight>(
              dense_weight("bias", {16}, std::vector<float>(16, 1e-3f)));
      }},
     {"configuration", [](ModelImpl& m) { m.config.eps *= 1.01f; }},
@@ -100,7 +98,7 @@ TEST(BaseRecord, FormsAreFollowed) {
             EXPECT_EQ(error_of([&] { load_lora(other, folder, OnBase::as_held); }), "");
         }
         auto changed = std::make_shared<ModelImpl>(*plain);
-        changed->final_norm = with(plain->final_norm, 0, 1e-3f);
+        changed->at(Slot::final_norm) = with(plain->at(Slot::final_norm), 0, 1e-3f);
         EXPECT_NE(error_of([&] { load_lora(changed, folder, OnBase::as_held); }).find("another model"),
                   std::string::npos);
     }
@@ -118,8 +116,8 @@ TEST(BaseRecord, OfVersion010AndDamaged) {
     std::ofstream(file) << "{\"model\": \"m.gguf\", \"quant\": \"nf4\", \"double_quant\": false}";
     EXPECT_EQ(Lora::recorded_base(folder)->model, "m.gguf");
     const auto followed = load_lora(other, folder);
-    EXPECT_EQ(followed->base->layers[0].linear[0]->dtype, DType::nf4);
-    EXPECT_NE(followed->base->layers[0].linear[0]->quant.absmax, nullptr);
+    EXPECT_EQ(followed->base->at(Module::q_proj, 0)->dtype, DType::nf4);
+    EXPECT_NE(followed->base->at(Module::q_proj, 0)->quant.absmax, nullptr);
     for (const char* bad : {"[]", "{", "{\"quant\": \"q9\"}", "{\"quant\": 4}", "{\"double_quant\": \"yes\"}",
                             "{\"model\": 1}", "{\"fingerprint\": 3}", "{\"fingerprint\": {\"norms\": 3}}"}) {
         std::ofstream(file) << bad;

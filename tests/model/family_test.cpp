@@ -125,11 +125,11 @@ TEST(PeftReference, ScoresLossAndGradients) {
 
 TEST(BitsAndBytes, CheckpointsLoadAsStored) {
     const auto model = tiny::load(golden_path("model/bnb"));
-    EXPECT_EQ(model->layers[0].linear[0]->dtype, DType::nf4);
-    EXPECT_EQ(model->layers[0].linear[0]->quant.absmax, nullptr);
-    EXPECT_EQ(model->layers[1].linear[6]->dtype, DType::fp4);
-    EXPECT_NE(model->layers[1].linear[6]->quant.absmax, nullptr);
-    EXPECT_EQ(model->layers[2].linear[0]->dtype, DType::bf16);
+    EXPECT_EQ(model->at(Module::q_proj, 0)->dtype, DType::nf4);
+    EXPECT_EQ(model->at(Module::q_proj, 0)->quant.absmax, nullptr);
+    EXPECT_EQ(model->at(Module::down_proj, 1)->dtype, DType::fp4);
+    EXPECT_NE(model->at(Module::down_proj, 1)->quant.absmax, nullptr);
+    EXPECT_EQ(model->at(Module::q_proj, 2)->dtype, DType::bf16);
     const Json reference = golden("bnb.json");
     expect_rows(tiny::logits(model, nullptr, reference_ids()), *reference.find("logits"));
 }
@@ -142,7 +142,7 @@ TEST(BitsAndBytes, DecodesToTheSameFloats) {
     for (const int layer : {0, 1}) {
         const Json* expected = reference.find("decoded")->find(str("model.layers.", layer, ".mlp.up_proj.weight"));
         ASSERT_NE(expected, nullptr);
-        const std::vector<float> values = model->layers[size_t(layer)].linear[int(Module::up_proj)]->decoded();
+        const std::vector<float> values = model->at(Module::up_proj, layer)->decoded();
         EXPECT_EQ(expected->array().size(), (values.size() + 40) / 41);
         for (size_t i = 0; i < expected->array().size(); ++i)
             EXPECT_EQ(values[i * 41], float(expected->array()[i].number())) << layer << ", " << i;

@@ -53,7 +53,7 @@ TEST(ModelFiles, RowsArePermutedForGguf) {
     EXPECT_TRUE(again->config.adjacent_pairs);
     const std::vector<float> a = tiny::logits(again, nullptr, ids), b = tiny::logits(model, nullptr, ids);
     for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-5);
-    EXPECT_NE(again->layers[0].linear[0]->decoded(), model->layers[0].linear[0]->decoded());
+    EXPECT_NE(again->at(Module::q_proj, 0)->decoded(), model->at(Module::q_proj, 0)->decoded());
 }
 
 class Quantized : public testing::TestWithParam<std::tuple<DType, bool, const char*>> {};
@@ -68,7 +68,7 @@ TEST_P(Quantized, SavesAndLoadsBitForBit) {
     const auto again = tiny::load(path);
     for (size_t i = 0; i < model->layers.size(); ++i)
         for (int m = 0; m < module_count; ++m) {
-            const Weight &a = *model->layers[i].linear[m], &b = *again->layers[i].linear[m];
+            const Weight &a = *model->at(Module(m), i), &b = *again->at(Module(m), i);
             ASSERT_EQ(a.dtype, b.dtype);
             ASSERT_EQ(a.shape, b.shape);
             ASSERT_EQ(std::memcmp(a.data, b.data, size_t(a.elements() / 2)), 0);
@@ -116,9 +116,9 @@ TEST(ModelFiles, Nf4MatchesNumpy) {
                 EXPECT_NEAR(logits[t * 512 + i * 32], rows[t].array()[i].number(), 1e-4) << t << ", " << i;
         // The 4-bit products against the same model with its weights decoded to floats.
         auto decoded = std::make_shared<ModelImpl>(*model);
-        for (LayerWeights& l : decoded->layers)
-            for (WeightPtr& w : l.linear)
-                w = std::make_shared<const Weight>(dense_weight(w->name, w->shape, w->decoded()));
+        for_each_weight(*decoded, [](const Row&, WeightPtr& w) {
+            w = std::make_shared<const Weight>(dense_weight(w->name, w->shape, w->decoded()));
+        });
         const std::vector<float> dense = tiny::logits(decoded, nullptr, tokens);
         for (size_t i = 0; i < dense.size(); ++i) ASSERT_NEAR(logits[i], dense[i], 1e-4);
     }
@@ -277,14 +277,14 @@ std::string folder_of(const ModelImpl& m, const std::string& name, bool shards =
         parts[shards ? part : 0].add(tensor, w->shape, w->decoded());
         map.set(tensor, Json(str("model-0000", shards ? part + 1 : 1, "-of-00002.safetensors")));
     };
-    add(0, "model.embed_tokens.weight", m.embedding);
-    add(0, "model.norm.weight", m.final_norm);
-    add(1, "lm_head.weight", m.head);
+    add(0, "model.embed_tokens.weight", m.at(Slot::embedding));
+    add(0, "model.norm.weight", m.at(Slot::final_norm));
+    add(1, "lm_head.weight", m.at(Slot::head));
     for (size_t i = 0; i < m.layers.size(); ++i) {
-        add(int(i), str("model.layers.", i, ".input_layernorm.weight"), m.layers[i].attention_norm);
-        add(int(i), str("model.layers.", i, ".post_attention_layernorm.weight"), m.layers[i].feed_forward_norm);
+        add(int(i), str("model.layers.", i, ".input_layernorm.weight"), m.at(Slot::attention_norm, i));
+        add(int(i), str("model.layers.", i, ".post_attention_layernorm.weight"), m.at(Slot::feed_forward_norm, i));
         for (int k = 0; k < module_count; ++k)
-            add(int(i), hf_name(int64_t(i), Module(k)) + ".weight", m.layers[i].linear[k]);
+            add(int(i), hf_name(int64_t(i), Module(k)) + ".weight", m.at(Module(k), i));
     }
     if (!shards) parts[0].write(folder + "/model.safetensors");
     for (int p = 0; shards && p < 2; ++p) parts[p].write(folder + str("/model-0000", p + 1, "-of-00002.safetensors"));

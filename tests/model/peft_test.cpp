@@ -228,7 +228,7 @@ TEST(PeftStarts, PissaStandsOnTheBaseThatPeftMakes) {
     const auto model = llama("pissa");
     const auto lora = load_lora(model, golden_path("model/peft_pissa"));
     EXPECT_NE(lora->base, model);
-    EXPECT_EQ(lora->base->layers[1].linear[int(Module::k_proj)], model->layers[1].linear[int(Module::k_proj)]);
+    EXPECT_EQ(lora->base->at(Module::k_proj, 1), model->at(Module::k_proj, 1));
     expect_rows(tiny::logits(lora->base, lora.get(), reference_ids()), *golden("init.json").find("pissa"));
     const std::string again = temporary("pissa_again");
     save_lora_peft(*lora, again);
@@ -261,9 +261,9 @@ TEST(PeftStarts, PissaTakesOverTheLargestDirections) {
         if (!type) { EXPECT_LT(distance(started, wanted), 1e-4); }
         double plain = 0, split = 0;
         for (const LoraTarget& t : lora->targets) {
-            const std::vector<float> w = original->layers[0].linear[int(t.module)]->decoded(),
-                                     q = model->layers[0].linear[int(t.module)]->decoded();
-            const std::vector<float> rest = lora->base->layers[0].linear[int(t.module)]->decoded();
+            const std::vector<float> w = original->at(t.module, 0)->decoded(),
+                                     q = model->at(t.module, 0)->decoded();
+            const std::vector<float> rest = lora->base->at(t.module, 0)->decoded();
             const std::vector<double> taken = product(*lora, t);
             for (size_t e = 0; e < w.size(); ++e) {
                 plain += (double(w[e]) - q[e]) * (double(w[e]) - q[e]);
@@ -272,7 +272,7 @@ TEST(PeftStarts, PissaTakesOverTheLargestDirections) {
         }
         if (type) { EXPECT_LT(split, 0.9 * plain); }
         EXPECT_GT(distance(tiny::logits(lora->base, nullptr, reference_ids()), wanted), 0.1);
-        EXPECT_EQ(lora->base->layers[0].linear[0]->dtype, model->layers[0].linear[0]->dtype);
+        EXPECT_EQ(lora->base->at(Module::q_proj, 0)->dtype, model->at(Module::q_proj, 0)->dtype);
         save_lora_peft(*lora, saved);
         const auto again = load_lora(model, saved);
         EXPECT_EQ(tiny::logits(again->base, again.get(), reference_ids()), started);

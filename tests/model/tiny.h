@@ -39,7 +39,7 @@ inline WeightPtr random(std::string name, Shape shape, float size, Rng& rng, flo
 inline std::shared_ptr<ModelImpl> make(const Spec& s) {
     auto m = std::make_shared<ModelImpl>();
     Config& c = m->config;
-    c.family = s.family;
+    c = family_named(s.family)->start();
     c.vocabulary = s.vocabulary;
     c.hidden = s.hidden;
     c.layers = s.layers;
@@ -56,25 +56,14 @@ inline std::shared_ptr<ModelImpl> make(const Spec& s) {
     m->path = "tiny";
     m->backend = backend();
     Rng rng{s.seed, 0, 0};
-    const Family& family = *family_named(s.family);
-    m->embedding = random("token_embd.weight", {c.vocabulary, c.hidden}, 1, rng);
-    m->final_norm = random("output_norm.weight", {c.hidden}, 0.1f, rng, 1);
-    m->head = s.tied ? m->embedding : random("output.weight", {c.vocabulary, c.hidden}, 0.3f, rng);
-    for (int64_t i = 0; i < c.layers; ++i) {
-        LayerWeights l;
-        l.attention_norm = random(str("blk.", i, ".attn_norm.weight"), {c.hidden}, 0.1f, rng, 1);
-        l.feed_forward_norm = random(str("blk.", i, ".ffn_norm.weight"), {c.hidden}, 0.1f, rng, 1);
-        if (family.qk_norm) {
-            l.q_norm = random(str("blk.", i, ".attn_q_norm.weight"), {c.head_dim}, 0.1f, rng, 1);
-            l.k_norm = random(str("blk.", i, ".attn_k_norm.weight"), {c.head_dim}, 0.1f, rng, 1);
-        }
-        for (int k = 0; k < module_count; ++k) {
-            const Shape shape = linear_shape(c, Module(k));
-            l.linear[k] = random(gguf_name(i, Module(k), "weight"), shape, 0.15f, rng);
-            if (family.qkv_bias && k < 3) l.bias[k] = random(gguf_name(i, Module(k), "bias"), {shape[0]}, 0.1f, rng);
-        }
-        m->layers.push_back(std::move(l));
-    }
+    m->layers.resize(size_t(c.layers));
+    for_each_tensor(c, [&](const Row& row, int64_t layer) {
+        const bool norm = row.kind == Kind::norm;
+        const float size = norm || row.kind == Kind::bias ? 0.1f : row.kind == Kind::linear ? 0.15f : 1;
+        m->at(row.slot, layer) = random(tensor_name(World::gguf, row, layer), shape_of(c, row),
+                                        row.slot == Slot::head ? 0.3f : size, rng, norm ? 1 : 0);
+    });
+    if (c.tied) m->at(Slot::head) = m->at(Slot::embedding);
     return m;
 }
 

@@ -182,8 +182,9 @@ TEST(Vocabulary, WithoutACounterpartInHuggingFace) {
 
 std::shared_ptr<ModelImpl> quantized(const ModelImpl& model) {
     auto out = std::make_shared<ModelImpl>(model);
-    for (LayerWeights& l : out->layers)
-        for (WeightPtr& w : l.linear) w = std::make_shared<const Weight>(quantize_4bit(*w, DType::nf4, true));
+    for_each_weight(*out, [](const Row& row, WeightPtr& w) {
+        if (row.kind == Kind::linear) w = std::make_shared<const Weight>(quantize_4bit(*w, DType::nf4, true));
+    });
     return out;
 }
 
@@ -221,7 +222,7 @@ TEST(GgufToFolder, IsTheSameModel) {
             const std::vector<float> a = tiny::logits(again, nullptr, ids), b = tiny::logits(model, nullptr, ids);
             ASSERT_EQ(a.size(), b.size());
             for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-4) << family << ", scaling " << int(kind);
-            EXPECT_EQ(again->layers[0].linear[0]->decoded(), model->layers[0].linear[0]->decoded())
+            EXPECT_EQ(again->at(Module::q_proj, 0)->decoded(), model->at(Module::q_proj, 0)->decoded())
                 << "rows in Hugging Face order again";
         }
 }
@@ -251,27 +252,27 @@ TEST(GgufToFolder, FourBitCodes) {
     for (const int64_t hidden : {64, 32})
         for (const DType head : {DType::f32, DType::q8_0}) {
             auto model = tiny::make({.hidden = hidden, .heads = 4, .head_dim = 16, .feed_forward = 64});
-            model->embedding = std::make_shared<const Weight>(convert_weight(*model->embedding, head));
-            model->head = std::make_shared<const Weight>(convert_weight(*model->head, head));
+            for (const Slot s : {Slot::embedding, Slot::head})
+                model->at(s) = std::make_shared<const Weight>(convert_weight(*model->at(s), head));
             const std::string path = temporary("four.gguf"), folder = temporary("four");
             save_gguf_model(*model, path);
             const auto held = tiny::load(path, DType::nf4);
             ASSERT_TRUE(held->config.adjacent_pairs);
             save_hf_model(*held, folder);
             const auto again = tiny::load(folder);
-            EXPECT_EQ(again->embedding->dtype, head == DType::f32 ? DType::f32 : DType::bf16);
+            EXPECT_EQ(again->at(Slot::embedding)->dtype, head == DType::f32 ? DType::f32 : DType::bf16);
             EXPECT_EQ(Json::parse(read_file(folder + "/config.json"), folder).find("torch_dtype")->string(),
                       head == DType::f32 ? "float32" : "bfloat16");
-            EXPECT_EQ(again->layers[0].linear[0]->quant.source, again->embedding->dtype);
-            const Weight &q = *held->layers[1].linear[int(Module::k_proj)],
-                         &r = *again->layers[1].linear[int(Module::k_proj)];
+            EXPECT_EQ(again->at(Module::q_proj, 0)->quant.source, again->at(Slot::embedding)->dtype);
+            const Weight &q = *held->at(Module::k_proj, 1),
+                         &r = *again->at(Module::k_proj, 1);
             for (int64_t row = 0; hidden == 64 && row < q.shape[0]; ++row)
                 ASSERT_EQ(std::memcmp(r.data + row * hidden / 2, q.data + gguf_row_of_hf(row, 16) * hidden / 2,
                                       size_t(hidden / 2)),
                           0)
                     << row;
-            EXPECT_EQ(again->layers[1].linear[int(Module::v_proj)]->decoded(),
-                      held->layers[1].linear[int(Module::v_proj)]->decoded())
+            EXPECT_EQ(again->at(Module::v_proj, 1)->decoded(),
+                      held->at(Module::v_proj, 1)->decoded())
                 << "the others stay bit for bit";
             const std::vector<float> a = tiny::logits(again, nullptr, ids), b = tiny::logits(held, nullptr, ids),
                                      dense = tiny::logits(model, nullptr, ids);

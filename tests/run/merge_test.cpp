@@ -68,10 +68,10 @@ TEST(Merge, OnlyAdaptedLayersChange) {
     for (size_t i = 0; i < model->layers.size(); ++i)
         for (int m = 0; m < module_count; ++m) {
             const bool adapted = Module(m) == Module::q_proj || Module(m) == Module::down_proj;
-            EXPECT_EQ(merged->layers[i].linear[m] == model->layers[i].linear[m], !adapted)
+            EXPECT_EQ(merged->at(Module(m), i) == model->at(Module(m), i), !adapted)
                 << "layer " << i << ", " << name_of(Module(m));
         }
-    EXPECT_EQ(merged->embedding, model->embedding);
+    EXPECT_EQ(merged->at(Slot::embedding), model->at(Slot::embedding));
 }
 
 TEST(Merge, SameBytesOnAnyNumberOfThreads) {
@@ -80,7 +80,7 @@ TEST(Merge, SameBytesOnAnyNumberOfThreads) {
     const auto a = merge_lora(*trained(one), DType::q8_0, true), b = merge_lora(*trained(three), DType::q8_0, true);
     for (size_t i = 0; i < a->layers.size(); ++i)
         for (int m = 0; m < module_count; ++m)
-            EXPECT_EQ(a->layers[i].linear[m]->decoded(), b->layers[i].linear[m]->decoded());
+            EXPECT_EQ(a->at(Module(m), i)->decoded(), b->at(Module(m), i)->decoded());
 }
 
 TEST(Convert, EachTensorHasItsType) {
@@ -94,16 +94,16 @@ TEST(Convert, EachTensorHasItsType) {
         {DType::fp4, DType::fp4, DType::fp4, DType::f32}};
     for (const auto& row : table) {
         const auto out = convert_model(*model, row.asked, true);
-        EXPECT_EQ(out->layers[1].linear[int(Module::q_proj)]->dtype, row.linear);
-        EXPECT_EQ(out->layers[1].linear[int(Module::down_proj)]->dtype, row.down)
+        EXPECT_EQ(out->at(Module::q_proj, 1)->dtype, row.linear);
+        EXPECT_EQ(out->at(Module::down_proj, 1)->dtype, row.down)
             << "rows of 80 are not whole blocks of 32";
-        EXPECT_EQ(out->embedding->dtype, row.head);
-        EXPECT_EQ(out->head->dtype, row.head);
-        EXPECT_EQ(out->layers[0].attention_norm->dtype, DType::f32);
+        EXPECT_EQ(out->at(Slot::embedding)->dtype, row.head);
+        EXPECT_EQ(out->at(Slot::head)->dtype, row.head);
+        EXPECT_EQ(out->at(Slot::attention_norm, 0)->dtype, DType::f32);
     }
     const auto tied = tiny::make({.tied = true});
     const auto half = convert_model(*tied, DType::f16, true);
-    EXPECT_EQ(half->head, half->embedding);
+    EXPECT_EQ(half->at(Slot::head), half->at(Slot::embedding));
     EXPECT_THROW(convert_model(*model, DType::q6_k, true), Error);
 }
 

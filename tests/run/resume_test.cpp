@@ -105,11 +105,13 @@ TEST(Resume, RefusesATokenizerThatCutsTextInAnotherWay) {
 
 TEST(Resume, RefusesAnotherBaseByName) {
     using Model = qlora::ModelImpl;
+    using qlora::Slot;
+    const auto change = [](qlora::WeightPtr& w) { w = with(w); };
     const struct { const char* name; std::function<void(Model&)> change; } table[] = {
-        {"fingerprint.norms", [](Model& m) { m.final_norm = with(m.final_norm); }},
-        {"fingerprint.norms", [](Model& m) { m.layers[0].attention_norm = with(m.layers[0].attention_norm); }},
-        {"fingerprint.embeddings", [](Model& m) { m.embedding = with(m.embedding); }},
-        {"fingerprint.weights", [](Model& m) { m.layers.back().linear[6] = with(m.layers.back().linear[6]); }},
+        {"fingerprint.norms", [&](Model& m) { change(m.at(Slot::final_norm)); }},
+        {"fingerprint.norms", [&](Model& m) { change(m.at(Slot::attention_norm, 0)); }},
+        {"fingerprint.embeddings", [&](Model& m) { change(m.at(Slot::embedding)); }},
+        {"fingerprint.weights", [&](Model& m) { change(m.at(Slot::down_proj, m.config.layers - 1)); }},
         {"configuration.eps was ", [](Model& m) { m.config.eps *= 1.5f; }},
         {"configuration.context was ", [](Model& m) { m.config.context += 1; }},
         {"configuration.rope_frequencies", [](Model& m) { m.config.inverse_frequencies[0] *= 1.01f; }},
@@ -220,7 +222,7 @@ TEST(ResumeOfVersion010, GoesOnAndSaysWhatItLacks) {
 TEST(ResumeOfVersion010, RefusesWhatItCanCompare) {
     const std::string path = golden_path("training/checkpoint_0_1_0");
     auto base = std::make_shared<qlora::ModelImpl>(*model().impl());
-    base->layers[0].linear[3] = with(base->layers[0].linear[3]);
+    base->at(qlora::Module::o_proj, 0) = with(base->at(qlora::Module::o_proj, 0));
     EXPECT_TRUE(contains(resumed(first_adapter(qlora::Model(std::shared_ptr<const qlora::ModelImpl>(base))), path),
                          "another base model"));
     EXPECT_TRUE(contains(resumed(qlora::Lora::create(model(), shape()), path), "another adapter"));

@@ -106,7 +106,7 @@ TEST_F(Session, EightBitsAreCloseAndSmall) {
 // A key that f16 cannot hold is said, with the remedy; it must not become an infinity in the scores.
 TEST_F(Session, KeysBeyondTheRangeAreRefused) {
     const auto large = tiny::make({});
-    qlora::WeightPtr& v = large->layers[0].linear[int(qlora::Module::v_proj)];
+    qlora::WeightPtr& v = large->at(qlora::Module::v_proj, 0);
     std::vector<float> values = v->decoded();
     for (float& value : values) value *= 1e8f;
     v = std::make_shared<const qlora::Weight>(qlora::dense_weight("v", v->shape, std::move(values)));

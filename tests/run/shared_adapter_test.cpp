@@ -146,7 +146,8 @@ TEST(WhileATrainerSteps, SavesAndMergesMeetOneStep) {
         }
     });
     std::thread merger([&] {
-        for (int i = 0; !done || i < 2; ++i) merged.push_back(lora.merge().impl()->layers[0].linear[0]->decoded());
+        for (int i = 0; !done || i < 2; ++i)
+            merged.push_back(lora.merge().impl()->at(qlora::Module::q_proj, 0)->decoded());
     });
     std::thread talker([&] {
         const qlora::Tokens tokens{1, 2, 3};
@@ -173,7 +174,7 @@ TEST(WhileATrainerSteps, SavesAndMergesMeetOneStep) {
     std::vector<std::vector<float>> possible;
     for (const auto& values : steps) {
         qlora::set_lora_values(*other.impl(), values);
-        possible.push_back(other.merge().impl()->layers[0].linear[0]->decoded());
+        possible.push_back(other.merge().impl()->at(qlora::Module::q_proj, 0)->decoded());
     }
     for (const auto& values : merged) EXPECT_TRUE(known(possible, values));
 }

@@ -1,0 +1,146 @@
+// tensors.cpp - the table of tensors, and names and shapes by it.
+#include "src/model/model.h"
+
+#include <charconv>
+
+namespace qlora { inline namespace QLORA_ABI {
+namespace tensors_room {
+
+bool always(const Config&, int64_t) { return true; }
+bool untied(const Config& c, int64_t) { return !c.tied; }
+bool q_k_norms(const Config& c, int64_t) { return c.q_k_norms; }
+template <Slot linear>
+bool has_bias(const Config& c, int64_t) { return c.biases[size_t(linear)]; }
+
+// A linear layer {out, in} and its bias {out}.
+#define QLORA_LINEAR(name, gguf, hf, out, in, turned)                                                       \
+    {Slot::name##_proj, Kind::linear, gguf, hf, out, in, always, turned},                                   \
+    {Slot::name##_bias, Kind::bias, gguf, hf, out, Dim::none, has_bias<Slot::name##_proj>, turned}
+
+// clang-format off
+constexpr Row table[] = {
+    {Slot::embedding, Kind::embedding, "token_embd", "model.embed_tokens", Dim::vocabulary, Dim::hidden, always},
+    {Slot::attention_norm, Kind::norm, "attn_norm", "input_layernorm", Dim::hidden, Dim::none, always},
+    {Slot::feed_forward_norm, Kind::norm, "ffn_norm", "post_attention_layernorm", Dim::hidden, Dim::none, always},
+    {Slot::q_norm, Kind::norm, "attn_q_norm", "self_attn.q_norm", Dim::head, Dim::none, q_k_norms},
+    {Slot::k_norm, Kind::norm, "attn_k_norm", "self_attn.k_norm", Dim::head, Dim::none, q_k_norms},
+    QLORA_LINEAR(q, "attn_q", "self_attn.q_proj", Dim::query, Dim::hidden, true),
+    QLORA_LINEAR(k, "attn_k", "self_attn.k_proj", Dim::key, Dim::hidden, true),
+    QLORA_LINEAR(v, "attn_v", "self_attn.v_proj", Dim::key, Dim::hidden, false),
+    QLORA_LINEAR(o, "attn_output", "self_attn.o_proj", Dim::hidden, Dim::query, false),
+    QLORA_LINEAR(gate, "ffn_gate", "mlp.gate_proj", Dim::feed_forward, Dim::hidden, false),
+    QLORA_LINEAR(up, "ffn_up", "mlp.up_proj", Dim::feed_forward, Dim::hidden, false),
+    QLORA_LINEAR(down, "ffn_down", "mlp.down_proj", Dim::hidden, Dim::feed_forward, false),
+    {Slot::final_norm, Kind::norm, "output_norm", "model.norm", Dim::hidden, Dim::none, always},
+    {Slot::head, Kind::embedding, "output", "lm_head", Dim::vocabulary, Dim::hidden, untied},
+};
+// clang-format on
+#undef QLORA_LINEAR
+
+int64_t size_of(const Config& c, Dim d) {
+    switch (d) {
+        case Dim::hidden: return c.hidden;
+        case Dim::feed_forward: return c.feed_forward;
+        case Dim::query: return c.heads * c.head_dim;
+        case Dim::key: return c.kv_heads * c.head_dim;
+        case Dim::head: return c.head_dim;
+        case Dim::vocabulary: return c.vocabulary;
+        case Dim::none: break;
+    }
+    return 1;
+}
+
+std::string_view layer_prefix(World world) { return world == World::gguf ? "blk." : "model.layers."; }
+std::string_view stem(World world, const Row& row) { return world == World::gguf ? row.gguf : row.hf; }
+std::string_view suffix(const Row& row) { return row.kind == Kind::bias ? ".bias" : ".weight"; }
+
+// What follows the tensor's own name, if `name` begins with it and a new word begins there.
+std::optional<std::string_view> part_of(World world, const Row& row, std::string_view name) {
+    const std::string_view first = stem(world, row), second = suffix(row);
+    if (!name.starts_with(first) || !name.substr(first.size()).starts_with(second)) return {};
+    const std::string_view rest = name.substr(first.size() + second.size());
+    if (!rest.empty() && rest[0] != '.') return {};
+    return rest;
+}
+
+// A file with more layers than its configuration says would silently compute with the first of them.
+int64_t layer_number(std::string_view number, int64_t layers, const std::string& where, std::string_view tensor) {
+    int64_t layer = -1;
+    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), layer);
+    if (error != std::errc() || end != number.data() + number.size() || layer < 0 || layer >= layers)
+        fail(Errc::format, where, ": there is a tensor ", tensor, ", the configuration has layers 0 to ", layers - 1);
+    return layer;
+}
+
+}  // namespace tensors_room
+
+std::span<const Row> tensor_rows() { return tensors_room::table; }
+
+const Row& row_of(const Config& c, Slot slot) {
+    const Row* found = nullptr;
+    for (const Row& row : tensors_room::table)
+        if (row.slot == slot && (!found || row.exists(c, 0))) found = &row;
+    return *found;
+}
+
+Shape shape_of(const Config& c, const Row& row) {
+    using tensors_room::size_of;
+    return row.in == Dim::none ? Shape{size_of(c, row.out)} : Shape{size_of(c, row.out), size_of(c, row.in)};
+}
+
+int64_t layers_of(const Config& c) { return c.layers; }
+
+int64_t count_tensors(const Config& c) {
+    int64_t count = 0;
+    for_each_tensor(c, [&](const Row&, int64_t) { ++count; });
+    return count;
+}
+
+std::string_view name_of(Module m) {
+    const std::string_view path = row_of({}, m).hf;
+    return path.substr(path.rfind('.') + 1);
+}
+
+std::string tensor_name(World world, const Row& row, int64_t layer) {
+    namespace room = tensors_room;
+    if (!row.in_layer()) return str(room::stem(world, row), room::suffix(row));
+    return str(room::layer_prefix(world), layer, ".", room::stem(world, row), room::suffix(row));
+}
+
+std::string gguf_name(int64_t layer, Module m, std::string_view suffix) {
+    return str("blk.", layer, ".", row_of({}, m).gguf, ".", suffix);
+}
+
+std::string hf_name(int64_t layer, Module m) { return str("model.layers.", layer, ".", row_of({}, m).hf); }
+
+TensorPlace place_of(World world, const Config& c, std::string_view name, const std::string& where) {
+    namespace room = tensors_room;
+    TensorPlace place;
+    const std::string_view prefix = room::layer_prefix(world);
+    const size_t dot = name.starts_with(prefix) ? name.find('.', prefix.size()) : name.npos;
+    if (dot != name.npos) {
+        place.layer = room::layer_number(name.substr(prefix.size(), dot - prefix.size()), c.layers, where, name);
+        place.in_layer = name.substr(dot + 1);
+    }
+    const std::string_view local = dot == name.npos ? name : place.in_layer;
+    for (const Row& row : room::table) {
+        if (row.in_layer() != (dot != name.npos)) continue;
+        const std::optional<std::string_view> part = room::part_of(world, row, local);
+        if (!part || (place.row && !row.exists(c, place.layer))) continue;
+        place.row = &row;
+        place.part = *part;
+    }
+    return place;
+}
+
+int64_t hf_row_of_gguf(int64_t row, int64_t head_dim) {
+    const int64_t head = row / head_dim, r = row % head_dim;
+    return head * head_dim + (r % 2) * (head_dim / 2) + r / 2;
+}
+
+int64_t gguf_row_of_hf(int64_t row, int64_t head_dim) {
+    const int64_t head = row / head_dim, r = row % head_dim, half = head_dim / 2;
+    return head * head_dim + (r % half) * 2 + r / half;
+}
+
+}}  // namespace qlora

@@ -1,0 +1,84 @@
+// tensors.h - the tensors of a decoder: one row for each. Loaders, savers, counts, fingerprints and conversions are
+// loops over the rows; a tensor that another family needs is one row more.
+#pragma once
+#include "src/base/error.h"
+#include "src/tensor/weight.h"
+
+namespace qlora { inline namespace QLORA_ABI {
+
+struct Config;
+
+// The places that hold one tensor each: first those of a layer, then those of the model. The linear layers come first
+// and their biases follow in the same order.
+enum class Slot : uint8_t {
+    q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj,
+    q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias,
+    attention_norm, q_norm, k_norm, feed_forward_norm,
+    embedding, final_norm, head
+};
+constexpr int layer_slots = int(Slot::embedding), model_slots = int(Slot::head) + 1 - layer_slots;
+
+// A linear layer of the blocks, which LoRA adapts: one of the first seven slots.
+using Module = Slot;
+constexpr int module_count = 7;
+constexpr Slot bias_of(Module m) { return Slot(module_count + int(m)); }
+std::string_view name_of(Module);                      // "q_proj", as PEFT calls it
+
+enum class Kind : uint8_t { linear, bias, norm, embedding };
+// A side of a shape: query = heads * head_dim, key = kv_heads * head_dim.
+enum class Dim : uint8_t { none, hidden, feed_forward, query, key, head, vocabulary };
+
+struct Row {
+    Slot slot;
+    Kind kind;
+    std::string_view gguf, hf;    // without "blk.3.", "model.layers.3.", ".weight", ".bias"
+    Dim out, in;                                       // {out, in}, or {out} where in is none
+    bool (*exists)(const Config&, int64_t layer);
+    bool turned = false;    // rows of rotary pairs: GGUF's order differs in some families (Config::adjacent_pairs)
+
+    bool in_layer() const { return int(slot) < layer_slots; }
+};
+
+std::span<const Row> tensor_rows();                    // in the order in which files hold them
+const Row& row_of(const Config&, Slot);                // the one that exists, else any of that slot
+Shape shape_of(const Config&, const Row&);
+inline Shape shape_of(const Config& c, Slot s) { return shape_of(c, row_of(c, s)); }
+
+int64_t layers_of(const Config&);
+// f(row, layer) for every tensor that such a model has; layer is -1 outside of the layers.
+template <class F>
+void for_each_tensor(const Config& c, const F& f) {
+    const std::span<const Row> rows = tensor_rows();
+    for (size_t first = 0, last = 0; first < rows.size(); first = last) {
+        while (last < rows.size() && rows[last].in_layer() == rows[first].in_layer()) ++last;
+        const bool in_layer = rows[first].in_layer();
+        for (int64_t layer = in_layer ? 0 : -1; layer < (in_layer ? layers_of(c) : 0); ++layer)
+            for (const Row& row : rows.subspan(first, last - first))
+                if (row.exists(c, layer)) f(row, layer);
+    }
+}
+int64_t count_tensors(const Config&);
+
+// The two worlds of files, which name tensors differently: blk.3.attn_q.weight, model.layers.3.self_attn.q_proj.weight.
+enum class World : uint8_t { gguf, hf };
+std::string tensor_name(World, const Row&, int64_t layer);
+std::string gguf_name(int64_t layer, Module, std::string_view suffix);  // blk.3.attn_q.weight
+std::string hf_name(int64_t layer, Module);            // model.layers.3.self_attn.q_proj
+
+// What a name in a file means: the tensor itself (part "") or something beside it (".absmax"); row null = neither.
+// A row that such a model does not have is found only where none that it has fits. Error{format} naming `where` for a
+// layer that the configuration does not have.
+struct TensorPlace {
+    const Row* row = nullptr;
+    int64_t layer = -1;
+    std::string_view part;
+    std::string_view in_layer;    // the name without its layer, "" outside of the layers
+};
+TensorPlace place_of(World, const Config&, std::string_view name, const std::string& where);
+
+// Rows of a matrix {heads * head_dim, ...} of Hugging Face order -> GGUF's order for adjacent pairs, and back:
+// row 2i + j of a head is row j * head_dim / 2 + i there. to_gguf(r) is the row of the other order that belongs at r.
+int64_t hf_row_of_gguf(int64_t row, int64_t head_dim);
+int64_t gguf_row_of_hf(int64_t row, int64_t head_dim);
+
+}}  // namespace qlora
