@@ -73,6 +73,25 @@ for i in range(10):
 state = optimizer.state[p]
 put("adamw", start=start, gradients=torch.stack(gradients), norms=norms, p=p, m=state["exp_avg"], v=state["exp_avg_sq"])
 
+gate, up = torch.randn(20, requires_grad=True), torch.randn(20, requires_grad=True)
+gate.data[:6] = torch.tensor([-60.0, 60.0, 0.0, -1e-4, -0.7517916, 4.5])
+dy = torch.randn(20)
+y = F.gelu(gate, approximate="tanh") * up
+y.backward(dy)
+put("geglu", gate=gate, up=up, dy=dy, y=y, dgate=gate.grad, dup=up.grad)
+
+
+def capped(x, cap):
+    return torch.tanh(x / cap) * cap
+
+
+x = (torch.randn(20) * 20).requires_grad_()
+x.data[:6] = torch.tensor([-1e4, 1e4, 0.0, -1e-4, 1e-7, -90.0])
+dy = torch.randn(20)
+y = capped(x, 30)
+y.backward(dy)
+put("softcap", x=x, dy=dy, y=y, dx=x.grad)
+
 print("{")
 print(",\n".join(json.dumps(name) + ": {\n" + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in values.items()) + "}" for name, values in golden.items()))
 print("}")

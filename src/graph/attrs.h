@@ -10,6 +10,7 @@ namespace qlora { inline namespace QLORA_ABI {
 struct ViewAttr { int64_t offset = 0; };               // elements from the start of the source's buffer
 struct FillAttr { float value = 0; };
 struct ScaleAttr { float factor = 1; };
+struct SoftcapAttr { float cap = 0; };                 // y = cap tanh(x / cap)
 // element e is kept iff uniform(seed + step, stream, e) >= p, then divided by 1 - p
 struct DropoutAttr { float p = 0; uint64_t seed = 0, stream = 0; };
 struct LoraAttr { float scale = 1, p = 0; uint64_t seed = 0, stream = 0; };

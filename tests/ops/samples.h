@@ -122,6 +122,9 @@ inline std::vector<Sample> all(bool large) {
     s.push_back({Op::silu, "", {x}, [](GraphImpl&, const Sources& t) { return silu(t[0]); }, {}});
     s.push_back(
         {Op::swiglu, "", {x, x}, [](GraphImpl&, const Sources& t) { return swiglu(t[0], t[1]); }, {{1, odd, 0}}});
+    s.push_back(
+        {Op::geglu, "", {x, x}, [](GraphImpl&, const Sources& t) { return geglu(t[0], t[1]); }, {{1, odd, 0}}});
+    s.push_back({Op::softcap, "", {x}, [](GraphImpl&, const Sources& t) { return softcap(t[0], 1.5f); }, {}});
     s.push_back({Op::dropout,
                  "",
                  {x},
@@ -273,6 +276,7 @@ inline const std::set<Op>& leaves() {
 inline const std::map<Op, Op>& gradient_of() {
     static const std::map<Op, Op> map{{Op::bias_back, Op::bias},           {Op::sum_back, Op::sum},
                                       {Op::silu_back, Op::silu},           {Op::swiglu_back, Op::swiglu},
+                                      {Op::geglu_back, Op::geglu},         {Op::softcap_back, Op::softcap},
                                       {Op::embedding_back, Op::embedding}, {Op::matmul_dx, Op::matmul},
                                       {Op::matmul_dw, Op::matmul},         {Op::qmatmul_dx, Op::qmatmul},
                                       {Op::lora_back, Op::lora},           {Op::dora_scale_dm, Op::dora_scale},
