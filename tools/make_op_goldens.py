@@ -4,9 +4,11 @@
 Usage: python3 tools/make_op_goldens.py > tests/golden/ops.json        (needs torch and transformers; the tests need neither)
 """
 import json
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
+from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 torch.manual_seed(1)
@@ -91,6 +93,21 @@ dy = torch.randn(20)
 y = capped(x, 30)
 y.backward(dy)
 put("softcap", x=x, dy=dy, y=y, dx=x.grad)
+
+# Gemma 2's attention: 4 heads over 2, scores several times the cap, each row sees 3 keys at most. Keys and values are
+# halves, so that a cache of that type holds the same numbers.
+rows, heads, kv_heads, dim, cap, scale = 6, 4, 2, 3, 2.0, 0.7
+q = (torch.randn(rows, heads * dim) * 3).requires_grad_()
+k, v = (torch.randn(rows, kv_heads * dim).half().float().requires_grad_() for _ in range(2))
+dy = torch.randn(rows, heads * dim)
+first, last = [max(0, t - 2) for t in range(rows)], [t + 1 for t in range(rows)]
+mask = torch.tensor([[0.0 if first[t] <= j < last[t] else -torch.inf for j in range(rows)] for t in range(rows)])
+split = [t.view(1, rows, -1, dim).transpose(1, 2) for t in (q, k, v)]
+module = SimpleNamespace(num_key_value_groups=heads // kv_heads, training=False)
+y, _ = eager_attention_forward(module, *split, mask, scaling=scale, softcap=cap)
+y = y.reshape(rows, heads * dim)
+y.backward(dy)
+put("capped_attention", cap=[cap], scale=[scale], first=first, last=last, q=q, k=k, v=v, dy=dy, y=y, dq=q.grad, dk=k.grad, dv=v.grad)
 
 print("{")
 print(",\n".join(json.dumps(name) + ": {\n" + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in values.items()) + "}" for name, values in golden.items()))

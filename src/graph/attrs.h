@@ -24,6 +24,7 @@ struct RopeAttr {                                      // x {rows, heads * head_
 struct AttentionAttr {    // q {rows, heads * head_dim}, k and v {keys, kv_heads * head_dim}
     int64_t heads = 0, kv_heads = 0, head_dim = 0;
     float scale = 1;                                   // of the scores, usually 1 / sqrt(head_dim)
+    float cap = 0;                                     // scores become cap tanh(score / cap); 0 = none
 };
 struct CrossEntropyAttr { int64_t chunk = 0; bool with_grad = false; };   // chunk: rows of logits in scratch at a time
 // max_norm 0 = no clipping

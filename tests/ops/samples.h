@@ -222,6 +222,16 @@ inline std::vector<Sample> all(bool large) {
                   {1, {keys, heads * head_dim}, 0},
                   {2, {keys + 1, heads / 2 * head_dim}, 1},
                   {3, {rows + 1}, 0}}});
+    a.cap = 1.2f;                                      // scores of these samples are of order 1
+    s.push_back({Op::attention,
+                 "capped",
+                 {{Kind::trained, {rows, heads * head_dim}},
+                  kv,
+                  kv,
+                  {Kind::index, {rows}, std::vector<int32_t>(size_t(rows), 1)},
+                  {Kind::index, {rows}, counting(rows, 2)}},
+                 [=](GraphImpl&, const Sources& t) { return attention(t[0], t[1], t[2], t[3], t[4], a); },
+                 {}});
     s.push_back({Op::store_rows,
                  "",
                  {{Kind::state, {rows + 4, n}}, fixed, {Kind::index, {rows}, counting(rows, -1)}},

@@ -1,4 +1,4 @@
-// softcap_test.cpp - softcap against PyTorch, and the caps that are refused.
+// softcap_test.cpp - softcap against PyTorch, and the caps that are refused: here and in attention.
 #include "tests/support/op_golden.h"
 
 #include <limits>
@@ -25,9 +25,14 @@ TEST(Softcap, EqualsPyTorch) {
 
 TEST(Softcap, CapsThatAreNoneAreRefused) {
     GraphImpl g(s::cpu());
-    const Tensor x = g.input({2, 4});
-    for (const float cap : {-1.0f, NAN, std::numeric_limits<float>::infinity(), 1e-40f})
+    const Tensor x = g.input({2, 4}), rows = g.input({2}, q::DType::i32);
+    for (const float cap : {-1.0f, NAN, std::numeric_limits<float>::infinity(), 1e-40f}) {
         EXPECT_TRUE(s::contains(s::error_of([&] { q::softcap(x, cap); }), "softcap: a cap of "));
+        const q::AttentionAttr attr{.heads = 1, .kv_heads = 1, .head_dim = 4, .cap = cap};
+        const std::string attention = s::error_of([&] { q::attention(x, x, x, rows, rows, attr); });
+        EXPECT_TRUE(s::contains(attention, "attention: a cap of ")) << attention;
+        EXPECT_TRUE(s::contains(attention, "or 0 for none")) << attention;
+    }
     EXPECT_TRUE(s::contains(s::error_of([&] { q::softcap(x, 0); }), "a cap of 0 for scores, expected a positive"));
 }
 
