@@ -109,6 +109,12 @@ y = y.reshape(rows, heads * dim)
 y.backward(dy)
 put("capped_attention", cap=[cap], scale=[scale], first=first, last=last, q=q, k=k, v=v, dy=dy, y=y, dq=q.grad, dk=k.grad, dv=v.grad)
 
+x, w = (torch.randn(4, 6) * 2).requires_grad_(), torch.randn(9, 6)
+targets, dy, cap = torch.tensor([3, -1, 0, 8]), torch.randn(4), 2.0
+nll = F.cross_entropy(capped(x @ w.T, cap), targets, ignore_index=-1, reduction="none")
+nll.backward(dy)
+put("capped_cross_entropy", cap=[cap], x=x, w=w, targets=targets.tolist(), dy=dy, nll=nll, dx=x.grad)
+
 print("{")
 print(",\n".join(json.dumps(name) + ": {\n" + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in values.items()) + "}" for name, values in golden.items()))
 print("}")

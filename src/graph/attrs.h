@@ -26,7 +26,11 @@ struct AttentionAttr {    // q {rows, heads * head_dim}, k and v {keys, kv_heads
     float scale = 1;                                   // of the scores, usually 1 / sqrt(head_dim)
     float cap = 0;                                     // scores become cap tanh(score / cap); 0 = none
 };
-struct CrossEntropyAttr { int64_t chunk = 0; bool with_grad = false; };   // chunk: rows of logits in scratch at a time
+struct CrossEntropyAttr {
+    int64_t chunk = 0;                                 // rows of logits in scratch at a time
+    bool with_grad = false;
+    float cap = 0;                                     // logits become cap tanh(logit / cap); 0 = none
+};
 // max_norm 0 = no clipping
 struct AdamWAttr { float beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-8f, weight_decay = 0, max_norm = 0; };
 

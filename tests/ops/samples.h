@@ -260,6 +260,11 @@ inline std::vector<Sample> all(bool large) {
                                   qlora::attr_of(qlora::CrossEntropyAttr{.chunk = 2, .with_grad = true}));
                  },
                  {}});
+    s.push_back({Op::linear_cross_entropy,
+                 "capped",
+                 {input, {Kind::stored, {vocabulary, in}}, targets},
+                 [](GraphImpl&, const Sources& t) { return linear_cross_entropy(t[0], t[1], t[2], true, 5); },
+                 {}});
     const Source state{Kind::state, {rows, n}}, squares{Kind::state, {rows, n}, {}, true};
     s.push_back({Op::accumulate,
                  "",
