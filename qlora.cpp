@@ -68,6 +68,7 @@
 #include "src/ops/dropout.cpp"              // some elements become 0, the others grow
 #include "src/ops/embedding.cpp"            // y[row] = table[ids[row]], table {vocabulary, n}, ids i32 {rows}
 #include "src/ops/fill.cpp"                 // a tensor of one value
+#include "src/ops/geglu.cpp"                // y = gelu(gate) * up, element by element, of one shape
 #include "src/ops/graph_api.cpp"            // the public Graph and Tensor over GraphImpl
 #include "src/ops/leaf.cpp"                 // what a graph starts from
 // nll {rows} of targets under the logits x {rows, n} W^T, W {vocabulary, n}, with the
@@ -83,6 +84,7 @@
 #include "src/ops/rope.cpp"                 // rotary position embedding (arXiv:2104.09864)
 #include "src/ops/scale.cpp"                // y = factor * x, and y = s[row] * x for x {..., n}
 #include "src/ops/silu.cpp"                 // y = x * s(x) with s(x) = 1 / (1 + exp(-x)), element by element
+#include "src/ops/softcap.cpp"              // y = cap * tanh(x / cap), element by element
 #include "src/ops/store_rows.cpp"           // state[rows[i]] = x[i] in place
 #include "src/ops/sum.cpp"                  // y {1} = sum of all x
 #include "src/ops/swiglu.cpp"               // y = silu(gate) * up, element by element, of one shape

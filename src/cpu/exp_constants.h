@@ -1,4 +1,5 @@
-// exp_constants.h - the constants of exp, shared by its copies for each instruction set.
+// exp_constants.h - the constants of exp, and of tanh and gelu that are made of it, shared by the copies for each
+// instruction set.
 //
 // exp(x) = 2^n e^r with n = round(x log2 e), r = x - n ln 2 in two pieces so that the first product is exact, |r| <=
 // 0.347, and e^r = 1 + r + r^2 P(r). P is the polynomial of degree 4 with the least relative error there (0.05 ulp, by
@@ -15,5 +16,21 @@ constexpr float p0 = 0x1.fffffcp-2f, p1 = 0x1.555492p-3f, p2 = 0x1.5558f2p-5f, p
                 p4 = 0x1.6a2416p-10f;
 constexpr float least = -104.0f, most = 89.0f;         // below the first exp is 0, above the second it is infinite
 }  // namespace exp_constants
+
+// tanh(d / 2) = -t / (2 + t) with t = e^-|d| - 1, and the sign of d. Near 0, where e^-|d| is 1 + r + r^2 P(r) with n =
+// 0, t is r + r^2 P(r): the 1 is never added, so that t has the relative precision of d. Elsewhere |t| > 0.29, and
+// nothing cancels in t = 2^n (r + r^2 P(r)) + (2^n - 1).
+namespace tanh_constants {
+constexpr float least = -20.0f;                        // of -|d|: tanh(10) is 1 to the last bit
+}  // namespace tanh_constants
+
+// gelu(x) = x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) = x s with s = 1 / (1 + e), e = exp(-x (linear + cubic
+// x^2)), and gelu' = s + x s (1 - s) (linear + 3 cubic x^2). 1 - s = e s keeps its digits where s is near 1 and the
+// factors around it are large. Two guards against products of 0 and infinity, both where s is 0 or 1 already: x^2 is
+// held at `most` (there x (linear + cubic x^2) = 112), and in e s the e at `finite` (s = 0).
+namespace gelu_constants {
+constexpr float linear = 1.59576912f, cubic = 0.0713548163f;   // 2 sqrt(2 / pi), and 0.044715 times that
+constexpr float most = 121.0f, finite = 0x1.fffffep127f;
+}  // namespace gelu_constants
 
 }}  // namespace qlora

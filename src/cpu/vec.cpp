@@ -3,7 +3,9 @@
 #include "src/cpu/exp_constants.h"
 #include "src/cpu/kernels.h"
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <limits>
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -19,18 +21,37 @@ float tree(const float* lane) {
     return part[0];
 }
 
+struct Power {                                         // e^x = 2^n (1 + rest)
+    int32_t n;
+    float rest;
+};
+
+inline Power power_of(float x) {
+    using namespace exp_constants;
+    const float shifted = x * log2e + 0x1.8p23f, n = shifted - 0x1.8p23f;        // the adder rounds to a whole number
+    const float r = x - n * ln2_high - n * ln2_low;
+    const float p = (((p4 * r + p3) * r + p2) * r + p1) * r + p0;
+    return {std::bit_cast<int32_t>(shifted) - 0x4b400000, r * r * p + r};
+}
+
+inline float power_of_2(int32_t n) { return std::bit_cast<float>((n + 127) << 23); }
+
 // 2^n as a product of two powers, so that results below the normal range round once.
 inline float exp1(float x) {
     using namespace exp_constants;
-    const float within = x < least ? least : x > most ? most : x;            // NaN stays
-    const float shifted = within * log2e + 0x1.8p23f, n = shifted - 0x1.8p23f;   // the adder rounds to a whole number
-    const int32_t whole = std::bit_cast<int32_t>(shifted) - 0x4b400000, first = whole >> 1, second = whole - first;
-    const float r = within - n * ln2_high - n * ln2_low;
-    const float p = (((p4 * r + p3) * r + p2) * r + p1) * r + p0;
-    return (r * r * p + r + 1) * std::bit_cast<float>((first + 127) << 23) * std::bit_cast<float>((second + 127) << 23);
+    const Power e = power_of(x < least ? least : x > most ? most : x);           // NaN stays
+    const int32_t first = e.n >> 1;
+    return (e.rest + 1) * power_of_2(first) * power_of_2(e.n - first);
 }
 
 inline float sigmoid(float x) { return 1 / (1 + exp1(-x)); }
+
+inline float tanh_of_half(float d) {
+    const float x = -std::abs(d);
+    const Power e = power_of(x < tanh_constants::least ? tanh_constants::least : x);   // NaN stays
+    const float power = power_of_2(e.n), t = e.rest * power + (power - 1);
+    return std::copysign(t / (2 + t), d);
+}
 
 float dot(const float* a, const float* b, int64_t n) {
     float s[lanes] = {};
@@ -107,10 +128,42 @@ void swiglu_back(const float* gate, const float* up, const float* dy, float* dga
     }
 }
 
+void geglu(const float* gate, const float* up, float* y, int64_t n) {
+    using namespace gelu_constants;
+    for (int64_t i = 0; i < n; ++i) {
+        const float g = gate[i], e = exp1(-g * (linear + cubic * std::min(g * g, most))), s = 1 / (1 + e);
+        y[i] = g * s * up[i];
+    }
+}
+
+void geglu_back(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
+    using namespace gelu_constants;
+    for (int64_t i = 0; i < n; ++i) {
+        const float g = gate[i], u = up[i], d = dy[i], square = std::min(g * g, most);
+        const float e = exp1(-g * (linear + cubic * square)), s = 1 / (1 + e), gelu = g * s;
+        dgate[i] = d * u * (s + gelu * (std::min(e, finite) * s) * (linear + 3 * cubic * square));
+        dup[i] = d * gelu;
+    }
+}
+
+void softcap(float cap, const float* x, float* y, int64_t n) {
+    const float by = 2 / cap;
+    for (int64_t i = 0; i < n; ++i) y[i] = cap * tanh_of_half(x[i] * by);
+}
+
+void softcap_back(float cap, const float* y, const float* dy, float* dx, int64_t n) {
+    const float by = 1 / cap;
+    for (int64_t i = 0; i < n; ++i) {
+        const float t = y[i] * by;
+        dx[i] = dy[i] * (1 - t * t);
+    }
+}
+
 }  // namespace vec_room
 
 const Vec vec_portable{vec_room::dot, vec_room::dots, vec_room::sum, vec_room::max, vec_room::axpy, vec_room::scale,
                        vec_room::add, vec_room::mul, vec_room::exp_sum, vec_room::silu, vec_room::swiglu,
-                       vec_room::swiglu_back};
+                       vec_room::swiglu_back, vec_room::geglu, vec_room::geglu_back, vec_room::softcap,
+                       vec_room::softcap_back};
 
 }}  // namespace qlora

@@ -21,6 +21,12 @@ struct Vec {
     void  (*swiglu)(const float* gate, const float* up, float* y, int64_t n);  // y = silu(gate) * up
     // With s = sigmoid(gate): dgate = dy * up * s * (1 + gate * (1 - s)), dup = dy * gate * s
     void  (*swiglu_back)(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n);
+    // y = gelu(gate) * up, the gelu of tanh: exp_constants.h
+    void  (*geglu)(const float* gate, const float* up, float* y, int64_t n);
+    void  (*geglu_back)(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n);
+    // y = cap * tanh(x / cap), within 5 ulp of y; y may be x. dx = dy * (1 - (y / cap)^2); dx may be y or dy.
+    void  (*softcap)(float cap, const float* x, float* y, int64_t n);
+    void  (*softcap_back)(float cap, const float* y, const float* dy, float* dx, int64_t n);
 };
 
 const Vec& vec(Isa);                                   // exp within 2 ulp; exp(-inf) = 0

@@ -19,29 +19,53 @@ static QLORA_INLINE __m256i first_lanes(int64_t n) {
 }
 static QLORA_INLINE __m256 set(float x) { return _mm256_set1_ps(x); }
 static QLORA_INLINE __m256 load(const float* p, __m256i lanes) { return _mm256_maskload_ps(p, lanes); }
-static QLORA_INLINE __m256i power_of_2(__m256i n) {
-    return _mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23);
+static QLORA_INLINE __m256 power_of_2(__m256i n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
 }
 
-// 2^n as a product of two powers, so that results below the normal range round once.
-static QLORA_INLINE __m256 exp8(__m256 x) {
+struct Power {                                         // e^x = 2^n (1 + rest)
+    __m256i n;
+    __m256 rest;
+};
+
+static QLORA_INLINE Power power_of(__m256 x) {
     using namespace exp_constants;
-    x = _mm256_min_ps(set(most), _mm256_max_ps(set(least), x));            // the second operand, where it is NaN
     const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, set(log2e)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const __m256 r = _mm256_fnmadd_ps(n, set(ln2_low), _mm256_fnmadd_ps(n, set(ln2_high), x));
     __m256 p = _mm256_fmadd_ps(set(p4), r, set(p3));
     p = _mm256_fmadd_ps(p, r, set(p2));
     p = _mm256_fmadd_ps(p, r, set(p1));
     p = _mm256_fmadd_ps(p, r, set(p0));
-    p = _mm256_add_ps(_mm256_fmadd_ps(_mm256_mul_ps(r, r), p, r), set(1));
-    const __m256i whole = _mm256_cvtps_epi32(n), first = _mm256_srai_epi32(whole, 1),
-                  second = _mm256_sub_epi32(whole, first);
-    return _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(power_of_2(first))),
-                         _mm256_castsi256_ps(power_of_2(second)));
+    return {_mm256_cvtps_epi32(n), _mm256_fmadd_ps(_mm256_mul_ps(r, r), p, r)};
 }
 
+// 2^n as a product of two powers, so that results below the normal range round once.
+static QLORA_INLINE __m256 exp8(__m256 x) {
+    using namespace exp_constants;
+    const Power e = power_of(_mm256_min_ps(set(most), _mm256_max_ps(set(least), x)));   // the second operand, if NaN
+    const __m256i first = _mm256_srai_epi32(e.n, 1), second = _mm256_sub_epi32(e.n, first);
+    return _mm256_mul_ps(_mm256_mul_ps(_mm256_add_ps(e.rest, set(1)), power_of_2(first)), power_of_2(second));
+}
+
+static QLORA_INLINE __m256 inverse_of_1_and(__m256 e) { return _mm256_div_ps(set(1), _mm256_add_ps(set(1), e)); }
 static QLORA_INLINE __m256 sigmoid(__m256 x) {
-    return _mm256_div_ps(set(1), _mm256_add_ps(set(1), exp8(_mm256_sub_ps(_mm256_setzero_ps(), x))));
+    return inverse_of_1_and(exp8(_mm256_sub_ps(_mm256_setzero_ps(), x)));
+}
+
+static QLORA_INLINE __m256 tanh_of_half(__m256 d) {
+    const __m256 sign = set(-0.0f);
+    const Power e = power_of(_mm256_max_ps(set(tanh_constants::least), _mm256_or_ps(d, sign)));
+    const __m256 power = power_of_2(e.n), t = _mm256_fmadd_ps(e.rest, power, _mm256_sub_ps(power, set(1)));
+    const __m256 size = _mm256_andnot_ps(sign, _mm256_div_ps(t, _mm256_add_ps(set(2), t)));
+    return _mm256_or_ps(size, _mm256_and_ps(sign, d));
+}
+
+static QLORA_INLINE __m256 held_square(__m256 x) {
+    return _mm256_min_ps(set(gelu_constants::most), _mm256_mul_ps(x, x));
+}
+static QLORA_INLINE __m256 gelu_exp(__m256 x, __m256 square) {
+    using namespace gelu_constants;
+    return exp8(_mm256_mul_ps(x, _mm256_fnmadd_ps(set(cubic), square, set(-linear))));
 }
 
 static QLORA_INLINE float total(__m256 v) {
@@ -197,11 +221,52 @@ static void swiglu_back(const float* gate, const float* up, const float* dy, flo
     }
 }
 
+static void geglu(const float* gate, const float* up, float* y, int64_t n) {
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256i lanes = first_lanes(n - i);
+        const __m256 g = load(gate + i, lanes), s = inverse_of_1_and(gelu_exp(g, held_square(g)));
+        _mm256_maskstore_ps(y + i, lanes, _mm256_mul_ps(_mm256_mul_ps(g, s), load(up + i, lanes)));
+    }
+}
+
+static void geglu_back(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
+    using namespace gelu_constants;
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256i lanes = first_lanes(n - i);
+        const __m256 g = load(gate + i, lanes), u = load(up + i, lanes), d = load(dy + i, lanes);
+        const __m256 square = held_square(g), e = gelu_exp(g, square), s = inverse_of_1_and(e);
+        const __m256 gelu = _mm256_mul_ps(g, s), rest = _mm256_mul_ps(_mm256_min_ps(set(finite), e), s);
+        const __m256 slope = _mm256_fmadd_ps(set(3 * cubic), square, set(linear));
+        const __m256 dgelu = _mm256_fmadd_ps(_mm256_mul_ps(gelu, rest), slope, s);
+        _mm256_maskstore_ps(dgate + i, lanes, _mm256_mul_ps(_mm256_mul_ps(d, u), dgelu));
+        _mm256_maskstore_ps(dup + i, lanes, _mm256_mul_ps(d, gelu));
+    }
+}
+
+static void softcap(float cap, const float* x, float* y, int64_t n) {
+    const float by = 2 / cap;
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256i lanes = first_lanes(n - i);
+        const __m256 t = tanh_of_half(_mm256_mul_ps(load(x + i, lanes), set(by)));
+        _mm256_maskstore_ps(y + i, lanes, _mm256_mul_ps(set(cap), t));
+    }
+}
+
+static void softcap_back(float cap, const float* y, const float* dy, float* dx, int64_t n) {
+    const float by = 1 / cap;
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256i lanes = first_lanes(n - i);
+        const __m256 t = _mm256_mul_ps(load(y + i, lanes), set(by));
+        _mm256_maskstore_ps(dx + i, lanes, _mm256_mul_ps(load(dy + i, lanes), _mm256_fnmadd_ps(t, t, set(1))));
+    }
+}
+
 }  // namespace vec_avx2_room
 
 const Vec vec_avx2{vec_avx2_room::dot, vec_avx2_room::dots, vec_avx2_room::sum, vec_avx2_room::max, vec_avx2_room::axpy,
                    vec_avx2_room::scale, vec_avx2_room::add, vec_avx2_room::mul, vec_avx2_room::exp_sum,
-                   vec_avx2_room::silu, vec_avx2_room::swiglu, vec_avx2_room::swiglu_back};
+                   vec_avx2_room::silu, vec_avx2_room::swiglu, vec_avx2_room::swiglu_back, vec_avx2_room::geglu,
+                   vec_avx2_room::geglu_back, vec_avx2_room::softcap, vec_avx2_room::softcap_back};
 
 }}  // namespace qlora
 

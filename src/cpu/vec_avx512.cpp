@@ -19,21 +19,47 @@ static QLORA_INLINE __mmask16 first_lanes(int64_t n) { return n >= 16 ? __mmask1
 static QLORA_INLINE __m512 set(float x) { return _mm512_set1_ps(x); }
 static QLORA_INLINE __m512 load(const float* p, __mmask16 lanes) { return _mm512_maskz_loadu_ps(lanes, p); }
 
-static QLORA_INLINE __m512 exp16(__m512 x) {
+struct Power {                                         // e^x = 2^n (1 + rest)
+    __m512 n, rest;
+};
+
+static QLORA_INLINE Power power_of(__m512 x) {
     using namespace exp_constants;
-    x = _mm512_min_ps(set(most), _mm512_max_ps(set(least), x));            // the second operand, where it is NaN
     const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, set(log2e)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const __m512 r = _mm512_fnmadd_ps(n, set(ln2_low), _mm512_fnmadd_ps(n, set(ln2_high), x));
     __m512 p = _mm512_fmadd_ps(set(p4), r, set(p3));
     p = _mm512_fmadd_ps(p, r, set(p2));
     p = _mm512_fmadd_ps(p, r, set(p1));
     p = _mm512_fmadd_ps(p, r, set(p0));
-    p = _mm512_add_ps(_mm512_fmadd_ps(_mm512_mul_ps(r, r), p, r), set(1));
-    return _mm512_scalef_ps(p, n);
+    return {n, _mm512_fmadd_ps(_mm512_mul_ps(r, r), p, r)};
 }
 
+static QLORA_INLINE __m512 exp16(__m512 x) {
+    using namespace exp_constants;
+    const Power e = power_of(_mm512_min_ps(set(most), _mm512_max_ps(set(least), x)));   // the second operand, if NaN
+    return _mm512_scalef_ps(_mm512_add_ps(e.rest, set(1)), e.n);
+}
+
+static QLORA_INLINE __m512 inverse_of_1_and(__m512 e) { return _mm512_div_ps(set(1), _mm512_add_ps(set(1), e)); }
 static QLORA_INLINE __m512 sigmoid(__m512 x) {
-    return _mm512_div_ps(set(1), _mm512_add_ps(set(1), exp16(_mm512_sub_ps(_mm512_setzero_ps(), x))));
+    return inverse_of_1_and(exp16(_mm512_sub_ps(_mm512_setzero_ps(), x)));
+}
+
+static QLORA_INLINE __m512 tanh_of_half(__m512 d) {
+    const __m512 sign = set(-0.0f);
+    const Power e = power_of(_mm512_max_ps(set(tanh_constants::least), _mm512_or_ps(d, sign)));
+    const __m512 power = _mm512_scalef_ps(set(1), e.n),
+                 t = _mm512_fmadd_ps(e.rest, power, _mm512_sub_ps(power, set(1)));
+    const __m512 size = _mm512_andnot_ps(sign, _mm512_div_ps(t, _mm512_add_ps(set(2), t)));
+    return _mm512_or_ps(size, _mm512_and_ps(sign, d));
+}
+
+static QLORA_INLINE __m512 held_square(__m512 x) {
+    return _mm512_min_ps(set(gelu_constants::most), _mm512_mul_ps(x, x));
+}
+static QLORA_INLINE __m512 gelu_exp(__m512 x, __m512 square) {
+    using namespace gelu_constants;
+    return exp16(_mm512_mul_ps(x, _mm512_fnmadd_ps(set(cubic), square, set(-linear))));
 }
 
 static QLORA_INLINE float total(__m512 a, __m512 b, __m512 c, __m512 d) {
@@ -153,12 +179,53 @@ static void swiglu_back(const float* gate, const float* up, const float* dy, flo
     }
 }
 
+static void geglu(const float* gate, const float* up, float* y, int64_t n) {
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 lanes = first_lanes(n - i);
+        const __m512 g = load(gate + i, lanes), s = inverse_of_1_and(gelu_exp(g, held_square(g)));
+        _mm512_mask_storeu_ps(y + i, lanes, _mm512_mul_ps(_mm512_mul_ps(g, s), load(up + i, lanes)));
+    }
+}
+
+static void geglu_back(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
+    using namespace gelu_constants;
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 lanes = first_lanes(n - i);
+        const __m512 g = load(gate + i, lanes), u = load(up + i, lanes), d = load(dy + i, lanes);
+        const __m512 square = held_square(g), e = gelu_exp(g, square), s = inverse_of_1_and(e);
+        const __m512 gelu = _mm512_mul_ps(g, s), rest = _mm512_mul_ps(_mm512_min_ps(set(finite), e), s);
+        const __m512 slope = _mm512_fmadd_ps(set(3 * cubic), square, set(linear));
+        const __m512 dgelu = _mm512_fmadd_ps(_mm512_mul_ps(gelu, rest), slope, s);
+        _mm512_mask_storeu_ps(dgate + i, lanes, _mm512_mul_ps(_mm512_mul_ps(d, u), dgelu));
+        _mm512_mask_storeu_ps(dup + i, lanes, _mm512_mul_ps(d, gelu));
+    }
+}
+
+static void softcap(float cap, const float* x, float* y, int64_t n) {
+    const float by = 2 / cap;
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 lanes = first_lanes(n - i);
+        const __m512 t = tanh_of_half(_mm512_mul_ps(load(x + i, lanes), set(by)));
+        _mm512_mask_storeu_ps(y + i, lanes, _mm512_mul_ps(set(cap), t));
+    }
+}
+
+static void softcap_back(float cap, const float* y, const float* dy, float* dx, int64_t n) {
+    const float by = 1 / cap;
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 lanes = first_lanes(n - i);
+        const __m512 t = _mm512_mul_ps(load(y + i, lanes), set(by));
+        _mm512_mask_storeu_ps(dx + i, lanes, _mm512_mul_ps(load(dy + i, lanes), _mm512_fnmadd_ps(t, t, set(1))));
+    }
+}
+
 }  // namespace vec_avx512_room
 
 const Vec vec_avx512{vec_avx512_room::dot, vec_avx512_room::dots, vec_avx512_room::sum, vec_avx512_room::max,
                      vec_avx512_room::axpy, vec_avx512_room::scale, vec_avx512_room::add, vec_avx512_room::mul,
                      vec_avx512_room::exp_sum, vec_avx512_room::silu, vec_avx512_room::swiglu,
-                     vec_avx512_room::swiglu_back};
+                     vec_avx512_room::swiglu_back, vec_avx512_room::geglu, vec_avx512_room::geglu_back,
+                     vec_avx512_room::softcap, vec_avx512_room::softcap_back};
 
 }}  // namespace qlora
 

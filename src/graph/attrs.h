@@ -10,6 +10,7 @@ namespace qlora { inline namespace QLORA_ABI {
 struct ViewAttr { int64_t offset = 0; };               // elements from the start of the source's buffer
 struct FillAttr { float value = 0; };
 struct ScaleAttr { float factor = 1; };
+struct SoftcapAttr { float cap = 0; };                 // y = cap tanh(x / cap)
 // element e is kept iff uniform(seed + step, stream, e) >= p, then divided by 1 - p
 struct DropoutAttr { float p = 0; uint64_t seed = 0, stream = 0; };
 struct LoraAttr { float scale = 1, p = 0; uint64_t seed = 0, stream = 0; };
@@ -23,8 +24,13 @@ struct RopeAttr {                                      // x {rows, heads * head_
 struct AttentionAttr {    // q {rows, heads * head_dim}, k and v {keys, kv_heads * head_dim}
     int64_t heads = 0, kv_heads = 0, head_dim = 0;
     float scale = 1;                                   // of the scores, usually 1 / sqrt(head_dim)
+    float cap = 0;                                     // scores become cap tanh(score / cap); 0 = none
 };
-struct CrossEntropyAttr { int64_t chunk = 0; bool with_grad = false; };   // chunk: rows of logits in scratch at a time
+struct CrossEntropyAttr {
+    int64_t chunk = 0;                                 // rows of logits in scratch at a time
+    bool with_grad = false;
+    float cap = 0;                                     // logits become cap tanh(logit / cap); 0 = none
+};
 // max_norm 0 = no clipping
 struct AdamWAttr { float beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-8f, weight_decay = 0, max_norm = 0; };
 

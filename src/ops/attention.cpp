@@ -1,5 +1,5 @@
 // attention.cpp - softmax(scale q k^T) v over a range of keys for each query row, without ever holding rows x keys
-// numbers.
+// numbers. With a cap the scores S = scale q k^T become cap tanh(S / cap) before the softmax.
 //
 // Forward: blocks of query rows walk over tiles of keys with the online softmax: running maximum m and sum l, the
 // result rescaled by exp(m_old - m_new) whenever the maximum grows. Kept for the backward pass, behind the result: L =
@@ -31,6 +31,7 @@ void online_softmax(const Problem& p, int64_t row, int64_t rows, int64_t start, 
         float* s = scores + i * key_block;
         const Range r = within(p, row + i, start, count);
         if (r.empty()) { std::fill(s, s + count, 0.0f); continue; }
+        if (p.attr.cap > 0) p.vec.softcap(p.attr.cap, s + r.first, s + r.first, r.last - r.first);
         const float m = std::max(maximum[i], p.vec.max(s + r.first, r.last - r.first));
         if (m > maximum[i]) {
             const float shrink = std::exp(maximum[i] - m);    // 0 at the first tile, where the maximum was -inf
@@ -116,6 +117,7 @@ void forward_group(const Problem& p, int64_t row, int64_t first, int64_t last, f
         for (int64_t h = 0; h < heads; ++h) {
             float* s = scores + h * few_keys;
             p.vec.scale(p.attr.scale, s, s, count);
+            if (p.attr.cap > 0) p.vec.softcap(p.attr.cap, s, s, count);
             const float m = std::max(maximum[h], p.vec.max(s, count)), shrink = std::exp(maximum[h] - m);
             p.vec.scale(shrink, y + h * n, y + h * n, n);
             sum[h] = sum[h] * shrink + p.vec.exp_sum(s, m, s, count);

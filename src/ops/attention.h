@@ -114,6 +114,7 @@ inline void count_work(Cpu& cpu, const Problem& p, int64_t products) {
 // sources q, k, v, first, last from position `at` on
 inline void check(const GraphImpl& g, const Node& node, int at) {
     const AttentionAttr a = node.attr.get<AttentionAttr>();
+    check_cap(node, a.cap, true);
     const Node &q = float_source(g, node, at), &k = rows_source(g, node, at + 1), &v = rows_source(g, node, at + 2);
     const Node &first = g.source(node, at + 3), &last = g.source(node, at + 4);
     if (a.kv_heads < 1 || a.head_dim < 1 || a.heads < 1 || a.heads % a.kv_heads) {

@@ -4,7 +4,8 @@
 // head) and dS = P * (dy v^T - D)
 //     dq = scale dS k        dk = scale dS^T q        dv = P^T dy
 // in two passes, so that every result has one writer and one order of summation: over (head, query block) for dq, then
-// over (kv head, key block) for dk and dv. Hence the same bytes for any number of threads.
+// over (kv head, key block) for dk and dv. Hence the same bytes for any number of threads. With a cap S is cap
+// tanh(scale q k^T / cap), and dS gains the factor 1 - (S / cap)^2.
 #include "src/ops/attention.h"
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -18,13 +19,25 @@ struct Backward {                                      // what both passes read
     float* dots;                                       // D {heads, rows}: the first pass writes it, the second reads it
 };
 
+// What the cap adds, before the exponentials take the place of the scores: scores -> capped scores, dscores ->
+// (dscores - dot) (1 - (S / cap)^2).
+void cap_back(const Problem& p, float* scores, float* dscores, float dot, int64_t count) {
+    p.vec.softcap(p.attr.cap, scores, scores, count);
+    for (int64_t j = 0; j < count; ++j) dscores[j] -= dot;
+    p.vec.softcap_back(p.attr.cap, scores, dscores, dscores, count);
+}
+
 // scores -> P, dscores -> dS for one tile, zero outside each row's range.
 void softmax_back(const Backward& b, int64_t head, int64_t row, int64_t rows, int64_t start, int64_t count,
                   float* scores, float* dscores) {
     for (int64_t i = 0; i < rows; ++i) {
         float *s = scores + i * key_block, *d = dscores + i * key_block;
         const Range r = within(b.p, row + i, start, count);
-        const float dot = b.dots[head * b.p.rows + row + i];
+        float dot = b.dots[head * b.p.rows + row + i];
+        if (b.p.attr.cap > 0 && !r.empty()) {
+            cap_back(b.p, s + r.first, d + r.first, dot, r.last - r.first);
+            dot = 0;                                   // taken off already
+        }
         if (!r.empty())
             b.p.vec.exp_sum(s + r.first, b.logsum[(row + i) * b.p.attr.heads + head], s + r.first, r.last - r.first);
         const int64_t from = r.empty() ? count : r.first, to = r.empty() ? count : r.last;

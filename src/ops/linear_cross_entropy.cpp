@@ -2,6 +2,7 @@
 // gradient towards x from the same pass: rows x vocabulary logits never exist, only a chunk of them.
 //
 //     nll_i = log(sum_j exp(z_ij)) - z_i,target        dx_i = dy_i (softmax(z_i) - onehot(target_i)) W
+// With a cap z is cap tanh(x W^T / cap), and the bracket is multiplied by 1 - (z / cap)^2.
 // The bracket times W is kept behind the result, {rows, n}; the gradient rule only multiplies its rows by dy.
 // Rows with a negative target are never projected: the trained rows are gathered first.
 #include "src/cpu/gemm.h"
@@ -32,6 +33,7 @@ void shape(const GraphImpl& g, Node& node) {
     if (targets.dtype != DType::i32)
         fail(Errc::argument, "linear_cross_entropy: targets have type ", name_of(targets.dtype), ", expected i32");
     CrossEntropyAttr attr = node.attr.get<CrossEntropyAttr>();
+    check_cap(node, attr.cap, true);
     if (attr.chunk <= 0) attr.chunk = chunk_of(w.shape[0]);
     node.attr.set(attr);
     node.shape = {x.shape[0]};
@@ -53,6 +55,27 @@ float row_loss(const Vec& vec, float* z, int64_t vocabulary, int64_t target, boo
         z[target] -= 1;
     }
     return std::log(sum) + maximum - chosen;
+}
+
+// The same of logits under a cap. Its derivative needs them once more after their softmax: they stay, and the
+// exponentials, which cost little beside the products of a row with W, are made twice, through a buffer that stays in
+// the first-level cache.
+float capped_row_loss(const Vec& vec, float* z, int64_t vocabulary, int64_t target, bool with_grad, float cap) {
+    constexpr int64_t piece = 1024;
+    float p[piece];
+    vec.softcap(cap, z, z, vocabulary);
+    const float maximum = vec.max(z, vocabulary), chosen = z[target];
+    double sum = 0;
+    for (int64_t j = 0; j < vocabulary; j += piece)
+        sum += vec.exp_sum(z + j, maximum, p, std::min(piece, vocabulary - j));
+    for (int64_t j = 0; with_grad && j < vocabulary; j += piece) {
+        const int64_t count = std::min(piece, vocabulary - j);
+        vec.exp_sum(z + j, maximum, p, count);
+        vec.scale(float(1 / sum), p, p, count);
+        if (target >= j && target < j + count) p[target - j] -= 1;
+        vec.softcap_back(cap, z + j, p, z + j, count);
+    }
+    return float(std::log(sum)) + maximum - chosen;
 }
 
 int64_t gather_trained(const int32_t* targets, int64_t rows, int64_t vocabulary, int32_t* trained) {
@@ -88,7 +111,10 @@ void forward(const Call& call) {
         for (int64_t i = 0; i < rows; ++i) std::copy_n(x + at[i] * s.n, s.n, gathered + i * s.n);
         gemm_nt(cpu, rows, gathered, s.n, w, logits, s.vocabulary);
         cpu.pool.run(rows, [&](int64_t i, int) {
-            nll[at[i]] = row_loss(loops, logits + i * s.vocabulary, s.vocabulary, targets[at[i]], attr.with_grad);
+            float* z = logits + i * s.vocabulary;
+            const int64_t target = targets[at[i]];
+            nll[at[i]] = attr.cap > 0 ? capped_row_loss(loops, z, s.vocabulary, target, attr.with_grad, attr.cap)
+                                      : row_loss(loops, z, s.vocabulary, target, attr.with_grad);
         });
         if (!attr.with_grad) continue;
         gemm_nn(cpu, rows, logits, s.vocabulary, w, gathered, s.n);
@@ -116,9 +142,10 @@ const OpDef linear_cross_entropy_def{.name = "linear_cross_entropy",
                                      .grad = linear_cross_entropy_room::grad,
                                      .scratch = linear_cross_entropy_room::scratch};
 
-Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad) {
+Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad, float cap) {
     CrossEntropyAttr attr;
     attr.with_grad = with_grad;
+    attr.cap = cap;
     return graph_of({x, w, targets}, "linear_cross_entropy")
         .add(Op::linear_cross_entropy, {x, w, targets}, attr_of(attr));
 }

@@ -14,6 +14,8 @@ Tensor mul(Tensor a, Tensor b);
 Tensor scale(Tensor x, float factor);
 Tensor scale_rows(Tensor x, Tensor s);                                 // x {rows, n} times s {rows}
 Tensor swiglu(Tensor gate, Tensor up);                                 // silu(gate) * up
+Tensor geglu(Tensor gate, Tensor up);                                  // gelu(gate) * up, the gelu of tanh
+Tensor softcap(Tensor x, float cap);                                   // cap tanh(x / cap)
 Tensor dropout(Tensor x, const DropoutAttr&);
 // base {rows, out} + scale * dropout(x {rows, in}) A^T {in, r} B^T {r, out}; a {r, in}, b {out, r}
 Tensor lora(Tensor base, Tensor x, Tensor a, Tensor b, const LoraAttr&);
@@ -29,8 +31,8 @@ Tensor attention(Tensor q, Tensor k, Tensor v, Tensor first, Tensor last, const 
 Tensor store_rows(Tensor state, Tensor x, Tensor rows);
 // Vocabulary projection and cross entropy in one: nll {rows} of targets i32 {rows} (negative = ignored, 0) under x
 // {rows, n} W^T, W {vocabulary, n}. With `with_grad` the gradient towards x is computed in the same pass and kept;
-// never more than `chunk` rows of logits exist.
-Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad);
+// never more than `chunk` rows of logits exist. With a cap logits become cap tanh(logit / cap).
+Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad, float cap = 0);
 Tensor accumulate(Tensor state, Tensor x);                             // state += x, in place; returns the state
 Tensor global_norm(Tensor x);    // sqrt(sum x^2) -> {1}, summed in double in a fixed order
 // One AdamW step in place (decoupled decay first, as PyTorch): p, g, m, v of one size; hyper {4} = {learning rate, step

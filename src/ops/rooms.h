@@ -4,6 +4,7 @@
 #include "src/ops/ops.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace qlora { inline namespace QLORA_ABI {
 
@@ -46,6 +47,13 @@ inline const Node& index_source(const GraphImpl& g, const Node& n, int i, int64_
 
 inline void same_shape(const Node& n, const Node& a, const Node& b) {
     if (a.shape != b.shape) fail(Errc::shape, op_def(n.op).name, ": shapes ", a.shape, " and ", b.shape, " differ");
+}
+
+// The cap of scores: positive, and such that neither it nor 1 / cap is infinite. 0 says that there is none.
+inline void check_cap(const Node& n, float cap, bool may_be_none) {
+    if ((std::isnormal(cap) && cap > 0) || (may_be_none && cap == 0)) return;
+    fail(Errc::argument, op_def(n.op).name, ": a cap of ", cap, " for scores, expected a positive number",
+         may_be_none ? ", or 0 for none" : "");
 }
 
 // Source i of an operation that updates memory in place: it must be, or be a view of, a param or a state.

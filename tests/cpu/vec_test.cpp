@@ -119,13 +119,22 @@ TEST(Vec, MaxOfNegativeNumbersAndInfinities) {
     }
 }
 
+const double root = std::sqrt(2 / std::acos(-1.0));    // of 2 / pi
+
+double gelu(double x) { return 0.5 * x * (1 + std::tanh(root * (x + 0.044715 * x * x * x))); }
+double gelu_slope(double x) {
+    const double t = std::tanh(root * (x + 0.044715 * x * x * x));
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * root * (1 + 3 * 0.044715 * x * x);
+}
+
 TEST(Vec, ElementwiseAtEveryLengthWithoutTouchingTheNext) {
     for (Isa isa : isas()) {
         const Vec& v = vec(isa);
         for (int64_t n = 0; n < 70; ++n) {
             const std::vector<float> a = normals(n, 1, 2), b = normals(n, 2, 2), d = normals(n, 3, 2);
             std::vector<float> axpy = b, scale(size_t(n + 1), untouched), add = scale, mul = scale, exps = scale,
-                               silu = scale, swiglu = scale, dgate = scale, dup = scale;
+                               silu = scale, swiglu = scale, dgate = scale, dup = scale, geglu = scale,
+                               gelu_dgate = scale, gelu_dup = scale, capped = scale, dcapped = scale;
             axpy.push_back(untouched);
             v.axpy(0.7f, a.data(), axpy.data(), n);
             v.scale(0.7f, a.data(), scale.data(), n);
@@ -135,6 +144,10 @@ TEST(Vec, ElementwiseAtEveryLengthWithoutTouchingTheNext) {
             v.silu(a.data(), silu.data(), n);
             v.swiglu(a.data(), b.data(), swiglu.data(), n);
             v.swiglu_back(a.data(), b.data(), d.data(), dgate.data(), dup.data(), n);
+            v.geglu(a.data(), b.data(), geglu.data(), n);
+            v.geglu_back(a.data(), b.data(), d.data(), gelu_dgate.data(), gelu_dup.data(), n);
+            v.softcap(1.5f, a.data(), capped.data(), n);
+            v.softcap_back(1.5f, capped.data(), d.data(), dcapped.data(), n);
             double total = 0;
             for (int64_t i = 0; i < n; ++i) {
                 const size_t at = size_t(i);
@@ -154,9 +167,17 @@ TEST(Vec, ElementwiseAtEveryLengthWithoutTouchingTheNext) {
                 near(swiglu[at], x * s * y, "swiglu");
                 near(dgate[at], g * y * s * (1 + x * (1 - s)), "dgate");
                 near(dup[at], g * x * s, "dup");
+                near(geglu[at], gelu(x) * y, "geglu");
+                // where the slope passes 0 terms of order 1 cancel
+                ASSERT_NEAR(gelu_dgate[at], g * y * gelu_slope(x), 5e-7 * std::abs(g * y))
+                    << name_of(isa) << " x " << x;
+                near(gelu_dup[at], g * gelu(x), "dup of geglu");
+                near(capped[at], 1.5 * std::tanh(x / 1.5), "softcap");
+                near(dcapped[at], g * (1 - std::pow(capped[at] / 1.5, 2)), "softcap_back");
             }
             EXPECT_NEAR(sum, total, 1e-6 * total);
-            for (const auto* out : {&axpy, &scale, &add, &mul, &exps, &silu, &swiglu, &dgate, &dup})
+            for (const auto* out : {&axpy, &scale, &add, &mul, &exps, &silu, &swiglu, &dgate, &dup, &geglu, &gelu_dgate,
+                                    &gelu_dup, &capped, &dcapped})
                 ASSERT_EQ((*out)[size_t(n)], untouched) << name_of(isa) << " n " << n;
         }
     }
@@ -176,6 +197,71 @@ TEST(Vec, SwigluOfLargeGates) {
     }
 }
 
+// The error of gelu is measured in x: far on the left, where gelu goes to 0, its relative error grows with the argument
+// of exp, like x^3.
+TEST(Vec, GegluFromTailToTail) {
+    std::vector<float> x;
+    for (float v = -14; v < 14; v += 0.00137f) x.push_back(v);
+    for (float v : {0.0f, -0.0f, 1e-30f, -1e-30f, 1e10f, -1e10f, 1e30f, -1e30f, 3e38f, -3e38f}) x.push_back(v);
+    const std::vector<float> ones(x.size(), 1.0f);
+    for (Isa isa : isas()) {
+        std::vector<float> y(x.size()), dgate = y, dup = y;
+        vec(isa).geglu(x.data(), ones.data(), y.data(), int64_t(x.size()));
+        vec(isa).geglu_back(x.data(), ones.data(), ones.data(), dgate.data(), dup.data(), int64_t(x.size()));
+        double worst = 0, worst_slope = 0;
+        for (size_t i = 0; i < x.size(); ++i) {
+            const double far = std::abs(x[i]), want = far < 100 ? gelu(x[i]) : std::max(x[i], 0.0f),
+                         slope = far < 100 ? gelu_slope(x[i]) : x[i] > 0;
+            worst = std::max(worst, std::abs(y[i] - want) / std::max(far, 1e-30));
+            worst_slope = std::max(worst_slope, std::abs(dgate[i] - slope));
+            ASSERT_EQ(y[i], dup[i]) << name_of(isa) << " x " << x[i];
+            ASSERT_TRUE(std::isfinite(y[i]) && std::isfinite(dgate[i])) << name_of(isa) << " x " << x[i];
+        }
+        EXPECT_LE(worst, 3e-7) << name_of(isa);
+        EXPECT_LE(worst_slope, 5e-7) << name_of(isa);
+        RecordProperty("worst_of_x_" + std::string(name_of(isa)), std::to_string(1e7 * worst) + "e-7");
+        RecordProperty("worst_slope_" + std::string(name_of(isa)), std::to_string(1e7 * worst_slope) + "e-7");
+    }
+}
+
+TEST(Vec, SoftcapWithinFiveUlp) {
+    std::vector<float> x;
+    for (float v = 1e-30f; v < 1e6f; v *= 1.00037f) x.push_back(v), x.push_back(-v);
+    for (Isa isa : isas()) {
+        double worst = 0;
+        for (const float cap : {1.0f, 30.0f, 50.0f, 0.37f}) {
+            std::vector<float> y(x.size());
+            vec(isa).softcap(cap, x.data(), y.data(), int64_t(x.size()));
+            for (size_t i = 0; i < x.size(); ++i) {
+                const double want = double(cap) * std::tanh(double(x[i]) / double(cap));
+                worst = std::max(worst, std::abs(y[i] - want) / ulp_of(want));
+                ASSERT_LE(std::abs(y[i]), cap) << name_of(isa) << " x " << x[i];
+            }
+        }
+        EXPECT_LE(worst, 5.0) << name_of(isa);
+        RecordProperty("worst_ulp_" + std::string(name_of(isa)), std::to_string(worst));
+    }
+}
+
+TEST(Vec, SoftcapOfSpecialValues) {
+    for (Isa isa : isas()) {
+        const float x[6] = {-infinity, infinity, std::numeric_limits<float>::quiet_NaN(), 0.0f, -0.0f, -1e30f};
+        float y[6];
+        vec(isa).softcap(30, x, y, 6);
+        EXPECT_EQ(y[0], -30.0f) << name_of(isa);
+        EXPECT_EQ(y[1], 30.0f) << name_of(isa);
+        EXPECT_TRUE(std::isnan(y[2])) << name_of(isa);
+        EXPECT_EQ(std::bit_cast<uint32_t>(y[3]), 0u) << name_of(isa);
+        EXPECT_EQ(std::bit_cast<uint32_t>(y[4]), 0x80000000u) << name_of(isa);
+        EXPECT_EQ(y[5], -30.0f) << name_of(isa);
+        const float dy[2] = {3, 3};
+        float dx[2];
+        vec(isa).softcap_back(30, y, dy, dx, 2);       // past the cap nothing moves
+        EXPECT_NEAR(dx[0], 0, 1e-6) << name_of(isa);
+        EXPECT_NEAR(dx[1], 0, 1e-6) << name_of(isa);
+    }
+}
+
 TEST(Vec, InPlace) {
     for (Isa isa : isas()) {
         std::vector<float> a = normals(37, 4), b = a, c(37);
@@ -183,6 +269,15 @@ TEST(Vec, InPlace) {
                     second = vec(isa).exp_sum(b.data(), 0.5f, b.data(), 37);
         EXPECT_EQ(first, second);
         EXPECT_EQ(b, c);
+        std::vector<float> x = normals(37, 5), y(37), dy = normals(37, 6), dx(37);
+        vec(isa).softcap(0.8f, x.data(), y.data(), 37);
+        vec(isa).softcap(0.8f, x.data(), x.data(), 37);
+        EXPECT_EQ(x, y);
+        vec(isa).softcap_back(0.8f, y.data(), dy.data(), dx.data(), 37);
+        vec(isa).softcap_back(0.8f, y.data(), dy.data(), y.data(), 37);
+        vec(isa).softcap_back(0.8f, x.data(), dy.data(), dy.data(), 37);
+        EXPECT_EQ(y, dx);
+        EXPECT_EQ(dy, dx);
     }
 }
 

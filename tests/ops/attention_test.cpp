@@ -4,6 +4,7 @@
 #include "src/cpu/cpu.h"
 #include "src/ops/ops.h"
 #include "src/tensor/encode.h"
+#include "tests/support/op_golden.h"
 
 #include <gtest/gtest.h>
 
@@ -30,12 +31,14 @@ struct Case {
     int64_t rows = 0, keys = 0, heads = 0, kv_heads = 0, head_dim = 0;
     std::vector<int32_t> first, last;
     std::vector<float> q, k, v, dy;
+    float cap = 0, scale = 0;                          // scale 0: 1 / sqrt(head_dim)
     AttentionAttr attr() const {
         AttentionAttr a;
         a.heads = heads;
         a.kv_heads = kv_heads;
         a.head_dim = head_dim;
-        a.scale = 1 / std::sqrt(float(head_dim));
+        a.scale = scale != 0 ? scale : 1 / std::sqrt(float(head_dim));
+        a.cap = cap;
         return a;
     }
 };
@@ -51,7 +54,9 @@ Case causal(int64_t rows, int64_t heads, int64_t kv_heads, int64_t head_dim) {
            random_values(rows * heads * head_dim, 1),
            random_values(rows * kv_heads * head_dim, 2),
            random_values(rows * kv_heads * head_dim, 3),
-           random_values(rows * heads * head_dim, 4)};
+           random_values(rows * heads * head_dim, 4),
+           0,
+           0};
     for (int64_t t = 0; t < rows; ++t) {
         c.first.push_back(0);
         c.last.push_back(int32_t(t + 1));
@@ -86,6 +91,36 @@ Result run(const Case& c, int threads = 2, qlora::Isa isa = qlora::best_isa(), b
     return r;
 }
 
+// Keys and values held in another type: y is that of the numbers which the type holds, to the byte.
+std::vector<float> run_cached(const Case& c, DType type, int threads, qlora::Isa isa, bool by_head) {
+    GraphImpl g(qlora::make_cpu_backend(threads, qlora::Compute::f32));
+    g.backend->cpu()->isa = isa;
+    const int64_t row = c.kv_heads * c.head_dim;
+    const Tensor q = g.input({c.rows, c.heads * c.head_dim}), first = g.input({c.rows}, DType::i32),
+                 last = g.input({c.rows}, DType::i32);
+    const qlora::Shape shape = by_head ? qlora::Shape{c.kv_heads, c.keys, c.head_dim} : qlora::Shape{c.keys, row};
+    const Tensor k = g.state(shape, {}, type), v = g.state(shape, {}, type);
+    const Tensor y = qlora::attention(q, k, v, first, last, c.attr());
+    g.output(y);
+    for (const auto& [tensor, values] : {std::pair{k, &c.k}, {v, &c.v}}) {
+        std::vector<float> laid_out = *values;
+        for (int64_t j = 0; by_head && j < c.keys; ++j)
+            for (int64_t h = 0; h < c.kv_heads; ++h)
+                std::copy_n(&(*values)[size_t(j * row + h * c.head_dim)], c.head_dim,
+                            &laid_out[size_t((h * c.keys + j) * c.head_dim)]);
+        std::vector<uint8_t> held(size_t(qlora::bytes_of(type, c.keys * row)));
+        qlora::encode_plain(type, "test", laid_out.data(), held.data(), c.keys * row);
+        g.write(tensor, held.data(), int64_t(held.size()));
+    }
+    g.write(q, c.q.data(), int64_t(c.q.size()) * 4);
+    g.write(first, c.first.data(), c.rows * 4);
+    g.write(last, c.last.data(), c.rows * 4);
+    g.run();
+    std::vector<float> out(c.q.size());
+    g.read(y, out.data(), int64_t(out.size()) * 4);
+    return out;
+}
+
 struct Expected { std::vector<double> y, back; };
 
 // The definition, one score at a time.
@@ -97,13 +132,14 @@ Expected naive(const Case& c) {
     for (int64_t h = 0; h < c.heads; ++h)
         for (int64_t t = 0; t < c.rows; ++t) {
             const int64_t from = c.first[size_t(t)], to = c.last[size_t(t)], q = t * ldq + h * n;
-            std::vector<double> p;
+            std::vector<double> p, slope;              // of the cap
             double sum = 0, highest = -INFINITY, dot = 0;
             for (int64_t j = from; j < to; ++j) {
                 double s = 0;
                 for (int64_t d = 0; d < n; ++d)
                     s += double(c.q[size_t(q + d)]) * c.k[size_t(j * ldk + h / group * n + d)];
-                p.push_back(s * scale);
+                p.push_back(c.cap > 0 ? c.cap * std::tanh(s * scale / c.cap) : s * scale);
+                slope.push_back(c.cap > 0 ? 1 - std::pow(p.back() / c.cap, 2) : 1);
                 highest = std::max(highest, p.back());
             }
             for (double& s : p) sum += s = std::exp(s - highest);
@@ -116,7 +152,7 @@ Expected naive(const Case& c) {
                 const int64_t key = j * ldk + h / group * n;
                 double dp = 0;
                 for (int64_t d = 0; d < n; ++d) dp += double(c.dy[size_t(q + d)]) * c.v[size_t(key + d)];
-                const double ds = weight * (dp - dot) * scale;
+                const double ds = weight * (dp - dot) * slope[size_t(j - from)] * scale;
                 for (int64_t d = 0; d < n; ++d) {
                     dq[q + d] += ds * c.k[size_t(key + d)];
                     dk[key + d] += ds * c.q[size_t(q + d)];
@@ -222,6 +258,56 @@ TEST(Attention, CachedDecodeEqualsFullAttention) {
     }
 }
 
+// Queries three times as long: scores reach far beyond a cap of 2.
+Case with_cap(Case c) {
+    c.cap = 2;
+    for (float& q : c.q) q *= 3;
+    return c;
+}
+
+TEST(Attention, CappedScores) {
+    for (int64_t rows : {1, 4, 5, 64, 65, 150}) check(with_cap(causal(rows, 2, 1, 16)));
+    check(with_cap(causal(67, 9, 3, 40)));
+    Case window = with_cap(causal(200, 4, 2, 16));
+    for (int32_t t = 0; t < 200; ++t) window.first[size_t(t)] = std::max(0, t - 32);
+    for (int64_t t : {1, 70, 199}) window.first[size_t(t)] = window.last[size_t(t)] = 0;
+    check(window);
+    Case far = with_cap(causal(130, 2, 1, 16));
+    for (float& q : far.q) q *= 1000;    // scores at the cap; 1 - (S / cap)^2 is good to 1e-6, and q and k multiply it
+    const Result r = run(far);
+    expect_near(r.y, naive(far).y, "y");
+    for (float d : r.back) ASSERT_TRUE(std::isfinite(d));
+}
+
+TEST(Attention, CappedScoresEqualThoseOfGemma2) {
+    const auto golden = [](const char* name) { return op_golden::floats("capped_attention", name); };
+    Case c{6, 6, 4, 2, 3, op_golden::integers("capped_attention", "first"),
+           op_golden::integers("capped_attention", "last"), golden("q"), golden("k"), golden("v"), golden("dy"),
+           golden("cap")[0], golden("scale")[0]};
+    std::vector<float> back = golden("dq");
+    for (const char* name : {"dk", "dv"})
+        for (float d : golden(name)) back.push_back(d);
+    for (qlora::Isa isa : {qlora::Isa::scalar, qlora::Isa::avx2, qlora::Isa::avx512}) {
+        if (isa > qlora::best_isa()) continue;
+        const Result got = run(c, 2, isa);
+        op_golden::expect_near(got.y, golden("y"), 2e-6);
+        op_golden::expect_near(got.back, back, 4e-6);
+        for (const bool by_head : {false, true})
+            op_golden::expect_near(run_cached(c, DType::f16, 2, isa, by_head), golden("y"), 2e-6);
+        for (const int64_t row : {0, 3}) {             // three rows at a time: the path of generation
+            Case few = c;
+            few.rows = 3;
+            few.first.assign(c.first.begin() + row, c.first.begin() + row + 3);
+            few.last.assign(c.last.begin() + row, c.last.begin() + row + 3);
+            few.q.assign(c.q.begin() + row * 12, c.q.begin() + (row + 3) * 12);
+            few.dy.resize(3 * 12);
+            const std::vector<float> y = golden("y"), want(y.begin() + row * 12, y.begin() + (row + 3) * 12);
+            op_golden::expect_near(run(few, 2, isa, false).y, want, 2e-6);
+            op_golden::expect_near(run_cached(few, DType::f16, 2, isa, true), want, 2e-6);
+        }
+    }
+}
+
 TEST(Attention, LargeScoresStayFinite) {
     Case c = causal(130, 2, 1, 16);
     for (float& q : c.q) q *= 300;                     // scores up to some thousands: exp alone would overflow
@@ -235,11 +321,14 @@ TEST(Attention, LargeScoresStayFinite) {
 TEST(Attention, SameBytesForAnyNumberOfThreads) {
     Case c = causal(200, 6, 2, 24);
     for (int32_t t = 0; t < 200; ++t) c.first[size_t(t)] = t / 90 * 90;
-    const Result one = run(c, 1);
-    for (int threads : {2, 3}) {
-        const Result many = run(c, threads);
-        EXPECT_EQ(std::memcmp(one.y.data(), many.y.data(), one.y.size() * 4), 0) << threads;
-        EXPECT_EQ(std::memcmp(one.back.data(), many.back.data(), one.back.size() * 4), 0) << threads;
+    for (const bool capped : {false, true}) {
+        if (capped) c = with_cap(c);
+        const Result one = run(c, 1);
+        for (int threads : {2, 3}) {
+            const Result many = run(c, threads);
+            EXPECT_EQ(std::memcmp(one.y.data(), many.y.data(), one.y.size() * 4), 0) << threads;
+            EXPECT_EQ(std::memcmp(one.back.data(), many.back.data(), one.back.size() * 4), 0) << threads;
+        }
     }
 }
 
@@ -267,36 +356,6 @@ TEST(Attention, PublicBuilderIsCausal) {
     std::vector<float> got(c.q.size());
     g.read(y, got.data(), int64_t(got.size()) * 4);
     expect_near(got, naive(c).y, "y");
-}
-
-// Keys and values held in another type: y is that of the numbers which the type holds, to the byte.
-std::vector<float> run_cached(const Case& c, DType type, int threads, qlora::Isa isa, bool by_head) {
-    GraphImpl g(qlora::make_cpu_backend(threads, qlora::Compute::f32));
-    g.backend->cpu()->isa = isa;
-    const int64_t row = c.kv_heads * c.head_dim;
-    const Tensor q = g.input({c.rows, c.heads * c.head_dim}), first = g.input({c.rows}, DType::i32),
-                 last = g.input({c.rows}, DType::i32);
-    const qlora::Shape shape = by_head ? qlora::Shape{c.kv_heads, c.keys, c.head_dim} : qlora::Shape{c.keys, row};
-    const Tensor k = g.state(shape, {}, type), v = g.state(shape, {}, type);
-    const Tensor y = qlora::attention(q, k, v, first, last, c.attr());
-    g.output(y);
-    for (const auto& [tensor, values] : {std::pair{k, &c.k}, {v, &c.v}}) {
-        std::vector<float> laid_out = *values;
-        for (int64_t j = 0; by_head && j < c.keys; ++j)
-            for (int64_t h = 0; h < c.kv_heads; ++h)
-                std::copy_n(&(*values)[size_t(j * row + h * c.head_dim)], c.head_dim,
-                            &laid_out[size_t((h * c.keys + j) * c.head_dim)]);
-        std::vector<uint8_t> held(size_t(qlora::bytes_of(type, c.keys * row)));
-        qlora::encode_plain(type, "test", laid_out.data(), held.data(), c.keys * row);
-        g.write(tensor, held.data(), int64_t(held.size()));
-    }
-    g.write(q, c.q.data(), int64_t(c.q.size()) * 4);
-    g.write(first, c.first.data(), c.rows * 4);
-    g.write(last, c.last.data(), c.rows * 4);
-    g.run();
-    std::vector<float> out(c.q.size());
-    g.read(y, out.data(), int64_t(out.size()) * 4);
-    return out;
 }
 
 Case held_as(Case c, DType type) {

@@ -1,6 +1,7 @@
 // linear_cross_entropy_test.cpp - the fused vocabulary projection against explicit logits, and what it refuses.
 #include "src/cpu/cpu.h"
 #include "tests/ops/samples.h"
+#include "tests/support/op_golden.h"
 
 #include <gtest/gtest.h>
 
@@ -15,19 +16,20 @@ constexpr int64_t rows = 37, n = 64, vocabulary = 301;
 
 // The mean nll of trained rows and its gradient towards x, by either way.
 std::pair<float, std::vector<float>> mean_loss(bool fused, const std::vector<int32_t>& targets, bool checkpoint = false,
-                                               int64_t chunk = 0) {
+                                               int64_t chunk = 0, float cap = 0, int64_t words = vocabulary) {
     GraphImpl g(qlora::make_cpu_backend(2, qlora::Compute::f32));
     const Tensor x = g.param({rows, n}), t = g.input({rows}, DType::i32),
-                 w = g.weight(samples::stored_weight({vocabulary, n}, 5));
+                 w = g.weight(samples::stored_weight({words, n}, 5));
     int64_t trained = 0;
     for (int32_t target : targets) trained += target >= 0;
     g.segment = checkpoint ? 0 : -1;
     const auto nll = [&] {
         return g.add(qlora::Op::linear_cross_entropy, {x, w, t},
-                     qlora::attr_of(qlora::CrossEntropyAttr{.chunk = chunk, .with_grad = true}));
+                     qlora::attr_of(qlora::CrossEntropyAttr{.chunk = chunk, .with_grad = true, .cap = cap}));
     };
+    const auto logits = [&] { return cap > 0 ? qlora::softcap(qlora::matmul(x, w), cap) : qlora::matmul(x, w); };
     const Tensor loss = fused ? qlora::scale(qlora::sum(nll()), 1 / float(trained))
-                              : qlora::cross_entropy(qlora::matmul(x, w), t);
+                              : qlora::cross_entropy(logits(), t);
     g.segment = -1;
     g.backward(loss, checkpoint);
     g.output(loss);
@@ -58,6 +60,34 @@ TEST(LinearCrossEntropy, EqualsCrossEntropyOfExplicitLogits) {
         const auto [again, again_dx] = mean_loss(true, targets, true);
         EXPECT_EQ(loss, again);                        // recomputed in a checkpointed segment: the same numbers
         EXPECT_EQ(dx, again_dx);
+    }
+}
+
+TEST(LinearCrossEntropy, CappedLogitsEqualExplicitOnes) {
+    for (const int64_t words : {vocabulary, int64_t(2500)})    // one piece of the softmax, and three
+        for (const float cap : {0.5f, 3.0f, 30.0f}) {          // logits spread like 2.8
+            std::vector<int32_t> targets = samples::ids(rows, vocabulary, true);
+            for (size_t i = 0; i < targets.size(); i += 2) targets[i] = int32_t(words - 1 - 61 * int64_t(i) % words);
+            const auto [loss, dx] = mean_loss(true, targets, false, 5, cap, words);
+            const auto [want_loss, want_dx] = mean_loss(false, targets, false, 0, cap, words);
+            EXPECT_NEAR(loss, want_loss, 1e-5 * want_loss);
+            for (size_t i = 0; i < dx.size(); ++i) ASSERT_NEAR(dx[i], want_dx[i], 1e-6) << "cap " << cap << " at " << i;
+        }
+}
+
+TEST(LinearCrossEntropy, CappedLogitsEqualPyTorch) {
+    const auto golden = [](const char* name) { return op_golden::floats("capped_cross_entropy", name); };
+    for (const bool with_grad : {true, false}) {
+        GraphImpl g(graph_support::cpu());
+        const Tensor x = with_grad ? g.param({4, 6}) : g.input({4, 6});
+        graph_support::set(x, golden("x"));
+        const Tensor w = graph_support::input(g, {9, 6}, golden("w"));
+        const Tensor t = graph_support::indices(g, op_golden::integers("capped_cross_entropy", "targets"));
+        const Tensor nll = qlora::linear_cross_entropy(x, w, t, with_grad, golden("cap")[0]);
+        if (with_grad) op_golden::run_with_gradient(nll, golden("dy"), {x});
+        else graph_support::value_of(nll);
+        op_golden::expect_near(graph_support::get(nll), golden("nll"), 1e-6);
+        if (with_grad) op_golden::expect_near(graph_support::get(graph_support::grad_of(x)), golden("dx"), 2e-6);
     }
 }
 

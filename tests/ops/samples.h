@@ -122,6 +122,9 @@ inline std::vector<Sample> all(bool large) {
     s.push_back({Op::silu, "", {x}, [](GraphImpl&, const Sources& t) { return silu(t[0]); }, {}});
     s.push_back(
         {Op::swiglu, "", {x, x}, [](GraphImpl&, const Sources& t) { return swiglu(t[0], t[1]); }, {{1, odd, 0}}});
+    s.push_back(
+        {Op::geglu, "", {x, x}, [](GraphImpl&, const Sources& t) { return geglu(t[0], t[1]); }, {{1, odd, 0}}});
+    s.push_back({Op::softcap, "", {x}, [](GraphImpl&, const Sources& t) { return softcap(t[0], 1.5f); }, {}});
     s.push_back({Op::dropout,
                  "",
                  {x},
@@ -219,6 +222,16 @@ inline std::vector<Sample> all(bool large) {
                   {1, {keys, heads * head_dim}, 0},
                   {2, {keys + 1, heads / 2 * head_dim}, 1},
                   {3, {rows + 1}, 0}}});
+    a.cap = 1.2f;                                      // scores of these samples are of order 1
+    s.push_back({Op::attention,
+                 "capped",
+                 {{Kind::trained, {rows, heads * head_dim}},
+                  kv,
+                  kv,
+                  {Kind::index, {rows}, std::vector<int32_t>(size_t(rows), 1)},
+                  {Kind::index, {rows}, counting(rows, 2)}},
+                 [=](GraphImpl&, const Sources& t) { return attention(t[0], t[1], t[2], t[3], t[4], a); },
+                 {}});
     s.push_back({Op::store_rows,
                  "",
                  {{Kind::state, {rows + 4, n}}, fixed, {Kind::index, {rows}, counting(rows, -1)}},
@@ -247,6 +260,11 @@ inline std::vector<Sample> all(bool large) {
                                   qlora::attr_of(qlora::CrossEntropyAttr{.chunk = 2, .with_grad = true}));
                  },
                  {}});
+    s.push_back({Op::linear_cross_entropy,
+                 "capped",
+                 {input, {Kind::stored, {vocabulary, in}}, targets},
+                 [](GraphImpl&, const Sources& t) { return linear_cross_entropy(t[0], t[1], t[2], true, 5); },
+                 {}});
     const Source state{Kind::state, {rows, n}}, squares{Kind::state, {rows, n}, {}, true};
     s.push_back({Op::accumulate,
                  "",
@@ -273,6 +291,7 @@ inline const std::set<Op>& leaves() {
 inline const std::map<Op, Op>& gradient_of() {
     static const std::map<Op, Op> map{{Op::bias_back, Op::bias},           {Op::sum_back, Op::sum},
                                       {Op::silu_back, Op::silu},           {Op::swiglu_back, Op::swiglu},
+                                      {Op::geglu_back, Op::geglu},         {Op::softcap_back, Op::softcap},
                                       {Op::embedding_back, Op::embedding}, {Op::matmul_dx, Op::matmul},
                                       {Op::matmul_dw, Op::matmul},         {Op::qmatmul_dx, Op::qmatmul},
                                       {Op::lora_back, Op::lora},           {Op::dora_scale_dm, Op::dora_scale},
