@@ -31,6 +31,10 @@ std::string family_names() {
     return names;
 }
 
+std::string_view activation_name(const Family& f) {
+    return f.start().activation == Activation::silu ? "silu" : "gelu_pytorch_tanh";
+}
+
 Config Family::start() const {
     Config c;
     c.family = name;

@@ -41,6 +41,7 @@ const Family* family_named(std::string_view model_type);               // null =
 const Family* family_of_gguf(std::string_view architecture);           // the first of those that share it
 std::string family_names();                            // for error messages
 
+std::string_view activation_name(const Family&);       // of its activation, in config.json
 [[noreturn]] void refuse_window(const Config&, const HfFields&);
 void check_config(const Config&, const std::string& where);            // every bound that later code relies on
 

@@ -75,10 +75,11 @@ void set_biases(Config& c, const HfFields& f) {
 }
 
 void check_activation(const HfFields& f, const Family& family) {
-    const std::string act = f.text(family.activation_key, "silu");
-    if (act != "silu" && act != "swish")
-        fail(Errc::unsupported, f.where, ": ", family.activation_key, " \"", act,
-             "\" is not supported, only silu is");
+    const std::string_view only = activation_name(family);
+    const std::string act = f.text(family.activation_key, only);
+    if (act != only && !(act == "swish" && only == "silu"))
+        fail(Errc::unsupported, f.where, ": ", family.activation_key, " \"", act, "\" is not supported, only ", only,
+             " is");
 }
 
 }  // namespace hf_config_room

@@ -94,7 +94,9 @@ Json hf_config_of(const ModelImpl& model) {
     j.set("rms_norm_eps", room::shortest(c.eps))
         .set("rope_theta", room::shortest(c.rope_theta))
         .set("rope_scaling", room::rope_scaling(model));
-    j.set("tie_word_embeddings", c.tied).set(std::string(family.activation_key), "silu").set("attention_dropout", 0.0);
+    j.set("tie_word_embeddings", c.tied)
+        .set(std::string(family.activation_key), activation_name(family))
+        .set("attention_dropout", 0.0);
     room::check_biases(model, family);
     if (family.write_hf) family.write_hf(c, j);
     const Json ends = hf_generation_config(model);

@@ -19,6 +19,12 @@ WeightPtr as_f32(Weight w) {
     return std::make_shared<const Weight>(dense_weight(w.name, w.shape, w.decoded()));
 }
 
+Weight plus(const Weight& w, float what) {
+    std::vector<float> values = w.decoded();
+    for (float& v : values) v += what;
+    return dense_weight(w.name, w.shape, std::move(values));
+}
+
 WeightPtr now(const WeightPtr& w) { return w && w->deferred ? std::make_shared<const Weight>(w->deferred()) : w; }
 
 void check_shape(const Weight& w, const Shape& expected, const std::string& where) {

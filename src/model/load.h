@@ -5,6 +5,7 @@
 namespace qlora { inline namespace QLORA_ABI {
 
 WeightPtr as_f32(Weight);                              // norms and biases: the kernels read them as floats
+Weight plus(const Weight&, float);                     // each of its numbers, as f32
 WeightPtr now(const WeightPtr&);                       // a deferred weight made, any other as it is
 void check_shape(const Weight&, const Shape& expected, const std::string& where);
 

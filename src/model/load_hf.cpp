@@ -28,7 +28,8 @@ struct Loader {
     Weight read(const Row& row, int64_t layer) {
         const bool coded = row.kind == Kind::linear || row.slot == Slot::head;
         const std::string name = tensor_name(World::hf, row, layer);
-        return coded ? linear(name, shape_of(config, row)) : plain(name, shape_of(config, row));
+        Weight w = coded ? linear(name, shape_of(config, row)) : plain(name, shape_of(config, row));
+        return row.kind == Kind::norm && config.norms_from_one ? plus(w, 1) : w;
     }
 
     // A tensor that no part of the model took would silently change what the model computes.

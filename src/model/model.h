@@ -19,12 +19,16 @@ struct RopeScaling {
     double low = 1, high = 4;                          // llama3
 };
 
+enum class Activation : uint8_t { silu, gelu_tanh };    // of the gate of the feed-forward
+
 struct Config {
     std::string family;    // a row of the family table: "llama", "mistral", "qwen2", "qwen3"
     int64_t vocabulary = 0, hidden = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, feed_forward = 0,
             context = 0;
     float eps = 1e-5f;
     bool tied = false;                                 // the head is the embedding
+    Activation activation = Activation::silu;
+    bool norms_from_one = false;    // norms multiply by 1 + w, and Hugging Face files hold w: here 1 + w is held
     bool q_k_norms = false;                            // queries and keys are normed, each head by itself
     std::array<bool, module_count> biases{};           // which linear layers have one
     int64_t window = 0;                                // sliding attention: keys a query sees, 0 = all

@@ -14,8 +14,8 @@ namespace save_gguf_room {
 
 using Type = GgufWriter::Type;
 
-// Is any linear layer held in 4-bit codes? Sets type and blocks, which are the same for all of them.
-bool four_bit(const ModelImpl& model, GgufWriter& out) {
+// The first linear layer that is held in 4-bit codes, or null. Type and blocks are the same for all of them.
+const Weight* four_bit(const ModelImpl& model) {
     const Weight* first = nullptr;
     auto visit = [&](const WeightPtr& w) {
         if (!is_4bit(w->dtype)) return;
@@ -30,11 +30,13 @@ bool four_bit(const ModelImpl& model, GgufWriter& out) {
             fail(Errc::unsupported, "save: ", w->name,
                  " is held in 4 bits, only the linear layers of the blocks can be saved so");
     });
-    if (!first) return false;
-    out.set("qlora.type", Type::string, Json(name_of(first->dtype)));
-    out.set("qlora.block", Type::u32, Json(first->quant.block));
-    out.set("qlora.block2", Type::u32, Json(first->quant.block2));
-    return true;
+    return first;
+}
+
+void describe_codes(const Weight& first, GgufWriter& out) {
+    out.set("qlora.type", Type::string, Json(name_of(first.dtype)));
+    out.set("qlora.block", Type::u32, Json(first.quant.block));
+    out.set("qlora.block2", Type::u32, Json(first.quant.block2));
 }
 
 // The keys of the file that the model came from.
@@ -67,7 +69,7 @@ bool by_parameters(const Config& c) {
 
 // The keys of a model that did not come from GGUF. Stretched rotary frequencies go where llama.cpp looks for them:
 // linear and yarn as parameters, llama3 as a divisor of each in rope_freqs.weight.
-void describe_config(const ModelImpl& model, const Family& family, GgufWriter& out) {
+void describe_config(const ModelImpl& model, const Family& family, GgufWriter& out, bool codes) {
     const Config& c = model.config;
     const std::string prefix = std::string(family.gguf) + ".";
     auto set = [&](const char* key, int64_t value) { out.set(prefix + key, Type::u32, Json(value)); };
@@ -90,6 +92,7 @@ void describe_config(const ModelImpl& model, const Family& family, GgufWriter& o
         set("attention.sliding_window", c.window);
         out.set("qlora.window_from_layer", Type::u32, Json(c.window_from_layer));
     }
+    if (family.write_gguf) family.write_gguf(c, family, out, codes);
     out.set("qlora.family", Type::string, Json(c.family));
     double magnitude = double(c.rope_magnitude);
     if (by_parameters(c)) {
@@ -176,11 +179,13 @@ void save_gguf_model(const ModelImpl& model, const std::string& path) {
     const Config& c = model.config;
     const Family& family = *family_named(c.family);
     GgufWriter out;
-    if (model.gguf) room::copy_pairs(model, out);
-    else room::describe_config(model, family, out);
-    room::set_file_type(model, out);
     // 4-bit codes cross row borders and stay in the order they have; only we read such files anyway.
-    const bool codes = room::four_bit(model, out);
+    const Weight* coded = room::four_bit(model);
+    const bool codes = coded != nullptr;
+    if (model.gguf) room::copy_pairs(model, out);
+    else room::describe_config(model, family, out, codes);
+    room::set_file_type(model, out);
+    if (coded) room::describe_codes(*coded, out);
     const bool permute = family.adjacent_pairs && !c.adjacent_pairs && !codes && c.rotated == c.head_dim;
     // Our own keys that no longer hold: the file may have come from one with codes, which is in another order.
     std::erase_if(out.pairs, [&](const GgufWriter::Pair& p) {

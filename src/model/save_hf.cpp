@@ -129,7 +129,9 @@ WeightPtr from_type(const WeightPtr& w, DType type) {
 WeightPtr as_stored(const ModelImpl& model, Kind kind, const WeightPtr& w, bool codes, DType type) {
     switch (kind) {
         case Kind::embedding: return dense(w, codes);
-        case Kind::norm: case Kind::bias: return small(w, type);
+        case Kind::norm:
+            return small(model.config.norms_from_one ? std::make_shared<const Weight>(plus(*w, -1)) : w, type);
+        case Kind::bias: return small(w, type);
         case Kind::linear: break;
     }
     return model.gguf ? from_type(w, type) : w;
