@@ -176,6 +176,7 @@
 #include "src/model/vocabulary_hf.cpp"      // a GGUF vocabulary as tokenizer.json and tokenizer_config.json
 
 // families: one room per family of models
+#include "src/families/gemma2.cpp"          // four norms a layer, soft caps, every second layer with a window
 #include "src/families/llama.cpp"           // Llama 1 to 3 and the many models of their shape
 #include "src/families/mistral.cpp"         // Llama with a sliding window
 #include "src/families/qwen2.cpp"           // biases on queries, keys and values

@@ -1,6 +1,7 @@
 # make_family_golden.py - reference numbers for tests/model/family_test.cpp from transformers, peft and bitsandbytes:
 #   families.json   scores of small models of every family, whose weights follow a formula that the test repeats
 #   peft/           an adapter as PEFT saves it, for the llama of families.json; peft.json: its scores, loss and gradients
+#   peft_gemma2/    the same for the gemma2 of families.json, and peft_gemma2.json
 #   peft_patterns/  an adapter with ranks and alphas by name, on some layers, without some modules; peft_patterns.json: its scores
 #   peft_expressions/  the same by regular expressions; peft_expressions.json: its scores
 #   peft_pissa/     an adapter that started as PiSSA, a little trained; init.json: its scores, and parts of what LoftQ makes of a layer
@@ -32,12 +33,19 @@ cases = {
     "qwen2": ("Qwen2", dict(use_sliding_window=True, sliding_window=4, max_window_layers=2, tie_word_embeddings=True)),
     "qwen3": ("Qwen3", dict(head_dim=16)),
 }
+gemma = dict(head_dim=8, sliding_window=4, query_pre_attn_scalar=8, tie_word_embeddings=True, attn_logit_softcapping=5.0, final_logit_softcapping=3.0)
+cases |= {
+    "gemma2": ("Gemma2", gemma),
+    # what llama.cpp has no keys for: scores on another scale, no caps
+    "gemma2_uncapped": ("Gemma2", dict(gemma, attn_logit_softcapping=None, final_logit_softcapping=None, query_pre_attn_scalar=11, attention_bias=True)),
+}
 # Sizes that nothing divides: heads that do not make up the hidden size, seven to a key, a vocabulary of no round number; tied where the case above is not.
 odd = dict(hidden_size=28, intermediate_size=46, num_attention_heads=7, num_key_value_heads=1, head_dim=10, vocab_size=67)
 cases |= {
     "llama_odd": ("Llama", dict(odd, tie_word_embeddings=True, rope_parameters=dict(rope_type="default", rope_theta=500000.0))),
     "mistral_odd": ("Mistral", dict(odd, head_dim=6, sliding_window=5, tie_word_embeddings=True)),
     "qwen2_odd": ("Qwen2", dict(odd, num_attention_heads=14, num_key_value_heads=2, head_dim=6)),
+    "gemma2_odd": ("Gemma2", dict(gemma, **dict(odd, head_dim=12, query_pre_attn_scalar=12, sliding_window=3))),
     "qwen3_odd": ("Qwen3", dict(odd, head_dim=12, use_sliding_window=True, sliding_window=3, max_window_layers=1, tie_word_embeddings=True)),
 }
 
@@ -83,8 +91,8 @@ for case in cases:
     families["cases"][case] = {"config": config, "tensors": {n: list(p.shape) for n, p in model.named_parameters()}, "logits": rows(logits, (0, 4, 8, 11))}
 json.dump(families, open(f"{target}/families.json", "w"))
 
-def adapted(folder, **options):
-    model = get_peft_model(build("llama"), LoraConfig(task_type="CAUSAL_LM", **options))
+def adapted(folder, case="llama", **options):
+    model = get_peft_model(build(case), LoraConfig(task_type="CAUSAL_LM", **options))
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "lora_" in name:
@@ -92,6 +100,14 @@ def adapted(folder, **options):
     model.save_pretrained(f"{target}/{folder}")
     os.path.exists(f"{target}/{folder}/README.md") and os.remove(f"{target}/{folder}/README.md")
     return model
+
+
+def differentiated(name, model):
+    logits = model(torch.tensor([ids])).logits[0]
+    loss = torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(ids[1:]), reduction="sum")
+    loss.backward()
+    gradients = {n.replace(".default", ""): [exact(v) for v in p.grad.flatten()] for n, p in model.named_parameters() if p.grad is not None and ".layers.1." in n}
+    json.dump({"logits": rows(logits.detach()), "loss": float(loss), "gradients": gradients}, open(f"{target}/{name}.json", "w"))
 
 
 model = adapted("peft_patterns", r=2, lora_alpha=3, target_modules=["q_proj", "v_proj", "up_proj", "down_proj"], use_rslora=True, layers_to_transform=[0, 2],
@@ -105,11 +121,9 @@ with torch.no_grad():
     json.dump({"logits": rows(model(torch.tensor([ids])).logits[0])}, open(f"{target}/peft_expressions.json", "w"))
 
 model = adapted("peft", r=3, lora_alpha=6, target_modules=["q_proj", "k_proj", "o_proj", "down_proj"], use_rslora=True, rank_pattern={"layers.1.self_attn.q_proj": 2})
-logits = model(torch.tensor([ids])).logits[0]
-loss = torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(ids[1:]), reduction="sum")
-loss.backward()
-gradients = {n.replace(".default", ""): [exact(v) for v in p.grad.flatten()] for n, p in model.named_parameters() if p.grad is not None and ".layers.1." in n}
-json.dump({"logits": rows(logits.detach()), "loss": float(loss), "gradients": gradients}, open(f"{target}/peft.json", "w"))
+differentiated("peft", model)
+model = adapted("peft_gemma2", "gemma2", r=2, lora_alpha=4, target_modules=["q_proj", "k_proj", "gate_proj", "down_proj"])
+differentiated("peft_gemma2", model)
 
 # PiSSA: the folder says so, and PEFT splits the base again when it loads it.
 model = get_peft_model(build("llama"), LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "down_proj"], init_lora_weights="pissa", task_type="CAUSAL_LM"))

@@ -63,6 +63,12 @@ Hash of_configuration(const Config& c) {
     const float numbers[] = {c.eps, c.rope_magnitude};
     add(hash, numbers, sizeof numbers);
     add(hash, c.inverse_frequencies.data(), int64_t(c.inverse_frequencies.size()) * 4);
+    // Switches that the first records did not know count where they are used.
+    const auto switches = [](const Config& of) {
+        return std::array{float(of.activation), float(of.post_norms), float(of.full_every), of.embedding_scale,
+                          of.attention_scale,   of.attention_cap,     of.logit_cap};
+    };
+    if (const auto used = switches(c); used != switches({})) add(hash, used.data(), sizeof used);
     return hash;
 }
 

@@ -2,7 +2,8 @@
 // feed-forward with their residual connections, final norm, and either scores or the loss.
 //
 //   h = norm(x);  q, k, v = h W^T (+ bias) (+ adapter);  [q, k normed per head];  q, k turned by position
-//   x = x + attention(q, k, v) Wo^T;  h = norm(x);  x = x + (silu(h Wg^T) * (h Wu^T)) Wd^T
+//   x = x + attention(q, k, v) Wo^T;  h = norm(x);  x = x + (act(h Wg^T) * (h Wu^T)) Wd^T
+// What is added to x is normed before where the family does so.
 #include "src/model/decoder.h"
 
 #include "src/ops/ops.h"
@@ -76,6 +77,8 @@ struct Builder {
         return rms_norm(x, graph.weight(model.at(norm, layer)), config().eps);
     }
 
+    Tensor post(Tensor y, Slot norm, int64_t layer) { return config().post_norms ? normed(y, norm, layer) : y; }
+
     Tensor layer(Tensor x, int64_t i) {
         const Config& c = config();
         Tensor h = normed(x, Slot::attention_norm, i);
@@ -88,12 +91,14 @@ struct Builder {
             k = store_rows(graph.state(shape, spec.cache->keys[size_t(i)], type), k, in.cache_rows);
             v = store_rows(graph.state(shape, spec.cache->values[size_t(i)], type), v, in.cache_rows);
         }
-        const AttentionAttr attr{c.heads, c.kv_heads, c.head_dim, 1 / std::sqrt(float(c.head_dim))};
+        const float scale = c.attention_scale > 0 ? c.attention_scale : 1 / std::sqrt(float(c.head_dim));
+        const AttentionAttr attr{c.heads, c.kv_heads, c.head_dim, scale, c.attention_cap};
         const Tensor mixed = attention(q, k, v, c.slides(i) ? in.window_first : in.first, in.last, attr);
-        x = add(x, linear(mixed, i, Module::o_proj));
+        x = add(x, post(linear(mixed, i, Module::o_proj), Slot::attention_post_norm, i));
         h = normed(x, Slot::feed_forward_norm, i);
         const Tensor gate = linear(h, i, Module::gate_proj), up = linear(h, i, Module::up_proj);
-        return add(x, linear(swiglu(gate, up), i, Module::down_proj));
+        const Tensor inner = c.activation == Activation::silu ? swiglu(gate, up) : geglu(gate, up);
+        return add(x, post(linear(inner, i, Module::down_proj), Slot::feed_forward_post_norm, i));
     }
 };
 
@@ -166,6 +171,7 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
     model_->backend->upload(*frequencies, 0, c.inverse_frequencies.data(), frequencies->bytes);
     build.in.frequencies = graph.state({c.rotated / 2}, frequencies);
     Tensor x = embed(graph.weight(model_->at(Slot::embedding)), tokens_);
+    if (c.embedding_scale != 1) x = scale(x, c.embedding_scale);
     for (int64_t i = 0; i < c.layers; ++i) {
         graph.segment = int32_t(i);
         x = build.layer(x, i);
@@ -179,11 +185,12 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
             x = embed(x, logit_rows_);
         }
         logits_ = matmul(x, head);
+        if (c.logit_cap > 0) logits_ = softcap(logits_, c.logit_cap);
         graph.output(logits_);
         return;
     }
     targets_ = graph.input(rows, DType::i32);
-    nll_ = linear_cross_entropy(x, head, targets_, spec.backward);
+    nll_ = linear_cross_entropy(x, head, targets_, spec.backward, c.logit_cap);
     graph.output(nll_);
     if (!spec.backward) return;
     graph.backward(sum(nll_), spec.checkpoint);

@@ -28,12 +28,19 @@ struct Config {
     float eps = 1e-5f;
     bool tied = false;                                 // the head is the embedding
     Activation activation = Activation::silu;
+    bool post_norms = false;                           // what attention and feed-forward give is normed, then added
     bool norms_from_one = false;    // norms multiply by 1 + w, and Hugging Face files hold w: here 1 + w is held
     bool q_k_norms = false;                            // queries and keys are normed, each head by itself
     std::array<bool, module_count> biases{};           // which linear layers have one
     int64_t window = 0;                                // sliding attention: keys a query sees, 0 = all
     int64_t window_from_layer = 0;                     // the first layer that slides
-    bool slides(int64_t layer) const { return window > 0 && layer >= window_from_layer; }
+    int64_t full_every = 0;    // every so-many-th layer (the 2nd, 4th, ...) sees all keys; 0 = none
+    bool slides(int64_t layer) const {
+        return window > 0 && layer >= window_from_layer && (full_every == 0 || (layer + 1) % full_every != 0);
+    }
+    float embedding_scale = 1;                         // of the rows of the embedding
+    float attention_scale = 0;                         // of the scores; 0 = 1 / sqrt(head_dim)
+    float attention_cap = 0, logit_cap = 0;            // v becomes cap tanh(v / cap); 0 = none
     // Rotary embedding: everything that scaling schemes do ends up in inverse_frequencies {rotated / 2} and magnitude.
     int64_t rotated = 0;
     bool adjacent_pairs = false;    // GGUF's "llama": q and k rows are stored permuted (see adapter_peft.cpp)

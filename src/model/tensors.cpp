@@ -8,6 +8,8 @@ namespace tensors_room {
 
 bool always(const Config&, int64_t) { return true; }
 bool untied(const Config& c, int64_t) { return !c.tied; }
+bool post_norms(const Config& c, int64_t) { return c.post_norms; }
+bool no_post_norms(const Config& c, int64_t) { return !c.post_norms; }
 bool q_k_norms(const Config& c, int64_t) { return c.q_k_norms; }
 template <Slot linear>
 bool has_bias(const Config& c, int64_t) { return c.biases[size_t(linear)]; }
@@ -21,7 +23,13 @@ bool has_bias(const Config& c, int64_t) { return c.biases[size_t(linear)]; }
 constexpr Row table[] = {
     {Slot::embedding, Kind::embedding, "token_embd", "model.embed_tokens", Dim::vocabulary, Dim::hidden, always},
     {Slot::attention_norm, Kind::norm, "attn_norm", "input_layernorm", Dim::hidden, Dim::none, always},
-    {Slot::feed_forward_norm, Kind::norm, "ffn_norm", "post_attention_layernorm", Dim::hidden, Dim::none, always},
+    {Slot::feed_forward_norm, Kind::norm, "ffn_norm", "post_attention_layernorm", Dim::hidden, Dim::none,
+     no_post_norms},
+    {Slot::attention_post_norm, Kind::norm, "post_attention_norm", "post_attention_layernorm", Dim::hidden, Dim::none,
+     post_norms},
+    {Slot::feed_forward_norm, Kind::norm, "ffn_norm", "pre_feedforward_layernorm", Dim::hidden, Dim::none, post_norms},
+    {Slot::feed_forward_post_norm, Kind::norm, "post_ffw_norm", "post_feedforward_layernorm", Dim::hidden, Dim::none,
+     post_norms},
     {Slot::q_norm, Kind::norm, "attn_q_norm", "self_attn.q_norm", Dim::head, Dim::none, q_k_norms},
     {Slot::k_norm, Kind::norm, "attn_k_norm", "self_attn.k_norm", Dim::head, Dim::none, q_k_norms},
     QLORA_LINEAR(q, "attn_q", "self_attn.q_proj", Dim::query, Dim::hidden, true),

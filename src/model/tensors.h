@@ -13,7 +13,7 @@ struct Config;
 enum class Slot : uint8_t {
     q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj,
     q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias,
-    attention_norm, q_norm, k_norm, feed_forward_norm,
+    attention_norm, q_norm, k_norm, attention_post_norm, feed_forward_norm, feed_forward_post_norm,
     embedding, final_norm, head
 };
 constexpr int layer_slots = int(Slot::embedding), model_slots = int(Slot::head) + 1 - layer_slots;

@@ -3,6 +3,7 @@
 #include "src/format/safetensors.h"
 #include "src/model/hf_model.h"
 #include "src/model/lora.h"
+#include "src/run/merge.h"
 #include "tests/model/reference.h"
 
 #include <cmath>
@@ -32,7 +33,8 @@ TEST_P(Families, ScoresMatchTransformers) {
 }
 INSTANTIATE_TEST_SUITE_P(Model, Families,
                          testing::Values("llama", "llama_linear", "llama_llama3", "llama_yarn", "llama_bias", "mistral",
-                                         "qwen2", "qwen3", "llama_odd", "mistral_odd", "qwen2_odd", "qwen3_odd"),
+                                         "qwen2", "qwen3", "llama_odd", "mistral_odd", "qwen2_odd", "qwen3_odd",
+                                         "gemma2", "gemma2_odd"),
                          [](const auto& info) { return std::string(info.param); });
 
 // What a case is about must show in its scores, or the comparison above would pass without it.
@@ -80,13 +82,21 @@ TEST(FamilyCases, BothDialectsOfTheConfiguration) {
     }
 }
 
-TEST(PeftReference, ScoresLossAndGradients) {
-    const Json families = golden("families.json"), reference = golden("peft.json");
-    const auto model = tiny::load(folder_of("llama_peft", *families.find("cases")->find("llama")));
-    const Tokens ids = reference_ids();
+TEST(PeftReference, RanksAndScales) {
+    const auto model = tiny::load(folder_of("llama_ranks", *golden("families.json").find("cases")->find("llama")));
     const auto lora = load_lora(model, golden_path("model/peft"));
     EXPECT_EQ(lora->find(1, Module::q_proj)->rank, 2);
     EXPECT_FLOAT_EQ(lora->find(0, Module::q_proj)->scale, float(6 / std::sqrt(3.0)));
+}
+
+class PeftGradients : public testing::TestWithParam<std::pair<const char*, const char*>> {};
+
+TEST_P(PeftGradients, ScoresLossAndGradients) {
+    const auto [family, name] = GetParam();
+    const Json families = golden("families.json"), reference = golden(str(name, ".json"));
+    const auto model = tiny::load(folder_of(str(family, "_peft"), *families.find("cases")->find(family)));
+    const Tokens ids = reference_ids();
+    const auto lora = load_lora(model, golden_path(str("model/", name)));
     expect_rows(tiny::logits(model, lora.get(), ids), *reference.find("logits"));
     const BufferRef buffer = model->backend->allocate(lora->parameters * 4);
     Decoder d(model, lora.get(),
@@ -121,6 +131,51 @@ TEST(PeftReference, ScoresLossAndGradients) {
     const std::string again = testing::TempDir() + "qlora_family_peft_again";
     save_lora_peft(*lora, again);
     expect_rows(tiny::logits(model, load_lora(model, again).get(), ids), *reference.find("logits"));
+}
+INSTANTIATE_TEST_SUITE_P(Model, PeftGradients,
+                         testing::Values(std::pair{"llama", "peft"}, std::pair{"gemma2", "peft_gemma2"}),
+                         [](const auto& info) { return std::string(info.param.first); });
+
+// What llama.cpp's files cannot say of Gemma 2 is refused, unless only this library reads the file.
+TEST(FamilyCases, Gemma2BeyondLlamaCpp) {
+    const Json families = golden("families.json");
+    const Json& reference = *families.find("cases")->find("gemma2_uncapped");
+    const auto model = tiny::load(folder_of("gemma2_uncapped", reference));
+    expect_rows(tiny::logits(model, nullptr, reference_ids()), *reference.find("logits"));
+    const std::string path = testing::TempDir() + "qlora_gemma2_uncapped.gguf";
+    EXPECT_THROW(save_gguf_model(*model, path), Error);
+    const auto coded = convert_model(*model, DType::nf4, true);
+    save_gguf_model(*coded, path);
+    const auto again = tiny::load(path);
+    EXPECT_EQ(tiny::logits(again, nullptr, reference_ids()), tiny::logits(coded, nullptr, reference_ids()));
+    EXPECT_EQ(again->config.attention_scale, model->config.attention_scale);
+    // and back into a folder: transformers' fields, and the weights of norms as it holds them
+    const std::string folder = testing::TempDir() + "qlora_gemma2_folder";
+    std::filesystem::remove_all(folder);
+    save_hf_model(*again, folder);
+    EXPECT_EQ(tiny::logits(tiny::load(folder), nullptr, reference_ids()),
+              tiny::logits(coded, nullptr, reference_ids()));
+}
+
+// Every field of Gemma 2 that can be wrong in a configuration.
+TEST(FamilyCases, Gemma2RefusesWhatItDoesNotCompute) {
+    const Json families = golden("families.json");
+    const Json& good = *families.find("cases")->find("gemma2")->find("config");
+    const struct { const char* key; Json value; const char* says; } table[] = {
+        {"sliding_window", Json(0), "sliding window"},
+        {"query_pre_attn_scalar", Json(-1), "query_pre_attn_scalar"},
+        {"attn_logit_softcapping", Json(-2.0), "soft cap of the attention"},
+        {"final_logit_softcapping", Json(1e30), "soft cap of the logits"},
+        {"hidden_activation", Json("silu"), "only gelu_pytorch_tanh"},
+        {"use_bidirectional_attention", Json(true), "causal"},
+        {"layer_types", Json(Json::Array(3, Json("full_attention"))), "layer_types[0]"}};
+    for (const auto& row : table) {
+        Json config = good;
+        config.set(row.key, row.value);
+        std::string error = "read";
+        try { hf_config(config, "config.json"); } catch (const Error& e) { error = e.what(); }
+        EXPECT_NE(error.find(row.says), std::string::npos) << row.key << ": " << error;
+    }
 }
 
 TEST(BitsAndBytes, CheckpointsLoadAsStored) {

@@ -130,7 +130,7 @@ TEST_P(LoraFamilies, GradientsMatchFiniteDifferences) {
         }
     set(*lora, v);
 }
-INSTANTIATE_TEST_SUITE_P(Lora, LoraFamilies, testing::Values("llama", "mistral", "qwen2", "qwen3"),
+INSTANTIATE_TEST_SUITE_P(Lora, LoraFamilies, testing::Values("llama", "mistral", "qwen2", "qwen3", "gemma2"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(LoraGradients, CheckpointingAndAccumulationChangeNothing) {

@@ -6,6 +6,7 @@
 #include "src/model/family.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace tiny {
 
@@ -50,7 +51,14 @@ inline std::shared_ptr<ModelImpl> make(const Spec& s) {
     c.context = 128;
     c.rotated = s.head_dim;
     c.window = s.window;
-    c.tied = s.tied;
+    if (s.family == "gemma2") {
+        c.window = s.window ? s.window : 5;
+        c.embedding_scale = std::sqrt(float(c.hidden));
+        c.attention_scale = 1 / std::sqrt(float(c.head_dim));
+        c.attention_cap = 5;
+        c.logit_cap = 3;
+    }
+    c.tied = s.tied || s.family == "gemma2";
     c.adjacent_pairs = s.adjacent;
     set_frequencies(c, 10000, {}, "tiny");
     m->path = "tiny";
