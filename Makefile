@@ -14,7 +14,7 @@ BUILD    ?= build
 WARN     := -Wall -Wextra $(if $(findstring clang,$(CXX)),,-Wno-restrict)
 FLAGS    := -std=c++20 -I. -pthread $(WARN) $(CXXFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 PROGRAMS := $(patsubst examples/%.cpp,%,$(wildcard examples/*.cpp))
-ROOMS    := $(wildcard src/*/*.cpp) $(wildcard src/api.cpp)
+ROOMS    := $(wildcard src/*/*.cpp) $(wildcard src/*/*/*.cpp) $(wildcard src/api.cpp)
 OBJECTS  := $(ROOMS:%.cpp=$(BUILD)/%.o)
 COMMON   := $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard examples/common/*.cpp))
 TESTS    := $(wildcard tests/*/*_test.cpp)

@@ -28,25 +28,38 @@
 #include "src/tensor/weight.cpp"            // decoding any part of any stored tensor
 
 // cpu: kernels per instruction set, matrix products over any stored type
-#include "src/cpu/block_dots_avx512.cpp"    // rows of stored weights times a few vectors with AVX-512
-#include "src/cpu/blocks_avx2.cpp"          // the most used block types of GGUF files with AVX2
-#include "src/cpu/dots16_avx2.cpp"          // stored weights times vectors in 16-bit integers with AVX2
-#include "src/cpu/halves_avx2.cpp"          // f16 and bf16 with AVX2
-#include "src/cpu/drop.cpp"                 // the dropout mask with one Philox counter a lane
+#include "src/cpu/kernels.cpp"              // the list of instruction sets, and which of them is used
 #include "src/cpu/gemm.cpp"                 // the three matrix products on one driver
-#include "src/cpu/gemm_avx2.cpp"            // packing and the register tile with AVX2 and FMA
-#include "src/cpu/gemm_avx512.cpp"          // packing and the register tiles with AVX-512
-#include "src/cpu/gemm_portable.cpp"        // packing and the register tile without special instructions
 #include "src/cpu/gemv.cpp"                 // y = x W^T for the few rows of x of token generation
-#include "src/cpu/isa.cpp"                  // which instruction set the CPU kernels use
-#include "src/cpu/kernels.cpp"              // the choice among the tables of kernels by instruction set
-#include "src/cpu/tile.cpp"                 // the tile products, once per instruction set
 #include "src/cpu/unpack.cpp"               // parts of a stored matrix as floats, and the scales of its 4-bit runs
-#include "src/cpu/unpack_avx2.cpp"          // 4-bit codes to floats with AVX2
-#include "src/cpu/unpack_avx512.cpp"        // 4-bit codes with AVX-512
-#include "src/cpu/vec.cpp"                  // the vector loops without special instructions
-#include "src/cpu/vec_avx2.cpp"             // the vector loops with AVX2 and FMA
-#include "src/cpu/vec_avx512.cpp"           // the vector loops with AVX-512
+#include "src/cpu/drop.cpp"                 // the dropout mask, by the runs of a set and one by one
+#include "src/cpu/tile.cpp"                 // the transpose that goes with tiles
+// cpu/portable: what every machine runs
+#include "src/cpu/portable/kernels_portable.cpp"            // the table
+#include "src/cpu/portable/vec_portable.cpp"                // the vector loops
+#include "src/cpu/portable/tile_portable.cpp"               // the tile products
+#include "src/cpu/portable/gemm_portable.cpp"               // packing and the register tile
+// cpu/avx2: AVX2 with FMA
+#include "src/cpu/avx2/kernels_avx2.cpp"                    // the table
+#include "src/cpu/avx2/vec_avx2.cpp"                        // the vector loops
+#include "src/cpu/avx2/tile_avx2.cpp"                       // the tile products
+#include "src/cpu/avx2/gemm_avx2.cpp"                       // packing and the register tile
+#include "src/cpu/avx2/unpack_avx2.cpp"                     // 4-bit codes to floats, and products with them
+#include "src/cpu/avx2/halves_avx2.cpp"                     // f16 and bf16
+#include "src/cpu/avx2/blocks_avx2.cpp"                     // the block types of GGUF files
+#include "src/cpu/avx2/dots16_avx2.cpp"                     // stored weights times vectors in 16-bit integers
+#include "src/cpu/avx2/drop_avx2.cpp"                       // the dropout mask
+// cpu/avx512: AVX-512, with blocks and integers as AVX2 has them
+#include "src/cpu/avx512/kernels_avx512.cpp"                // the table
+#include "src/cpu/avx512/vec_avx512.cpp"                    // the vector loops
+#include "src/cpu/avx512/tile_avx512.cpp"                   // the tile products
+#include "src/cpu/avx512/gemm_avx512.cpp"                   // packing and the register tiles
+#include "src/cpu/avx512/unpack_avx512.cpp"                 // 4-bit codes to floats, and products with them
+#include "src/cpu/avx512/block_dots_avx512.cpp"             // rows of stored weights times a few vectors
+#include "src/cpu/avx512/drop_avx512.cpp"                   // the dropout mask
+// cpu/avx512_bf16: AVX-512 with products of bf16
+#include "src/cpu/avx512_bf16/kernels_avx512_bf16.cpp"      // the table
+#include "src/cpu/avx512_bf16/gemm_avx512_bf16.cpp"         // packing and the register tiles
 
 // graph: nodes, autograd, the memory plan, the backend interface
 #include "src/graph/autograd.cpp"           // the backward pass as nodes

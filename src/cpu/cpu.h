@@ -8,10 +8,10 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
-enum class Isa : uint8_t { scalar, avx2, avx512, avx512_bf16 };
-Isa best_isa();    // of this machine; the environment variable QLORA_ISA=scalar|avx2|... lowers it
-std::string_view name_of(Isa);
-Isa isa_named(std::string_view name);                  // that name or Error{argument}; empty = best_isa()
+struct Kernels;                                        // of an instruction set: kernels.h
+const Kernels& best_kernels();    // of this machine; the environment variable QLORA_ISA=scalar|avx2|... lowers them
+// Those of that name, or Error{argument}; empty = best_kernels().
+const Kernels& kernels_named(std::string_view name);
 
 // What has been computed: products in floating-point operations (a multiply-add is two), and the bytes of weights, keys
 // and values read for them, each counted once a call. Additions of whole calls: nothing in an inner loop.
@@ -24,16 +24,13 @@ struct WorkCount {
 };
 
 struct Cpu {
-    explicit Cpu(int threads = 0, Compute compute = Compute::f32, Isa isa = best_isa())
-        : pool(threads), compute(compute), isa(isa) {}
+    explicit Cpu(int threads = 0, Compute compute = Compute::f32, const Kernels& kernels = best_kernels())
+        : pool(threads), compute(compute), kernels(&kernels) {}
     ThreadPool pool;
     Compute compute;
-    Isa isa;
+    const Kernels* kernels;
     WorkCount work;
-    Compute effective() const {                        // what there are instructions for
-        if (isa == Isa::avx512_bf16 || compute == Compute::f32) return compute;
-        return isa == Isa::scalar ? Compute::f32 : Compute::mixed;
-    }
+    Compute effective() const;                         // what there are instructions for
 };
 
 }}  // namespace qlora

@@ -35,6 +35,5 @@ struct Dots16 {
     void (*codes)(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols,
                   const Run16* x, int64_t ldx, int64_t m, float* out);
 };
-const Dots16* dots16(Isa);                             // null where floats are as fast
 
 }}  // namespace qlora

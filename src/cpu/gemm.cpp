@@ -70,7 +70,7 @@ struct Product {
         for (int64_t from = 0; from < count; from += lines) {
             const int64_t some = std::min(lines, count - from);
             if (right.deep_rows) {
-                const FloatRows rows = float_rows(cpu.isa, right.w, right.ld, d + from, some, col, cols, floats);
+                const FloatRows rows = float_rows(*cpu.kernels, right.w, right.ld, d + from, some, col, cols, floats);
                 for (int64_t p = 0; p * kernels.cols < cols; ++p)
                     kernels.along(rows.data + p * kernels.cols, rows.ld,
                                   std::min(kernels.cols, cols - p * kernels.cols), some, kernels.cols,
@@ -78,7 +78,7 @@ struct Product {
             } else {
                 for (int64_t p = 0; p * kernels.cols < cols; ++p) {
                     const int64_t wide = std::min(kernels.cols, cols - p * kernels.cols);
-                    const FloatRows rows = float_rows(cpu.isa, right.w, right.ld, col + p * kernels.cols, wide,
+                    const FloatRows rows = float_rows(*cpu.kernels, right.w, right.ld, col + p * kernels.cols, wide,
                                                       d + from, some, floats);
                     kernels.across(rows.data, rows.ld, wide, some, kernels.cols, at(panels, p, from));
                 }
@@ -142,7 +142,7 @@ void multiply(Cpu& cpu, Compute compute, const Left& left, const Right& right, i
             for (int64_t j = 0; j < n; ++j) c[i * ldc + j] = beta == 0 ? 0.0f : beta * c[i * ldc + j];
         return;
     }
-    const Product product{cpu, gemm_kernels(cpu.isa, compute), left, right, n, depth, c, ldc, alpha, beta};
+    const Product product{cpu, cpu.kernels->gemm_for(compute), left, right, n, depth, c, ldc, alpha, beta};
     for (int64_t row = 0; row < m; row += most_rows)
         for (int64_t from = 0; from < depth; from += slab)
             product.run_block({row, std::min(most_rows, m - row), from, std::min(slab, depth - from)});

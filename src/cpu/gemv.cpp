@@ -42,31 +42,33 @@ struct Vectors {
     int64_t ld16 = 0;
 };
 
-void codes_task(Isa isa, const WeightRef& w, int64_t first, int64_t count, const Vectors& x, const Output& to) {
+void codes_task(const Kernels& kernels, const WeightRef& w, int64_t first, int64_t count, const Vectors& x,
+                const Output& to) {
     thread_local Scratch memory;
     const int64_t runs = w.cols / 64;                  // of a row
     float *sums = memory.floats(count * (to.m + runs)), *scales = sums + count * to.m;
-    run_scales(isa, w.quant, first * runs, 0, 1, count * runs, scales);
+    run_scales(kernels, w.quant, first * runs, 0, 1, count * runs, scales);
     const uint8_t* codes = static_cast<const uint8_t*>(w.data) + first * w.cols / 2;
-    if (x.rounded) dots16(isa)->codes(codes, scales, w.quant.codebook, count, w.cols, x.rounded, x.ld16, to.m, sums);
-    else four_bit_kernels(isa)->dots(codes, scales, w.quant.codebook, count, w.cols, x.floats, x.ld, to.m, sums);
+    if (x.rounded) kernels.dots16->codes(codes, scales, w.quant.codebook, count, w.cols, x.rounded, x.ld16, to.m, sums);
+    else kernels.four_bit->dots(codes, scales, w.quant.codebook, count, w.cols, x.floats, x.ld, to.m, sums);
     put_all(to, first, count, sums);
 }
 
-void blocks_task(Isa isa, const WeightRef& w, int64_t first, int64_t count, const Vectors& x, const Output& to) {
+void blocks_task(const Kernels& kernels, const WeightRef& w, int64_t first, int64_t count, const Vectors& x,
+                 const Output& to) {
     thread_local Scratch memory;
     float* sums = memory.floats(count * to.m);
     const int64_t row_bytes = bytes_of(w.dtype, w.cols);
     const uint8_t* rows = static_cast<const uint8_t*>(w.data) + first * row_bytes;
-    if (x.rounded) dots16(isa)->blocks(w.dtype, rows, row_bytes, count, w.cols, x.rounded, x.ld16, to.m, sums);
-    else block_dots(isa, w.dtype)(w.dtype, rows, row_bytes, count, w.cols, x.floats, x.ld, to.m, sums);
+    if (x.rounded) kernels.dots16->blocks(w.dtype, rows, row_bytes, count, w.cols, x.rounded, x.ld16, to.m, sums);
+    else kernels.dots_of(w.dtype)(w.dtype, rows, row_bytes, count, w.cols, x.floats, x.ld, to.m, sums);
     put_all(to, first, count, sums);
 }
 
-void floats_task(Isa isa, const WeightRef& w, int64_t first, int64_t count, const float* x, int64_t ldx,
+void floats_task(const Kernels& kernels, const WeightRef& w, int64_t first, int64_t count, const float* x, int64_t ldx,
                  const Output& to) {
     thread_local Scratch memory;
-    const Vec& v = vec(isa);
+    const Vec& v = kernels.vec;
     // short rows, as those of an adapter, would cost more in calls than in products
     if (w.dtype == DType::f32 && to.m == 1) {
         float* sums = memory.floats(count);
@@ -76,7 +78,7 @@ void floats_task(Isa isa, const WeightRef& w, int64_t first, int64_t count, cons
     }
     float* scratch = memory.floats(float_rows_size(1, w.cols));
     for (int64_t r = first; r < first + count; ++r) {
-        const FloatRows row = float_rows(isa, w, w.cols, r, 1, 0, w.cols, scratch);
+        const FloatRows row = float_rows(kernels, w, w.cols, r, 1, 0, w.cols, scratch);
         for (int64_t t = 0; t < to.m; ++t) to.put(t, r, v.dot(x + t * ldx, row.data, w.cols));
     }
 }
@@ -86,17 +88,17 @@ enum class Way : uint8_t { codes, blocks, floats };
 // x in 16-bit integers: unless exactness was asked for, wherever weights have codes that are small integers.
 bool rounds(const Cpu& cpu, const WeightRef& w) {
     const int64_t block = type_info(w.dtype).block;
-    return cpu.compute != Compute::f32 && dots16(cpu.isa) &&
+    return cpu.compute != Compute::f32 && cpu.kernels->dots16 &&
            (is_4bit(w.dtype) ? has_runs_of_64(w) : block > 1 && w.cols % block == 0);
 }
 
 Way way(const Cpu& cpu, const WeightRef& w) {
     const bool rounded = rounds(cpu, w);
     if (has_runs_of_64(w)) {
-        const FourBitKernels* kernels = four_bit_kernels(cpu.isa);
-        return rounded || (kernels && kernels->dots) ? Way::codes : Way::floats;
+        const FourBitKernels* codes = cpu.kernels->four_bit;
+        return rounded || (codes && codes->dots) ? Way::codes : Way::floats;
     }
-    return rounded || (w.cols % type_info(w.dtype).block == 0 && block_dots(cpu.isa, w.dtype)) ? Way::blocks
+    return rounded || (w.cols % type_info(w.dtype).block == 0 && cpu.kernels->dots_of(w.dtype)) ? Way::blocks
                                                                                                : Way::floats;
 }
 
@@ -108,11 +110,11 @@ Vectors prepared(const Cpu& cpu, Way way, const WeightRef& w, int64_t m, const f
         const int64_t runs = runs16(w.cols);
         Run16* to = static_cast<Run16*>(memory.bytes(m * runs * int64_t(sizeof(Run16))));
         for (int64_t t = 0; t < m; ++t)
-            dots16(cpu.isa)->round(x + t * ldx, w.cols, way == Way::codes ? Order16::pairs : Order16::blocks,
+            cpu.kernels->dots16->round(x + t * ldx, w.cols, way == Way::codes ? Order16::pairs : Order16::blocks,
                                    to + t * runs);
         return {nullptr, 0, to, runs};
     }
-    if (way != Way::codes || !four_bit_kernels(cpu.isa)->spreads) return {x, ldx};
+    if (way != Way::codes || !cpu.kernels->four_bit->spreads) return {x, ldx};
     const int64_t size = spread_size(w.cols);
     float* spread = memory.floats(m * size);
     for (int64_t t = 0; t < m; ++t) spread_for_codes(x + t * ldx, w.cols, spread + t * size);
@@ -131,9 +133,9 @@ void gemv(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, 
     cpu.pool.run((w.rows + rows - 1) / rows, [&](int64_t task, int) {
         const int64_t first = task * rows, count = std::min(rows, w.rows - first);
         switch (way) {
-            case Way::codes: return codes_task(cpu.isa, w, first, count, vectors, to);
-            case Way::blocks: return blocks_task(cpu.isa, w, first, count, vectors, to);
-            case Way::floats: return floats_task(cpu.isa, w, first, count, x, ldx, to);
+            case Way::codes: return codes_task(*cpu.kernels, w, first, count, vectors, to);
+            case Way::blocks: return blocks_task(*cpu.kernels, w, first, count, vectors, to);
+            case Way::floats: return floats_task(*cpu.kernels, w, first, count, x, ldx, to);
         }
     });
 }

@@ -1,58 +1,73 @@
-// kernels.cpp - the choice among the tables of kernels by instruction set.
+// kernels.cpp - the list of instruction sets, and which of them is used: the best of this machine, or one named by
+// QLORA_ISA or by the caller.
 #include "src/cpu/kernels.h"
 
-#include <new>
+#include <algorithm>
+#include <cstdlib>
 
 namespace qlora { inline namespace QLORA_ABI {
 
-#if defined(__x86_64__)
-const Vec& vec(Isa isa) { return isa >= Isa::avx512 ? vec_avx512 : isa == Isa::avx2 ? vec_avx2 : vec_portable; }
+extern const Kernels kernels_avx512_bf16, kernels_avx512, kernels_avx2, kernels_portable;
 
-const GemmKernels& gemm_kernels(Isa isa, Compute compute) {
-    if (isa == Isa::avx512_bf16 && compute == Compute::bf16) return gemm_bf16;
-    return isa >= Isa::avx512 ? gemm_avx512 : isa == Isa::avx2 ? gemm_avx2 : gemm_portable;
+namespace kernels_room {
+
+// In order of preference. A new set is a line here and a folder.
+constexpr const Kernels* list[] = {
+    &kernels_avx512_bf16,
+    &kernels_avx512,
+    &kernels_avx2,
+    &kernels_portable,
+};
+
+const Kernels& of_machine() {
+    static const Kernels* const best = *std::find_if(std::begin(list), std::end(list) - 1,
+                                                     [](const Kernels* set) { return set->supported(); });
+    return *best;
 }
 
-const FourBitKernels* four_bit_kernels(Isa isa) {
-    return isa >= Isa::avx512 ? &four_bit_avx512 : isa == Isa::avx2 ? &four_bit_avx2 : nullptr;
+// "a, b or c", from the last of the list to the first.
+std::string names() {
+    std::string out;
+    for (size_t i = std::size(list); i-- > 0;)
+        out += std::string(list[i]->name) + (i > 1 ? ", " : i == 1 ? " or " : "");
+    return out;
 }
 
-BlockDecoder block_decoder(Isa isa, DType type) {
-    if (isa < Isa::avx2) return nullptr;
-    return type == DType::f16 ? f16_decoder_avx2 : type == DType::bf16 ? bf16_decoder_avx2 : block_decoder_avx2(type);
+const Kernels& by_name(std::string_view name, const char* where) {
+    for (const Kernels* set : list)
+        if (set->name == name) return *set;
+    fail(Errc::argument, where, " is '", name, "', expected ", names());
 }
 
-BlockDots block_dots(Isa isa, DType type) {
-#define QLORA_SAME(t) || type == DType::t
-    const bool everywhere = false QLORA_BLOCK_DOT_TYPES(QLORA_SAME), on_avx2 = false QLORA_BLOCK_ROW_TYPES(QLORA_SAME);
-#undef QLORA_SAME
-    if (isa == Isa::avx2 && (type == DType::f16 || type == DType::bf16)) return half_dots_avx2;
-    if (isa == Isa::avx2) return everywhere || on_avx2 ? block_dots_avx2 : nullptr;
-    return everywhere && isa >= Isa::avx512 ? block_dots_avx512 : nullptr;
+}  // namespace kernels_room
+
+std::span<const Kernels* const> all_kernels() { return kernels_room::list; }
+
+// QLORA_ISA lowers: what this machine has not, is not asked for.
+const Kernels& best_kernels() {
+    using namespace kernels_room;
+    const char* wish = std::getenv("QLORA_ISA");
+    if (!wish || !*wish) return of_machine();
+    const Kernels& set = by_name(wish, "QLORA_ISA");
+    return set.supported() ? set : of_machine();
 }
 
-const Dots16* dots16(Isa isa) { return isa >= Isa::avx2 ? &dots16_avx2 : nullptr; }
-#else
-const Dots16* dots16(Isa) { return nullptr; }
-const Vec& vec(Isa) { return vec_portable; }
-const GemmKernels& gemm_kernels(Isa, Compute) { return gemm_portable; }
-const FourBitKernels* four_bit_kernels(Isa) { return nullptr; }
-BlockDecoder block_decoder(Isa, DType) { return nullptr; }
-BlockDots block_dots(Isa, DType) { return nullptr; }
-#endif
-
-void* Scratch::bytes(int64_t count) {
-    if (count > size_) {
-        void* larger = ::operator new(size_t(count), std::align_val_t(64));
-        if (memory_) ::operator delete(memory_, std::align_val_t(64));
-        memory_ = larger;
-        size_ = count;
-    }
-    return memory_;
+const Kernels& kernels_named(std::string_view name) {
+    using namespace kernels_room;
+    if (name.empty()) return best_kernels();
+    const Kernels& set = by_name(name, "the instruction set");
+    if (!set.supported())
+        fail(Errc::argument, "this machine has no ", name, "; its best is ", of_machine().name);
+    return set;
 }
 
-Scratch::~Scratch() {
-    if (memory_) ::operator delete(memory_, std::align_val_t(64));
+std::string_view name_of(Compute compute) {
+    return compute == Compute::bf16 ? "bf16" : compute == Compute::mixed ? "mixed" : "f32";
+}
+
+Compute Cpu::effective() const {
+    if (kernels->gemm_bf16 || compute == Compute::f32) return compute;
+    return kernels->dots16 ? Compute::mixed : Compute::f32;
 }
 
 }}  // namespace qlora

@@ -22,7 +22,6 @@ struct Tile {
     // y[:] += sum over j of s[j] b[j, :]; any n
     void (*mix)(const float* s, const float* b, int64_t ldb, int64_t rows, int64_t n, float* y);
 };
-const Tile& tile(Isa);
 
 // to {cols, ldto} = transpose of from {rows, cols}, four by four where the machine allows.
 void transpose(const float* from, int64_t ld, int64_t rows, int64_t cols, float* to, int64_t ldto);

@@ -12,13 +12,12 @@ bool has_runs_of_64(const WeightRef& w) { return is_4bit(w.dtype) && w.cols % 64
 namespace unpack_room {
 
 // Scales that were quantized again, for runs that are blocks, [first, first + count).
-void double_scales(Isa isa, const FourBit& quant, int64_t first, int64_t count, float* scales) {
-    const FourBitKernels* kernels = four_bit_kernels(isa);
+void double_scales(const FourBitKernels* codes, const FourBit& quant, int64_t first, int64_t count, float* scales) {
     while (count > 0) {
         const int64_t group = first / quant.block2, some = std::min(count, (group + 1) * quant.block2 - first);
         const float by = quant.absmax2[group];
-        if (kernels && kernels->look_up && some >= 16) {
-            kernels->look_up(quant.absmax_code + first, quant.absmax_map, by, quant.offset, some, scales);
+        if (codes && codes->look_up && some >= 16) {
+            codes->look_up(quant.absmax_code + first, quant.absmax_map, by, quant.offset, some, scales);
         } else {
             for (int64_t i = 0; i < some; ++i)
                 scales[i] = quant.absmax_map[quant.absmax_code[first + i]] * by + quant.offset;
@@ -32,8 +31,8 @@ void double_scales(Isa isa, const FourBit& quant, int64_t first, int64_t count, 
 }  // namespace unpack_room
 
 // scale(run * 64 / block) for rows of runs; runs are blocks in all files that bitsandbytes writes by default.
-void run_scales(Isa isa, const FourBit& quant, int64_t first, int64_t stride, int64_t rows, int64_t count,
-                float* scales) {
+void run_scales(const Kernels& kernels, const FourBit& quant, int64_t first, int64_t stride, int64_t rows,
+                int64_t count, float* scales) {
     // A division a run would cost as much as the run: short rows shift instead, for the sizes that occur.
     const bool shifts = count < 16 && std::has_single_bit(uint64_t(quant.block2));
     const int shift = std::countr_zero(uint64_t(quant.block2));
@@ -46,28 +45,27 @@ void run_scales(Isa isa, const FourBit& quant, int64_t first, int64_t stride, in
             for (int64_t i = first; i < first + count; ++i)
                 scales[i - first] = quant.absmax_map[quant.absmax_code[i]] * quant.absmax2[i >> shift] + quant.offset;
         } else {
-            unpack_room::double_scales(isa, quant, first, count, scales);
+            unpack_room::double_scales(kernels.four_bit, quant, first, count, scales);
         }
     }
 }
 
-FloatRows float_rows(Isa isa, const WeightRef& w, int64_t ld, int64_t row, int64_t rows, int64_t col, int64_t cols,
-                     float* scratch) {
+FloatRows float_rows(const Kernels& kernels, const WeightRef& w, int64_t ld, int64_t row, int64_t rows, int64_t col,
+                     int64_t cols, float* scratch) {
     if (w.dtype == DType::f32) return {static_cast<const float*>(w.data) + row * ld + col, ld};
     const int64_t first = row * w.cols + col;
-    const FourBitKernels* kernels = has_runs_of_64(w) && col % 32 == 0 && cols % 32 == 0 ? four_bit_kernels(isa)
-                                                                                         : nullptr;
-    if (kernels) {
+    const bool whole_halves = has_runs_of_64(w) && col % 32 == 0 && cols % 32 == 0;
+    if (const FourBitKernels* codes = whole_halves ? kernels.four_bit : nullptr) {
         const int64_t half = first % 64 / 32, runs = (cols + half * 32 + 63) / 64;
         float* scales = scratch + rows * cols;
-        run_scales(isa, w.quant, first / 64, w.cols / 64, rows, runs, scales);
-        kernels->unpack(static_cast<const uint8_t*>(w.data) + first / 2, w.cols / 2, scales, half, w.quant.codebook,
-                        rows, cols, scratch);
+        run_scales(kernels, w.quant, first / 64, w.cols / 64, rows, runs, scales);
+        codes->unpack(static_cast<const uint8_t*>(w.data) + first / 2, w.cols / 2, scales, half, w.quant.codebook,
+                      rows, cols, scratch);
         return {scratch, cols};
     }
     const TypeInfo& info = type_info(w.dtype);
     const bool whole = w.cols % info.block == 0 && col % info.block == 0 && cols % info.block == 0;
-    if (const BlockDecoder decoder = whole ? block_decoder(isa, w.dtype) : nullptr) {
+    if (const BlockDecoder decoder = whole ? kernels.decoder_of(w.dtype) : nullptr) {
         const uint8_t* data = static_cast<const uint8_t*>(w.data);
         if (cols == w.cols) decoder(data + first / info.block * info.bytes, scratch, rows * cols);
         else

@@ -1,5 +1,6 @@
 // vec.h - the vector loops that the operations share, one copy per instruction set behind a table of pointers.
 // Sums run in a fixed order (lanes, then a tree), so a result depends on the instruction set but never on the threads.
+// exp is within 2 ulp; exp(-inf) = 0.
 #pragma once
 #include "src/cpu/cpu.h"
 
@@ -29,6 +30,10 @@ struct Vec {
     void  (*softcap_back)(float cap, const float* y, const float* dy, float* dx, int64_t n);
 };
 
-const Vec& vec(Isa);                                   // exp within 2 ulp; exp(-inf) = 0
+// A table of the loops that a room has under these names.
+#define QLORA_VEC_OF(room) \
+    {room::dot, room::dots, room::sum,     room::max,  room::axpy,   room::scale, \
+     room::add, room::mul,  room::exp_sum, room::silu, room::swiglu, room::swiglu_back, \
+     room::geglu, room::geglu_back, room::softcap, room::softcap_back}
 
 }}  // namespace qlora

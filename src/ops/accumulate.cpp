@@ -12,7 +12,7 @@ void shape(const GraphImpl& g, Node& n) {
 }
 
 void cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const float* x = call.in(1);
     float* state = call.result();
     split(call, call.node.elements(), 1,

@@ -27,7 +27,7 @@ struct Problem {
     const float* q;
     const WeightRef k, v;    // {keys, kv_heads * head_dim}, or {kv_heads * keys, head_dim}: a cache, in any type
     const int32_t *first, *last;
-    const Isa isa;
+    const Kernels& kernels;
     const Vec& vec;
     const Tile& tile;
 
@@ -58,17 +58,17 @@ inline Problem problem(const Call& call, int q) {             // sources q, k, v
             call.matrix(q + 2),
             call.in<int32_t>(q + 3),
             call.in<int32_t>(q + 4),
-            cpu.isa,
-            vec(cpu.isa),
-            tile(cpu.isa)};
+            *cpu.kernels,
+            cpu.kernels->vec,
+            cpu.kernels->tile};
 }
 
 // `count` keys or values of a kv head from `start` on: where they lie, or decoded into `plain`.
 inline FloatRows part(const Problem& p, const WeightRef& of, int64_t start, int64_t count, int64_t kv_head,
                       float* plain) {
     const int64_t n = p.attr.head_dim;
-    if (of.cols == n) return float_rows(p.isa, of, n, kv_head * p.keys + start, count, 0, n, plain);
-    return float_rows(p.isa, of, p.ldk, start, count, kv_head * n, n, plain);
+    if (of.cols == n) return float_rows(p.kernels, of, n, kv_head * p.keys + start, count, 0, n, plain);
+    return float_rows(p.kernels, of, p.ldk, start, count, kv_head * n, n, plain);
 }
 inline bool decodes(const Node& keys) { return keys.dtype != DType::f32; }
 

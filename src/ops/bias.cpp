@@ -15,7 +15,7 @@ void shape(const GraphImpl& g, Node& n) {
 int64_t scratch(const GraphImpl& g, const Node& n) { return decoded_bytes(g.source(n, 1)); }
 
 void cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const int64_t n = last_dim(call.node), rows = leading(call.node);
     const float *x = call.in(0), *b = decoded_source(call, 1, static_cast<float*>(call.scratch));
     float* y = call.result();
@@ -33,7 +33,7 @@ void back_shape(const GraphImpl& g, Node& n) { n.shape = {last_dim(float_source(
 
 // Columns are split between tasks, rows are added in order: 16 columns, a cache line, are the unit.
 void back_cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const int64_t n = last_dim(call.source(0)), rows = leading(call.source(0));
     const float* dy = call.in(0);
     float* db = call.result();

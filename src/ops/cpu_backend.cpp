@@ -1,6 +1,6 @@
 // cpu_backend.cpp - the CPU as a backend: host memory, and a loop that calls the cpu function of each planned node.
 #include "src/base/limits.h"
-#include "src/cpu/cpu.h"
+#include "src/cpu/kernels.h"
 #include "src/graph/graph.h"
 
 #include <algorithm>
@@ -13,14 +13,12 @@ constexpr int64_t alignment = 64;                      // a cache line, and the 
 // bytes: below this, asking for the free memory is not worth its system calls
 constexpr int64_t worth_checking = int64_t(64) << 20;
 
-// Multiply-adds of an operation, on average over a graph, below which one thread is faster: handing an operation to
-// others and waiting for them takes 1 or 2 microseconds, and this is what a core does in them. Two Zen 3 cores with
-// AVX2, tokens/s on one and on two threads: 7.9 and 7.0 thousand at 3,200 multiply-adds an operation, 1.3 and 1.9 at
-// 14,000, 4.6 and 3.6 to 5.9 at 26,000; two Zen 5 cores with AVX-512, a tiny model: 11.4 and 8.2. On average, because
-// threads that slept through a small operation must be woken for the next.
-int64_t worth_waking(Isa isa) { return isa >= Isa::avx512 ? 50'000 : isa == Isa::avx2 ? 10'000 : 2'500; }
-
-bool is_small(const GraphImpl& g, const Plan& plan, Isa isa) {
+// Kernels::worth_waking is multiply-adds of an operation, on average over a graph, below which one thread is faster:
+// handing an operation to others and waiting for them takes 1 or 2 microseconds, and this is what a core does in them.
+// Two Zen 3 cores with AVX2, tokens/s on one and on two threads: 7.9 and 7.0 thousand at 3,200 multiply-adds an
+// operation, 1.3 and 1.9 at 14,000, 4.6 and 3.6 to 5.9 at 26,000; two Zen 5 cores with AVX-512, a tiny model: 11.4 and
+// 8.2. On average, because threads that slept through a small operation must be woken for the next.
+bool is_small(const GraphImpl& g, const Plan& plan, const Kernels& kernels) {
     int64_t work = 0;
     for (const int32_t id : plan.order) {
         const Node& n = g.node(id);
@@ -32,15 +30,17 @@ bool is_small(const GraphImpl& g, const Plan& plan, Isa isa) {
             work += x.elements() / x.shape.back() * g.node(s).elements();
         }
     }
-    return work < worth_waking(isa) * int64_t(plan.order.size());
+    return work < kernels.worth_waking * int64_t(plan.order.size());
 }
 
 class CpuBackend final : public BackendImpl {
 public:
-    CpuBackend(int threads, Compute compute, Isa isa) : cpu_(threads, compute, isa), choose_(threads == 0) {}
+    CpuBackend(int threads, Compute compute, const Kernels& kernels)
+        : cpu_(threads, compute, kernels), choose_(threads == 0) {}
 
     std::string name() const override {
-        return str("cpu, ", cpu_.pool.size(), cpu_.pool.size() == 1 ? " thread, " : " threads, ", name_of(cpu_.isa));
+        const int threads = cpu_.pool.size();
+        return str("cpu, ", threads, threads == 1 ? " thread, " : " threads, ", cpu_.kernels->name);
     }
     int64_t memory_free() const override { return available_memory(); }
 
@@ -69,7 +69,7 @@ public:
     }
 
     void run(GraphImpl& g, const Plan& plan) override {
-        const ThreadPool::Alone alone(choose_ && is_small(g, plan, cpu_.isa));
+        const ThreadPool::Alone alone(choose_ && is_small(g, plan, *cpu_.kernels));
         for (const int32_t id : plan.order) {
             const Node& n = g.node(id);
             const OpDef& def = op_def(n.op);
@@ -101,7 +101,7 @@ private:
 }  // namespace cpu_backend_room
 
 std::shared_ptr<BackendImpl> make_cpu_backend(int threads, Compute compute, std::string_view instructions) {
-    return std::make_shared<cpu_backend_room::CpuBackend>(threads, compute, isa_named(instructions));
+    return std::make_shared<cpu_backend_room::CpuBackend>(threads, compute, kernels_named(instructions));
 }
 
 }}  // namespace qlora

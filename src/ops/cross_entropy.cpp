@@ -28,7 +28,7 @@ float log_sum_exp(const Vec& v, const float* z, int64_t n) {
 }
 
 void cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const int64_t n = last_dim(call.source(0)), rows = leading(call.source(0));
     const float* logits = call.in(0);
     const int32_t* targets = call.in<int32_t>(1);
@@ -65,7 +65,7 @@ void back_shape(const GraphImpl& g, Node& n) {
 }
 
 void back_cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const int64_t n = last_dim(call.node), rows = leading(call.node);
     const float *logits = call.in(0), *lse = call.in(2) + 1;
     const int32_t* targets = call.in<int32_t>(1);

@@ -34,17 +34,17 @@ void norm(const Call& call) {
     const float *a = call.in(1), *b = call.in(2);
     float* n = call.result();
     const Cpu& cpu = cpu_of(call);
-    const Vec& v = vec(cpu.isa);
+    const Vec& v = cpu.kernels->vec;
     cpu_of(call).pool.run((w.rows + group - 1) / group, [&](int64_t task, int) {
         thread_local Scratch memory;
         const int64_t first = task * group, rows = std::min(group, w.rows - first);
         float* decoded = memory.floats(float_rows_size(group, w.cols) + w.cols + rank);
         float *row = decoded + float_rows_size(group, w.cols), *weights = row + w.cols;
-        const FloatRows from = float_rows(cpu.isa, w, w.cols, first, rows, 0, w.cols, decoded);
+        const FloatRows from = float_rows(*cpu.kernels, w, w.cols, first, rows, 0, w.cols, decoded);
         for (int64_t r = 0; r < rows; ++r) {
             v.scale(scale, b + (first + r) * rank, weights, rank);
             std::copy_n(from.data + r * from.ld, w.cols, row);
-            tile(cpu.isa).mix(weights, a, w.cols, rank, w.cols, row);
+            cpu.kernels->tile.mix(weights, a, w.cols, rank, w.cols, row);
             n[first + r] = std::sqrt(v.dot(row, row, w.cols));
         }
     });
@@ -62,7 +62,7 @@ void scale_shape(const GraphImpl& g, Node& node) {     // sources z or dy {rows,
 int64_t scale_scratch(const GraphImpl& g, const Node& node) { return g.source(node, 1).elements() * 4; }
 
 void scale(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const int64_t out = last_dim(call.node);
     const float *z = call.in(0), *m = call.in(1), *n = call.in(2);
     float *y = call.result(), *factor = static_cast<float*>(call.scratch);

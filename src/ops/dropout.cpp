@@ -19,7 +19,7 @@ void cpu(const Call& call) {
     const float* x = call.in(0);
     float* y = call.result();
     split(call, call.node.elements(), 1, [&](int64_t first, int64_t last) {
-        drop(cpu_of(call).isa, x + first, y + first, first, last - first, a.p, a.seed + call.graph.step, a.stream);
+        drop(*cpu_of(call).kernels, x + first, y + first, first, last - first, a.p, a.seed + call.graph.step, a.stream);
     });
 }
 

@@ -46,7 +46,7 @@ void back_shape(const GraphImpl& g, Node& n) {
 
 // Two rows may have one id: columns are split between tasks, 16 (a cache line) the unit, and rows are added in order.
 void back_cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const int64_t n = last_dim(call.node), vocabulary = leading(call.node), rows = call.source(0).elements();
     const int32_t* ids = call.in<int32_t>(0);
     const float* dy = call.in(1);

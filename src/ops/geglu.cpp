@@ -19,7 +19,7 @@ void shape(const GraphImpl& g, Node& n) {
 }
 
 void cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const float *gate = call.in(0), *up = call.in(1);
     float* y = call.result();
     split(call, call.node.elements(), 1,
@@ -40,7 +40,7 @@ void back_shape(const GraphImpl& g, Node& n) {
 }
 
 void back_cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const float *gate = call.in(0), *up = call.in(1), *dy = call.in(2);
     const int64_t count = call.source(0).elements();
     float *dgate = call.result(), *dup = dgate + count;

@@ -94,7 +94,7 @@ void forward(const Call& call) {
     const CrossEntropyAttr attr = call.node.attr.get<CrossEntropyAttr>();
     const Sizes s = sizes(call.source(0), call.source(1), attr);
     Cpu& cpu = cpu_of(call);
-    const Vec& loops = vec(cpu.isa);
+    const Vec& loops = cpu.kernels->vec;
     const float* x = call.in(0);
     const int32_t* targets = call.in<int32_t>(2);
     const WeightRef w = call.matrix(1);

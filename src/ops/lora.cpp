@@ -38,7 +38,7 @@ void drop_rows(const Call& call, int64_t row, int64_t rows, int64_t in, const fl
     const LoraAttr attr = call.node.attr.get<LoraAttr>();
     const int64_t start = row * in;
     split(call, rows * in, 1, [&](int64_t first, int64_t last) {
-        drop(cpu_of(call).isa, from + first, to + first, start + first, last - first, attr.p,
+        drop(*cpu_of(call).kernels, from + first, to + first, start + first, last - first, attr.p,
              attr.seed + call.graph.step, attr.stream);
     });
 }

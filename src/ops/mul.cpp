@@ -11,7 +11,7 @@ void shape(const GraphImpl& g, Node& n) {
 }
 
 void cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const float *a = call.in(0), *b = call.in(1);
     float* y = call.result();
     split(call, call.node.elements(), 1,

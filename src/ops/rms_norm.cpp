@@ -29,7 +29,7 @@ void shape(const GraphImpl& g, Node& n) {
 int64_t scratch(const GraphImpl& g, const Node& n) { return decoded_bytes(g.source(n, 1)); }
 
 void cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const float eps = call.node.attr.get<RmsNormAttr>().eps;
     const int64_t n = last_dim(call.node);
     const float *x = call.in(0), *w = decoded_source(call, 1, static_cast<float*>(call.scratch));
@@ -57,7 +57,7 @@ void back_shape(const GraphImpl& g, Node& n) {
 }
 
 void back_cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const float eps = call.node.attr.get<RmsNormAttr>().eps;
     const int64_t n = last_dim(call.node);
     const float *x = call.in(0), *w = decoded_source(call, 1, static_cast<float*>(call.scratch)), *dy = call.in(2);
@@ -84,7 +84,7 @@ int64_t dw_scratch(const GraphImpl& g, const Node& n) { return leading(g.source(
 
 // First r of every row, then columns in tasks (16, a cache line, the unit) with the rows added in order.
 void dw_cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const float eps = call.node.attr.get<RmsNormAttr>().eps;
     const int64_t n = last_dim(call.node), rows = leading(call.source(0));
     const float *x = call.in(0), *dy = call.in(1);

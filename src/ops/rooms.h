@@ -1,6 +1,6 @@
 // rooms.h - what the rooms of the operations share: checks for shape rules, and the split of large tensors into tasks.
 #pragma once
-#include "src/cpu/vec.h"
+#include "src/cpu/kernels.h"
 #include "src/ops/ops.h"
 
 #include <algorithm>

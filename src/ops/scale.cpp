@@ -8,7 +8,7 @@ namespace scale_room {
 void shape(const GraphImpl& g, Node& n) { n.shape = float_source(g, n, 0).shape; }
 
 void cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const float factor = call.node.attr.get<ScaleAttr>().factor;
     const float* x = call.in(0);
     float* y = call.result();
@@ -32,7 +32,7 @@ void rows_shape(const GraphImpl& g, Node& n) {
 }
 
 void rows_cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const int64_t n = last_dim(call.node);
     const float *x = call.in(0), *s = call.in(1);
     float* y = call.result();

@@ -11,7 +11,7 @@ namespace silu_room {
 void shape(const GraphImpl& g, Node& n) { n.shape = float_source(g, n, 0).shape; }
 
 void cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const float* x = call.in(0);
     float* y = call.result();
     split(call, call.node.elements(), 1,

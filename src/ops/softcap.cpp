@@ -13,7 +13,7 @@ void shape(const GraphImpl& g, Node& n) {
 }
 
 void cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const float cap = call.node.attr.get<SoftcapAttr>().cap;
     const float* x = call.in(0);
     float* y = call.result();
@@ -32,7 +32,7 @@ void back_shape(const GraphImpl& g, Node& n) {
 }
 
 void back_cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const float cap = call.node.attr.get<SoftcapAttr>().cap;
     const float *y = call.in(0), *dy = call.in(1);
     float* dx = call.result();

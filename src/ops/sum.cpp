@@ -16,7 +16,7 @@ int64_t tasks(const Node& x) { return (x.elements() + task_floats - 1) / task_fl
 int64_t scratch(const GraphImpl& g, const Node& n) { return tasks(g.source(n, 0)) * 8; }
 
 void cpu(const Call& call) {
-    const Vec& v = vec(cpu_of(call).isa);
+    const Vec& v = cpu_of(call).kernels->vec;
     const float* x = call.in(0);
     double* part = static_cast<double*>(call.scratch); // [tasks]
     split(call, call.source(0).elements(), 1, [&](int64_t first, int64_t last) {

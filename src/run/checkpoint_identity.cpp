@@ -3,7 +3,7 @@
 #include "src/run/checkpoint_identity.h"
 
 #include "src/base/file.h"
-#include "src/cpu/cpu.h"
+#include "src/cpu/kernels.h"
 #include "src/format/safetensors.h"
 #include "src/model/family.h"
 #include "src/model/lora_impl.h"
@@ -94,7 +94,7 @@ Json machine_json(BackendImpl& backend) {
     if (!cpu) return Json().set("device", backend.name());
     return Json()
         .set("device", "cpu")
-        .set("instructions", std::string(name_of(cpu->isa)))
+        .set("instructions", std::string(cpu->kernels->name))
         .set("compute", std::string(name_of(cpu->compute)))
         .set("threads", int64_t(cpu->pool.size()));
 }

@@ -3,9 +3,9 @@
 // of it.
 #include "src/base/half.h"
 #include "src/base/rng.h"
-#include "src/cpu/kernels.h"
 
 #include "tests/support/blocks.h"
+#include "tests/support/every_set.h"
 
 #include <gtest/gtest.h>
 
@@ -18,10 +18,10 @@ namespace dots16_test {
 using namespace qlora;
 using blocks_support::random_blocks;
 
-std::vector<Isa> isas() {
-    std::vector<Isa> all;
-    for (int i = 0; i <= int(best_isa()); ++i)
-        if (dots16(Isa(i))) all.push_back(Isa(i));
+// Those that have products with integers.
+std::vector<std::reference_wrapper<const Kernels>> sets() {
+    auto all = every_set_support::every_set();
+    std::erase_if(all, [](const Kernels& set) { return !set.dots16; });
     return all;
 }
 
@@ -80,14 +80,14 @@ const std::vector<DType>& block_types() {
 struct Rounding {
     std::vector<Run16> runs;
     int64_t ld;
-    Rounding(Isa isa, const std::vector<float>& x, int64_t cols, int64_t m, Order16 order)
+    Rounding(const Kernels& set, const std::vector<float>& x, int64_t cols, int64_t m, Order16 order)
         : runs(size_t(m * runs16(cols))), ld(runs16(cols)) {
-        for (int64_t t = 0; t < m; ++t) dots16(isa)->round(x.data() + t * cols, cols, order, runs.data() + t * ld);
+        for (int64_t t = 0; t < m; ++t) set.dots16->round(x.data() + t * cols, cols, order, runs.data() + t * ld);
     }
 };
 
 TEST(Dots16, EveryBlockTypeAtEverySize) {
-    for (Isa isa : isas())
+    for (const Kernels& set : sets())
         for (const DType type : block_types())
             for (const int64_t cols : {32, 96, 224, 256, 288, 544, 768, 1024}) {
                 if (cols % type_info(type).block) continue;
@@ -99,20 +99,20 @@ TEST(Dots16, EveryBlockTypeAtEverySize) {
                 std::vector<float> weights(size_t(rows * cols)), out(size_t(rows * gemv_rows));
                 type_info(type).decode(bytes.data(), weights.data(), rows * cols);
                 const std::vector<float> x = vectors(gemv_rows, cols, 7), near = rounded(x, cols, 32);
-                const Rounding held(isa, x, cols, gemv_rows, Order16::blocks);
+                const Rounding held(set, x, cols, gemv_rows, Order16::blocks);
                 for (int64_t m = 1; m <= gemv_rows; ++m) {
-                    dots16(isa)->blocks(type, bytes.data(), bytes_of(type, cols), rows, cols, held.runs.data(), held.ld,
+                    set.dots16->blocks(type, bytes.data(), bytes_of(type, cols), rows, cols, held.runs.data(), held.ld,
                                         m, out.data());
                     expect_products(
                         weights, near, cols, m, out.data(),
-                        std::string(name_of(type)) + " " + std::string(name_of(isa)) + " cols " + std::to_string(cols));
+                        std::string(name_of(type)) + " " + std::string(set.name) + " cols " + std::to_string(cols));
                 }
             }
 }
 
 TEST(Dots16, FourBitCodesWithAnyLevels) {
     Rng rng{5, 5};
-    for (Isa isa : isas())
+    for (const Kernels& set : sets())
         for (const int64_t cols : {64, 192, 256, 320, 576, 1024}) {
             const int64_t rows = 5;
             std::vector<float> book(16), scales(size_t(rows * cols / 64)), weights(size_t(rows * cols)),
@@ -129,27 +129,27 @@ TEST(Dots16, FourBitCodesWithAnyLevels) {
                 weights[size_t(e)] = std::nearbyint(level * (8191 / most)) * (most / 8191) * scales[size_t(e / 64)];
             }
             const std::vector<float> x = vectors(gemv_rows, cols, 8), near = rounded(x, cols, 64);
-            const Rounding held(isa, x, cols, gemv_rows, Order16::pairs);
+            const Rounding held(set, x, cols, gemv_rows, Order16::pairs);
             for (int64_t m = 1; m <= gemv_rows; ++m) {
-                dots16(isa)->codes(codes.data(), scales.data(), book.data(), rows, cols, held.runs.data(), held.ld, m,
+                set.dots16->codes(codes.data(), scales.data(), book.data(), rows, cols, held.runs.data(), held.ld, m,
                                    out.data());
                 expect_products(weights, near, cols, m, out.data(),
-                                std::string("codes ") + std::string(name_of(isa)) + " cols " + std::to_string(cols));
+                                std::string("codes ") + std::string(set.name) + " cols " + std::to_string(cols));
             }
         }
 }
 
 // The largest codes times the largest integers: nothing overflows, in either sign.
 TEST(Dots16, ExtremesDoNotOverflow) {
-    for (Isa isa : isas())
+    for (const Kernels& set : sets())
         for (const float sign : {1.0f, -1.0f}) {
             const int64_t cols = 256;
             const std::vector<float> x(size_t(cols), sign * 3);
             float book[16], scale[4] = {1, 1, 1, 1}, got;
             std::fill_n(book, 16, 1.0f);
             const std::vector<uint8_t> codes(size_t(cols / 2), uint8_t(0xFF));
-            const Rounding pairs(isa, x, cols, 1, Order16::pairs), blocks(isa, x, cols, 1, Order16::blocks);
-            dots16(isa)->codes(codes.data(), scale, book, 1, cols, pairs.runs.data(), pairs.ld, 1, &got);
+            const Rounding pairs(set, x, cols, 1, Order16::pairs), blocks(set, x, cols, 1, Order16::blocks);
+            set.dots16->codes(codes.data(), scale, book, 1, cols, pairs.runs.data(), pairs.ld, 1, &got);
             EXPECT_NEAR(got, sign * 3 * cols, 1e-3);
             for (const DType type : block_types()) {
                 std::vector<uint8_t> bytes(size_t(bytes_of(type, cols)), uint8_t(0xFF));
@@ -162,7 +162,7 @@ TEST(Dots16, ExtremesDoNotOverflow) {
                     for (size_t at = 0; at < bytes.size(); at += 17) bytes[at] = 127;
                 std::vector<float> weights(static_cast<size_t>(cols));
                 type_info(type).decode(bytes.data(), weights.data(), cols);
-                dots16(isa)->blocks(type, bytes.data(), int64_t(bytes.size()), 1, cols, blocks.runs.data(), blocks.ld,
+                set.dots16->blocks(type, bytes.data(), int64_t(bytes.size()), 1, cols, blocks.runs.data(), blocks.ld,
                                     1, &got);
                 expect_products(weights, x, cols, 1, &got, std::string(name_of(type)));
             }
@@ -173,13 +173,13 @@ TEST(Dots16, ExtremesDoNotOverflow) {
 TEST(Dots16, WhatIsNotFiniteStaysSo) {
     const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
     const int64_t cols = 512;
-    for (Isa isa : isas())
+    for (const Kernels& set : sets())
         for (const Order16 order : {Order16::blocks, Order16::pairs})
             for (const float bad : {infinity, -infinity, nan, -nan})
                 for (const int64_t at : {0, 31, 255, 511}) {
                     std::vector<float> x(size_t(cols), 1.0f);
                     x[size_t(at)] = bad;
-                    const Rounding held(isa, x, cols, 1, order);
+                    const Rounding held(set, x, cols, 1, order);
                     for (int64_t g = 0; g < cols; g += 32) {
                         const int64_t share = order == Order16::pairs ? 64 : 32;
                         EXPECT_EQ(std::isnan(held.runs[size_t(g / 256)].scales[g % 256 / 32]), g / share == at / share)
@@ -189,13 +189,13 @@ TEST(Dots16, WhatIsNotFiniteStaysSo) {
                     std::vector<uint8_t> bytes(size_t(bytes_of(DType::q8_0, cols)), 0);
                     float got = 1;
                     if (order == Order16::blocks) {
-                        dots16(isa)->blocks(DType::q8_0, bytes.data(), int64_t(bytes.size()), 1, cols, held.runs.data(),
+                        set.dots16->blocks(DType::q8_0, bytes.data(), int64_t(bytes.size()), 1, cols, held.runs.data(),
                                             held.ld, 1, &got);
                         EXPECT_TRUE(std::isnan(got));
                     }
                 }
-    for (Isa isa : isas()) {
-        const Rounding held(isa, std::vector<float>(size_t(cols), 1e-38f), cols, 1, Order16::blocks);
+    for (const Kernels& set : sets()) {
+        const Rounding held(set, std::vector<float>(size_t(cols), 1e-38f), cols, 1, Order16::blocks);
         EXPECT_EQ(held.runs[0].scales[0], 0);
         EXPECT_EQ(held.runs[0].sums[0], 0);
     }
@@ -208,14 +208,14 @@ TEST(Dots16, OnlyWhereExactnessWasNotAskedFor) {
     const std::vector<float> x = vectors(1, cols, 9), near = rounded(x, cols, 32);
     std::vector<float> weights(size_t(rows * cols));
     type_info(DType::q4_0).decode(bytes.data(), weights.data(), rows * cols);
-    for (Isa isa : isas()) {
+    for (const Kernels& set : sets()) {
         std::vector<float> exact(3), mixed(3), bf16(3), direct(3);       // rows
-        Cpu f32(1, Compute::f32, isa), some(3, Compute::mixed, isa), most(2, Compute::bf16, isa);
+        Cpu f32(1, Compute::f32, set), some(3, Compute::mixed, set), most(2, Compute::bf16, set);
         gemm_nt(f32, 1, x.data(), cols, w, exact.data(), rows);
         gemm_nt(some, 1, x.data(), cols, w, mixed.data(), rows);
         gemm_nt(most, 1, x.data(), cols, w, bf16.data(), rows);
-        const Rounding held(isa, x, cols, 1, Order16::blocks);
-        dots16(isa)->blocks(DType::q4_0, bytes.data(), bytes_of(DType::q4_0, cols), rows, cols, held.runs.data(),
+        const Rounding held(set, x, cols, 1, Order16::blocks);
+        set.dots16->blocks(DType::q4_0, bytes.data(), bytes_of(DType::q4_0, cols), rows, cols, held.runs.data(),
                             held.ld, 1, direct.data());
         expect_products(weights, x, cols, 1, exact.data(), "f32");
         EXPECT_EQ(mixed, direct);
@@ -223,7 +223,7 @@ TEST(Dots16, OnlyWhereExactnessWasNotAskedFor) {
         EXPECT_NE(mixed, exact);
         EXPECT_EQ(some.effective(), Compute::mixed);
     }
-    EXPECT_EQ(Cpu(1, Compute::mixed, Isa::scalar).effective(), Compute::f32);
+    EXPECT_EQ(Cpu(1, Compute::mixed, *all_kernels().back()).effective(), Compute::f32);
 }
 
 }  // namespace dots16_test

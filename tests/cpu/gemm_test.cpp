@@ -2,7 +2,8 @@
 // of weight.
 #include "src/base/half.h"
 #include "src/base/rng.h"
-#include "src/cpu/gemm.h"
+
+#include "tests/support/every_set.h"
 
 #include <gtest/gtest.h>
 
@@ -13,12 +14,7 @@
 namespace gemm_test {
 
 using namespace qlora;
-
-std::vector<Isa> isas() {
-    std::vector<Isa> all;
-    for (int i = 0; i <= int(best_isa()); ++i) all.push_back(Isa(i));
-    return all;
-}
+using every_set_support::every_set;
 
 std::vector<float> normals(int64_t n, uint64_t stream) {
     Rng rng{11, stream};
@@ -179,13 +175,13 @@ std::vector<float> junk(int64_t n, float beta) {
 }
 
 std::string label(const char* op, const Cpu& cpu, Kind kind, int64_t m, int64_t n, int64_t k) {
-    return std::string(op) + " " + std::string(name_of(cpu.isa)) + " " + std::string(name_of(cpu.compute)) + " kind " +
+    return std::string(op) + " " + std::string(cpu.kernels->name) + " " + std::string(name_of(cpu.compute)) + " kind " +
            std::to_string(int(kind)) + " m " + std::to_string(m) + " rows " + std::to_string(n) + " cols " +
            std::to_string(k);
 }
 
 Rounded of_gradients(const Cpu& cpu) {
-    return cpu.isa == Isa::avx512_bf16 && cpu.compute != Compute::f32 ? Rounded::bf16 : Rounded::nothing;
+    return cpu.kernels->gemm_bf16 && cpu.compute != Compute::f32 ? Rounded::bf16 : Rounded::nothing;
 }
 
 void check_weight_products(Cpu& cpu, Kind kind, int64_t m, int64_t n, int64_t k, float alpha, float beta) {
@@ -237,9 +233,9 @@ TEST(Gemm, EveryIsaAndWeightAtAwkwardSizes) {
     const int64_t sizes[][3] = {{1, 1, 1},   {1, 33, 64},   {2, 7, 63},    {3, 65, 130}, {8, 40, 128},
                                 {9, 16, 65}, {13, 97, 192}, {29, 31, 577}, {50, 64, 64}, {37, 129, 320},
                                 {1, 9, 768}, {2, 5, 512},   {3, 6, 256},   {4, 11, 1024}};
-    for (Isa isa : isas()) {
+    for (const Kernels& set : every_set()) {
         for (Compute compute : {Compute::f32, Compute::bf16, Compute::mixed}) {
-            Cpu cpu(2, compute, isa);
+            Cpu cpu(2, compute, set);
             for (const auto& [m, n, k] : sizes) {
                 for (Kind kind : kinds) check_weight_products(cpu, kind, m, n, k, 1, 0);
                 check_dense_product(cpu, m, n, k, 1, 0);
@@ -250,9 +246,9 @@ TEST(Gemm, EveryIsaAndWeightAtAwkwardSizes) {
 }
 
 TEST(Gemm, LongReductionsAreCutInBlocks) {
-    for (Isa isa : isas()) {
+    for (const Kernels& set : every_set()) {
         for (Compute compute : {Compute::f32, Compute::bf16, Compute::mixed}) {
-            Cpu cpu(2, compute, isa);
+            Cpu cpu(2, compute, set);
             check_weight_products(cpu, Kind::nf4_double, 14, 67, 1600, 1, 0);
             check_weight_products(cpu, Kind::nf4, 14, 1603, 64, 1, 0);
             check_weight_products(cpu, Kind::f32, 14, 1603, 66, -2, 1);
@@ -265,9 +261,9 @@ TEST(Gemm, LongReductionsAreCutInBlocks) {
 }
 
 TEST(Gemm, AlphaAndBeta) {
-    for (Isa isa : isas()) {
+    for (const Kernels& set : every_set()) {
         for (Compute compute : {Compute::f32, Compute::bf16, Compute::mixed}) {
-            Cpu cpu(2, compute, isa);
+            Cpu cpu(2, compute, set);
             for (const auto& [alpha, beta] :
                  {std::pair{0.25f, 1.0f}, {-1.5f, 0.5f}, {2.0f, 0.0f}, {0.0f, 1.0f}, {0.0f, 0.0f}}) {
                 for (int64_t m : {1, 6, 21}) {
@@ -281,8 +277,8 @@ TEST(Gemm, AlphaAndBeta) {
 }
 
 TEST(Gemm, NothingToDo) {
-    for (Isa isa : isas()) {
-        Cpu cpu(2, Compute::f32, isa);
+    for (const Kernels& set : every_set()) {
+        Cpu cpu(2, Compute::f32, set);
         std::vector<float> x(64, 1.0f), y(64, 3.0f);
         gemm_nt(cpu, 0, x.data(), 4, dense_ref(x.data(), 4, 4), y.data(), 4);
         gemm_nn(cpu, 0, x.data(), 4, dense_ref(x.data(), 4, 4), y.data(), 4);
@@ -296,14 +292,14 @@ TEST(Gemm, NothingToDo) {
 }
 
 TEST(Gemm, SameBytesForEveryThreadCount) {
-    for (Isa isa : isas()) {
+    for (const Kernels& set : every_set()) {
         for (Compute compute : {Compute::f32, Compute::bf16, Compute::mixed}) {
             for (Kind kind : {Kind::f32, Kind::q4_1, Kind::nf4_double}) {
                 for (int64_t m : {1, 5, 70}) {
-                    Cpu one(1, compute, isa);
+                    Cpu one(1, compute, set);
                     const std::vector<float> want = bytes_of_everything(one, kind, m, 300, 640);
                     for (int threads : {2, 3, 5}) {
-                        Cpu cpu(threads, compute, isa);
+                        Cpu cpu(threads, compute, set);
                         const std::vector<float> got = bytes_of_everything(cpu, kind, m, 300, 640);
                         ASSERT_EQ(std::memcmp(want.data(), got.data(), want.size() * sizeof(float)), 0)
                             << label("threads", cpu, kind, m, 300, 640) << " threads " << threads;
@@ -317,10 +313,10 @@ TEST(Gemm, SameBytesForEveryThreadCount) {
 TEST(Gemm, ARowIsTheSameInEveryBatchOfItsPath) {
     const int64_t n = 70, k = 640, most = 61;
     const std::vector<float> x = normals(most * k, 1), dy = normals(most * n, 2);
-    for (Isa isa : isas()) {
+    for (const Kernels& set : every_set()) {
         for (Compute compute : {Compute::f32, Compute::bf16, Compute::mixed}) {
             for (Kind kind : kinds) {
-                Cpu cpu(2, compute, isa);
+                Cpu cpu(2, compute, set);
                 const auto w = stored(kind, n, k);
                 // the last m rows alone and as the end of a batch of `of`
                 const auto same = [&](int64_t m, int64_t of) {

@@ -1,6 +1,7 @@
 // tile_test.cpp - the tile products of every instruction set against double sums.
 #include "src/base/rng.h"
-#include "src/cpu/tile.h"
+
+#include "tests/support/every_set.h"
 
 #include <gtest/gtest.h>
 
@@ -15,22 +16,15 @@ std::vector<float> random_values(int64_t count, uint64_t seed) {
     return values;
 }
 
-std::vector<qlora::Isa> every_isa() {
-    std::vector<qlora::Isa> all{qlora::Isa::scalar};
-    for (qlora::Isa isa : {qlora::Isa::avx2, qlora::Isa::avx512})
-        if (isa <= qlora::best_isa()) all.push_back(isa);
-    return all;
-}
-
 TEST(Tile, ProductMatchesDoubleSums) {
     const int64_t m = 16, n = 64, k = 37, ldb = 70, ldc = 66;
     const std::vector<float> a = random_values(m * k, 1), b = random_values(k * ldb, 2), c = random_values(m * ldc, 3);
-    for (qlora::Isa isa : every_isa()) {
+    for (const qlora::Kernels& set : every_set_support::every_set()) {
         for (bool transposed : {false, true}) {
             for (bool add : {false, true}) {
                 std::vector<float> got = c;
                 const int64_t a_row = transposed ? 1 : k, a_step = transposed ? m : 1;
-                qlora::tile(isa).product(m, n, k, a.data(), a_row, a_step, b.data(), ldb, got.data(), ldc, add);
+                set.tile.product(m, n, k, a.data(), a_row, a_step, b.data(), ldb, got.data(), ldc, add);
                 for (int64_t i = 0; i < m; ++i)
                     for (int64_t j = 0; j < ldc; ++j) {
                         double want = j >= n || add ? double(c[size_t(i * ldc + j)]) : 0, size = std::abs(want);
@@ -41,7 +35,7 @@ TEST(Tile, ProductMatchesDoubleSums) {
                         }
                         // k ulps
                         ASSERT_NEAR(got[size_t(i * ldc + j)], want, size * 3e-6)
-                            << name_of(isa) << ' ' << transposed << add << " at " << i << ", " << j;
+                            << set.name << ' ' << transposed << add << " at " << i << ", " << j;
                     }
             }
         }
@@ -51,23 +45,23 @@ TEST(Tile, ProductMatchesDoubleSums) {
 TEST(Tile, DotsAndMixTakeAnyLength) {
     const int64_t rows = 5, ld = 150;
     const std::vector<float> x = random_values(ld, 4), b = random_values(rows * ld, 5), s = random_values(rows, 6);
-    for (qlora::Isa isa : every_isa()) {
+    for (const qlora::Kernels& set : every_set_support::every_set()) {
         for (int64_t n : {1, 7, 16, 31, 48, 64, 80, 129}) {
             std::vector<float> y(size_t(rows), 99), mixed(size_t(n + 1), 0.5f);
-            qlora::tile(isa).dots(x.data(), b.data(), ld, rows, n, y.data());
-            qlora::tile(isa).mix(s.data(), b.data(), ld, rows, n, mixed.data());
+            set.tile.dots(x.data(), b.data(), ld, rows, n, y.data());
+            set.tile.mix(s.data(), b.data(), ld, rows, n, mixed.data());
             for (int64_t j = 0; j < rows; ++j) {
                 double want = 0, size = 0;
                 for (int64_t i = 0; i < n; ++i) {
                     want += double(x[size_t(i)]) * b[size_t(j * ld + i)];
                     size += std::abs(double(x[size_t(i)]) * b[size_t(j * ld + i)]);
                 }
-                ASSERT_NEAR(y[size_t(j)], want, size * 3e-6) << name_of(isa) << " n " << n;
+                ASSERT_NEAR(y[size_t(j)], want, size * 3e-6) << set.name << " n " << n;
             }
             for (int64_t i = 0; i < n; ++i) {
                 double want = 0.5;
                 for (int64_t j = 0; j < rows; ++j) want += double(s[size_t(j)]) * b[size_t(j * ld + i)];
-                ASSERT_NEAR(mixed[size_t(i)], want, 1e-5) << name_of(isa) << " n " << n;
+                ASSERT_NEAR(mixed[size_t(i)], want, 1e-5) << set.name << " n " << n;
             }
             ASSERT_EQ(mixed[size_t(n)], 0.5f) << "wrote past the end";
         }

@@ -2,9 +2,9 @@
 // instruction set.
 #include "src/base/half.h"
 #include "src/base/rng.h"
-#include "src/cpu/kernels.h"
 
 #include "tests/support/blocks.h"
+#include "tests/support/every_set.h"
 
 #include <gtest/gtest.h>
 
@@ -14,26 +14,21 @@
 namespace unpack_test {
 
 using namespace qlora;
+using every_set_support::every_set;
 using blocks_support::random_blocks;
-
-std::vector<Isa> isas() {
-    std::vector<Isa> all;
-    for (int i = 0; i <= int(best_isa()); ++i) all.push_back(Isa(i));
-    return all;
-}
 
 void expect_pieces(const WeightRef& w, const std::string& what) {
     const int64_t pieces[][2] = {{0, w.cols}, {0, 256}, {256, 256}, {32, 32}, {96, 160}, {64, 64}, {5, 100}, {33, 31}};
-    for (Isa isa : isas()) {
+    for (const Kernels& set : every_set()) {
         for (const auto& [col, cols] : pieces) {
             if (col + cols > w.cols) continue;
             const int64_t row = 1, rows = 3;
             std::vector<float> scratch(size_t(float_rows_size(rows, cols))), want(size_t(cols), 0.0f);
-            const FloatRows got = float_rows(isa, w, w.cols, row, rows, col, cols, scratch.data());
+            const FloatRows got = float_rows(set, w, w.cols, row, rows, col, cols, scratch.data());
             for (int64_t r = 0; r < rows; ++r) {
                 decode(w, (row + r) * w.cols + col, cols, want.data());
                 ASSERT_EQ(std::memcmp(got.data + r * got.ld, want.data(), size_t(cols) * sizeof(float)), 0)
-                    << what << " " << name_of(isa) << " row " << row + r << " from " << col << " count " << cols;
+                    << what << " " << set.name << " row " << row + r << " from " << col << " count " << cols;
             }
         }
     }
@@ -50,38 +45,38 @@ TEST(Unpack, EveryTypeGivesTheBitsOfDecode) {
 
 // What is made in registers and multiplied at once has the bits of decoding the row and of Vec::dot, for 1 to gemv_rows
 // vectors.
-void expect_dots(const std::vector<float>& decoded, const float* got, Isa isa, const std::vector<float>& x,
+void expect_dots(const std::vector<float>& decoded, const float* got, const Kernels& set, const std::vector<float>& x,
                  int64_t cols, int64_t m, const std::string& what) {
     const int64_t rows = int64_t(decoded.size()) / cols;
     for (int64_t r = 0; r < rows; ++r)
         for (int64_t t = 0; t < m; ++t) {
-            const float want = vec(isa).dot(x.data() + t * cols, decoded.data() + r * cols, cols);
+            const float want = set.vec.dot(x.data() + t * cols, decoded.data() + r * cols, cols);
             ASSERT_EQ(std::memcmp(&want, got + r * m + t, sizeof want), 0)
-                << what << ' ' << name_of(isa) << " row " << r << " vector " << t << " of " << m << ": " << want;
+                << what << ' ' << set.name << " row " << r << " vector " << t << " of " << m << ": " << want;
         }
 }
 
 TEST(Unpack, ProductsMadeInRegistersHaveTheBitsOfDecodingFirst) {
     Rng rng{12, 0};
-    for (Isa isa : isas()) {
+    for (const Kernels& set : every_set()) {
         for (const int64_t cols : {32, 96, 256, 544, 768}) {
             std::vector<float> x(size_t(cols * gemv_rows)), out(size_t(5 * gemv_rows));
             for (float& v : x) v = rng.normal();
 #define QLORA_TYPE(t) DType::t,
             for (const DType type : {QLORA_BLOCK_ROW_TYPES(QLORA_TYPE)}) {
 #undef QLORA_TYPE
-                const BlockDots dots = block_dots(isa, type);
+                const BlockDots dots = set.dots_of(type);
                 if (!dots || cols % type_info(type).block) continue;
                 const std::vector<uint8_t> bytes = random_blocks(type, 5 * cols);
                 std::vector<float> decoded(size_t(5 * cols));
                 type_info(type).decode(bytes.data(), decoded.data(), 5 * cols);
                 for (int64_t m = 1; m <= gemv_rows; ++m) {
                     dots(type, bytes.data(), bytes_of(type, cols), 5, cols, x.data(), cols, m, out.data());
-                    expect_dots(decoded, out.data(), isa, x, cols, m, std::string(name_of(type)));
+                    expect_dots(decoded, out.data(), set, x, cols, m, std::string(name_of(type)));
                 }
             }
         }
-        const FourBitKernels* kernels = four_bit_kernels(isa);
+        const FourBitKernels* kernels = set.four_bit;
         if (!kernels || !kernels->dots || kernels->spreads) continue;
         for (const int64_t cols : {64, 192, 576}) {
             std::vector<float> x(size_t(cols * gemv_rows)), out(size_t(5 * gemv_rows)), scales(size_t(5 * cols / 64)),
@@ -95,7 +90,7 @@ TEST(Unpack, ProductsMadeInRegistersHaveTheBitsOfDecodingFirst) {
                                      scales[size_t(e / 64)];
             for (int64_t m = 1; m <= gemv_rows; ++m) {
                 kernels->dots(codes.data(), scales.data(), book.data(), 5, cols, x.data(), cols, m, out.data());
-                expect_dots(decoded, out.data(), isa, x, cols, m, "4-bit codes");
+                expect_dots(decoded, out.data(), set, x, cols, m, "4-bit codes");
             }
         }
     }
@@ -140,13 +135,13 @@ TEST(Unpack, ScalesOfLongStripsAreThoseOfTheFormula) {
         for (const bool twice : {false, true}) {
             const FourBit quant{64,           block2,     nullptr,        twice ? nullptr : absmax.data(),
                                 codes.data(), map.data(), absmax2.data(), 0.3f};
-            for (Isa isa : isas()) {
+            for (const Kernels& set : every_set()) {
                 for (const int64_t first : {0, 1, 200, 255}) {
                     const int64_t count = blocks - 256 - first;
-                    run_scales(isa, quant, first, 0, 1, count, got.data());
+                    run_scales(set, quant, first, 0, 1, count, got.data());
                     for (int64_t i = 0; i < count; ++i)
                         ASSERT_EQ(got[size_t(i)], quant.scale(first + i))
-                            << name_of(isa) << " block " << first + i << " block2 " << block2;
+                            << set.name << " block " << first + i << " block2 " << block2;
                 }
             }
         }

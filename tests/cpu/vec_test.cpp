@@ -1,7 +1,8 @@
 // vec_test.cpp - the vector loops of every instruction set against the standard library in double, at every length of
 // tail.
 #include "src/base/rng.h"
-#include "src/cpu/vec.h"
+
+#include "tests/support/every_set.h"
 
 #include <gtest/gtest.h>
 
@@ -12,12 +13,7 @@
 namespace vec_test {
 
 using namespace qlora;
-
-std::vector<Isa> isas() {
-    std::vector<Isa> all;
-    for (int i = 0; i <= int(best_isa()); ++i) all.push_back(Isa(i));
-    return all;
-}
+using every_set_support::every_set;
 
 std::vector<float> normals(int64_t n, uint64_t stream, float by = 1) {
     Rng rng{7, stream};
@@ -38,44 +34,44 @@ TEST(Vec, ExpWithinTwoUlp) {
     std::vector<float> x;
     for (float v = -110; v < 90; v += 0.00173f) x.push_back(v);
     for (float v : {0.0f, -0.0f, 1e-30f, -1e-30f, 88.72283f, -87.33655f, -103.97f, -103.9f, -1e30f}) x.push_back(v);
-    for (Isa isa : isas()) {
+    for (const Kernels& set : every_set()) {
         std::vector<float> y(x.size());
-        vec(isa).exp_sum(x.data(), 0, y.data(), int64_t(x.size()));
+        set.vec.exp_sum(x.data(), 0, y.data(), int64_t(x.size()));
         double worst = 0;
         for (size_t i = 0; i < x.size(); ++i) {
             const double want = std::exp(double(x[i]));
             if (want > std::numeric_limits<float>::max()) {
-                ASSERT_EQ(y[i], infinity) << name_of(isa) << " exp(" << x[i] << ")";
+                ASSERT_EQ(y[i], infinity) << set.name << " exp(" << x[i] << ")";
                 continue;
             }
             worst = std::max(worst, std::abs(y[i] - want) / ulp_of(want));
         }
-        EXPECT_LE(worst, 2.0) << name_of(isa);
-        RecordProperty("worst_ulp_" + std::string(name_of(isa)), std::to_string(worst));
+        EXPECT_LE(worst, 2.0) << set.name;
+        RecordProperty("worst_ulp_" + std::string(set.name), std::to_string(worst));
     }
 }
 
 TEST(Vec, ExpOfSpecialValues) {
-    for (Isa isa : isas()) {
+    for (const Kernels& set : every_set()) {
         const float x[5] = {-infinity, infinity, std::numeric_limits<float>::quiet_NaN(), -200, 200};
         float y[5];
-        vec(isa).exp_sum(x, 0, y, 5);
-        EXPECT_EQ(y[0], 0.0f) << name_of(isa);
-        EXPECT_EQ(y[1], infinity) << name_of(isa);
-        EXPECT_TRUE(std::isnan(y[2])) << name_of(isa);
-        EXPECT_EQ(y[3], 0.0f) << name_of(isa);
-        EXPECT_EQ(y[4], infinity) << name_of(isa);
+        set.vec.exp_sum(x, 0, y, 5);
+        EXPECT_EQ(y[0], 0.0f) << set.name;
+        EXPECT_EQ(y[1], infinity) << set.name;
+        EXPECT_TRUE(std::isnan(y[2])) << set.name;
+        EXPECT_EQ(y[3], 0.0f) << set.name;
+        EXPECT_EQ(y[4], infinity) << set.name;
         float masked[20];                              // a row of attention scores with all but one entry masked
         std::fill_n(masked, 20, -infinity);
         masked[18] = 3;
-        EXPECT_EQ(vec(isa).exp_sum(masked, 3, masked, 20), 1.0f) << name_of(isa);
+        EXPECT_EQ(set.vec.exp_sum(masked, 3, masked, 20), 1.0f) << set.name;
         EXPECT_EQ(masked[18], 1.0f);
     }
 }
 
 TEST(Vec, SumsAtEveryLength) {
-    for (Isa isa : isas()) {
-        const Vec& v = vec(isa);
+    for (const Kernels& set : every_set()) {
+        const Vec& v = set.vec;
         for (int64_t n = 0; n < 200; ++n) {
             const std::vector<float> a = normals(n, 1), b = normals(n, 2);
             double dot = 0, sum = 0, size = 0;
@@ -87,34 +83,34 @@ TEST(Vec, SumsAtEveryLength) {
                 size += std::abs(double(a[at]) * b[at]) + std::abs(a[at]);
                 most = std::max(most, a[at]);
             }
-            ASSERT_NEAR(v.dot(a.data(), b.data(), n), dot, 1e-6 * size) << name_of(isa) << " n " << n;
+            ASSERT_NEAR(v.dot(a.data(), b.data(), n), dot, 1e-6 * size) << set.name << " n " << n;
             const std::vector<float> many = normals(3 * (n + 2), 3);
             float dots[3];
             v.dots(a.data(), many.data(), n + 2, 3, n, dots);
             for (int64_t j = 0; j < 3; ++j)
-                ASSERT_EQ(dots[j], v.dot(a.data(), many.data() + j * (n + 2), n)) << name_of(isa) << " n " << n;
-            ASSERT_NEAR(v.sum(a.data(), n), sum, 1e-6 * size) << name_of(isa) << " n " << n;
-            ASSERT_EQ(v.max(a.data(), n), most) << name_of(isa) << " n " << n;
+                ASSERT_EQ(dots[j], v.dot(a.data(), many.data() + j * (n + 2), n)) << set.name << " n " << n;
+            ASSERT_NEAR(v.sum(a.data(), n), sum, 1e-6 * size) << set.name << " n " << n;
+            ASSERT_EQ(v.max(a.data(), n), most) << set.name << " n " << n;
         }
     }
 }
 
 TEST(Vec, LongSumsOfEqualNumbersStayAccurate) {
-    for (Isa isa : isas()) {
+    for (const Kernels& set : every_set()) {
         for (const int64_t n : {1000, 1024, 12345, 1 << 20}) {
             const std::vector<float> a(size_t(n), 0.1f);   // a plain running sum would drift by 1e-2
-            EXPECT_NEAR(vec(isa).sum(a.data(), n), double(0.1f) * double(n), 3e-7 * 0.1 * double(n))
-                << name_of(isa) << " n " << n;
+            EXPECT_NEAR(set.vec.sum(a.data(), n), double(0.1f) * double(n), 3e-7 * 0.1 * double(n))
+                << set.name << " n " << n;
         }
     }
 }
 
 TEST(Vec, MaxOfNegativeNumbersAndInfinities) {
-    for (Isa isa : isas()) {
+    for (const Kernels& set : every_set()) {
         for (int64_t n = 1; n < 40; ++n) {
             const std::vector<float> low(size_t(n), -5.0f), none(size_t(n), -infinity);
-            EXPECT_EQ(vec(isa).max(low.data(), n), -5.0f);
-            EXPECT_EQ(vec(isa).max(none.data(), n), -infinity);
+            EXPECT_EQ(set.vec.max(low.data(), n), -5.0f);
+            EXPECT_EQ(set.vec.max(none.data(), n), -infinity);
         }
     }
 }
@@ -128,8 +124,8 @@ double gelu_slope(double x) {
 }
 
 TEST(Vec, ElementwiseAtEveryLengthWithoutTouchingTheNext) {
-    for (Isa isa : isas()) {
-        const Vec& v = vec(isa);
+    for (const Kernels& set : every_set()) {
+        const Vec& v = set.vec;
         for (int64_t n = 0; n < 70; ++n) {
             const std::vector<float> a = normals(n, 1, 2), b = normals(n, 2, 2), d = normals(n, 3, 2);
             std::vector<float> axpy = b, scale(size_t(n + 1), untouched), add = scale, mul = scale, exps = scale,
@@ -156,7 +152,7 @@ TEST(Vec, ElementwiseAtEveryLengthWithoutTouchingTheNext) {
                 total += e;
                 const auto near = [&](float got, double want, const char* what) {
                     ASSERT_NEAR(got, want, 6e-7 * std::abs(want) + 1e-7)
-                        << what << " " << name_of(isa) << " n " << n << " i " << i;
+                        << what << " " << set.name << " n " << n << " i " << i;
                 };
                 near(axpy[at], y + double(0.7f) * x, "axpy");
                 near(scale[at], double(0.7f) * x, "scale");
@@ -170,7 +166,7 @@ TEST(Vec, ElementwiseAtEveryLengthWithoutTouchingTheNext) {
                 near(geglu[at], gelu(x) * y, "geglu");
                 // where the slope passes 0 terms of order 1 cancel
                 ASSERT_NEAR(gelu_dgate[at], g * y * gelu_slope(x), 5e-7 * std::abs(g * y))
-                    << name_of(isa) << " x " << x;
+                    << set.name << " x " << x;
                 near(gelu_dup[at], g * gelu(x), "dup of geglu");
                 near(capped[at], 1.5 * std::tanh(x / 1.5), "softcap");
                 near(dcapped[at], g * (1 - std::pow(capped[at] / 1.5, 2)), "softcap_back");
@@ -178,21 +174,21 @@ TEST(Vec, ElementwiseAtEveryLengthWithoutTouchingTheNext) {
             EXPECT_NEAR(sum, total, 1e-6 * total);
             for (const auto* out : {&axpy, &scale, &add, &mul, &exps, &silu, &swiglu, &dgate, &dup, &geglu, &gelu_dgate,
                                     &gelu_dup, &capped, &dcapped})
-                ASSERT_EQ((*out)[size_t(n)], untouched) << name_of(isa) << " n " << n;
+                ASSERT_EQ((*out)[size_t(n)], untouched) << set.name << " n " << n;
         }
     }
 }
 
 TEST(Vec, SwigluOfLargeGates) {
-    for (Isa isa : isas()) {
+    for (const Kernels& set : every_set()) {
         const float gate[4] = {-300, 300, -90, 90}, up[4] = {2, 2, 2, 2}, dy[4] = {1, 1, 1, 1};
         float y[4], dgate[4], dup[4];
-        vec(isa).swiglu(gate, up, y, 4);
-        vec(isa).swiglu_back(gate, up, dy, dgate, dup, 4);
+        set.vec.swiglu(gate, up, y, 4);
+        set.vec.swiglu_back(gate, up, dy, dgate, dup, 4);
         for (int i = 0; i < 4; ++i) {
-            EXPECT_NEAR(y[i], gate[i] > 0 ? 2 * gate[i] : 0, 1e-30) << name_of(isa);
-            EXPECT_NEAR(dgate[i], gate[i] > 0 ? 2 : 0, 1e-30) << name_of(isa);
-            EXPECT_NEAR(dup[i], gate[i] > 0 ? gate[i] : 0, 1e-30) << name_of(isa);
+            EXPECT_NEAR(y[i], gate[i] > 0 ? 2 * gate[i] : 0, 1e-30) << set.name;
+            EXPECT_NEAR(dgate[i], gate[i] > 0 ? 2 : 0, 1e-30) << set.name;
+            EXPECT_NEAR(dup[i], gate[i] > 0 ? gate[i] : 0, 1e-30) << set.name;
         }
     }
 }
@@ -204,78 +200,78 @@ TEST(Vec, GegluFromTailToTail) {
     for (float v = -14; v < 14; v += 0.00137f) x.push_back(v);
     for (float v : {0.0f, -0.0f, 1e-30f, -1e-30f, 1e10f, -1e10f, 1e30f, -1e30f, 3e38f, -3e38f}) x.push_back(v);
     const std::vector<float> ones(x.size(), 1.0f);
-    for (Isa isa : isas()) {
+    for (const Kernels& set : every_set()) {
         std::vector<float> y(x.size()), dgate = y, dup = y;
-        vec(isa).geglu(x.data(), ones.data(), y.data(), int64_t(x.size()));
-        vec(isa).geglu_back(x.data(), ones.data(), ones.data(), dgate.data(), dup.data(), int64_t(x.size()));
+        set.vec.geglu(x.data(), ones.data(), y.data(), int64_t(x.size()));
+        set.vec.geglu_back(x.data(), ones.data(), ones.data(), dgate.data(), dup.data(), int64_t(x.size()));
         double worst = 0, worst_slope = 0;
         for (size_t i = 0; i < x.size(); ++i) {
             const double far = std::abs(x[i]), want = far < 100 ? gelu(x[i]) : std::max(x[i], 0.0f),
                          slope = far < 100 ? gelu_slope(x[i]) : x[i] > 0;
             worst = std::max(worst, std::abs(y[i] - want) / std::max(far, 1e-30));
             worst_slope = std::max(worst_slope, std::abs(dgate[i] - slope));
-            ASSERT_EQ(y[i], dup[i]) << name_of(isa) << " x " << x[i];
-            ASSERT_TRUE(std::isfinite(y[i]) && std::isfinite(dgate[i])) << name_of(isa) << " x " << x[i];
+            ASSERT_EQ(y[i], dup[i]) << set.name << " x " << x[i];
+            ASSERT_TRUE(std::isfinite(y[i]) && std::isfinite(dgate[i])) << set.name << " x " << x[i];
         }
-        EXPECT_LE(worst, 3e-7) << name_of(isa);
-        EXPECT_LE(worst_slope, 5e-7) << name_of(isa);
-        RecordProperty("worst_of_x_" + std::string(name_of(isa)), std::to_string(1e7 * worst) + "e-7");
-        RecordProperty("worst_slope_" + std::string(name_of(isa)), std::to_string(1e7 * worst_slope) + "e-7");
+        EXPECT_LE(worst, 3e-7) << set.name;
+        EXPECT_LE(worst_slope, 5e-7) << set.name;
+        RecordProperty("worst_of_x_" + std::string(set.name), std::to_string(1e7 * worst) + "e-7");
+        RecordProperty("worst_slope_" + std::string(set.name), std::to_string(1e7 * worst_slope) + "e-7");
     }
 }
 
 TEST(Vec, SoftcapWithinFiveUlp) {
     std::vector<float> x;
     for (float v = 1e-30f; v < 1e6f; v *= 1.00037f) x.push_back(v), x.push_back(-v);
-    for (Isa isa : isas()) {
+    for (const Kernels& set : every_set()) {
         double worst = 0;
         for (const float cap : {1.0f, 30.0f, 50.0f, 0.37f}) {
             std::vector<float> y(x.size());
-            vec(isa).softcap(cap, x.data(), y.data(), int64_t(x.size()));
+            set.vec.softcap(cap, x.data(), y.data(), int64_t(x.size()));
             for (size_t i = 0; i < x.size(); ++i) {
                 const double want = double(cap) * std::tanh(double(x[i]) / double(cap));
                 worst = std::max(worst, std::abs(y[i] - want) / ulp_of(want));
-                ASSERT_LE(std::abs(y[i]), cap) << name_of(isa) << " x " << x[i];
+                ASSERT_LE(std::abs(y[i]), cap) << set.name << " x " << x[i];
             }
         }
-        EXPECT_LE(worst, 5.0) << name_of(isa);
-        RecordProperty("worst_ulp_" + std::string(name_of(isa)), std::to_string(worst));
+        EXPECT_LE(worst, 5.0) << set.name;
+        RecordProperty("worst_ulp_" + std::string(set.name), std::to_string(worst));
     }
 }
 
 TEST(Vec, SoftcapOfSpecialValues) {
-    for (Isa isa : isas()) {
+    for (const Kernels& set : every_set()) {
         const float x[6] = {-infinity, infinity, std::numeric_limits<float>::quiet_NaN(), 0.0f, -0.0f, -1e30f};
         float y[6];
-        vec(isa).softcap(30, x, y, 6);
-        EXPECT_EQ(y[0], -30.0f) << name_of(isa);
-        EXPECT_EQ(y[1], 30.0f) << name_of(isa);
-        EXPECT_TRUE(std::isnan(y[2])) << name_of(isa);
-        EXPECT_EQ(std::bit_cast<uint32_t>(y[3]), 0u) << name_of(isa);
-        EXPECT_EQ(std::bit_cast<uint32_t>(y[4]), 0x80000000u) << name_of(isa);
-        EXPECT_EQ(y[5], -30.0f) << name_of(isa);
+        set.vec.softcap(30, x, y, 6);
+        EXPECT_EQ(y[0], -30.0f) << set.name;
+        EXPECT_EQ(y[1], 30.0f) << set.name;
+        EXPECT_TRUE(std::isnan(y[2])) << set.name;
+        EXPECT_EQ(std::bit_cast<uint32_t>(y[3]), 0u) << set.name;
+        EXPECT_EQ(std::bit_cast<uint32_t>(y[4]), 0x80000000u) << set.name;
+        EXPECT_EQ(y[5], -30.0f) << set.name;
         const float dy[2] = {3, 3};
         float dx[2];
-        vec(isa).softcap_back(30, y, dy, dx, 2);       // past the cap nothing moves
-        EXPECT_NEAR(dx[0], 0, 1e-6) << name_of(isa);
-        EXPECT_NEAR(dx[1], 0, 1e-6) << name_of(isa);
+        set.vec.softcap_back(30, y, dy, dx, 2);       // past the cap nothing moves
+        EXPECT_NEAR(dx[0], 0, 1e-6) << set.name;
+        EXPECT_NEAR(dx[1], 0, 1e-6) << set.name;
     }
 }
 
 TEST(Vec, InPlace) {
-    for (Isa isa : isas()) {
+    for (const Kernels& set : every_set()) {
         std::vector<float> a = normals(37, 4), b = a, c(37);
-        const float first = vec(isa).exp_sum(a.data(), 0.5f, c.data(), 37),
-                    second = vec(isa).exp_sum(b.data(), 0.5f, b.data(), 37);
+        const float first = set.vec.exp_sum(a.data(), 0.5f, c.data(), 37),
+                    second = set.vec.exp_sum(b.data(), 0.5f, b.data(), 37);
         EXPECT_EQ(first, second);
         EXPECT_EQ(b, c);
         std::vector<float> x = normals(37, 5), y(37), dy = normals(37, 6), dx(37);
-        vec(isa).softcap(0.8f, x.data(), y.data(), 37);
-        vec(isa).softcap(0.8f, x.data(), x.data(), 37);
+        set.vec.softcap(0.8f, x.data(), y.data(), 37);
+        set.vec.softcap(0.8f, x.data(), x.data(), 37);
         EXPECT_EQ(x, y);
-        vec(isa).softcap_back(0.8f, y.data(), dy.data(), dx.data(), 37);
-        vec(isa).softcap_back(0.8f, y.data(), dy.data(), y.data(), 37);
-        vec(isa).softcap_back(0.8f, x.data(), dy.data(), dy.data(), 37);
+        set.vec.softcap_back(0.8f, y.data(), dy.data(), dx.data(), 37);
+        set.vec.softcap_back(0.8f, y.data(), dy.data(), y.data(), 37);
+        set.vec.softcap_back(0.8f, x.data(), dy.data(), dy.data(), 37);
         EXPECT_EQ(y, dx);
         EXPECT_EQ(dy, dx);
     }

@@ -1,10 +1,10 @@
 // loops.cpp - the hot loops, one after the other, for callgrind to count their instructions:
 // tests/programs/instructions.sh runs it. Sizes are those of a small model's layer; what lies in the weights does not
 // matter, no loop looks at it.
-#include "src/cpu/gemm.h"
-#include "src/cpu/vec.h"
 #include "src/ops/ops.h"
 #include "src/tensor/encode.h"
+
+#include "tests/support/every_set.h"
 
 #include <valgrind/callgrind.h>
 
@@ -17,13 +17,13 @@ using namespace qlora;
 constexpr int64_t rows = 64, cols = 1024;
 
 template <class Loop>
-void count(const std::string& name, Isa isa, const Loop& loop) {
+void count(const std::string& name, const Kernels& set, const Loop& loop) {
     loop();                                            // memory is allocated, tables are made
     CALLGRIND_ZERO_STATS;
     CALLGRIND_TOGGLE_COLLECT;
     loop();
     CALLGRIND_TOGGLE_COLLECT;
-    const std::string full = std::string(name_of(isa)) + " " + name;
+    const std::string full = std::string(set.name) + " " + name;
     CALLGRIND_DUMP_STATS_AT(full.c_str());
 }
 
@@ -40,29 +40,29 @@ Weight stored(DType type) {
     return w;
 }
 
-void products(Isa isa) {
-    Cpu cpu(1, Compute::f32, isa), mixed(1, Compute::mixed, isa);
+void products(const Kernels& set) {
+    Cpu cpu(1, Compute::f32, set), mixed(1, Compute::mixed, set);
     std::vector<float> x(size_t(16 * cols), 0.25f), y(size_t(16 * rows)), dx(size_t(16 * cols));
     for (int i = 0; i < dtype_count; ++i) {
         const DType type = DType(i);
         if (type == DType::i32) continue;
         const Weight w = stored(type);
         const std::string name(name_of(type));
-        count("one token times " + name, isa, [&] { gemm_nt(cpu, 1, x.data(), cols, w.ref(), y.data(), rows); });
+        count("one token times " + name, set, [&] { gemm_nt(cpu, 1, x.data(), cols, w.ref(), y.data(), rows); });
         if (mixed.effective() == Compute::mixed && type_info(type).block > 1)
-            count("one token in integers times " + name, isa,
+            count("one token in integers times " + name, set,
                   [&] { gemm_nt(mixed, 1, x.data(), cols, w.ref(), y.data(), rows); });
         if (type != DType::f32 && type != DType::nf4 && type != DType::q4_k) continue;
-        count("16 tokens times " + name, isa, [&] { gemm_nt(cpu, 16, x.data(), cols, w.ref(), y.data(), rows); });
-        count("gradient through " + name, isa, [&] { gemm_nn(cpu, 16, y.data(), rows, w.ref(), dx.data(), cols); });
+        count("16 tokens times " + name, set, [&] { gemm_nt(cpu, 16, x.data(), cols, w.ref(), y.data(), rows); });
+        count("gradient through " + name, set, [&] { gemm_nn(cpu, 16, y.data(), rows, w.ref(), dx.data(), cols); });
     }
-    count("gradient of factors", isa,
+    count("gradient of factors", set,
           [&] { gemm_tn(cpu, 16, 16, cols, y.data(), rows, x.data(), cols, dx.data(), cols); });
 }
 
 // 8 heads of 64 over 2 of keys and values.
-void attention_over(Isa isa, int64_t queries, int64_t keys, DType cache) {
-    GraphImpl g(make_cpu_backend(1, Compute::f32, name_of(isa)));
+void attention_over(const Kernels& set, int64_t queries, int64_t keys, DType cache) {
+    GraphImpl g(make_cpu_backend(1, Compute::f32, set.name));
     const Tensor q = g.input({queries, 512}), first = g.input({queries}, DType::i32),
                  last = g.input({queries}, DType::i32);
     const Tensor k = g.state({2, keys, 64}, {}, cache), v = g.state({2, keys, 64}, {}, cache);
@@ -71,24 +71,24 @@ void attention_over(Isa isa, int64_t queries, int64_t keys, DType cache) {
     ends.assign(size_t(queries), int32_t(keys));
     g.write(last, ends.data(), queries * 4);
     count(std::to_string(queries) + " queries over " + std::to_string(keys) + " keys in " + std::string(name_of(cache)),
-          isa, [&] { g.run(); });
+          set, [&] { g.run(); });
 }
 
-void vectors(Isa isa) {
+void vectors(const Kernels& set) {
     std::vector<float> x(4096, 0.5f), y(4096);
-    count("softmax of 4096", isa, [&] { vec(isa).exp_sum(x.data(), 1, y.data(), 4096); });
-    count("swiglu of 4096", isa, [&] { vec(isa).swiglu(x.data(), x.data(), y.data(), 4096); });
+    count("softmax of 4096", set, [&] { set.vec.exp_sum(x.data(), 1, y.data(), 4096); });
+    count("swiglu of 4096", set, [&] { set.vec.swiglu(x.data(), x.data(), y.data(), 4096); });
 }
 
 }  // namespace loops
 
 int main() {
-    for (const qlora::Isa isa : {qlora::Isa::scalar, qlora::Isa::avx2}) {
-        if (isa > qlora::best_isa()) continue;
-        loops::products(isa);
+    for (const qlora::Kernels& set : every_set_support::every_set()) {
+        if (set.name != "scalar" && set.name != "avx2") continue;    // valgrind knows no AVX-512
+        loops::products(set);
         for (const qlora::DType cache : {qlora::DType::f32, qlora::DType::f16, qlora::DType::bf16, qlora::DType::q8_0})
-            loops::attention_over(isa, 1, 512, cache);
-        loops::attention_over(isa, 64, 512, qlora::DType::f32);
-        loops::vectors(isa);
+            loops::attention_over(set, 1, 512, cache);
+        loops::attention_over(set, 64, 512, qlora::DType::f32);
+        loops::vectors(set);
     }
 }

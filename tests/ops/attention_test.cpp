@@ -1,10 +1,11 @@
 // attention_test.cpp - attention against a naive double-precision definition, forward and backward, over every kind of
 // key range.
 #include "src/base/rng.h"
-#include "src/cpu/cpu.h"
 #include "src/ops/ops.h"
 #include "src/tensor/encode.h"
 #include "tests/support/op_golden.h"
+
+#include "tests/support/every_set.h"
 
 #include <gtest/gtest.h>
 
@@ -66,9 +67,9 @@ Case causal(int64_t rows, int64_t heads, int64_t kv_heads, int64_t head_dim) {
 
 struct Result { std::vector<float> y, back; };         // back: [dq | dk | dv]
 
-Result run(const Case& c, int threads = 2, qlora::Isa isa = qlora::best_isa(), bool backward = true) {
+Result run(const Case& c, int threads = 2, const qlora::Kernels& set = qlora::best_kernels(), bool backward = true) {
     GraphImpl g(qlora::make_cpu_backend(threads, qlora::Compute::f32));
-    g.backend->cpu()->isa = isa;
+    g.backend->cpu()->kernels = &set;
     const Tensor q = g.input({c.rows, c.heads * c.head_dim}), k = g.input({c.keys, c.kv_heads * c.head_dim}),
                  v = g.input({c.keys, c.kv_heads * c.head_dim});
     const Tensor first = g.input({c.rows}, DType::i32), last = g.input({c.rows}, DType::i32), dy = g.input(q.shape());
@@ -92,9 +93,9 @@ Result run(const Case& c, int threads = 2, qlora::Isa isa = qlora::best_isa(), b
 }
 
 // Keys and values held in another type: y is that of the numbers which the type holds, to the byte.
-std::vector<float> run_cached(const Case& c, DType type, int threads, qlora::Isa isa, bool by_head) {
+std::vector<float> run_cached(const Case& c, DType type, int threads, const qlora::Kernels& set, bool by_head) {
     GraphImpl g(qlora::make_cpu_backend(threads, qlora::Compute::f32));
-    g.backend->cpu()->isa = isa;
+    g.backend->cpu()->kernels = &set;
     const int64_t row = c.kv_heads * c.head_dim;
     const Tensor q = g.input({c.rows, c.heads * c.head_dim}), first = g.input({c.rows}, DType::i32),
                  last = g.input({c.rows}, DType::i32);
@@ -178,9 +179,8 @@ void expect_near(const std::vector<float>& got, const std::vector<double>& want,
 
 void check(const Case& c) {
     const Expected want = naive(c);
-    for (qlora::Isa isa : {qlora::Isa::scalar, qlora::Isa::avx2, qlora::Isa::avx512}) {
-        if (isa > qlora::best_isa()) continue;
-        const Result got = run(c, 2, isa);
+    for (const qlora::Kernels& set : every_set_support::every_set()) {
+        const Result got = run(c, 2, set);
         expect_near(got.y, want.y, "y");
         expect_near(got.back, want.back, "gradients");
     }
@@ -241,7 +241,7 @@ TEST(Attention, EmptyRangesGiveZeros) {
 
 TEST(Attention, CachedDecodeEqualsFullAttention) {
     const Case full = causal(300, 4, 2, 32);
-    const std::vector<float> want = run(full, 2, qlora::best_isa(), false).y;
+    const std::vector<float> want = run(full, 2, qlora::best_kernels(), false).y;
     for (int64_t rows : {1, 2, 4, 7}) {    // the last rows, against a cache with room to spare that holds garbage
         Case c = full;
         c.rows = rows;
@@ -252,7 +252,7 @@ TEST(Attention, CachedDecodeEqualsFullAttention) {
         c.dy.resize(size_t(rows * 128));
         c.first.assign(size_t(rows), 0);
         c.last.assign(full.last.end() - rows, full.last.end());
-        const std::vector<float> got = run(c, 2, qlora::best_isa(), false).y;
+        const std::vector<float> got = run(c, 2, qlora::best_kernels(), false).y;
         for (size_t i = 0; i < got.size(); ++i)
             ASSERT_NEAR(got[i], want[want.size() - got.size() + i], 2e-6) << rows << " rows at " << i;
     }
@@ -287,13 +287,12 @@ TEST(Attention, CappedScoresEqualThoseOfGemma2) {
     std::vector<float> back = golden("dq");
     for (const char* name : {"dk", "dv"})
         for (float d : golden(name)) back.push_back(d);
-    for (qlora::Isa isa : {qlora::Isa::scalar, qlora::Isa::avx2, qlora::Isa::avx512}) {
-        if (isa > qlora::best_isa()) continue;
-        const Result got = run(c, 2, isa);
+    for (const qlora::Kernels& set : every_set_support::every_set()) {
+        const Result got = run(c, 2, set);
         op_golden::expect_near(got.y, golden("y"), 2e-6);
         op_golden::expect_near(got.back, back, 4e-6);
         for (const bool by_head : {false, true})
-            op_golden::expect_near(run_cached(c, DType::f16, 2, isa, by_head), golden("y"), 2e-6);
+            op_golden::expect_near(run_cached(c, DType::f16, 2, set, by_head), golden("y"), 2e-6);
         for (const int64_t row : {0, 3}) {             // three rows at a time: the path of generation
             Case few = c;
             few.rows = 3;
@@ -302,8 +301,8 @@ TEST(Attention, CappedScoresEqualThoseOfGemma2) {
             few.q.assign(c.q.begin() + row * 12, c.q.begin() + (row + 3) * 12);
             few.dy.resize(3 * 12);
             const std::vector<float> y = golden("y"), want(y.begin() + row * 12, y.begin() + (row + 3) * 12);
-            op_golden::expect_near(run(few, 2, isa, false).y, want, 2e-6);
-            op_golden::expect_near(run_cached(few, DType::f16, 2, isa, true), want, 2e-6);
+            op_golden::expect_near(run(few, 2, set, false).y, want, 2e-6);
+            op_golden::expect_near(run_cached(few, DType::f16, 2, set, true), want, 2e-6);
         }
     }
 }
@@ -386,13 +385,12 @@ TEST(Attention, AnyTypeOfCacheIsReadAsWhatItHolds) {
                 if (head_dim % qlora::type_info(type).block) continue;
                 Case c = last_rows(rows, 301, heads, kv_heads, head_dim);
                 c.first[0] = 7;
-                for (const qlora::Isa isa : {qlora::Isa::scalar, qlora::Isa::avx2, qlora::Isa::avx512}) {
-                    if (isa > qlora::best_isa()) continue;
-                    const std::vector<float> want = run(held_as(c, type), 2, isa, false).y;
+                for (const qlora::Kernels& set : every_set_support::every_set()) {
+                    const std::vector<float> want = run(held_as(c, type), 2, set, false).y;
                     for (const bool by_head : {false, true})
-                        ASSERT_EQ(run_cached(c, type, 3, isa, by_head), want)
+                        ASSERT_EQ(run_cached(c, type, 3, set, by_head), want)
                             << (by_head ? "by head, " : "") << qlora::name_of(type) << ", " << rows
-                            << " rows, heads of " << head_dim << ", " << qlora::name_of(isa);
+                            << " rows, heads of " << head_dim << ", " << set.name;
                 }
             }
 }
@@ -401,7 +399,7 @@ TEST(Attention, AnyTypeOfCacheIsReadAsWhatItHolds) {
 TEST(Attention, EveryHeadAsIfAlone) {
     const Case c = last_rows(2, 600, 9, 3, 32);
     for (const int threads : {1, 2, 5}) {
-        const std::vector<float> all = run(c, threads, qlora::best_isa(), false).y;
+        const std::vector<float> all = run(c, threads, qlora::best_kernels(), false).y;
         for (int64_t h = 0; h < 9; ++h) {
             Case one = last_rows(2, 600, 1, 1, 32);
             for (int64_t t = 0; t < 2; ++t) std::copy_n(&c.q[size_t((t * 9 + h) * 32)], 32, &one.q[size_t(t * 32)]);
@@ -409,7 +407,7 @@ TEST(Attention, EveryHeadAsIfAlone) {
                 std::copy_n(&c.k[size_t((t * 3 + h / 3) * 32)], 32, &one.k[size_t(t * 32)]);
                 std::copy_n(&c.v[size_t((t * 3 + h / 3) * 32)], 32, &one.v[size_t(t * 32)]);
             }
-            const std::vector<float> alone = run(one, 1, qlora::best_isa(), false).y;
+            const std::vector<float> alone = run(one, 1, qlora::best_kernels(), false).y;
             for (int64_t t = 0; t < 2; ++t)
                 ASSERT_EQ(std::memcmp(&alone[size_t(t * 32)], &all[size_t((t * 9 + h) * 32)], 32 * 4), 0)
                     << threads << " threads, head " << h << ", row " << t;

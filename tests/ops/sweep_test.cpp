@@ -1,7 +1,7 @@
 // sweep_test.cpp - one sweep over every operation of ops.def: shape errors, finite differences, fused against composed,
 // thread counts, instruction sets. What an operation is fed stands in samples.h.
-#include "src/cpu/cpu.h"
 #include "tests/ops/samples.h"
+#include "tests/support/every_set.h"
 
 #include <gtest/gtest.h>
 
@@ -10,7 +10,7 @@
 namespace sweep_test {
 
 using qlora::GraphImpl;
-using qlora::Isa;
+using qlora::Kernels;
 using qlora::Op;
 using qlora::Tensor;
 using samples::Kind;
@@ -30,9 +30,9 @@ struct Trial {
     std::vector<std::vector<float>> values;            // of the float leaves
     std::vector<float> r_values;
 
-    Trial(const Sample& s, int threads, Isa isa, bool backward, bool composed = false)
+    Trial(const Sample& s, int threads, const Kernels& set, bool backward, bool composed = false)
         : g(qlora::make_cpu_backend(threads, qlora::Compute::f32)), sample(s) {
-        g.backend->cpu()->isa = isa;
+        g.backend->cpu()->kernels = &set;
         for (size_t i = 0; i < s.sources.size(); ++i) leaves.push_back(leaf(i, s.sources[i].shape));
         y = s.build(g, leaves);
         if (composed) y = qlora::op_def(s.op).composed(g, g.node(y.id()));
@@ -113,7 +113,7 @@ TEST(Sweep, EveryOperationIsCovered) {
     std::map<Op, std::set<Op>> executed;               // by the samples of an operation
     const std::vector<Sample> all = samples::all(false);
     for (const Sample& s : all) {
-        Trial t(s, 1, qlora::best_isa(), true);
+        Trial t(s, 1, qlora::best_kernels(), true);
         t.run();
         for (const int32_t id : t.g.plan.order) executed[s.op].insert(t.g.node(id).op);
     }
@@ -135,7 +135,7 @@ TEST(Sweep, WrongShapesAreRefusedByName) {
             Sample broken = s;
             broken.sources[wrong.source].shape = wrong.shape;
             try {
-                Trial t(broken, 1, Isa::scalar, false);
+                Trial t(broken, 1, *qlora::all_kernels().back(), false);
                 ADD_FAILURE() << title(s) << " accepts source " << wrong.source << " of shape "
                               << qlora::str(wrong.shape);
             } catch (const qlora::Error& e) {
@@ -157,7 +157,7 @@ TEST(Sweep, WrongShapesAreRefusedByName) {
 // derivative leaves a wide margin for both and none for a wrong formula.
 TEST(Sweep, GradientsMatchFiniteDifferences) {
     for (const Sample& s : samples::all(false)) {
-        Trial exact(s, 1, qlora::best_isa(), true), probe(s, 1, qlora::best_isa(), false);
+        Trial exact(s, 1, qlora::best_kernels(), true), probe(s, 1, qlora::best_kernels(), false);
         if (exact.g.grads.empty()) continue;
         exact.run();
         for (size_t i = 0; i < s.sources.size(); ++i) {
@@ -191,7 +191,7 @@ TEST(Sweep, FusedEqualsComposed) {
         for (const Sample& s : samples::all(large)) {
             if (!qlora::op_def(s.op).composed) continue;
             ++compared;
-            Trial fused(s, 2, qlora::best_isa(), true), composed(s, 2, qlora::best_isa(), true, true);
+            Trial fused(s, 2, qlora::best_kernels(), true), composed(s, 2, qlora::best_kernels(), true, true);
             expect_close(fused.results(), composed.results(), 2e-5, title(s));     // the same sums in another order
         }
     }
@@ -200,9 +200,9 @@ TEST(Sweep, FusedEqualsComposed) {
 
 TEST(Sweep, SameBytesForAnyNumberOfThreads) {
     for (const Sample& s : samples::all(true)) {
-        const std::vector<std::vector<float>> one = Trial(s, 1, qlora::best_isa(), true).results();
+        const std::vector<std::vector<float>> one = Trial(s, 1, qlora::best_kernels(), true).results();
         for (int threads : {2, 3}) {
-            const std::vector<std::vector<float>> many = Trial(s, threads, qlora::best_isa(), true).results();
+            const std::vector<std::vector<float>> many = Trial(s, threads, qlora::best_kernels(), true).results();
             ASSERT_EQ(one.size(), many.size());
             for (size_t k = 0; k < one.size(); ++k)
                 EXPECT_EQ(std::memcmp(one[k].data(), many[k].data(), one[k].size() * 4), 0)
@@ -213,10 +213,9 @@ TEST(Sweep, SameBytesForAnyNumberOfThreads) {
 
 TEST(Sweep, InstructionSetsAgree) {
     for (const Sample& s : samples::all(true)) {
-        const std::vector<std::vector<float>> scalar = Trial(s, 2, Isa::scalar, true).results();
-        for (Isa isa : {Isa::avx2, Isa::avx512}) {
-            if (isa > qlora::best_isa()) continue;
-            expect_close(Trial(s, 2, isa, true).results(), scalar, 2e-5, title(s) + ", " + std::string(name_of(isa)));
+        const std::vector<std::vector<float>> scalar = Trial(s, 2, *qlora::all_kernels().back(), true).results();
+        for (const Kernels& set : every_set_support::every_set()) {
+            expect_close(Trial(s, 2, set, true).results(), scalar, 2e-5, title(s) + ", " + std::string(set.name));
         }
     }
 }

@@ -9,7 +9,7 @@
 // CPU build of bitsandbytes picks a neighbour of the nearest 8-bit code for scales near their mean, so its double
 // quantization is another one.
 #include "src/base/json.h"
-#include "src/cpu/cpu.h"
+#include "src/cpu/kernels.h"
 #include "tests/run/run_support.h"
 
 #include <gtest/gtest.h>
@@ -40,7 +40,7 @@ TEST_P(QloraCurve, FollowsPeftAtEveryStep) {
     GTEST_SKIP() << "a hundred steps of a 135M model take minutes under a sanitizer; the tiny models of trainer_test "
                     "cover the code";
 #endif
-    if (GetParam().compute != qlora::Compute::f32 && qlora::best_isa() < qlora::Isa::avx512_bf16)
+    if (GetParam().compute != qlora::Compute::f32 && !qlora::best_kernels().gemm_bf16)
         GTEST_SKIP() << "bf16 computes in f32 here: the same run again";
     if (!qlora::exists(model_path())) GTEST_SKIP() << "needs " << model_path() << " (make demo fetches it)";
     const qlora::Json golden = qlora::Json::parse(qlora::read_file(golden_path("qlora_curve.json")),

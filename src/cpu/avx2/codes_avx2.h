@@ -4,18 +4,12 @@
 // upper half codes 8k + 4 to 8k + 7. The instructions that widen bytes work within halves, and so bring eight codes in
 // order into one vector.
 #pragma once
-#include "src/cpu/intrinsics.h"
-#include "src/cpu/kernels.h"
+#include "src/cpu/avx2/kernels_avx2.h"
 
 #include <bit>
 
 #if defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+QLORA_TARGET_BEGIN(avx2)
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace codes_avx2 {
@@ -55,6 +49,21 @@ static QLORA_INLINE float total(__m256 v) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+// of(row, high, m) for all rows, where high, the number of rows side by side, and m are constants: two rows at a time
+// for one vector, which they share while each hides the other's waits, else one.
+template <class Of>
+static QLORA_INLINE void for_rows(int64_t rows, int64_t m, const Of& of) {
+    int64_t r = 0;
+    if (m == 1)
+        for (; r + 2 <= rows; r += 2) of(r, 2, 1);
+    for (; r < rows; ++r) switch (m) {
+        case 1: of(r, 1, 1); break;
+        case 2: of(r, 1, 2); break;
+        case 3: of(r, 1, 3); break;
+        default: of(r, 1, 4);
+    }
 }
 
 // ---- Dealing out.
@@ -209,9 +218,5 @@ static QLORA_INLINE Four look_up(const BytePlanes& planes, __m256i codes) {
 }  // namespace codes_avx2
 }}  // namespace qlora
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+QLORA_TARGET_END
 #endif

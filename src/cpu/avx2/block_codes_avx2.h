@@ -4,15 +4,10 @@
 // src/tensor/blocks.cpp says what the bytes mean. A weight is scale * (code - zero) + offset; the decoders to floats
 // take codes dealt out (codes_avx2.h), whose zero is 0, the products with integers take them in order.
 #pragma once
-#include "src/cpu/codes_avx2.h"
+#include "src/cpu/avx2/codes_avx2.h"
 
 #if defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+QLORA_TARGET_BEGIN(avx2)
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace block_codes_avx2 {
@@ -135,9 +130,5 @@ static QLORA_INLINE RunScales scales_of_block(const DType type, const uint8_t* p
 }  // namespace block_codes_avx2
 }}  // namespace qlora
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+QLORA_TARGET_END
 #endif

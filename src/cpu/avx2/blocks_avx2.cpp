@@ -6,15 +6,10 @@
 // Times vectors: two rows side by side, which share the vector and hide each other's waits. The first types
 // (QLORA_LATE_DOT_TYPES) put their scales off until 32 products are summed, as block_dots_avx512.cpp does; the others
 // have the bits of decoding the row and Vec::dot.
-#include "src/cpu/block_codes_avx2.h"
+#include "src/cpu/avx2/block_codes_avx2.h"
 
 #if defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+QLORA_TARGET_BEGIN(avx2)
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace blocks_avx2_room {
@@ -206,15 +201,9 @@ static QLORA_INLINE void rows_of(const DType type, const int rows, const int m, 
 template <DType type>
 static void dots_of(const uint8_t* data, int64_t row_bytes, int64_t rows, int64_t cols, const float* x, int64_t ldx,
                     int64_t m, float* out) {
-    int64_t r = 0;
-    if (m == 1)
-        for (; r + 2 <= rows; r += 2) rows_of(type, 2, 1, data + r * row_bytes, row_bytes, cols, x, ldx, out + r);
-    for (; r < rows; ++r) switch (m) {
-        case 1: rows_of(type, 1, 1, data + r * row_bytes, row_bytes, cols, x, ldx, out + r); break;
-        case 2: rows_of(type, 1, 2, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * 2); break;
-        case 3: rows_of(type, 1, 3, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * 3); break;
-        default: rows_of(type, 1, 4, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * 4);
-    }
+    for_rows(rows, m, [&](int64_t r, const int high, const int many) QLORA_INLINED {
+        rows_of(type, high, many, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * many);
+    });
 }
 
 static void dots(DType type, const void* w, int64_t row_bytes, int64_t rows, int64_t cols, const float* x, int64_t ldx,
@@ -237,13 +226,9 @@ BlockDecoder block_decoder_avx2(DType type) {
     return nullptr;
 }
 
-const BlockDots block_dots_avx2 = blocks_avx2_room::dots;
+constinit const BlockDots block_dots_avx2 = blocks_avx2_room::dots;
 
 }}  // namespace qlora
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+QLORA_TARGET_END
 #endif

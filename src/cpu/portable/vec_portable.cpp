@@ -1,5 +1,5 @@
-// vec.cpp - the vector loops without special instructions; sixteen independent sums let any compiler use the vectors it
-// has.
+// vec_portable.cpp - the vector loops without special instructions; sixteen independent sums let any compiler use the
+// vectors it has.
 #include "src/cpu/exp_constants.h"
 #include "src/cpu/kernels.h"
 
@@ -9,7 +9,7 @@
 #include <limits>
 
 namespace qlora { inline namespace QLORA_ABI {
-namespace vec_room {
+namespace vec_portable_room {
 
 constexpr int lanes = 16;
 
@@ -159,11 +159,8 @@ void softcap_back(float cap, const float* y, const float* dy, float* dx, int64_t
     }
 }
 
-}  // namespace vec_room
+}  // namespace vec_portable_room
 
-const Vec vec_portable{vec_room::dot, vec_room::dots, vec_room::sum, vec_room::max, vec_room::axpy, vec_room::scale,
-                       vec_room::add, vec_room::mul, vec_room::exp_sum, vec_room::silu, vec_room::swiglu,
-                       vec_room::swiglu_back, vec_room::geglu, vec_room::geglu_back, vec_room::softcap,
-                       vec_room::softcap_back};
+constinit const Vec vec_portable QLORA_VEC_OF(vec_portable_room);
 
 }}  // namespace qlora

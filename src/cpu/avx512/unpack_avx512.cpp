@@ -1,16 +1,9 @@
 // unpack_avx512.cpp - 4-bit codes with AVX-512: the whole codebook is one register, and the permutation that looks
 // codes up uses only the low four bits of each index, so a shifted word needs no mask.
-#include "src/cpu/intrinsics.h"
-#include "src/cpu/kernels.h"
+#include "src/cpu/avx512/kernels_avx512.h"
 
 #if defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq"))), \
-                             apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")
-#endif
+QLORA_TARGET_BEGIN(avx512)
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace unpack_avx512_room {
@@ -141,14 +134,10 @@ static void look_up(const uint8_t* codes, const float* map, float by, float offs
 
 }  // namespace unpack_avx512_room
 
-const FourBitKernels four_bit_avx512{unpack_avx512_room::unpack, unpack_avx512_room::dots, true,
+constinit const FourBitKernels four_bit_avx512{unpack_avx512_room::unpack, unpack_avx512_room::dots, true,
                                      unpack_avx512_room::look_up};
 
 }}  // namespace qlora
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+QLORA_TARGET_END
 #endif

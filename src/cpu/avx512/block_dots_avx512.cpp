@@ -4,17 +4,10 @@
 // A group of weights d q + o adds d (q . x) + o (1 . x) to the product: q stays a small integer, and d is multiplied
 // once for a group. src/tensor/blocks.cpp says what the bytes mean. The sum of a row and a vector is the same for every
 // number of vectors.
-#include "src/cpu/intrinsics.h"
-#include "src/cpu/kernels.h"
+#include "src/cpu/avx512/kernels_avx512.h"
 
 #if defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"))), \
-                             apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
-#endif
+QLORA_TARGET_BEGIN(avx512)
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace block_dots_avx512_room {
@@ -205,13 +198,9 @@ static void dots(DType type, const void* w, int64_t row_bytes, int64_t rows, int
 
 }  // namespace block_dots_avx512_room
 
-const BlockDots block_dots_avx512 = block_dots_avx512_room::dots;
+constinit const BlockDots block_dots_avx512 = block_dots_avx512_room::dots;
 
 }}  // namespace qlora
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+QLORA_TARGET_END
 #endif

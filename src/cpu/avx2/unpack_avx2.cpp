@@ -1,13 +1,8 @@
 // unpack_avx2.cpp - 4-bit codes to floats with AVX2: two tables of eight entries, chosen by the top bit of the code.
-#include "src/cpu/codes_avx2.h"
+#include "src/cpu/avx2/codes_avx2.h"
 
 #if defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+QLORA_TARGET_BEGIN(avx2)
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace unpack_avx2_room {
@@ -70,31 +65,16 @@ static QLORA_INLINE void rows_of(const int rows, const int m, const uint8_t* cod
 static void dots(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols,
                  const float* x, int64_t ldx, int64_t m, float* out) {
     const BytePlanes planes = planes_of(codebook);
-    int64_t r = 0;
-    if (m == 1)
-        for (; r + 2 <= rows; r += 2)
-            rows_of(2, 1, codes + r * (cols / 2), scales + r * (cols / 64), planes, cols, x, ldx, out + r);
-    for (; r < rows; ++r) {
-        const uint8_t* row = codes + r * (cols / 2);
-        const float* by = scales + r * (cols / 64);
-        switch (m) {
-            case 1: rows_of(1, 1, row, by, planes, cols, x, ldx, out + r); break;
-            case 2: rows_of(1, 2, row, by, planes, cols, x, ldx, out + r * 2); break;
-            case 3: rows_of(1, 3, row, by, planes, cols, x, ldx, out + r * 3); break;
-            default: rows_of(1, 4, row, by, planes, cols, x, ldx, out + r * 4);
-        }
-    }
+    for_rows(rows, m, [&](int64_t r, const int high, const int many) QLORA_INLINED {
+        rows_of(high, many, codes + r * (cols / 2), scales + r * (cols / 64), planes, cols, x, ldx, out + r * many);
+    });
 }
 
 }  // namespace unpack_avx2_room
 
-const FourBitKernels four_bit_avx2{unpack_avx2_room::unpack, unpack_avx2_room::dots, false, nullptr};
+constinit const FourBitKernels four_bit_avx2{unpack_avx2_room::unpack, unpack_avx2_room::dots, false, nullptr};
 
 }}  // namespace qlora
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+QLORA_TARGET_END
 #endif

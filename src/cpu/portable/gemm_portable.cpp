@@ -1,6 +1,7 @@
 // gemm_portable.cpp - packing and the register tile without special instructions: 4 x 8, in vectors that any compiler
 // knows.
 #include "src/cpu/kernels.h"
+#include "src/cpu/vectors.h"
 
 #include <cstring>
 
@@ -44,7 +45,7 @@ void tile(const void* left, const void* panel, int64_t depth, float* c, int64_t 
 
 }  // namespace gemm_portable_room
 
-const GemmKernels gemm_portable{
+constinit const GemmKernels gemm_portable{
     4, 8, 1, 4, gemm_portable_room::across, gemm_portable_room::along, gemm_portable_room::tile};
 
 }}  // namespace qlora

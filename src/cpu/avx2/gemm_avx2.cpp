@@ -1,22 +1,14 @@
 // gemm_avx2.cpp - packing and the register tile with AVX2 and FMA: 6 x 16, twelve sums in sixteen registers.
-#include "src/cpu/intrinsics.h"
-#include "src/cpu/kernels.h"
+#include "src/cpu/avx2/kernels_avx2.h"
+#include "src/cpu/avx2/lanes_avx2.h"
 
 #if defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+QLORA_TARGET_BEGIN(avx2)
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace gemm_avx2_room {
 
-// The first n of eight lanes.
-static QLORA_INLINE __m256i first_lanes(int64_t n) {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n < 8 ? int(n) : 8), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
+using lanes_avx2::first_lanes;
 
 static QLORA_INLINE void transpose(__m256 r[8]) {
     __m256 t[8];
@@ -111,13 +103,9 @@ static void tile(const void* left, const void* panel, int64_t depth, float* c, i
 
 }  // namespace gemm_avx2_room
 
-const GemmKernels gemm_avx2{6, 16, 1, 4, gemm_avx2_room::across, gemm_avx2_room::along, gemm_avx2_room::tile};
+constinit const GemmKernels gemm_avx2{6, 16, 1, 4, gemm_avx2_room::across, gemm_avx2_room::along, gemm_avx2_room::tile};
 
 }}  // namespace qlora
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+QLORA_TARGET_END
 #endif

@@ -3,18 +3,13 @@
 //
 // 32 codes, one a byte, are widened as their even and their odd bytes: two instructions, and each multiplies 16 of x.
 // Two rows go side by side, which share x and hide each other's waits.
-#include "src/cpu/block_codes_avx2.h"
+#include "src/cpu/avx2/block_codes_avx2.h"
 #include "src/cpu/dots16.h"
 
 #include <cmath>
 
 #if defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+QLORA_TARGET_BEGIN(avx2)
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace dots16_avx2_room {
@@ -237,16 +232,9 @@ static QLORA_INLINE void rows_of_blocks(const DType type, const int rows, const 
 template <DType type>
 static void blocks_of(const uint8_t* data, int64_t row_bytes, int64_t rows, int64_t cols, const Run16* x, int64_t ldx,
                       int64_t m, float* out) {
-    int64_t r = 0;
-    if (m == 1)
-        for (; r + 2 <= rows; r += 2)
-            rows_of_blocks(type, 2, 1, data + r * row_bytes, row_bytes, cols, x, ldx, out + r);
-    for (; r < rows; ++r) switch (m) {
-        case 1: rows_of_blocks(type, 1, 1, data + r * row_bytes, row_bytes, cols, x, ldx, out + r); break;
-        case 2: rows_of_blocks(type, 1, 2, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * 2); break;
-        case 3: rows_of_blocks(type, 1, 3, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * 3); break;
-        default: rows_of_blocks(type, 1, 4, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * 4);
-    }
+    for_rows(rows, m, [&](int64_t r, const int high, const int many) QLORA_INLINED {
+        rows_of_blocks(type, high, many, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * many);
+    });
 }
 
 static void blocks(DType type, const void* weights, int64_t row_bytes, int64_t rows, int64_t cols, const Run16* x,
@@ -321,31 +309,17 @@ static QLORA_INLINE void rows_of_codes(const int rows, const int m, const uint8_
 static void codes(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols,
                   const Run16* x, int64_t ldx, int64_t m, float* out) {
     const Levels16 levels = levels_of(codebook);
-    int64_t r = 0;
-    if (m == 1)
-        for (; r + 2 <= rows; r += 2)
-            rows_of_codes(2, 1, codes + r * (cols / 2), scales + r * (cols / 64), levels, cols, x, ldx, out + r);
-    for (; r < rows; ++r) {
-        const uint8_t* row = codes + r * (cols / 2);
-        const float* by = scales + r * (cols / 64);
-        switch (m) {
-            case 1: rows_of_codes(1, 1, row, by, levels, cols, x, ldx, out + r); break;
-            case 2: rows_of_codes(1, 2, row, by, levels, cols, x, ldx, out + r * 2); break;
-            case 3: rows_of_codes(1, 3, row, by, levels, cols, x, ldx, out + r * 3); break;
-            default: rows_of_codes(1, 4, row, by, levels, cols, x, ldx, out + r * 4);
-        }
-    }
+    for_rows(rows, m, [&](int64_t r, const int high, const int many) QLORA_INLINED {
+        rows_of_codes(high, many, codes + r * (cols / 2), scales + r * (cols / 64), levels, cols, x, ldx,
+                      out + r * many);
+    });
 }
 
 }  // namespace dots16_avx2_room
 
-const Dots16 dots16_avx2{dots16_avx2_room::round, dots16_avx2_room::blocks, dots16_avx2_room::codes};
+constinit const Dots16 dots16_avx2{dots16_avx2_room::round, dots16_avx2_room::blocks, dots16_avx2_room::codes};
 
 }}  // namespace qlora
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+QLORA_TARGET_END
 #endif

@@ -1,13 +1,8 @@
 // halves_avx2.cpp - f16 and bf16 with AVX2: to floats, and rows of them times a few vectors.
-#include "src/cpu/codes_avx2.h"
+#include "src/cpu/avx2/codes_avx2.h"
 
 #if defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+QLORA_TARGET_BEGIN(avx2)
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace halves_avx2_room {
@@ -99,15 +94,11 @@ static void dots(DType type, const void* w, int64_t row_bytes, int64_t rows, int
 
 }  // namespace halves_avx2_room
 
-const BlockDecoder f16_decoder_avx2 = halves_avx2_room::decode<false>,
+constinit const BlockDecoder f16_decoder_avx2 = halves_avx2_room::decode<false>,
                    bf16_decoder_avx2 = halves_avx2_room::decode<true>;
-const BlockDots half_dots_avx2 = halves_avx2_room::dots;
+constinit const BlockDots half_dots_avx2 = halves_avx2_room::dots;
 
 }}  // namespace qlora
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+QLORA_TARGET_END
 #endif

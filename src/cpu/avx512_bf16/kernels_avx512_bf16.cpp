@@ -1,0 +1,31 @@
+// kernels_avx512_bf16.cpp - the table of AVX-512 with products of bf16: AVX-512 but for those.
+#include "src/cpu/avx2/kernels_avx2.h"
+#include "src/cpu/avx512/kernels_avx512.h"
+#include "src/cpu/avx512_bf16/kernels_avx512_bf16.h"
+
+namespace qlora { inline namespace QLORA_ABI {
+
+#if defined(__x86_64__)
+namespace kernels_avx512_bf16_room {
+
+bool supported() { return kernels_avx512.supported() && __builtin_cpu_supports("avx512bf16"); }
+
+}  // namespace kernels_avx512_bf16_room
+
+constinit const Kernels kernels_avx512_bf16{.name = "avx512_bf16",
+                                            .supported = kernels_avx512_bf16_room::supported,
+                                            .worth_waking = 50'000,
+                                            .vec = vec_avx512,
+                                            .tile = tile_avx512,
+                                            .gemm = gemm_avx512,
+                                            .gemm_bf16 = &gemm_avx512_bf16,
+                                            .four_bit = &four_bit_avx512,
+                                            .decoder = decoder_avx2,
+                                            .dots = dots_avx512,
+                                            .dots16 = &dots16_avx2,
+                                            .drop = &drop_avx512};
+#else
+constinit const Kernels kernels_avx512_bf16 = kernels_of_others("avx512_bf16");
+#endif
+
+}}  // namespace qlora

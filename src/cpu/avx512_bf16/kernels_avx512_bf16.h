@@ -1,0 +1,10 @@
+// kernels_avx512_bf16.h - what the set with products of bf16 adds to AVX-512.
+#pragma once
+#include "src/cpu/kernels.h"
+
+namespace qlora { inline namespace QLORA_ABI {
+
+extern const Kernels kernels_avx512_bf16;
+extern const GemmKernels gemm_avx512_bf16;
+
+}}  // namespace qlora
