@@ -136,10 +136,10 @@ static void train(Network& net, const Settings& s, const std::vector<int32_t>& i
 
 // Draws characters one by one. The graph has a fixed number of rows, so each step reads the last `length` characters
 // anew; the rest is padding behind them, which causal attention does not look at.
-static void sample(const Network& trained, const Settings& s, const std::vector<int32_t>& text) {
+static void sample(Network& trained, const Settings& s, const std::vector<int32_t>& text) {
     Network net(s, s.length, false);
     for (size_t i = 0; i < net.weights.size(); ++i)
-        net.graph.write(net.weights[i].tensor, const_cast<Graph&>(trained.graph).read(trained.weights[i].tensor));
+        net.graph.write(net.weights[i].tensor, trained.graph.read(trained.weights[i].tensor));
     // 8: it goes on from the text's own beginning
     std::vector<int32_t> positions(size_t(s.length)), first_key(size_t(s.length), 0),
         ids(text.begin(), text.begin() + 8);

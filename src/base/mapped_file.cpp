@@ -108,14 +108,14 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
     if (map->size_ == 0) return map;                   // mmap refuses a length of 0
     void* const at = ::mmap(nullptr, size_t(map->size_), PROT_READ, MAP_SHARED, map->fd_, 0);
     if (at == MAP_FAILED) fail(Errc::memory, "map ", path, " (", map->size_, " bytes): ", reason(errno));
-    map->data_ = static_cast<const uint8_t*>(at);
+    map->data_ = static_cast<uint8_t*>(at);
     map->watch_ = mapped_file_room::watch(at, size_t(map->size_));
     return map;
 }
 
 MappedFile::~MappedFile() {
     if (watch_) watch_->begin.store(0);                // before the addresses can belong to somebody else
-    if (data_) ::munmap(const_cast<uint8_t*>(data_), size_t(size_));
+    if (data_) ::munmap(data_, size_t(size_));
     if (fd_ >= 0) ::close(fd_);
 }
 
@@ -140,7 +140,7 @@ void MappedFile::forget(const void* first, int64_t bytes) const {
     const int64_t page = ::sysconf(_SC_PAGESIZE), at = static_cast<const uint8_t*>(first) - data_;
     if (!data_ || page <= 0 || at < 0 || bytes < 0 || at > size_ - bytes) return;
     const int64_t begin = (at + page - 1) / page * page, end = (at + bytes) / page * page;
-    if (begin < end) ::madvise(const_cast<uint8_t*>(data_) + begin, size_t(end - begin), MADV_DONTNEED);
+    if (begin < end) ::madvise(data_ + begin, size_t(end - begin), MADV_DONTNEED);
 }
 
 }}  // namespace qlora

@@ -28,7 +28,7 @@ public:
 private:
     MappedFile() = default;
     std::string path_;
-    const uint8_t* data_ = nullptr;
+    uint8_t* data_ = nullptr;                          // read-only pages
     int64_t size_ = 0, changed_ = 0;                   // changed_: when it was last written to, in nanoseconds
     int fd_ = -1;    // the file itself: a name may be given to another one meanwhile, which is allowed
     struct Watch* watch_ = nullptr;                    // its line in the table of the handler

@@ -58,6 +58,12 @@ BufferRef slice(const BufferRef& parent, int64_t offset, int64_t bytes) {
 
 const Node& Call::source(int i) const { return graph.source(node, i); }
 
+float* Call::written(int i) const {
+    if (!(op_def(node.op).writes >> i & 1))
+        fail(Errc::argument, op_def(node.op).name, ": source ", i, " is not one that this operation updates");
+    return static_cast<float*>(src[i]);
+}
+
 WeightRef Call::matrix(int i) const {
     const Node& n = source(i);
     if (n.weight) return n.weight->ref();

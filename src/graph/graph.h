@@ -94,12 +94,13 @@ struct Call {                                          // one node, ready to com
     const GraphImpl& graph;
     const Node& node;
     void* out;
-    const void* src[max_sources];                      // null = absent, or a weight (read it from source(i).weight)
+    void* src[max_sources];                            // null = absent, or a weight (read it from source(i).weight)
     void* scratch;
     BackendImpl& backend;
     const Node& source(int i) const;
     bool has(int i) const { return node.src[size_t(i)] >= 0; }
     template <class T = float> const T* in(int i) const { return static_cast<const T*>(src[i]); }
+    float* written(int i) const;    // source i, one of those that OpDef::writes names
     template <class T = float> T* result() const { return static_cast<T*>(out); }
     WeightRef matrix(int i) const;    // source i as a stored matrix: a weight, or a float node {rows, cols}
 };
@@ -114,6 +115,7 @@ struct OpDef {
     int64_t (*scratch)(const GraphImpl&, const Node&) = nullptr;               // bytes of scratch, all threads together
     int aliases = -1;    // the result is the memory of this source (views, and operations that update a state)
     bool effect = false;                               // changes a state: runs even when nobody reads it
+    uint32_t writes = 0;    // beside the result: bit i = source i is updated in place
     Tensor (*composed)(GraphImpl&, const Node&) = nullptr;    // the same value out of simpler operations, for tests
 };
 const OpDef& op_def(Op);

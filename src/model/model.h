@@ -61,10 +61,10 @@ struct ModelImpl {
     std::array<WeightPtr, model_slots> own;
     std::vector<std::array<WeightPtr, layer_slots>> layers;
     WeightPtr& at(Slot s, int64_t layer = -1) {
-        return layer < 0 ? own[size_t(int(s) - layer_slots)] : layers.at(size_t(layer))[size_t(s)];
+        return int(s) < layer_slots ? layers.at(size_t(layer))[size_t(s)] : own[size_t(int(s) - layer_slots)];
     }
     const WeightPtr& at(Slot s, int64_t layer = -1) const {
-        return layer < 0 ? own[size_t(int(s) - layer_slots)] : layers.at(size_t(layer))[size_t(s)];
+        return int(s) < layer_slots ? layers.at(size_t(layer))[size_t(s)] : own[size_t(int(s) - layer_slots)];
     }
     std::shared_ptr<const TokenizerImpl> tokenizer;    // may be null: a model without a vocabulary runs on ids
     std::shared_ptr<const ChatTemplate> chat_template; // may be null

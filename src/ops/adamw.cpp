@@ -33,8 +33,7 @@ void shape(const GraphImpl& g, Node& n) {
 void cpu(const Call& call) {
     const AdamWAttr a = call.node.attr.get<AdamWAttr>();
     const float *g = call.in(1), *hyper = call.in(5), lr = hyper[0], given = hyper[2];
-    float *p = call.result(), *m = static_cast<float*>(const_cast<void*>(call.src[2])),
-          *v = static_cast<float*>(const_cast<void*>(call.src[3]));
+    float *p = call.result(), *m = call.written(2), *v = call.written(3);
     const float clip = call.has(4) && a.max_norm > 0 ? std::min(1.0f, a.max_norm / (*call.in(4) * given + 1e-6f))
                                                      : 1.0f;
     const double t = double(hyper[1]), correction1 = 1 - std::pow(double(a.beta1), t),
@@ -53,8 +52,13 @@ void cpu(const Call& call) {
 
 }  // namespace adamw_room
 
-const OpDef adamw_def{
-    .name = "adamw", .shape = adamw_room::shape, .cpu = adamw_room::cpu, .grad = nullptr, .aliases = 0, .effect = true};
+const OpDef adamw_def{.name = "adamw",
+                      .shape = adamw_room::shape,
+                      .cpu = adamw_room::cpu,
+                      .grad = nullptr,
+                      .aliases = 0,
+                      .effect = true,
+                      .writes = 1 << 2 | 1 << 3};
 
 Tensor adamw(Tensor p, Tensor g, Tensor m, Tensor v, Tensor norm, Tensor hyper, const AdamWAttr& a) {
     return graph_of({p, g, m, v, hyper}, "adamw").add(Op::adamw, {p, g, m, v, norm, hyper}, attr_of(a));
