@@ -12,214 +12,198 @@
 #endif
 
 // base: errors, files, limits, threads, json, random numbers
-#include "src/base/file.cpp"                // POSIX files
-#include "src/base/folder.cpp"              // folders
-#include "src/base/json.cpp"                // RFC 8259 to the letter
-#include "src/base/limits.cpp"              // what the system lets this process use
-#include "src/base/mapped_file.cpp"         // read-only maps, and the handler for those whose file is cut
-#include "src/base/threads.cpp"             // the worker pool
+#include "src/base/file.cpp"                            // Reads and writes POSIX files; new content appears whole.
+#include "src/base/folder.cpp"                          // Lists, removes and writes folders, whole or not at all.
+#include "src/base/mapped_file.cpp"                     // Maps files for reading, and survives files that are cut.
+#include "src/base/json.cpp"                            // Reads and writes JSON by the letter of RFC 8259.
+#include "src/base/limits.cpp"                          // Finds what the system lets this process use.
+#include "src/base/threads.cpp"                         // Runs tasks on a pool of workers.
 
 // tensor: number types, weights, 4-bit quantization
-#include "src/tensor/blocks.cpp"            // what the bytes of GGUF's block types mean
-#include "src/tensor/dtype.cpp"             // the table of number types, in the order of the enum
-#include "src/tensor/best_scale.cpp"        // the scale of a block by least squares
-#include "src/tensor/encode.cpp"            // floats to stored numbers
-#include "src/tensor/nf4.cpp"               // quantization to the 4-bit types of QLoRA, with their scales once or twice
-#include "src/tensor/weight.cpp"            // decoding any part of any stored tensor
+#include "src/tensor/dtype.cpp"                         // Lists the number types in the order of the enum.
+#include "src/tensor/blocks.cpp"                        // Decodes the block types of GGUF.
+#include "src/tensor/weight.cpp"                        // Decodes any part of any stored tensor.
+#include "src/tensor/nf4.cpp"                           // Quantizes to NF4 and FP4, and the scales once more.
+#include "src/tensor/best_scale.cpp"                    // Finds the best scale of a block by least squares.
+#include "src/tensor/encode.cpp"                        // Encodes floats as halves and as blocks.
 
 // cpu: kernels per instruction set, matrix products over any stored type
-#include "src/cpu/kernels.cpp"              // the list of instruction sets, and which of them is used
-#include "src/cpu/gemm.cpp"                 // the three matrix products on one driver
-#include "src/cpu/gemv.cpp"                 // y = x W^T for the few rows of x of token generation
-#include "src/cpu/unpack.cpp"               // parts of a stored matrix as floats, and the scales of its 4-bit runs
-#include "src/cpu/drop.cpp"                 // the dropout mask, by the runs of a set and one by one
-#include "src/cpu/tile.cpp"                 // the transpose that goes with tiles
+#include "src/cpu/kernels.cpp"                          // Lists the instruction sets, and chooses one.
+#include "src/cpu/tile.cpp"                             // Transposes matrices for the products of tiles.
+#include "src/cpu/unpack.cpp"                           // Decodes parts of a stored matrix, and its 4-bit scales.
+#include "src/cpu/gemm.cpp"                             // Runs the three matrix products on one driver.
+#include "src/cpu/gemv.cpp"                             // Multiplies a few rows, as generation needs it.
+#include "src/cpu/drop.cpp"                             // Draws the dropout mask.
+
 // cpu/portable: what every machine runs
-#include "src/cpu/portable/kernels_portable.cpp"            // the table
-#include "src/cpu/portable/vec_portable.cpp"                // the vector loops
-#include "src/cpu/portable/tile_portable.cpp"               // the tile products
-#include "src/cpu/portable/gemm_portable.cpp"               // packing and the register tile
+#include "src/cpu/portable/kernels_portable.cpp"        // Lists the kernels of plain C++.
+#include "src/cpu/portable/vec_portable.cpp"            // Loops over vectors.
+#include "src/cpu/portable/tile_portable.cpp"           // Multiplies tiles.
+#include "src/cpu/portable/gemm_portable.cpp"           // Packs factors, and multiplies a register tile.
+
 // cpu/avx2: AVX2 with FMA
-#include "src/cpu/avx2/kernels_avx2.cpp"                    // the table
-#include "src/cpu/avx2/vec_avx2.cpp"                        // the vector loops
-#include "src/cpu/avx2/tile_avx2.cpp"                       // the tile products
-#include "src/cpu/avx2/gemm_avx2.cpp"                       // packing and the register tile
-#include "src/cpu/avx2/unpack_avx2.cpp"                     // 4-bit codes to floats, and products with them
-#include "src/cpu/avx2/halves_avx2.cpp"                     // f16 and bf16
-#include "src/cpu/avx2/blocks_avx2.cpp"                     // the block types of GGUF files
-#include "src/cpu/avx2/dots16_avx2.cpp"                     // stored weights times vectors in 16-bit integers
-#include "src/cpu/avx2/drop_avx2.cpp"                       // the dropout mask
+#include "src/cpu/avx2/kernels_avx2.cpp"                // Lists the kernels of AVX2 with FMA and halves.
+#include "src/cpu/avx2/vec_avx2.cpp"                    // Loops over vectors.
+#include "src/cpu/avx2/tile_avx2.cpp"                   // Multiplies tiles.
+#include "src/cpu/avx2/gemm_avx2.cpp"                   // Packs factors, and multiplies a register tile.
+#include "src/cpu/avx2/unpack_avx2.cpp"                 // Decodes 4-bit codes, and multiplies with them.
+#include "src/cpu/avx2/halves_avx2.cpp"                 // Decodes f16 and bf16, and multiplies with them.
+#include "src/cpu/avx2/blocks_avx2.cpp"                 // Decodes the blocks of GGUF, and multiplies with them.
+#include "src/cpu/avx2/dots16_avx2.cpp"                 // Multiplies stored weights with 16-bit integers.
+#include "src/cpu/avx2/drop_avx2.cpp"                   // Draws the dropout mask, 32 elements at a time.
+
 // cpu/avx512: AVX-512, with blocks and integers as AVX2 has them
-#include "src/cpu/avx512/kernels_avx512.cpp"                // the table
-#include "src/cpu/avx512/vec_avx512.cpp"                    // the vector loops
-#include "src/cpu/avx512/tile_avx512.cpp"                   // the tile products
-#include "src/cpu/avx512/gemm_avx512.cpp"                   // packing and the register tiles
-#include "src/cpu/avx512/unpack_avx512.cpp"                 // 4-bit codes to floats, and products with them
-#include "src/cpu/avx512/block_dots_avx512.cpp"             // rows of stored weights times a few vectors
-#include "src/cpu/avx512/drop_avx512.cpp"                   // the dropout mask
+#include "src/cpu/avx512/kernels_avx512.cpp"            // Lists the kernels of AVX-512.
+#include "src/cpu/avx512/vec_avx512.cpp"                // Loops over vectors.
+#include "src/cpu/avx512/tile_avx512.cpp"               // Multiplies tiles.
+#include "src/cpu/avx512/gemm_avx512.cpp"               // Packs factors, and multiplies register tiles.
+#include "src/cpu/avx512/unpack_avx512.cpp"             // Decodes 4-bit codes, and multiplies with them.
+#include "src/cpu/avx512/block_dots_avx512.cpp"         // Multiplies stored rows with a few vectors.
+#include "src/cpu/avx512/drop_avx512.cpp"               // Draws the dropout mask, 64 elements at a time.
+
 // cpu/avx512_bf16: AVX-512 with products of bf16
-#include "src/cpu/avx512_bf16/kernels_avx512_bf16.cpp"      // the table
-#include "src/cpu/avx512_bf16/gemm_avx512_bf16.cpp"         // packing and the register tiles
+#include "src/cpu/avx512_bf16/kernels_avx512_bf16.cpp"  // Lists the kernels of AVX-512 with bf16.
+#include "src/cpu/avx512_bf16/gemm_avx512_bf16.cpp"     // Packs factors, and multiplies register tiles of bf16.
 
 // graph: nodes, autograd, the memory plan, the backend interface
-#include "src/graph/autograd.cpp"           // the backward pass as nodes
-#include "src/graph/graph.cpp"              // nodes and their memory
-#include "src/graph/plan.cpp"               // the memory plan
+#include "src/graph/graph.cpp"                          // Appends nodes, and gives access to their memory.
+#include "src/graph/autograd.cpp"                       // Appends the backward pass as nodes.
+#include "src/graph/plan.cpp"                           // Decides which nodes run, and where results lie.
 
-// ops: one room per operation
-#include "src/ops/accumulate.cpp"           // state += x, in place
-#include "src/ops/adamw.cpp"                // one step of AdamW (arXiv:1711.05101) in place, as PyTorch computes it
-#include "src/ops/add.cpp"                  // y = a + b of one shape
-// softmax(scale q k^T) v over a range of keys for each query row, without ever holding rows
-#include "src/ops/attention.cpp"
-#include "src/ops/attention_back.cpp"       // the gradients of attention
-#include "src/ops/bias.cpp"                 // y = x + b, x {..., n}, b {n} added to every row
-#include "src/ops/clip.cpp"                 // global_norm
-#include "src/ops/cpu_backend.cpp"          // the CPU as a backend
-#include "src/ops/cross_entropy.cpp"        // the mean loss of scores that were kept
-#include "src/ops/dora.cpp"                 // weights as magnitude and direction (arXiv:2402.09353)
-#include "src/ops/dropout.cpp"              // some elements become 0, the others grow
-#include "src/ops/embedding.cpp"            // y[row] = table[ids[row]], table {vocabulary, n}, ids i32 {rows}
-#include "src/ops/fill.cpp"                 // a tensor of one value
-#include "src/ops/geglu.cpp"                // y = gelu(gate) * up, element by element, of one shape
-#include "src/ops/graph_api.cpp"            // the public Graph and Tensor over GraphImpl
-#include "src/ops/leaf.cpp"                 // what a graph starts from
-// nll {rows} of targets under the logits x {rows, n} W^T, W {vocabulary, n}, with the
-#include "src/ops/linear_cross_entropy.cpp"
-// y {rows, out} = base + s drop(x) A^T B^T, the low-rank path of a layer in one operation
-#include "src/ops/lora.cpp"
-// y {rows, out} = x {rows, in} W^T with a float W {out, in} of the graph, and both gradients
-#include "src/ops/matmul.cpp"
-#include "src/ops/mul.cpp"                  // y = a * b, element by element, of one shape
-// y {rows, out} = x {rows, in} W^T with a stored weight W {out, in}, decoded a panel at a
-#include "src/ops/qmatmul.cpp"
-#include "src/ops/rms_norm.cpp"             // y = x * r * w by rows of n, r = 1 / sqrt(mean(x^2) + eps)
-#include "src/ops/rope.cpp"                 // rotary position embedding (arXiv:2104.09864)
-#include "src/ops/scale.cpp"                // y = factor * x, and y = s[row] * x for x {..., n}
-#include "src/ops/silu.cpp"                 // y = x * s(x) with s(x) = 1 / (1 + exp(-x)), element by element
-#include "src/ops/softcap.cpp"              // y = cap * tanh(x / cap), element by element
-#include "src/ops/store_rows.cpp"           // state[rows[i]] = x[i] in place
-#include "src/ops/sum.cpp"                  // y {1} = sum of all x
-#include "src/ops/swiglu.cpp"               // y = silu(gate) * up, element by element, of one shape
-#include "src/ops/table.cpp"                // the operation table
-#include "src/ops/view.cpp"                 // the same memory under another shape
+// ops: the frame, then one room per operation
+#include "src/ops/leaf.cpp"                             // Holds what a graph starts from.
+#include "src/ops/view.cpp"                             // Shows the same memory under another shape.
+#include "src/ops/fill.cpp"                             // Fills a tensor with one value.
+#include "src/ops/table.cpp"                            // Lists the operations.
+#include "src/ops/cpu_backend.cpp"                      // Runs a planned graph on the CPU.
+#include "src/ops/graph_api.cpp"                        // Implements the public Graph and Tensor.
+#include "src/ops/silu.cpp"                             // Applies SiLU: the room to copy for a new operation.
+#include "src/ops/add.cpp"                              // Adds two tensors of one shape.
+#include "src/ops/mul.cpp"                              // Multiplies two tensors element by element.
+#include "src/ops/scale.cpp"                            // Multiplies by a number, or each row by its own.
+#include "src/ops/bias.cpp"                             // Adds a vector to every row.
+#include "src/ops/swiglu.cpp"                           // Multiplies silu(gate) with up.
+#include "src/ops/geglu.cpp"                            // Multiplies gelu(gate) with up.
+#include "src/ops/softcap.cpp"                          // Keeps values under a cap by tanh.
+#include "src/ops/dropout.cpp"                          // Drops random elements, and scales up the others.
+#include "src/ops/sum.cpp"                              // Sums all elements.
+#include "src/ops/accumulate.cpp"                       // Adds to a state in place.
+#include "src/ops/embedding.cpp"                        // Looks up rows of a table.
+#include "src/ops/matmul.cpp"                           // Multiplies with a float matrix of the graph.
+#include "src/ops/qmatmul.cpp"                          // Multiplies with a stored weight, a panel at a time.
+#include "src/ops/lora.cpp"                             // Adds the low-rank path of a layer (arXiv:2106.09685).
+#include "src/ops/dora.cpp"                             // Splits weights into length and direction (arXiv:2402.09353).
+#include "src/ops/rms_norm.cpp"                         // Normalizes rows by their root mean square.
+#include "src/ops/rope.cpp"                             // Rotates queries and keys by position (arXiv:2104.09864).
+#include "src/ops/store_rows.cpp"                       // Writes keys and values into a cache.
+#include "src/ops/attention.cpp"                        // Attends to a range of keys for each query.
+#include "src/ops/attention_back.cpp"                   // Computes the gradients of attention.
+#include "src/ops/cross_entropy.cpp"                    // Computes the mean loss of logits that are held whole.
+#include "src/ops/linear_cross_entropy.cpp"             // Computes the losses without holding the logits.
+#include "src/ops/clip.cpp"                             // Computes the global norm, which clipping needs.
+#include "src/ops/adamw.cpp"                            // Takes one step of AdamW in place (arXiv:1711.05101).
 
 // format: GGUF and safetensors
-#include "src/format/gguf.cpp"              // the GGUF reader
-#include "src/format/gguf_writer.cpp"       // writes GGUF version 3 under the rules that llama.cpp's reader enforces
-#include "src/format/safetensors.cpp"       // reads and writes safetensors
+#include "src/format/gguf.cpp"                          // Reads GGUF files.
+#include "src/format/gguf_writer.cpp"                   // Writes GGUF files.
+#include "src/format/safetensors.cpp"                   // Reads and writes safetensors files.
 
-// text: tokenizers and chat templates
-#include "src/text/bpe.cpp"                 // see bpe.h
-// a parsed template as the rest of the library sees it, and the layouts for models that
-#include "src/text/chat_template.cpp"
-// object.name, object[key], object[start:stop:step], item in container, and what i
-#include "src/text/jinja_attributes.cpp"
-// upper, lower, title and the tests of what a text consists of, as Python's str ha
-#include "src/text/jinja_case.cpp"
-#include "src/text/jinja_contract.cpp"      // binds arguments to parameters, and finds rows of the tables
-// the expressions of a template, loosest first: a if b else c, or, and, not, compa
-#include "src/text/jinja_expressions.cpp"
-// filters that read or make lists. Those that the reference evaluates lazily retur
-#include "src/text/jinja_filters_list.cpp"
-#include "src/text/jinja_filters_text.cpp"  // filters that make a text
-#include "src/text/jinja_filters_value.cpp" // filters on numbers and on values of any type
-// Python's two ways to put values into a text. What a format asks for and is not w
-#include "src/text/jinja_format.cpp"
-#include "src/text/jinja_globals.cpp"       // the functions that every template can call
-// cuts a template into texts and tags, and tags into names, numbers, strings and o
-#include "src/text/jinja_lexer.cpp"
-#include "src/text/jinja_loop.cpp"          // loop.index, loop.last, loop.nextitem and their kin, lazily
-#include "src/text/jinja_methods.cpp"       // methods of lists, dicts, numbers and loops, and the tables of all types
-// arithmetic of template values. Integers have 64 bits: a result that needs more i
-#include "src/text/jinja_number.cpp"
-#include "src/text/jinja_parser.cpp"        // the statements of a template: lexemes to syntax tree
-#include "src/text/jinja_print.cpp"         // str(), repr() and json.dumps() of template values
-#include "src/text/jinja_run.cpp"           // the interpreter: walks the syntax tree with scopes, steps and limits
-#include "src/text/jinja_string_methods.cpp"// the methods of Python's str. Positions are counted in characters
-#include "src/text/jinja_tests.cpp"         // what stands behind "is"
-#include "src/text/jinja_text.cpp"          // strip, split, replace, join and their kin
-// truth, equality, order and hash of template values, as Python does them, and the
-#include "src/text/jinja_value.cpp"
-#include "src/text/normalize.cpp"           // every normalizer rewrites the text piece by piece
-#include "src/text/pattern.cpp"             // reading an expression into parts, and matching by sets of places
-// the regular expressions of the model families, each written out as a scanner that reads a
-#include "src/text/pretokenize.cpp"
-#include "src/text/spm.cpp"                 // SentencePiece's BPE as GGUF stores it
-#include "src/text/token_core.cpp"          // see token_core.h
-#include "src/text/token_starts.cpp"        // which bytes of a text its tokens stand for
-#include "src/text/tokenizer_json.cpp"      // Hugging Face's tokenizer.json
-// unpacks the character tables once, and composes text to NFC (Unicode Standard Annex 15)
-#include "src/text/unicode.cpp"
-#include "src/text/unicode_case.cpp"        // upper, lower and title case of characters, as Python's str has it
-#include "src/text/unicode_case_tables.cpp" // the case of characters as Python 3.11 sees it
-#include "src/text/unicode_tables.cpp"      // the characters as tokenizers 0.23.3 sees them
-#include "src/text/utf8.cpp"                // UTF-8 by the table of well-formed sequences (Unicode, table 3-7)
+// text: characters and tokenizers
+#include "src/text/utf8.cpp"                            // Reads UTF-8, valid or not.
+#include "src/text/unicode_tables.cpp"                  // Holds the characters as tokenizers 0.23.3 sees them.
+#include "src/text/unicode.cpp"                         // Classifies characters, and composes text to NFC.
+#include "src/text/unicode_case_tables.cpp"             // Holds the case of characters as Python 3.11 sees it.
+#include "src/text/unicode_case.cpp"                    // Finds the upper, lower and title case of characters.
+#include "src/text/normalize.cpp"                       // Rewrites a text, and remembers where its bytes came from.
+#include "src/text/pretokenize.cpp"                     // Cuts text into words, as the model families do.
+#include "src/text/pattern.cpp"                         // Matches regular expressions as Python's re reads them.
+#include "src/text/token_core.cpp"                      // Implements what every tokenizer shares.
+#include "src/text/bpe.cpp"                             // Merges the neighbours of best rank.
+#include "src/text/spm.cpp"                             // Merges as SentencePiece's BPE in GGUF does.
+#include "src/text/tokenizer_json.cpp"                  // Reads tokenizer.json of Hugging Face.
+#include "src/text/token_starts.cpp"                    // Finds the bytes that each token stands for.
 
-// model: configuration, weights, decoder, adapters
-#include "src/model/adapter_config.cpp"     // adapter_config.json, PEFT's description of an adapter
-#include "src/model/adapter_gguf.cpp"       // adapters as llama.cpp's --lora reads them
-#include "src/model/adapter_names.cpp"      // the rules by which PEFT 0.21 chooses layers by name
-#include "src/model/adapter_peft.cpp"       // adapters as PEFT writes them
-// the fingerprints of a model, the record that carries them, and what follows from a record
-#include "src/model/base_record.cpp"
-#include "src/model/decoder.cpp"            // the decoder-only transformer, written once for every family
-#include "src/model/dora.cpp"               // the norms || W + s B A || that magnitudes are measured against
-#include "src/model/family.cpp"             // the bounds of a configuration, and its rotary frequencies
-#include "src/model/gguf_four_bit.cpp"      // nf4 and fp4 tensors in a GGUF file, out of it and into it, bit for bit
-// config.json of Hugging Face folders, as versions 4 and 5 of transformers write it, to a
-#include "src/model/hf_config.cpp"
-#include "src/model/hf_config_of.cpp"       // a configuration as config.json
-#include "src/model/hf_tensors.cpp"         // where a Hugging Face folder's tensors lie, also in 4 bits
-#include "src/model/load.cpp"               // the steps that both loaders share, and the summary of a loaded model
-#include "src/model/load_gguf.cpp"          // a model out of a GGUF file
-#include "src/model/load_hf.cpp"            // a model out of a Hugging Face folder
-#include "src/model/lora.cpp"               // new adapters
-#include "src/model/lora_init.cpp"          // adapters that start from the singular values of the weights, W ~ U S V^T
-// prints a dialogue through the chat template, encodes it, and marks the tokens of the
-#include "src/model/render_chat.cpp"
-#include "src/model/save_gguf.cpp"          // a model into a GGUF file
-#include "src/model/save_hf.cpp"            // a model into a Hugging Face folder
-#include "src/model/svd.cpp"                // the largest singular values of a matrix
-#include "src/model/tensors.cpp"            // the table of tensors, and names and shapes by it
-#include "src/model/text.cpp"               // tokenizers out of any kind of file
-// where each message of a printed dialogue stands, and which of the bytes the assistant speaks
-#include "src/model/turns.cpp"
-#include "src/model/vocabulary_gguf.cpp"    // a tokenizer.json as the keys that llama.cpp reads
-#include "src/model/vocabulary_hf.cpp"      // a GGUF vocabulary as tokenizer.json and tokenizer_config.json
+// text: chat templates, in the Jinja that Hugging Face runs
+#include "src/text/jinja_lexer.cpp"                     // Cuts a template into texts and tags, and tags into lexemes.
+#include "src/text/jinja_parser.cpp"                    // Parses statements.
+#include "src/text/jinja_expressions.cpp"               // Parses expressions.
+#include "src/text/jinja_value.cpp"                     // Compares, orders and hashes values as Python does.
+#include "src/text/jinja_number.cpp"                    // Computes with numbers; integers have 64 bits.
+#include "src/text/jinja_text.cpp"                      // Strips, splits, replaces and joins texts.
+#include "src/text/jinja_case.cpp"                      // Changes and tests the case of texts.
+#include "src/text/jinja_loop.cpp"                      // Implements the variable "loop".
+#include "src/text/jinja_print.cpp"                     // Prints values as str(), repr() and json.dumps() do.
+#include "src/text/jinja_format.cpp"                    // Formats values as Python's % and str.format() do.
+#include "src/text/jinja_contract.cpp"                  // Binds arguments to parameters, and finds built-ins.
+#include "src/text/jinja_attributes.cpp"                // Looks up attributes, items and slices, and iterates.
+#include "src/text/jinja_methods.cpp"                   // Implements methods of lists, dicts, numbers and loops.
+#include "src/text/jinja_string_methods.cpp"            // Implements the methods of Python's str.
+#include "src/text/jinja_filters_text.cpp"              // Implements the filters that make a text.
+#include "src/text/jinja_filters_list.cpp"              // Implements the filters that read or make lists.
+#include "src/text/jinja_filters_value.cpp"             // Implements the filters on numbers and on any value.
+#include "src/text/jinja_tests.cpp"                     // Implements the tests that stand behind "is".
+#include "src/text/jinja_globals.cpp"                   // Implements the functions that every template can call.
+#include "src/text/jinja_run.cpp"                       // Runs a template with scopes and limits.
+#include "src/text/chat_template.cpp"                   // Parses a template, and has layouts for models without one.
+
+// model: configuration, weights, files, decoder, adapters, dialogues
+#include "src/model/tensors.cpp"                        // Lists the tensors of a decoder, with names and shapes.
+#include "src/model/family.cpp"                         // Checks a configuration, and sets its rotary frequencies.
+#include "src/model/hf_config.cpp"                      // Reads config.json of Hugging Face.
+#include "src/model/hf_config_of.cpp"                   // Writes a configuration as config.json.
+#include "src/model/hf_tensors.cpp"                     // Finds the tensors of a Hugging Face folder, also in 4 bits.
+#include "src/model/gguf_four_bit.cpp"                  // Keeps nf4 and fp4 tensors in GGUF files, bit for bit.
+#include "src/model/load.cpp"                           // Implements what both loaders share.
+#include "src/model/text.cpp"                           // Loads the tokenizer out of any kind of file.
+#include "src/model/load_gguf.cpp"                      // Loads a model from a GGUF file.
+#include "src/model/load_hf.cpp"                        // Loads a model from a Hugging Face folder.
+#include "src/model/vocabulary_gguf.cpp"                // Turns tokenizer.json into the keys of GGUF.
+#include "src/model/vocabulary_hf.cpp"                  // Turns a GGUF vocabulary into tokenizer.json.
+#include "src/model/save_gguf.cpp"                      // Saves a model as a GGUF file.
+#include "src/model/save_hf.cpp"                        // Saves a model as a Hugging Face folder.
+#include "src/model/decoder.cpp"                        // Builds the transformer, once for every family.
+#include "src/model/lora.cpp"                           // Makes new adapters.
+#include "src/model/dora.cpp"                           // Computes the norms that DoRA divides by.
+#include "src/model/svd.cpp"                            // Finds the largest singular values of a matrix.
+#include "src/model/lora_init.cpp"                      // Starts adapters from singular values: LoftQ and PiSSA.
+#include "src/model/base_record.cpp"                    // Records the model that an adapter was trained on.
+#include "src/model/adapter_names.cpp"                  // Chooses layers by name, as PEFT 0.21 does.
+#include "src/model/adapter_config.cpp"                 // Reads and writes adapter_config.json.
+#include "src/model/adapter_peft.cpp"                   // Loads and saves adapters as PEFT has them.
+#include "src/model/adapter_gguf.cpp"                   // Loads and saves adapters as llama.cpp has them.
+#include "src/model/turns.cpp"                          // Finds the bytes of a dialogue that the assistant speaks.
+#include "src/model/render_chat.cpp"                    // Prints and encodes a dialogue, and marks what is trained.
 
 // families: one room per family of models
-#include "src/families/gemma2.cpp"          // four norms a layer, soft caps, every second layer with a window
-#include "src/families/llama.cpp"           // Llama 1 to 3 and the many models of their shape
-#include "src/families/mistral.cpp"         // Llama with a sliding window
-#include "src/families/qwen2.cpp"           // biases on queries, keys and values
-#include "src/families/qwen3.cpp"           // queries and keys normed head by head
-#include "src/families/table.cpp"           // the table of families
+#include "src/families/table.cpp"                       // Lists the families.
+#include "src/families/llama.cpp"                       // Describes Llama 1 to 3 and models of their shape.
+#include "src/families/mistral.cpp"                     // Describes Mistral: Llama with a sliding window.
+#include "src/families/qwen2.cpp"                       // Describes Qwen 1.5 to 2.5: biases on queries, keys, values.
+#include "src/families/qwen3.cpp"                       // Describes Qwen 3: queries and keys normed by heads.
+#include "src/families/gemma2.cpp"                      // Describes Gemma 2: four norms a layer, caps, windows.
 
 // run: data, training, sessions, measuring
-#include "src/run/batches.cpp"              // packing, shuffling and cutting into micro-batches
-#include "src/run/checkpoint.cpp"           // saving and continuing a training run
-// the sections of a run's identity, their comparison, and what checkpoints of version 0.1.0
-#include "src/run/checkpoint_identity.cpp"
-#include "src/run/dataset.cpp"              // a file to rows, and their split
-#include "src/run/decoders.cpp"             // one graph for each row count that occurs, made on first use
-#include "src/run/evaluate.cpp"             // every measure is the loss of documents with some tokens marked
-// texts that a chat template has printed before: where the assistant speaks in them
-#include "src/run/marked_text.cpp"
-#include "src/run/merge.cpp"                // a model in another type, perhaps with an adapter inside
-#include "src/run/messages.cpp"             // the messages of a record
-#include "src/run/optimizer.cpp"            // drives AdamW
-#include "src/run/record_files.cpp"         // which file a data set is, and where its records begin and end
-#include "src/run/records.cpp"              // the record formats of training data, detected and brought into one shape
-#include "src/run/rows.cpp"                 // examples to rows of tokens and loss masks
-#include "src/run/sampler.cpp"              // one token after another, reproducibly
-#include "src/run/schedule.cpp"             // warm-up, then constant, linear or cosine decay
-#include "src/run/session.cpp"              // prompt in chunks, then one token at a time
-#include "src/run/tool_form.cpp"            // the form in which a chat template takes tools and tool calls
-#include "src/run/trainer.cpp"              // one optimizer step after another
+#include "src/run/record_files.cpp"                     // Finds the file of a data set, and cuts it into records.
+#include "src/run/messages.cpp"                         // Brings the messages of a record into one form.
+#include "src/run/records.cpp"                          // Detects the format of records, and reads them.
+#include "src/run/tool_form.cpp"                        // Finds the form in which a template takes tools.
+#include "src/run/marked_text.cpp"                      // Finds the assistant in texts that are printed already.
+#include "src/run/rows.cpp"                             // Turns examples into rows of tokens and loss masks.
+#include "src/run/dataset.cpp"                          // Loads a file as rows, describes them and splits them.
+#include "src/run/batches.cpp"                          // Packs and shuffles rows, and cuts micro-batches.
+#include "src/run/decoders.cpp"                         // Keeps one decoder for each row count.
+#include "src/run/evaluate.cpp"                         // Measures the loss of documents, and chooses an answer.
+#include "src/run/schedule.cpp"                         // Sets the learning rate of every step.
+#include "src/run/optimizer.cpp"                        // Drives AdamW, with states in 32 or 8 bits.
+#include "src/run/trainer.cpp"                          // Takes one training step after another.
+#include "src/run/checkpoint_identity.cpp"              // Tells whether two runs are the same.
+#include "src/run/checkpoint.cpp"                       // Saves a run, and continues it.
+#include "src/run/sampler.cpp"                          // Draws the next token, reproducibly.
+#include "src/run/session.cpp"                          // Holds a conversation, and generates replies.
+#include "src/run/merge.cpp"                            // Converts models, and merges adapters into them.
 
-// the only file that knows both the public classes and the rooms
-#include "src/api.cpp"
+// api: the only file that knows both the public classes and the rooms
+#include "src/api.cpp"                                  // Implements the public classes of qlora.h.
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop
