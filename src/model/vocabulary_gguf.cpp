@@ -52,6 +52,9 @@ std::optional<Kind> spm_kind(const Json& model, const std::vector<const Json*>& 
         else return {};
     }
     for (const Json* step : cut) {
+        const Json* pattern = step->find("pattern");
+        // Gemma's: after the normalizer no space is left to cut at
+        if (replaces && text_at(*step, "type") == "Split" && pattern && text_at(*pattern, "String") == " ") continue;
         if (text_at(*step, "type") != "Metaspace" || text_at(*step, "replacement") != lower_block) return {};
         replaces = true;
         kind.space_prefix = kind.space_prefix || text_at(*step, "prepend_scheme") != "never";

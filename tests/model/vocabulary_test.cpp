@@ -120,7 +120,8 @@ TEST_P(ToGguf, GivesTheSameIds) {
 }
 INSTANTIATE_TEST_SUITE_P(Vocabulary, ToGguf,
                          testing::Values(std::pair("hf/llama3_1", "llama-bpe"), std::pair("hf/qwen3", "qwen2"),
-                                         std::pair("hf/mistral", "default"), std::pair("smollm2", "smollm")));
+                                         std::pair("hf/mistral", "default"), std::pair("hf/gemma3", "default"),
+                                         std::pair("smollm2", "smollm")));
 
 // What llama.cpp has no counterpart for is an error as a dense file, and none in 4 bits, which only we read.
 TEST(Vocabulary, WithoutACounterpart) {
