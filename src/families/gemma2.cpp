@@ -22,6 +22,8 @@ void check(Config& c, const std::string& where) {
     for (const auto& [name, cap] : {std::pair{"attention", c.attention_cap}, std::pair{"logits", c.logit_cap}})
         if (!(cap >= 0 && cap <= 1e6f))
             fail(Errc::format, where, ": the soft cap of the ", name, " is ", cap, ", expected 0 to 1000000");
+    if (!(c.attention_scale >= 1e-6f && c.attention_scale <= 1e6f))
+        fail(Errc::format, where, ": the scale of attention is ", c.attention_scale, ", expected 0.000001 to 1000000");
     if (c.window < 1) fail(Errc::format, where, ": the sliding window is ", c.window, ", expected a number of keys");
 }
 
@@ -31,7 +33,8 @@ float cap_of(const HfFields& f, std::string_view key, double by_class) {   // nu
 }
 
 void read_hf(Config& c, const HfFields& f, const Family& family) {
-    c.window = f.integer("sliding_window", family.defaults.window);
+    const Json* window = f.json.find("sliding_window");    // a null is none, with which the class does not run
+    c.window = window && window->is_null() ? 0 : f.integer("sliding_window", family.defaults.window);
     c.attention_cap = cap_of(f, "attn_logit_softcapping", 50);
     c.logit_cap = cap_of(f, "final_logit_softcapping", 30);
     const double scalar = f.number("query_pre_attn_scalar", 256);

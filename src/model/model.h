@@ -22,7 +22,7 @@ struct RopeScaling {
 enum class Activation : uint8_t { silu, gelu_tanh };    // of the gate of the feed-forward
 
 struct Config {
-    std::string family;    // a row of the family table: "llama", "mistral", "qwen2", "qwen3"
+    std::string family;    // Family::name: "llama", "qwen3", ...
     int64_t vocabulary = 0, hidden = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, feed_forward = 0,
             context = 0;
     float eps = 1e-5f;

@@ -163,6 +163,8 @@ TEST(FamilyCases, Gemma2RefusesWhatItDoesNotCompute) {
     const Json& good = *families.find("cases")->find("gemma2")->find("config");
     const struct { const char* key; Json value; const char* says; } table[] = {
         {"sliding_window", Json(0), "sliding window"},
+        {"sliding_window", Json(), "sliding window"},
+        {"query_pre_attn_scalar", Json(1e-30), "scale of attention"},
         {"query_pre_attn_scalar", Json(-1), "query_pre_attn_scalar"},
         {"attn_logit_softcapping", Json(-2.0), "soft cap of the attention"},
         {"final_logit_softcapping", Json(1e30), "soft cap of the logits"},
