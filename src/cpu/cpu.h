@@ -24,8 +24,8 @@ struct WorkCount {
 };
 
 struct Cpu {
-    explicit Cpu(int threads = 0, Compute compute = Compute::f32, const Kernels& kernels = best_kernels())
-        : pool(threads), compute(compute), kernels(&kernels) {}
+    explicit Cpu(int threads = 0, Compute precision = Compute::f32, const Kernels& set = best_kernels())
+        : pool(threads), compute(precision), kernels(&set) {}
     ThreadPool pool;
     Compute compute;
     const Kernels* kernels;

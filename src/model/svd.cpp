@@ -34,7 +34,7 @@ constexpr int most_sweeps = 40;                        // Jacobi converges quadr
 struct Rows {                                          // k vectors of n, one a row
     int64_t k, n;
     std::vector<double> at;
-    Rows(int64_t k, int64_t n) : k(k), n(n), at(size_t(k * n)) {}
+    Rows(int64_t vectors, int64_t length) : k(vectors), n(length), at(size_t(vectors * length)) {}
     double* row(int64_t i) { return at.data() + i * n; }
 };
 

@@ -36,7 +36,7 @@ void NormalText::rewrite(const Piece& piece) {
 // A piece is what NFC may change together: a character and all behind it that do not begin a piece of their own. A run
 // of characters that stay as they are is one piece.
 void NormalText::compose() {
-    const auto begins = [this](const Utf8Char& c) { return !c.bytes || !c.valid || nfc_begins(c.code); };
+    const auto begins = [](const Utf8Char& c) { return !c.bytes || !c.valid || nfc_begins(c.code); };
     // Of the plain characters letters compose with what follows, and < = > with U+0338 alone: others are pieces of
     // their own, also before a text that does not stay as it is.
     const auto stays = [this](size_t at) {

@@ -138,7 +138,7 @@ private:
         if (c == '$') return add({.kind = Kind::end});
         if (c == '.')
             return add(
-                {.kind = Kind::bytes, .bytes = pattern_room::bytes_where([](unsigned char b) { return b != '\n'; })});
+                {.kind = Kind::bytes, .bytes = pattern_room::bytes_where([](unsigned char x) { return x != '\n'; })});
         return one(c);
     }
     int32_t one(char c) { return add({.kind = Kind::bytes, .bytes = Bytes().set(static_cast<unsigned char>(c))}); }

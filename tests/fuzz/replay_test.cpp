@@ -62,6 +62,6 @@ TEST_P(Replay, EndsInAResultOrAnError) {
         read(target, bytes);
     }
 }
-INSTANTIATE_TEST_SUITE_P(Fuzz, Replay, testing::ValuesIn(names()), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Fuzz, Replay, testing::ValuesIn(names()), [](const auto& of) { return of.param; });
 
 }  // namespace replay_test

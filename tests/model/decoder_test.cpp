@@ -108,7 +108,7 @@ TEST_P(Stories, PackedDocumentsAreAlone) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Decoder, Stories, testing::Values("stories260K.gguf", "hf"),
-                         [](const auto& info) { return std::string(info.index ? "folder" : "gguf"); });
+                         [](const auto& of) { return std::string(of.index ? "folder" : "gguf"); });
 
 TEST(DecoderInput, IsChecked) {
     const auto model = tiny::make({});

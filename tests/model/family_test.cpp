@@ -35,7 +35,7 @@ INSTANTIATE_TEST_SUITE_P(Model, Families,
                          testing::Values("llama", "llama_linear", "llama_llama3", "llama_yarn", "llama_bias", "mistral",
                                          "qwen2", "qwen3", "llama_odd", "mistral_odd", "qwen2_odd", "qwen3_odd",
                                          "gemma2", "gemma2_odd"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& of) { return std::string(of.param); });
 
 // What a case is about must show in its scores, or the comparison above would pass without it.
 TEST(FamilyCases, EachVariantMatters) {
@@ -134,7 +134,7 @@ TEST_P(PeftGradients, ScoresLossAndGradients) {
 }
 INSTANTIATE_TEST_SUITE_P(Model, PeftGradients,
                          testing::Values(std::pair{"llama", "peft"}, std::pair{"gemma2", "peft_gemma2"}),
-                         [](const auto& info) { return std::string(info.param.first); });
+                         [](const auto& of) { return std::string(of.param.first); });
 
 // What llama.cpp's files cannot say of Gemma 2 is refused, unless only this library reads the file.
 TEST(FamilyCases, Gemma2BeyondLlamaCpp) {

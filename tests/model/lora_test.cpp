@@ -131,7 +131,7 @@ TEST_P(LoraFamilies, GradientsMatchFiniteDifferences) {
     set(*lora, v);
 }
 INSTANTIATE_TEST_SUITE_P(Lora, LoraFamilies, testing::Values("llama", "mistral", "qwen2", "qwen3", "gemma2"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& of) { return std::string(of.param); });
 
 TEST(LoraGradients, CheckpointingAndAccumulationChangeNothing) {
     const auto model = tiny::make({.family = "qwen3"});
@@ -264,8 +264,8 @@ TEST(LoraFiles, RanksAndAlphasByLayer) {
     const std::string gguf = temporary("pattern.gguf");
     save_lora_gguf(*lora, gguf);
     const auto other = load_lora(model, gguf);
-    const Tokens ids{1, 17, 5, 22, 9, 31};
-    const std::vector<float> a = tiny::logits(model, lora.get(), ids), b = tiny::logits(model, other.get(), ids);
+    const Tokens prompt{1, 17, 5, 22, 9, 31};
+    const std::vector<float> a = tiny::logits(model, lora.get(), prompt), b = tiny::logits(model, other.get(), prompt);
     for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-5);
     for (LoraTarget& t : lora->targets) t.scale = 0;
     EXPECT_THROW(save_lora_gguf(*lora, temporary("x.gguf")), Error) << "llama.cpp takes alpha 0 for none given";

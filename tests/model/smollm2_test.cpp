@@ -104,6 +104,6 @@ TEST_P(SmolLM2, PerplexityOfWikiText) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Weights, SmolLM2, testing::Values(Case{"q4_1", std::nullopt}, Case{"nf4", qlora::DType::nf4}),
-                         [](const testing::TestParamInfo<Case>& info) { return std::string(info.param.name); });
+                         [](const testing::TestParamInfo<Case>& of) { return std::string(of.param.name); });
 
 }  // namespace smollm2_test

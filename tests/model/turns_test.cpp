@@ -340,8 +340,8 @@ TEST_P(Turns, EveryTemplateAndVocabulary) {
     EXPECT_GT(tally.rendered, tally.refused);
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, Turns, ::testing::ValuesIn(kinds), [](const auto& info) {
-    std::string name = info.param;
+INSTANTIATE_TEST_SUITE_P(Kinds, Turns, ::testing::ValuesIn(kinds), [](const auto& of) {
+    std::string name = of.param;
     std::replace(name.begin(), name.end(), ' ', '_');
     return name;
 });

@@ -78,7 +78,7 @@ TEST_P(Context, Sessions) {
     refused([&] { Session(lora, {.context = 17}); });
 }
 INSTANTIATE_TEST_SUITE_P(Run, Context, testing::Bool(),
-                         [](const auto& info) { return info.param ? "Dynamic" : "Plain"; });
+                         [](const auto& of) { return of.param ? "Dynamic" : "Plain"; });
 
 // Loaded with its model, a data set is cut to the model's context, and counts what it cut.
 TEST(ContextOfData, IsThatOfTheModel) {

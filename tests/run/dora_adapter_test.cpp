@@ -107,8 +107,8 @@ TEST_P(DoraAdapter, ScoresAndStepsMatchPeft) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Base, DoraAdapter, testing::Bool(), [](const testing::TestParamInfo<bool>& info) {
-    return std::string(info.param ? "nf4" : "dense");
+INSTANTIATE_TEST_SUITE_P(Base, DoraAdapter, testing::Bool(), [](const testing::TestParamInfo<bool>& of) {
+    return std::string(of.param ? "nf4" : "dense");
 });
 
 // A new adapter is the base model: every magnitude is the norm of its row. A session follows the training that goes on

@@ -87,6 +87,6 @@ INSTANTIATE_TEST_SUITE_P(Compute, QloraCurve,
                          testing::Values(Case{"f32", qlora::Compute::f32, false, 0.002, 0.005},
                                          Case{"mixed", qlora::Compute::mixed, true, 0.01, 0.05},
                                          Case{"bf16", qlora::Compute::bf16, true, 0.02, 0.1}),
-                         [](const testing::TestParamInfo<Case>& info) { return std::string(info.param.name); });
+                         [](const testing::TestParamInfo<Case>& of) { return std::string(of.param.name); });
 
 }  // namespace qlora_curve_test

@@ -88,14 +88,14 @@ TEST_F(Rows, AsHuggingFaceMakesThem) {
         ++kinds[field("kind")];
         // which the reference leaves out
         if (row.find("text") && !unused(data.info(), "message.tool_calls, printed as text")) {
-            const std::string end = t.impl()->eos_text, text = data.row(0).text;
+            const std::string end = t.impl()->eos_text, rendered = data.row(0).text;
             const bool typed = contains(row.find("record")->dump(), "Hi <|im_start|>");    // stays text here, not there
             if (!typed) {
                 EXPECT_TRUE(data.row(0).tokens == t.encode(field("text"), false, true) ||
                             data.row(0).tokens == t.encode(field("text") + end, false, true))
-                    << text;
+                    << rendered;
             } else if (field("tokenizer") != "mistral") {
-                EXPECT_TRUE(text == field("text") || text == field("text") + end) << text;
+                EXPECT_TRUE(rendered == field("text") || rendered == field("text") + end) << rendered;
             }
         }
         if (!row.find("tokens")) continue;
