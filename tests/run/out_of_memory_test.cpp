@@ -21,17 +21,18 @@ bool fails() {
 
 }  // namespace
 
-void* operator new(std::size_t bytes) {
+// Not inlined: half of a pair in its place looks to the compiler like new with free, or malloc with delete.
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
     void* const p = fails() ? nullptr : std::malloc(bytes ? bytes : 1);
     if (!p) throw std::bad_alloc();
     return p;
 }
-void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+[[gnu::noinline]] void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
     return fails() ? nullptr : std::malloc(bytes ? bytes : 1);
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-void operator delete(void* p, const std::nothrow_t&) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, const std::nothrow_t&) noexcept { std::free(p); }
 
 namespace out_of_memory_test {
 

