@@ -88,6 +88,7 @@
 #include "src/ops/dropout.cpp"                          // Drops random elements, and scales up the others.
 #include "src/ops/sum.cpp"                              // Sums all elements.
 #include "src/ops/accumulate.cpp"                       // Adds to a state in place.
+#include "src/ops/copy.cpp"                             // Replaces a state in place.
 #include "src/ops/embedding.cpp"                        // Looks up rows of a table.
 #include "src/ops/matmul.cpp"                           // Multiplies with a float matrix of the graph.
 #include "src/ops/qmatmul.cpp"                          // Multiplies with a stored weight, a panel at a time.
@@ -102,6 +103,7 @@
 #include "src/ops/linear_cross_entropy.cpp"             // Computes the losses without holding the logits.
 #include "src/ops/clip.cpp"                             // Computes the global norm, which clipping needs.
 #include "src/ops/adamw.cpp"                            // Takes one step of AdamW in place (arXiv:1711.05101).
+#include "src/ops/adamw8.cpp"                           // The same with 8-bit moments (arXiv:2110.02861).
 
 // format: GGUF and safetensors
 #include "src/format/gguf.cpp"                          // Reads GGUF files.

@@ -55,7 +55,8 @@ struct Error : std::runtime_error {
 // how exactly); the rest are GGUF's.
 enum class DType : uint8_t {
     f32, f16, bf16, i32, nf4, fp4,
-    q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4
+    q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4,
+    u8    // codes of an 8-bit optimizer: no type of weights
 };
 std::string_view name_of(DType);                       // "nf4", "q4_k", ...
 

@@ -89,11 +89,7 @@ Backend Backend::best() {
 }
 
 std::string Backend::name() const { return api_room::checked(impl_, "Backend").name(); }
-Compute Backend::compute() const {
-    api_room::checked(impl_, "Backend");
-    const Cpu* cpu = impl_->cpu();
-    return cpu ? cpu->effective() : Compute::bf16;
-}
+Compute Backend::compute() const { return api_room::checked(impl_, "Backend").compute(); }
 Work Backend::work() const { return api_room::checked(impl_, "Backend").work(); }
 size_t Backend::memory_free() const { return size_t(api_room::checked(impl_, "Backend").memory_free()); }
 

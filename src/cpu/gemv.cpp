@@ -1,4 +1,5 @@
-// gemv.cpp - y = x W^T for the few rows of x of token generation: W is read once, row by row, as it is stored.
+// gemv.cpp - y = x W^T for the few rows of x of token generation: W is read once, row by row, as it is stored. Several
+// W may meet the same x at a time: it is then prepared once, and threads are woken once.
 //
 // The cost is the traffic of W, so nothing is packed and, where a kernel knows the type, nothing decoded into memory.
 // Tasks are runs of rows. How many depends on the threads, but no bit of y does: an element is one row times one x, and
@@ -6,15 +7,16 @@
 #include "src/cpu/kernels.h"
 
 #include <algorithm>
+#include <optional>
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace gemv_room {
 
 struct Output {
-    int64_t m;
-    float* y;
-    int64_t ldy;
-    float alpha, beta;
+    int64_t m = 0;
+    float* y = nullptr;
+    int64_t ldy = 0;
+    float alpha = 1, beta = 0;
     void put(int64_t t, int64_t row, float sum) const {
         float& at = y[t * ldy + row];
         at = beta == 0 ? alpha * sum : alpha * sum + beta * at;
@@ -36,8 +38,8 @@ void put_all(const Output& to, int64_t first, int64_t count, const float* sums) 
 
 // What the rows of a stored weight are multiplied with: m vectors, ld apart.
 struct Vectors {
-    const float* floats;
-    int64_t ld;
+    const float* floats = nullptr;
+    int64_t ld = 0;
     const Run16* rounded = nullptr;                    // instead of the floats
     int64_t ld16 = 0;
 };
@@ -102,41 +104,74 @@ Way way(const Cpu& cpu, const WeightRef& w) {
                                                                                                : Way::floats;
 }
 
+// How the products want their vectors.
+enum class Form : uint8_t { floats, spread, pairs, blocks };
+Form form(const Cpu& cpu, Way way, const WeightRef& w) {
+    if (rounds(cpu, w)) return way == Way::codes ? Form::pairs : Form::blocks;
+    return way == Way::codes && cpu.kernels->four_bit->spreads ? Form::spread : Form::floats;
+}
+
 // As the products take them: floats as they are or spread, or 16-bit integers. The memory is used again by the thread's
 // next call.
-Vectors prepared(const Cpu& cpu, Way way, const WeightRef& w, int64_t m, const float* x, int64_t ldx) {
-    thread_local Scratch memory;
-    if (rounds(cpu, w)) {
-        const int64_t runs = runs16(w.cols);
-        Run16* to = static_cast<Run16*>(memory.bytes(m * runs * int64_t(sizeof(Run16))));
-        for (int64_t t = 0; t < m; ++t)
-            cpu.kernels->dots16->round(x + t * ldx, w.cols, way == Way::codes ? Order16::pairs : Order16::blocks,
-                                   to + t * runs);
-        return {nullptr, 0, to, runs};
+Vectors prepared(const Cpu& cpu, Form form, int64_t cols, int64_t m, const float* x, int64_t ldx) {
+    if (form == Form::floats) return {x, ldx};
+    thread_local Scratch memory_of[4];
+    Scratch& memory = memory_of[size_t(form)];
+    if (form == Form::spread) {
+        const int64_t size = spread_size(cols);
+        float* spread = memory.floats(m * size);
+        for (int64_t t = 0; t < m; ++t) spread_for_codes(x + t * ldx, cols, spread + t * size);
+        return {spread, size};
     }
-    if (way != Way::codes || !cpu.kernels->four_bit->spreads) return {x, ldx};
-    const int64_t size = spread_size(w.cols);
-    float* spread = memory.floats(m * size);
-    for (int64_t t = 0; t < m; ++t) spread_for_codes(x + t * ldx, w.cols, spread + t * size);
-    return {spread, size};
+    const int64_t runs = runs16(cols);
+    Run16* to = static_cast<Run16*>(memory.bytes(m * runs * int64_t(sizeof(Run16))));
+    for (int64_t t = 0; t < m; ++t)
+        cpu.kernels->dots16->round(x + t * ldx, cols, form == Form::pairs ? Order16::pairs : Order16::blocks,
+                                   to + t * runs);
+    return {nullptr, 0, to, runs};
+}
+
+// One of the matrices that meet the same x.
+struct Job {
+    WeightRef w;
+    Output to;
+    Way way = Way::floats;
+    Vectors x;
+    int64_t rows = 0, tasks = 0;                               // rows of a task
+};
+
+void task(const Kernels& kernels, const Job& job, int64_t number) {
+    const int64_t first = number * job.rows, count = std::min(job.rows, job.w.rows - first);
+    switch (job.way) {
+        case Way::codes: return codes_task(kernels, job.w, first, count, job.x, job.to);
+        case Way::blocks: return blocks_task(kernels, job.w, first, count, job.x, job.to);
+        case Way::floats: return floats_task(kernels, job.w, first, count, job.x.floats, job.x.ld, job.to);
+    }
 }
 
 }  // namespace gemv_room
 
-void gemv(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha,
-          float beta) {
+void gemv(Cpu& cpu, int64_t m, const float* x, int64_t ldx, std::span<const Gemv> products) {
     using namespace gemv_room;
-    const Output to{m, y, ldy, alpha, beta};
-    const Way way = gemv_room::way(cpu, w);
-    const Vectors vectors = prepared(cpu, way, w, m, x, ldx);
-    const int64_t rows = rows_of_a_task(w, cpu.pool.size());
-    cpu.pool.run((w.rows + rows - 1) / rows, [&](int64_t task, int) {
-        const int64_t first = task * rows, count = std::min(rows, w.rows - first);
-        switch (way) {
-            case Way::codes: return codes_task(*cpu.kernels, w, first, count, vectors, to);
-            case Way::blocks: return blocks_task(*cpu.kernels, w, first, count, vectors, to);
-            case Way::floats: return floats_task(*cpu.kernels, w, first, count, x, ldx, to);
-        }
+    if (products.size() > size_t(most_gemvs))
+        fail(Errc::argument, "gemv: ", products.size(), " matrices at a time, at most ", most_gemvs);
+    Job jobs[most_gemvs];
+    std::optional<Vectors> vectors[4];                 // by Form: x is prepared once for all who want it so
+    int64_t tasks = 0, count = 0;
+    for (const Gemv& p : products) {
+        cpu.work.add(2 * m * p.w.rows * p.w.cols, p.w.bytes());
+        const Way way = gemv_room::way(cpu, p.w);
+        const Form form = gemv_room::form(cpu, way, p.w);
+        if (!vectors[size_t(form)]) vectors[size_t(form)] = prepared(cpu, form, p.w.cols, m, x, ldx);
+        const int64_t rows = rows_of_a_task(p.w, cpu.pool.size());
+        jobs[count] = {p.w, {m, p.y, p.ldy, p.alpha, p.beta}, way, *vectors[size_t(form)], rows,
+                       (p.w.rows + rows - 1) / rows};
+        tasks += jobs[count++].tasks;
+    }
+    cpu.pool.run(tasks, [&](int64_t number, int) {
+        const Job* job = jobs;
+        for (; number >= job->tasks; ++job) number -= job->tasks;
+        task(*cpu.kernels, *job, number);
     });
 }
 

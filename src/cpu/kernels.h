@@ -116,8 +116,5 @@ bool has_runs_of_64(const WeightRef&);                 // 4-bit, and no run of 6
 void run_scales(const Kernels&, const FourBit&, int64_t first, int64_t stride, int64_t rows, int64_t count,
                 float* scales);
 
-// m <= gemv_rows
-void gemv(Cpu&, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha,
-          float beta);
 
 }}  // namespace qlora

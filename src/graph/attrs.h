@@ -11,7 +11,7 @@ struct ViewAttr { int64_t offset = 0; };               // elements from the star
 struct FillAttr { float value = 0; };
 struct ScaleAttr { float factor = 1; };
 struct SoftcapAttr { float cap = 0; };                 // y = cap tanh(x / cap)
-// element e is kept iff uniform(seed + step, stream, e) >= p, then divided by 1 - p
+// element e is kept iff uniform(seed + step, stream, e) >= p, then divided by 1 - p; step: GraphImpl::step()
 struct DropoutAttr { float p = 0; uint64_t seed = 0, stream = 0; };
 struct LoraAttr { float scale = 1, p = 0; uint64_t seed = 0, stream = 0; };
 struct RmsNormAttr { float eps = 1e-5f; };

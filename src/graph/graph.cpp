@@ -26,7 +26,7 @@ Tensor leaf(GraphImpl& g, const char* what, Op op, DType dtype, Shape shape, Buf
     check_leaf_shape(what, shape);
     Node n;
     n.op = op;
-    n.dtype = dtype;
+    n.dtype = n.storage = dtype;
     n.shape = std::move(shape);
     n.wants_grad = op == Op::param;
     if (!buffer) buffer = g.backend->allocate(n.bytes());
@@ -43,9 +43,19 @@ bool is_leaf(Op op) { return op == Op::input || op == Op::param || op == Op::sta
 int64_t alias_offset(const GraphImpl& g, int32_t id) {
     int64_t bytes = 0;
     for (int alias; (alias = op_def(g.node(id).op).aliases) >= 0; id = g.node(id).src[size_t(alias)]) {
-        if (g.node(id).op == Op::view) bytes += g.node(id).attr.get<ViewAttr>().offset * 4;
+        if (g.node(id).op == Op::view)
+            bytes += g.source(g.node(id), 0).byte_of(g.node(id).attr.get<ViewAttr>().offset);
     }
     return bytes;
+}
+
+// A view or an update has the storage of its source, what lies behind a result is floats, and what is not f32 to begin
+// with stays as it is; for the rest the backend chooses.
+DType storage(const GraphImpl& g, const Node& n) {
+    const int alias = op_def(n.op).aliases;
+    if (alias < 0) return n.dtype == DType::f32 ? g.backend->storage(g, n) : n.dtype;
+    const Node& source = g.source(n, alias);
+    return n.op == Op::view && n.attr.get<ViewAttr>().offset >= source.elements() ? DType::f32 : source.storage;
 }
 
 }  // namespace graph_room
@@ -58,10 +68,10 @@ BufferRef slice(const BufferRef& parent, int64_t offset, int64_t bytes) {
 
 const Node& Call::source(int i) const { return graph.source(node, i); }
 
-float* Call::written(int i) const {
+void* Call::writable(int i) const {
     if (!(op_def(node.op).writes >> i & 1))
         fail(Errc::argument, op_def(node.op).name, ": source ", i, " is not one that this operation updates");
-    return static_cast<float*>(src[i]);
+    return src[i];
 }
 
 WeightRef Call::matrix(int i) const {
@@ -69,7 +79,7 @@ WeightRef Call::matrix(int i) const {
     if (n.weight) return n.weight->ref();
     const int64_t cols = n.shape.back();
     WeightRef w;
-    w.dtype = n.dtype;
+    w.dtype = n.storage;
     w.data = src[i];
     w.rows = n.elements() / cols;
     w.cols = cols;
@@ -95,6 +105,9 @@ Tensor GraphImpl::add(Op op, std::initializer_list<Tensor> sources, const Attr& 
         ++i;
     }
     def.shape(*this, n);
+    if (n.saved && def.results < 2)
+        fail(Errc::argument, def.name, ": ", n.saved, " floats are to be kept, the operation has one result");
+    n.storage = graph_room::storage(*this, n);
     n.wants_grad = reached && def.grad && grads.empty();    // once backward() has begun, nodes are gradients themselves
     return graph_room::append(*this, std::move(n));
 }
@@ -112,23 +125,36 @@ Tensor GraphImpl::param(Shape shape, BufferRef buffer) {
 Tensor GraphImpl::state(Shape shape, BufferRef buffer, DType dtype) {
     graph_room::check_leaf_shape("state", shape);
     const TypeInfo& type = type_info(dtype);
-    if (!type.decode || shape.back() % type.block)
+    const bool codes = dtype == DType::u8;             // not numbers: only operations that say so take them
+    if ((!type.decode && !codes) || shape.back() % type.block)
         fail(Errc::argument, "state: rows of ", shape.back(), " cannot be held as ", type.name,
              type.decode ? str(", which has blocks of ", type.block) : std::string());
     return graph_room::leaf(*this, "state", Op::state, dtype, std::move(shape), std::move(buffer));
 }
 
-Tensor GraphImpl::weight(std::shared_ptr<const Weight> w) {
+Tensor GraphImpl::weight(WeightPtr w) {
     if (!w) fail(Errc::argument, "weight: there is none");
     graph_room::check_leaf_shape("weight", w->shape);
+    w = backend->hold(std::move(w), Placement::device);
     Node n;
     n.op = Op::weight;
-    n.dtype = w->dtype;
+    n.dtype = n.storage = w->dtype;
     n.shape = w->shape;
     if (w->file && std::none_of(mapped.begin(), mapped.end(), [&](const auto& m) { return m->file == w->file; }))
         mapped.push_back(w);
     n.weight = std::move(w);
     return graph_room::append(*this, std::move(n));
+}
+
+Tensor GraphImpl::step() {
+    if (step_input < 0) step_input = input({2}, DType::i32).id();
+    return handle(step_input);
+}
+
+void GraphImpl::set_step(uint64_t step) {
+    if (step_input < 0 && frozen) return;              // no mask depends on it
+    const int32_t halves[2] = {int32_t(uint32_t(step)), int32_t(uint32_t(step >> 32))};
+    write(this->step(), halves, sizeof halves);
 }
 
 void GraphImpl::output(Tensor t) {
@@ -148,10 +174,10 @@ void GraphImpl::prepare() {
     Plan made = make_plan(*this);
     if (made.order.empty())
         fail(Errc::argument, "run: nothing to compute; name a result with output() or update a state");
-    for (const int32_t id : made.order) {
-        if (!backend->supports(node(id).op))
-            fail(Errc::unsupported, "run: ", backend->name(), " does not have the operation ",
-                 op_def(node(id).op).name);
+    for (const Step& step : made.steps) {
+        const Op op = node(made.order[size_t(step.first)]).op;
+        if (!step.fusion && !backend->kernel(op))
+            fail(Errc::unsupported, "run: ", backend->name(), " does not have the operation ", op_def(op).name);
     }
     // graphs that never run at once may share one
     if (!arena || arena->bytes < made.arena) arena = backend->allocate(made.arena);
@@ -200,7 +226,10 @@ void GraphImpl::read(Tensor t, void* values, int64_t bytes) const {
     if (!kept || plan.offset[size_t(t.id())] < 0)
         fail(Errc::argument, "read: this result of ", op_def(n.op).name,
              " is not kept after a run; name it with output() before the first run()");
-    backend->download(*arena, plan.offset[size_t(t.id())], values, bytes);
+    if (n.storage == n.dtype) return backend->download(*arena, plan.offset[size_t(t.id())], values, bytes);
+    std::vector<uint8_t> stored(size_t(bytes_of(n.storage, n.elements())));
+    backend->download(*arena, plan.offset[size_t(t.id())], stored.data(), int64_t(stored.size()));
+    type_info(n.storage).decode(stored.data(), static_cast<float*>(values), n.elements());
 }
 
 GraphImpl& graph_of(std::initializer_list<Tensor> tensors, const char* operation) {

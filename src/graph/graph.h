@@ -1,12 +1,11 @@
-// graph.h - the tensor graph: nodes in execution order, the operation table, autograd, the memory plan and the backend
-// interface.
+// graph.h - the tensor graph: nodes in execution order, the operation table, autograd and the memory plan.
 //
 // Life of a graph: builders append nodes (each checks its shapes at once); backward() appends gradient nodes, which are
-// ordinary nodes; plan() gives every node an offset in one arena; Backend::run() executes the nodes in order. Nothing
-// is allocated while running.
+// ordinary nodes; make_plan() gives every node an offset in one arena; BackendImpl::run() executes the nodes in order.
+// Nothing is allocated while running.
 #pragma once
 #include "src/graph/attrs.h"
-#include "src/tensor/weight.h"
+#include "src/graph/backend.h"
 
 #include <array>
 #include <cstring>
@@ -18,39 +17,8 @@ namespace qlora { inline namespace QLORA_ABI {
 enum class Op : uint8_t {
 #define QLORA_OP(name, room) name,
 #include "src/graph/ops.def"
-#undef QLORA_OP
     count
 };
-
-struct GraphImpl;
-struct Node;
-
-// ---- Memory on a backend. A slice shares its parent's allocation.
-struct Buffer {
-    void* data = nullptr;
-    int64_t bytes = 0;
-    std::shared_ptr<void> owner;
-};
-using BufferRef = std::shared_ptr<Buffer>;
-BufferRef slice(const BufferRef&, int64_t offset, int64_t bytes);
-
-// ---- The backend: buffers and one way to run a planned graph. The CPU is one (src/ops/cpu_backend.cpp), CUDA fills
-// the same.
-struct Plan;
-struct BackendImpl {
-    virtual ~BackendImpl() = default;
-    virtual std::string name() const = 0;
-    virtual int64_t memory_free() const = 0;
-    virtual BufferRef allocate(int64_t bytes) = 0;    // zeroed, 64-byte aligned; Error{memory} names the size
-    virtual void upload(Buffer& to, int64_t offset, const void* from, int64_t bytes) = 0;
-    virtual void download(const Buffer& from, int64_t offset, void* to, int64_t bytes) = 0;
-    virtual void run(GraphImpl&, const Plan&) = 0;                              // executes plan.order
-    virtual bool supports(Op) const = 0;
-    virtual Work work() const { return {}; }                                    // of every run so far
-    virtual struct Cpu* cpu() { return nullptr; }    // the CPU's threads and kernels, when it is the CPU
-};
-// empty = the best
-std::shared_ptr<BackendImpl> make_cpu_backend(int threads, Compute compute, std::string_view instructions = {});
 
 // ---- Nodes.
 constexpr int max_sources = 8;
@@ -74,23 +42,28 @@ template <class T> Attr attr_of(const T& value) { Attr a; a.set(value); return a
 
 struct Node {
     Op op = Op::input;
-    DType dtype = DType::f32;
+    DType dtype = DType::f32;                          // results are f32 or i32, a state may have another type
+    DType storage = DType::f32;    // what it is held in: dtype, or what the backend chose for a result
     Shape shape;
     std::array<int32_t, max_sources> src{-1, -1, -1, -1, -1, -1, -1, -1};      // earlier nodes; -1 = absent
     Attr attr;
-    int64_t saved = 0;    // floats kept behind the result for the backward pass (attention: log-sum-exp)
-    std::shared_ptr<const Weight> weight;              // Op::weight
+    int64_t saved = 0;    // floats behind the result, its second: kept for the backward pass (attention: log-sum-exp)
+    WeightPtr weight;                                  // Op::weight
     BufferRef buffer;    // leaves (input, param, state): memory that outlives a run and may be shared by graphs
     bool wants_grad = false;                           // a parameter can be reached from here
     int32_t segment = -1;    // checkpointing: nodes of one segment are recomputed in the backward pass
     int32_t origin = -1;                               // of a recomputed copy: the node it repeats
     int64_t elements() const { return elements_of(shape); }
-    // results are f32 or i32, a state may have another type
-    int64_t bytes() const { return bytes_of(dtype, elements()) + saved * 4; }
+    // Where element `at` begins, from the start of the result; behind the last one lie the saved floats.
+    int64_t byte_of(int64_t at) const {
+        const int64_t n = elements();
+        return at < n ? bytes_of(storage, at) : (bytes_of(storage, n) + 3) / 4 * 4 + (at - n) * 4;
+    }
+    int64_t bytes() const { return saved ? byte_of(elements() + saved) : bytes_of(storage, elements()); }
 };
 
-// ---- One operation, in full: what its room exports.
-struct Call {                                          // one node, ready to compute
+// ---- One operation: what its room exports, and what its kernels are called with.
+struct Call {                                          // one node, ready to compute: what a kernel is given
     const GraphImpl& graph;
     const Node& node;
     void* out;
@@ -100,36 +73,50 @@ struct Call {                                          // one node, ready to com
     const Node& source(int i) const;
     bool has(int i) const { return node.src[size_t(i)] >= 0; }
     template <class T = float> const T* in(int i) const { return static_cast<const T*>(src[i]); }
-    float* written(int i) const;    // source i, one of those that OpDef::writes names
+    // source i, one of those that OpDef::writes names
+    template <class T = float> T* written(int i) const { return static_cast<T*>(writable(i)); }
     template <class T = float> T* result() const { return static_cast<T*>(out); }
+    // The second result, behind the first: this node's, and that of source i.
+    float* saved() const { return reinterpret_cast<float*>(static_cast<char*>(out) + node.byte_of(node.elements())); }
+    const float* saved_of(int i) const {
+        const Node& n = source(i);
+        return reinterpret_cast<const float*>(static_cast<const char*>(src[i]) + n.byte_of(n.elements()));
+    }
     WeightRef matrix(int i) const;    // source i as a stored matrix: a weight, or a float node {rows, cols}
+private:
+    void* writable(int i) const;
 };
 
+// What an operation is, on any backend.
 struct OpDef {
     const char* name;
     // checks the sources, sets shape, dtype and saved, or throws with the values
     void (*shape)(const GraphImpl&, Node&);
-    void (*cpu)(const Call&);                          // computes the result; null for leaves and views
     // appends gradient nodes, hands them to accumulate(); null = none flows
-    void (*grad)(GraphImpl&, const Node& forward, int32_t self, int32_t dy);
-    int64_t (*scratch)(const GraphImpl&, const Node&) = nullptr;               // bytes of scratch, all threads together
+    void (*grad)(GraphImpl&, const Node& forward, int32_t self, int32_t dy) = nullptr;
     int aliases = -1;    // the result is the memory of this source (views, and operations that update a state)
     bool effect = false;                               // changes a state: runs even when nobody reads it
+    bool computes = true;                              // no: leaves and views, for which nothing runs
     uint32_t writes = 0;    // beside the result: bit i = source i is updated in place
+    int results = 1;                                   // 2: more may be kept behind it, Node::saved
     Tensor (*composed)(GraphImpl&, const Node&) = nullptr;    // the same value out of simpler operations, for tests
 };
 const OpDef& op_def(Op);
 
 #define QLORA_OP(name, room) extern const OpDef name##_def;    // the rooms define them: const OpDef silu_def{...};
 #include "src/graph/ops.def"
-#undef QLORA_OP
 
 // ---- The memory plan: liveness of every node -> offsets in one arena, before anything runs.
+struct Step { int32_t first = 0, count = 1; const Fusion* fusion = nullptr; };     // of Plan::order
 struct Plan {
     std::vector<int32_t> order;    // nodes to run: those that an output, a leaf update or another needed node reads
+    std::vector<Step> steps;                           // all of the order: one node each, or a fusion of several
     std::vector<int64_t> offset;    // per node: bytes into the arena, -1 = none (leaf, pruned); aliases are resolved
     std::vector<int64_t> scratch;                      // per node: bytes into the arena, -1 = none
     int64_t arena = 0;                                 // bytes: the peak
+    std::span<const int32_t> nodes(int32_t step) const {
+        return std::span(order).subspan(size_t(steps[size_t(step)].first), size_t(steps[size_t(step)].count));
+    }
 };
 
 struct GraphImpl {
@@ -139,13 +126,13 @@ struct GraphImpl {
     std::vector<int32_t> outputs;                      // nodes that may be read after run(); their memory is not reused
     int32_t segment = -1;                              // given to new nodes
     bool frozen = false;                               // planned: no more nodes
-    uint64_t step = 0;    // mixed into dropout seeds: set by the trainer for every micro-batch
     Plan plan;
     BufferRef arena;    // set before prepare() to share one among graphs that never run at once
     // one weight of each mapped file that is read: asked after every run whether it is still whole
-    std::vector<std::shared_ptr<const Weight>> mapped;
+    std::vector<WeightPtr> mapped;
     int64_t used = 0;    // bytes: the furthest end in the arena that a run has touched, noted by the backend
     std::shared_ptr<struct Stepper> stepper;           // of the public Graph::step (src/ops/graph_api.cpp)
+    int32_t step_input = -1;
 
     explicit GraphImpl(std::shared_ptr<BackendImpl> b) : backend(std::move(b)) {}
 
@@ -156,7 +143,11 @@ struct GraphImpl {
     Tensor input(Shape, DType = DType::f32);
     Tensor param(Shape, BufferRef = {});               // allocates unless given memory
     Tensor state(Shape, BufferRef = {}, DType = DType::f32);                    // rows of whole blocks
-    Tensor weight(std::shared_ptr<const Weight>);
+    Tensor weight(WeightPtr);
+    // i32 {2}, an input that masks of dropout depend on; zero until set_step(), which the trainer calls for every
+    // micro-batch.
+    Tensor step();
+    void set_step(uint64_t);
     void output(Tensor);                               // keep until the next run, so that it can be read
 
     // Appends the gradient of a {1} loss towards every param it depends on. With `checkpoint`, nodes in segments are

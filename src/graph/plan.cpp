@@ -1,10 +1,10 @@
 // plan.cpp - the memory plan: which nodes run, how long each result lives, and where it lies in one arena. Made once,
 // before anything runs.
 //
-// A block is a stretch of memory with a life: the positions in the order from the node that writes it to the last that
-// reads it (through views too). Scratch is a block that lives at one position. Two blocks may share bytes if their
-// lives are apart. Blocks are placed from the largest to the smallest, each into the tightest gap among those already
-// placed that live at the same time.
+// A block is a stretch of memory with a life: the steps from the one that writes it to the last that reads it (through
+// views too). Scratch is a block that lives for one step. Two blocks may share bytes if their lives are apart. Blocks
+// are placed from the largest to the smallest, each into the tightest gap among those already placed that live at the
+// same time.
 #include "src/graph/graph.h"
 
 #include <algorithm>
@@ -14,13 +14,11 @@ namespace qlora { inline namespace QLORA_ABI {
 namespace plan_room {
 
 constexpr int64_t alignment = 64;                      // bytes: a cache line, and the widest vector
-constexpr int32_t forever = std::numeric_limits<int32_t>::max();
-
 struct Block {
     int32_t node = -1;
     bool scratch = false;
     int64_t bytes = 0;
-    int32_t first = 0, last = 0;                       // positions in the order, both included
+    int32_t first = 0, last = 0;                       // steps, both included
     int64_t offset = -1;
 };
 
@@ -45,10 +43,11 @@ bool share_memory(const Node& a, const Node& b) {
 }
 
 // Per node: the leaves whose memory it reads or updates.
-std::vector<std::vector<int32_t>> touched_leaves(const GraphImpl& g, const std::vector<bool>& needed) {
-    std::vector<std::vector<int32_t>> leaves(g.nodes.size());
+using Leaves = std::vector<std::vector<int32_t>>;
+Leaves touched_leaves(const GraphImpl& g, const std::vector<bool>& needed) {
+    Leaves leaves(g.nodes.size());
     for (int32_t i = 0; i < int32_t(g.nodes.size()); ++i) {
-        if (!needed[size_t(i)] || !op_def(g.node(i).op).cpu) continue;
+        if (!needed[size_t(i)] || !op_def(g.node(i).op).computes) continue;
         for (const int32_t s : g.node(i).src) {
             if (s >= 0 && g.node(g.root(s)).buffer) leaves[size_t(i)].push_back(g.root(s));
         }
@@ -58,10 +57,10 @@ std::vector<std::vector<int32_t>> touched_leaves(const GraphImpl& g, const std::
 
 // Where an `accumulate` may run: right after the node that computes its gradient, unless something in between uses the
 // same state. -1 = in its place.
-int32_t earliest(const GraphImpl& g, int32_t id, const std::vector<std::vector<int32_t>>& leaves) {
+int32_t earliest(const GraphImpl& g, int32_t id, const Leaves& leaves) {
     const Node& n = g.node(id);
     const int32_t ready = g.root(n.src[1]);
-    if (!op_def(g.node(ready).op).cpu) return -1;
+    if (!op_def(g.node(ready).op).computes) return -1;
     for (int32_t s = n.src[0]; op_def(g.node(s).op).aliases >= 0; s = g.node(s).src[0]) {
         if (op_def(g.node(s).op).effect) return -1;
     }
@@ -76,8 +75,7 @@ int32_t earliest(const GraphImpl& g, int32_t id, const std::vector<std::vector<i
 
 // Gradients are added to their running sums by `accumulate` nodes, which a builder appends after backward(). Run where
 // they stand, all gradients would pile up until the end of the pass; so each runs as early as it may.
-std::vector<int32_t> run_order(const GraphImpl& g, const std::vector<bool>& needed) {
-    const std::vector<std::vector<int32_t>> leaves = touched_leaves(g, needed);
+std::vector<int32_t> run_order(const GraphImpl& g, const std::vector<bool>& needed, const Leaves& leaves) {
     std::vector<std::vector<int32_t>> early(g.nodes.size());
     std::vector<bool> moved(g.nodes.size(), false);
     for (int32_t i = 0; i < int32_t(g.nodes.size()); ++i) {
@@ -89,27 +87,96 @@ std::vector<int32_t> run_order(const GraphImpl& g, const std::vector<bool>& need
     }
     std::vector<int32_t> order;
     for (int32_t i = 0; i < int32_t(g.nodes.size()); ++i) {
-        if (needed[size_t(i)] && !moved[size_t(i)] && op_def(g.node(i).op).cpu) order.push_back(i);
+        if (needed[size_t(i)] && !moved[size_t(i)] && op_def(g.node(i).op).computes) order.push_back(i);
         order.insert(order.end(), early[size_t(i)].begin(), early[size_t(i)].end());
     }
     return order;
 }
 
-std::vector<Block> blocks_of(const GraphImpl& g, const std::vector<int32_t>& order) {
-    std::vector<int32_t> last(g.nodes.size(), -1);     // per root: the position of its last reader
-    for (int32_t at = 0; at < int32_t(order.size()); ++at) {
-        for (const int32_t s : g.node(order[size_t(at)]).src) {
-            if (s >= 0) last[size_t(g.root(s))] = at;
+// ---- Fusions.
+
+// May node `id` run where `group`, whose nodes are in front of it, begins? What it reads must be there by then,
+// and nothing that runs in between may change what it reads or use what it changes.
+bool may_join(const GraphImpl& g, int32_t id, const std::vector<int32_t>& group, const std::vector<int32_t>& order,
+              const std::vector<int32_t>& position, const Leaves& leaves) {
+    const int32_t start = position[size_t(group.front())];
+    const auto in_group = [&](int32_t n) { return std::find(group.begin(), group.end(), n) != group.end(); };
+    for (int32_t s : g.node(id).src) {
+        while (s >= 0 && !op_def(g.node(s).op).computes && op_def(g.node(s).op).aliases >= 0) s = g.node(s).src[0];
+        if (s >= 0 && position[size_t(s)] >= start && !in_group(s)) return false;
+    }
+    const auto changes = [&](int32_t n) { return op_def(g.node(n).op).effect || op_def(g.node(n).op).writes; };
+    for (int32_t at = start; at < position[size_t(id)]; ++at) {
+        const int32_t between = order[size_t(at)];
+        if (in_group(between) || (!changes(between) && !changes(id))) continue;
+        for (const int32_t a : leaves[size_t(between)])
+            for (const int32_t b : leaves[size_t(id)])
+                if (share_memory(g.node(a), g.node(b))) return false;
+    }
+    return true;
+}
+
+// The nodes of the first fusion that fits, or `first` alone.
+std::vector<int32_t> group_at(const GraphImpl& g, size_t first, const std::vector<int32_t>& order,
+                              const std::vector<int32_t>& position, const std::vector<bool>& taken,
+                              const Leaves& leaves, const Fusion** fusion) {
+    for (const Fusion& f : g.backend->fusions()) {
+        std::vector<int32_t> group{order[first]};
+        for (const int32_t id : f.match(g, order, first)) {
+            const bool later = position[size_t(id)] > int32_t(first) && !taken[size_t(id)];
+            if (later && may_join(g, id, group, order, position, leaves)) group.push_back(id);
         }
+        if (group.size() < 2) continue;
+        *fusion = &f;
+        return group;
+    }
+    return {order[first]};
+}
+
+// Puts nodes that a backend computes together side by side, where the first of them stands.
+void make_steps(const GraphImpl& g, const Leaves& leaves, Plan& plan) {
+    const std::vector<int32_t> order = std::move(plan.order);
+    std::vector<int32_t> position(g.nodes.size(), -1);
+    for (size_t at = 0; at < order.size(); ++at) position[size_t(order[at])] = int32_t(at);
+    std::vector<bool> taken(g.nodes.size(), false);
+    plan.order.clear();
+    for (size_t at = 0; at < order.size(); ++at) {
+        if (taken[size_t(order[at])]) continue;
+        Step step{int32_t(plan.order.size())};
+        const std::vector<int32_t> group = group_at(g, at, order, position, taken, leaves, &step.fusion);
+        step.count = int32_t(group.size());
+        for (const int32_t id : group) taken[size_t(id)] = true;
+        plan.order.insert(plan.order.end(), group.begin(), group.end());
+        plan.steps.push_back(step);
+    }
+}
+
+// ---- Memory.
+
+constexpr int32_t forever = std::numeric_limits<int32_t>::max();
+
+std::vector<Block> blocks_of(const GraphImpl& g, const Plan& plan) {
+    std::vector<int32_t> last(g.nodes.size(), -1);     // per root: the step of its last reader
+    for (int32_t at = 0; at < int32_t(plan.steps.size()); ++at) {
+        for (const int32_t id : plan.nodes(at))
+            for (const int32_t s : g.node(id).src)
+                if (s >= 0) last[size_t(g.root(s))] = at;
     }
     for (const int32_t id : g.outputs) last[size_t(g.root(id))] = forever;
 
     std::vector<Block> blocks;
-    for (int32_t at = 0; at < int32_t(order.size()); ++at) {
-        const int32_t id = order[size_t(at)];
-        const OpDef& def = op_def(g.node(id).op);
-        if (def.aliases < 0) blocks.push_back({id, false, g.node(id).bytes(), at, std::max(at, last[size_t(id)])});
-        const int64_t scratch = def.scratch ? def.scratch(g, g.node(id)) : 0;
+    for (int32_t at = 0; at < int32_t(plan.steps.size()); ++at) {
+        const Step& step = plan.steps[size_t(at)];
+        for (const int32_t id : plan.nodes(at)) {
+            // what only a fusion's own nodes read stays inside of it
+            const bool inside = step.fusion && last[size_t(id)] == at;
+            if (op_def(g.node(id).op).aliases < 0 && !inside)
+                blocks.push_back({id, false, g.node(id).bytes(), at, std::max(at, last[size_t(id)])});
+        }
+        if (step.fusion) continue;
+        const int32_t id = plan.order[size_t(step.first)];
+        const Kernel* kernel = g.backend->kernel(g.node(id).op);
+        const int64_t scratch = kernel && kernel->scratch ? kernel->scratch(g, g.node(id)) : 0;
         if (scratch > 0) blocks.push_back({id, true, scratch, at, at});
     }
     return blocks;
@@ -150,8 +217,10 @@ int64_t place(std::vector<Block>& blocks) {
 Plan make_plan(const GraphImpl& g) {
     Plan plan;
     const std::vector<bool> needed = plan_room::needed_nodes(g);
-    plan.order = plan_room::run_order(g, needed);
-    std::vector<plan_room::Block> blocks = plan_room::blocks_of(g, plan.order);
+    const plan_room::Leaves leaves = plan_room::touched_leaves(g, needed);
+    plan.order = plan_room::run_order(g, needed, leaves);
+    plan_room::make_steps(g, leaves, plan);
+    std::vector<plan_room::Block> blocks = plan_room::blocks_of(g, plan);
     plan.arena = plan_room::place(blocks);
     plan.offset.assign(g.nodes.size(), -1);
     plan.scratch.assign(g.nodes.size(), -1);
@@ -161,7 +230,8 @@ Plan make_plan(const GraphImpl& g) {
         const int alias = op_def(n.op).aliases;
         if (alias < 0 || !needed[i]) continue;
         const int64_t source = plan.offset[size_t(n.src[size_t(alias)])];
-        if (source >= 0) plan.offset[i] = source + (n.op == Op::view ? n.attr.get<ViewAttr>().offset * 4 : 0);
+        if (source < 0) continue;
+        plan.offset[i] = source + (n.op == Op::view ? g.source(n, 0).byte_of(n.attr.get<ViewAttr>().offset) : 0);
     }
     return plan;
 }

@@ -22,16 +22,18 @@ void add(Hash& hash, const void* bytes, int64_t count) {
     hash.add(rest, 16);
 }
 
-void add(Hash& hash, const WeightPtr& w) {
-    if (!w) return add(hash, "absent", 6);
+void add(Hash& hash, const WeightPtr& held) {
+    if (!held) return add(hash, "absent", 6);
+    const WeightPtr w = on_host(held);
     const int64_t head[] = {int64_t(w->dtype), int64_t(w->shape.size()), w->elements()};
     add(hash, head, sizeof head);
     add(hash, w->data, bytes_of(w->dtype, w->elements()));
     w->check();                                        // a record with the fingerprint of zeros would never fit again
 }
 
-void add_scales(Hash& hash, const WeightPtr& w) {
-    if (!w || !is_4bit(w->dtype)) return;
+void add_scales(Hash& hash, const WeightPtr& held) {
+    if (!held || !is_4bit(held->dtype)) return;
+    const WeightPtr w = on_host(held);
     const FourBit& q = w->quant;
     const int64_t blocks = (w->elements() + q.block - 1) / q.block;
     add(hash, q.codebook, 16 * 4);
@@ -89,11 +91,12 @@ void held(const ModelImpl& m, AdapterBase& base) {
 
 std::shared_ptr<const ModelImpl> quantized(const ModelImpl& from, DType type, bool double_quant) {
     auto model = std::make_shared<ModelImpl>(from);
-    Cpu* cpu = from.backend->cpu();
+    ThreadPool* pool = &from.backend->host().pool;
     for_each_weight(*model, [&](const Row& row, WeightPtr& w) {
         // as when a file is loaded: what is in the type already stays as it is
         if (row.kind == Kind::linear && w->dtype != type)
-            w = std::make_shared<const Weight>(quantize_4bit(*w, type, double_quant, cpu ? &cpu->pool : nullptr));
+            w = from.backend->hold(std::make_shared<const Weight>(quantize_4bit(*w, type, double_quant, pool)),
+                                   Placement::device);
     });
     return model;
 }

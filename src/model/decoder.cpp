@@ -118,8 +118,8 @@ void require_memory(const BackendImpl& backend, int64_t bytes, const char* what,
         fail(Errc::memory, what, ": ", bytes, " bytes of memory are needed, ", available, " are free; use ", remedy);
 }
 
-DType half_type(const ModelImpl& model) {
-    return model.at(Slot::embedding)->dtype == DType::bf16 ? DType::bf16 : DType::f16;
+DType cache_type(const ModelImpl& model) {
+    return model.backend->cache_type(model.at(Slot::embedding)->dtype == DType::bf16 ? DType::bf16 : DType::f16);
 }
 
 KvCache make_cache(const ModelImpl& model, int64_t capacity, DType type) {
@@ -238,7 +238,7 @@ void Decoder::run(const DecoderBatch& batch) {
         write(logit_rows_, batch.logit_rows);
     }
     if (lora_ && lora_->norms) refresh_norms(*lora_);
-    graph_->step = batch.dropout_step;
+    graph_->set_step(batch.dropout_step);
     graph_->run();
 }
 

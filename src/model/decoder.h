@@ -14,8 +14,9 @@ struct KvCache {    // one buffer a layer and side: {kv_heads, capacity, head_di
     std::vector<BufferRef> keys, values;
     int64_t bytes() const { return keys.empty() ? 0 : 2 * int64_t(keys.size()) * keys[0]->bytes; }
 };
-// bf16 where its embedding is stored so, else f16: what keys and values are held in by default
-DType half_type(const ModelImpl&);
+// What keys and values are held in by default: bf16 where the embedding is stored so, else f16, unless the backend
+// chooses another.
+DType cache_type(const ModelImpl&);
 KvCache make_cache(const ModelImpl&, int64_t capacity, DType type = DType::f32);
 // Error{memory} if the backend has not as much free
 void require_memory(const BackendImpl&, int64_t bytes, const char* what, const char* remedy);

@@ -10,9 +10,8 @@ namespace qlora { inline namespace QLORA_ABI {
 
 struct DoraNorms {
     std::mutex lock;                                   // sessions of several threads may share an adapter
-    std::unique_ptr<GraphImpl> graph;                  // all norms, from the factors where they are
-    std::vector<Tensor> results;                       // {out}, one a target
-    BufferRef buffer;                                  // the same one after another: LoraTarget::norm
+    std::unique_ptr<GraphImpl> graph;                  // all norms, from the factors where they are into the buffer
+    BufferRef buffer;                                  // of {out} a target, one after another: LoraTarget::norm
     uint64_t version = 0;                              // of the factors that they belong to
 };
 
@@ -20,15 +19,14 @@ std::shared_ptr<DoraNorms> make_norms(const LoraImpl& lora) {
     auto norms = std::make_shared<DoraNorms>();
     norms->graph = std::make_unique<GraphImpl>(lora.base->backend);
     int64_t count = 0;
+    for (const LoraTarget& t : lora.targets) count += t.out;
+    norms->buffer = lora.base->backend->allocate(count * 4);
     for (const LoraTarget& t : lora.targets) {
         const Tensor a = norms->graph->state({t.rank, t.in}, slice(lora.values, t.a * 4, t.rank * t.in * 4));
         const Tensor b = norms->graph->state({t.out, t.rank}, slice(lora.values, t.b * 4, t.out * t.rank * 4));
-        norms->results.push_back(
-            dora_norm(norms->graph->weight(lora.base->at(t.module, t.layer)), a, b, t.scale));
-        norms->graph->output(norms->results.back());
-        count += t.out;
+        copy(norms->graph->state({t.out}, slice(norms->buffer, t.norm * 4, t.out * 4)),
+             dora_norm(norms->graph->weight(lora.base->at(t.module, t.layer)), a, b, t.scale));
     }
-    norms->buffer = lora.base->backend->allocate(count * 4);
     return norms;
 }
 
@@ -37,12 +35,6 @@ BufferRef refresh_norms(const LoraImpl& lora) {
     const std::lock_guard<std::mutex> guard(norms.lock);
     if (norms.version == lora.version) return norms.buffer;
     norms.graph->run();
-    for (size_t i = 0; i < lora.targets.size(); ++i) {
-        const LoraTarget& t = lora.targets[i];
-        std::vector<float> values(static_cast<size_t>(t.out));
-        norms.graph->read(norms.results[i], values.data(), t.out * 4);
-        lora.base->backend->upload(*norms.buffer, t.norm * 4, values.data(), t.out * 4);
-    }
     norms.version = lora.version;
     return norms.buffer;
 }
@@ -52,11 +44,8 @@ int64_t norm_bytes(const LoraImpl& lora) { return lora.norms->buffer->bytes + ma
 // A new adapter starts as the weights that it finds: m = n.
 void start_magnitudes(LoraImpl& lora) {
     const BufferRef norms = refresh_norms(lora);
-    for (const LoraTarget& t : lora.targets) {
-        std::vector<float> values(static_cast<size_t>(t.out));
-        lora.base->backend->download(*norms, t.norm * 4, values.data(), t.out * 4);
-        lora.base->backend->upload(*lora.values, t.m * 4, values.data(), t.out * 4);
-    }
+    for (const LoraTarget& t : lora.targets)
+        lora.base->backend->copy(*norms, t.norm * 4, *lora.values, t.m * 4, t.out * 4);
 }
 
 }}  // namespace qlora

@@ -52,8 +52,8 @@ WeightPtr Loading::linear(Weight w) {
     if (const int64_t needed = bytes_of(*options_.quantize, w.elements()), left = available_memory(); needed > left)
         fail(Errc::memory, "load ", where_, ": ", w.name, " as ", name_of(*options_.quantize), " needs ", needed,
              " bytes, ", left, " are free; use a smaller model");
-    Cpu* cpu = options_.backend.impl() ? options_.backend.impl()->cpu() : nullptr;
-    Weight quantized = quantize_4bit(w, *options_.quantize, options_.double_quant, cpu ? &cpu->pool : nullptr);
+    ThreadPool* pool = options_.backend.impl() ? &options_.backend.impl()->host().pool : nullptr;
+    Weight quantized = quantize_4bit(w, *options_.quantize, options_.double_quant, pool);
     if (w.file) {
         w.file->forget(w.data, w.bytes());             // else the peak would be the whole source beside its 4-bit copy
         quantized_.push_back({w.owner, w.file, w.data, w.bytes()});
@@ -74,7 +74,11 @@ void Loading::fill(ModelImpl& model, const std::function<Weight(const Row&, int6
     const Config& c = model.config;
     model.layers.resize(size_t(c.layers));
     for_each_tensor(c, [&](const Row& row, int64_t layer) {
-        model.at(row.slot, layer) = tick(held(row.kind, read(row, layer)));
+        WeightPtr w = held(row.kind, read(row, layer));
+        // few rows of an embedding are read at a time
+        if (model.backend)
+            w = model.backend->hold(std::move(w), row.slot == Slot::embedding ? Placement::host : Placement::device);
+        model.at(row.slot, layer) = tick(std::move(w));
     });
     if (c.tied) model.at(Slot::head) = model.at(Slot::embedding);
 }

@@ -104,8 +104,10 @@ std::shared_ptr<const ModelImpl> residual(LoraImpl& lora, Cpu& cpu) {
         if (!known) split(cpu, t, w, a, b);
         gemm_nn(cpu, t.out, b, t.rank, dense_ref(a, t.rank, t.in), w.data(), t.in, -t.scale, 1);
         const bool double_quant = is_4bit(held->dtype) && !held->quant.absmax;
-        model->at(t.module, t.layer) = std::make_shared<const Weight>(
-            convert_weight(dense_weight(held->name, held->shape, std::move(w)), held->dtype, double_quant, &cpu.pool));
+        model->at(t.module, t.layer) = model->backend->hold(
+            std::make_shared<const Weight>(convert_weight(dense_weight(held->name, held->shape, std::move(w)),
+                                                          held->dtype, double_quant, &cpu.pool)),
+            Placement::device);
     }
     return model;
 }
@@ -115,9 +117,8 @@ std::shared_ptr<const ModelImpl> residual(LoraImpl& lora, Cpu& cpu) {
 void start_lora(LoraImpl& lora, std::vector<float>* values) {
     namespace room = lora_init_room;
     if (lora.options.init == LoraInit::standard) return;
-    Cpu* shared = lora.base->backend->cpu();
     // of its own: the sums are in f32 even where the backend computes in bf16
-    Cpu cpu(shared ? shared->pool.size() : 0);
+    Cpu cpu(lora.base->backend->host().pool.size());
     if (lora.options.init == LoraInit::loftq) {
         if (values) room::loftq(lora, *values, cpu);
         return;

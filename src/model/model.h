@@ -52,8 +52,6 @@ struct Config {
     bool dynamic_rope = false;
 };
 
-using WeightPtr = std::shared_ptr<const Weight>;
-
 struct ModelImpl {
     std::string path;
     Config config;

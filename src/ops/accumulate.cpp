@@ -21,12 +21,8 @@ void cpu(const Call& call) {
 
 }  // namespace accumulate_room
 
-const OpDef accumulate_def{.name = "accumulate",
-                           .shape = accumulate_room::shape,
-                           .cpu = accumulate_room::cpu,
-                           .grad = nullptr,
-                           .aliases = 0,
-                           .effect = true};
+const OpDef accumulate_def{.name = "accumulate", .shape = accumulate_room::shape, .aliases = 0, .effect = true};
+const Kernel accumulate_cpu{accumulate_room::cpu};
 
 Tensor accumulate(Tensor state, Tensor x) { return graph_of({state, x}, "accumulate").add(Op::accumulate, {state, x}); }
 

@@ -153,7 +153,7 @@ void forward(const Call& call) {
     ThreadPool& pool = cpu_of(call).pool;
     count_work(cpu_of(call), p, 2);                    // q k^T, P v
     float* out = call.result();
-    float* logsum = out + p.rows * p.ldq;
+    float* logsum = call.saved();
     float* scratch = static_cast<float*>(call.scratch);
     const int64_t heads = p.attr.heads;
     const bool decode = decodes(call.source(1));
@@ -176,7 +176,7 @@ void shape(const GraphImpl& g, Node& node) {
 
 int64_t scratch(const GraphImpl& g, const Node& node) {
     const AttentionAttr a = node.attr.get<AttentionAttr>();
-    const int64_t threads = g.backend->cpu() ? g.backend->cpu()->pool.size() : 0;
+    const int64_t threads = g.backend->host().pool.size();
     const bool decode = decodes(g.source(node, 1));
     return threads *
            (node.shape[0] <= few_rows ? row_floats(a.heads / a.kv_heads, a.head_dim, decode)
@@ -198,11 +198,10 @@ void grad(GraphImpl& g, const Node& forward, int32_t self, int32_t dy) {
 
 }  // namespace attention_room
 
-const OpDef attention_def{.name = "attention",
-                          .shape = attention_room::shape,
-                          .cpu = attention_room::forward,
-                          .grad = attention_room::grad,
-                          .scratch = attention_room::scratch};
+const OpDef attention_def{.name = "attention", .shape = attention_room::shape, .grad = attention_room::grad,
+                          .results = 2};
+const Kernel attention_cpu{attention_room::forward, attention_room::scratch};
+
 Tensor attention(Tensor q, Tensor k, Tensor v, Tensor first, Tensor last, const AttentionAttr& attr) {
     return graph_of({q, k, v, first, last}, "attention").add(Op::attention, {q, k, v, first, last}, attr_of(attr));
 }

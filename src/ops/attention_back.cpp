@@ -124,10 +124,9 @@ void backward(const Call& call) {                      // sources dy, q, k, v, f
     const Problem p = problem(call, 1);
     ThreadPool& pool = cpu_of(call).pool;
     count_work(cpu_of(call), p, 7);                    // q k^T and dy v^T in both passes, dq; dk, dv
-    const float* y = call.in(6);
     float* dots = static_cast<float*>(call.scratch);
     float* scratch = dots + p.attr.heads * p.rows;
-    const Backward b{p, call.in(0), y, y + p.rows * p.ldq, dots};
+    const Backward b{p, call.in(0), call.in(6), call.saved_of(6), dots};
     float *dq = call.result(), *dk = dq + p.rows * p.ldq, *dv = dk + p.keys * p.ldk;
     const int64_t query_blocks = (p.rows + query_block - 1) / query_block,
                   key_blocks = (p.keys + key_block - 1) / key_block;
@@ -153,16 +152,13 @@ void back_shape(const GraphImpl& g, Node& node) {      // flat [dq | dk | dv]
 
 int64_t back_scratch(const GraphImpl& g, const Node& node) {
     const AttentionAttr a = node.attr.get<AttentionAttr>();
-    const int64_t threads = g.backend->cpu() ? g.backend->cpu()->pool.size() : 0;
+    const int64_t threads = g.backend->host().pool.size();
     return (a.heads * g.source(node, 1).shape[0] + threads * backward_floats(tile_up(a.head_dim, tile_cols))) * 4;
 }
 
 }  // namespace attention_room
 
-const OpDef attention_back_def{.name = "attention_back",
-                               .shape = attention_room::back_shape,
-                               .cpu = attention_room::backward,
-                               .grad = nullptr,
-                               .scratch = attention_room::back_scratch};
+const OpDef attention_back_def{.name = "attention_back", .shape = attention_room::back_shape};
+const Kernel attention_back_cpu{attention_room::backward, attention_room::back_scratch};
 
 }}  // namespace qlora

@@ -46,13 +46,10 @@ void back_cpu(const Call& call) {
 
 }  // namespace bias_room
 
-const OpDef bias_def{.name = "bias",
-                     .shape = bias_room::shape,
-                     .cpu = bias_room::cpu,
-                     .grad = bias_room::grad,
-                     .scratch = bias_room::scratch};
-const OpDef bias_back_def{
-    .name = "bias_back", .shape = bias_room::back_shape, .cpu = bias_room::back_cpu, .grad = nullptr};
+const OpDef bias_def{.name = "bias", .shape = bias_room::shape, .grad = bias_room::grad};
+const Kernel bias_cpu{bias_room::cpu, bias_room::scratch};
+const OpDef bias_back_def{.name = "bias_back", .shape = bias_room::back_shape};
+const Kernel bias_back_cpu{bias_room::back_cpu};
 
 Tensor bias(Tensor x, Tensor b) { return graph_of({x, b}, "bias").add(Op::bias, {x, b}); }
 

@@ -39,11 +39,8 @@ void cpu(const Call& call) {
 
 }  // namespace clip_room
 
-const OpDef global_norm_def{.name = "global_norm",
-                            .shape = clip_room::shape,
-                            .cpu = clip_room::cpu,
-                            .grad = nullptr,
-                            .scratch = clip_room::scratch};
+const OpDef global_norm_def{.name = "global_norm", .shape = clip_room::shape};
+const Kernel global_norm_cpu{clip_room::cpu, clip_room::scratch};
 
 Tensor global_norm(Tensor x) { return graph_of({x}, "global_norm").add(Op::global_norm, {x}); }
 

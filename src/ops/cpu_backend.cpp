@@ -1,9 +1,7 @@
-// cpu_backend.cpp - the CPU as a backend: host memory, and a loop that calls the cpu function of each planned node.
+// cpu_backend.cpp - the CPU as a backend: host memory, and a loop that calls the kernel of each planned step.
 #include "src/base/limits.h"
-#include "src/cpu/kernels.h"
-#include "src/graph/graph.h"
+#include "src/ops/rooms.h"
 
-#include <algorithm>
 #include <cstdlib>
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -42,9 +40,18 @@ public:
         const int threads = cpu_.pool.size();
         return str("cpu, ", threads, threads == 1 ? " thread, " : " threads, ", cpu_.kernels->name);
     }
+    Json machine() const override {
+        return Json()
+            .set("device", "cpu")
+            .set("instructions", std::string(cpu_.kernels->name))
+            .set("compute", std::string(name_of(cpu_.compute)))
+            .set("threads", int64_t(cpu_.pool.size()));
+    }
+    Compute compute() const override { return cpu_.effective(); }
+    Cpu& host() override { return cpu_; }
     int64_t memory_free() const override { return available_memory(); }
 
-    BufferRef allocate(int64_t bytes) override {
+    BufferRef allocate(int64_t bytes, Memory) override {
         // calloc and not aligned_alloc: large zeroed memory comes from the system page by page, when it is first
         // touched. That is also why calloc alone does not notice that a large request cannot be met: the machine would,
         // later, by killing the process.
@@ -58,42 +65,56 @@ public:
             Buffer{reinterpret_cast<void*>(aligned), bytes, std::shared_ptr<void>(raw, [](void* p) { std::free(p); })});
     }
 
+    void zero(Buffer& at, int64_t offset, int64_t bytes) override {
+        if (bytes) std::memset(bytes_at("zero", at, offset, bytes), 0, size_t(bytes));
+    }
+    void copy(const Buffer& from, int64_t from_offset, Buffer& to, int64_t to_offset, int64_t bytes) override {
+        const char* source = bytes_at("copy", from, from_offset, bytes);
+        if (bytes) std::memmove(bytes_at("copy", to, to_offset, bytes), source, size_t(bytes));
+    }
     void upload(Buffer& to, int64_t offset, const void* from, int64_t bytes) override {
-        check_range("upload", to, offset, bytes);
-        if (bytes) std::memcpy(static_cast<char*>(to.data) + offset, from, size_t(bytes));
+        if (bytes) std::memcpy(bytes_at("upload", to, offset, bytes), from, size_t(bytes));
+    }
+    void download(const Buffer& from, int64_t offset, void* to, int64_t bytes) override {
+        if (bytes) std::memcpy(to, bytes_at("download", from, offset, bytes), size_t(bytes));
     }
 
-    void download(const Buffer& from, int64_t offset, void* to, int64_t bytes) override {
-        check_range("download", from, offset, bytes);
-        if (bytes) std::memcpy(to, static_cast<const char*>(from.data) + offset, size_t(bytes));
-    }
+    const Kernel* kernel(Op op) const override { return cpu_kernel(op); }
+    std::span<const Fusion> fusions() const override { return {&qmatmuls_cpu, 1}; }
 
     void run(GraphImpl& g, const Plan& plan) override {
         const ThreadPool::Alone alone(choose_ && is_small(g, plan, *cpu_.kernels));
-        for (const int32_t id : plan.order) {
-            const Node& n = g.node(id);
-            const OpDef& def = op_def(n.op);
-            Call call{g, n, g.address(id), {}, nullptr, *this};
-            for (int i = 0; i < max_sources; ++i)
-                call.src[i] = n.src[size_t(i)] >= 0 ? g.address(n.src[size_t(i)]) : nullptr;
-            if (const int64_t at = plan.offset[size_t(id)]; at >= 0) g.used = std::max(g.used, at + n.bytes());
-            if (const int64_t at = plan.scratch[size_t(id)]; at >= 0) {
-                call.scratch = static_cast<char*>(g.arena->data) + at;
-                g.used = std::max(g.used, at + def.scratch(g, n));
-            }
-            def.cpu(call);
+        std::vector<Call> calls;
+        for (int32_t at = 0; at < int32_t(plan.steps.size()); ++at) {
+            calls.clear();
+            for (const int32_t id : plan.nodes(at)) calls.push_back(call_of(g, plan, id));
+            if (const Fusion* fusion = plan.steps[size_t(at)].fusion) fusion->run(calls);
+            else g.backend->kernel(calls[0].node.op)->run(calls[0]);
         }
     }
 
     Work work() const override { return {cpu_.work.operations.load(), cpu_.work.bytes.load()}; }
-    bool supports(Op op) const override { return op < Op::count; }
-    Cpu* cpu() override { return &cpu_; }
 
 private:
-    static void check_range(const char* what, const Buffer& b, int64_t offset, int64_t bytes) {
+    Call call_of(GraphImpl& g, const Plan& plan, int32_t id) {
+        const Node& n = g.node(id);
+        Call call{g, n, g.address(id), {}, nullptr, *g.backend};
+        for (int i = 0; i < max_sources; ++i)
+            call.src[i] = n.src[size_t(i)] >= 0 ? g.address(n.src[size_t(i)]) : nullptr;
+        if (const int64_t at = plan.offset[size_t(id)]; at >= 0) g.used = std::max(g.used, at + n.bytes());
+        if (const int64_t at = plan.scratch[size_t(id)]; at >= 0) {
+            call.scratch = static_cast<char*>(g.arena->data) + at;
+            g.used = std::max(g.used, at + g.backend->kernel(n.op)->scratch(g, n));
+        }
+        return call;
+    }
+
+    static char* bytes_at(const char* what, const Buffer& b, int64_t offset, int64_t bytes) {
         if (offset < 0 || bytes < 0 || offset > b.bytes - bytes)
             fail(Errc::argument, "cpu: ", what, " of bytes ", offset, " to ", offset + bytes, " of ", b.bytes);
+        return static_cast<char*>(b.data) + offset;
     }
+
     Cpu cpu_;
     const bool choose_;                                // the caller left the number of threads to us
 };

@@ -32,7 +32,7 @@ void cpu(const Call& call) {
     const int64_t n = last_dim(call.source(0)), rows = leading(call.source(0));
     const float* logits = call.in(0);
     const int32_t* targets = call.in<int32_t>(1);
-    float *y = call.result(), *lse = y + 1;
+    float *y = call.result(), *lse = call.saved();
     for (int64_t r = 0; r < rows; ++r) {
         if (targets[r] >= n)
             fail(Errc::argument, "cross_entropy: target ", targets[r], " in row ", r, ", the logits have ", n,
@@ -67,7 +67,7 @@ void back_shape(const GraphImpl& g, Node& n) {
 void back_cpu(const Call& call) {
     const Vec& v = cpu_of(call).kernels->vec;
     const int64_t n = last_dim(call.node), rows = leading(call.node);
-    const float *logits = call.in(0), *lse = call.in(2) + 1;
+    const float *logits = call.in(0), *lse = call.saved_of(2);
     const int32_t* targets = call.in<int32_t>(1);
     const float factor = *call.in(3) * lse[rows];
     float* dx = call.result();
@@ -87,14 +87,11 @@ void back_cpu(const Call& call) {
 
 }  // namespace cross_entropy_room
 
-const OpDef cross_entropy_def{.name = "cross_entropy",
-                              .shape = cross_entropy_room::shape,
-                              .cpu = cross_entropy_room::cpu,
-                              .grad = cross_entropy_room::grad};
-const OpDef cross_entropy_back_def{.name = "cross_entropy_back",
-                                   .shape = cross_entropy_room::back_shape,
-                                   .cpu = cross_entropy_room::back_cpu,
-                                   .grad = nullptr};
+const OpDef cross_entropy_def{.name = "cross_entropy", .shape = cross_entropy_room::shape,
+                              .grad = cross_entropy_room::grad, .results = 2};
+const Kernel cross_entropy_cpu{cross_entropy_room::cpu};
+const OpDef cross_entropy_back_def{.name = "cross_entropy_back", .shape = cross_entropy_room::back_shape};
+const Kernel cross_entropy_back_cpu{cross_entropy_room::back_cpu};
 
 Tensor cross_entropy(Tensor logits, Tensor targets) {
     return graph_of({logits, targets}, "cross_entropy").add(Op::cross_entropy, {logits, targets});

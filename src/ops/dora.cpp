@@ -100,14 +100,12 @@ void dm(const Call& call) {
 
 }  // namespace dora_room
 
-const OpDef dora_norm_def{.name = "dora_norm", .shape = dora_room::norm_shape, .cpu = dora_room::norm, .grad = nullptr};
-const OpDef dora_scale_def{.name = "dora_scale",
-                           .shape = dora_room::scale_shape,
-                           .cpu = dora_room::scale,
-                           .grad = dora_room::grad,
-                           .scratch = dora_room::scale_scratch};
-const OpDef dora_scale_dm_def{
-    .name = "dora_scale_dm", .shape = dora_room::dm_shape, .cpu = dora_room::dm, .grad = nullptr};
+const OpDef dora_norm_def{.name = "dora_norm", .shape = dora_room::norm_shape};
+const Kernel dora_norm_cpu{dora_room::norm};
+const OpDef dora_scale_def{.name = "dora_scale", .shape = dora_room::scale_shape, .grad = dora_room::grad};
+const Kernel dora_scale_cpu{dora_room::scale, dora_room::scale_scratch};
+const OpDef dora_scale_dm_def{.name = "dora_scale_dm", .shape = dora_room::dm_shape};
+const Kernel dora_scale_dm_cpu{dora_room::dm};
 
 Tensor dora_norm(Tensor w, Tensor a, Tensor b, float scale) {
     return graph_of({w, a, b}, "dora_norm").add(Op::dora_norm, {w, a, b}, attr_of(ScaleAttr{scale}));

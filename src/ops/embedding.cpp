@@ -64,10 +64,10 @@ void back_cpu(const Call& call) {
 
 }  // namespace embedding_room
 
-const OpDef embedding_def{
-    .name = "embed", .shape = embedding_room::shape, .cpu = embedding_room::cpu, .grad = embedding_room::grad};
-const OpDef embedding_back_def{
-    .name = "embedding_back", .shape = embedding_room::back_shape, .cpu = embedding_room::back_cpu, .grad = nullptr};
+const OpDef embedding_def{.name = "embed", .shape = embedding_room::shape, .grad = embedding_room::grad};
+const Kernel embedding_cpu{embedding_room::cpu};
+const OpDef embedding_back_def{.name = "embedding_back", .shape = embedding_room::back_shape};
+const Kernel embedding_back_cpu{embedding_room::back_cpu};
 
 Tensor embed(Tensor table, Tensor ids) { return graph_of({table, ids}, "embed").add(Op::embedding, {table, ids}); }
 

@@ -16,7 +16,8 @@ void cpu(const Call& call) {
 
 }  // namespace fill_room
 
-const OpDef fill_def{.name = "fill", .shape = fill_room::shape, .cpu = fill_room::cpu, .grad = nullptr};
+const OpDef fill_def{.name = "fill", .shape = fill_room::shape};
+const Kernel fill_cpu{fill_room::cpu};
 
 Tensor fill(GraphImpl& g, Shape shape, float value) {
     return g.add(Op::fill, {}, attr_of(FillAttr{value}), std::move(shape));

@@ -21,13 +21,11 @@ Tensor composed(GraphImpl& g, const Node& n) {
 
 }  // namespace geglu_room
 
-const OpDef geglu_def{.name = "geglu",
-                      .shape = gated::shape,
-                      .cpu = gated::cpu<&Vec::geglu>,
-                      .grad = gated::grad<Op::geglu_back>,
+const OpDef geglu_def{.name = "geglu", .shape = gated::shape, .grad = gated::grad<Op::geglu_back>,
                       .composed = geglu_room::composed};
-const OpDef geglu_back_def{
-    .name = "geglu_back", .shape = gated::back_shape, .cpu = gated::back_cpu<&Vec::geglu_back>, .grad = nullptr};
+const Kernel geglu_cpu{gated::cpu<&Vec::geglu>};
+const OpDef geglu_back_def{.name = "geglu_back", .shape = gated::back_shape};
+const Kernel geglu_back_cpu{gated::back_cpu<&Vec::geglu_back>};
 
 Tensor geglu(Tensor gate, Tensor up) { return graph_of({gate, up}, "geglu").add(Op::geglu, {gate, up}); }
 

@@ -13,9 +13,9 @@ void shape(const GraphImpl&, Node& n) {
 
 }  // namespace leaf_room
 
-const OpDef input_def{.name = "input", .shape = leaf_room::shape, .cpu = nullptr, .grad = nullptr};
-const OpDef param_def{.name = "param", .shape = leaf_room::shape, .cpu = nullptr, .grad = nullptr};
-const OpDef weight_def{.name = "weight", .shape = leaf_room::shape, .cpu = nullptr, .grad = nullptr};
-const OpDef state_def{.name = "state", .shape = leaf_room::shape, .cpu = nullptr, .grad = nullptr};
+const OpDef input_def{.name = "input", .shape = leaf_room::shape, .computes = false};
+const OpDef param_def{.name = "param", .shape = leaf_room::shape, .computes = false};
+const OpDef weight_def{.name = "weight", .shape = leaf_room::shape, .computes = false};
+const OpDef state_def{.name = "state", .shape = leaf_room::shape, .computes = false};
 
 }}  // namespace qlora

@@ -99,12 +99,13 @@ void forward(const Call& call) {
     const int32_t* targets = call.in<int32_t>(2);
     const WeightRef w = call.matrix(1);
     float* nll = call.result();
-    float* kept = nll + s.rows;                                            // {rows, n}, with_grad only
+    float* kept = call.saved();                                            // {rows, n}, with_grad only
     float* logits = static_cast<float*>(call.scratch);                     // {chunk, vocabulary}
     float* gathered = logits + s.chunk * s.vocabulary;                     // {chunk, n}
     int32_t* trained = reinterpret_cast<int32_t*>(gathered + s.chunk * s.n);   // {rows}
     const int64_t count = gather_trained(targets, s.rows, s.vocabulary, trained);
-    std::fill_n(nll, s.rows + (attr.with_grad ? s.rows * s.n : 0), 0.0f);
+    std::fill_n(nll, s.rows, 0.0f);
+    if (attr.with_grad) std::fill_n(kept, s.rows * s.n, 0.0f);
     for (int64_t start = 0; start < count; start += s.chunk) {
         const int64_t rows = std::min(s.chunk, count - start);
         const int32_t* at = trained + start;
@@ -136,11 +137,9 @@ void grad(GraphImpl& g, const Node& forward, int32_t self, int32_t dy) {
 
 }  // namespace linear_cross_entropy_room
 
-const OpDef linear_cross_entropy_def{.name = "linear_cross_entropy",
-                                     .shape = linear_cross_entropy_room::shape,
-                                     .cpu = linear_cross_entropy_room::forward,
-                                     .grad = linear_cross_entropy_room::grad,
-                                     .scratch = linear_cross_entropy_room::scratch};
+const OpDef linear_cross_entropy_def{.name = "linear_cross_entropy", .shape = linear_cross_entropy_room::shape,
+                                     .grad = linear_cross_entropy_room::grad, .results = 2};
+const Kernel linear_cross_entropy_cpu{linear_cross_entropy_room::forward, linear_cross_entropy_room::scratch};
 
 Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad, float cap) {
     CrossEntropyAttr attr;

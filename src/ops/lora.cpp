@@ -18,7 +18,7 @@ struct Sizes { int64_t rows, in, out, rank; };
 
 Sizes sizes(const Shape& base, const Shape& a) { return {base[0], a[1], base[1], a[0]}; }
 
-// sources base or dy {rows, out}, x {rows, in}, a {r, in}, b {out, r}
+// sources base or dy {rows, out}, x {rows, in}, a {r, in}, b {out, r}, with dropout the step
 void check(const GraphImpl& g, const Node& node) {
     const Node &base = float_source(g, node, 0), &x = float_source(g, node, 1), &a = float_source(g, node, 2),
                &b = float_source(g, node, 3);
@@ -31,15 +31,16 @@ void check(const GraphImpl& g, const Node& node) {
     const LoraAttr attr = node.attr.get<LoraAttr>();
     if (!(attr.p >= 0 && attr.p < 1))
         fail(Errc::argument, "lora: dropout ", attr.p, " must be at least 0 and less than 1");
+    if (attr.p > 0) index_source(g, node, 4, 2);
 }
 
 // to {rows, in} = from under the mask that belongs to the rows [row, row + rows) of x.
 void drop_rows(const Call& call, int64_t row, int64_t rows, int64_t in, const float* from, float* to) {
     const LoraAttr attr = call.node.attr.get<LoraAttr>();
     const int64_t start = row * in;
+    const uint64_t seed = attr.seed + step_of(call, 4);
     split(call, rows * in, 1, [&](int64_t first, int64_t last) {
-        drop(*cpu_of(call).kernels, from + first, to + first, start + first, last - first, attr.p,
-             attr.seed + call.graph.step, attr.stream);
+        drop(*cpu_of(call).kernels, from + first, to + first, start + first, last - first, attr.p, seed, attr.stream);
     });
 }
 
@@ -105,7 +106,8 @@ void backward(const Call& call) {
 void grad(GraphImpl& g, const Node& forward, int32_t, int32_t dy) {
     const auto& src = forward.src;
     g.accumulate(src[0], g.handle(dy));
-    const Tensor back = g.add(Op::lora_back, {g.handle(dy), g.handle(src[1]), g.handle(src[2]), g.handle(src[3])},
+    const Tensor step = src[4] >= 0 ? g.handle(src[4]) : Tensor{};
+    const Tensor back = g.add(Op::lora_back, {g.handle(dy), g.handle(src[1]), g.handle(src[2]), g.handle(src[3]), step},
                               forward.attr);
     int64_t at = 0;
     for (int i = 1; i < 4; ++i) {
@@ -128,16 +130,15 @@ Tensor composed(GraphImpl& g, const Node& node) {
 
 }  // namespace lora_room
 
-const OpDef lora_def{.name = "lora", .shape = lora_room::shape, .cpu = lora_room::forward, .grad = lora_room::grad,
-                     .scratch = lora_room::scratch, .composed = lora_room::composed};
-const OpDef lora_back_def{.name = "lora_back",
-                          .shape = lora_room::back_shape,
-                          .cpu = lora_room::backward,
-                          .grad = nullptr,
-                          .scratch = lora_room::back_scratch};
+const OpDef lora_def{.name = "lora", .shape = lora_room::shape, .grad = lora_room::grad,
+                     .composed = lora_room::composed};
+const Kernel lora_cpu{lora_room::forward, lora_room::scratch};
+const OpDef lora_back_def{.name = "lora_back", .shape = lora_room::back_shape};
+const Kernel lora_back_cpu{lora_room::backward, lora_room::back_scratch};
 
 Tensor lora(Tensor base, Tensor x, Tensor a, Tensor b, const LoraAttr& attr) {
-    return graph_of({base, x, a, b}, "lora").add(Op::lora, {base, x, a, b}, attr_of(attr));
+    GraphImpl& g = graph_of({base, x, a, b}, "lora");
+    return g.add(Op::lora, {base, x, a, b, attr.p > 0 ? g.step() : Tensor{}}, attr_of(attr));
 }
 
 }}  // namespace qlora

@@ -54,10 +54,12 @@ void dw(const Call& call) {
 
 }  // namespace matmul_room
 
-const OpDef matmul_def{
-    .name = "matmul", .shape = matmul_room::shape, .cpu = matmul_room::forward, .grad = matmul_room::grad};
-const OpDef matmul_dx_def{.name = "matmul_dx", .shape = matmul_room::dx_shape, .cpu = matmul_room::dx, .grad = nullptr};
-const OpDef matmul_dw_def{.name = "matmul_dw", .shape = matmul_room::dw_shape, .cpu = matmul_room::dw, .grad = nullptr};
+const OpDef matmul_def{.name = "matmul", .shape = matmul_room::shape, .grad = matmul_room::grad};
+const Kernel matmul_cpu{matmul_room::forward};
+const OpDef matmul_dx_def{.name = "matmul_dx", .shape = matmul_room::dx_shape};
+const Kernel matmul_dx_cpu{matmul_room::dx};
+const OpDef matmul_dw_def{.name = "matmul_dw", .shape = matmul_room::dw_shape};
+const Kernel matmul_dw_cpu{matmul_room::dw};
 
 Tensor matmul(Tensor x, Tensor w) {
     GraphImpl& g = graph_of({x, w}, "matmul");

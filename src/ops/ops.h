@@ -34,10 +34,16 @@ Tensor store_rows(Tensor state, Tensor x, Tensor rows);
 // never more than `chunk` rows of logits exist. With a cap logits become cap tanh(logit / cap).
 Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad, float cap = 0);
 Tensor accumulate(Tensor state, Tensor x);                             // state += x, in place; returns the state
+Tensor copy(Tensor state, Tensor x);                                   // state = x, in place; returns the state
 Tensor global_norm(Tensor x);    // sqrt(sum x^2) -> {1}, summed in double in a fixed order
 // One AdamW step in place (decoupled decay first, as PyTorch): p, g, m, v of one size; hyper {4} = {learning rate, step
 // (1-based), gradient factor, 0}. The gradient used is g * factor * min(1, max_norm / (norm * factor + 1e-6)); norm {1}
 // is global_norm(g), absent = no clipping. Returns p.
 Tensor adamw(Tensor p, Tensor g, Tensor m, Tensor v, Tensor norm, Tensor hyper, const AdamWAttr&);
+// The same with moments in 8 bits: for each of the two u8 codes of p's size and a scale for every adamw8_block of them.
+constexpr int64_t adamw8_block = 256;                  // what bitsandbytes uses since 0.44
+inline int64_t adamw8_blocks(int64_t count) { return (count + adamw8_block - 1) / adamw8_block; }
+Tensor adamw8(Tensor p, Tensor g, const std::array<Tensor, 2>& codes, const std::array<Tensor, 2>& scales, Tensor norm,
+              Tensor hyper, const AdamWAttr&);
 
 }}  // namespace qlora

@@ -48,11 +48,33 @@ void dx(const Call& call) {
     gemm_nn(cpu_of(call), dy.shape[0], call.in(0), dy.shape[1], call.matrix(1), call.result(), call.node.shape[1]);
 }
 
+// ---- Several products of one x, as q, k, v or gate and up are, when it has few rows.
+std::vector<int32_t> products_of_x(const GraphImpl& g, std::span<const int32_t> run, size_t first) {
+    const Node& node = g.node(run[first]);
+    if (node.op != Op::qmatmul || node.shape[0] > gemv_rows) return {};
+    constexpr size_t near = 16;    // q, k and v stand a few nodes apart, whatever adapters and biases lie between
+    std::vector<int32_t> group{run[first]};
+    for (size_t at = first + 1; at < std::min(run.size(), first + near) && int64_t(group.size()) < most_gemvs; ++at) {
+        const Node& other = g.node(run[at]);
+        if (other.op == Op::qmatmul && other.src[0] == node.src[0]) group.push_back(run[at]);
+    }
+    return group;
+}
+
+void forward_of_x(std::span<const Call> calls) {
+    Gemv products[most_gemvs];
+    for (size_t i = 0; i < calls.size(); ++i)
+        products[i] = {calls[i].matrix(1), calls[i].result(), calls[i].node.shape[1]};
+    const Shape& x = calls[0].source(0).shape;
+    gemv(cpu_of(calls[0]), x[0], calls[0].in(0), x[1], std::span(products, calls.size()));
+}
+
 }  // namespace qmatmul_room
 
-const OpDef qmatmul_def{
-    .name = "qmatmul", .shape = qmatmul_room::shape, .cpu = qmatmul_room::forward, .grad = qmatmul_room::grad};
-const OpDef qmatmul_dx_def{
-    .name = "qmatmul_dx", .shape = qmatmul_room::dx_shape, .cpu = qmatmul_room::dx, .grad = nullptr};
+const OpDef qmatmul_def{.name = "qmatmul", .shape = qmatmul_room::shape, .grad = qmatmul_room::grad};
+const Kernel qmatmul_cpu{qmatmul_room::forward};
+const OpDef qmatmul_dx_def{.name = "qmatmul_dx", .shape = qmatmul_room::dx_shape};
+const Kernel qmatmul_dx_cpu{qmatmul_room::dx};
+const Fusion qmatmuls_cpu{"products of one x", qmatmul_room::products_of_x, qmatmul_room::forward_of_x};
 
 }}  // namespace qlora

@@ -103,21 +103,12 @@ void dw_cpu(const Call& call) {
 
 }  // namespace rms_norm_room
 
-const OpDef rms_norm_def{.name = "rms_norm",
-                         .shape = rms_norm_room::shape,
-                         .cpu = rms_norm_room::cpu,
-                         .grad = rms_norm_room::grad,
-                         .scratch = rms_norm_room::scratch};
-const OpDef rms_norm_back_def{.name = "rms_norm_back",
-                              .shape = rms_norm_room::back_shape,
-                              .cpu = rms_norm_room::back_cpu,
-                              .grad = nullptr,
-                              .scratch = rms_norm_room::scratch};
-const OpDef rms_norm_dw_def{.name = "rms_norm_dw",
-                            .shape = rms_norm_room::dw_shape,
-                            .cpu = rms_norm_room::dw_cpu,
-                            .grad = nullptr,
-                            .scratch = rms_norm_room::dw_scratch};
+const OpDef rms_norm_def{.name = "rms_norm", .shape = rms_norm_room::shape, .grad = rms_norm_room::grad};
+const Kernel rms_norm_cpu{rms_norm_room::cpu, rms_norm_room::scratch};
+const OpDef rms_norm_back_def{.name = "rms_norm_back", .shape = rms_norm_room::back_shape};
+const Kernel rms_norm_back_cpu{rms_norm_room::back_cpu, rms_norm_room::scratch};
+const OpDef rms_norm_dw_def{.name = "rms_norm_dw", .shape = rms_norm_room::dw_shape};
+const Kernel rms_norm_dw_cpu{rms_norm_room::dw_cpu, rms_norm_room::dw_scratch};
 
 Tensor rms_norm(Tensor x, Tensor w, float eps) {
     return graph_of({x, w}, "rms_norm").add(Op::rms_norm, {x, w}, attr_of(RmsNormAttr{eps}));

@@ -8,6 +8,13 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
+// Beside its OpDef a room defines how the CPU computes the operation: const Kernel silu_cpu{...};
+#define QLORA_LEAF(name, room)
+#define QLORA_OP(name, room) extern const Kernel name##_cpu;
+#include "src/graph/ops.def"
+const Kernel* cpu_kernel(Op);                          // null for leaves and views
+extern const Fusion qmatmuls_cpu;
+
 // Source i as float values of the graph: not absent, not i32, not a stored weight.
 inline const Node& float_source(const GraphImpl& g, const Node& n, int i) {
     const char* name = op_def(n.op).name;
@@ -75,7 +82,13 @@ inline const Node& updated_floats(const GraphImpl& g, const Node& n, int i) {
 inline int64_t last_dim(const Node& n) { return n.shape.back(); }
 inline int64_t leading(const Node& n) { return n.elements() / n.shape.back(); }
 
-inline Cpu& cpu_of(const Call& call) { return *call.backend.cpu(); }
+inline Cpu& cpu_of(const Call& call) { return call.backend.host(); }
+
+// The step that masks of dropout depend on, from its input: GraphImpl::step().
+inline uint64_t step_of(const Call& call, int i) {
+    const int32_t* halves = call.in<int32_t>(i);
+    return uint64_t(uint32_t(halves[1])) << 32 | uint32_t(halves[0]);
+}
 
 // A task handles 16384 floats, 64 KiB: large enough that handing it to a thread costs nothing beside it, small enough
 // to stay in the L2 cache. The split depends on the size alone, so results are the same for any number of threads.

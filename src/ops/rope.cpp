@@ -70,11 +70,8 @@ void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
 
 }  // namespace rope_room
 
-const OpDef rope_def{.name = "rope",
-                     .shape = rope_room::shape,
-                     .cpu = rope_room::cpu,
-                     .grad = rope_room::grad,
-                     .scratch = rope_room::scratch};
+const OpDef rope_def{.name = "rope", .shape = rope_room::shape, .grad = rope_room::grad};
+const Kernel rope_cpu{rope_room::cpu, rope_room::scratch};
 
 Tensor rope(Tensor x, Tensor positions, Tensor inverse_frequencies, const RopeAttr& a) {
     return graph_of({x, positions, inverse_frequencies}, "rope")

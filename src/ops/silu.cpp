@@ -41,9 +41,10 @@ void back_cpu(const Call& call) {
 
 }  // namespace silu_room
 
-const OpDef silu_def{.name = "silu", .shape = silu_room::shape, .cpu = silu_room::cpu, .grad = silu_room::grad};
-const OpDef silu_back_def{
-    .name = "silu_back", .shape = silu_room::back_shape, .cpu = silu_room::back_cpu, .grad = nullptr};
+const OpDef silu_def{.name = "silu", .shape = silu_room::shape, .grad = silu_room::grad};
+const Kernel silu_cpu{silu_room::cpu};
+const OpDef silu_back_def{.name = "silu_back", .shape = silu_room::back_shape};
+const Kernel silu_back_cpu{silu_room::back_cpu};
 
 Tensor silu(Tensor x) { return graph_of({x}, "silu").add(Op::silu, {x}); }
 

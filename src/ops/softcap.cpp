@@ -43,10 +43,10 @@ void back_cpu(const Call& call) {
 
 }  // namespace softcap_room
 
-const OpDef softcap_def{
-    .name = "softcap", .shape = softcap_room::shape, .cpu = softcap_room::cpu, .grad = softcap_room::grad};
-const OpDef softcap_back_def{
-    .name = "softcap_back", .shape = softcap_room::back_shape, .cpu = softcap_room::back_cpu, .grad = nullptr};
+const OpDef softcap_def{.name = "softcap", .shape = softcap_room::shape, .grad = softcap_room::grad};
+const Kernel softcap_cpu{softcap_room::cpu};
+const OpDef softcap_back_def{.name = "softcap_back", .shape = softcap_room::back_shape};
+const Kernel softcap_back_cpu{softcap_room::back_cpu};
 
 Tensor softcap(Tensor x, float cap) {
     return graph_of({x}, "softcap").add(Op::softcap, {x}, attr_of(SoftcapAttr{cap}));

@@ -39,12 +39,8 @@ void cpu(const Call& call) {
 
 }  // namespace store_rows_room
 
-const OpDef store_rows_def{.name = "store_rows",
-                           .shape = store_rows_room::shape,
-                           .cpu = store_rows_room::cpu,
-                           .grad = nullptr,
-                           .aliases = 0,
-                           .effect = true};
+const OpDef store_rows_def{.name = "store_rows", .shape = store_rows_room::shape, .aliases = 0, .effect = true};
+const Kernel store_rows_cpu{store_rows_room::cpu};
 
 Tensor store_rows(Tensor state, Tensor x, Tensor rows) {
     return graph_of({state, x, rows}, "store_rows").add(Op::store_rows, {state, x, rows});

@@ -47,12 +47,10 @@ void back_cpu(const Call& call) {
 
 }  // namespace sum_room
 
-const OpDef sum_def{.name = "sum",
-                    .shape = sum_room::shape,
-                    .cpu = sum_room::cpu,
-                    .grad = sum_room::grad,
-                    .scratch = sum_room::scratch};
-const OpDef sum_back_def{.name = "sum_back", .shape = sum_room::back_shape, .cpu = sum_room::back_cpu, .grad = nullptr};
+const OpDef sum_def{.name = "sum", .shape = sum_room::shape, .grad = sum_room::grad};
+const Kernel sum_cpu{sum_room::cpu, sum_room::scratch};
+const OpDef sum_back_def{.name = "sum_back", .shape = sum_room::back_shape};
+const Kernel sum_back_cpu{sum_room::back_cpu};
 
 Tensor sum(Tensor x) { return graph_of({x}, "sum").add(Op::sum, {x}); }
 

@@ -11,13 +11,11 @@ Tensor composed(GraphImpl& g, const Node& n) { return mul(silu(g.handle(n.src[0]
 
 }  // namespace swiglu_room
 
-const OpDef swiglu_def{.name = "swiglu",
-                       .shape = gated::shape,
-                       .cpu = gated::cpu<&Vec::swiglu>,
-                       .grad = gated::grad<Op::swiglu_back>,
+const OpDef swiglu_def{.name = "swiglu", .shape = gated::shape, .grad = gated::grad<Op::swiglu_back>,
                        .composed = swiglu_room::composed};
-const OpDef swiglu_back_def{
-    .name = "swiglu_back", .shape = gated::back_shape, .cpu = gated::back_cpu<&Vec::swiglu_back>, .grad = nullptr};
+const Kernel swiglu_cpu{gated::cpu<&Vec::swiglu>};
+const OpDef swiglu_back_def{.name = "swiglu_back", .shape = gated::back_shape};
+const Kernel swiglu_back_cpu{gated::back_cpu<&Vec::swiglu_back>};
 
 Tensor swiglu(Tensor gate, Tensor up) { return graph_of({gate, up}, "swiglu").add(Op::swiglu, {gate, up}); }
 

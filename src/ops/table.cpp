@@ -1,6 +1,6 @@
-// table.cpp - the operation table: one row for each line of ops.def. An operation that is listed and has no room fails
-// to link.
-#include "src/graph/graph.h"
+// table.cpp - the operation table, and that of the kernels of the CPU: one row for each line of ops.def. An operation
+// that is listed and has no room, or no kernel in it, fails to link.
+#include "src/ops/rooms.h"
 
 namespace qlora { inline namespace QLORA_ABI {
 
@@ -8,9 +8,17 @@ const OpDef& op_def(Op op) {
     static const OpDef* const table[] = {
 #define QLORA_OP(name, room) &name##_def,
 #include "src/graph/ops.def"
-#undef QLORA_OP
     };
     return *table[size_t(op)];
+}
+
+const Kernel* cpu_kernel(Op op) {
+    static const Kernel* const table[] = {
+#define QLORA_LEAF(name, room) nullptr,
+#define QLORA_OP(name, room) &name##_cpu,
+#include "src/graph/ops.def"
+    };
+    return table[size_t(op)];
 }
 
 }}  // namespace qlora

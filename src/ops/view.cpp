@@ -27,7 +27,8 @@ void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
 
 }  // namespace view_room
 
-const OpDef view_def{.name = "view", .shape = view_room::shape, .cpu = nullptr, .grad = view_room::grad, .aliases = 0};
+const OpDef view_def{.name = "view", .shape = view_room::shape, .grad = view_room::grad, .aliases = 0,
+                     .computes = false};
 
 Tensor view(Tensor x, int64_t offset, Shape shape) {
     return graph_of({x}, "view").add(Op::view, {x}, attr_of(ViewAttr{offset}), std::move(shape));

@@ -3,7 +3,6 @@
 #include "src/run/checkpoint_identity.h"
 
 #include "src/base/file.h"
-#include "src/cpu/kernels.h"
 #include "src/format/safetensors.h"
 #include "src/model/family.h"
 #include "src/model/lora_impl.h"
@@ -89,16 +88,6 @@ Json model_json(const LoraImpl& lora) {
         .set("tokenizer", tokenizer_json(lora.base->tokenizer.get()));
 }
 
-Json machine_json(BackendImpl& backend) {
-    const Cpu* cpu = backend.cpu();
-    if (!cpu) return Json().set("device", backend.name());
-    return Json()
-        .set("device", "cpu")
-        .set("instructions", std::string(cpu->kernels->name))
-        .set("compute", std::string(name_of(cpu->compute)))
-        .set("threads", int64_t(cpu->pool.size()));
-}
-
 // Names and values of a section, those of objects inside it behind their name and a dot.
 void flatten(const Json& section, const std::string& prefix, std::vector<std::pair<std::string, std::string>>& out) {
     for (const auto& [key, value] : section.object()) {
@@ -155,7 +144,7 @@ uint64_t first_fingerprint(const ModelImpl& m) {
             const WeightPtr& w = m.at(Module(i), layer);
             const int64_t kind = int64_t(w->dtype), bytes = std::min<int64_t>(4096, bytes_of(w->dtype, w->elements()));
             h = hash_bytes(&kind, sizeof kind, h);
-            if (w->data) h = hash_bytes(w->data, bytes, h);
+            h = hash_bytes(on_host(w)->data, bytes, h);
         }
     }
     return h;
@@ -212,7 +201,7 @@ RunIdentity identity_of(const TrainerImpl& t) {
     namespace room = checkpoint_identity_room;
     return {room::options_json(t.options, t.context), room::adapter_json(*t.lora), room::model_json(*t.lora),
             Json().set("rows", t.data->size()).set("fingerprint", hex(t.data->fingerprint())),
-            room::machine_json(*t.lora->base->backend)};
+            t.lora->base->backend->machine()};
 }
 
 std::vector<std::string> check_identity(const TrainerImpl& t, const Json& manifest, const std::string& folder,

@@ -1,11 +1,13 @@
 // decoders.cpp - one graph for each row count that occurs, made on first use.
 #include "src/run/decoders.h"
 
+#include <algorithm>
+
 namespace qlora { inline namespace QLORA_ABI {
 
-void DecoderPool::reserve(int64_t rows) { at(round_rows(rows)); }
-
 Decoder& DecoderPool::at(int64_t rows) {
+    const int64_t step = model_->backend->row_step();
+    rows = std::max<int64_t>(1, (rows + step - 1) / step) * step;
     std::unique_ptr<Decoder>& slot = decoders_[rows];
     if (!slot) {
         DecoderSpec spec = spec_;

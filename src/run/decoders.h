@@ -3,22 +3,18 @@
 #pragma once
 #include "src/model/decoder.h"
 
-#include <algorithm>
 #include <map>
 
 namespace qlora { inline namespace QLORA_ABI {
-
-constexpr int64_t row_step = 32;    // batches are padded to a multiple: at most 31 rows of waste, few graphs
-
-inline int64_t round_rows(int64_t rows) { return std::max(row_step, (rows + row_step - 1) / row_step * row_step); }
 
 class DecoderPool {
 public:
     // spec.rows is ignored. The caller keeps what spec and lora point to.
     DecoderPool(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, const DecoderSpec& spec)
         : model_(std::move(model)), lora_(lora), spec_(spec) {}
-    void reserve(int64_t rows);                        // builds the largest first: the others then fit into its arena
-    Decoder& at(int64_t rows);                         // rows: a multiple of row_step
+    // The decoder for a batch of so many rows: it has more, up to a multiple of the backend's row_step(). The largest
+    // should be asked for first: the others then fit into its arena.
+    Decoder& at(int64_t rows);
     const BufferRef& arena() const { return arena_; }
     void use_arena(BufferRef arena) { arena_ = std::move(arena); }     // of another pool, when never both run at once
     const ModelImpl& model() const { return *model_; }

@@ -32,7 +32,7 @@ LossSum loss_of(DecoderPool& pool, std::span<const Document> documents, int64_t 
         size_t last = first + 1;
         while (last < documents.size() && count + int64_t(documents[last].tokens.size()) <= rows)
             count += int64_t(documents[last++].tokens.size());
-        Decoder& decoder = pool.at(round_rows(count));
+        Decoder& decoder = pool.at(count);
         const DecoderBatch batch = lay_out(documents.subspan(first, last - first), decoder.spec().rows);
         decoder.run(batch);
         const std::vector<float> nll = decoder.nll();
@@ -59,7 +59,7 @@ double dataset_loss(DecoderPool& pool, const DatasetImpl& data, int64_t context,
         documents.push_back(d);
     }
     check_context(pool.model().config, longest, "evaluate");
-    pool.reserve(std::max(longest, std::min<int64_t>(total, 1024)));
+    pool.at(std::max(longest, std::min<int64_t>(total, 1024)));
     bool stopped = false;
     const LossSum sum = loss_of(pool, documents, 1024, [&] { return !(stopped = go_on && !go_on()); });
     if (sum.tokens == 0 && stopped) return std::nan("");
@@ -77,7 +77,7 @@ Perplexity measure_perplexity(DecoderPool& pool, std::span<const Token> tokens, 
     if (std::min(context, count) > own)
         fail(Errc::argument, "perplexity: context ", context, ", but the model was trained for ", own, " tokens; use ",
              own, " or less");
-    pool.reserve(std::min(context, count));
+    pool.at(std::min(context, count));
     LossSum sum;
     int64_t scored = 1;                                // tokens before it are done; the first is never predicted
     for (int64_t begin = 0; scored < count; begin += stride) {

@@ -79,9 +79,8 @@ std::shared_ptr<ModelImpl> rebuild(const ModelImpl& source, const LoraImpl* lora
     if (!can_encode(type))
         fail(Errc::unsupported, "convert ", source.path, ": models are not written as ", name_of(type), "; choose ",
              written_types);
-    const Cpu* shared = source.backend->cpu();
     const auto maker = std::make_shared<Maker>(Maker{source, lora, type, double_quant, later, std::move(on_progress),
-                                                     std::make_shared<Cpu>(shared ? shared->pool.size() : 0),
+                                                     std::make_shared<Cpu>(source.backend->host().pool.size()),
                                                      copy_of_factors(lora)});
     auto out = std::make_shared<ModelImpl>(source);
     // these are made at once, so their number must be known
@@ -164,7 +163,7 @@ Difference measure_difference(std::shared_ptr<const ModelImpl> expected, const L
         const Document document{tokens.subspan(size_t(first), size_t(std::min(most_rows, count - first))), {}};
         const int64_t rows = int64_t(document.tokens.size());
         const auto run = [&](DecoderPool& pool) {
-            Decoder& decoder = pool.at(round_rows(rows));
+            Decoder& decoder = pool.at(rows);
             decoder.run(lay_out(std::span(&document, 1), decoder.spec().rows));
             return decoder.logits();
         };

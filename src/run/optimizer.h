@@ -1,8 +1,8 @@
 // optimizer.h - AdamW over the flat buffer of an adapter: the gradient's norm, the step, and the state that a
 // checkpoint keeps.
 //
-// 32-bit states run as graph operations on any backend. 8-bit states (arXiv:2110.02861) are codes of bitsandbytes'
-// dynamic maps with one scale per 256 elements: 2.03 bytes a parameter instead of 8. They are computed on the CPU.
+// The states are f32, or in 8 bits (arXiv:2110.02861), codes of bitsandbytes' dynamic maps with one scale per 256
+// elements: 2.03 bytes a parameter instead of 8. Either way a step is one operation of a graph, on any backend.
 #pragma once
 #include "src/graph/graph.h"
 
@@ -13,18 +13,12 @@ public:
     struct State { std::string name; BufferRef buffer; bool floats = true; };     // floats: not codes
     // values and gradients: `count` floats each, on the backend.
     AdamW(std::shared_ptr<BackendImpl>, BufferRef values, BufferRef gradients, int64_t count, const TrainOptions&);
-    void clear_gradients();
     float norm();                                      // of the gradients as they are
     // One step with the gradients times `factor`, clipped; t counts the steps made, from 1; norm as norm() returned it.
     void step(float learning_rate, int64_t t, float factor, float norm);
     const std::vector<State>& states() const { return states_; }
     int64_t bytes() const;                             // of the states
 private:
-    void step_8bit(float learning_rate, int64_t t, float factor);
-    std::shared_ptr<BackendImpl> backend_;
-    BufferRef values_, gradients_;
-    int64_t count_;
-    TrainOptions options_;
     std::vector<State> states_;
     std::unique_ptr<GraphImpl> norm_graph_, step_graph_;
     Tensor norm_, norm_input_, hyper_;

@@ -100,7 +100,7 @@ SessionImpl::SessionImpl(std::shared_ptr<const ModelImpl> m, std::shared_ptr<con
                          const SessionOptions& options)
     : model(std::move(m)), lora(std::move(l)) {
     cache = make_cache(*model, session_room::context_of(*model, options.context),
-                       options.cache.value_or(half_type(*model)));
+                       options.cache.value_or(cache_type(*model)));
     stats = session_room::fresh(cache);
 }
 

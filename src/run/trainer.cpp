@@ -108,8 +108,8 @@ TrainerImpl::TrainerImpl(std::shared_ptr<LoraImpl> l, std::shared_ptr<const Data
 
 std::optional<TrainerImpl::Sum> TrainerImpl::run_micro_batches(const std::vector<std::vector<int64_t>>& micro_batches,
                                                                const OnMicroBatch& on_micro_batch) {
-    decoders.reserve(batches.most_rows());
-    optimizer.clear_gradients();
+    decoders.at(batches.most_rows());
+    lora->base->backend->zero(*gradients, 0, gradients->bytes);
     Sum sum;
     uint64_t micro = uint64_t(progress.step) * uint64_t(options.accumulate);
     const int64_t of = int64_t(micro_batches.size());
@@ -119,7 +119,7 @@ std::optional<TrainerImpl::Sum> TrainerImpl::run_micro_batches(const std::vector
         const std::vector<Document> documents = batches.documents(rows);
         int64_t count = 0;
         for (const Document& d : documents) count += int64_t(d.tokens.size());
-        Decoder& decoder = decoders.at(round_rows(count));
+        Decoder& decoder = decoders.at(count);
         DecoderBatch batch = lay_out(documents, decoder.spec().rows);
         batch.dropout_step = micro++;
         decoder.run(batch);
@@ -199,7 +199,7 @@ void TrainerImpl::give_up(const TrainStep& s, const std::vector<std::vector<int6
 
 MemoryPlan TrainerImpl::plan() {
     const auto training = lora->lock.train();
-    decoders.reserve(batches.most_rows());
+    decoders.at(batches.most_rows());
     MemoryPlan plan;
     plan.items = {{"weights", describe(*lora->base).bytes},
                   {"adapter", lora->values->bytes},

@@ -26,6 +26,7 @@ constexpr TypeInfo table[dtype_count] = {
     {DType::iq4_nl, "iq4_nl", 32, 18, 20, decode_iq4_nl},
     {DType::iq4_xs, "iq4_xs", 256, 136, 23, decode_iq4_xs},
     {DType::mxfp4, "mxfp4", 32, 17, 39, decode_mxfp4},
+    {DType::u8, "u8", 1, 1, -1, nullptr},
 };
 
 constexpr bool in_order() {

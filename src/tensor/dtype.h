@@ -5,7 +5,7 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
-constexpr int dtype_count = int(DType::mxfp4) + 1;
+constexpr int dtype_count = int(DType::u8) + 1;
 
 struct TypeInfo {
     DType dtype;
@@ -13,7 +13,7 @@ struct TypeInfo {
     int64_t block;    // elements a block (1 for dense types; 2 for nf4 and fp4, whose scales live apart)
     int64_t bytes;                                     // bytes a block
     int ggml;                                          // type id in GGUF, -1 = none
-    // count elements, a multiple of block; null for i32, nf4, fp4
+    // count elements, a multiple of block; null for i32, u8, nf4, fp4
     void (*decode)(const void* blocks, float* out, int64_t count);
 };
 

@@ -162,6 +162,7 @@ void encode_plain(DType type, std::string_view what, const float* in, void* bloc
 bool can_encode(DType type) { return is_4bit(type) || encode_room::row_of(type); }
 
 Weight convert_weight(const Weight& source, DType type, bool double_quant, ThreadPool* pool) {
+    if (source.held) return convert_weight(source.held->download(), type, double_quant, pool);
     namespace room = encode_room;
     if (source.dtype == type) return source;
     if (is_4bit(type)) return quantize_4bit(source, type, double_quant, pool);

@@ -213,6 +213,7 @@ uint8_t dynamic_code(const float* map, float x) {
 }
 
 Weight quantize_4bit(const Weight& source, DType type, bool double_quant, ThreadPool* pool) {
+    if (source.held) return quantize_4bit(source.held->download(), type, double_quant, pool);
     if (!is_4bit(type))
         fail(Errc::argument, "quantize ", source.name, ": the type must be nf4 or fp4, is ", name_of(type));
     const int64_t n = source.elements(), blocks = (n + nf4_room::block - 1) / nf4_room::block;

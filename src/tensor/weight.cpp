@@ -80,11 +80,16 @@ int64_t WeightRef::bytes() const {
 }
 
 std::vector<float> Weight::decoded() const {
+    if (held) return held->download().decoded();
     std::vector<float> out(static_cast<size_t>(elements()));
     // one row: right for any number of dimensions
     decode({dtype, data, quant, 1, elements()}, 0, elements(), out.data());
     check();
     return out;
+}
+
+WeightPtr on_host(WeightPtr w) {
+    return w && w->held ? std::make_shared<const Weight>(w->held->download()) : w;
 }
 
 void Weight::check() const { if (file) file->check(); }

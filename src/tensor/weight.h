@@ -41,6 +41,15 @@ struct WeightRef {
 // Decodes `count` elements from flat position `first`, which may start inside a block.
 void decode(const WeightRef&, int64_t first, int64_t count, float* out);
 
+struct Weight;
+using WeightPtr = std::shared_ptr<const Weight>;
+
+// Of a weight that lies in the memory of a backend and not in the host's: the way back.
+struct Held {
+    virtual ~Held() = default;
+    virtual Weight download() const = 0;
+};
+
 struct Weight {
     std::string name;
     DType dtype = DType::f32;
@@ -49,6 +58,7 @@ struct Weight {
     FourBit quant;
     std::shared_ptr<const void> owner;                 // the mapped file or the allocation behind the pointers
     const MappedFile* file = nullptr;                  // the mapped file behind them, if any
+    std::shared_ptr<const Held> held;    // if set, data and quant point into the memory of a backend: see on_host()
     // data is null until this makes it: only where models are written, one tensor at a time
     std::function<Weight()> deferred = {};
 
@@ -61,6 +71,7 @@ struct Weight {
     void check() const;    // Error{io} if its file was cut or written to: what was read from it is not the weight
 };
 
+WeightPtr on_host(WeightPtr);                          // itself, or a copy of what a backend holds
 Weight dense_weight(std::string name, Shape shape, std::vector<float> values);
 void align(Weight&);    // copies a dense or block tensor that a file put where kernels cannot read its elements
 

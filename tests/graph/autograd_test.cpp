@@ -66,7 +66,8 @@ TEST(Autograd, CheckpointedAgainstFiniteDifferences) {
 TEST(Autograd, CheckpointingKeepsTheBytesAndSavesMemory) {
     for (const float drop : {0.0f, 0.25f}) {
         Net plain(6, 64, 96, 2, drop), saving(6, 64, 96, 1, drop);
-        plain.g.step = saving.g.step = 3;
+        plain.g.set_step(3);
+        saving.g.set_step(3);
         plain.train(false);
         saving.train(true);
         EXPECT_EQ(s::get(plain.loss), s::get(saving.loss));
@@ -95,7 +96,7 @@ TEST(Autograd, DropoutRecomputesTheSameMaskAndAnotherOneNextStep) {
     const float first = s::get(net.loss)[0];
     net.g.run();
     EXPECT_EQ(first, s::get(net.loss)[0]);
-    net.g.step = 1;
+    net.g.set_step(1);
     net.g.run();
     EXPECT_NE(first, s::get(net.loss)[0]);
 }

@@ -55,7 +55,7 @@ std::vector<Interval> lives(const GraphImpl& g, const q::Plan& plan) {
         const q::Node& n = g.node(id);
         if (plan.scratch[size_t(id)] >= 0)
             all.push_back({int64_t(at), int64_t(at), plan.scratch[size_t(id)],
-                           plan.scratch[size_t(id)] + q::op_def(n.op).scratch(g, n), id});
+                           plan.scratch[size_t(id)] + g.backend->kernel(n.op)->scratch(g, n), id});
         if (g.root(id) != id) continue;
         int64_t last = int64_t(at);
         for (size_t later = at; later < plan.order.size(); ++later) {
@@ -113,7 +113,7 @@ TEST(Plan, ResultsEqualThoseWithoutReuse) {
             grow(g, seed, 30, seed % 2 == 0, results);
             if (!reuse) {
                 for (int32_t i = 0; i < int32_t(g.nodes.size()); ++i) {
-                    if (q::op_def(g.node(i).op).cpu) g.output(g.handle(i));
+                    if (q::op_def(g.node(i).op).computes) g.output(g.handle(i));
                 }
             }
             g.prepare();

@@ -69,7 +69,7 @@ struct Result { std::vector<float> y, back; };         // back: [dq | dk | dv]
 
 Result run(const Case& c, int threads = 2, const qlora::Kernels& set = qlora::best_kernels(), bool backward = true) {
     GraphImpl g(qlora::make_cpu_backend(threads, qlora::Compute::f32));
-    g.backend->cpu()->kernels = &set;
+    g.backend->host().kernels = &set;
     const Tensor q = g.input({c.rows, c.heads * c.head_dim}), k = g.input({c.keys, c.kv_heads * c.head_dim}),
                  v = g.input({c.keys, c.kv_heads * c.head_dim});
     const Tensor first = g.input({c.rows}, DType::i32), last = g.input({c.rows}, DType::i32), dy = g.input(q.shape());
@@ -95,7 +95,7 @@ Result run(const Case& c, int threads = 2, const qlora::Kernels& set = qlora::be
 // Keys and values held in another type: y is that of the numbers which the type holds, to the byte.
 std::vector<float> run_cached(const Case& c, DType type, int threads, const qlora::Kernels& set, bool by_head) {
     GraphImpl g(qlora::make_cpu_backend(threads, qlora::Compute::f32));
-    g.backend->cpu()->kernels = &set;
+    g.backend->host().kernels = &set;
     const int64_t row = c.kv_heads * c.head_dim;
     const Tensor q = g.input({c.rows, c.heads * c.head_dim}), first = g.input({c.rows}, DType::i32),
                  last = g.input({c.rows}, DType::i32);

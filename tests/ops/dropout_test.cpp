@@ -13,7 +13,7 @@ TEST(Dropout, TheMaskIsTheDocumentedFunction) {
     GraphImpl g(s::cpu());
     const int64_t n = 50001;                           // several tasks
     const float p = 0.3f;
-    g.step = 4;
+    g.set_step(4);
     const std::vector<float> y = s::value_of(
         q::dropout(s::input(g, {n}, std::vector<float>(size_t(n), 2)), {p, 10, 6}));
     q::Rng draw{14, 6};

@@ -59,7 +59,7 @@ std::vector<float> dropped(float p, uint64_t seed, uint64_t stream, uint64_t ste
     for (int64_t i = 0; i < n; ++i) identity[size_t(i * n + i)] = 1;
     g.write(x, ones.data(), rows * n * 4);
     g.write(a, identity.data(), n * n * 4);
-    g.step = step;
+    g.set_step(step);
     g.run();
     g.read(y, got.data(), rows * n * 4);
     return got;

@@ -17,12 +17,12 @@ using qlora::Op;
 using qlora::Shape;
 using qlora::Tensor;
 
-// param | input | state | i32 input | a weight in q8_0 blocks
-enum class Kind { trained, value, state, index, stored };
+// param | input | state | i32 input | a weight in q8_0 blocks | u8 state
+enum class Kind { trained, value, state, index, stored, codes };
 struct Source {
     Kind kind = Kind::value;
     Shape shape;
-    std::vector<int32_t> indices = {};                 // of an index source
+    std::vector<int32_t> indices = {};                 // of an index source; of codes
     bool positive = false;                             // absolute values of what is drawn
 };
 
@@ -271,6 +271,11 @@ inline std::vector<Sample> all(bool large) {
                  {state, fixed},
                  [](GraphImpl&, const Sources& t) { return accumulate(t[0], t[1]); },
                  {{1, odd, 0}}});
+    s.push_back({Op::copy,
+                 "",
+                 {state, fixed},
+                 [](GraphImpl&, const Sources& t) { return copy(t[0], t[1]); },
+                 {{1, odd, 0}}});
     s.push_back({Op::global_norm, "", {fixed}, [](GraphImpl&, const Sources& t) { return global_norm(t[0]); }, {}});
     s.push_back({Op::adamw,
                  "",
@@ -279,6 +284,15 @@ inline std::vector<Sample> all(bool large) {
                      return adamw(t[0], t[1], t[2], t[3], t[4], t[5], {.weight_decay = 0.1f, .max_norm = 0.5f});
                  },
                  {{1, odd, 0}, {3, odd, 0}, {5, {3}}}});
+    const Source codes{Kind::codes, {300}, ids(300, 256, false)}, scales{Kind::state, {2}, {}, true};
+    s.push_back({Op::adamw8,
+                 "",
+                 {{Kind::state, {300}}, {Kind::value, {300}}, codes, codes, scales, scales,
+                  {Kind::value, {1}, {}, true}, {Kind::value, {4}, {}, true}},
+                 [](GraphImpl&, const Sources& t) {
+                     return adamw8(t[0], t[1], {t[2], t[3]}, {t[4], t[5]}, t[6], t[7], {.weight_decay = 0.1f});
+                 },
+                 {{1, {299}, 0}, {2, {299}, 0}, {4, {3}, 0}, {7, {3}}}});
     return s;
 }
 

@@ -32,7 +32,7 @@ struct Trial {
 
     Trial(const Sample& s, int threads, const Kernels& set, bool backward, bool composed = false)
         : g(qlora::make_cpu_backend(threads, qlora::Compute::f32)), sample(s) {
-        g.backend->cpu()->kernels = &set;
+        g.backend->host().kernels = &set;
         for (size_t i = 0; i < s.sources.size(); ++i) leaves.push_back(leaf(i, s.sources[i].shape));
         y = s.build(g, leaves);
         if (composed) y = qlora::op_def(s.op).composed(g, g.node(y.id()));
@@ -49,6 +49,7 @@ struct Trial {
         const samples::Source& source = sample.sources[i];
         values.emplace_back();
         if (source.kind == Kind::index) return g.input(shape, qlora::DType::i32);
+        if (source.kind == Kind::codes) return g.state(shape, {}, qlora::DType::u8);
         if (source.kind == Kind::stored) return g.weight(samples::stored_weight(shape, i));
         values.back() = samples::normal_values(qlora::elements_of(shape), i + 1);
         if (source.positive) for (float& v : values.back()) v = std::abs(v);
@@ -64,7 +65,10 @@ struct Trial {
             const samples::Source& source = sample.sources[i];
             if (source.kind == Kind::index)
                 g.write(leaves[i], source.indices.data(), int64_t(source.indices.size()) * 4);
-            else if (source.kind != Kind::stored) g.write(leaves[i], values[i].data(), int64_t(values[i].size()) * 4);
+            else if (source.kind == Kind::codes) {
+                const std::vector<uint8_t> bytes(source.indices.begin(), source.indices.end());
+                g.write(leaves[i], bytes.data(), int64_t(bytes.size()));
+            } else if (source.kind != Kind::stored) g.write(leaves[i], values[i].data(), int64_t(values[i].size()) * 4);
         }
         g.write(r, r_values.data(), int64_t(r_values.size()) * 4);
         g.run();
@@ -122,7 +126,7 @@ TEST(Sweep, EveryOperationIsCovered) {
         if (samples::leaves().count(op)) continue;
         const auto forward = samples::gradient_of().find(op);
         const Op by = forward == samples::gradient_of().end() ? op : forward->second;
-        const bool view = qlora::op_def(op).cpu == nullptr;                      // runs nothing
+        const bool view = !qlora::op_def(op).computes;                      // runs nothing
         EXPECT_TRUE(executed.count(by) && (view || executed[by].count(op)))
             << qlora::op_def(op).name << " is run by no sample; add one to tests/ops/samples.h";
     }

@@ -148,7 +148,7 @@ TEST(DoraAdapters, ThePlanCountsWhatTheyKeep) {
     EXPECT_EQ(plan.items[5].bytes, lora.parameters() * 4);
     int64_t rows = 0, sum = 0;
     for (const qlora::LoraTarget& t : lora.impl()->targets) rows += t.out;
-    EXPECT_GE(plan.items[6].bytes, 2 * 4 * rows);
+    EXPECT_GT(plan.items[6].bytes, 4 * rows);          // the norms, and the arena of the graph that computes them
     for (const auto& item : plan.items) sum += item.bytes;
     EXPECT_EQ(plan.peak, sum);
 }

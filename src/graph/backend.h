@@ -1,0 +1,92 @@
+// backend.h - what runs a graph: its memory, the stored weights where they are read, a kernel for each operation, and
+// operations that it computes together. The CPU is one (src/ops/cpu_backend.cpp); CUDA is to be the next.
+//
+// Nobody but a backend follows the pointers of a Buffer or of a weight that a backend holds: they may be addresses of a
+// device. Everybody else uploads, downloads, copies and zeroes.
+#pragma once
+#include "src/base/json.h"
+#include "src/tensor/weight.h"
+
+#include <span>
+
+namespace qlora { inline namespace QLORA_ABI {
+
+enum class Op : uint8_t;
+struct GraphImpl;
+struct Node;
+struct Plan;
+struct Call;
+struct Cpu;
+
+// What memory is for. A backend with one kind of memory gives that for all of them.
+enum class Memory : uint8_t {
+    device,                                            // results, factors, caches: what kernels read and write
+    unified,                                           // states of the optimizer, which may be larger than the device
+    pinned,                                            // of the host, for copies that go on beside kernels
+    host
+};
+
+// A slice shares its parent's allocation.
+struct Buffer {
+    void* data = nullptr;
+    int64_t bytes = 0;
+    std::shared_ptr<void> owner;
+};
+using BufferRef = std::shared_ptr<Buffer>;
+BufferRef slice(const BufferRef&, int64_t offset, int64_t bytes);
+
+struct Kernel {                                        // of one operation
+    void (*run)(const Call&) = nullptr;
+    int64_t (*scratch)(const GraphImpl&, const Node&) = nullptr;               // bytes, all threads together
+};
+
+// Several operations that a backend computes in one go.
+struct Fusion {
+    const char* name;
+    // Nodes that may run together with `first`, itself in front and in their order; fewer than two = not this time.
+    // `run` lists the nodes of the graph that will run, in order. The plan takes only what may run as early as `first`.
+    std::vector<int32_t> (*match)(const GraphImpl&, std::span<const int32_t> run, size_t first);
+    // One Call a node. The result of one that only others of them read has no memory: Call::out is null.
+    void (*run)(std::span<const Call>);
+};
+
+// Where a stored weight is best kept: a table of which few rows are read at a time need not fill a device.
+enum class Placement : uint8_t { device, host };
+
+struct BackendImpl {
+    virtual ~BackendImpl() = default;
+    virtual std::string name() const = 0;              // for people
+    virtual Json machine() const = 0;                  // for checkpoints: what may round differently elsewhere
+    virtual Compute compute() const = 0;               // of products
+    // Threads and kernels for work that is no graph's: quantizing, merging, fingerprints.
+    virtual Cpu& host() = 0;
+
+    virtual int64_t memory_free() const = 0;           // bytes
+    // Zeroed, aligned to 64 bytes; Error{memory} names the size.
+    virtual BufferRef allocate(int64_t bytes, Memory = Memory::device) = 0;
+    virtual void zero(Buffer&, int64_t offset, int64_t bytes) = 0;
+    virtual void copy(const Buffer& from, int64_t from_offset, Buffer& to, int64_t to_offset, int64_t bytes) = 0;
+    virtual void upload(Buffer& to, int64_t offset, const void* from, int64_t bytes) = 0;
+    virtual void download(const Buffer& from, int64_t offset, void* to, int64_t bytes) = 0;
+    // Waits until everything asked for is done. What kernels cannot throw (an index out of range) is thrown here, by
+    // download() or by the next run().
+    virtual void synchronize() {}
+    // The weight where this backend reads it: the same one, or another with the same contents, after which the caller
+    // drops the one it gave and so frees its memory.
+    virtual WeightPtr hold(WeightPtr w, Placement) { return on_host(std::move(w)); }
+
+    virtual const Kernel* kernel(Op) const = 0;        // null: it does not have this operation
+    virtual std::span<const Fusion> fusions() const { return {}; }
+    // The type in which the result of a new node, f32 to those who read it, is stored: f32, f16 or bf16.
+    virtual DType storage(const GraphImpl&, const Node&) const { return DType::f32; }
+    // What keys and values are held in unless somebody chose: `half` is the 16-bit type of the model.
+    virtual DType cache_type(DType half) const { return half; }
+    // Batches are padded to a multiple of so many rows, so that a few graphs serve batches of all sizes.
+    virtual int64_t row_step() const { return 32; }
+    virtual void run(GraphImpl&, const Plan&) = 0;     // may record the plan at first and replay it then
+    virtual Work work() const { return {}; }           // of every run so far
+};
+// empty = the best
+std::shared_ptr<BackendImpl> make_cpu_backend(int threads, Compute compute, std::string_view instructions = {});
+
+}}  // namespace qlora
