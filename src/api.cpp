@@ -3,6 +3,7 @@
 #include "src/base/file.h"
 #include "src/cpu/cpu.h"
 #include "src/model/base_record.h"
+#include "src/model/draft.h"
 #include "src/model/lora_impl.h"
 #include "src/run/checkpoint.h"
 #include "src/run/evaluate.h"

@@ -12,6 +12,7 @@
 #include "src/base/json.h"
 #include "src/tensor/weight.h"
 
+#include <optional>
 #include <unordered_map>
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -23,28 +24,22 @@ struct GgufTensor {
     int64_t offset = 0, bytes = 0;                     // from the start of the file; bytes 0 for an unknown type
 };
 
-// One metadata pair as it lies in the file. Arrays stay in the map and are converted when asked for: a vocabulary costs
-// no memory here.
+// One metadata pair as it lies in the file. Values are converted when asked for: a vocabulary costs no memory here.
 struct GgufPair {
     std::string key;
     uint32_t type = 0, element = 0;                    // GgufWriter::Type; element: of an array
     int64_t count = 0;                                 // elements of an array
-    int64_t offset = 0, bytes = 0;                     // the value in the file (of an array: its elements)
-    Json value;                                        // of a scalar
+    int64_t offset = 0, bytes = 0;                     // the value (of an array: its elements)
 };
 
-class Gguf {
+// The keys and values of a file: in its map, or in memory of their own, when the file is not needed any more.
+class GgufPairs {
 public:
-    static std::shared_ptr<const Gguf> open(const std::string& path);
-    int version() const { return version_; }
-    const std::string& path() const { return path_; }
-    // a scalar: integer, number, boolean, string; null when absent or an array
-    const Json* find(std::string_view key) const;
+    GgufPairs copy() const;
+    const std::string& path() const { return path_; }  // of the file, for messages
     const std::vector<GgufPair>& pairs() const { return pairs_; }
     const GgufPair* pair(std::string_view key) const;
-    std::string_view bytes_of_pair(const GgufPair& p) const {
-        return {reinterpret_cast<const char*>(file_->data()) + p.offset, size_t(p.bytes)};
-    }
+    std::string_view bytes_of_pair(const GgufPair& p) const { return bytes_of(p.offset, p.bytes); }
     // Checked access; the error names file and key. Without a fallback a missing key is an error.
     int64_t integer(std::string_view key) const;
     int64_t integer(std::string_view key, int64_t fallback) const;
@@ -54,20 +49,35 @@ public:
     std::vector<std::string> strings(std::string_view key) const;      // array of strings; empty when absent
     std::vector<float> floats(std::string_view key) const;    // array of numbers, or one number; empty when absent
     std::vector<int64_t> integers(std::string_view key) const;
+protected:
+    std::string_view bytes_of(int64_t offset, int64_t bytes) const;
+    void check() const { if (file_) file_->check(); }
+    std::string path_;
+    std::shared_ptr<const MappedFile> file_;           // null: bytes_ has the values
+    std::string bytes_;
+    std::vector<GgufPair> pairs_;
+    std::unordered_map<std::string, size_t> pair_index_;
+private:
+    std::optional<Json> scalar(std::string_view key) const;    // nothing when absent or an array
+    const uint8_t* at(const GgufPair& p) const { return reinterpret_cast<const uint8_t*>(bytes_of_pair(p).data()); }
+};
+
+class Gguf : public GgufPairs {
+public:
+    static std::shared_ptr<const Gguf> open(const std::string& path);
+    int version() const { return version_; }
     const std::vector<GgufTensor>& tensors() const { return tensors_; }
     const GgufTensor* tensor(std::string_view name) const;
     Weight weight(const GgufTensor&) const;            // points into the map; an unknown type is an error that names it
+    Weight view(const GgufTensor&) const;              // that before align(): always into the map
     const uint8_t* data(const GgufTensor& t) const { return file_->data() + t.offset; }
     std::shared_ptr<const void> owner() const { return file_; }
     const MappedFile* mapped() const { return file_.get(); }
 private:
     friend struct GgufParser;
-    std::string path_;
     int version_ = 0;
-    std::shared_ptr<const MappedFile> file_;
-    std::vector<GgufPair> pairs_;
     std::vector<GgufTensor> tensors_;
-    std::unordered_map<std::string, size_t> pair_index_, tensor_index_;
+    std::unordered_map<std::string, size_t> tensor_index_;
 };
 
 struct GgufWriter {                                    // metadata in order, then tensors in order
@@ -81,7 +91,7 @@ struct GgufWriter {                                    // metadata in order, the
     enum class Type : uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
     void set(std::string key, Type type, Json value);
     void set_array(std::string key, Type element, Json::Array values);
-    void copy(const Gguf&, const GgufPair&);           // bytes as they are
+    void copy(const GgufPairs&, const GgufPair&);      // bytes as they are
     void add(Tensor tensor) { tensors.push_back(std::move(tensor)); }
     void write(const std::string& path) const;         // atomic
     // raw: the value's bytes, instead of value

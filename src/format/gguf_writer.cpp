@@ -79,7 +79,7 @@ void GgufWriter::set_array(std::string key, Type element, Json::Array values) {
         if (p.key == key) { p.element = element; p.count = count; }
 }
 
-void GgufWriter::copy(const Gguf& from, const GgufPair& source) {
+void GgufWriter::copy(const GgufPairs& from, const GgufPair& source) {
     Pair pair{source.key, Type(source.type), Type(source.element),
               Json(),     source.count,      std::string(from.bytes_of_pair(source))};
     for (Pair& p : pairs)

@@ -177,7 +177,7 @@ const SafeTensor* SafeTensors::find(std::string_view name) const {
     return it == index_.end() ? nullptr : &tensors_[it->second];
 }
 
-Weight SafeTensors::weight(const SafeTensor& t) const {
+Weight SafeTensors::view(const SafeTensor& t) const {
     Weight w;
     if (t.dtype == "F32") w.dtype = DType::f32;
     else if (t.dtype == "F16") w.dtype = DType::f16;
@@ -190,6 +190,11 @@ Weight SafeTensors::weight(const SafeTensor& t) const {
     w.data = t.data;
     w.owner = file_;
     w.file = file_.get();
+    return w;
+}
+
+Weight SafeTensors::weight(const SafeTensor& t) const {
+    Weight w = view(t);
     align(w);                                          // the format only promises that tensors follow each other
     return w;
 }

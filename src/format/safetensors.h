@@ -24,6 +24,7 @@ public:
     const MappedFile* mapped() const { return file_.get(); }
     // F32, F16, BF16 as stored; other types are an error that names tensor and type
     Weight weight(const SafeTensor&) const;
+    Weight view(const SafeTensor&) const;              // that before align(): always into the map
     std::vector<float> floats(const SafeTensor&) const;
 private:
     friend struct SafeTensorsParser;

@@ -92,11 +92,13 @@ void held(const ModelImpl& m, AdapterBase& base) {
 std::shared_ptr<const ModelImpl> quantized(const ModelImpl& from, DType type, bool double_quant) {
     auto model = std::make_shared<ModelImpl>(from);
     ThreadPool* pool = &from.backend->host().pool;
-    for_each_weight(*model, [&](const Row& row, WeightPtr& w) {
+    for_each_tensor(from.config, [&](const Row& row, int64_t layer) {
+        const WeightPtr& w = from.at(row.slot, layer);
         // as when a file is loaded: what is in the type already stays as it is
-        if (row.kind == Kind::linear && w->dtype != type)
-            w = from.backend->hold(std::make_shared<const Weight>(quantize_4bit(*w, type, double_quant, pool)),
-                                   Placement::device);
+        if (row.kind != Kind::linear || w->dtype == type) return;
+        WeightPtr to = from.backend->hold(std::make_shared<const Weight>(quantize_4bit(*w, type, double_quant, pool)),
+                                          Placement::device);
+        model->replace(row.slot, layer, std::move(to), from.original(row.slot, layer));
     });
     return model;
 }

@@ -14,8 +14,8 @@ namespace qlora { inline namespace QLORA_ABI {
 
 constexpr int ggml_i8 = 24;
 
-Vocabulary gguf_vocabulary(const Gguf&);
-std::shared_ptr<const TokenizerImpl> gguf_tokenizer(const Gguf&);      // null if the file has no vocabulary
+Vocabulary gguf_vocabulary(const GgufPairs&);
+std::shared_ptr<const TokenizerImpl> gguf_tokenizer(const GgufPairs&); // null if the file has no vocabulary
 Weight read_four_bit(const Gguf&, const std::string& name);
 void write_four_bit(GgufWriter&, const std::string& name, WeightPtr);  // the tensors only
 

@@ -27,6 +27,11 @@ std::optional<DType> torch_dtype(std::string_view name);
 // P.weight with its bitsandbytes companions as one 4-bit Weight; nothing when P.weight is an ordinary tensor.
 std::optional<Weight> read_bitsandbytes(const HfTensors&, const std::string& name);
 
+// The text files of a folder that travel with a model; tokenizer.json may have another name.
+std::vector<TextFile> read_text_files(const std::string& folder, const std::string& tokenizer = "tokenizer.json");
+// Of Metadata::config and files, which have a tokenizer.json; `where` is its path.
+std::shared_ptr<const TokenizerImpl> hf_tokenizer(const Metadata&, const std::string& where);
+
 Config hf_config(const Json& config, const std::string& where);
 // the way back, for a model that has no config.json: what hf_config() reads as the same
 Json hf_config_of(const ModelImpl&);

@@ -25,8 +25,6 @@ Weight plus(const Weight& w, float what) {
     return dense_weight(w.name, w.shape, std::move(values));
 }
 
-WeightPtr now(const WeightPtr& w) { return w && w->deferred ? std::make_shared<const Weight>(w->deferred()) : w; }
-
 void check_shape(const Weight& w, const Shape& expected, const std::string& where) {
     if (w.shape != expected)
         fail(Errc::format, where, ": tensor ", w.name, " has shape ", w.shape, ", the configuration says ", expected);
@@ -41,12 +39,17 @@ Loading::Loading(const LoadOptions& options, std::string where, const Config& co
 
 // Once more, as the tensors read since brought pages of their neighbours back.
 Loading::~Loading() {
-    for (const Source& s : quantized_) s.file->forget(s.data, s.bytes);
+    for (const WeightPtr& w : quantized_) w->file->forget(w->data, w->bytes());
 }
 
-WeightPtr Loading::linear(Weight w) {
+void Loading::linear(ModelImpl& model, Module m, int64_t layer, Weight stored) {
+    Weight w = stored;
+    align(w);
     // What is stored in the wanted type stays as it is: quantizing it again would only add error.
-    if (!options_.quantize || w.dtype == *options_.quantize) return std::make_shared<const Weight>(std::move(w));
+    if (!options_.quantize || w.dtype == *options_.quantize) {
+        model.at(m, layer) = std::make_shared<const Weight>(std::move(w));
+        return;
+    }
     // Tensor by tensor, since memory that was filled no longer counts as free: an error here, where the system would
     // end some process later.
     if (const int64_t needed = bytes_of(*options_.quantize, w.elements()), left = available_memory(); needed > left)
@@ -54,50 +57,63 @@ WeightPtr Loading::linear(Weight w) {
              " bytes, ", left, " are free; use a smaller model");
     ThreadPool* pool = options_.backend.impl() ? &options_.backend.impl()->host().pool : nullptr;
     Weight quantized = quantize_4bit(w, *options_.quantize, options_.double_quant, pool);
-    if (w.file) {
-        w.file->forget(w.data, w.bytes());             // else the peak would be the whole source beside its 4-bit copy
-        quantized_.push_back({w.owner, w.file, w.data, w.bytes()});
+    const auto original = std::make_shared<const Weight>(std::move(stored));
+    if (original->file) {
+        original->file->forget(original->data, original->bytes());     // else the peak would be the source and its copy
+        quantized_.push_back(original);
     }
-    return std::make_shared<const Weight>(std::move(quantized));
-}
-
-WeightPtr Loading::held(Kind kind, Weight w) {
-    switch (kind) {
-        case Kind::linear: return linear(std::move(w));
-        case Kind::norm: case Kind::bias: return as_f32(std::move(w));
-        case Kind::embedding: break;
-    }
-    return std::make_shared<const Weight>(std::move(w));
+    model.replace(m, layer, std::make_shared<const Weight>(std::move(quantized)), original);
 }
 
 void Loading::fill(ModelImpl& model, const std::function<Weight(const Row&, int64_t)>& read) {
     const Config& c = model.config;
     model.layers.resize(size_t(c.layers));
     for_each_tensor(c, [&](const Row& row, int64_t layer) {
-        WeightPtr w = held(row.kind, read(row, layer));
+        WeightPtr& w = model.at(row.slot, layer);
+        switch (row.kind) {
+            case Kind::linear: linear(model, row.slot, layer, read(row, layer)); break;
+            case Kind::norm: case Kind::bias: w = as_f32(read(row, layer)); break;
+            case Kind::embedding: w = std::make_shared<const Weight>(read(row, layer)); break;
+        }
         // few rows of an embedding are read at a time
         if (model.backend)
             w = model.backend->hold(std::move(w), row.slot == Slot::embedding ? Placement::host : Placement::device);
-        model.at(row.slot, layer) = tick(std::move(w));
+        tick();
     });
     if (c.tied) model.at(Slot::head) = model.at(Slot::embedding);
 }
 
-WeightPtr Loading::tick(WeightPtr weight) {
+void Loading::tick() {
     check_stop();
     done_ = std::min(done_ + 1, expected_);
     if (options_.on_progress && !options_.on_progress(float(done_) / float(expected_)))
         fail(Errc::argument, "load ", where_, ": cancelled");
-    return weight;
 }
 
-void set_text(ModelImpl& model) {
-    const Token eos = model.tokenizer ? model.tokenizer->eos : -1;
+void check_text(const ModelImpl& model) {
+    if (!model.tokenizer) return;
+    const Token eos = model.tokenizer->eos;
     if (eos >= model.config.vocabulary)
         fail(Errc::format, model.path, ": the end-of-text token ", eos, " is outside the model's vocabulary of ",
              model.config.vocabulary);
-    if (model.tokenizer && !model.tokenizer->chat_template.empty())
-        model.chat_template = ChatTemplate::parse(model.tokenizer->chat_template, model.path + ": chat template");
+    if (!model.tokenizer->chat_template.empty())
+        ChatTemplate::parse(model.tokenizer->chat_template, model.path + ": chat template");
+}
+
+WeightPtr ModelImpl::original(Module m, int64_t layer) const {
+    const WeightPtr from = originals_.empty() ? nullptr : originals_.at(size_t(layer))[size_t(m)];
+    if (!from) return at(m, layer);
+    Weight w = *from;
+    align(w);
+    return std::make_shared<const Weight>(std::move(w));
+}
+
+void ModelImpl::replace(Module m, int64_t layer, WeightPtr w, WeightPtr original) {
+    at(m, layer) = std::move(w);
+    originals_.resize(layers.size());
+    // what is in no file would take the memory that its replacement saves
+    const bool free = original && original->file && !original->held;
+    originals_[size_t(layer)][size_t(m)] = free ? std::move(original) : nullptr;
 }
 
 ModelInfo describe(const ModelImpl& m) {

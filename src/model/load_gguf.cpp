@@ -13,13 +13,13 @@ namespace load_gguf_room {
 
 struct Source : GgufFields {
     const GgufTensor* find(const std::string& name) const { return file.tensor(name); }
-    Weight tensor(const std::string& name, const Shape& shape) const;
+    Weight tensor(const std::string& name, const Shape& shape, bool view = false) const;
 };
 
-Weight Source::tensor(const std::string& name, const Shape& shape) const {
+Weight Source::tensor(const std::string& name, const Shape& shape, bool view) const {
     const GgufTensor* t = find(name);
     if (!t) fail(Errc::format, "gguf: ", where, ": the tensor ", name, " is missing");
-    Weight w = file.weight(*t);
+    Weight w = view ? file.view(*t) : file.weight(*t);
     check_shape(w, shape, "gguf: " + where);
     return w;
 }
@@ -103,7 +103,7 @@ Weight read(const Source& s, const Config& c, const Row& row, int64_t layer) {
     const std::string name = tensor_name(World::gguf, row, layer);
     const GgufTensor* t = s.find(name);
     if (row.kind != Kind::linear || !t || t->ggml_type != ggml_i8 || !s.file.pair("qlora.type"))
-        return s.tensor(name, shape_of(c, row));
+        return s.tensor(name, shape_of(c, row), row.kind == Kind::linear);
     Weight w = read_four_bit(s.file, name);
     check_shape(w, shape_of(c, row), "gguf: " + s.where);
     return w;
@@ -124,9 +124,18 @@ void refuse_leftovers(const ModelImpl& model, const Source& s) {
     }
 }
 
+std::shared_ptr<const Metadata> metadata_of(const Gguf& file) {
+    auto out = std::make_shared<Metadata>();
+    out->gguf = file.copy();
+    if (const GgufTensor* t = file.tensor("rope_freqs.weight"))
+        out->rope_freqs = std::make_shared<const Weight>(file.weight(*t));
+    if (const GgufTensor* t = file.tensor(gguf_name(0, Module(0), "weight"))) out->stored_type = t->ggml_type;
+    return out;
+}
+
 }  // namespace load_gguf_room
 
-Vocabulary gguf_vocabulary(const Gguf& file) {
+Vocabulary gguf_vocabulary(const GgufPairs& file) {
     Vocabulary v;
     const std::string kind = file.string("tokenizer.ggml.model", "none");
     if (kind == "llama") v.kind = Vocabulary::Kind::spm;
@@ -184,7 +193,7 @@ Vocabulary gguf_vocabulary(const Gguf& file) {
     return v;
 }
 
-std::shared_ptr<const TokenizerImpl> gguf_tokenizer(const Gguf& file) {
+std::shared_ptr<const TokenizerImpl> gguf_tokenizer(const GgufPairs& file) {
     // How we keep the text side of a Hugging Face folder: exact where the other keys are llama.cpp's nearest.
     const bool kept = file.pair("tokenizer.huggingface.json") && file.pair("qlora.family");
     if (!kept && file.pair("tokenizer.ggml.tokens")) return make_tokenizer(gguf_vocabulary(file), file.path());
@@ -225,15 +234,15 @@ std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOp
     auto model = std::make_shared<ModelImpl>();
     model->path = path;
     model->backend = options.backend.impl();
-    model->gguf = file;
+    model->metadata = load_gguf_room::metadata_of(*file);
     model->config = load_gguf_room::config(source, *family);
     const Config& c = model->config;
     load_gguf_room::refuse_leftovers(*model, source);
     Loading(options, path, c).fill(*model, [&](const Row& row, int64_t layer) {
         return load_gguf_room::read(source, c, row, layer);
     });
-    model->tokenizer = gguf_tokenizer(*file);
-    set_text(*model);
+    model->tokenizer = gguf_tokenizer(*model->metadata->gguf);
+    check_text(*model);
     return model;
 }
 

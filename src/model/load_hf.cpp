@@ -11,24 +11,23 @@ struct Loader {
     const HfTensors& tensors;
     const Config& config;
 
-    Weight plain(const std::string& name, const Shape& shape) {
+    Weight plain(const std::string& name, const Shape& shape, bool view) {
         const HfTensors::Entry& e = tensors.get(name);
-        Weight w = e.file->weight(*e.tensor);
+        Weight w = view ? e.file->view(*e.tensor) : e.file->weight(*e.tensor);
         check_shape(w, shape, e.file->path());
         return w;
     }
-    Weight linear(const std::string& name, const Shape& shape) {
-        if (std::optional<Weight> w = read_bitsandbytes(tensors, name)) {
-            check_shape(*w, shape, tensors.folder());
-            return std::move(*w);
-        }
-        return plain(name, shape);
-    }
 
     Weight read(const Row& row, int64_t layer) {
-        const bool coded = row.kind == Kind::linear || row.slot == Slot::head;
+        const bool linear = row.kind == Kind::linear;
         const std::string name = tensor_name(World::hf, row, layer);
-        Weight w = coded ? linear(name, shape_of(config, row)) : plain(name, shape_of(config, row));
+        const Shape shape = shape_of(config, row);
+        if (linear || row.slot == Slot::head)
+            if (std::optional<Weight> w = read_bitsandbytes(tensors, name)) {
+                check_shape(*w, shape, tensors.folder());
+                return std::move(*w);
+            }
+        Weight w = plain(name, shape, linear);
         return row.kind == Kind::norm && config.norms_from_one ? plus(w, 1) : w;
     }
 
@@ -69,20 +68,24 @@ void check_quantization(const Json& json, const std::string& where) {
 
 std::shared_ptr<ModelImpl> load_hf_model(const std::string& folder, const LoadOptions& options) {
     const std::string where = folder + "/config.json";
-    const Json json = Json::parse(read_file(where, int64_t(16) << 20), where);
-    load_hf_room::check_quantization(json, where);
+    auto metadata = std::make_shared<Metadata>();
+    metadata->config = Json::parse(read_file(where, int64_t(16) << 20), where);
+    load_hf_room::check_quantization(metadata->config, where);
     auto model = std::make_shared<ModelImpl>();
     model->path = folder;
     model->backend = options.backend.impl();
-    model->config = hf_config(json, where);
+    model->config = hf_config(metadata->config, where);
     Config& c = model->config;
     const HfTensors tensors(folder);
     c.tied = c.tied || !tensors.find("lm_head.weight");
     load_hf_room::Loader load{tensors, c};
     load.refuse_leftovers();
     Loading(options, folder, c).fill(*model, [&](const Row& row, int64_t layer) { return load.read(row, layer); });
-    if (exists(folder + "/tokenizer.json")) model->tokenizer = load_tokenizer(folder);
-    set_text(*model);
+    metadata->files = read_text_files(folder);
+    const std::string tokenizer = folder + "/tokenizer.json";
+    if (metadata->file("tokenizer.json")) model->tokenizer = hf_tokenizer(*metadata, tokenizer);
+    check_text(*model);
+    model->metadata = std::move(metadata);
     return model;
 }
 

@@ -10,8 +10,7 @@
 //   beside it lets us find the changed base again, bit for bit. A folder that PEFT saved with init_lora_weights =
 //   "pissa" holds B A only: W is split once more, as PEFT does when it loads it.
 //
-// W is what the base was quantized from: its own file, read again.
-#include "src/base/file.h"
+// W is what the base was quantized from when it was loaded: ModelImpl::original().
 #include "src/base/stop.h"
 #include "src/cpu/gemm.h"
 #include "src/model/lora_impl.h"
@@ -26,25 +25,6 @@ namespace lora_init_room {
 
 const WeightPtr& linear_of(const ModelImpl& model, const LoraTarget& t) {
     return model.at(t.module, t.layer);
-}
-
-// The model as its file holds it: another view of the same file. A base without 4-bit layers is that already.
-std::shared_ptr<const ModelImpl> original_of(const LoraImpl& lora) {
-    const ModelImpl& base = *lora.base;
-    const bool quantized = std::any_of(lora.targets.begin(), lora.targets.end(),
-                                       [&](const LoraTarget& t) { return is_4bit(linear_of(base, t)->dtype); });
-    if (!quantized) return lora.base;
-    if (!exists(base.path))
-        fail(Errc::io, "adapter: this start needs the weights that the 4-bit base was made from, and ", base.path,
-             " is not there");
-    LoadOptions options{.backend = Backend(base.backend)};
-    std::shared_ptr<const ModelImpl> file = is_folder(base.path) ? load_hf_model(base.path, options)
-                                                                 : load_gguf_model(base.path, options);
-    for (const LoraTarget& t : lora.targets) {
-        if (t.layer < file->config.layers && linear_of(*file, t)->shape == linear_of(base, t)->shape) continue;
-        fail(Errc::format, "adapter: ", base.path, " is no longer the model that was loaded from it");
-    }
-    return file;
 }
 
 // s B A = the best of this rank of w.
@@ -66,11 +46,10 @@ void check(const LoraImpl& lora, const LoraTarget& t, const char* name) {
 }
 
 void loftq(LoraImpl& lora, std::vector<float>& values, Cpu& cpu) {
-    const auto original = original_of(lora);
     int64_t improved = 0;
     for (const LoraTarget& t : lora.targets) {
         check(lora, t, "loftq");
-        const WeightPtr &from = linear_of(*original, t), &held = linear_of(*lora.base, t);
+        const WeightPtr from = lora.base->original(t.module, t.layer), &held = linear_of(*lora.base, t);
         if (from->dtype == held->dtype) continue;      // nothing was lost here: the usual start
         std::vector<float> lost = from->decoded();
         const std::vector<float> kept = held->decoded();
@@ -88,13 +67,12 @@ bool splits(const Weight& original, const Weight& held) { return !is_4bit(origin
 
 // The model with the principal directions of its adapted layers taken out. Everything else is shared with the base.
 std::shared_ptr<const ModelImpl> residual(LoraImpl& lora, Cpu& cpu) {
-    const auto original = original_of(lora);
     auto model = std::make_shared<ModelImpl>(*lora.base);
     const bool known = !lora.start.empty();
     lora.start.resize(size_t(lora.parameters));
     for (const LoraTarget& t : lora.targets) {
         check(lora, t, "pissa");
-        const WeightPtr &from = linear_of(*original, t), &held = linear_of(*lora.base, t);
+        const WeightPtr from = lora.base->original(t.module, t.layer), &held = linear_of(*lora.base, t);
         if (!splits(*from, *held))
             fail(Errc::argument, "adapter: pissa splits the original weights, and ", name_of(t.module), " of layer ",
                  t.layer, " is stored as ", name_of(from->dtype),
@@ -130,9 +108,8 @@ void start_lora(LoraImpl& lora, std::vector<float>* values) {
 
 bool can_split(const LoraImpl& lora) {
     namespace room = lora_init_room;
-    const auto original = room::original_of(lora);
     return std::all_of(lora.targets.begin(), lora.targets.end(), [&](const LoraTarget& t) {
-        return room::splits(*room::linear_of(*original, t), *room::linear_of(*lora.base, t));
+        return room::splits(*lora.base->original(t.module, t.layer), *room::linear_of(*lora.base, t));
     });
 }
 

@@ -2,8 +2,8 @@
 // the text side.
 #pragma once
 #include "src/graph/graph.h"
+#include "src/model/metadata.h"
 #include "src/model/tensors.h"
-#include "src/text/chat_template.h"
 #include "src/text/tokenizer.h"
 
 #include <array>
@@ -53,7 +53,7 @@ struct Config {
 };
 
 struct ModelImpl {
-    std::string path;
+    std::string path;    // what it is called in messages and records; nobody opens it
     Config config;
     // By slot, null where the model has no such tensor; the head is the embedding's Weight when tied.
     std::array<WeightPtr, model_slots> own;
@@ -65,10 +65,16 @@ struct ModelImpl {
         return int(s) < layer_slots ? layers.at(size_t(layer))[size_t(s)] : own[size_t(int(s) - layer_slots)];
     }
     std::shared_ptr<const TokenizerImpl> tokenizer;    // may be null: a model without a vocabulary runs on ids
-    std::shared_ptr<const ChatTemplate> chat_template; // may be null
     std::shared_ptr<BackendImpl> backend;
-    // the file it came from, whose metadata save_gguf_model() copies; null for a folder
-    std::shared_ptr<const class Gguf> gguf;
+    std::shared_ptr<const Metadata> metadata = std::make_shared<const Metadata>();
+
+    // The weights of a linear layer before they were quantized, for adapters that start from them: as their file has
+    // them, which stays mapped (and takes no memory that is missed). Of a layer that is as it was stored, those held.
+    WeightPtr original(Module, int64_t layer) const;
+    // Holds w there; `original` null: nothing else is original there any more.
+    void replace(Module, int64_t layer, WeightPtr w, WeightPtr original);
+private:
+    std::vector<std::array<WeightPtr, module_count>> originals_;       // where they differ; maybe not aligned
 };
 
 // f(row, weight) for every tensor of a model; the weight may be replaced where the model is not const.
@@ -82,10 +88,6 @@ std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOp
 std::shared_ptr<ModelImpl> load_hf_model(const std::string& folder, const LoadOptions&);
 // GGUF (vocabulary-only too), folder, tokenizer.json
 std::shared_ptr<const TokenizerImpl> load_tokenizer(const std::string& path);
-// nf4 tensors as I8 with companion tensors; loads again bit for bit
-void save_gguf_model(const ModelImpl&, const std::string& path);
-// 4-bit in the bitsandbytes layout; in several files above shard_bytes, which is what transformers takes for a shard.
-void save_hf_model(const ModelImpl&, const std::string& folder, int64_t shard_bytes = 5'000'000'000);
 ModelInfo describe(const ModelImpl&);
 // Error{argument} where a text is longer than the model's context: rotary positions beyond it were never trained, and
 // with "dynamic" scaling the frequencies would have to change.

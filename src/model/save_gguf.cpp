@@ -2,6 +2,7 @@
 // their stored types; what came from a Hugging Face folder gets the keys of its family. Dense and block types give a
 // file that llama.cpp reads; 4-bit codes give one that only this library reads (gguf_model.h), and it loads again bit
 // for bit.
+#include "src/model/draft.h"
 #include "src/model/gguf_model.h"
 #include "src/model/vocabulary.h"
 
@@ -15,20 +16,18 @@ namespace save_gguf_room {
 using Type = GgufWriter::Type;
 
 // The first linear layer that is held in 4-bit codes, or null. Type and blocks are the same for all of them.
-const Weight* four_bit(const ModelImpl& model) {
-    const Weight* first = nullptr;
-    auto visit = [&](const WeightPtr& w) {
-        if (!is_4bit(w->dtype)) return;
-        if (!first) first = w.get();
+WeightPtr four_bit(const Draft& draft) {
+    WeightPtr first;
+    for_each_tensor(draft.model.config, [&](const Row& row, int64_t layer) {
+        const WeightPtr w = draft.at(row.slot, layer).weight;
+        if (!w || !is_4bit(w->dtype)) return;
+        if (row.kind != Kind::linear)
+            fail(Errc::unsupported, "save: ", w->name,
+                 " is held in 4 bits, only the linear layers of the blocks can be saved so");
+        if (!first) first = w;
         if (w->dtype != first->dtype || w->quant.block != first->quant.block || w->quant.block2 != first->quant.block2)
             fail(Errc::unsupported, "save: ", w->name, " and ", first->name,
                  " are quantized in different ways, which one file cannot hold");
-    };
-    for_each_weight(model, [&](const Row& row, const WeightPtr& w) {
-        if (row.kind == Kind::linear) return visit(w);
-        if (is_4bit(w->dtype))
-            fail(Errc::unsupported, "save: ", w->name,
-                 " is held in 4 bits, only the linear layers of the blocks can be saved so");
     });
     return first;
 }
@@ -40,24 +39,23 @@ void describe_codes(const Weight& first, GgufWriter& out) {
 }
 
 // The keys of the file that the model came from.
-void copy_pairs(const ModelImpl& model, GgufWriter& out) {
-    for (const GgufPair& p : model.gguf->pairs())
-        if (p.key != "general.alignment") out.copy(*model.gguf, p);
+void copy_pairs(const GgufPairs& from, GgufWriter& out) {
+    for (const GgufPair& p : from.pairs())
+        if (p.key != "general.alignment") out.copy(from, p);
 }
 
 // general.file_type, llama.cpp's number for the type of most tensors: of a file that was converted, and where there is
 // a number.
-void set_file_type(const ModelImpl& model, GgufWriter& out) {
+void set_file_type(const Draft& draft, GgufWriter& out) {
     static constexpr struct {
         DType type;
         int64_t number;
     } numbers[] = {{DType::f32, 0},  {DType::f16, 1},     {DType::q4_0, 2},
                    {DType::q8_0, 7}, {DType::iq4_nl, 25}, {DType::bf16, 32}};
-    const Weight& first = *model.at(Slot::q_proj, 0);
-    const GgufTensor* before = model.gguf ? model.gguf->tensor(gguf_name(0, Module(0), "weight")) : nullptr;
-    if (before && before->ggml_type == type_info(first.dtype).ggml) return;
+    const DType type = draft.at(Slot::q_proj, 0).dtype;
+    if (const int before = draft.model.metadata->stored_type; before >= 0 && before == type_info(type).ggml) return;
     for (const auto& row : numbers) {
-        if (row.type != first.dtype) continue;
+        if (row.type != type) continue;
         out.set("general.file_type", Type::u32, Json(row.number));
         out.set("general.quantization_version", Type::u32, Json(2));
     }
@@ -110,23 +108,23 @@ void describe_config(const ModelImpl& model, const Family& family, GgufWriter& o
     if (std::fabs(magnitude - 1) > 1e-6) out.set(prefix + "rope.scaling.attn_factor", Type::f32, Json(magnitude));
 }
 
-void tensor(GgufWriter& out, const std::string& name, const WeightPtr& w) {
-    if (is_4bit(w->dtype)) return write_four_bit(out, name, w);
-    const int type = type_info(w->dtype).ggml;
+void tensor(GgufWriter& out, const std::string& name, const DraftTensor& t) {
+    if (is_4bit(t.dtype)) return write_four_bit(out, name, t.now());
+    const int type = type_info(t.dtype).ggml;
     if (type < 0)
-        fail(Errc::unsupported, "save: ", name, " is of type ", name_of(w->dtype), ", which GGUF cannot hold");
-    out.add({name, type, w->shape, w->bytes(), [w](AtomicFile& f) {
-        const WeightPtr made = now(w);
+        fail(Errc::unsupported, "save: ", name, " is of type ", name_of(t.dtype), ", which GGUF cannot hold");
+    out.add({name, type, t.shape, t.bytes(), [t](AtomicFile& f) {
+        const WeightPtr made = t.now();
         f.write(made->data, made->bytes());
         made->check();
     }});
 }
 
 // A q or k matrix (or bias) in Hugging Face row order, written in GGUF's order for adjacent pairs: whole rows move.
-void permuted(GgufWriter& out, const std::string& name, const WeightPtr& w, int64_t head_dim) {
-    const int64_t rows = w->shape[0], row = w->bytes() / rows;
-    out.add({name, type_info(w->dtype).ggml, w->shape, w->bytes(), [w, rows, row, head_dim](AtomicFile& f) {
-        const WeightPtr made = now(w);
+void permuted(GgufWriter& out, const std::string& name, const DraftTensor& t, int64_t head_dim) {
+    const int64_t rows = t.shape[0], row = t.bytes() / rows;
+    out.add({name, type_info(t.dtype).ggml, t.shape, t.bytes(), [t, rows, row, head_dim](AtomicFile& f) {
+        const WeightPtr made = t.now();
         for (int64_t r = 0; r < rows; ++r) f.write(made->data + hf_row_of_gguf(r, head_dim) * row, row);
         made->check();
     }});
@@ -157,13 +155,14 @@ void frequencies(GgufWriter& out, const ModelImpl& model, const Family& family, 
 // The tokenizer of a Hugging Face folder travels as its own files do, for us, and as llama.cpp reads it.
 void write_text(const ModelImpl& model, GgufWriter& out, bool codes) {
     if (!model.tokenizer) {
-        if (!model.gguf) out.set("tokenizer.ggml.model", Type::string, Json("none"));
+        if (!model.metadata->gguf) out.set("tokenizer.ggml.model", Type::string, Json("none"));
         return;
     }
     const std::optional<TextFiles> files = original_text(model);
-    if (!files && model.gguf) return;                  // its own keys have been copied
+    if (!files && model.metadata->gguf) return;        // its own keys have been copied
     if (!files)
-        fail(Errc::io, "save: ", model.path, "/tokenizer.json is needed to save the model's tokenizer, and is gone");
+        fail(Errc::argument, "save: ", model.path, " has a tokenizer without the tokenizer.json that it was read from; "
+             "save the model without it");
     out.set("tokenizer.huggingface.json", Type::string, Json(files->tokenizer));
     if (!files->config.empty()) out.set("qlora.tokenizer_config", Type::string, Json(files->config));
     if (!files->chat_template.empty()) out.set("tokenizer.chat_template", Type::string, Json(files->chat_template));
@@ -174,17 +173,19 @@ void write_text(const ModelImpl& model, GgufWriter& out, bool codes) {
 
 }  // namespace save_gguf_room
 
-void save_gguf_model(const ModelImpl& model, const std::string& path) {
+void save_gguf_model(const Draft& draft, const std::string& path) {
     namespace room = save_gguf_room;
+    const ModelImpl& model = draft.model;
     const Config& c = model.config;
+    const bool as_it_came = model.metadata->gguf.has_value();
     const Family& family = *family_named(c.family);
     GgufWriter out;
     // 4-bit codes cross row borders and stay in the order they have; only we read such files anyway.
-    const Weight* coded = room::four_bit(model);
+    const WeightPtr coded = room::four_bit(draft);
     const bool codes = coded != nullptr;
-    if (model.gguf) room::copy_pairs(model, out);
+    if (as_it_came) room::copy_pairs(*model.metadata->gguf, out);
     else room::describe_config(model, family, out, codes);
-    room::set_file_type(model, out);
+    room::set_file_type(draft, out);
     if (coded) room::describe_codes(*coded, out);
     const bool permute = family.adjacent_pairs && !c.adjacent_pairs && !codes && c.rotated == c.head_dim;
     // Our own keys that no longer hold: the file may have come from one with codes, which is in another order.
@@ -197,12 +198,11 @@ void save_gguf_model(const ModelImpl& model, const std::string& path) {
     room::write_text(model, out, codes);
     for_each_tensor(c, [&](const Row& row, int64_t layer) {
         const std::string name = tensor_name(World::gguf, row, layer);
-        if (permute && row.turned) room::permuted(out, name, model.at(row.slot, layer), c.head_dim);
-        else room::tensor(out, name, model.at(row.slot, layer));
+        if (permute && row.turned) room::permuted(out, name, draft.at(row.slot, layer), c.head_dim);
+        else room::tensor(out, name, draft.at(row.slot, layer));
     });
-    const GgufTensor* factors = model.gguf ? model.gguf->tensor("rope_freqs.weight") : nullptr;
-    if (factors) room::tensor(out, "rope_freqs.weight", std::make_shared<const Weight>(model.gguf->weight(*factors)));
-    else if (!model.gguf) room::frequencies(out, model, family, codes);
+    if (model.metadata->rope_freqs) room::tensor(out, "rope_freqs.weight", model.metadata->rope_freqs);
+    else if (!as_it_came) room::frequencies(out, model, family, codes);
     out.write(path);
 }
 

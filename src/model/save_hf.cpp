@@ -4,6 +4,7 @@
 // A model out of a GGUF file gets both files written anew, and q and k in Hugging Face row order where GGUF has
 // another.
 #include "src/base/half.h"
+#include "src/model/draft.h"
 #include "src/model/hf_model.h"
 #include "src/model/vocabulary.h"
 #include "src/tensor/encode.h"
@@ -58,18 +59,18 @@ void four_bit(SafeTensorsWriter& out, const std::string& name, const WeightPtr& 
                                  [state](AtomicFile& f) { f.write(state.data(), int64_t(state.size())); }});
 }
 
-void tensor(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w) {
-    if (is_4bit(w->dtype)) return four_bit(out, name, w);
-    const char* dtype = w->dtype == DType::f32    ? "F32"
-                        : w->dtype == DType::f16  ? "F16"
-                        : w->dtype == DType::bf16 ? "BF16"
-                                                  : nullptr;
+void tensor(SafeTensorsWriter& out, const std::string& name, const DraftTensor& t) {
+    if (is_4bit(t.dtype)) return four_bit(out, name, t.now());
+    const char* dtype = t.dtype == DType::f32    ? "F32"
+                        : t.dtype == DType::f16  ? "F16"
+                        : t.dtype == DType::bf16 ? "BF16"
+                                                 : nullptr;
     if (!dtype)
-        fail(Errc::unsupported, "save: ", name, " is of type ", name_of(w->dtype),
+        fail(Errc::unsupported, "save: ", name, " is of type ", name_of(t.dtype),
              ", which a Hugging Face folder cannot hold; convert the model to f32, f16, bf16 or nf4, or save a GGUF "
              "file");
-    out.tensors.push_back(Tensor{name, dtype, w->shape, w->bytes(), [w](AtomicFile& f) {
-        const WeightPtr made = now(w);
+    out.tensors.push_back(Tensor{name, dtype, t.shape, t.bytes(), [t](AtomicFile& f) {
+        const WeightPtr made = t.now();
         f.write(made->data, made->bytes());
         made->check();
     }});
@@ -88,9 +89,10 @@ WeightPtr small(const WeightPtr& w, DType type) {
 // Rows of q and k (or of their bias) out of GGUF's order for adjacent pairs. Groups of 4-bit scales cross row borders,
 // so those rows are quantized again: where a row is whole blocks they get the codes that they had, and scales that
 // differ in the last of their 8 bits.
-void reordered(SafeTensorsWriter& out, const std::string& name, const WeightPtr& w, int64_t head_dim) {
-    const int64_t rows = w->shape[0];
-    if (is_4bit(w->dtype)) {
+void reordered(SafeTensorsWriter& out, const std::string& name, const DraftTensor& t, int64_t head_dim) {
+    const int64_t rows = t.shape[0];
+    if (is_4bit(t.dtype)) {
+        const WeightPtr w = t.now();
         const std::vector<float> held = w->decoded();
         std::vector<float> values(held.size());
         const int64_t row = int64_t(held.size()) / rows;
@@ -101,10 +103,10 @@ void reordered(SafeTensorsWriter& out, const std::string& name, const WeightPtr&
         again.quant.source = w->quant.source;
         return tensor(out, name, std::make_shared<const Weight>(std::move(again)));
     }
-    const int64_t row = w->bytes() / rows;
-    tensor(out, name, w);
-    out.tensors.back().write = [w, rows, row, head_dim](AtomicFile& f) {
-        const WeightPtr made = now(w);
+    const int64_t row = t.bytes() / rows;
+    tensor(out, name, t);
+    out.tensors.back().write = [t, rows, row, head_dim](AtomicFile& f) {
+        const WeightPtr made = t.now();
         for (int64_t r = 0; r < rows; ++r) f.write(made->data + gguf_row_of_hf(r, head_dim) * row, row);
         made->check();
     };
@@ -112,29 +114,30 @@ void reordered(SafeTensorsWriter& out, const std::string& name, const WeightPtr&
 
 // Embedding and head of a model in 4 bits, where a GGUF file has them in blocks: in the type that transformers then
 // computes in.
-WeightPtr dense(const WeightPtr& w, bool codes) {
-    const bool blocks = codes && w->dtype != DType::f32 && w->dtype != DType::f16 && w->dtype != DType::bf16 &&
-                        !is_4bit(w->dtype);
-    return blocks ? std::make_shared<const Weight>(convert_weight(*now(w), DType::bf16)) : w;
+DraftTensor dense(const DraftTensor& t, bool codes) {
+    const bool blocks = codes && t.dtype != DType::f32 && t.dtype != DType::f16 && t.dtype != DType::bf16 &&
+                        !is_4bit(t.dtype);
+    return blocks ? DraftTensor(DType::bf16, t.shape, [t] { return convert_weight(*t.now(), DType::bf16); }) : t;
 }
 
 // 4-bit codes of a GGUF file are said to come from the type that the rest of the folder has.
-WeightPtr from_type(const WeightPtr& w, DType type) {
-    if (!is_4bit(w->dtype)) return w;
-    Weight said = *w;
+DraftTensor from_type(const DraftTensor& t, DType type) {
+    if (!is_4bit(t.dtype)) return t;
+    Weight said = *t.now();
     said.quant.source = type;
     return std::make_shared<const Weight>(std::move(said));
 }
 
-WeightPtr as_stored(const ModelImpl& model, Kind kind, const WeightPtr& w, bool codes, DType type) {
+DraftTensor as_stored(const ModelImpl& model, Kind kind, const DraftTensor& t, bool codes, DType type) {
     switch (kind) {
-        case Kind::embedding: return dense(w, codes);
+        case Kind::embedding: return dense(t, codes);
         case Kind::norm:
-            return small(model.config.norms_from_one ? std::make_shared<const Weight>(plus(*w, -1)) : w, type);
-        case Kind::bias: return small(w, type);
+            return small(model.config.norms_from_one ? std::make_shared<const Weight>(plus(*t.now(), -1)) : t.now(),
+                         type);
+        case Kind::bias: return small(t.now(), type);
         case Kind::linear: break;
     }
-    return model.gguf ? from_type(w, type) : w;
+    return model.metadata->of_folder() ? t : from_type(t, type);
 }
 
 // Without 4-bit layers nothing says so any more, and the model computes in the type it is stored in.
@@ -148,18 +151,20 @@ Json dense_config(Json j, DType type) {
 }
 
 // The configuration of the source, with what quantization changed.
-Json config(const ModelImpl& model, DType type) {
-    const std::string where = model.path + "/config.json";
-    Json j = model.gguf ? hf_config_of(model) : Json::parse(read_file(where, int64_t(16) << 20), where);
-    const Weight* first = nullptr;
+Json config(const Draft& draft, DType type) {
+    const ModelImpl& model = draft.model;
+    const bool of_folder = model.metadata->of_folder();
+    Json j = of_folder ? model.metadata->config : hf_config_of(model);
+    WeightPtr first;
     bool mixed = false;
-    for_each_weight(model, [&](const Row& row, const WeightPtr& w) {
+    for_each_tensor(model.config, [&](const Row& row, int64_t layer) {
         if (row.kind != Kind::linear) return;
-        if (!is_4bit(w->dtype)) mixed = true;
-        else if (!first) first = w.get();
+        const DraftTensor t = draft.at(row.slot, layer);
+        if (!is_4bit(t.dtype)) mixed = true;
+        else if (!first) first = t.weight;
     });
-    if (!first) return dense_config(std::move(j), model.at(Slot::q_proj, 0)->dtype);
-    if (model.gguf) j.set("torch_dtype", torch_name(type));
+    if (!first) return dense_config(std::move(j), draft.at(Slot::q_proj, 0).dtype);
+    if (!of_folder) j.set("torch_dtype", torch_name(type));
     const Json* before = j.find("quantization_config");
     if (before && !before->is_object()) before = nullptr;
     Json q = before ? *before : Json{Json::Object{}};
@@ -180,24 +185,17 @@ Json config(const ModelImpl& model, DType type) {
     return j.set("quantization_config", std::move(q));
 }
 
-// The other small files, as {name, content}: those of the source folder, or what a GGUF file says in theirs.
-std::vector<std::pair<std::string, std::string>> text_files(const ModelImpl& model) {
-    std::vector<std::pair<std::string, std::string>> out;
-    if (!model.gguf) {
-        for (const char* file : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                                 "chat_template.jinja", "generation_config.json"})
-            if (exists(model.path + "/" + file))
-                out.emplace_back(file, read_file(model.path + "/" + file, int64_t(256) << 20));
-        return out;
-    }
+// The other small files of a model that came with none: what a GGUF file says in theirs.
+std::vector<TextFile> text_files(const ModelImpl& model) {
+    std::vector<TextFile> out;
     if (!model.tokenizer) return out;
     const std::optional<TextFiles> kept = original_text(model);
     const TextFiles files = kept ? *kept : hf_vocabulary(model);
     for (const auto& [name, content] :
          {std::pair{"tokenizer.json", &files.tokenizer}, std::pair{"tokenizer_config.json", &files.config},
           std::pair{"chat_template.jinja", &files.chat_template}})
-        if (!content->empty()) out.emplace_back(name, *content);
-    out.emplace_back("generation_config.json", hf_generation_config(model).dump(2) + "\n");
+        if (!content->empty()) out.push_back({name, *content});
+    out.push_back({"generation_config.json", hf_generation_config(model).dump(2) + "\n"});
     return out;
 }
 
@@ -237,25 +235,28 @@ void write_tensors(SafeTensorsWriter&& all, const std::string& folder, int64_t m
 
 }  // namespace save_hf_room
 
-void save_hf_model(const ModelImpl& model, const std::string& folder, int64_t shard_bytes) {
+void save_hf_model(const Draft& draft, const std::string& folder, int64_t shard_bytes) {
     namespace room = save_hf_room;
+    const ModelImpl& model = draft.model;
     SafeTensorsWriter out;
     bool codes = false;
-    for_each_weight(model, [&](const Row& row, const WeightPtr& w) {
-        codes = codes || (row.kind == Kind::linear && is_4bit(w->dtype));
+    for_each_tensor(model.config, [&](const Row& row, int64_t layer) {
+        codes = codes || (row.kind == Kind::linear && is_4bit(draft.at(row.slot, layer).dtype));
     });
-    const DType type = room::dense(model.at(Slot::embedding), codes)->dtype;
+    const DType type = room::dense(draft.at(Slot::embedding, -1), codes).dtype;
     for_each_tensor(model.config, [&](const Row& row, int64_t layer) {
         const std::string name = tensor_name(World::hf, row, layer);
-        const WeightPtr w = room::as_stored(model, row.kind, model.at(row.slot, layer), codes, type);
-        if (row.turned && model.config.adjacent_pairs) room::reordered(out, name, w, model.config.head_dim);
-        else room::tensor(out, name, w);
+        const DraftTensor t = room::as_stored(model, row.kind, draft.at(row.slot, layer), codes, type);
+        if (row.turned && model.config.adjacent_pairs) room::reordered(out, name, t, model.config.head_dim);
+        else room::tensor(out, name, t);
     });
-    const Json config = room::config(model, type);
-    const std::vector<std::pair<std::string, std::string>> text = room::text_files(model);
+    const Json config = room::config(draft, type);
+    const bool own = model.metadata->of_folder();
+    const std::vector<TextFile> made = own ? std::vector<TextFile>() : room::text_files(model);
     AtomicFolder target(folder);
     write_file_atomic(target.path() + "/config.json", config.dump(2) + "\n");
-    for (const auto& [file, content] : text) write_file_atomic(target.path() + "/" + file, content);
+    for (const TextFile& file : own ? model.metadata->files : made)
+        write_file_atomic(target.path() + "/" + file.name, file.content);
     room::write_tensors(std::move(out), target.path(), shard_bytes);
     target.commit();
 }

@@ -148,19 +148,16 @@ Json::Array scores_of(const Lists& lists) {
 }  // namespace vocabulary_gguf_room
 
 std::optional<TextFiles> original_text(const ModelImpl& model) {
-    if (model.gguf) {
-        if (!model.gguf->pair("tokenizer.huggingface.json") || !model.gguf->pair("qlora.family")) return {};
-        return TextFiles{model.gguf->string("tokenizer.huggingface.json", ""),
-                         model.gguf->string("qlora.tokenizer_config", ""),
-                         model.gguf->string("tokenizer.chat_template", "")};
+    const Metadata& from = *model.metadata;
+    if (from.gguf) {
+        if (!from.gguf->pair("tokenizer.huggingface.json") || !from.gguf->pair("qlora.family")) return {};
+        return TextFiles{from.gguf->string("tokenizer.huggingface.json", ""),
+                         from.gguf->string("qlora.tokenizer_config", ""),
+                         from.gguf->string("tokenizer.chat_template", "")};
     }
-    const auto text = [&](const char* name) {
-        return exists(model.path + name) ? read_file(model.path + name, int64_t(256) << 20) : std::string();
-    };
-    TextFiles files{text("/tokenizer.json"), text("/tokenizer_config.json"),
-                    model.tokenizer ? model.tokenizer->chat_template : ""};
-    if (files.tokenizer.empty()) return {};
-    return files;
+    const std::string *tokenizer = from.file("tokenizer.json"), *config = from.file("tokenizer_config.json");
+    if (!tokenizer) return {};
+    return TextFiles{*tokenizer, config ? *config : "", model.tokenizer ? model.tokenizer->chat_template : ""};
 }
 
 bool write_gguf_vocabulary(GgufWriter& out, const TextFiles& files, const ModelImpl& model) {

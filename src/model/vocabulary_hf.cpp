@@ -193,7 +193,7 @@ Json config(const Vocabulary& v, int64_t context) {
 
 TextFiles hf_vocabulary(const ModelImpl& model) {
     namespace room = vocabulary_hf_room;
-    const Vocabulary v = gguf_vocabulary(*model.gguf);
+    const Vocabulary v = gguf_vocabulary(*model.metadata->gguf);
     return {room::tokenizer(v, model.path).dump() + "\n", room::config(v, model.config.context).dump(2) + "\n",
             v.chat_template};
 }

@@ -3,6 +3,7 @@
 #include "src/run/merge.h"
 
 #include "src/cpu/gemm.h"
+#include "src/model/draft.h"
 #include "src/model/lora_impl.h"
 #include "src/tensor/encode.h"
 
@@ -46,52 +47,63 @@ struct Maker {
     const ModelImpl& source;
     const LoraImpl* lora;
     DType type;
-    bool double_quant, later;    // later: dense and block types are made when a saver asks for them
+    bool double_quant;
     std::function<bool(float)> on_progress;
-    std::shared_ptr<Cpu> cpu;    // of its own: the sums are in f32 even where the backend computes in bf16
+    Cpu cpu;                     // of its own: the sums are in f32 even where the backend computes in bf16
     std::vector<float> factors;
     int64_t made = 0, tensors = 0;
 
-    Weight make(const WeightPtr& w, const LoraTarget* t, DType to) {
-        Weight out = t ? convert_weight(merged(*cpu, *w, *t, factors.data()), to, double_quant, &cpu->pool)
-                       : convert_weight(*w, to, double_quant, &cpu->pool);
+    Maker(const ModelImpl&, const LoraImpl*, DType, bool double_quant, std::function<bool(float)> on_progress = {});
+
+    const LoraTarget* target(const Row& row, int64_t layer) const {
+        return lora && row.kind == Kind::linear ? lora->find(layer, row.slot) : nullptr;
+    }
+    DType type_of(const Row& row, int64_t layer) const {
+        const Weight& w = *source.at(row.slot, layer);
+        const bool matrix = row.kind == Kind::linear || row.kind == Kind::embedding;
+        return matrix ? type_for(w, type, row.kind == Kind::linear) : w.dtype;
+    }
+    bool changes(const Row& row, int64_t layer) const {
+        return target(row, layer) || type_of(row, layer) != source.at(row.slot, layer)->dtype;
+    }
+    Weight make(const Row& row, int64_t layer) {
+        const Weight& w = *source.at(row.slot, layer);
+        const LoraTarget* t = target(row, layer);
+        const DType to = type_of(row, layer);
+        Weight out = t ? convert_weight(merged(cpu, w, *t, factors.data()), to, double_quant, &cpu.pool)
+                       : convert_weight(w, to, double_quant, &cpu.pool);
         if (on_progress && !on_progress(float(++made) / float(tensors)))
             fail(Errc::argument, "save: stopped; nothing was written");
         return out;
     }
 };
 
-WeightPtr in_type(const std::shared_ptr<Maker>& maker, const WeightPtr& w, const LoraTarget* t, bool linear) {
-    const DType to = type_for(*w, maker->type, linear);
-    if (!t && to == w->dtype) return w;
-    if (!is_4bit(maker->type)) ++maker->tensors;
-    if (!maker->later || is_4bit(to)) return std::make_shared<const Weight>(maker->make(w, t, to));
-    Weight out;
-    out.name = w->name;
-    out.dtype = to;
-    out.shape = w->shape;
-    out.deferred = [=] { return maker->make(w, t, to); };
-    return std::make_shared<const Weight>(std::move(out));
-}
-
-std::shared_ptr<ModelImpl> rebuild(const ModelImpl& source, const LoraImpl* lora, DType type, bool double_quant,
-                                   bool later = false, std::function<bool(float)> on_progress = {}) {
+Maker::Maker(const ModelImpl& m, const LoraImpl* l, DType t, bool twice, std::function<bool(float)> f)
+    : source(m), lora(l), type(t), double_quant(twice), on_progress(std::move(f)),
+      cpu(m.backend->host().pool.size()), factors(copy_of_factors(l)) {
     if (!can_encode(type))
         fail(Errc::unsupported, "convert ", source.path, ": models are not written as ", name_of(type), "; choose ",
              written_types);
-    const auto maker = std::make_shared<Maker>(Maker{source, lora, type, double_quant, later, std::move(on_progress),
-                                                     std::make_shared<Cpu>(source.backend->host().pool.size()),
-                                                     copy_of_factors(lora)});
+    for_each_tensor(m.config, [&](const Row& row, int64_t layer) { tensors += changes(row, layer); });
+}
+
+std::shared_ptr<ModelImpl> rebuild(Maker& maker) {
+    const ModelImpl& source = maker.source;
     auto out = std::make_shared<ModelImpl>(source);
-    // these are made at once, so their number must be known
-    if (is_4bit(type)) maker->tensors = source.config.layers * module_count;
     for_each_tensor(source.config, [&](const Row& row, int64_t layer) {
-        WeightPtr& w = out->at(row.slot, layer);
-        if (row.kind == Kind::linear) w = in_type(maker, w, lora ? lora->find(layer, row.slot) : nullptr, true);
-        else if (row.kind == Kind::embedding) w = in_type(maker, w, nullptr, false);
+        if (!maker.changes(row, layer)) return;
+        auto w = std::make_shared<const Weight>(maker.make(row, layer));
+        if (row.kind != Kind::linear) { out->at(row.slot, layer) = std::move(w); return; }
+        const bool quantized = is_4bit(w->dtype) && !maker.target(row, layer);
+        out->replace(row.slot, layer, std::move(w), quantized ? source.original(row.slot, layer) : nullptr);
     });
     if (source.config.tied) out->at(Slot::head) = out->at(Slot::embedding);
     return out;
+}
+
+void save(const Draft& draft, const std::string& path) {
+    if (path.ends_with(".gguf")) save_gguf_model(draft, path);
+    else save_hf_model(draft, path);
 }
 
 // How far apart the two are at one position.
@@ -130,17 +142,27 @@ double loss_at(const float* logits, int64_t n, Token target) {
 }  // namespace merge_room
 
 std::shared_ptr<ModelImpl> convert_model(const ModelImpl& model, DType type, bool double_quant) {
-    return merge_room::rebuild(model, nullptr, type, double_quant);
+    merge_room::Maker maker(model, nullptr, type, double_quant);
+    return merge_room::rebuild(maker);
 }
 std::shared_ptr<ModelImpl> merge_lora(const LoraImpl& lora, DType type, bool double_quant) {
-    return merge_room::rebuild(*lora.base, &lora, type, double_quant);
+    merge_room::Maker maker(*lora.base, &lora, type, double_quant);
+    return merge_room::rebuild(maker);
 }
 
 void save_model_as(const ModelImpl& model, const LoraImpl* lora, const std::string& path, DType type, bool double_quant,
                    const std::function<bool(float)>& on_progress) {
-    const auto result = merge_room::rebuild(model, lora, type, double_quant, true, on_progress);
-    if (path.ends_with(".gguf")) save_gguf_model(*result, path);
-    else save_hf_model(*result, path);
+    namespace room = merge_room;
+    room::Maker maker(model, lora, type, double_quant, on_progress);
+    // codes come first: the header of a folder has to say numbers that only quantizing them gives
+    if (is_4bit(type)) return room::save(*room::rebuild(maker), path);
+    const Draft draft{model, [&](Slot slot, int64_t layer) -> DraftTensor {
+        const Row* row = &row_of(model.config, slot);
+        if (!maker.changes(*row, layer)) return model.at(slot, layer);
+        return {maker.type_of(*row, layer), model.at(slot, layer)->shape,
+                [&maker, row, layer] { return maker.make(*row, layer); }};
+    }};
+    room::save(draft, path);
 }
 
 Difference measure_difference(std::shared_ptr<const ModelImpl> expected, const LoraImpl* expected_lora,

@@ -96,7 +96,7 @@ void Weight::check() const { if (file) file->check(); }
 
 void align(Weight& w) {
     // the widest number that a kernel reads from these types as one
-    const uintptr_t unit = w.dtype == DType::f32 ? 4 : 2;
+    const uintptr_t unit = w.dtype == DType::f32 ? 4 : is_4bit(w.dtype) ? 1 : 2;
     if (reinterpret_cast<uintptr_t>(w.data) % unit == 0) return;
     const int64_t bytes = w.bytes();
     auto copy = std::make_shared<std::vector<uint32_t>>(size_t(bytes + 3) / 4);

@@ -2,8 +2,6 @@
 #pragma once
 #include "src/tensor/dtype.h"
 
-#include <functional>
-
 namespace qlora { inline namespace QLORA_ABI {
 
 class MappedFile;
@@ -59,8 +57,6 @@ struct Weight {
     std::shared_ptr<const void> owner;                 // the mapped file or the allocation behind the pointers
     const MappedFile* file = nullptr;                  // the mapped file behind them, if any
     std::shared_ptr<const Held> held;    // if set, data and quant point into the memory of a backend: see on_host()
-    // data is null until this makes it: only where models are written, one tensor at a time
-    std::function<Weight()> deferred = {};
 
     int64_t elements() const { return elements_of(shape); }
     int64_t rows() const { return shape.size() < 2 ? 1 : shape[0]; }

@@ -220,7 +220,7 @@ TEST(LoadVocabulary, EndsOfTextMustExist) {
             expect_error(error_of([&] { load_tokenizer(vocabulary(kind, {}, id)); }), "there are 6 tokens");
     auto model = tiny::make({.vocabulary = 3});        // the vocabulary has the token, the embedding has no row for it
     model->tokenizer = load_tokenizer(tokenizer_folder({{"tokenizer_config.json", R"({"eos_token": "<end>"})"}}));
-    expect_error(error_of([&] { set_text(*model); }), "outside the model's vocabulary of 3");
+    expect_error(error_of([&] { check_text(*model); }), "outside the model's vocabulary of 3");
 }
 
 }  // namespace load_test

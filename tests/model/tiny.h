@@ -3,6 +3,7 @@
 #include "src/base/file.h"
 #include "src/base/rng.h"
 #include "src/model/decoder.h"
+#include "src/model/draft.h"
 #include "src/model/family.h"
 
 #include <algorithm>

@@ -88,6 +88,17 @@ std::shared_ptr<ModelImpl> model_of(const std::string& folder) {
                              .tied = true});
     model->path = folder;
     model->tokenizer = std::move(tokenizer);
+    Metadata metadata;
+    metadata.files = read_text_files(folder);
+    model->metadata = std::make_shared<const Metadata>(std::move(metadata));
+    return model;
+}
+
+std::shared_ptr<ModelImpl> model_of_gguf(const std::string& path) {
+    auto model = tiny::make({});
+    Metadata metadata;
+    metadata.gguf = Gguf::open(path)->copy();
+    model->metadata = std::make_shared<const Metadata>(std::move(metadata));
     return model;
 }
 
@@ -145,9 +156,8 @@ class ToHuggingFace : public testing::TestWithParam<const char*> {};
 TEST_P(ToHuggingFace, GivesTheSameIds) {
     const std::string path = data_path(GetParam());
     if (!exists(path)) GTEST_SKIP() << "needs ../shared/data";
-    auto model = tiny::make({});
-    model->gguf = Gguf::open(path);
-    const auto expected = gguf_tokenizer(*model->gguf);
+    const auto model = model_of_gguf(path);
+    const auto expected = gguf_tokenizer(*model->metadata->gguf);
     const TextFiles files = hf_vocabulary(*model);
     const auto again = load_tokenizer_json(Json::parse(files.tokenizer, "t"), Json::parse(files.config, "c"), "t");
     EXPECT_EQ(again->bos, expected->bos);
@@ -174,8 +184,7 @@ INSTANTIATE_TEST_SUITE_P(Vocabulary, ToHuggingFace,
 TEST(Vocabulary, WithoutACounterpartInHuggingFace) {
     const std::string path = data_path("tokenizer/ggml-vocab-deepseek-coder.gguf");
     if (!exists(path)) GTEST_SKIP() << "needs ../shared/data/tokenizer";
-    auto model = tiny::make({});
-    model->gguf = Gguf::open(path);
+    const auto model = model_of_gguf(path);
     std::string error = "saved";
     try { hf_vocabulary(*model); } catch (const Error& e) { error = e.what(); }
     EXPECT_NE(error.find("deepseek-coder"), std::string::npos) << error;
@@ -210,7 +219,7 @@ TEST(GgufToFolder, IsTheSameModel) {
             }
             save_gguf_model(*model, path);
             const auto from = tiny::load(path);
-            EXPECT_EQ(from->gguf->tensor("rope_freqs.weight") != nullptr, kind == Kind::llama3);
+            EXPECT_EQ(from->metadata->rope_freqs != nullptr, kind == Kind::llama3);
             EXPECT_EQ(from->config.inverse_frequencies, model->config.inverse_frequencies);
             EXPECT_NEAR(from->config.rope_magnitude, model->config.rope_magnitude, 1e-6);
             save_hf_model(*from, folder);
