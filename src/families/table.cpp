@@ -38,6 +38,7 @@ std::string_view activation_name(const Family& f) {
 Config Family::start() const {
     Config c;
     c.family = name;
+    c.fused = fused;
     if (configure) configure(c);
     return c;
 }

@@ -22,6 +22,7 @@ struct Family {
     bool attention_bias = false;    // the class has a switch for biases on all four projections of attention
     std::string_view windowed = {}; // the family that is this one with a sliding window, where that is another
     std::string_view activation_key = "hidden_act";    // in config.json
+    std::span<const Fused> fused = {};                 // which a file may have instead of the tensors of their slots
     // Each may be null. What every model of the family has, before its file is asked:
     void (*configure)(Config&) = nullptr;
     // the fields that the loaders and savers of all families do not know:

@@ -84,11 +84,11 @@ void check_activation(const HfFields& f, const Family& family) {
 
 }  // namespace hf_config_room
 
-Config hf_config(const Json& json, const std::string& where) {
+Config hf_config(const Json& json, const std::string& where, const Family* as) {
     if (!json.is_object()) fail(Errc::format, where, " must hold an object");
     const HfFields f{json, where};
     const std::string type = f.text("model_type", "");
-    const Family* family = family_named(type);
+    const Family* family = as ? as : family_named(type);
     if (!family)
         fail(Errc::unsupported, where, ": model_type \"", type,
              "\" is not supported; supported families: ", family_names());

@@ -32,7 +32,8 @@ std::vector<TextFile> read_text_files(const std::string& folder, const std::stri
 // Of Metadata::config and files, which have a tokenizer.json; `where` is its path.
 std::shared_ptr<const TokenizerImpl> hf_tokenizer(const Metadata&, const std::string& where);
 
-Config hf_config(const Json& config, const std::string& where);
+// as: instead of the family that model_type names
+Config hf_config(const Json& config, const std::string& where, const struct Family* as = nullptr);
 // the way back, for a model that has no config.json: what hf_config() reads as the same
 Json hf_config_of(const ModelImpl&);
 Json hf_generation_config(const ModelImpl&);           // which tokens begin a text and end a reply

@@ -25,6 +25,16 @@ private:
     int64_t expected_, done_ = 0;                      // tensors
 };
 
+// A tensor that holds several slots, read once for all of them.
+struct FusedTensor {
+    std::string name;
+    Weight whole;
+    Weight rows(const RowsInFile& at, int64_t count, const std::function<Weight()>& read) {
+        if (name != at.name) whole = read(), name = at.name;
+        return rows_of(whole, at.first, count);
+    }
+};
+
 // What a tokenizer must be for this model: its end-of-text token has a row, and its chat template can be read.
 void check_text(const ModelImpl&);
 

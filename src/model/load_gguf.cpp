@@ -14,6 +14,9 @@ namespace load_gguf_room {
 struct Source : GgufFields {
     const GgufTensor* find(const std::string& name) const { return file.tensor(name); }
     Weight tensor(const std::string& name, const Shape& shape, bool view = false) const;
+    RowsInFile place(const Config& c, const Row& row, int64_t layer) const {
+        return rows_in_file(World::gguf, c, row, layer, [&](const std::string& name) { return find(name); });
+    }
 };
 
 Weight Source::tensor(const std::string& name, const Shape& shape, bool view) const {
@@ -81,7 +84,7 @@ Config config(const Source& s, const Family& family) {
              ", token_embd.weight has ", c.vocabulary, " rows");
     c.tied = !s.find("output.weight");
     for (int m = 0; m < module_count; ++m)
-        if (s.find(tensor_name(World::gguf, row_of(c, bias_of(Module(m))), 0))) c.biases[size_t(m)] = true;
+        if (s.find(s.place(c, row_of(c, bias_of(Module(m))), 0).name)) c.biases[size_t(m)] = true;
     check_config(c, "gguf: " + s.where);
     set_frequencies(c, s.number("rope.freq_base", 10000), scaling(s), "gguf: " + s.where);
     if (s.find("rope_freqs.weight")) {                 // Llama 3.1 and later: a divisor for each frequency
@@ -99,14 +102,19 @@ Config config(const Source& s, const Family& family) {
     return c;
 }
 
-Weight read(const Source& s, const Config& c, const Row& row, int64_t layer) {
-    const std::string name = tensor_name(World::gguf, row, layer);
+Weight whole(const Source& s, const Row& row, const std::string& name, const Shape& shape) {
     const GgufTensor* t = s.find(name);
     if (row.kind != Kind::linear || !t || t->ggml_type != ggml_i8 || !s.file.pair("qlora.type"))
-        return s.tensor(name, shape_of(c, row), row.kind == Kind::linear);
+        return s.tensor(name, shape, row.kind == Kind::linear);
     Weight w = read_four_bit(s.file, name);
-    check_shape(w, shape_of(c, row), "gguf: " + s.where);
+    check_shape(w, shape, "gguf: " + s.where);
     return w;
+}
+
+Weight read(const Source& s, const Config& c, const Row& row, int64_t layer, FusedTensor& cut) {
+    const RowsInFile at = s.place(c, row, layer);
+    const auto all = [&] { return whole(s, row, at.name, at.shape); };
+    return at.fused ? cut.rows(at, shape_of(c, row)[0], all) : all();
 }
 
 // A tensor that no part of the model took would silently change what the model computes.
@@ -117,7 +125,9 @@ void refuse_leftovers(const ModelImpl& model, const Source& s) {
         const bool frequencies = t.name == "rope_freqs.weight" || place.in_layer == "rope_freqs.weight" ||
                                  place.in_layer == "attn_rot_embd.weight";
         const bool taken = place.row && place.row->exists(c, place.layer) &&
-                           (place.part.empty() || place.row->kind == Kind::linear);
+                           (place.part.empty() || place.row->kind == Kind::linear) &&
+                           s.place(c, *place.row, place.layer).name ==
+                               t.name.substr(0, t.name.size() - place.part.size());
         if (!taken && !frequencies)
             fail(Errc::unsupported, "gguf: ", s.where, ": the tensor ", t.name, " is not part of a ", c.family,
                  " model as this library knows it");
@@ -214,7 +224,7 @@ std::shared_ptr<const TokenizerImpl> gguf_tokenizer(const GgufPairs& file) {
     return nullptr;
 }
 
-std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOptions& options) {
+std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOptions& options, const Family* as) {
     const auto file = Gguf::open(path);
     if (file->string("general.type", "model") == "adapter")
         fail(Errc::argument, "load ", path,
@@ -230,6 +240,7 @@ std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOp
     // the one that our writer names, of those that share an architecture
     if (const Family* named = family_named(file->string("qlora.family", "")); named && named->gguf == architecture)
         family = named;
+    if (as) family = as;
     const load_gguf_room::Source source{{*file, architecture + ".", path}};
     auto model = std::make_shared<ModelImpl>();
     model->path = path;
@@ -238,8 +249,9 @@ std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOp
     model->config = load_gguf_room::config(source, *family);
     const Config& c = model->config;
     load_gguf_room::refuse_leftovers(*model, source);
+    FusedTensor cut;
     Loading(options, path, c).fill(*model, [&](const Row& row, int64_t layer) {
-        return load_gguf_room::read(source, c, row, layer);
+        return load_gguf_room::read(source, c, row, layer, cut);
     });
     model->tokenizer = gguf_tokenizer(*model->metadata->gguf);
     check_text(*model);

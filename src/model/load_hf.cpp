@@ -10,6 +10,7 @@ namespace load_hf_room {
 struct Loader {
     const HfTensors& tensors;
     const Config& config;
+    FusedTensor cut = {};
 
     Weight plain(const std::string& name, const Shape& shape, bool view) {
         const HfTensors::Entry& e = tensors.get(name);
@@ -18,16 +19,24 @@ struct Loader {
         return w;
     }
 
-    Weight read(const Row& row, int64_t layer) {
+    RowsInFile place(const Row& row, int64_t layer) const {
+        return rows_in_file(World::hf, config, row, layer, [&](const std::string& n) { return tensors.find(n); });
+    }
+
+    Weight whole(const Row& row, const std::string& name, const Shape& shape) {
         const bool linear = row.kind == Kind::linear;
-        const std::string name = tensor_name(World::hf, row, layer);
-        const Shape shape = shape_of(config, row);
         if (linear || row.slot == Slot::head)
             if (std::optional<Weight> w = read_bitsandbytes(tensors, name)) {
                 check_shape(*w, shape, tensors.folder());
                 return std::move(*w);
             }
-        Weight w = plain(name, shape, linear);
+        return plain(name, shape, linear);
+    }
+
+    Weight read(const Row& row, int64_t layer) {
+        const RowsInFile at = place(row, layer);
+        if (at.fused) return cut.rows(at, shape_of(config, row)[0], [&] { return whole(row, at.name, at.shape); });
+        Weight w = whole(row, at.name, at.shape);
         return row.kind == Kind::norm && config.norms_from_one ? plus(w, 1) : w;
     }
 
@@ -36,7 +45,8 @@ struct Loader {
         for (const auto& [name, entry] : tensors.all()) {
             const TensorPlace place = place_of(World::hf, config, name, entry.file->path());
             const Row* row = place.row;
-            const bool there = row && (row->exists(config, place.layer) || row->slot == Slot::head);
+            const bool there = row && (row->exists(config, place.layer) || row->slot == Slot::head) &&
+                               this->place(*row, place.layer).name == name.substr(0, name.size() - place.part.size());
             if (place.in_layer == "self_attn.rotary_emb.inv_freq" ||
                 (there && (place.part.empty() || row->kind == Kind::linear)))
                 continue;
@@ -66,7 +76,7 @@ void check_quantization(const Json& json, const std::string& where) {
 
 }  // namespace load_hf_room
 
-std::shared_ptr<ModelImpl> load_hf_model(const std::string& folder, const LoadOptions& options) {
+std::shared_ptr<ModelImpl> load_hf_model(const std::string& folder, const LoadOptions& options, const Family* as) {
     const std::string where = folder + "/config.json";
     auto metadata = std::make_shared<Metadata>();
     metadata->config = Json::parse(read_file(where, int64_t(16) << 20), where);
@@ -74,7 +84,7 @@ std::shared_ptr<ModelImpl> load_hf_model(const std::string& folder, const LoadOp
     auto model = std::make_shared<ModelImpl>();
     model->path = folder;
     model->backend = options.backend.impl();
-    model->config = hf_config(metadata->config, where);
+    model->config = hf_config(metadata->config, where, as);
     Config& c = model->config;
     const HfTensors tensors(folder);
     c.tied = c.tied || !tensors.find("lm_head.weight");

@@ -32,6 +32,7 @@ struct Config {
     bool norms_from_one = false;    // norms multiply by 1 + w, and Hugging Face files hold w: here 1 + w is held
     bool q_k_norms = false;                            // queries and keys are normed, each head by itself
     std::array<bool, module_count> biases{};           // which linear layers have one
+    std::span<const Fused> fused{};                    // tensors of the file that hold several of the table's
     int64_t window = 0;                                // sliding attention: keys a query sees, 0 = all
     int64_t window_from_layer = 0;                     // the first layer that slides
     int64_t full_every = 0;    // every so-many-th layer (the 2nd, 4th, ...) sees all keys; 0 = none
@@ -84,8 +85,11 @@ void for_each_weight(Model& model, const F& f) {
 }
 
 // Loaders. They check every tensor against the configuration before using it; errors name file, tensor and field.
-std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOptions&);
-std::shared_ptr<ModelImpl> load_hf_model(const std::string& folder, const LoadOptions&);
+// as: instead of the family that the file names.
+std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOptions&,
+                                           const struct Family* as = nullptr);
+std::shared_ptr<ModelImpl> load_hf_model(const std::string& folder, const LoadOptions&,
+                                         const struct Family* as = nullptr);
 // GGUF (vocabulary-only too), folder, tokenizer.json
 std::shared_ptr<const TokenizerImpl> load_tokenizer(const std::string& path);
 ModelInfo describe(const ModelImpl&);

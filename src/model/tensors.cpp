@@ -59,12 +59,12 @@ int64_t size_of(const Config& c, Dim d) {
 }
 
 std::string_view layer_prefix(World world) { return world == World::gguf ? "blk." : "model.layers."; }
-std::string_view stem(World world, const Row& row) { return world == World::gguf ? row.gguf : row.hf; }
+template <class Named>
+std::string_view stem(World world, const Named& row) { return world == World::gguf ? row.gguf : row.hf; }
 std::string_view suffix(const Row& row) { return row.kind == Kind::bias ? ".bias" : ".weight"; }
 
 // What follows the tensor's own name, if `name` begins with it and a new word begins there.
-std::optional<std::string_view> part_of(World world, const Row& row, std::string_view name) {
-    const std::string_view first = stem(world, row), second = suffix(row);
+std::optional<std::string_view> part_of(std::string_view first, std::string_view second, std::string_view name) {
     if (!name.starts_with(first) || !name.substr(first.size()).starts_with(second)) return {};
     const std::string_view rest = name.substr(first.size() + second.size());
     if (!rest.empty() && rest[0] != '.') return {};
@@ -115,6 +115,30 @@ std::string tensor_name(World world, const Row& row, int64_t layer) {
     return str(room::layer_prefix(world), layer, ".", room::stem(world, row), room::suffix(row));
 }
 
+RowsInFile rows_in_file(World world, const Config& c, const Row& row, int64_t layer,
+                        const std::function<bool(const std::string&)>& has) {
+    namespace room = tensors_room;
+    const bool bias = row.kind == Kind::bias;
+    RowsInFile own{tensor_name(world, row, layer), shape_of(c, row)};
+    if (row.kind != Kind::linear && !bias) return own;
+    for (const Fused& f : c.fused) {
+        RowsInFile whole = own;
+        whole.name = str(room::layer_prefix(world), layer, ".", room::stem(world, f), room::suffix(row));
+        whole.shape[0] = 0;
+        for (const Slot linear : f.linears) {
+            const Slot slot = bias ? bias_of(linear) : linear;
+            if (slot == row.slot) {
+                whole.first = whole.shape[0];
+                whole.fused = true;
+            }
+            whole.shape[0] += shape_of(c, slot)[0];
+        }
+        const Row& first = row_of(c, bias ? bias_of(f.linears[0]) : f.linears[0]);
+        if (whole.fused && has(whole.name) && !has(tensor_name(world, first, layer))) return whole;
+    }
+    return own;
+}
+
 std::string gguf_name(int64_t layer, Module m, std::string_view suffix) {
     return str("blk.", layer, ".", row_of({}, m).gguf, ".", suffix);
 }
@@ -133,11 +157,20 @@ TensorPlace place_of(World world, const Config& c, std::string_view name, const 
     const std::string_view local = dot == name.npos ? name : place.in_layer;
     for (const Row& row : room::table) {
         if (row.in_layer() != (dot != name.npos)) continue;
-        const std::optional<std::string_view> part = room::part_of(world, row, local);
+        const std::optional<std::string_view> part = room::part_of(room::stem(world, row), room::suffix(row), local);
         if (!part || (place.row && !row.exists(c, place.layer))) continue;
         place.row = &row;
         place.part = *part;
     }
+    if (place.row || dot == name.npos) return place;
+    for (const Fused& f : c.fused)
+        for (const bool bias : {false, true}) {
+            const Row& row = row_of(c, bias ? bias_of(f.linears[0]) : f.linears[0]);
+            const std::optional<std::string_view> part = room::part_of(room::stem(world, f), room::suffix(row), local);
+            if (!part) continue;
+            place.row = &row;
+            place.part = *part;
+        }
     return place;
 }
 

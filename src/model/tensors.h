@@ -4,6 +4,8 @@
 #include "src/base/error.h"
 #include "src/tensor/weight.h"
 
+#include <functional>
+
 namespace qlora { inline namespace QLORA_ABI {
 
 struct Config;
@@ -39,6 +41,12 @@ struct Row {
     bool in_layer() const { return int(slot) < layer_slots; }
 };
 
+// A tensor that some families' files have in the place of several: their rows below each other, and so their biases.
+struct Fused {
+    std::string_view gguf, hf;    // as in Row: "attn_qkv", "self_attn.qkv_proj"
+    std::span<const Slot> linears;
+};
+
 std::span<const Row> tensor_rows();                    // in the order in which files hold them
 const Row& row_of(const Config&, Slot);                // the one that exists, else any of that slot
 Shape shape_of(const Config&, const Row&);
@@ -64,6 +72,12 @@ enum class World : uint8_t { gguf, hf };
 std::string tensor_name(World, const Row&, int64_t layer);
 std::string gguf_name(int64_t layer, Module, std::string_view suffix);  // blk.3.attn_q.weight
 std::string hf_name(int64_t layer, Module);            // model.layers.3.self_attn.q_proj
+
+// Where in a file the rows of a tensor lie: all of the tensor of its own name, or those from `first` on of a fused one,
+// which counts where the tensor of its first slot is not there under its own name.
+struct RowsInFile { std::string name; Shape shape; int64_t first = 0; bool fused = false; };
+RowsInFile rows_in_file(World, const Config&, const Row&, int64_t layer,
+                        const std::function<bool(const std::string& name)>& has);
 
 // What a name in a file means: the tensor itself (part "") or something beside it (".absmax"); row null = neither.
 // A row that such a model does not have is found only where none that it has fits. Error{format} naming `where` for a

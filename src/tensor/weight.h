@@ -69,6 +69,8 @@ struct Weight {
 
 WeightPtr on_host(WeightPtr);                          // itself, or a copy of what a backend holds
 Weight dense_weight(std::string name, Shape shape, std::vector<float> values);
+// Rows `first` to `first + count` of a tensor, in its memory. Of 4-bit codes only where blocks of scales begin there.
+Weight rows_of(const Weight&, int64_t first, int64_t count);
 void align(Weight&);    // copies a dense or block tensor that a file put where kernels cannot read its elements
 
 }}  // namespace qlora
