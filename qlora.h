@@ -174,9 +174,9 @@ private:
 // ---- Adapters (arXiv:2106.09685): y = W x + scale * B A x. A Lora keeps its Model alive; copies share the factors.
 // What the factors start from. standard: A uniform (as PEFT), B = 0, so that the adapter starts as the base model.
 // loftq: B A makes up for what quantizing the base lost. pissa: B A takes over the largest directions of the weights,
-// and base() becomes a model without them. Both read the model's own file once more. A pissa adapter is saved as a
-// plain one of twice the rank for the original model, which every program loads; loaded here, onto the model it was
-// created on, it finds its base and its rank again.
+// and base() becomes a model without them. Both read the weights as the model's file held them. A pissa adapter is
+// saved as a plain one of twice the rank for the original model, which every program loads; loaded here, onto the model
+// it was created on, it finds its base and its rank again.
 enum class LoraInit { standard, loftq, pissa };
 struct LoraOptions {
     int64_t rank = 64;

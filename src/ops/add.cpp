@@ -4,20 +4,6 @@
 namespace qlora { inline namespace QLORA_ABI {
 namespace add_room {
 
-void shape(const GraphImpl& g, Node& n) {
-    const Node &a = float_source(g, n, 0), &b = float_source(g, n, 1);
-    same_shape(n, a, b);
-    n.shape = a.shape;
-}
-
-void cpu(const Call& call) {
-    const Vec& v = cpu_of(call).kernels->vec;
-    const float *a = call.in(0), *b = call.in(1);
-    float* y = call.result();
-    split(call, call.node.elements(), 1,
-          [&](int64_t first, int64_t last) { v.add(a + first, b + first, y + first, last - first); });
-}
-
 void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
     g.accumulate(n.src[0], g.handle(dy));
     g.accumulate(n.src[1], g.handle(dy));
@@ -25,8 +11,8 @@ void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
 
 }  // namespace add_room
 
-const OpDef add_def{.name = "add", .shape = add_room::shape, .grad = add_room::grad};
-const Kernel add_cpu{add_room::cpu};
+const OpDef add_def{.name = "add", .shape = pair_shape, .grad = add_room::grad};
+const Kernel add_cpu{pair_cpu<&Vec::add>};
 
 Tensor add(Tensor a, Tensor b) { return graph_of({a, b}, "add").add(Op::add, {a, b}); }
 

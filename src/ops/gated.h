@@ -6,21 +6,6 @@
 namespace qlora { inline namespace QLORA_ABI {
 namespace gated {
 
-inline void shape(const GraphImpl& g, Node& n) {
-    const Node &gate = float_source(g, n, 0), &up = float_source(g, n, 1);
-    same_shape(n, gate, up);
-    n.shape = gate.shape;
-}
-
-template <auto loop>
-void cpu(const Call& call) {
-    const auto run = cpu_of(call).kernels->vec.*loop;
-    const float *gate = call.in(0), *up = call.in(1);
-    float* y = call.result();
-    split(call, call.node.elements(), 1,
-          [&](int64_t first, int64_t last) { run(gate + first, up + first, y + first, last - first); });
-}
-
 template <Op back>
 void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
     const Tensor both = g.add(back, {g.handle(n.src[0]), g.handle(n.src[1]), g.handle(dy)});

@@ -21,9 +21,9 @@ Tensor composed(GraphImpl& g, const Node& n) {
 
 }  // namespace geglu_room
 
-const OpDef geglu_def{.name = "geglu", .shape = gated::shape, .grad = gated::grad<Op::geglu_back>,
+const OpDef geglu_def{.name = "geglu", .shape = pair_shape, .grad = gated::grad<Op::geglu_back>,
                       .composed = geglu_room::composed};
-const Kernel geglu_cpu{gated::cpu<&Vec::geglu>};
+const Kernel geglu_cpu{pair_cpu<&Vec::geglu>};
 const OpDef geglu_back_def{.name = "geglu_back", .shape = gated::back_shape};
 const Kernel geglu_back_cpu{gated::back_cpu<&Vec::geglu_back>};
 

@@ -103,6 +103,21 @@ void split(const Call& call, int64_t count, int64_t floats, const F& f) {
                           [&](int64_t number, int) { f(number * piece, std::min(count, (number + 1) * piece)); });
 }
 
+// y = f(a, b), element by element of one shape, f a loop of Vec.
+inline void pair_shape(const GraphImpl& g, Node& n) {
+    const Node &a = float_source(g, n, 0), &b = float_source(g, n, 1);
+    same_shape(n, a, b);
+    n.shape = a.shape;
+}
+template <auto loop>
+void pair_cpu(const Call& call) {
+    const auto run = cpu_of(call).kernels->vec.*loop;
+    const float *a = call.in(0), *b = call.in(1);
+    float* y = call.result();
+    split(call, call.node.elements(), 1,
+          [&](int64_t first, int64_t last) { run(a + first, b + first, y + first, last - first); });
+}
+
 // Source i as floats: where they are, or decoded into `buffer` when it is a weight of another type. Such a source needs
 // decoded_bytes() of scratch.
 inline const float* decoded_source(const Call& call, int i, float* buffer) {

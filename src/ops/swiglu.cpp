@@ -11,9 +11,9 @@ Tensor composed(GraphImpl& g, const Node& n) { return mul(silu(g.handle(n.src[0]
 
 }  // namespace swiglu_room
 
-const OpDef swiglu_def{.name = "swiglu", .shape = gated::shape, .grad = gated::grad<Op::swiglu_back>,
+const OpDef swiglu_def{.name = "swiglu", .shape = pair_shape, .grad = gated::grad<Op::swiglu_back>,
                        .composed = swiglu_room::composed};
-const Kernel swiglu_cpu{gated::cpu<&Vec::swiglu>};
+const Kernel swiglu_cpu{pair_cpu<&Vec::swiglu>};
 const OpDef swiglu_back_def{.name = "swiglu_back", .shape = gated::back_shape};
 const Kernel swiglu_back_cpu{gated::back_cpu<&Vec::swiglu_back>};
 
