@@ -1,7 +1,9 @@
 #!/bin/sh
 # The doors into the library: one generated file in two translation units (which is also the unity build), and CMake install.
-# usage: tests/dropin/check.sh BUILD_FOLDER; run from the top of the checkout. Prints "ok NAME" or "FAILED NAME" a check.
+# usage: tests/dropin/check.sh BUILD_FOLDER [one-file | whole]; run from the top of the checkout. Prints "ok NAME" or "FAILED NAME" a check.
+# With CMake the library alone is built; "whole": programs and tests too, and ctest runs them, and nothing else; "one-file": without CMake.
 build=${1:-build}/dropin
+what=${2:-both}
 cxx=${CXX:-g++}
 rm -rf "$build"
 mkdir -p "$build/one-file"
@@ -13,7 +15,7 @@ check() {
 
 one_file() {
     make -s dist BUILD="$build/dist-build" && cp "$build/dist-build/dist/qlora.h" tests/dropin/user_a.cpp tests/dropin/user_b.cpp "$build/one-file" || return 1
-    flags="-std=c++20 -O1 -Wall -Wextra -Werror -pthread"
+    flags="-std=c++20 -O1 -Wall -Wextra -Wconversion -Wshadow -Werror -pthread"
     (cd "$build/one-file" && $cxx $flags -c user_a.cpp -o a.o & cd "$build/one-file" && $cxx $flags -c user_b.cpp -o b.o && wait &&
      $cxx a.o b.o -pthread -o consumer && ./consumer)
 }
@@ -36,14 +38,19 @@ find_package(qlora 0.1 REQUIRED)
 add_executable(app user_a.cpp user_b.cpp)
 target_link_libraries(app PRIVATE qlora::qlora)
 END
-    cmake -S "$root" -B "$build/cmake" -DQLORA_PROGRAMS=OFF -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS=-O0 -DCMAKE_INSTALL_PREFIX="$root/$build/prefix" &&
-    cmake --build "$build/cmake" -j 2 && cmake --install "$build/cmake" &&
+    cmake -S "$root" -B "$build/cmake" "$@" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DCMAKE_INSTALL_PREFIX="$root/$build/prefix" &&
+    cmake --build "$build/cmake" -j 2 && ctest --test-dir "$build/cmake" --output-on-failure && cmake --install "$build/cmake" &&
     cmake -S "$build/app" -B "$build/app/build" -DCMAKE_PREFIX_PATH="$root/$build/prefix" && cmake --build "$build/app/build" && "$build/app/build/app" &&
     grep -q lqlora "$build"/prefix/lib*/pkgconfig/qlora.pc "$build"/prefix/lib*/*/pkgconfig/qlora.pc 2>/dev/null || test -n "$(find "$build/prefix" -name qlora.pc)"
 }
 
-check "one file, two translation units, -Werror" one_file
-check "the opening example of qlora.h runs" opening_example
-check "one file exports qlora:: only" symbols
-if command -v cmake > /dev/null; then check "CMake install and find_package" cmake_install; else echo "skipped CMake install: no cmake"; fi
+if [ "$what" != whole ]; then
+    check "one file, two translation units, -Werror" one_file
+    check "the opening example of qlora.h runs" opening_example
+    check "one file exports qlora:: only" symbols
+fi
+if [ "$what" = one-file ]; then exit $failed; fi
+if ! command -v cmake > /dev/null; then echo "skipped CMake install: no cmake"
+elif [ "$what" = whole ]; then check "CMake: programs, ctest, install and find_package" cmake_install -DQLORA_PROGRAMS=ON -DQLORA_TESTS=ON -DCMAKE_CXX_FLAGS=-O1
+else check "CMake install and find_package" cmake_install -DQLORA_PROGRAMS=OFF -DCMAKE_CXX_FLAGS=-O0; fi
 exit $failed

@@ -1,0 +1,102 @@
+#!/bin/sh
+# all.sh BUILD [PART...] - make test-all: the gate (make test), and what it leaves out for the sake of time: the other
+# instruction sets, clang++, the sanitizers, the whole of the CMake build. Parts run one after another, each in a folder
+# of its own under BUILD; PART names those to run (default: all). One line a part, then what was left out; the exit
+# status is 1 after any failure. QLORA_ALL_FLAGS: how the parts beside the gate are compiled (default -O1 -g1).
+set -u
+build=${1:-build}
+[ $# -gt 0 ] && shift
+cd "$(dirname "$0")/.."
+unset MAKEFLAGS MFLAGS MAKELEVEL                       # the makes below are not parts of the one that called this
+flags=${QLORA_ALL_FLAGS:--O1 -g1}
+logs=$build/all
+mkdir -p "$logs"
+: > "$logs/ran" > "$logs/left"
+failures=0
+
+left() { echo "$*" >> "$logs/left"; }
+
+# part NAME FUNCTION [ARGUMENT...]: the function's last line says what was run.
+part() {
+    name=$1; shift
+    start=$(date +%s)
+    "$@" > "$logs/$name.log" 2>&1
+    status=$?
+    took=$(($(date +%s) - start))
+    line="$name: $(tail -n 1 "$logs/$name.log"), $took s"
+    if [ $status -eq 0 ]; then line="ok $line"
+    else line="FAILED $line; see $logs/$name.log" failures=$((failures + 1)); fi
+    echo "$line" | tee -a "$logs/ran"
+    sed -n "s/^skipped /$name: /p; s/^\[  SKIPPED \] \([A-Z][^ ]*\)$/$name: \1/p" "$logs/$name.log" >> "$logs/left"
+}
+
+# unit BINARY: all its tests; the last line counts them.
+unit() {
+    "$1" > "$1.log" 2>&1
+    status=$?
+    grep -v '^\[ RUN  \|^\[       OK\|^\[-----' "$1.log"
+    count() { n=$(sed -n "s/^\[  $1 \] \([0-9]*\) test.*/\1/p" "$log" | tail -n 1); echo "${n:-0}"; }
+    log=$1.log
+    echo "$(count 'PASSED ') tests passed, $(count 'FAILED ') failed, $(count SKIPPED) skipped, status $status"
+    return $status
+}
+
+gate() { make test BUILD="$build" WERROR=1; }
+
+# Every set but the machine's best, which the gate ran.
+sets() {
+    make programs unit BUILD="$build" > "$logs/sets.log" 2>&1
+    all=$(QLORA_ISA=? "$build/bin/hello" models/tiny.gguf x 2>&1 | sed -n 's/.*expected //p' | sed 's/,\| or / /g')
+    missing=$("$build/unit" --gtest_filter=Kernels.EverySetOfTheListIsRun |
+        sed -n 's/,//g; s/.*machine has no \(.*\): .*/\1/p')
+    present=
+    for set in $all; do
+        case " $missing " in
+            *" $set "*) left "QLORA_ISA=$set: this machine lacks it";;
+            *) present="$present $set";;
+        esac
+    done
+    for set in $present; do
+        if [ "$set" != "${present##* }" ]; then part "set-$set" with_set "$set"
+        else echo "ok set-$set: the best of this machine: make test used it" | tee -a "$logs/ran"; fi
+    done
+    [ -n "$present" ] || part sets false
+}
+with_set() { (QLORA_ISA=$1 && export QLORA_ISA && unit "$build/unit"); }
+
+sanitized() {                                          # sanitized FOLDER SANITIZERS [MAKE ARGUMENT...]
+    folder=$build/$1 with=$2; shift 2
+    make "$folder/unit" BUILD="$folder" SANITIZE="$with" CXXFLAGS="$flags" "$@" && unit "$folder/unit"
+}
+# Where threads are named, and the CUDA emulation, whose threads are fibers.
+threaded() {
+    named=$(grep -lE 'std::thread|ThreadPool|threads|cpu\([2-9]' tests/*/*_test.cpp)
+    sanitized tsan thread TESTS="$(ls $named tests/cuda/*_test.cpp | sort -u | tr '\n' ' ')"
+}
+
+clang() {
+    make programs unit BUILD="$build/clang" CXX=clang++ CXXFLAGS="$flags" WERROR=1 &&
+    CXX=clang++ sh tests/dropin/check.sh "$build/clang" one-file && unit "$build/clang/unit"
+}
+cmake_whole() { sh tests/dropin/check.sh "$build" whole && echo "programs, ctest, install, a consumer of the package"; }
+
+wanted() { case " $parts " in *" $1 "*) true;; *) left "$1: not asked for"; false;; esac; }
+every="test sets clang asan tsan cmake"
+for name in "$@"; do
+    case " $every " in *" $name "*) ;; *) echo "$name is no part; the parts are: $every"; exit 2;; esac
+done
+parts=${*:-$every}
+wanted test && part test gate
+wanted sets && sets
+if wanted clang; then if command -v clang++ > /dev/null; then part clang clang; else left "clang: no clang++"; fi; fi
+wanted asan && part asan sanitized asan address,undefined
+wanted tsan && part tsan threaded
+if wanted cmake; then if command -v cmake > /dev/null; then part cmake cmake_whole; else left "cmake: no cmake"; fi; fi
+left "fuzzing: make fuzz, for hours"
+left "a real device: the CUDA kernels ran on the emulation"
+
+echo
+echo "run:"; sed 's/^/    /' "$logs/ran"
+echo "left out:"; sort -u "$logs/left" | sed 's/^/    /'
+echo "$failures parts failed"
+[ $failures -eq 0 ]
