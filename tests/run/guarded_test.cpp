@@ -132,7 +132,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{.name = "Pissa", .quantize = DType::nf4, .init = LoraInit::pissa},
                       Case{.name = "EightBit", .quantize = DType::nf4, .checkpoint = true,
                            .optimizer = Optimizer::adamw_8bit}),
-    [](const ::testing::TestParamInfo<Case>& info) { return std::string(info.param.name); });
+    [](const ::testing::TestParamInfo<Case>& tested) { return std::string(tested.param.name); });
 
 // The committed model has a vocabulary: replies, with keys and values in every type of the cache.
 TEST(Guarded, SessionsSayWhatTheySayOnTheCpu) {
