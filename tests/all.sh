@@ -64,9 +64,10 @@ sets() {
 }
 with_set() { (QLORA_ISA=$1 && export QLORA_ISA && unit "$build/unit"); }
 
-sanitized() {                                          # sanitized FOLDER SANITIZERS [MAKE ARGUMENT...]
+# sanitized FOLDER SANITIZERS [MAKE ARGUMENT...]: the library as one translation unit, which is sooner compiled.
+sanitized() {
     folder=$build/$1 with=$2; shift 2
-    make "$folder/unit" BUILD="$folder" SANITIZE="$with" CXXFLAGS="$flags" "$@" && unit "$folder/unit"
+    make "$folder/unit" BUILD="$folder" SANITIZE="$with" CXXFLAGS="$flags" ROOMS=qlora.cpp "$@" && unit "$folder/unit"
 }
 # Where threads are named, and the CUDA emulation, whose threads are fibers.
 threaded() {
