@@ -153,8 +153,8 @@ void multiply(Cpu& cpu, Compute compute, const Left& left, const Right& right, i
 void gemm_nt(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha,
              float beta) {
     if (m > 0 && m <= gemv_rows && w.cols > 0) {
-        const Gemv product{w, y, ldy, alpha, beta};
-        return gemv(cpu, m, x, ldx, std::span(&product, 1));
+        const Gemv product{w, x, ldx, y, ldy, alpha, beta};
+        return gemv(cpu, m, std::span(&product, 1));
     }
     cpu.work.add(2 * m * w.rows * w.cols, w.bytes());
     gemm_room::multiply(cpu, gemm_room::forward(cpu), {x, ldx, false}, {w, w.cols, false}, m, w.rows, w.cols, y, ldy,

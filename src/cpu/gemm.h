@@ -22,11 +22,11 @@ constexpr int64_t gemv_rows = 4;
 void gemm_nt(Cpu&, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha = 1,
              float beta = 0);
 
-// The same of several matrices of one number of columns for at most gemv_rows rows: no bit of any y depends on the
-// others.
+// Several such products at a time for at most gemv_rows rows: no bit of any y depends on the others. Stored matrices
+// that are not dense f32 have one x.
 constexpr int64_t most_gemvs = 4;
-struct Gemv { WeightRef w; float* y; int64_t ldy; float alpha = 1, beta = 0; };
-void gemv(Cpu&, int64_t m, const float* x, int64_t ldx, std::span<const Gemv>);
+struct Gemv { WeightRef w; const float* x; int64_t ldx; float* y; int64_t ldy; float alpha = 1, beta = 0; };
+void gemv(Cpu&, int64_t m, std::span<const Gemv>);
 
 // dx[m, w.cols] = alpha * dy[m, w.rows] W + beta * dx.   The gradient with respect to x of the above.
 void gemm_nn(Cpu&, int64_t m, const float* dy, int64_t lddy, const WeightRef& w, float* dx, int64_t lddx,

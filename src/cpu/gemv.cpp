@@ -7,7 +7,6 @@
 #include "src/cpu/kernels.h"
 
 #include <algorithm>
-#include <optional>
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace gemv_room {
@@ -151,23 +150,29 @@ void task(const Kernels& kernels, const Job& job, int64_t number) {
 
 }  // namespace gemv_room
 
-void gemv(Cpu& cpu, int64_t m, const float* x, int64_t ldx, std::span<const Gemv> products) {
+void gemv(Cpu& cpu, int64_t m, std::span<const Gemv> products) {
     using namespace gemv_room;
     if (products.size() > size_t(most_gemvs))
         fail(Errc::argument, "gemv: ", products.size(), " matrices at a time, at most ", most_gemvs);
     Job jobs[most_gemvs];
-    std::optional<Vectors> vectors[4];                 // by Form: x is prepared once for all who want it so
-    int64_t tasks = 0, count = 0;
+    const float* prepared_of[4] = {};                  // by Form: x is prepared once for all who want it so
+    Vectors vectors[4];
+    int64_t tasks = 0, count = 0, work = 0;
     for (const Gemv& p : products) {
         cpu.work.add(2 * m * p.w.rows * p.w.cols, p.w.bytes());
+        work += m * p.w.rows * p.w.cols;
         const Way way = gemv_room::way(cpu, p.w);
-        const Form form = gemv_room::form(cpu, way, p.w);
-        if (!vectors[size_t(form)]) vectors[size_t(form)] = prepared(cpu, form, p.w.cols, m, x, ldx);
+        const size_t form = size_t(gemv_room::form(cpu, way, p.w));
+        if (Form(form) == Form::floats || !prepared_of[form])
+            vectors[form] = prepared(cpu, Form(form), p.w.cols, m, p.x, p.ldx);
+        else if (prepared_of[form] != p.x) fail(Errc::argument, "gemv: stored matrices at a time have one x");
+        prepared_of[form] = p.x;
         const int64_t rows = rows_of_a_task(p.w, cpu.pool.size());
-        jobs[count] = {p.w, {m, p.y, p.ldy, p.alpha, p.beta}, way, *vectors[size_t(form)], rows,
-                       (p.w.rows + rows - 1) / rows};
+        jobs[count] = {p.w, {m, p.y, p.ldy, p.alpha, p.beta}, way, vectors[form], rows, (p.w.rows + rows - 1) / rows};
         tasks += jobs[count++].tasks;
     }
+    // the small factors of an adapter
+    const ThreadPool::Alone alone(work < cpu.kernels->worth_waking);
     cpu.pool.run(tasks, [&](int64_t number, int) {
         const Job* job = jobs;
         for (; number >= job->tasks; ++job) number -= job->tasks;

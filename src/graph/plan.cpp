@@ -95,57 +95,61 @@ std::vector<int32_t> run_order(const GraphImpl& g, const std::vector<bool>& need
 
 // ---- Fusions.
 
-// May node `id` run where `group`, whose nodes are in front of it, begins? What it reads must be there by then,
-// and nothing that runs in between may change what it reads or use what it changes.
-bool may_join(const GraphImpl& g, int32_t id, const std::vector<int32_t>& group, const std::vector<int32_t>& order,
-              const std::vector<int32_t>& position, const Leaves& leaves) {
-    const int32_t start = position[size_t(group.front())];
-    const auto in_group = [&](int32_t n) { return std::find(group.begin(), group.end(), n) != group.end(); };
+// The order as it is being made: nodes that stand in a step already are `taken`.
+struct Order {
+    std::vector<int32_t> nodes, position;              // position: per node, -1 = it does not run
+    std::vector<bool> taken;                           // per node
+    const Leaves& leaves;
+};
+
+// May node `id` run where `group`, whose nodes are in front of it, begins? What it reads must be there by then, and
+// nothing that runs in between may change what it reads or use what it changes.
+bool may_join(const GraphImpl& g, int32_t id, const std::vector<int32_t>& group, const Order& order) {
+    const auto sooner = [&](int32_t n) {
+        return order.taken[size_t(n)] || std::find(group.begin(), group.end(), n) != group.end();
+    };
     for (int32_t s : g.node(id).src) {
         while (s >= 0 && !op_def(g.node(s).op).computes && op_def(g.node(s).op).aliases >= 0) s = g.node(s).src[0];
-        if (s >= 0 && position[size_t(s)] >= start && !in_group(s)) return false;
+        if (s >= 0 && op_def(g.node(s).op).computes && !sooner(s)) return false;
     }
     const auto changes = [&](int32_t n) { return op_def(g.node(n).op).effect || op_def(g.node(n).op).writes; };
-    for (int32_t at = start; at < position[size_t(id)]; ++at) {
-        const int32_t between = order[size_t(at)];
-        if (in_group(between) || (!changes(between) && !changes(id))) continue;
-        for (const int32_t a : leaves[size_t(between)])
-            for (const int32_t b : leaves[size_t(id)])
+    for (int32_t at = order.position[size_t(group.front())]; at < order.position[size_t(id)]; ++at) {
+        const int32_t between = order.nodes[size_t(at)];
+        if (sooner(between) || (!changes(between) && !changes(id))) continue;
+        for (const int32_t a : order.leaves[size_t(between)])
+            for (const int32_t b : order.leaves[size_t(id)])
                 if (share_memory(g.node(a), g.node(b))) return false;
     }
     return true;
 }
 
-// The nodes of the first fusion that fits, or `first` alone.
-std::vector<int32_t> group_at(const GraphImpl& g, size_t first, const std::vector<int32_t>& order,
-                              const std::vector<int32_t>& position, const std::vector<bool>& taken,
-                              const Leaves& leaves, const Fusion** fusion) {
+// The nodes of the first fusion that fits, or the one at `first` alone.
+std::vector<int32_t> group_at(const GraphImpl& g, size_t first, const Order& order, const Fusion** fusion) {
     for (const Fusion& f : g.backend->fusions()) {
-        std::vector<int32_t> group{order[first]};
-        for (const int32_t id : f.match(g, order, first)) {
-            const bool later = position[size_t(id)] > int32_t(first) && !taken[size_t(id)];
-            if (later && may_join(g, id, group, order, position, leaves)) group.push_back(id);
+        std::vector<int32_t> group{order.nodes[first]};
+        for (const int32_t id : f.match(g, order.nodes, first)) {
+            const bool later = order.position[size_t(id)] > int32_t(first) && !order.taken[size_t(id)];
+            if (later && may_join(g, id, group, order)) group.push_back(id);
         }
         if (group.size() < 2) continue;
         *fusion = &f;
         return group;
     }
-    return {order[first]};
+    return {order.nodes[first]};
 }
 
 // Puts nodes that a backend computes together side by side, where the first of them stands.
 void make_steps(const GraphImpl& g, const Leaves& leaves, Plan& plan) {
-    const std::vector<int32_t> order = std::move(plan.order);
-    std::vector<int32_t> position(g.nodes.size(), -1);
-    for (size_t at = 0; at < order.size(); ++at) position[size_t(order[at])] = int32_t(at);
-    std::vector<bool> taken(g.nodes.size(), false);
+    Order order{std::move(plan.order), std::vector<int32_t>(g.nodes.size(), -1),
+                std::vector<bool>(g.nodes.size(), false), leaves};
+    for (size_t at = 0; at < order.nodes.size(); ++at) order.position[size_t(order.nodes[at])] = int32_t(at);
     plan.order.clear();
-    for (size_t at = 0; at < order.size(); ++at) {
-        if (taken[size_t(order[at])]) continue;
+    for (size_t at = 0; at < order.nodes.size(); ++at) {
+        if (order.taken[size_t(order.nodes[at])]) continue;
         Step step{int32_t(plan.order.size())};
-        const std::vector<int32_t> group = group_at(g, at, order, position, taken, leaves, &step.fusion);
+        const std::vector<int32_t> group = group_at(g, at, order, &step.fusion);
         step.count = int32_t(group.size());
-        for (const int32_t id : group) taken[size_t(id)] = true;
+        for (const int32_t id : group) order.taken[size_t(id)] = true;
         plan.order.insert(plan.order.end(), group.begin(), group.end());
         plan.steps.push_back(step);
     }

@@ -80,7 +80,7 @@ public:
     }
 
     const Kernel* kernel(Op op) const override { return cpu_kernel(op); }
-    std::span<const Fusion> fusions() const override { return {&qmatmuls_cpu, 1}; }
+    std::span<const Fusion> fusions() const override { return fusions_; }
 
     void run(GraphImpl& g, const Plan& plan) override {
         const ThreadPool::Alone alone(choose_ && is_small(g, plan, *cpu_.kernels));
@@ -116,6 +116,7 @@ private:
     }
 
     Cpu cpu_;
+    const std::array<Fusion, 2> fusions_{qmatmuls_cpu, loras_cpu};
     const bool choose_;                                // the caller left the number of threads to us
 };
 

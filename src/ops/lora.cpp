@@ -71,6 +71,33 @@ void forward(const Call& call) {
     }
 }
 
+// ---- Several low-rank paths of one x, when it has few rows: two rounds of products instead of two for each.
+std::vector<int32_t> paths_of_x(const GraphImpl& g, std::span<const int32_t> run, size_t first) {
+    const Node& node = g.node(run[first]);
+    if (node.op != Op::lora || node.shape[0] > gemv_rows || node.attr.get<LoraAttr>().p > 0) return {};
+    return neighbours(g, run, first, 1, size_t(most_gemvs));
+}
+
+void forward_of_x(std::span<const Call> calls) {
+    thread_local Scratch memory;
+    Cpu& cpu = cpu_of(calls[0]);
+    const int64_t rows = calls[0].node.shape[0];
+    int64_t ranks = 0;
+    for (const Call& call : calls) ranks += call.source(2).shape[0];
+    float* u = memory.floats(rows * ranks);            // {rows, r} of one path after the other
+    Gemv down[most_gemvs], up[most_gemvs];
+    for (size_t i = 0; i < calls.size(); ++i) {
+        const Call& call = calls[i];
+        const Sizes s = sizes(call.source(0).shape, call.source(2).shape);
+        std::copy_n(call.in(0), s.rows * s.out, call.result());
+        down[i] = {call.matrix(2), call.in(1), s.in, u, s.rank};
+        up[i] = {call.matrix(3), u, s.rank, call.result(), s.out, call.node.attr.get<LoraAttr>().scale, 1};
+        u += s.rows * s.rank;
+    }
+    gemv(cpu, rows, std::span(down, calls.size()));
+    gemv(cpu, rows, std::span(up, calls.size()));
+}
+
 void back_shape(const GraphImpl& g, Node& node) {      // flat [dx | dA | dB]
     check(g, node);
     node.shape = {g.source(node, 1).elements() + g.source(node, 2).elements() + g.source(node, 3).elements()};
@@ -135,6 +162,7 @@ const OpDef lora_def{.name = "lora", .shape = lora_room::shape, .grad = lora_roo
 const Kernel lora_cpu{lora_room::forward, lora_room::scratch};
 const OpDef lora_back_def{.name = "lora_back", .shape = lora_room::back_shape};
 const Kernel lora_back_cpu{lora_room::backward, lora_room::back_scratch};
+const Fusion loras_cpu{"low-rank paths of one x", lora_room::paths_of_x, lora_room::forward_of_x};
 
 Tensor lora(Tensor base, Tensor x, Tensor a, Tensor b, const LoraAttr& attr) {
     GraphImpl& g = graph_of({base, x, a, b}, "lora");

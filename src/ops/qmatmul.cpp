@@ -52,21 +52,15 @@ void dx(const Call& call) {
 std::vector<int32_t> products_of_x(const GraphImpl& g, std::span<const int32_t> run, size_t first) {
     const Node& node = g.node(run[first]);
     if (node.op != Op::qmatmul || node.shape[0] > gemv_rows) return {};
-    constexpr size_t near = 16;    // q, k and v stand a few nodes apart, whatever adapters and biases lie between
-    std::vector<int32_t> group{run[first]};
-    for (size_t at = first + 1; at < std::min(run.size(), first + near) && int64_t(group.size()) < most_gemvs; ++at) {
-        const Node& other = g.node(run[at]);
-        if (other.op == Op::qmatmul && other.src[0] == node.src[0]) group.push_back(run[at]);
-    }
-    return group;
+    return neighbours(g, run, first, 0, size_t(most_gemvs));
 }
 
 void forward_of_x(std::span<const Call> calls) {
     Gemv products[most_gemvs];
-    for (size_t i = 0; i < calls.size(); ++i)
-        products[i] = {calls[i].matrix(1), calls[i].result(), calls[i].node.shape[1]};
     const Shape& x = calls[0].source(0).shape;
-    gemv(cpu_of(calls[0]), x[0], calls[0].in(0), x[1], std::span(products, calls.size()));
+    for (size_t i = 0; i < calls.size(); ++i)
+        products[i] = {calls[i].matrix(1), calls[i].in(0), x[1], calls[i].result(), calls[i].node.shape[1]};
+    gemv(cpu_of(calls[0]), x[0], std::span(products, calls.size()));
 }
 
 }  // namespace qmatmul_room

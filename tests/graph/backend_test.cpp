@@ -181,4 +181,43 @@ TEST(Backend, ProductsOfOneXAreTheSameTogetherAndAlone) {
                 }
 }
 
+// q, k and v of a layer with an adapter and a bias each, and what is computed of them in between.
+std::vector<std::vector<float>> adapted(std::shared_ptr<q::BackendImpl> backend, int64_t rows, float dropout,
+                                        std::map<std::string, int>* fused) {
+    GraphImpl g(std::move(backend));
+    const Tensor x = s::input(g, {rows, 64}, 5);
+    std::vector<Tensor> results;
+    for (uint64_t i = 0; i < 3; ++i) {
+        const int64_t out = 32 * int64_t(1 + i % 2), rank = int64_t(3 + i);
+        const Tensor y = q::matmul(x, g.weight(samples::stored_weight({out, 64}, i)));
+        const q::LoraAttr attr{.scale = 0.5f, .p = dropout, .seed = 7, .stream = i};
+        const Tensor path = q::lora(y, x, s::param(g, {rank, 64}, 10 + i), s::param(g, {out, rank}, 20 + i), attr);
+        results.push_back(q::silu(q::bias(path, s::param(g, {out}, 30 + i))));
+        g.output(results.back());
+    }
+    g.run();
+    for (const q::Step& step : g.plan.steps)
+        if (step.fusion) ++(*fused)[q::str(step.fusion->name, ", ", step.count)];
+    std::vector<std::vector<float>> values;
+    for (const Tensor& t : results) values.push_back(s::get(t));
+    return values;
+}
+
+TEST(Backend, PathsOfOneXAreTheSameTogetherAndAlone) {
+    using Fused = std::map<std::string, int>;
+    for (const q::Compute compute : {q::Compute::f32, q::Compute::bf16})
+        for (const int64_t rows : {1, 4, 5})
+            for (const float dropout : {0.0f, 0.5f}) {
+                Fused together, alone;
+                EXPECT_EQ(adapted(q::make_cpu_backend(2, compute), rows, dropout, &together),
+                          adapted(std::make_shared<Unfused>(1, compute), rows, dropout, &alone))
+                    << rows << " rows, dropout " << dropout;
+                Fused expected;
+                if (rows <= 4) expected["products of one x, 3"] = 1;
+                if (rows <= 4 && dropout == 0) expected["low-rank paths of one x, 3"] = 1;
+                EXPECT_EQ(together, expected);
+                EXPECT_EQ(alone, Fused{});
+            }
+}
+
 }  // namespace backend_test
