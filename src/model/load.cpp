@@ -75,9 +75,7 @@ void Loading::fill(ModelImpl& model, const std::function<Weight(const Row&, int6
             case Kind::norm: case Kind::bias: w = as_f32(read(row, layer)); break;
             case Kind::embedding: w = std::make_shared<const Weight>(read(row, layer)); break;
         }
-        // few rows of an embedding are read at a time
-        if (model.backend)
-            w = model.backend->hold(std::move(w), row.slot == Slot::embedding ? Placement::host : Placement::device);
+        if (model.backend) w = model.backend->hold(std::move(w), placement_of(row));
         tick();
     });
     if (c.tied) model.at(Slot::head) = model.at(Slot::embedding);

@@ -78,6 +78,11 @@ private:
     std::vector<std::array<WeightPtr, module_count>> originals_;       // where they differ; maybe not aligned
 };
 
+// Few rows of an embedding are read at a time.
+inline Placement placement_of(const Row& row) {
+    return row.slot == Slot::embedding ? Placement::host : Placement::device;
+}
+
 // f(row, weight) for every tensor of a model; the weight may be replaced where the model is not const.
 template <class Model, class F>
 void for_each_weight(Model& model, const F& f) {

@@ -92,7 +92,7 @@ std::shared_ptr<ModelImpl> rebuild(Maker& maker) {
     auto out = std::make_shared<ModelImpl>(source);
     for_each_tensor(source.config, [&](const Row& row, int64_t layer) {
         if (!maker.changes(row, layer)) return;
-        auto w = std::make_shared<const Weight>(maker.make(row, layer));
+        WeightPtr w = source.backend->hold(std::make_shared<const Weight>(maker.make(row, layer)), placement_of(row));
         if (row.kind != Kind::linear) { out->at(row.slot, layer) = std::move(w); return; }
         const bool quantized = is_4bit(w->dtype) && !maker.target(row, layer);
         out->replace(row.slot, layer, std::move(w), quantized ? source.original(row.slot, layer) : nullptr);
