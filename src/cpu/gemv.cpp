@@ -155,7 +155,7 @@ void gemv(Cpu& cpu, int64_t m, std::span<const Gemv> products) {
     if (products.size() > size_t(most_gemvs))
         fail(Errc::argument, "gemv: ", products.size(), " matrices at a time, at most ", most_gemvs);
     Job jobs[most_gemvs];
-    const float* prepared_of[4] = {};                  // by Form: x is prepared once for all who want it so
+    const Gemv* prepared_of[4] = {};                   // by Form: x is prepared once for all who want it so
     Vectors vectors[4];
     int64_t tasks = 0, count = 0, work = 0;
     for (const Gemv& p : products) {
@@ -165,8 +165,10 @@ void gemv(Cpu& cpu, int64_t m, std::span<const Gemv> products) {
         const size_t form = size_t(gemv_room::form(cpu, way, p.w));
         if (Form(form) == Form::floats || !prepared_of[form])
             vectors[form] = prepared(cpu, Form(form), p.w.cols, m, p.x, p.ldx);
-        else if (prepared_of[form] != p.x) fail(Errc::argument, "gemv: stored matrices at a time have one x");
-        prepared_of[form] = p.x;
+        else if (const Gemv& of = *prepared_of[form]; of.x != p.x || of.ldx != p.ldx || of.w.cols != p.w.cols)
+            fail(Errc::argument, "gemv: stored matrices of ", of.w.cols, " and ", p.w.cols,
+                 " columns at a time, expected one x for all");
+        prepared_of[form] = &p;
         const int64_t rows = rows_of_a_task(p.w, cpu.pool.size());
         jobs[count] = {p.w, {m, p.y, p.ldy, p.alpha, p.beta}, way, vectors[form], rows, (p.w.rows + rows - 1) / rows};
         tasks += jobs[count++].tasks;

@@ -116,5 +116,4 @@ bool has_runs_of_64(const WeightRef&);                 // 4-bit, and no run of 6
 void run_scales(const Kernels&, const FourBit&, int64_t first, int64_t stride, int64_t rows, int64_t count,
                 float* scales);
 
-
 }}  // namespace qlora

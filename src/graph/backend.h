@@ -44,9 +44,11 @@ struct Kernel {                                        // of one operation
 struct Fusion {
     const char* name;
     // Nodes that may run together with `first`, itself in front and in their order; fewer than two = not this time.
-    // `run` lists the nodes of the graph that will run, in order. The plan takes only what may run as early as `first`.
+    // `run` lists the nodes of the graph that will run, in order. The plan takes only what may run as early as `first`;
+    // that some may read the results of others is for `match` to want or to leave out.
     std::vector<int32_t> (*match)(const GraphImpl&, std::span<const int32_t> run, size_t first);
-    // One Call a node. The result of one that only others of them read has no memory: Call::out is null.
+    // One Call a node, without scratch. The result of one that only others of them read has no memory: Call::out is
+    // null.
     void (*run)(std::span<const Call>);
 };
 

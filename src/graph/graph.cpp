@@ -132,10 +132,10 @@ Tensor GraphImpl::state(Shape shape, BufferRef buffer, DType dtype) {
     return graph_room::leaf(*this, "state", Op::state, dtype, std::move(shape), std::move(buffer));
 }
 
-Tensor GraphImpl::weight(WeightPtr w) {
+Tensor GraphImpl::weight(WeightPtr w, Placement placement) {
     if (!w) fail(Errc::argument, "weight: there is none");
     graph_room::check_leaf_shape("weight", w->shape);
-    w = backend->hold(std::move(w), Placement::device);
+    w = backend->hold(std::move(w), placement);
     Node n;
     n.op = Op::weight;
     n.dtype = n.storage = w->dtype;

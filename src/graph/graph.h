@@ -1,8 +1,8 @@
 // graph.h - the tensor graph: nodes in execution order, the operation table, autograd and the memory plan.
 //
 // Life of a graph: builders append nodes (each checks its shapes at once); backward() appends gradient nodes, which are
-// ordinary nodes; make_plan() gives every node an offset in one arena; BackendImpl::run() executes the nodes in order.
-// Nothing is allocated while running.
+// ordinary nodes; make_plan() gives every node an offset in one arena; BackendImpl::run() executes its steps in order.
+// No buffer is allocated while running.
 #pragma once
 #include "src/graph/attrs.h"
 #include "src/graph/backend.h"
@@ -112,7 +112,7 @@ struct Plan {
     std::vector<int32_t> order;    // nodes to run: those that an output, a leaf update or another needed node reads
     std::vector<Step> steps;                           // all of the order: one node each, or a fusion of several
     std::vector<int64_t> offset;    // per node: bytes into the arena, -1 = none (leaf, pruned); aliases are resolved
-    std::vector<int64_t> scratch;                      // per node: bytes into the arena, -1 = none
+    std::vector<int64_t> scratch;                      // per node outside of fusions: bytes into the arena, -1 = none
     int64_t arena = 0;                                 // bytes: the peak
     std::span<const int32_t> nodes(int32_t step) const {
         return std::span(order).subspan(size_t(steps[size_t(step)].first), size_t(steps[size_t(step)].count));
@@ -143,7 +143,7 @@ struct GraphImpl {
     Tensor input(Shape, DType = DType::f32);
     Tensor param(Shape, BufferRef = {});               // allocates unless given memory
     Tensor state(Shape, BufferRef = {}, DType = DType::f32);                    // rows of whole blocks
-    Tensor weight(WeightPtr);
+    Tensor weight(WeightPtr, Placement = Placement::device);
     // i32 {2}, an input that masks of dropout depend on; zero until set_step(), which the trainer calls for every
     // micro-batch.
     Tensor step();

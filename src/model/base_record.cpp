@@ -97,8 +97,8 @@ std::shared_ptr<const ModelImpl> quantized(const ModelImpl& from, DType type, bo
         // as when a file is loaded: what is in the type already stays as it is
         if (row.kind != Kind::linear || w->dtype == type) return;
         WeightPtr to = from.backend->hold(std::make_shared<const Weight>(quantize_4bit(*w, type, double_quant, pool)),
-                                          placement_of(row));
-        model->replace(row.slot, layer, std::move(to), from.original(row.slot, layer));
+                                          Placement::device);
+        model->replace(row.slot, layer, std::move(to), from.stored(row.slot, layer));
     });
     return model;
 }

@@ -170,7 +170,8 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
     const BufferRef frequencies = model_->backend->allocate(int64_t(c.inverse_frequencies.size()) * 4);
     model_->backend->upload(*frequencies, 0, c.inverse_frequencies.data(), frequencies->bytes);
     build.in.frequencies = graph.state({c.rotated / 2}, frequencies);
-    Tensor x = embed(graph.weight(model_->at(Slot::embedding)), tokens_);
+    const Placement placement = placement_of(c, row_of(c, Slot::embedding));
+    Tensor x = embed(graph.weight(model_->at(Slot::embedding), placement), tokens_);
     if (c.embedding_scale != 1) x = scale(x, c.embedding_scale);
     for (int64_t i = 0; i < c.layers; ++i) {
         graph.segment = int32_t(i);
@@ -238,7 +239,7 @@ void Decoder::run(const DecoderBatch& batch) {
         write(logit_rows_, batch.logit_rows);
     }
     if (lora_ && lora_->norms) refresh_norms(*lora_);
-    graph_->set_step(batch.dropout_step);
+    if (spec_.dropout) graph_->set_step(batch.dropout_step);
     graph_->run();
 }
 

@@ -28,7 +28,8 @@ std::optional<DType> torch_dtype(std::string_view name);
 std::optional<Weight> read_bitsandbytes(const HfTensors&, const std::string& name);
 
 // The text files of a folder that travel with a model; tokenizer.json may have another name.
-std::vector<TextFile> read_text_files(const std::string& folder, const std::string& tokenizer = "tokenizer.json");
+std::vector<TextFile> read_text_files(const std::string& folder, const std::string& tokenizer = "tokenizer.json",
+                                      bool to_save = true);
 // Of Metadata::config and files, which have a tokenizer.json; `where` is its path.
 std::shared_ptr<const TokenizerImpl> hf_tokenizer(const Metadata&, const std::string& where);
 

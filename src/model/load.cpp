@@ -75,7 +75,7 @@ void Loading::fill(ModelImpl& model, const std::function<Weight(const Row&, int6
             case Kind::norm: case Kind::bias: w = as_f32(read(row, layer)); break;
             case Kind::embedding: w = std::make_shared<const Weight>(read(row, layer)); break;
         }
-        if (model.backend) w = model.backend->hold(std::move(w), placement_of(row));
+        if (model.backend) w = model.backend->hold(std::move(w), placement_of(c, row));
         tick();
     });
     if (c.tied) model.at(Slot::head) = model.at(Slot::embedding);
@@ -98,9 +98,14 @@ void check_text(const ModelImpl& model) {
         ChatTemplate::parse(model.tokenizer->chat_template, model.path + ": chat template");
 }
 
-WeightPtr ModelImpl::original(Module m, int64_t layer) const {
+WeightPtr ModelImpl::stored(Module m, int64_t layer) const {
     const WeightPtr from = originals_.empty() ? nullptr : originals_.at(size_t(layer))[size_t(m)];
-    if (!from) return at(m, layer);
+    return from ? from : at(m, layer);
+}
+
+WeightPtr ModelImpl::original(Module m, int64_t layer) const {
+    const WeightPtr from = stored(m, layer);
+    if (from == at(m, layer)) return from;
     Weight w = *from;
     align(w);
     return std::make_shared<const Weight>(std::move(w));

@@ -27,11 +27,11 @@ private:
 
 // A tensor that holds several slots, read once for all of them.
 struct FusedTensor {
-    std::string name;
-    Weight whole;
+    struct Whole { std::string name; Weight weight; } matrix, bias;    // the rows of the table take turns with them
     Weight rows(const RowsInFile& at, int64_t count, const std::function<Weight()>& read) {
-        if (name != at.name) whole = read(), name = at.name;
-        return rows_of(whole, at.first, count);
+        Whole& whole = at.shape.size() == 1 ? bias : matrix;
+        if (whole.name != at.name) whole = {at.name, read()};
+        return rows_of(whole.weight, at.first, count);
     }
 };
 

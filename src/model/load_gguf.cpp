@@ -83,9 +83,9 @@ Config config(const Source& s, const Family& family) {
         fail(Errc::format, "gguf: ", s.where, ": ", s.key("vocab_size"), " is ", s.integer("vocab_size", 0),
              ", token_embd.weight has ", c.vocabulary, " rows");
     c.tied = !s.find("output.weight");
+    check_config(c, "gguf: " + s.where);
     for (int m = 0; m < module_count; ++m)
         if (s.find(s.place(c, row_of(c, bias_of(Module(m))), 0).name)) c.biases[size_t(m)] = true;
-    check_config(c, "gguf: " + s.where);
     set_frequencies(c, s.number("rope.freq_base", 10000), scaling(s), "gguf: " + s.where);
     if (s.find("rope_freqs.weight")) {                 // Llama 3.1 and later: a divisor for each frequency
         const std::vector<float> factors = s.tensor("rope_freqs.weight", {c.rotated / 2}).decoded();
@@ -134,12 +134,14 @@ void refuse_leftovers(const ModelImpl& model, const Source& s) {
     }
 }
 
-std::shared_ptr<const Metadata> metadata_of(const Gguf& file) {
+std::shared_ptr<const Metadata> metadata_of(const Source& source, const Config& c) {
+    const Gguf& file = source.file;
     auto out = std::make_shared<Metadata>();
     out->gguf = file.copy();
     if (const GgufTensor* t = file.tensor("rope_freqs.weight"))
         out->rope_freqs = std::make_shared<const Weight>(file.weight(*t));
-    if (const GgufTensor* t = file.tensor(gguf_name(0, Module(0), "weight"))) out->stored_type = t->ggml_type;
+    if (const GgufTensor* t = file.tensor(source.place(c, row_of(c, Slot::q_proj), 0).name))
+        out->stored_type = t->ggml_type;
     return out;
 }
 
@@ -245,9 +247,9 @@ std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOp
     auto model = std::make_shared<ModelImpl>();
     model->path = path;
     model->backend = options.backend.impl();
-    model->metadata = load_gguf_room::metadata_of(*file);
     model->config = load_gguf_room::config(source, *family);
     const Config& c = model->config;
+    model->metadata = load_gguf_room::metadata_of(source, c);
     load_gguf_room::refuse_leftovers(*model, source);
     FusedTensor cut;
     Loading(options, path, c).fill(*model, [&](const Row& row, int64_t layer) {

@@ -82,10 +82,12 @@ std::shared_ptr<const ModelImpl> residual(LoraImpl& lora, Cpu& cpu) {
         if (!known) split(cpu, t, w, a, b);
         gemm_nn(cpu, t.out, b, t.rank, dense_ref(a, t.rank, t.in), w.data(), t.in, -t.scale, 1);
         const bool double_quant = is_4bit(held->dtype) && !held->quant.absmax;
-        model->at(t.module, t.layer) = model->backend->hold(
-            std::make_shared<const Weight>(convert_weight(dense_weight(held->name, held->shape, std::move(w)),
-                                                          held->dtype, double_quant, &cpu.pool)),
-            Placement::device);
+        Weight rest = convert_weight(dense_weight(held->name, held->shape, std::move(w)), held->dtype, double_quant,
+                                     &cpu.pool);
+        // what was taken out is in no weight of this model: its layers are their own originals
+        model->replace(t.module, t.layer,
+                       model->backend->hold(std::make_shared<const Weight>(std::move(rest)), Placement::device),
+                       nullptr);
     }
     return model;
 }
@@ -109,7 +111,7 @@ void start_lora(LoraImpl& lora, std::vector<float>* values) {
 bool can_split(const LoraImpl& lora) {
     namespace room = lora_init_room;
     return std::all_of(lora.targets.begin(), lora.targets.end(), [&](const LoraTarget& t) {
-        return room::splits(*lora.base->original(t.module, t.layer), *room::linear_of(*lora.base, t));
+        return room::splits(*lora.base->stored(t.module, t.layer), *room::linear_of(*lora.base, t));
     });
 }
 

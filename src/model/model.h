@@ -72,15 +72,16 @@ struct ModelImpl {
     // The weights of a linear layer before they were quantized, for adapters that start from them: as their file has
     // them, which stays mapped (and takes no memory that is missed). Of a layer that is as it was stored, those held.
     WeightPtr original(Module, int64_t layer) const;
+    WeightPtr stored(Module, int64_t layer) const;     // the same, which kernels may not be able to read: not aligned
     // Holds w there; `original` null: nothing else is original there any more.
     void replace(Module, int64_t layer, WeightPtr w, WeightPtr original);
 private:
     std::vector<std::array<WeightPtr, module_count>> originals_;       // where they differ; maybe not aligned
 };
 
-// Few rows of an embedding are read at a time.
-inline Placement placement_of(const Row& row) {
-    return row.slot == Slot::embedding ? Placement::host : Placement::device;
+// Few rows of an embedding are read at a time, unless it is the head too.
+inline Placement placement_of(const Config& c, const Row& row) {
+    return row.slot == Slot::embedding && !c.tied ? Placement::host : Placement::device;
 }
 
 // f(row, weight) for every tensor of a model; the weight may be replaced where the model is not const.

@@ -28,7 +28,7 @@ std::string beside(const std::string& file, const char* name) {
 
 }  // namespace text_room
 
-std::vector<TextFile> read_text_files(const std::string& folder, const std::string& tokenizer) {
+std::vector<TextFile> read_text_files(const std::string& folder, const std::string& tokenizer, bool to_save) {
     constexpr struct {
         const char* name;
         int64_t megabytes;
@@ -39,7 +39,9 @@ std::vector<TextFile> read_text_files(const std::string& folder, const std::stri
                 {"generation_config.json", 16}};
     std::vector<TextFile> out;
     for (const auto& file : list) {
-        const bool renamed = std::string_view(file.name) == "tokenizer.json";
+        const std::string_view name = file.name;
+        if (name == "special_tokens_map.json" && !to_save) continue;             // no tokenizer needs it
+        const bool renamed = name == "tokenizer.json";
         const std::string path = folder + "/" + (renamed ? tokenizer : file.name);
         if (exists(path)) out.push_back({file.name, read_file(path, file.megabytes << 20)});
     }
@@ -70,11 +72,15 @@ std::shared_ptr<const TokenizerImpl> load_tokenizer(const std::string& path) {
     if (folder || path.ends_with(".json")) {
         const std::string file = folder ? path + "/tokenizer.json" : path,
                           config = text_room::beside(file, "config.json");
-        if (folder && !exists(file)) fail(Errc::io, "load tokenizer ", path, ": there is no tokenizer.json");
+        if (folder && !exists(file))
+            fail(Errc::io, "load tokenizer ", path,
+                 ": there is no tokenizer.json; name a folder that has one, or a GGUF file");
         const size_t slash = file.find_last_of('/');
         Metadata from;
-        from.files = read_text_files(slash == file.npos ? "." : file.substr(0, slash), file.substr(slash + 1));
-        if (!from.file("tokenizer.json")) fail(Errc::io, "load tokenizer ", path, ": there is no such file");
+        from.files = read_text_files(slash == file.npos ? "." : file.substr(0, slash), file.substr(slash + 1), false);
+        if (!from.file("tokenizer.json"))
+            fail(Errc::io, "load tokenizer ", path,
+                 ": there is no such file; name a tokenizer.json, its folder, or a GGUF file");
         if (!from.file("generation_config.json") && exists(config))
             from.config = Json::parse(read_file(config, int64_t(16) << 20), config);
         return hf_tokenizer(from, file);

@@ -74,8 +74,14 @@ void forward(const Call& call) {
 // ---- Several low-rank paths of one x, when it has few rows: two rounds of products instead of two for each.
 std::vector<int32_t> paths_of_x(const GraphImpl& g, std::span<const int32_t> run, size_t first) {
     const Node& node = g.node(run[first]);
-    if (node.op != Op::lora || node.shape[0] > gemv_rows || node.attr.get<LoraAttr>().p > 0) return {};
-    return neighbours(g, run, first, 1, size_t(most_gemvs));
+    if (node.op != Op::lora || node.shape[0] > gemv_rows) return {};
+    std::vector<int32_t> group = neighbours(g, run, first, 1, size_t(most_gemvs));
+    // each without dropout, and added to a base that is there before any of them
+    const auto apart = [&](int32_t id) {
+        const int32_t base = g.root(g.node(id).src[0]);
+        return g.node(id).attr.get<LoraAttr>().p == 0 && std::find(group.begin(), group.end(), base) == group.end();
+    };
+    return std::all_of(group.begin(), group.end(), apart) ? group : std::vector<int32_t>{};
 }
 
 void forward_of_x(std::span<const Call> calls) {

@@ -1,5 +1,5 @@
-// merge.cpp - a model in another type, with or without an adapter inside, one tensor at a time: beside source and
-// result only one tensor exists in floats.
+// merge.cpp - a model in another type, with or without an adapter inside: made as a model, or written a tensor at a
+// time. Beside source and result only one tensor exists in floats.
 #include "src/run/merge.h"
 
 #include "src/cpu/gemm.h"
@@ -92,10 +92,11 @@ std::shared_ptr<ModelImpl> rebuild(Maker& maker) {
     auto out = std::make_shared<ModelImpl>(source);
     for_each_tensor(source.config, [&](const Row& row, int64_t layer) {
         if (!maker.changes(row, layer)) return;
-        WeightPtr w = source.backend->hold(std::make_shared<const Weight>(maker.make(row, layer)), placement_of(row));
+        WeightPtr w = source.backend->hold(std::make_shared<const Weight>(maker.make(row, layer)),
+                                           placement_of(source.config, row));
         if (row.kind != Kind::linear) { out->at(row.slot, layer) = std::move(w); return; }
         const bool quantized = is_4bit(w->dtype) && !maker.target(row, layer);
-        out->replace(row.slot, layer, std::move(w), quantized ? source.original(row.slot, layer) : nullptr);
+        out->replace(row.slot, layer, std::move(w), quantized ? source.stored(row.slot, layer) : nullptr);
     });
     if (source.config.tied) out->at(Slot::head) = out->at(Slot::embedding);
     return out;

@@ -220,4 +220,28 @@ TEST(Backend, PathsOfOneXAreTheSameTogetherAndAlone) {
             }
 }
 
+// Two adapters on one layer read each other, and one with dropout beside one without is not the same path.
+TEST(Backend, PathsThatDependOnEachOtherStayApart) {
+    for (const float dropout : {0.0f, 0.5f}) {
+        std::vector<std::vector<float>> values;
+        for (const std::shared_ptr<q::BackendImpl>& backend :
+             {q::make_cpu_backend(1, q::Compute::f32),
+              std::shared_ptr<q::BackendImpl>(std::make_shared<Unfused>(1, q::Compute::f32))}) {
+            GraphImpl g(backend);
+            const Tensor x = s::input(g, {2, 64}, 5), base = s::input(g, {2, 32}, 6);
+            const Tensor a = s::param(g, {3, 64}, 7), b = s::param(g, {32, 3}, 8);
+            const Tensor first = q::lora(base, x, a, b, {.scale = 0.5f});
+            const Tensor second = q::lora(dropout > 0 ? base : first, x, a, b, {.p = dropout, .seed = 3});
+            g.output(first);
+            g.output(second);
+            g.run();
+            EXPECT_EQ(g.plan.steps.size(), 2u);
+            values.push_back(s::get(first));
+            values.push_back(s::get(second));
+        }
+        EXPECT_EQ(values[0], values[2]);
+        EXPECT_EQ(values[1], values[3]);
+    }
+}
+
 }  // namespace backend_test

@@ -153,6 +153,14 @@ TEST(SourceGone, ABaseThatFollowsARecordKeepsItsOriginals) {
     expect_same(files_in(saved), files_in(again), "again");
 }
 
+// What pissa leaves of a model is a model of its own: what it took out must not come back as what quantizing lost.
+TEST(SourceGone, WhatPissaLeavesIsItsOwnOriginal) {
+    const auto model = tiny::load(make_folder("rest"), DType::nf4);
+    const auto lora = adapter(model, LoraInit::pissa);
+    EXPECT_NE(model->original(Module::q_proj, 0), model->at(Module::q_proj, 0));
+    EXPECT_EQ(lora->base->original(Module::q_proj, 0), lora->base->at(Module::q_proj, 0));
+}
+
 // What is original for whom.
 TEST(Original, IsWhatALayerWasQuantizedFrom) {
     const std::string folder = make_folder("original"), path = temporary("four.gguf");
