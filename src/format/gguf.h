@@ -59,6 +59,8 @@ protected:
     std::unordered_map<std::string, size_t> pair_index_;
 private:
     std::optional<Json> scalar(std::string_view key) const;    // nothing when absent or an array
+    template <class T, class Read>                     // the values of an array, or the one of a scalar
+    std::vector<T> array_of(std::string_view key, const char* what, const Read& read) const;
     const uint8_t* at(const GgufPair& p) const { return reinterpret_cast<const uint8_t*>(bytes_of_pair(p).data()); }
 };
 

@@ -146,34 +146,27 @@ std::vector<std::string> GgufPairs::strings(std::string_view key) const {
     return out;
 }
 
-std::vector<float> GgufPairs::floats(std::string_view key) const {
+template <class T, class Read>
+std::vector<T> GgufPairs::array_of(std::string_view key, const char* what, const Read& read) const {
     const GgufPair* p = pair(key);
     if (!p) return {};
     const std::string where = str("gguf: ", path_, ": ", key);
     const bool array = GgufWriter::Type(p->type) == GgufWriter::Type::array;
     const uint32_t type = array ? p->element : p->type;
     const int64_t step = gguf_value_bytes(type), count = array ? p->count : 1;
-    if (step == 0) fail(Errc::format, where, " must be an array of numbers");
-    std::vector<float> out(size_t(count), 0.0f);
-    for (int64_t i = 0; i < count; ++i)
-        out[size_t(i)] = float(gguf_pairs_room::number_at(at(*p) + i * step, type, where));
+    if (step == 0) fail(Errc::format, where, " must be an array of ", what);
+    std::vector<T> out(size_t(count), T(0));
+    for (int64_t i = 0; i < count; ++i) out[size_t(i)] = T(read(at(*p) + i * step, type, where));
     check();
     return out;
 }
 
+std::vector<float> GgufPairs::floats(std::string_view key) const {
+    return array_of<float>(key, "numbers", gguf_pairs_room::number_at);
+}
+
 std::vector<int64_t> GgufPairs::integers(std::string_view key) const {
-    const GgufPair* p = pair(key);
-    if (!p) return {};
-    const std::string where = str("gguf: ", path_, ": ", key);
-    const bool array = GgufWriter::Type(p->type) == GgufWriter::Type::array;
-    const uint32_t type = array ? p->element : p->type;
-    const int64_t step = gguf_value_bytes(type), count = array ? p->count : 1;
-    if (step == 0) fail(Errc::format, where, " must be an array of integers");
-    std::vector<int64_t> out(size_t(count), 0);
-    for (int64_t i = 0; i < count; ++i)
-        out[size_t(i)] = gguf_pairs_room::integer_at(at(*p) + i * step, type, where);
-    check();
-    return out;
+    return array_of<int64_t>(key, "integers", gguf_pairs_room::integer_at);
 }
 
 }}  // namespace qlora

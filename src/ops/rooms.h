@@ -93,6 +93,13 @@ inline const Node& updated_floats(const GraphImpl& g, const Node& n, int i) {
     return updated_source(g, n, i);
 }
 
+// The shape rule of state = f(state, x) element by element, in place.
+inline void updated_by_its_like(const GraphImpl& g, Node& n) {
+    const Node &state = updated_floats(g, n, 0), &x = float_source(g, n, 1);
+    same_shape(n, state, x);
+    n.shape = state.shape;
+}
+
 inline int64_t last_dim(const Node& n) { return n.shape.back(); }
 inline int64_t leading(const Node& n) { return n.elements() / n.shape.back(); }
 

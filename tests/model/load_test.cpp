@@ -40,7 +40,8 @@ std::string changed(const std::string& path, const std::vector<std::pair<std::st
     for (const GgufPair& p : file->pairs()) w.copy(*file, p);
     for (const auto& [key, value] : keys) {
         std::erase_if(w.pairs, [&, k = key](const GgufWriter::Pair& p) { return p.key == k; });
-        if (!value.is_null()) w.set(key, value.is_int() ? Key::u32 : value.is_string() ? Key::string : Key::f64, value);
+        const Key integer = value.is_int() && value.as_int(key) >> 32 ? Key::u64 : Key::u32;
+        if (!value.is_null()) w.set(key, value.is_int() ? integer : value.is_string() ? Key::string : Key::f64, value);
     }
     for (const GgufTensor& t : file->tensors())
         w.add({t.name, t.ggml_type, t.shape, t.bytes, [&](AtomicFile& f) { f.write(file->data(t), t.bytes); }});
@@ -70,6 +71,28 @@ TEST(Load, FewerLayersThanTheFileHas) {
     expect_error(error_of([&] { tiny::load(changed(file, {{"llama.block_count", Json(2)}})); }), "blk.2.");
     EXPECT_EQ(tiny::load(hf_folder())->layers.size(), 2u);
     expect_error(error_of([&] { tiny::load(hf_folder(Json{}.set("num_hidden_layers", 1))); }), "model.layers.1.");
+}
+
+// Products of such sizes overflow: they are refused before a shape is made of them.
+TEST(Load, AbsurdSizes) {
+    const std::string file = gguf_file();
+    const struct { const char *key, *name; } sizes[] = {{"block_count", "number of layers"},
+                                                        {"embedding_length", "hidden size"},
+                                                        {"attention.head_count", "number of heads"},
+                                                        {"attention.head_count_kv", "number of key-value heads"},
+                                                        {"attention.key_length", "head size"},
+                                                        {"feed_forward_length", "feed-forward size"},
+                                                        {"context_length", "context length"},
+                                                        {"rope.dimension_count", "rotary size"}};
+    for (const auto& size : sizes)
+        for (const int64_t absurd : {int64_t(1) << 40, std::numeric_limits<int64_t>::max()}) {
+            std::vector<std::pair<std::string, Json>> keys{{"llama.attention.key_length", Json(8)},
+                                                           {"llama.attention.value_length", Json()}};
+            keys.emplace_back(str("llama.", size.key), Json(absurd));
+            if (std::string_view(size.key) == "attention.key_length")
+                keys.emplace_back("llama.attention.value_length", Json(absurd));
+            expect_error(error_of([&] { tiny::load(changed(file, keys)); }), str("the ", size.name, " is ", absurd));
+        }
 }
 
 TEST(Load, AbsurdRotaryFactors) {
