@@ -52,6 +52,8 @@ $(LIBRARY): $(OBJECTS)
 	@rm -f $@
 	ar rcs $@ $^
 
+$(BUILD)/examples/embed.o: models/tiny.gguf            # its bytes are part of the program
+
 $(BUILD)/%.o: %.cpp
 	@mkdir -p $(dir $@)
 	$(CXX) $(FLAGS) -MMD -MP -c $< -o $@

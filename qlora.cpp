@@ -15,6 +15,7 @@
 #include "src/base/file.cpp"                            // Reads and writes POSIX files; new content appears whole.
 #include "src/base/folder.cpp"                          // Lists, removes and writes folders, whole or not at all.
 #include "src/base/mapped_file.cpp"                     // Maps files for reading, and survives files that are cut.
+#include "src/base/source.cpp"                          // Finds files by path, or in memory.
 #include "src/base/json.cpp"                            // Reads and writes JSON by the letter of RFC 8259.
 #include "src/base/limits.cpp"                          // Finds what the system lets this process use.
 #include "src/base/threads.cpp"                         // Runs tasks on a pool of workers.
@@ -166,6 +167,7 @@
 #include "src/model/save_hf.cpp"                        // Saves a model as a Hugging Face folder.
 #include "src/model/decoder.cpp"                        // Builds the transformer, once for every family.
 #include "src/model/lora.cpp"                           // Makes new adapters.
+#include "src/model/lora_forms.cpp"                     // Copies adapters, and adds several to one.
 #include "src/model/dora.cpp"                           // Computes the norms that DoRA divides by.
 #include "src/model/svd.cpp"                            // Finds the largest singular values of a matrix.
 #include "src/model/lora_init.cpp"                      // Starts adapters from singular values: LoftQ and PiSSA.
@@ -193,16 +195,22 @@
 #include "src/run/marked_text.cpp"                      // Finds the assistant in texts that are printed already.
 #include "src/run/rows.cpp"                             // Turns examples into rows of tokens and loss masks.
 #include "src/run/dataset.cpp"                          // Loads a file as rows, describes them and splits them.
+#include "src/run/dataset_memory.cpp"                   // Makes data sets of what is in memory.
 #include "src/run/batches.cpp"                          // Packs and shuffles rows, and cuts micro-batches.
 #include "src/run/decoders.cpp"                         // Keeps one decoder for each row count.
 #include "src/run/evaluate.cpp"                         // Measures the loss of documents, and chooses an answer.
+#include "src/run/score.cpp"                            // Scores continuations, and makes vectors of texts.
 #include "src/run/schedule.cpp"                         // Sets the learning rate of every step.
 #include "src/run/optimizer.cpp"                        // Drives AdamW, with states in 32 or 8 bits.
 #include "src/run/trainer.cpp"                          // Takes one training step after another.
 #include "src/run/checkpoint_identity.cpp"              // Tells whether two runs are the same.
 #include "src/run/checkpoint.cpp"                       // Saves a run, and continues it.
 #include "src/run/sampler.cpp"                          // Draws the next token, reproducibly.
+#include "src/run/reply_stream.cpp"                     // Cuts a reply into whole characters, up to a stop text.
+#include "src/run/generation.cpp"                       // Chooses the tokens of a reply until something ends it.
 #include "src/run/session.cpp"                          // Holds a conversation, and generates replies.
+#include "src/run/session_state.cpp"                    // Copies a conversation, and makes bytes of it.
+#include "src/run/batch.cpp"                            // Generates several sequences together.
 #include "src/run/merge.cpp"                            // Converts models, and merges adapters into them.
 
 // api: the only file that knows both the public classes and the rooms

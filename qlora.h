@@ -18,16 +18,19 @@
 // Rules that hold everywhere in this file:
 //   * Every failure throws Error; its text names the operation, the values and the remedy. The library never prints,
 //     aborts or exits.
-//   * Cancelling is not an error: a callback returns false and the call returns what it has so far.
+//   * Cancelling: a callback returns false. A reply keeps its text and ends with Finish::cancelled; everything else
+//     throws Error{cancelled} and leaves things as they were before the call.
 //   * Handles (Model, Lora, Dataset, ...) are cheap to copy and keep alive what they depend on.
 //   * Sizes are 64-bit. Same seed, same bytes, on any number of threads.
 //   * Nothing lossy happens unasked: a model keeps its stored precision until you say otherwise.
 #ifndef QLORA_H
 #define QLORA_H
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -44,7 +47,7 @@
 namespace qlora { inline namespace QLORA_ABI {
 
 // ---- Errors: one type. `code` is for programs; what() is for people.
-enum class Errc { io, format, unsupported, shape, argument, memory, device, numeric };
+enum class Errc { io, format, unsupported, shape, argument, memory, device, numeric, cancelled };
 struct Error : std::runtime_error {
     Errc code;
     Error(Errc c, const std::string& what) : std::runtime_error(what), code(c) {}
@@ -71,6 +74,26 @@ using Shape  = std::vector<int64_t>;                   // row-major, last dimens
 using Token  = int32_t;
 using Tokens = std::vector<Token>;
 
+// ---- What is loaded: a path, or bytes that are in memory already, for programs that carry their model in themselves.
+using Files = std::map<std::string, std::string>;      // a folder in memory: names, and what is in each file
+class Source {
+public:
+    // a path: std::string, const char* or std::filesystem::path
+    template <class Path> requires std::convertible_to<const Path&, std::string>
+    Source(const Path& path) : name_(path) {}
+    // One file: a GGUF file or a tokenizer.json. Weights are read where they are (copied only where they are not
+    // aligned), so the bytes must stay until all that was loaded from them is gone; owner, if given, keeps them.
+    // name: what messages and records call it.
+    static Source memory(std::span<const std::byte> file, std::string name = "memory",
+                         std::shared_ptr<const void> owner = {});
+    static Source folder(Files files, std::string name = "memory");
+    const std::string& name() const { return name_; }
+    const struct MemoryFiles* memory_files() const { return memory_.get(); }
+private:
+    std::string name_;
+    std::shared_ptr<const struct MemoryFiles> memory_;    // null: a path
+};
+
 // ---- Where work runs. A shared handle: copy it freely.
 // What products may round for speed; all sums are f32.
 //   f32    nothing.
@@ -96,6 +119,7 @@ public:
     Compute compute() const;    // what it can do of what was asked for: mixed or f32 where there is no bf16
     size_t memory_free() const;                        // bytes
     Work work() const;    // counted as it is done: recomputation counts, work that was saved does not
+    bool operator==(const Backend&) const = default;   // the same one, not one with equal contents
     explicit Backend(std::shared_ptr<struct BackendImpl> impl) : impl_(std::move(impl)) {}
     const std::shared_ptr<struct BackendImpl>& impl() const { return impl_; }
 private:
@@ -103,7 +127,20 @@ private:
 };
 
 // ---- Text. A tokenizer is part of every model; it can be loaded alone, also from a file that holds only a vocabulary.
-struct Message { std::string role, content; };         // role: "system", "user", "assistant" or "tool"
+struct Message {
+    std::string role, content;                         // role: "system", "user", "assistant" or "tool"
+    // Further keys of the message for the chat template, a JSON object: {"name": "weather", "tool_call_id": "1"},
+    // {"tool_calls": [...]}, {"reasoning_content": "..."}.
+    std::string more = {};
+};
+struct RenderOptions {
+    bool reply_next = false;                           // the assistant's turn is opened, and nothing is marked
+    // How that turn begins: text that is put behind the opening, for the model to go on from.
+    std::string prefill = {};
+    std::string tools = {};                            // a JSON array of tool descriptions, as OpenAI has them
+    std::string variables = {};    // a JSON object of what else the template reads: {"enable_thinking": false}
+    std::string chat_template = {};                    // Jinja text, instead of the model's own
+};
 struct Rendered {                                      // a dialogue as the model's own chat template prints it
     std::string text;
     Tokens tokens;
@@ -111,15 +148,15 @@ struct Rendered {                                      // a dialogue as the mode
 };
 class Tokenizer {
 public:
-    static Tokenizer load(const std::string& path);    // a GGUF file, a Hugging Face folder or a tokenizer.json
+    static Tokenizer load(const Source&);              // a GGUF file, a Hugging Face folder or a tokenizer.json
     // control = false: text only, never yields a control token, whoever wrote the text. control = true: "<|im_end|>"
     // written in the text is that token, as in files that were made for the model. add_bos puts the start of text in
     // front, unless the text brings it.
     Tokens encode(std::string_view text, bool add_bos = false, bool control = false) const;
     // control tokens print nothing, or with control their text
     std::string decode(std::span<const Token> tokens, bool control = false) const;
-    // The whole dialogue with its loss mask; with reply_next the assistant's turn is opened behind it, and nothing is
-    // marked.
+    // The whole dialogue with its loss mask, or the prompt of its next reply.
+    Rendered render(std::span<const Message> chat, const RenderOptions&) const;
     Rendered render(std::span<const Message> chat, bool reply_next = false) const;
     bool has_chat_template() const;
     bool ends_reply(Token) const;                      // end of text, end of turn
@@ -127,6 +164,7 @@ public:
     Token bos() const, eos() const;                    // -1 = none
     // what the file leaves out and what was taken instead: a line each, for people
     std::vector<std::string> notes() const;
+    bool operator==(const Tokenizer&) const = default; // the same one, not one with equal contents
     explicit Tokenizer(std::shared_ptr<const struct TokenizerImpl> impl) : impl_(std::move(impl)) {}
     const std::shared_ptr<const struct TokenizerImpl>& impl() const { return impl_; }
 private:
@@ -138,7 +176,7 @@ struct LoadOptions {
     Backend backend = Backend::best();
     std::optional<DType> quantize = {};                // nothing = as stored; nf4 or fp4 = QLoRA, one tensor at a time
     bool double_quant = true;                          // of the nf4/fp4 scales: 4.127 instead of 4.5 bits a weight
-    std::function<bool(float fraction)> on_progress = {};    // return false to cancel: load then throws Error{argument}
+    std::function<bool(float fraction)> on_progress = {};    // return false to cancel
 };
 struct ModelInfo {
     std::string path, family;                          // family: "llama", "qwen2", ...
@@ -149,7 +187,7 @@ struct ModelInfo {
 };
 class Model {
 public:
-    static Model load(const std::string& path, const LoadOptions& = {});   // a GGUF file or a Hugging Face folder
+    static Model load(const Source&, const LoadOptions& = {});         // a GGUF file or a Hugging Face folder
     // PATH.gguf, or a Hugging Face folder (4-bit in the bitsandbytes layout)
     void save(const std::string& path) const;
     // f32, f16, bf16, q8_0, q4_0, iq4_nl, nf4 or fp4: another model, this one stays
@@ -165,6 +203,7 @@ public:
     // tokens than info().context, here and wherever a text is read (training, measuring, sessions), are
     // Error{argument}: scores there would be wrong.
     std::vector<float> logits(std::span<const Token> tokens) const;
+    bool operator==(const Model&) const = default;     // the same one, not one with equal contents
     explicit Model(std::shared_ptr<const struct ModelImpl> impl) : impl_(std::move(impl)) {}
     const std::shared_ptr<const struct ModelImpl>& impl() const { return impl_; }
 private:
@@ -212,10 +251,11 @@ public:
     static Lora create(Model base, const LoraOptions& = {});
     // A PEFT folder or a GGUF adapter. Every tensor must bind, none may be missing; another base than the recorded one
     // is an Error{argument}.
-    static Lora load(Model base, const std::string& path, OnBase = OnBase::recorded);
-    static std::optional<AdapterBase> recorded_base(const std::string& path);    // nothing: the adapter has no record
+    static Lora load(Model base, const Source&, OnBase = OnBase::recorded);
+    static std::optional<AdapterBase> recorded_base(const Source&);    // nothing: the adapter has no record
     // a PEFT folder, or PATH.gguf for llama.cpp; NaN or infinity in it is an Error{numeric}
     void save(const std::string& path) const;
+    [[nodiscard]] Files files() const;                 // of the PEFT folder, in memory: for Source::folder
     // A model of its own: W + scale * B A in every adapted layer, added to the base as it is held (so of an nf4 base:
     // to what the adapter was trained on), in f32, then written in `type` (as Model::convert does).
     Model merge(DType type = DType::f32, bool double_quant = true) const;
@@ -226,11 +266,28 @@ public:
     int64_t parameters() const;
     uint64_t fingerprint() const;                      // of the factors' bytes: tells whether training changed anything
     LoraOptions options() const;
+    [[nodiscard]] Lora copy() const;    // of the factors as they are now, on the same base: to keep the best of a run
+    // One adapter that adds scales[i] times what each of them adds, of the sum of their ranks. All must be on one base;
+    // none may be dora or pissa.
+    [[nodiscard]] static Lora sum(std::span<const Lora> loras, std::span<const float> scales);
     std::vector<float> logits(std::span<const Token> tokens) const;    // as Model::logits, with the adapter
+    bool operator==(const Lora&) const = default;      // the same one, not one with equal contents
     explicit Lora(std::shared_ptr<struct LoraImpl> impl) : impl_(std::move(impl)) {}
     const std::shared_ptr<struct LoraImpl>& impl() const { return impl_; }
 private:
     std::shared_ptr<struct LoraImpl> impl_;
+};
+
+// A model, or a model with an adapter: what sessions, batches and measures run.
+class Adapted {
+public:
+    Adapted(Model model) : model_(std::move(model)) {}
+    Adapted(Lora lora) : model_(lora.impl() ? lora.base() : Model(nullptr)), lora_(std::move(lora)) {}
+    const Model& model() const { return model_; }
+    const std::optional<Lora>& lora() const { return lora_; }
+private:
+    Model model_;
+    std::optional<Lora> lora_;
 };
 
 // ---- Training data: dialogues, instructions or text, detected; each row tokenized through the model's own chat
@@ -266,10 +323,19 @@ public:
     static Dataset load(const std::string& path, const Tokenizer&, const DatasetOptions& = {});
     // context: at most the model's own
     static Dataset load(const std::string& path, const Model& model, const DatasetOptions& options = {});
+    // Out of memory, as the same rows of a file would be read: dialogues ({"messages": ...}), texts ({"text": ...}).
+    [[nodiscard]] static Dataset from_dialogues(std::span<const std::vector<Message>>, const Model&,
+                                                const DatasetOptions& = {});
+    [[nodiscard]] static Dataset from_texts(std::span<const std::string>, const Model&, const DatasetOptions& = {});
+    // Tokens and which of them are trained, as they are; the text is not read. context of the options counts.
+    [[nodiscard]] static Dataset from_rows(std::span<const Rendered>, const Model&, const DatasetOptions& = {});
+    // The rows of each, one after another; of one tokenizer.
+    [[nodiscard]] static Dataset join(std::span<const Dataset>);
     DatasetInfo info() const;
     Rendered row(int64_t index) const;                 // as the trainer sees it
     // {the rest, a random `fraction` of the rows}
     std::pair<Dataset, Dataset> split(float fraction, uint64_t seed = 0) const;
+    bool operator==(const Dataset&) const = default;   // the same one, not one with equal contents
     explicit Dataset(std::shared_ptr<const struct DatasetImpl> impl) : impl_(std::move(impl)) {}
     const std::shared_ptr<const struct DatasetImpl>& impl() const { return impl_; }
 private:
@@ -323,11 +389,12 @@ public:
     MemoryPlan plan() const;                           // the planner's own result: what a run will use
     // One optimizer step; false when training is complete. on_micro_batch is told how many of the step's micro-batches
     // are done, before each of them and, with done == of, before the adapter changes: when it returns false the step is
-    // left as if it had not begun, and step() returns false. It must not train, measure or save.
+    // left as if it had not begun (Error{cancelled}). It must not train, measure or save.
     bool step(const std::function<bool(int64_t done, int64_t of)>& on_micro_batch = {});
     const TrainStep& last() const;
-    // Mean loss per trained token. go_on is asked now and then: when it returns false, of the rows so far (NaN before
-    // the first).
+    // Instead of TrainOptions::learning_rate, from the next step on; the schedule goes on with it. Checkpoints keep it.
+    void set_learning_rate(float rate);
+    // Mean loss per trained token. go_on is asked now and then; false cancels.
     double evaluate(const Dataset&, const std::function<bool()>& go_on = {}) const;
     void save(const std::string& folder) const;        // everything a run needs to go on; atomic
     // Continues byte for byte. Another model, configuration, tokenizer, data set, adapter or set of options is an Error
@@ -350,10 +417,22 @@ struct Sampling {
     int64_t top_k = 40, max_tokens = 512, repeat_last = 64;
     uint64_t seed = 0;
     std::vector<std::string> stop = {};                // ends the reply before any of these texts
+    bool logprobs = false;                             // fill Reply::logprobs, which takes a little time
+    // What may come next: changes the scores {vocabulary} in place before a token is chosen (-infinity rules one out).
+    // `reply` is what was chosen so far. For grammars and fixed choices.
+    std::function<void(std::span<const Token> reply, std::span<float> scores)> mask = {};
 };
 // Whole UTF-8 characters. Called with an empty text between the pieces of a long prompt. Return false to stop: before
 // the reply has begun, that leaves the dialogue as it was.
 using OnText = std::function<bool(std::string_view)>;
+enum class Finish {
+    end,                                               // the model ended its reply
+    stop_text,                                         // one of Sampling::stop came
+    length,                                            // max_tokens
+    context_full,
+    cancelled                                          // OnText returned false
+};
+std::string_view name_of(Finish);
 struct SessionOptions {
     int64_t context = 0;                               // tokens; 0 = the model's own length, 4096 at most
     // What keys and values are held in: f32 (exact), f16, bf16, or q8_0 (8 bits). Nothing = 16 bits: bf16 where the
@@ -366,16 +445,36 @@ struct SessionStats {
     DType cache = DType::f32;                          // of the keys and values, ...
     int64_t cache_bytes = 0;                           // ... and what they take
 };
+struct Reply {
+    std::string text;
+    Tokens tokens;                                     // as chosen, with the one that ended the reply
+    // Natural logarithm of the probability that the model gave each of them, before temperature, penalties and mask;
+    // if Sampling::logprobs.
+    std::vector<float> logprobs;
+    Finish finish = Finish::end;
+    SessionStats stats;
+};
 class Session {
 public:
-    explicit Session(Model, const SessionOptions& = {});
-    explicit Session(Lora, const SessionOptions& = {});
-    // one turn through the chat template
-    std::string chat(std::string_view user, const Sampling& = {}, const OnText& = {});
+    explicit Session(Adapted, const SessionOptions& = {});
+    // One turn through the chat template: a user's text, ...
+    Reply chat(std::string_view user, const Sampling& = {}, const OnText& = {});
+    // ... or any messages behind the dialogue, such as the results of tools. options: tools, variables, prefill,
+    // template; a prefill is part of the reply's text.
+    Reply chat(std::span<const Message> more, const RenderOptions& options, const Sampling& = {}, const OnText& = {});
     // Raw text, history cleared first. control: as in Tokenizer::encode.
-    std::string complete(std::string_view prompt, const Sampling& = {}, const OnText& = {}, bool control = false);
+    Reply complete(std::string_view prompt, const Sampling& = {}, const OnText& = {}, bool control = false);
     // the same, of tokens as they are
-    std::string complete(std::span<const Token> prompt, const Sampling& = {}, const OnText& = {});
+    Reply complete(std::span<const Token> prompt, const Sampling& = {}, const OnText& = {});
+    // Goes on with another adapter, with none, or with this one `scale` times as strong: the dialogue stays, its keys
+    // and values are computed anew with the next reply. The model must be the session's.
+    void adapt(Adapted, float scale = 1);
+    // Another session in the state of this one: both go on from here. Keys and values are copied.
+    [[nodiscard]] Session fork() const;
+    // The dialogue, and what has been read with its keys and values, as bytes; restore() takes those of a session of
+    // the same model, adapter, context and cache type, and is an Error{argument} for others.
+    [[nodiscard]] std::string save() const;
+    void restore(std::string_view saved);
     void reset(std::string_view system = {});          // forgets the dialogue, sets the system text
     void set_history(std::vector<Message>);            // replaces the dialogue (to undo, to load)
     const std::vector<Message>& history() const;
@@ -384,13 +483,39 @@ public:
     Session(Session&&) noexcept;
     Session& operator=(Session&&) noexcept;
 private:
+    explicit Session(std::unique_ptr<struct SessionImpl>);
     std::unique_ptr<struct SessionImpl> impl_;
+};
+
+// ---- Several sequences generated together: rows of one product, which reads the weights once for four of them. Each
+// has its own sampling and, if asked, its own adapter; its bytes depend on neither the others nor the threads. One
+// thread at a time, as a Session.
+struct BatchOptions {
+    int64_t slots = 4;                                 // sequences at a time
+    int64_t context = 0;                               // tokens of each, as in SessionOptions
+    std::optional<DType> cache = {};                   // as in SessionOptions
+};
+class Batch {
+public:
+    explicit Batch(Model, const BatchOptions& = {});
+    // Reads a prompt into a free slot and returns its number; Error{argument} where none is free. With lora the
+    // sequence runs with that adapter, which must be on the batch's model.
+    int64_t add(std::span<const Token> prompt, const Sampling& = {}, std::optional<Lora> lora = {});
+    // The next token of every sequence that runs; false when there was none. on_text: as OnText, with the slot; false
+    // ends that sequence.
+    bool step(const std::function<bool(int64_t slot, std::string_view text)>& on_text = {});
+    bool running(int64_t slot) const;
+    Reply remove(int64_t slot);                        // frees the slot; a sequence that runs ends as cancelled
+    int64_t free_slots() const;
+    ~Batch();
+    Batch(Batch&&) noexcept;
+private:
+    std::unique_ptr<struct BatchImpl> impl_;
 };
 
 // ---- Measuring.
 struct Perplexity { double nll = 0, perplexity = 0; int64_t tokens = 0; };   // nll: mean over the scored tokens
-Perplexity perplexity(const Model&, std::span<const Token> tokens, int64_t context = 512, int64_t stride = 256);
-Perplexity perplexity(const Lora&,  std::span<const Token> tokens, int64_t context = 512, int64_t stride = 256);
+Perplexity perplexity(const Adapted&, std::span<const Token> tokens, int64_t context = 512, int64_t stride = 256);
 struct Difference {                                    // over all positions of a text
     double mean_logit = 0, max_logit = 0;              // |expected - actual|
     double kl = 0;                                     // mean divergence of actual from expected, in nats
@@ -398,16 +523,24 @@ struct Difference {                                    // over all positions of 
     double nll_expected = 0, nll_actual = 0;           // mean loss of each
     int64_t tokens = 0;
 };
-// what a conversion, ...
-Difference difference(const Model& expected, const Model& actual, std::span<const Token> tokens);
-// ... or a merge costs
-Difference difference(const Lora&  expected, const Model& actual, std::span<const Token> tokens);
-double evaluate(const Model&, const Dataset&);         // mean loss per trained token
-double evaluate(const Lora&,  const Dataset&);
+// what a conversion or a merge costs
+Difference difference(const Adapted& expected, const Adapted& actual, std::span<const Token> tokens);
+double evaluate(const Adapted&, const Dataset&);       // mean loss per trained token
 // The choice of the highest mean log-probability per byte after `query`; control tokens that the texts spell are read
 // as such.
-int64_t best_choice(const Model&, std::string_view query, std::span<const std::string> choices);
-int64_t best_choice(const Lora&,  std::string_view query, std::span<const std::string> choices);
+int64_t best_choice(const Adapted&, std::string_view query, std::span<const std::string> choices);
+// The log-probability (natural, summed over the tokens) of each continuation behind the prompt. The prompt is read
+// once.
+[[nodiscard]] std::vector<double> score(const Adapted&, std::span<const Token> prompt,
+                                        std::span<const Tokens> continuations);
+// The same of replies in a dialogue, each through the chat template up to where the assistant's turn ends.
+[[nodiscard]] std::vector<double> score(const Adapted&, std::span<const Message> chat,
+                                        std::span<const std::string> replies);
+enum class Pooling { mean, last };
+// A vector of info().hidden numbers for each text: the last hidden states (behind the final norm), their mean or that
+// of the last token, divided by its length if `normalize`. Row-major: {texts, hidden}.
+[[nodiscard]] std::vector<float> embeddings(const Adapted&, std::span<const std::string> texts, Pooling = Pooling::mean,
+                              bool normalize = true);
 
 // ---- The floor below: tensors and graphs. Building checks shapes at once; run() plans memory once, then only
 // computes.

@@ -16,6 +16,7 @@
 #include "src/base/limits.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <unistd.h>
@@ -34,7 +35,7 @@ static const char* const passage =
 
 struct Settings {
     ModelFlags model{.quant = "nf4"};
-    std::string synthetic, type = "nf4", cache = "auto", folder = "build", positions = "16", compare;
+    std::string synthetic, type = "nf4", cache = "auto", folder = "build", positions = "16", batches, compare;
     int64_t prompt = 512, generate = 64, train = 512, rank = 16, repeats = 5;
     bool json = false;
 };
@@ -127,6 +128,31 @@ static Row measure_generation(const Settings& s, const Source& source, const qlo
     return row_of(std::move(name), std::to_string(s.generate) + " tokens", "GB/s", std::move(rounds), peak);
 }
 
+// `count` sequences together; tokens of all of them.
+static Row measure_batch(const Settings& s, const qlora::Model& model, const Machine& machine, int64_t count) {
+    const qlora::Tokens prompt = model.tokenizer().encode(text_of(model.tokenizer(), 16));
+    const qlora::SessionOptions held = session_options(int64_t(prompt.size()) + s.generate + 8, s.cache);
+    qlora::Batch batch(model, {.slots = count, .context = held.context, .cache = held.cache});
+    std::vector<Round> rounds;
+    double peak = 0;
+    for (int64_t i = 0; i <= s.repeats && !interrupted(); ++i) {
+        std::vector<int64_t> slots;
+        for (int64_t n = 0; n < count; ++n)
+            slots.push_back(batch.add(prompt, {.temperature = 0, .max_tokens = s.generate}));
+        const int64_t before = model.backend().work().bytes;
+        const auto start = std::chrono::steady_clock::now();
+        while (batch.step()) {}
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        const double bytes = double(model.backend().work().bytes - before);
+        int64_t tokens = 0;
+        for (const int64_t slot : slots) tokens += batch.remove(slot).stats.reply_tokens;
+        peak = std::max(peak, read_peak(machine.threads, int64_t(bytes * double(count) / double(tokens))));
+        if (i > 0) rounds.push_back({seconds, tokens, bytes});
+    }
+    return row_of("batch of " + std::to_string(count), std::to_string(s.generate) + " tokens each", "GB/s",
+                  std::move(rounds), peak);
+}
+
 static Row measure_training(const Settings& s, const qlora::Model& model, const Machine& machine) {
     const fs::path file = fs::temp_directory_path() / ("qlora-bench-" + std::to_string(::getpid()) + ".txt");
     qlora::write_file_atomic(file.string(), text_of(model.tokenizer(), s.train * (s.repeats + 2)));
@@ -149,18 +175,18 @@ static Row measure_training(const Settings& s, const qlora::Model& model, const 
                   std::move(rounds), peak);
 }
 
-static std::vector<int64_t> positions_of(const std::string& list) {
-    std::vector<int64_t> positions;
+static std::vector<int64_t> numbers_of(const char* flag, const std::string& list) {
+    std::vector<int64_t> numbers;
     for (size_t at = 0; at <= list.size();) {
         const size_t end = std::min(list.find(',', at), list.size());
         const std::string item = list.substr(at, end - at);
         if (item.empty() || item.size() > 7 || item.find_first_not_of("0123456789") != item.npos ||
             std::stoll(item) < 1)
-            throw UsageError("--positions takes numbers of tokens such as 16,1024, not \"" + list + "\"");
-        positions.push_back(std::stoll(item));
+            throw UsageError(std::string(flag) + " takes numbers such as 16,1024, not \"" + list + "\"");
+        numbers.push_back(std::stoll(item));
         at = end + 1;
     }
-    return positions;
+    return numbers;
 }
 
 static Json to_json(const Row& row) {
@@ -215,6 +241,7 @@ static void declare(Settings& s, Flags& flags) {
     flags.add("--prompt-tokens", s.prompt, 1, 1 << 20, "tokens of the prompt");
     flags.add("--generate-tokens -n", s.generate, 1, 1 << 20, "tokens to generate");
     flags.add("--positions", s.positions, "LIST", "generate after texts of so many tokens, such as 16,1024,7900");
+    flags.add("--batch", s.batches, "LIST", "also generate so many sequences together, such as 4,16");
     flags.add("--train-tokens", s.train, 8, 1 << 20, "tokens of a training row");
     flags.add("--lora-r --rank", s.rank, 1, 4096,
               "rank of the adapter that is trained, and that lies unmerged beside the weights in \"with an adapter\"");
@@ -235,7 +262,8 @@ static int body(int argc, char** argv) {
     if (s.model.model.empty() == s.synthetic.empty()) throw UsageError("give either -m MODEL or --synthetic SHAPE");
     if (flags.given("--type") && s.synthetic.empty())
         throw UsageError("--type belongs to --synthetic; --quant nf4|fp4|none says how the weights of -m are held");
-    const std::vector<int64_t> positions = positions_of(s.positions);
+    const std::vector<int64_t> positions = numbers_of("--positions", s.positions);
+    const std::vector<int64_t> batches = s.batches.empty() ? std::vector<int64_t>() : numbers_of("--batch", s.batches);
     const Json old = s.compare.empty() ? Json{} : Json::parse(qlora::read_file(s.compare), s.compare);
     catch_interrupts();
     if (!s.synthetic.empty()) {
@@ -257,6 +285,7 @@ static int body(int argc, char** argv) {
     };
     take(measure_prompt(s, model, machine));
     for (const int64_t position : positions) take(measure_generation(s, model, model, machine, position, "generation"));
+    for (const int64_t count : batches) take(measure_batch(s, model, machine, count));
     const qlora::Lora adapter = qlora::Lora::create(model, {.rank = s.rank});
     take(measure_generation(s, adapter, model, machine, positions[0], "with an adapter"));
     take(measure_training(s, model, machine));

@@ -1,13 +1,15 @@
 // api.cpp - the public classes of qlora.h over the rooms: arguments in, one call down, results out.
 // Graph and Tensor live in src/ops/graph_api.cpp, all but Graph::weight, which needs to know what a model is.
-#include "src/base/file.h"
+#include "src/base/source.h"
 #include "src/cpu/cpu.h"
 #include "src/model/base_record.h"
 #include "src/model/draft.h"
 #include "src/model/lora_impl.h"
+#include "src/run/batch.h"
 #include "src/run/checkpoint.h"
 #include "src/run/evaluate.h"
 #include "src/run/merge.h"
+#include "src/run/score.h"
 #include "src/run/session.h"
 
 #include <algorithm>
@@ -95,7 +97,7 @@ Work Backend::work() const { return api_room::checked(impl_, "Backend").work(); 
 size_t Backend::memory_free() const { return size_t(api_room::checked(impl_, "Backend").memory_free()); }
 
 // ---- Tokenizer
-Tokenizer Tokenizer::load(const std::string& path) { return Tokenizer(load_tokenizer(path)); }
+Tokenizer Tokenizer::load(const Source& source) { return Tokenizer(load_tokenizer(source)); }
 
 Tokens Tokenizer::encode(std::string_view text, bool add_bos, bool control) const {
     return encode_text(api_room::checked(impl_, "Tokenizer"), text, add_bos, control);
@@ -109,8 +111,11 @@ std::string Tokenizer::decode(std::span<const Token> tokens, bool control) const
     return t.decode(tokens, control);
 }
 
+Rendered Tokenizer::render(std::span<const Message> chat, const RenderOptions& options) const {
+    return render_chat(api_room::checked(impl_, "Tokenizer"), chat, options);
+}
 Rendered Tokenizer::render(std::span<const Message> chat, bool reply_next) const {
-    return render_chat(api_room::checked(impl_, "Tokenizer"), chat, reply_next);
+    return render(chat, RenderOptions{.reply_next = reply_next});
 }
 bool Tokenizer::has_chat_template() const { return !api_room::checked(impl_, "Tokenizer").chat_template.empty(); }
 int64_t Tokenizer::size() const { return api_room::checked(impl_, "Tokenizer").size(); }
@@ -124,11 +129,12 @@ bool Tokenizer::ends_reply(Token token) const {
 }
 
 // ---- Model
-Model Model::load(const std::string& path, const LoadOptions& options) {
+Model Model::load(const Source& source, const LoadOptions& options) {
     if (!options.backend.impl()) fail(Errc::argument, "Model::load: the backend is an empty handle");
-    if (!exists(path)) fail(Errc::io, "Model::load: ", path, ": no such file or folder");
-    if (is_folder(path)) return Model(load_hf_model(path, options));
-    return Model(load_gguf_model(path, options));
+    if (!is_in_memory(source) && !exists(source.name()))
+        fail(Errc::io, "Model::load: ", source.name(), ": no such file or folder");
+    if (has_files(source)) return Model(load_hf_model(source, options));
+    return Model(load_gguf_model(source, options));
 }
 
 void Model::save(const std::string& path) const {
@@ -160,13 +166,13 @@ Lora Lora::create(Model base, const LoraOptions& options) {
     return Lora(create_lora(base.impl(), options));
 }
 
-Lora Lora::load(Model base, const std::string& path, OnBase on_base) {
+Lora Lora::load(Model base, const Source& source, OnBase on_base) {
     api_room::checked(base.impl(), "Model");
-    return Lora(load_lora(base.impl(), path, on_base));
+    return Lora(load_lora(base.impl(), source, on_base));
 }
 
-std::optional<AdapterBase> Lora::recorded_base(const std::string& path) {
-    const std::optional<BaseRecord> record = qlora::recorded_base(adapter_folder(path));
+std::optional<AdapterBase> Lora::recorded_base(const Source& source) {
+    const std::optional<BaseRecord> record = qlora::recorded_base(adapter_folder(source));
     return record ? std::optional(record->base) : std::nullopt;
 }
 
@@ -175,6 +181,8 @@ void Lora::save(const std::string& path) const {
     if (path.ends_with(".gguf")) save_lora_gguf(lora, path);
     else save_lora_peft(lora, path);
 }
+
+Files Lora::files() const { return lora_files(api_room::checked(impl_, "Lora")); }
 
 Model Lora::merge(DType type, bool double_quant) const {
     return Model(merge_lora(api_room::checked(impl_, "Lora"), type, double_quant));
@@ -189,13 +197,16 @@ int64_t Lora::parameters() const { return api_room::checked(impl_, "Lora").param
 uint64_t Lora::fingerprint() const {
     const LoraImpl& lora = api_room::checked(impl_, "Lora");
     const auto held = lora.lock.read();
-    Hash hash;
-    constexpr int64_t piece = 1 << 18;                 // floats: the memory plan has no room for a whole copy
-    for (int64_t at = 0; at < lora.parameters; at += piece) {
-        const std::vector<float> values = lora_values(lora, at, std::min(piece, lora.parameters - at));
-        hash.add(values.data(), int64_t(values.size()) * 4);
+    return fingerprint_of(lora);
+}
+Lora Lora::copy() const { return Lora(copy_lora(api_room::checked(impl_, "Lora"))); }
+Lora Lora::sum(std::span<const Lora> loras, std::span<const float> scales) {
+    std::vector<std::shared_ptr<LoraImpl>> impls;
+    for (const Lora& lora : loras) {
+        api_room::checked(lora.impl(), "Lora");
+        impls.push_back(lora.impl());
     }
-    return hash.value();
+    return Lora(sum_loras(impls, scales));
 }
 LoraOptions Lora::options() const { return api_room::checked(impl_, "Lora").options; }
 std::vector<float> Lora::logits(std::span<const Token> tokens) const {
@@ -210,10 +221,40 @@ Dataset Dataset::load(const std::string& path, const Tokenizer& tokenizer, const
     return Dataset(load_dataset(path, tokenizer.impl(), options));
 }
 
+namespace api_room {
+
+DatasetOptions within(const Model& model, DatasetOptions options) {
+    options.context = std::min(options.context, checked(model.impl(), "Model").config.context);
+    return options;
+}
+
+}  // namespace api_room
+
 Dataset Dataset::load(const std::string& path, const Model& model, const DatasetOptions& options) {
-    DatasetOptions within = options;
-    within.context = std::min(options.context, api_room::checked(model.impl(), "Model").config.context);
-    return load(path, model.tokenizer(), within);
+    return load(path, model.tokenizer(), api_room::within(model, options));
+}
+
+Dataset Dataset::from_dialogues(std::span<const std::vector<Message>> dialogues, const Model& model,
+                                const DatasetOptions& options) {
+    return Dataset(dataset_of_dialogues(dialogues, model.tokenizer().impl(), api_room::within(model, options)));
+}
+
+Dataset Dataset::from_texts(std::span<const std::string> texts, const Model& model, const DatasetOptions& options) {
+    return Dataset(dataset_of_texts(texts, model.tokenizer().impl(), api_room::within(model, options)));
+}
+
+Dataset Dataset::from_rows(std::span<const Rendered> rows, const Model& model, const DatasetOptions& options) {
+    return Dataset(dataset_of_rows(rows, model.tokenizer().impl(), model.info().vocabulary,
+                                   api_room::within(model, options)));
+}
+
+Dataset Dataset::join(std::span<const Dataset> parts) {
+    std::vector<std::shared_ptr<const DatasetImpl>> impls;
+    for (const Dataset& part : parts) {
+        api_room::checked(part.impl(), "Dataset");
+        impls.push_back(part.impl());
+    }
+    return Dataset(join_datasets(impls));
 }
 
 DatasetInfo Dataset::info() const { return api_room::checked(impl_, "Dataset").info; }
@@ -270,6 +311,9 @@ bool Trainer::step(const std::function<bool(int64_t, int64_t)>& on_micro_batch) 
     return api_room::Training(impl_, "Trainer::step").impl.step(on_micro_batch);
 }
 const TrainStep& Trainer::last() const { return api_room::live(impl_, "Trainer::last").progress.last; }
+void Trainer::set_learning_rate(float rate) {
+    api_room::Training(impl_, "Trainer::set_learning_rate").impl.set_learning_rate(rate);
+}
 double Trainer::evaluate(const Dataset& data, const std::function<bool()>& go_on) const {
     return api_room::Training(impl_, "Trainer::evaluate")
         .impl.evaluate(api_room::checked(data.impl(), "Dataset"), go_on);
@@ -285,14 +329,12 @@ std::optional<RunMachine> Trainer::machine_of(const std::string& checkpoint) {
 }
 
 // ---- Session
-Session::Session(Model model, const SessionOptions& options) {
-    api_room::checked(model.impl(), "Model");
-    impl_ = std::make_unique<SessionImpl>(model.impl(), nullptr, options);
+Session::Session(Adapted of, const SessionOptions& options) {
+    api_room::checked(of.model().impl(), "Model");
+    impl_ = std::make_unique<SessionImpl>(of.model().impl(), of.lora() ? of.lora()->impl() : nullptr, options);
 }
 
-Session::Session(Lora lora, const SessionOptions& options)
-    : impl_(std::make_unique<SessionImpl>(api_room::checked(lora.impl(), "Lora").base, lora.impl(), options)) {}
-
+Session::Session(std::unique_ptr<SessionImpl> impl) : impl_(std::move(impl)) {}
 Session::~Session() { api_room::drop(impl_); }
 Session::Session(Session&&) noexcept = default;
 
@@ -303,17 +345,34 @@ Session& Session::operator=(Session&& other) noexcept {
     return *this;
 }
 
-std::string Session::chat(std::string_view user, const Sampling& sampling, const OnText& on_text) {
-    return api_room::Talking(impl_, "Session::chat").impl.chat(user, sampling, on_text);
+Reply Session::chat(std::string_view user, const Sampling& sampling, const OnText& on_text) {
+    const Message message{"user", std::string(user)};
+    return chat(std::span(&message, 1), {}, sampling, on_text);
 }
 
-std::string Session::complete(std::string_view prompt, const Sampling& sampling, const OnText& on_text, bool control) {
+Reply Session::chat(std::span<const Message> more, const RenderOptions& options, const Sampling& sampling,
+                    const OnText& on_text) {
+    return api_room::Talking(impl_, "Session::chat").impl.chat(more, options, sampling, on_text);
+}
+
+Reply Session::complete(std::string_view prompt, const Sampling& sampling, const OnText& on_text, bool control) {
     return api_room::Talking(impl_, "Session::complete").impl.complete(prompt, sampling, on_text, control);
 }
 
-std::string Session::complete(std::span<const Token> prompt, const Sampling& sampling, const OnText& on_text) {
+Reply Session::complete(std::span<const Token> prompt, const Sampling& sampling, const OnText& on_text) {
     return api_room::Talking(impl_, "Session::complete").impl.complete(prompt, sampling, on_text);
 }
+
+void Session::adapt(Adapted to, float scale) {
+    const api_room::Talking session(impl_, "Session::adapt");
+    api_room::checked(to.model().impl(), "Model");
+    if (to.lora() && scale != 1) to = Lora::sum(std::span(&*to.lora(), 1), std::span(&scale, 1));
+    session.impl.adapt(to.model().impl(), to.lora() ? to.lora()->impl() : nullptr);
+}
+
+Session Session::fork() const { return Session(api_room::Talking(impl_, "Session::fork").impl.fork()); }
+std::string Session::save() const { return api_room::Talking(impl_, "Session::save").impl.save(); }
+void Session::restore(std::string_view saved) { api_room::Talking(impl_, "Session::restore").impl.restore(saved); }
 
 const std::vector<Message>& Session::history() const { return api_room::live(impl_, "Session::history").history; }
 void Session::set_history(std::vector<Message> history) {
@@ -327,57 +386,98 @@ void Session::reset(std::string_view system) {
     set_history(std::move(fresh));
 }
 
+// ---- Batch
+Batch::Batch(Model model, const BatchOptions& options) {
+    api_room::checked(model.impl(), "Model");
+    impl_ = std::make_unique<BatchImpl>(model.impl(), options);
+}
+
+Batch::~Batch() = default;
+Batch::Batch(Batch&&) noexcept = default;
+
+namespace api_room {
+
+struct Batching {                                      // the batch of a public call, for as long as the call lasts
+    BatchImpl& impl;
+    Exclusive use;
+    Batching(const std::unique_ptr<BatchImpl>& i, const char* what) : impl(live(i, what)), use(impl.busy, what) {}
+};
+
+}  // namespace api_room
+
+int64_t Batch::add(std::span<const Token> prompt, const Sampling& sampling, std::optional<Lora> lora) {
+    if (lora) api_room::checked(lora->impl(), "Lora");
+    return api_room::Batching(impl_, "Batch::add").impl.add(prompt, sampling, lora ? lora->impl() : nullptr);
+}
+
+bool Batch::step(const std::function<bool(int64_t, std::string_view)>& on_text) {
+    return api_room::Batching(impl_, "Batch::step").impl.step(on_text);
+}
+
+Reply Batch::remove(int64_t slot) { return api_room::Batching(impl_, "Batch::remove").impl.remove(slot); }
+bool Batch::running(int64_t slot) const { return api_room::live(impl_, "Batch::running").running(slot); }
+int64_t Batch::free_slots() const { return api_room::live(impl_, "Batch::free_slots").free_slots(); }
+
 // ---- Measuring
-Perplexity perplexity(const Model& model, std::span<const Token> tokens, int64_t context, int64_t stride) {
-    api_room::checked(model.impl(), "Model");
-    DecoderPool pool = measuring_pool(model.impl(), nullptr);
+namespace api_room {
+
+// What a public call runs, its factors held still for as long as the call lasts.
+struct Running {
+    std::shared_ptr<const ModelImpl> model;
+    const LoraImpl* lora;
+    std::shared_lock<std::shared_mutex> held;
+    explicit Running(const Adapted& a)
+        : model(a.model().impl()), lora(a.lora() ? a.lora()->impl().get() : nullptr) {
+        checked(model, "Model");
+        if (lora) held = lora->lock.read();
+    }
+    DecoderPool measuring() const { return measuring_pool(model, lora); }
+};
+
+}  // namespace api_room
+
+Perplexity perplexity(const Adapted& of, std::span<const Token> tokens, int64_t context, int64_t stride) {
+    const api_room::Running run(of);
+    DecoderPool pool = run.measuring();
     return measure_perplexity(pool, tokens, context, stride);
 }
 
-Perplexity perplexity(const Lora& lora, std::span<const Token> tokens, int64_t context, int64_t stride) {
-    const LoraImpl& impl = api_room::checked(lora.impl(), "Lora");
-    const auto held = impl.lock.read();
-    DecoderPool pool = measuring_pool(impl.base, &impl);
-    return measure_perplexity(pool, tokens, context, stride);
+Difference difference(const Adapted& expected, const Adapted& actual, std::span<const Token> tokens) {
+    const api_room::Running e(expected);
+    // a lock that this thread has is not taken twice
+    const bool same = expected.lora() && actual.lora() && expected.lora()->impl() == actual.lora()->impl();
+    if (same) return measure_difference(e.model, e.lora, e.model, e.lora, tokens);
+    const api_room::Running a(actual);
+    return measure_difference(e.model, e.lora, a.model, a.lora, tokens);
 }
 
-Difference difference(const Model& expected, const Model& actual, std::span<const Token> tokens) {
-    api_room::checked(expected.impl(), "Model");
-    api_room::checked(actual.impl(), "Model");
-    return measure_difference(expected.impl(), nullptr, actual.impl(), nullptr, tokens);
-}
-
-Difference difference(const Lora& expected, const Model& actual, std::span<const Token> tokens) {
-    const LoraImpl& lora = api_room::checked(expected.impl(), "Lora");
-    api_room::checked(actual.impl(), "Model");
-    const auto held = lora.lock.read();
-    return measure_difference(lora.base, &lora, actual.impl(), nullptr, tokens);
-}
-
-double evaluate(const Model& model, const Dataset& data) {
-    api_room::checked(model.impl(), "Model");
-    DecoderPool pool = measuring_pool(model.impl(), nullptr);
+double evaluate(const Adapted& of, const Dataset& data) {
+    const api_room::Running run(of);
+    DecoderPool pool = run.measuring();
     return dataset_loss(pool, api_room::checked(data.impl(), "Dataset"));
 }
 
-double evaluate(const Lora& lora, const Dataset& data) {
-    const LoraImpl& impl = api_room::checked(lora.impl(), "Lora");
-    const auto held = impl.lock.read();
-    DecoderPool pool = measuring_pool(impl.base, &impl);
-    return dataset_loss(pool, api_room::checked(data.impl(), "Dataset"));
+int64_t best_choice(const Adapted& of, std::string_view query, std::span<const std::string> choices) {
+    const api_room::Running run(of);
+    DecoderPool pool = run.measuring();
+    return choose_best(pool, *api_room::tokenizer_of(*run.model), query, choices);
 }
 
-int64_t best_choice(const Model& model, std::string_view query, std::span<const std::string> choices) {
-    const ModelImpl& impl = api_room::checked(model.impl(), "Model");
-    DecoderPool pool = measuring_pool(model.impl(), nullptr);
-    return choose_best(pool, *api_room::tokenizer_of(impl), query, choices);
+std::vector<double> score(const Adapted& of, std::span<const Token> prompt, std::span<const Tokens> continuations) {
+    const api_room::Running run(of);
+    std::vector<Continuation> list;
+    for (const Tokens& tokens : continuations) list.push_back({tokens, {}});
+    return score_continuations(run.model, run.lora, prompt, list);
 }
 
-int64_t best_choice(const Lora& lora, std::string_view query, std::span<const std::string> choices) {
-    const LoraImpl& impl = api_room::checked(lora.impl(), "Lora");
-    const auto held = impl.lock.read();
-    DecoderPool pool = measuring_pool(impl.base, &impl);
-    return choose_best(pool, *api_room::tokenizer_of(*impl.base), query, choices);
+std::vector<double> score(const Adapted& of, std::span<const Message> chat, std::span<const std::string> replies) {
+    const api_room::Running run(of);
+    return score_replies(run.model, run.lora, chat, replies);
+}
+
+std::vector<float> embeddings(const Adapted& of, std::span<const std::string> texts, Pooling pooling, bool normalize) {
+    const api_room::Running run(of);
+    return embed_texts(run.model, run.lora, texts, pooling, normalize);
 }
 
 // ---- The floor below

@@ -6,6 +6,18 @@
 
 namespace program {
 
+// false: a callback cancelled it
+template <class Call>
+bool unless_cancelled(const Call& call) {
+    try {
+        call();
+        return true;
+    } catch (const qlora::Error& error) {
+        if (error.code != qlora::Errc::cancelled) throw;
+        return false;
+    }
+}
+
 void catch_interrupts();                               // SIGINT, SIGTERM, and SIGHUP unless it is ignored (nohup)
 int interrupted();                                     // the signal's number, 0 = none so far
 inline bool stop_asked() { return interrupted() != 0; }                // for qlora::StopScope

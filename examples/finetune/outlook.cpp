@@ -22,9 +22,11 @@ static double time_micro_batch(qlora::Trainer& trainer) {
     };
     constexpr double enough = 1.5;
     int64_t made = 0;
-    trainer.step([&](int64_t done, int64_t of) {
-        made = done;
-        return done < of && !interrupted() && elapsed() < enough;
+    unless_cancelled([&] {
+        trainer.step([&](int64_t done, int64_t of) {
+            made = done;
+            return done < of && !interrupted() && elapsed() < enough;
+        });
     });
     return made ? elapsed() / double(made) : 0;
 }

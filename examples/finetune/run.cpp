@@ -186,13 +186,17 @@ void Run::recall_best() {
 // A step is left only between micro-batches: once all of them are done the rest of it takes no time.
 bool Run::step() {
     asked_at_ = Clock::now();
-    return trainer_.step([&](int64_t done, int64_t of) {
-        const Clock::time_point now = Clock::now();
-        if (done > 0) micro_batch_seconds_ = std::chrono::duration<double>(now - asked_at_).count();
-        asked_at_ = now;
-        prepare_answer();
-        return done == of || !interrupted();
+    bool made = false;
+    unless_cancelled([&] {
+        made = trainer_.step([&](int64_t done, int64_t of) {
+            const Clock::time_point now = Clock::now();
+            if (done > 0) micro_batch_seconds_ = std::chrono::duration<double>(now - asked_at_).count();
+            asked_at_ = now;
+            prepare_answer();
+            return done == of || !interrupted();
+        });
     });
+    return made;
 }
 
 void Run::prepare_answer() {
@@ -234,8 +238,9 @@ bool Run::measure_due() const {
 
 void Run::measure() {
     report_.measuring();
-    const double loss = trainer_.evaluate(*data_.held_out, [] { return interrupted() == 0; });
-    if (interrupted()) return;                         // of some of the rows: it is made again when the run goes on
+    double loss = 0;
+    const auto whole = [&] { loss = trainer_.evaluate(*data_.held_out, [] { return interrupted() == 0; }); };
+    if (!unless_cancelled(whole) || interrupted()) return;             // it is made again when the run goes on
     report_.held_out(step_, loss);
     measured_ = step_;
     if (step_ == 0 || !(best_ < 0 ? std::isfinite(loss) : loss < best_loss_)) return;

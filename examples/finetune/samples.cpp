@@ -44,7 +44,8 @@ std::string answer(const qlora::Lora& lora, const Sample& sample) {
     greedy.temperature = 0;
     greedy.max_tokens = most_tokens;
     qlora::Session session(lora, {.context = int64_t(sample.prompt.size()) + most_tokens});
-    return shown(session.complete(sample.prompt, greedy, [](std::string_view) { return interrupted() == 0; }), false);
+    const auto go_on = [](std::string_view) { return interrupted() == 0; };
+    return shown(session.complete(sample.prompt, greedy, go_on).text, false);
 }
 
 }  // namespace program

@@ -98,14 +98,21 @@ AtomicFile::AtomicFile(const std::string& path) : path_(path) {
     if (fd_ < 0) fail(Errc::io, "write ", path, ": ", reason(errno));
 }
 
+AtomicFile AtomicFile::in_memory(std::string& bytes) { return AtomicFile(&bytes); }
+
 AtomicFile::~AtomicFile() {
     if (fd_ >= 0) ::close(fd_);
     if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
 void AtomicFile::write(const void* bytes, int64_t count) {
-    if (fd_ < 0) fail(Errc::argument, "write ", path_, ": already committed");
     const char* from = static_cast<const char*>(bytes);
+    if (memory_) {
+        memory_->append(from, size_t(count));
+        written_ += count;
+        return;
+    }
+    if (fd_ < 0) fail(Errc::argument, "write ", path_, ": already committed");
     while (count > 0) {
         const int64_t take = std::min(count, int64_t(file_room::buffer_bytes - buffer_.size()));
         buffer_.append(from, size_t(take));
@@ -129,6 +136,7 @@ void AtomicFile::flush() {
 }
 
 void AtomicFile::commit() {
+    if (memory_) return;
     if (fd_ < 0) fail(Errc::argument, "write ", path_, ": already committed");
     flush();
     int synced = 0;

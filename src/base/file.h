@@ -21,6 +21,7 @@ void write_file_atomic(const std::string& path, std::string_view bytes);
 class AtomicFile {
 public:
     explicit AtomicFile(const std::string& path);
+    static AtomicFile in_memory(std::string& bytes);   // appends to them; nothing is atomic
     void write(const void* bytes, int64_t count);
     int64_t written() const { return written_ + int64_t(buffer_.size()); }   // bytes so far, whether flushed or not
     void commit();
@@ -28,7 +29,9 @@ public:
     AtomicFile(const AtomicFile&) = delete;
     AtomicFile& operator=(const AtomicFile&) = delete;
 private:
+    explicit AtomicFile(std::string* memory) : memory_(memory) {}
     std::string path_, temporary_;
+    std::string* memory_ = nullptr;
     int fd_ = -1;
     int64_t written_ = 0;
     std::string buffer_;

@@ -108,18 +108,30 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
     if (map->size_ == 0) return map;                   // mmap refuses a length of 0
     void* const at = ::mmap(nullptr, size_t(map->size_), PROT_READ, MAP_SHARED, map->fd_, 0);
     if (at == MAP_FAILED) fail(Errc::memory, "map ", path, " (", map->size_, " bytes): ", reason(errno));
-    map->data_ = static_cast<uint8_t*>(at);
+    map->pages_ = at;
+    map->data_ = static_cast<const uint8_t*>(at);
     map->watch_ = mapped_file_room::watch(at, size_t(map->size_));
     return map;
 }
 
+std::shared_ptr<const MappedFile> MappedFile::memory(std::span<const std::byte> bytes, std::string name,
+                                                     std::shared_ptr<const void> owner) {
+    std::shared_ptr<MappedFile> file(new MappedFile);
+    file->path_ = std::move(name);
+    file->size_ = int64_t(bytes.size());
+    file->data_ = reinterpret_cast<const uint8_t*>(bytes.data());
+    file->owner_ = std::move(owner);
+    return file;
+}
+
 MappedFile::~MappedFile() {
     if (watch_) watch_->begin.store(0);                // before the addresses can belong to somebody else
-    if (data_) ::munmap(data_, size_t(size_));
+    if (pages_) ::munmap(pages_, size_t(size_));
     if (fd_ >= 0) ::close(fd_);
 }
 
 void MappedFile::check() const {
+    if (fd_ < 0) return;
     struct stat status {};
     const bool known = ::fstat(fd_, &status) == 0;
     if (known && int64_t(status.st_size) < size_)
@@ -138,9 +150,9 @@ void MappedFile::check() const {
 
 void MappedFile::forget(const void* first, int64_t bytes) const {
     const int64_t page = ::sysconf(_SC_PAGESIZE), at = static_cast<const uint8_t*>(first) - data_;
-    if (!data_ || page <= 0 || at < 0 || bytes < 0 || at > size_ - bytes) return;
+    if (!pages_ || page <= 0 || at < 0 || bytes < 0 || at > size_ - bytes) return;
     const int64_t begin = (at + page - 1) / page * page, end = (at + bytes) / page * page;
-    if (begin < end) ::madvise(data_ + begin, size_t(end - begin), MADV_DONTNEED);
+    if (begin < end) ::madvise(static_cast<char*>(pages_) + begin, size_t(end - begin), MADV_DONTNEED);
 }
 
 }}  // namespace qlora

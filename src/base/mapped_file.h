@@ -6,6 +6,9 @@
 // on is wrong, so nobody may believe it before check() has been asked: graphs ask after every run, savers before they
 // commit, loaders at their end. check() also compares the size and the time of the last change with those at open(): a
 // file that was overwritten in place never faults.
+//
+// Bytes that are in memory already (Source::memory) are read through the same handle: nothing is mapped, and check()
+// has nothing to find.
 #pragma once
 #include "src/base/error.h"
 
@@ -16,6 +19,9 @@ namespace qlora { inline namespace QLORA_ABI {
 class MappedFile {
 public:
     static std::shared_ptr<const MappedFile> open(const std::string& path);
+    // name: for messages; owner keeps the bytes
+    static std::shared_ptr<const MappedFile> memory(std::span<const std::byte>, std::string name,
+                                                    std::shared_ptr<const void> owner);
     const uint8_t* data() const { return data_; }
     int64_t size() const { return size_; }
     const std::string& path() const { return path_; }
@@ -28,7 +34,9 @@ public:
 private:
     MappedFile() = default;
     std::string path_;
-    uint8_t* data_ = nullptr;                          // read-only pages
+    const uint8_t* data_ = nullptr;
+    void* pages_ = nullptr;                            // the map; null: there is none
+    std::shared_ptr<const void> owner_;
     int64_t size_ = 0, changed_ = 0;                   // changed_: when it was last written to, in nanoseconds
     int fd_ = -1;    // the file itself: a name may be given to another one meanwhile, which is allowed
     struct Watch* watch_ = nullptr;                    // its line in the table of the handler

@@ -22,7 +22,10 @@ private:
 
 // Whoever catches Errors to try something else need not know: `wanted` is asked again.
 inline void check_stop() {
-    if (stop_wanted && stop_wanted()) fail(Errc::argument, "stopped");
+    if (stop_wanted && stop_wanted()) fail(Errc::cancelled, "stopped");
 }
+
+// A callback of the caller said no.
+[[noreturn]] inline void cancelled(const char* what) { fail(Errc::cancelled, what, ": cancelled"); }
 
 }}  // namespace qlora

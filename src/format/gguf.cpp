@@ -178,10 +178,10 @@ struct GgufParser {
     }
 };
 
-std::shared_ptr<const Gguf> Gguf::open(const std::string& path) {
+std::shared_ptr<const Gguf> Gguf::open(const Source& source) {
     auto gguf = std::make_shared<Gguf>();
-    gguf->path_ = path;
-    gguf->file_ = MappedFile::open(path);
+    gguf->path_ = source.name();
+    gguf->file_ = open_file(source);
     try {
         GgufParser(*gguf).parse();
     } catch (const Error&) {                           // a file that was cut meanwhile is not to be called malformed

@@ -8,7 +8,7 @@
 //               ne[0] is the contiguous dimension
 //   padding to general.alignment | tensor data
 #pragma once
-#include "src/base/file.h"
+#include "src/base/source.h"
 #include "src/base/json.h"
 #include "src/tensor/weight.h"
 
@@ -66,7 +66,7 @@ private:
 
 class Gguf : public GgufPairs {
 public:
-    static std::shared_ptr<const Gguf> open(const std::string& path);
+    static std::shared_ptr<const Gguf> open(const Source&);
     int version() const { return version_; }
     const std::vector<GgufTensor>& tensors() const { return tensors_; }
     const GgufTensor* tensor(std::string_view name) const;

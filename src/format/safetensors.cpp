@@ -159,9 +159,9 @@ struct SafeTensorsParser {
     }
 };
 
-std::shared_ptr<const SafeTensors> SafeTensors::open(const std::string& path) {
+std::shared_ptr<const SafeTensors> SafeTensors::open(const Source& source, const std::string& name) {
     auto tensors = std::make_shared<SafeTensors>();
-    tensors->file_ = MappedFile::open(path);
+    tensors->file_ = open_file(source, name);
     try {
         SafeTensorsParser{*tensors, tensors->file_->data(), tensors->file_->size()}.parse();
     } catch (const Error&) {                           // a file that was cut meanwhile is not to be called malformed
@@ -224,7 +224,7 @@ void SafeTensorsWriter::add(std::string name, Shape shape, std::vector<float> va
                        [v = std::move(values)](AtomicFile& file) { file.write(v.data(), int64_t(v.size()) * 4); }});
 }
 
-void SafeTensorsWriter::write(const std::string& path) const {
+void SafeTensorsWriter::write(AtomicFile& file) const {
     std::vector<const Tensor*> order;
     for (const Tensor& t : tensors) {
         if (safetensors_room::bits_of(t.dtype) == 0)
@@ -252,7 +252,6 @@ void SafeTensorsWriter::write(const std::string& path) const {
     header += "}";
     header.resize((header.size() + 7) / 8 * 8, ' ');
     const uint64_t length = header.size();
-    AtomicFile file(path);
     file.write(&length, 8);
     file.write(header.data(), int64_t(header.size()));
     for (const Tensor* t : order) {
@@ -263,6 +262,18 @@ void SafeTensorsWriter::write(const std::string& path) const {
                  " bytes, announced ", t->bytes);
     }
     file.commit();
+}
+
+void SafeTensorsWriter::write(const std::string& path) const {
+    AtomicFile file(path);
+    write(file);
+}
+
+std::string SafeTensorsWriter::bytes() const {
+    std::string bytes;
+    AtomicFile file = AtomicFile::in_memory(bytes);
+    write(file);
+    return bytes;
 }
 
 }}  // namespace qlora

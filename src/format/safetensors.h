@@ -3,7 +3,7 @@
 //   u64 header length | JSON header, padded with spaces | data; offsets relative to the data, no holes, no overlaps,
 //   all of the file
 #pragma once
-#include "src/base/file.h"
+#include "src/base/source.h"
 #include "src/base/json.h"
 #include "src/tensor/weight.h"
 
@@ -16,7 +16,8 @@ struct SafeTensor { std::string name, dtype; Shape shape; const uint8_t* data = 
 
 class SafeTensors {
 public:
-    static std::shared_ptr<const SafeTensors> open(const std::string& path);
+    // name: of a file in a folder
+    static std::shared_ptr<const SafeTensors> open(const Source&, const std::string& name = {});
     const std::vector<SafeTensor>& tensors() const { return tensors_; }
     const SafeTensor* find(std::string_view name) const;
     const std::vector<std::pair<std::string, std::string>>& metadata() const { return metadata_; }
@@ -40,6 +41,9 @@ struct SafeTensorsWriter {    // sorted by element size (largest first), then na
     std::vector<std::pair<std::string, std::string>> metadata{{"format", "pt"}};
     void add(std::string name, Shape shape, std::vector<float> values);         // F32
     void write(const std::string& path) const;         // atomic
+    std::string bytes() const;                         // of the file, in memory
+private:
+    void write(AtomicFile&) const;
 };
 
 }}  // namespace qlora

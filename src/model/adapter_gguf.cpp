@@ -95,9 +95,10 @@ void save_lora_gguf(const LoraImpl& lora, const std::string& path) {
     w.write(path);
 }
 
-std::shared_ptr<LoraImpl> load_lora_gguf(std::shared_ptr<const ModelImpl> base, const std::string& path) {
+std::shared_ptr<LoraImpl> load_lora_gguf(std::shared_ptr<const ModelImpl> base, const Source& source) {
     namespace room = adapter_gguf_room;
-    const auto file = Gguf::open(path);
+    const auto file = Gguf::open(source);
+    const std::string& path = source.name();
     if (file->string("general.type", "") != "adapter" || file->string("adapter.type", "") != "lora")
         fail(Errc::format, "load ", path, ": not a LoRA adapter (general.type and adapter.type must say so)");
     const Config& c = base->config;
@@ -158,7 +159,9 @@ std::shared_ptr<LoraImpl> load_lora_gguf(std::shared_ptr<const ModelImpl> base, 
 }
 
 // A checkpoint holds the adapter in a folder of its own; of weights that are named themselves their folder is meant.
-std::string adapter_folder(const std::string& path) {
+Source adapter_folder(const Source& source) {
+    const std::string& path = source.name();
+    if (is_in_memory(source)) return source;
     if (is_folder(path))
         return exists(path + "/manifest.json") && !exists(path + "/adapter_config.json") ? path + "/adapter" : path;
     constexpr std::string_view weights = "adapter_model.safetensors";
@@ -166,11 +169,11 @@ std::string adapter_folder(const std::string& path) {
     return path.size() == weights.size() ? "." : path.substr(0, path.size() - weights.size());
 }
 
-std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl> base, const std::string& given, OnBase on_base) {
-    const std::string path = adapter_folder(given);
-    if (const std::optional<BaseRecord> record = recorded_base(path))
-        base = follow_record(std::move(base), *record, on_base, path);
-    return is_folder(path) ? load_lora_peft(std::move(base), path) : load_lora_gguf(std::move(base), path);
+std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl> base, const Source& given, OnBase on_base) {
+    const Source source = adapter_folder(given);
+    if (const std::optional<BaseRecord> record = recorded_base(source))
+        base = follow_record(std::move(base), *record, on_base, source.name());
+    return has_files(source) ? load_lora_peft(std::move(base), source) : load_lora_gguf(std::move(base), source);
 }
 
 }}  // namespace qlora

@@ -36,8 +36,10 @@ void reorder(const Config& c, Module m, std::vector<float>& b, int64_t rank, boo
 // A pissa adapter is saved as the plain one that it is on the original base; the note is its configuration as it was
 // made.
 constexpr const char* pissa_note = "qlora_pissa";
+constexpr const char *config_file = "adapter_config.json", *weights_file = "adapter_model.safetensors";
 
-void save(const LoraImpl& lora, const std::string& folder, const std::string& note) {
+// Borrows the adapter.
+SafeTensorsWriter writer_of(const LoraImpl& lora, const std::string& note) {
     SafeTensorsWriter writer;
     if (!note.empty()) writer.metadata.emplace_back(pissa_note, note);
     // One tensor at a time is copied, when its turn comes: saving must not need memory that training did not plan.
@@ -57,11 +59,19 @@ void save(const LoraImpl& lora, const std::string& folder, const std::string& no
         add(name + ".lora_B.weight", {t.out, t.rank}, t.b, t, t.rank);
         if (t.m >= 0) add(name + ".lora_magnitude_vector", {t.out}, t.m, t, 1);
     }
-    AtomicFolder out(folder, true);
-    write_file_atomic(out.path() + "/adapter_config.json", peft_config(lora).dump(2) + "\n");
-    write_file_atomic(out.path() + "/" + base_record_file, to_json(base_of(lora)).dump(2) + "\n");
-    writer.write(out.path() + "/adapter_model.safetensors");
-    out.commit();
+    return writer;
+}
+
+// The small files of the folder.
+Files texts_of(const LoraImpl& lora) {
+    return {{config_file, peft_config(lora).dump(2) + "\n"}, {base_record_file, to_json(base_of(lora)).dump(2) + "\n"}};
+}
+
+// f(the adapter as it is written, the note for its tensors)
+template <class F>
+auto as_written(const LoraImpl& lora, const F& f) {
+    const auto held = lora.lock.read();
+    return lora.start.empty() ? f(lora, std::string()) : f(*without_start(lora), peft_config(lora).dump());
 }
 
 // The tensors of a file, by place. PEFT calls the magnitudes lora_magnitude_vector, and reads them with .weight behind
@@ -181,23 +191,36 @@ std::shared_ptr<LoraImpl> with_note(std::shared_ptr<LoraImpl> plain, const std::
 
 void save_lora_peft(const LoraImpl& lora, const std::string& folder) {
     namespace room = adapter_peft_room;
-    const auto held = lora.lock.read();
-    if (lora.start.empty()) room::save(lora, folder, "");
-    else room::save(*without_start(lora), folder, peft_config(lora).dump());
+    room::as_written(lora, [&](const LoraImpl& plain, const std::string& note) {
+        AtomicFolder out(folder, true);
+        for (const auto& [name, text] : room::texts_of(plain)) write_file_atomic(out.path() + "/" + name, text);
+        room::writer_of(plain, note).write(out.path() + "/" + room::weights_file);
+        out.commit();
+    });
 }
 
-std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, const std::string& folder) {
+Files lora_files(const LoraImpl& lora) {
     namespace room = adapter_peft_room;
-    const std::string where = folder + "/adapter_config.json", file = folder + "/adapter_model.safetensors";
-    const Json j = Json::parse(read_file(where, int64_t(16) << 20), where);
+    return room::as_written(lora, [&](const LoraImpl& plain, const std::string& note) {
+        Files files = room::texts_of(plain);
+        files[room::weights_file] = room::writer_of(plain, note).bytes();
+        return files;
+    });
+}
+
+std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, const Source& folder) {
+    namespace room = adapter_peft_room;
+    const std::string where = path_in(folder, room::config_file), file = path_in(folder, room::weights_file);
+    const Json j = Json::parse(text_of(folder, room::config_file, int64_t(16) << 20), where);
     const LoraOptions options = read_peft_config(j, where);
-    if (!exists(file) && exists(folder + "/adapter_model.bin"))
-        fail(Errc::unsupported, "load ", folder, ": only adapter_model.bin is there; convert it to safetensors first");
+    if (!has_file(folder, room::weights_file) && has_file(folder, "adapter_model.bin"))
+        fail(Errc::unsupported, "load ", folder.name(), ": only adapter_model.bin is there; convert it to "
+             "safetensors first");
     for (const int64_t layer : options.layers)
         if (layer < 0 || layer >= base->config.layers)
             fail(Errc::format, where, ": layers_to_transform names layer ", layer, ", the base model has 0 to ",
                  base->config.layers - 1);
-    const auto tensors = SafeTensors::open(file);
+    const auto tensors = SafeTensors::open(folder, room::weights_file);
     auto lora = empty_lora(std::move(base), options);
     const Config& c = lora->base->config;
     const room::Found found = room::find_tensors(*tensors, c, file);

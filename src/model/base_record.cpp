@@ -1,7 +1,7 @@
 // base_record.cpp - the fingerprints of a model, the record that carries them, and what follows from a record.
 #include "src/model/base_record.h"
 
-#include "src/base/file.h"
+#include "src/base/source.h"
 #include "src/base/stop.h"
 #include "src/cpu/cpu.h"
 #include "src/format/gguf.h"
@@ -197,13 +197,14 @@ BaseRecord read_base_record(const Json& j, const std::string& where) {
     return r;
 }
 
-std::optional<BaseRecord> recorded_base(const std::string& adapter) {
-    if (is_folder(adapter)) {
-        const std::string file = adapter + "/" + base_record_file;
-        if (!exists(file)) return {};
-        return read_base_record(Json::parse(read_file(file, 1 << 20), file), file);
+std::optional<BaseRecord> recorded_base(const Source& adapter) {
+    if (has_files(adapter)) {
+        const std::string file = path_in(adapter, base_record_file);
+        if (!has_file(adapter, base_record_file)) return {};
+        return read_base_record(Json::parse(text_of(adapter, base_record_file, 1 << 20), file), file);
     }
-    const std::string text = Gguf::open(adapter)->string(base_record_key, ""), where = adapter + ": " + base_record_key;
+    const std::string text = Gguf::open(adapter)->string(base_record_key, ""),
+                      where = str(adapter.name(), ": ", base_record_key);
     if (text.empty()) return {};
     return read_base_record(Json::parse(text, where), where);
 }

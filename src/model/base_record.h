@@ -28,7 +28,7 @@ BaseRecord record_of(const ModelImpl&);
 Json fingerprint_of(const ModelImpl&);
 Json to_json(const BaseRecord&);
 BaseRecord read_base_record(const Json&, const std::string& where);
-std::optional<BaseRecord> recorded_base(const std::string& adapter);   // of a PEFT folder or a GGUF adapter
+std::optional<BaseRecord> recorded_base(const Source& adapter);   // of a PEFT folder or a GGUF adapter
 
 // The base for an adapter with this record, and what was computed of it on the way. Error{argument} with the remedy
 // where it is another one.

@@ -179,6 +179,10 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
     }
     graph.segment = -1;
     x = build.normed(x, Slot::final_norm);
+    if (spec.output == DecoderSpec::Output::hidden) {
+        graph.output(hidden_ = x);
+        return;
+    }
     const Tensor head = graph.weight(model_->at(Slot::head));
     if (!loss) {
         if (spec.logit_rows > 0) {
@@ -257,6 +261,13 @@ std::vector<float> Decoder::nll() const {
     return out;
 }
 
+std::vector<float> Decoder::hidden() const {
+    if (hidden_.id() < 0) fail(Errc::argument, "decoder: built for logits or the loss, it has no hidden states");
+    std::vector<float> out(size_t(graph_->node(hidden_.id()).elements()));
+    graph_->read(hidden_, out.data(), int64_t(out.size()) * 4);
+    return out;
+}
+
 int64_t Decoder::arena_bytes() const { return graph_->frozen ? graph_->plan.arena : make_plan(*graph_).arena; }
 
 DecoderBatch lay_out(std::span<const Document> documents, int64_t rows) {
@@ -282,5 +293,24 @@ DecoderBatch lay_out(std::span<const Document> documents, int64_t rows) {
     batch.targets.resize(size_t(rows), -1);
     return batch;
 }
+
+void append_cached(DecoderBatch& batch, std::span<const Token> tokens, int64_t position, int64_t begin) {
+    for (size_t i = 0; i < tokens.size(); ++i) {
+        const int64_t at = position + int64_t(i);
+        batch.tokens.push_back(tokens[i]);
+        batch.positions.push_back(int32_t(at));
+        batch.cache_rows.push_back(int32_t(begin + at));
+        batch.first.push_back(int32_t(begin));
+        batch.last.push_back(int32_t(begin + at + 1));
+    }
+}
+
+void pad(DecoderBatch& batch, int64_t rows) {
+    for (std::vector<int32_t>* v : {&batch.tokens, &batch.positions, &batch.first, &batch.last})
+        v->resize(size_t(rows), 0);
+    for (std::vector<int32_t>* v : {&batch.cache_rows, &batch.targets}) v->resize(size_t(rows), -1);
+}
+
+int64_t chunk_of(int64_t left) { return left <= 1 ? 1 : left <= 16 ? 16 : most_chunk; }
 
 }}  // namespace qlora

@@ -23,7 +23,7 @@ void require_memory(const BackendImpl&, int64_t bytes, const char* what, const c
 
 struct DecoderSpec {
     int64_t rows = 0;
-    enum class Output { logits, loss } output = Output::logits;
+    enum class Output { logits, loss, hidden } output = Output::logits;
     int64_t logit_rows = 0;                            // logits: of how many rows (chosen at run time), 0 = all
     const KvCache* cache = nullptr;                    // keys and values are stored there and read from there
     bool backward = false;                             // loss only: gradients are added to `gradients`
@@ -48,6 +48,7 @@ public:
     void run(const DecoderBatch&);
     std::vector<float> logits() const;                 // [logit_rows, vocabulary]
     std::vector<float> nll() const;                    // [rows]; 0 where the target is negative
+    std::vector<float> hidden() const;                 // [rows, hidden], behind the final norm
     int64_t arena_bytes() const;                       // the plan's peak
     GraphImpl& graph() { return *graph_; }
 private:
@@ -55,11 +56,21 @@ private:
     std::unique_ptr<GraphImpl> graph_;
     std::shared_ptr<const ModelImpl> model_;
     const LoraImpl* lora_;                             // the caller keeps it
-    Tensor tokens_, positions_, first_, last_, window_first_, cache_rows_, targets_, logit_rows_, logits_, nll_;
+    Tensor tokens_, positions_, first_, last_, window_first_, cache_rows_, targets_, logit_rows_;
+    Tensor logits_, nll_, hidden_;                     // one of them
 };
 
 // A batch of documents laid one after another; rows >= the sum of their lengths, the rest is padding.
 struct Document { std::span<const Token> tokens; std::span<const uint8_t> trained; };   // trained may be empty: all
 DecoderBatch lay_out(std::span<const Document>, int64_t rows);
+
+// Rows of a batch that reads and writes a cache: tokens from `position` on of a text whose keys begin at cache row
+// `begin`. Then pad(), to the rows of the decoder.
+void append_cached(DecoderBatch&, std::span<const Token> tokens, int64_t position, int64_t begin);
+void pad(DecoderBatch&, int64_t rows);
+// Rows a run: one for generation, and chunks for prompts. Larger chunks read the weights less often; beyond 128 rows a
+// product is bound by arithmetic anyway and padding the last chunk costs more.
+constexpr int64_t most_chunk = 128;
+int64_t chunk_of(int64_t left);                        // 1, 16 or 128
 
 }}  // namespace qlora

@@ -30,23 +30,26 @@ struct TrainingText : Rendered {
 
 class DialogueRenderer {                               // parses the template once; reply() and train() from any thread
 public:
-    explicit DialogueRenderer(const TokenizerImpl&);   // borrowed
-    // The dialogue with the assistant's next turn opened: what a reply continues. No spans are computed, so nothing is
-    // refused for them.
-    Rendered reply(const Dialogue&) const;
+    // borrowed; chat_template: instead of the model's own, unless it is empty
+    explicit DialogueRenderer(const TokenizerImpl&, std::string chat_template = {});
+    // The dialogue with the assistant's next turn opened, and begun with `prefill`: what a reply continues. No spans
+    // are computed, so nothing is refused for them.
+    Rendered reply(const Dialogue&, std::string_view prefill = {}) const;
     // literal: what messages hold never becomes a control token
     TrainingText train(const Dialogue&, bool literal = true) const;
-    bool own_template() const { return !tokenizer_.chat_template.empty(); }    // not a fallback
+    bool own_template() const { return own_; }         // not a fallback
     bool knows(std::string_view variable) const { return source_.find(variable) != std::string::npos; }
 private:
     RenderedTemplate print(const Json& messages, const Json& variables, bool reply_next) const;
     const TokenizerImpl& tokenizer_;
     std::string source_;
+    bool own_ = false;
     std::vector<std::string> end_marks_;               // texts that end a reply
     std::shared_ptr<const ChatTemplate> template_;
 };
 
-Json to_json(std::span<const Message>);
+Json to_json(std::span<const Message>);                // Error{argument} where `more` is no JSON object
+Json variables_of(const RenderOptions&);               // as Dialogue has them
 bool is_assistant(const Json& message);
 
 }}  // namespace qlora

@@ -8,15 +8,15 @@ namespace qlora { inline namespace QLORA_ABI {
 // The tensors of a folder: one model.safetensors, or shards named by model.safetensors.index.json.
 class HfTensors {
 public:
-    explicit HfTensors(const std::string& folder);
+    explicit HfTensors(const Source& folder);
     struct Entry { std::shared_ptr<const SafeTensors> file; const SafeTensor* tensor; };
     const Entry* find(const std::string& name) const;
     const Entry& get(const std::string& name) const;   // Error{format} when missing
     const std::unordered_map<std::string, Entry>& all() const { return entries_; }
-    const std::string& folder() const { return folder_; }
+    const std::string& folder() const { return folder_.name(); }
 private:
     void add(const std::string& file);
-    std::string folder_;
+    Source folder_;
     std::unordered_map<std::string, Entry> entries_;
 };
 
@@ -28,7 +28,7 @@ std::optional<DType> torch_dtype(std::string_view name);
 std::optional<Weight> read_bitsandbytes(const HfTensors&, const std::string& name);
 
 // The text files of a folder that travel with a model; tokenizer.json may have another name.
-std::vector<TextFile> read_text_files(const std::string& folder, const std::string& tokenizer = "tokenizer.json",
+std::vector<TextFile> read_text_files(const Source& folder, const std::string& tokenizer = "tokenizer.json",
                                       bool to_save = true);
 // Of Metadata::config and files, which have a tokenizer.json; `where` is its path.
 std::shared_ptr<const TokenizerImpl> hf_tokenizer(const Metadata&, const std::string& where);

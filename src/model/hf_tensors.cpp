@@ -20,19 +20,20 @@ void check_file_name(const std::string& name, const std::string& where) {
 
 }  // namespace hf_tensors_room
 
-HfTensors::HfTensors(const std::string& folder) : folder_(folder) {
-    const std::string single = folder + "/model.safetensors", index = folder + "/model.safetensors.index.json";
-    if (exists(single) && !exists(index)) {
-        add("model.safetensors");
+HfTensors::HfTensors(const Source& folder) : folder_(folder) {
+    constexpr const char *single = "model.safetensors", *list = "model.safetensors.index.json";
+    if (has_file(folder, single) && !has_file(folder, list)) {
+        add(single);
         return;
     }
-    if (!exists(index)) {
-        const bool torch = exists(folder + "/pytorch_model.bin") || exists(folder + "/pytorch_model.bin.index.json");
-        fail(Errc::io, "load ", folder,
+    if (!has_file(folder, list)) {
+        const bool torch = has_file(folder, "pytorch_model.bin") || has_file(folder, "pytorch_model.bin.index.json");
+        fail(Errc::io, "load ", folder.name(),
              torch ? ": only pytorch_model.bin is there; convert it to safetensors first"
                    : ": there is neither model.safetensors nor model.safetensors.index.json");
     }
-    const Json json = Json::parse(read_file(index, int64_t(64) << 20), index);
+    const std::string index = path_in(folder, list);
+    const Json json = Json::parse(text_of(folder, list, int64_t(64) << 20), index);
     const Json* map = json.find("weight_map");
     if (!map) fail(Errc::format, index, ": weight_map is missing");
     std::set<std::string> files;
@@ -44,16 +45,16 @@ HfTensors::HfTensors(const std::string& folder) : folder_(folder) {
     for (const std::string& file : files) add(file);
     for (const auto& [name, file] : map->object()) {
         const Entry* e = find(name);
-        if (!e || e->file->path() != folder + "/" + file.string())
+        if (!e || e->file->path() != path_in(folder, file.string()))
             fail(Errc::format, index, ": tensor ", name, " is not in ", file.string());
     }
 }
 
 void HfTensors::add(const std::string& name) {
-    const auto file = SafeTensors::open(folder_ + "/" + name);
+    const auto file = SafeTensors::open(folder_, name);
     for (const SafeTensor& t : file->tensors())
         if (!entries_.emplace(t.name, Entry{file, &t}).second)
-            fail(Errc::format, folder_, ": the tensor ", t.name, " lies in two files");
+            fail(Errc::format, folder(), ": the tensor ", t.name, " lies in two files");
 }
 
 const HfTensors::Entry* HfTensors::find(const std::string& name) const {
@@ -63,7 +64,7 @@ const HfTensors::Entry* HfTensors::find(const std::string& name) const {
 
 const HfTensors::Entry& HfTensors::get(const std::string& name) const {
     const Entry* e = find(name);
-    if (!e) fail(Errc::format, "load ", folder_, ": the tensor ", name, " is missing");
+    if (!e) fail(Errc::format, "load ", folder(), ": the tensor ", name, " is missing");
     return *e;
 }
 

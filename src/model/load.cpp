@@ -85,7 +85,7 @@ void Loading::tick() {
     check_stop();
     done_ = std::min(done_ + 1, expected_);
     if (options_.on_progress && !options_.on_progress(float(done_) / float(expected_)))
-        fail(Errc::argument, "load ", where_, ": cancelled");
+        fail(Errc::cancelled, "load ", where_, ": cancelled");
 }
 
 void check_text(const ModelImpl& model) {

@@ -226,8 +226,9 @@ std::shared_ptr<const TokenizerImpl> gguf_tokenizer(const GgufPairs& file) {
     return nullptr;
 }
 
-std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOptions& options, const Family* as) {
-    const auto file = Gguf::open(path);
+std::shared_ptr<ModelImpl> load_gguf_model(const Source& from, const LoadOptions& options, const Family* as) {
+    const auto file = Gguf::open(from);
+    const std::string& path = from.name();
     if (file->string("general.type", "model") == "adapter")
         fail(Errc::argument, "load ", path,
              ": this file is an adapter; load its base model, then the adapter with Lora::load");

@@ -76,13 +76,13 @@ void check_quantization(const Json& json, const std::string& where) {
 
 }  // namespace load_hf_room
 
-std::shared_ptr<ModelImpl> load_hf_model(const std::string& folder, const LoadOptions& options, const Family* as) {
-    const std::string where = folder + "/config.json";
+std::shared_ptr<ModelImpl> load_hf_model(const Source& folder, const LoadOptions& options, const Family* as) {
+    const std::string where = path_in(folder, "config.json");
     auto metadata = std::make_shared<Metadata>();
-    metadata->config = Json::parse(read_file(where, int64_t(16) << 20), where);
+    metadata->config = Json::parse(text_of(folder, "config.json", int64_t(16) << 20), where);
     load_hf_room::check_quantization(metadata->config, where);
     auto model = std::make_shared<ModelImpl>();
-    model->path = folder;
+    model->path = folder.name();
     model->backend = options.backend.impl();
     model->config = hf_config(metadata->config, where, as);
     Config& c = model->config;
@@ -90,10 +90,10 @@ std::shared_ptr<ModelImpl> load_hf_model(const std::string& folder, const LoadOp
     c.tied = c.tied || !tensors.find("lm_head.weight");
     load_hf_room::Loader load{tensors, c};
     load.refuse_leftovers();
-    Loading(options, folder, c).fill(*model, [&](const Row& row, int64_t layer) { return load.read(row, layer); });
+    Loading(options, model->path, c).fill(*model, [&](const Row& row, int64_t layer) { return load.read(row, layer); });
     metadata->files = read_text_files(folder);
-    const std::string tokenizer = folder + "/tokenizer.json";
-    if (metadata->file("tokenizer.json")) model->tokenizer = hf_tokenizer(*metadata, tokenizer);
+    if (metadata->file("tokenizer.json"))
+        model->tokenizer = hf_tokenizer(*metadata, path_in(folder, "tokenizer.json"));
     check_text(*model);
     model->metadata = std::move(metadata);
     return model;

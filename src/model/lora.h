@@ -56,13 +56,16 @@ struct LoraImpl {
 
 std::shared_ptr<LoraImpl> create_lora(std::shared_ptr<const ModelImpl>, const LoraOptions&);
 // where the adapter of a checkpoint, or of weights named themselves, lies
-std::string adapter_folder(const std::string& path);
+Source adapter_folder(const Source&);
 // PEFT folder (or its weights, or a checkpoint) or GGUF adapter
-std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl>, const std::string& path,
-                                    OnBase = OnBase::recorded);
+std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl>, const Source&, OnBase = OnBase::recorded);
+std::shared_ptr<LoraImpl> copy_lora(const LoraImpl&);  // of the factors as they are
+std::shared_ptr<LoraImpl> sum_loras(std::span<const std::shared_ptr<LoraImpl>>, std::span<const float> scales);
+uint64_t fingerprint_of(const LoraImpl&);              // of the factors; the caller holds them still
 const struct BaseRecord& base_of(const LoraImpl&);     // reads all weights once
 // adapter_config.json + adapter_model.safetensors; q and k in Hugging Face row order
 void save_lora_peft(const LoraImpl&, const std::string& folder);
+Files lora_files(const LoraImpl&);                     // the same in memory
 void save_lora_gguf(const LoraImpl&, const std::string& path);
 BufferRef refresh_norms(const LoraImpl&);    // dora: the norms that belong to the values as they are now
 int64_t norm_bytes(const LoraImpl&);                                   // dora: of memory for them

@@ -37,7 +37,7 @@ std::shared_ptr<LoraImpl> with_start(const LoraImpl& plain, const LoraOptions&);
 bool can_split(const LoraImpl&);    // are the weights that pissa splits at hand, and can the rest be encoded?
 Json peft_config(const LoraImpl&);                                     // adapter_config.json
 LoraOptions read_peft_config(const Json&, const std::string& where);
-std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl>, const std::string& folder);
-std::shared_ptr<LoraImpl> load_lora_gguf(std::shared_ptr<const ModelImpl>, const std::string& path);
+std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl>, const Source& folder);
+std::shared_ptr<LoraImpl> load_lora_gguf(std::shared_ptr<const ModelImpl>, const Source&);
 
 }}  // namespace qlora

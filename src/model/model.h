@@ -92,18 +92,18 @@ void for_each_weight(Model& model, const F& f) {
 
 // Loaders. They check every tensor against the configuration before using it; errors name file, tensor and field.
 // as: instead of the family that the file names.
-std::shared_ptr<ModelImpl> load_gguf_model(const std::string& path, const LoadOptions&,
+std::shared_ptr<ModelImpl> load_gguf_model(const Source&, const LoadOptions&,
                                            const struct Family* as = nullptr);
-std::shared_ptr<ModelImpl> load_hf_model(const std::string& folder, const LoadOptions&,
+std::shared_ptr<ModelImpl> load_hf_model(const Source& folder, const LoadOptions&,
                                          const struct Family* as = nullptr);
 // GGUF (vocabulary-only too), folder, tokenizer.json
-std::shared_ptr<const TokenizerImpl> load_tokenizer(const std::string& path);
+std::shared_ptr<const TokenizerImpl> load_tokenizer(const Source&);
 ModelInfo describe(const ModelImpl&);
 // Error{argument} where a text is longer than the model's context: rotary positions beyond it were never trained, and
 // with "dynamic" scaling the frequencies would have to change.
 void check_context(const Config&, int64_t tokens, std::string_view what);
 
 // The tokens of a dialogue and its loss mask through the model's own template (or the fallback).
-Rendered render_chat(const TokenizerImpl&, std::span<const Message>, bool reply_next);
+Rendered render_chat(const TokenizerImpl&, std::span<const Message>, const RenderOptions&);
 
 }}  // namespace qlora

@@ -36,11 +36,13 @@ bool is_assistant(const Json& message) {
     return role && role->is_string() && (role->string() == "assistant" || role->string() == "model");
 }
 
-DialogueRenderer::DialogueRenderer(const TokenizerImpl& tokenizer) : tokenizer_(tokenizer) {
-    source_ = own_template()
-                  ? tokenizer.chat_template
-                  : fallback_chat_template([&](std::string_view token) { return tokenizer.id_of(token) >= 0; });
-    template_ = ChatTemplate::parse(source_, own_template() ? "chat template of the model" : "built-in chat template");
+DialogueRenderer::DialogueRenderer(const TokenizerImpl& tokenizer, std::string chat_template)
+    : tokenizer_(tokenizer), source_(std::move(chat_template)) {
+    const char* called = !source_.empty() ? "RenderOptions::chat_template" : "chat template of the model";
+    if (source_.empty()) source_ = tokenizer.chat_template;
+    own_ = !source_.empty();
+    if (!own_) source_ = fallback_chat_template([&](std::string_view token) { return tokenizer.id_of(token) >= 0; });
+    template_ = ChatTemplate::parse(source_, own_ ? called : "built-in chat template");
     for (const Token id : tokenizer.end_of_reply) end_marks_.push_back(tokenizer.piece(id, true));
     for (const std::string_view name : reply_end_names()) end_marks_.emplace_back(name);       // under any vocabulary
     std::erase(end_marks_, std::string());
@@ -54,8 +56,12 @@ RenderedTemplate DialogueRenderer::print(const Json& messages, const Json& extra
     return template_->render(variables);
 }
 
-Rendered DialogueRenderer::reply(const Dialogue& dialogue) const {
+Rendered DialogueRenderer::reply(const Dialogue& dialogue, std::string_view prefill) const {
     RenderedTemplate full = print(dialogue.messages, dialogue.variables, true);
+    if (!prefill.empty()) {
+        full.content.push_back({int64_t(full.text.size()), int64_t(full.text.size() + prefill.size())});
+        full.text += prefill;
+    }
     render_chat_room::Encoded e = render_chat_room::encode(tokenizer_, full, own_template());
     const size_t count = e.tokens.size();
     return {std::move(full.text), std::move(e.tokens), std::vector<uint8_t>(count, 0)};
@@ -110,14 +116,36 @@ TrainingText DialogueRenderer::train(const Dialogue& dialogue, bool literal) con
 
 Json to_json(std::span<const Message> chat) {
     Json messages{Json::Array()};
-    for (const Message& m : chat) messages.push(Json().set("role", m.role).set("content", m.content));
+    for (const Message& m : chat) {
+        Json message = Json().set("role", m.role).set("content", m.content);
+        if (!m.more.empty()) {
+            const Json more = Json::parse(m.more, "Message::more", {.depth = 64, .bytes = int64_t(64) << 20});
+            for (const auto& [key, value] : more.as_object("Message::more")) message.set(key, value);
+        }
+        messages.push(std::move(message));
+    }
     return messages;
 }
 
-Rendered render_chat(const TokenizerImpl& tokenizer, std::span<const Message> chat, bool reply_next) {
-    const DialogueRenderer renderer(tokenizer);
-    const Dialogue dialogue{to_json(chat), {}};
-    if (reply_next) return renderer.reply(dialogue);
+Json variables_of(const RenderOptions& o) {
+    constexpr Json::Limits limits{.depth = 64, .bytes = int64_t(64) << 20};
+    Json variables;
+    if (!o.variables.empty()) {
+        variables = Json::parse(o.variables, "RenderOptions::variables", limits);
+        variables.as_object("RenderOptions::variables");
+    }
+    if (o.tools.empty()) return variables;
+    Json tools = Json::parse(o.tools, "RenderOptions::tools", limits);
+    tools.as_array("RenderOptions::tools");
+    return variables.set("tools", std::move(tools));
+}
+
+Rendered render_chat(const TokenizerImpl& tokenizer, std::span<const Message> chat, const RenderOptions& options) {
+    const DialogueRenderer renderer(tokenizer, options.chat_template);
+    const Dialogue dialogue{to_json(chat), variables_of(options)};
+    if (options.reply_next) return renderer.reply(dialogue, options.prefill);
+    if (!options.prefill.empty())
+        fail(Errc::argument, "render: a prefill begins the next reply; set reply_next too");
     TrainingText text = renderer.train(dialogue);
     return {std::move(text.text), std::move(text.tokens), std::move(text.trained)};
 }

@@ -2,6 +2,8 @@
 #include "src/model/gguf_model.h"
 #include "src/model/hf_model.h"
 
+#include <algorithm>
+
 namespace qlora { inline namespace QLORA_ABI {
 
 namespace text_room {
@@ -28,7 +30,7 @@ std::string beside(const std::string& file, const char* name) {
 
 }  // namespace text_room
 
-std::vector<TextFile> read_text_files(const std::string& folder, const std::string& tokenizer, bool to_save) {
+std::vector<TextFile> read_text_files(const Source& folder, const std::string& tokenizer, bool to_save) {
     constexpr struct {
         const char* name;
         int64_t megabytes;
@@ -42,8 +44,8 @@ std::vector<TextFile> read_text_files(const std::string& folder, const std::stri
         const std::string_view name = file.name;
         if (name == "special_tokens_map.json" && !to_save) continue;             // no tokenizer needs it
         const bool renamed = name == "tokenizer.json";
-        const std::string path = folder + "/" + (renamed ? tokenizer : file.name);
-        if (exists(path)) out.push_back({file.name, read_file(path, file.megabytes << 20)});
+        const std::string& called = renamed ? tokenizer : file.name;
+        if (has_file(folder, called)) out.push_back({file.name, text_of(folder, called, file.megabytes << 20)});
     }
     return out;
 }
@@ -67,25 +69,42 @@ std::shared_ptr<const TokenizerImpl> hf_tokenizer(const Metadata& from, const st
     return load_tokenizer_json(tokenizer, config, where, std::move(ends));
 }
 
-std::shared_ptr<const TokenizerImpl> load_tokenizer(const std::string& path) {
-    const bool folder = is_folder(path);
-    if (folder || path.ends_with(".json")) {
-        const std::string file = folder ? path + "/tokenizer.json" : path,
-                          config = text_room::beside(file, "config.json");
-        if (folder && !exists(file))
+namespace text_room {
+
+std::shared_ptr<const TokenizerImpl> of_folder(const Source& folder, const std::string& name) {
+    Metadata from;
+    from.files = read_text_files(folder, name, false);
+    if (!from.file("generation_config.json") && has_file(folder, "config.json"))
+        from.config = Json::parse(text_of(folder, "config.json", int64_t(16) << 20), path_in(folder, "config.json"));
+    return hf_tokenizer(from, path_in(folder, name));
+}
+
+bool is_json(const Source& source) {
+    if (!is_in_memory(source)) return source.name().ends_with(".json");
+    return !std::string_view(reinterpret_cast<const char*>(open_file(source)->data()),
+                             size_t(std::min<int64_t>(open_file(source)->size(), 4))).starts_with("GGUF");
+}
+
+}  // namespace text_room
+
+std::shared_ptr<const TokenizerImpl> load_tokenizer(const Source& source) {
+    const std::string &path = source.name(), file = "tokenizer.json";
+    if (has_files(source)) {
+        if (!has_file(source, file))
             fail(Errc::io, "load tokenizer ", path,
                  ": there is no tokenizer.json; name a folder that has one, or a GGUF file");
-        const size_t slash = file.find_last_of('/');
-        Metadata from;
-        from.files = read_text_files(slash == file.npos ? "." : file.substr(0, slash), file.substr(slash + 1), false);
-        if (!from.file("tokenizer.json"))
+        return text_room::of_folder(source, file);
+    }
+    if (text_room::is_json(source)) {
+        if (is_in_memory(source))
+            return load_tokenizer_json(Json::parse(text_of(source, {}, int64_t(256) << 20), path), Json(), path, {});
+        if (!exists(path))
             fail(Errc::io, "load tokenizer ", path,
                  ": there is no such file; name a tokenizer.json, its folder, or a GGUF file");
-        if (!from.file("generation_config.json") && exists(config))
-            from.config = Json::parse(read_file(config, int64_t(16) << 20), config);
-        return hf_tokenizer(from, file);
+        const size_t slash = path.find_last_of('/');
+        return text_room::of_folder(slash == path.npos ? "." : path.substr(0, slash), path.substr(slash + 1));
     }
-    const auto tokenizer = gguf_tokenizer(*Gguf::open(path));
+    const auto tokenizer = gguf_tokenizer(*Gguf::open(source));
     if (!tokenizer) fail(Errc::format, "load tokenizer ", path, ": the file has no vocabulary");
     return tokenizer;
 }

@@ -38,12 +38,13 @@ Json progress_json(const TrainProgress& p) {
                     .set("tokens", s.tokens)
                     .set("trained_tokens", s.trained_tokens)
                     .set("skipped", s.skipped);
-    return Json()
-        .set("step", p.step)
-        .set("updates", p.updates)
-        .set("skipped", p.skipped)
-        .set("bad_in_a_row", p.bad_in_a_row)
-        .set("last", std::move(last));
+    Json progress = Json()
+                        .set("step", p.step)
+                        .set("updates", p.updates)
+                        .set("skipped", p.skipped)
+                        .set("bad_in_a_row", p.bad_in_a_row);
+    if (p.rate >= 0) progress.set("learning_rate", p.rate);
+    return progress.set("last", std::move(last));
 }
 
 const Json& field(const Json& object, std::string_view key, const std::string& where) {
@@ -63,6 +64,7 @@ TrainProgress read_progress(const Json& j, const std::string& where) {
     p.updates = count(j, "updates");
     p.skipped = count(j, "skipped");
     p.bad_in_a_row = count(j, "bad_in_a_row");
+    if (const Json* rate = j.find("learning_rate")) p.rate = rate->as_number(where + ": learning_rate");
     const Json& last = field(j, "last", where);
     p.last.step = count(last, "step");
     p.last.steps = count(last, "steps");

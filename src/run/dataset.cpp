@@ -116,25 +116,22 @@ int64_t trained_targets(std::span<const uint8_t> trained) {
     return trained.empty() ? 0 : std::count(trained.begin() + 1, trained.end(), uint8_t(1));
 }
 
-std::shared_ptr<const DatasetImpl> load_dataset(const std::string& path, std::shared_ptr<const TokenizerImpl> tokenizer,
-                                                const DatasetOptions& options) {
+void check_dataset_options(const TokenizerImpl* tokenizer, const DatasetOptions& options, const std::string& from) {
     if (!tokenizer)
-        fail(Errc::argument, "dataset ", path, ": the model has no tokenizer; load one with Tokenizer::load");
+        fail(Errc::argument, "dataset ", from, ": the model has no tokenizer; load one with Tokenizer::load");
     if (options.context < 2)
-        fail(Errc::argument, "dataset ", path, ": context ", options.context, "; a row needs at least 2 tokens");
+        fail(Errc::argument, "dataset ", from, ": context ", options.context, "; a row needs at least 2 tokens");
     if (int(options.loss) < 0 || options.loss > Loss::all)
-        fail(Errc::argument, "dataset ", path, ": loss ", int(options.loss), " is none of assistant, completion, all");
-    const std::string file = dataset_file(path, options.split);
-    // read whole; more than this is not trained on in one piece
-    const std::string text = read_file(file, int64_t(8) << 30);
-    RowBuilder builder(*tokenizer, options);
-    std::string format = "text";
-    if (file.ends_with(".txt")) dataset_room::load_text_file(builder, text);
-    else format = dataset_room::load_records(builder, text, file);
+        fail(Errc::argument, "dataset ", from, ": loss ", int(options.loss), " is none of assistant, completion, all");
+}
+
+std::shared_ptr<const DatasetImpl> dataset_of(std::shared_ptr<const TokenizerImpl> tokenizer,
+                                              const DatasetOptions& options, RowBuilder& builder,
+                                              const std::string& format, const std::string& from) {
     DatasetInfo info = builder.info();
     info.format = format;
     if (info.rows == 0)
-        fail(Errc::format, "dataset ", file, ": nothing to train on: ", info.dropped,
+        fail(Errc::format, "dataset ", from, ": nothing to train on: ", info.dropped,
              " records read, none has an answer within ", options.context, " tokens (", info.truncated,
              " were cut); check the format, or raise the context");
     auto data = std::make_shared<DatasetImpl>();
@@ -146,8 +143,25 @@ std::shared_ptr<const DatasetImpl> load_dataset(const std::string& path, std::sh
     return data;
 }
 
+std::shared_ptr<const DatasetImpl> load_dataset(const std::string& path, std::shared_ptr<const TokenizerImpl> tokenizer,
+                                                const DatasetOptions& options) {
+    check_dataset_options(tokenizer.get(), options, path);
+    const std::string file = dataset_file(path, options.split);
+    // read whole; more than this is not trained on in one piece
+    const std::string text = read_file(file, int64_t(8) << 30);
+    RowBuilder builder(*tokenizer, options);
+    std::string format = "text";
+    if (file.ends_with(".txt")) dataset_room::load_text_file(builder, text);
+    else format = dataset_room::load_records(builder, text, file);
+    return dataset_of(std::move(tokenizer), options, builder, format, file);
+}
+
 std::shared_ptr<const DatasetImpl> join_datasets(std::span<const std::shared_ptr<const DatasetImpl>> parts) {
     if (parts.empty()) fail(Errc::argument, "dataset: nothing to join");
+    for (size_t i = 1; i < parts.size(); ++i)
+        if (parts[i]->tokenizer != parts[0]->tokenizer)
+            fail(Errc::argument, "dataset: part ", i, " was tokenized by another tokenizer than part 0; load all for "
+                 "one model");
     if (parts.size() == 1) return parts[0];
     auto all = std::make_shared<DatasetImpl>();
     auto rows = std::make_shared<DatasetRows>();

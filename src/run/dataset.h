@@ -38,6 +38,13 @@ struct DatasetImpl {
 
 std::shared_ptr<const DatasetImpl> load_dataset(const std::string& path, std::shared_ptr<const TokenizerImpl>,
                                                 const DatasetOptions&);
+// Out of memory (dataset_memory.cpp); vocabulary: ids are below it.
+std::shared_ptr<const DatasetImpl> dataset_of_dialogues(std::span<const std::vector<Message>>,
+                                                        std::shared_ptr<const TokenizerImpl>, const DatasetOptions&);
+std::shared_ptr<const DatasetImpl> dataset_of_texts(std::span<const std::string>, std::shared_ptr<const TokenizerImpl>,
+                                                    const DatasetOptions&);
+std::shared_ptr<const DatasetImpl> dataset_of_rows(std::span<const Rendered>, std::shared_ptr<const TokenizerImpl>,
+                                                   int64_t vocabulary, const DatasetOptions&);
 // The rows of each, one data set after another; all of one tokenizer.
 std::shared_ptr<const DatasetImpl> join_datasets(std::span<const std::shared_ptr<const DatasetImpl>> parts);
 std::pair<std::shared_ptr<const DatasetImpl>, std::shared_ptr<const DatasetImpl>> split_dataset(const DatasetImpl&,

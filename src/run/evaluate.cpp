@@ -26,7 +26,8 @@ DecoderPool measuring_pool(std::shared_ptr<const ModelImpl> model, const LoraImp
 LossSum loss_of(DecoderPool& pool, std::span<const Document> documents, int64_t rows,
                 const std::function<bool()>& go_on) {
     LossSum sum;
-    for (size_t first = 0; first < documents.size() && (!go_on || go_on());) {
+    for (size_t first = 0; first < documents.size();) {
+        if (go_on && !go_on()) cancelled("evaluate");
         check_stop();
         int64_t count = int64_t(documents[first].tokens.size());
         size_t last = first + 1;
@@ -60,9 +61,7 @@ double dataset_loss(DecoderPool& pool, const DatasetImpl& data, int64_t context,
     }
     check_context(pool.model().config, longest, "evaluate");
     pool.at(std::max(longest, std::min<int64_t>(total, 1024)));
-    bool stopped = false;
-    const LossSum sum = loss_of(pool, documents, 1024, [&] { return !(stopped = go_on && !go_on()); });
-    if (sum.tokens == 0 && stopped) return std::nan("");
+    const LossSum sum = loss_of(pool, documents, 1024, go_on);
     if (sum.tokens == 0) fail(Errc::argument, "evaluate: the data set has ", data.size(), " rows and no trained token");
     return sum.nll / double(sum.tokens);
 }

@@ -8,11 +8,10 @@ namespace qlora { inline namespace QLORA_ABI {
 struct LossSum { double nll = 0; int64_t tokens = 0; };                // natural logarithms, over the trained targets
 
 // Several documents share a run as long as they fit into `rows` rows (a longer one runs alone); they do not see each
-// other. go_on is asked between runs; when it returns false the sum is that of the documents so far.
+// other. go_on is asked before every run: Error{cancelled} when it returns false.
 LossSum loss_of(DecoderPool&, std::span<const Document>, int64_t rows = 1024, const std::function<bool()>& go_on = {});
 
-// Mean loss per trained token of a data set, its rows cut to `context` tokens (0 = as they are); NaN when go_on stopped
-// it before any.
+// Mean loss per trained token of a data set, its rows cut to `context` tokens (0 = as they are).
 double dataset_loss(DecoderPool&, const DatasetImpl&, int64_t context = 0, const std::function<bool()>& go_on = {});
 
 // A window of `context` tokens moves by `stride`; in each, the tokens that no earlier window scored are scored, with

@@ -73,7 +73,7 @@ struct Maker {
         Weight out = t ? convert_weight(merged(cpu, w, *t, factors.data()), to, double_quant, &cpu.pool)
                        : convert_weight(w, to, double_quant, &cpu.pool);
         if (on_progress && !on_progress(float(++made) / float(tensors)))
-            fail(Errc::argument, "save: stopped; nothing was written");
+            fail(Errc::cancelled, "save: stopped; nothing was written");
         return out;
     }
 };

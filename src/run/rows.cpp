@@ -100,6 +100,12 @@ void RowBuilder::add_whole(Row row) {
     add_row(row.tokens, row.trained, row.turns);
 }
 
+void RowBuilder::add_tokens(std::span<const Token> tokens, std::span<const uint8_t> trained) {
+    Row row{{tokens.begin(), tokens.end()}, {}, {}};
+    for (const uint8_t flag : trained) row.trained.push_back(flag != 0);
+    add_whole(std::move(row));
+}
+
 // Pieces: the last token of one is the first of the next, so that every token is predicted once. The loss is on the
 // assistant's turns where the template's marks are found, on all tokens otherwise.
 void RowBuilder::add_text(std::string_view text) {

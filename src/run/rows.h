@@ -12,6 +12,7 @@ public:
     RowBuilder(const TokenizerImpl&, const DatasetOptions&);           // borrowed
     void add(Example&);
     void add_text(std::string_view text);              // cut into pieces
+    void add_tokens(std::span<const Token> tokens, std::span<const uint8_t> trained);
     DatasetRows take_rows() { return std::move(rows_); }
     DatasetInfo info();                                // its format is the caller's
 
@@ -40,5 +41,10 @@ private:
     DatasetRows rows_;
     DatasetInfo info_;
 };
+
+// Where the rows came from is named in the errors of both.
+void check_dataset_options(const TokenizerImpl*, const DatasetOptions&, const std::string& from);
+std::shared_ptr<const DatasetImpl> dataset_of(std::shared_ptr<const TokenizerImpl>, const DatasetOptions&, RowBuilder&,
+                                              const std::string& format, const std::string& from);
 
 }}  // namespace qlora

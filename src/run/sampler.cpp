@@ -45,7 +45,7 @@ void Sampler::penalise(std::vector<float>& scores) const {
     }
 }
 
-Token Sampler::pick(std::span<const float> logits) {
+Token Sampler::pick(std::span<const float> logits, std::span<const Token> reply) {
     if (logits.empty()) fail(Errc::argument, "sampling: no scores");
     for (size_t i = 0; i < logits.size(); ++i)
         if (std::isnan(logits[i]))
@@ -53,6 +53,12 @@ Token Sampler::pick(std::span<const float> logits) {
                  " is NaN; the model's weights or the adapter are damaged");
     scores_.assign(logits.begin(), logits.end());
     if (options_.repeat_penalty != 1) penalise(scores_);
+    if (options_.mask) {
+        options_.mask(reply, scores_);
+        if (!(*std::max_element(scores_.begin(), scores_.end()) > -HUGE_VALF))
+            fail(Errc::argument, "sampling: the mask rules out every token, or makes scores of NaN, after ",
+                 reply.size(), " tokens of the reply; leave one, such as the end of the reply");
+    }
     // Equal scores: the lower id first, so that the order never depends on the sort.
     const auto better = [](const Candidate& a, const Candidate& b) {
         return a.score != b.score ? a.score > b.score : a.id < b.id;

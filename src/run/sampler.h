@@ -13,7 +13,8 @@ class Sampler {
 public:
     explicit Sampler(const Sampling&);                 // checks every option
     void accept(Token);                                // seen: prompt and reply tokens, for the repeat penalty
-    Token pick(std::span<const float> logits);         // does not accept() it; Error{numeric} on NaN
+    // Does not accept() it; Error{numeric} on NaN. reply: what Sampling::mask is asked about.
+    Token pick(std::span<const float> logits, std::span<const Token> reply = {});
 private:
     struct Candidate { float score; Token id; };
     void penalise(std::vector<float>& scores) const;

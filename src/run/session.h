@@ -6,26 +6,9 @@
 #include "src/base/exclusive.h"
 #include "src/model/dialogue.h"
 #include "src/run/decoders.h"
-#include "src/run/sampler.h"
+#include "src/run/generation.h"
 
 namespace qlora { inline namespace QLORA_ABI {
-
-// Cuts a stream of token pieces into whole UTF-8 characters and ends it before a stop text. Text that may still become
-// either is held back.
-class ReplyStream {
-public:
-    ReplyStream(const std::vector<std::string>& stop, const OnText& on_text) : stop_(stop), on_text_(on_text) {}
-    bool add(std::string_view piece);                  // false: a stop text came, or the callback wants no more
-    void finish();                                     // hands out what was held back
-    std::string& text() { return text_; }
-private:
-    bool emit(size_t end);
-    const std::vector<std::string>& stop_;
-    const OnText& on_text_;
-    std::string text_;                                 // the reply so far
-    size_t sent_ = 0;                                  // bytes handed out
-    bool done_ = false;
-};
 
 struct SessionImpl {
     std::shared_ptr<const ModelImpl> model;
@@ -38,16 +21,21 @@ struct SessionImpl {
     std::atomic_flag busy;                             // taken by the public calls
 
     SessionImpl(std::shared_ptr<const ModelImpl>, std::shared_ptr<const LoraImpl>, const SessionOptions&);
-    std::string chat(std::string_view user, const Sampling&, const OnText&);
-    std::string complete(std::string_view prompt, const Sampling&, const OnText&, bool control = false);
-    std::string complete(std::span<const Token> prompt, const Sampling&, const OnText&);
+    Reply chat(std::span<const Message> more, const RenderOptions&, const Sampling&, const OnText&);
+    Reply complete(std::string_view prompt, const Sampling&, const OnText&, bool control = false);
+    Reply complete(std::span<const Token> prompt, const Sampling&, const OnText&);
+    void adapt(std::shared_ptr<const ModelImpl>, std::shared_ptr<const LoraImpl>);     // null: none
     // appends to the cache, after computing it anew where it is stale; scores after the last
     std::vector<float> feed(std::span<const Token> tokens);
+    // The state of a session (session_state.cpp).
+    std::unique_ptr<SessionImpl> fork() const;
+    std::string save() const;
+    void restore(std::string_view saved);
 private:
     std::vector<float> append(std::span<const Token> tokens);
-    // opening: the reply begins a text, so the space that SPM vocabularies put there is not part of it. Nothing:
-    // stopped within the prompt.
-    std::optional<std::string> generate(const Tokens& prompt, bool opening, const Sampling&, const OnText&);
+    // opening: as in Generation. Nothing: told to stop within the prompt.
+    std::optional<Reply> generate(const Tokens& prompt, bool opening, const Sampling&, const OnText&);
+    bool read_prompt(const Tokens& prompt, const OnText&, std::vector<float>& logits);
     std::vector<float> feed_chunk(Decoder&, std::span<const Token> tokens);
     Decoder& decoder(int64_t rows);
     const TokenizerImpl& tokenizer() const;
@@ -55,5 +43,8 @@ private:
     std::map<int64_t, std::unique_ptr<Decoder>> decoders_;
     BufferRef arena_;
 };
+
+// Tokens that a session or a slot of a batch holds: as wanted (0: the model's own, 4096 at most), or an Error.
+int64_t session_context(const ModelImpl&, int64_t wanted, const char* what);
 
 }}  // namespace qlora

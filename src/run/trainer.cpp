@@ -1,6 +1,7 @@
 // trainer.cpp - one optimizer step after another.
 #include "src/run/trainer.h"
 
+#include "src/base/stop.h"
 #include "src/run/evaluate.h"
 #include "src/run/schedule.h"
 
@@ -106,8 +107,8 @@ TrainerImpl::TrainerImpl(std::shared_ptr<LoraImpl> l, std::shared_ptr<const Data
     progress.last.epochs = batches.epoch_after(batches.steps());
 }
 
-std::optional<TrainerImpl::Sum> TrainerImpl::run_micro_batches(const std::vector<std::vector<int64_t>>& micro_batches,
-                                                               const OnMicroBatch& on_micro_batch) {
+TrainerImpl::Sum TrainerImpl::run_micro_batches(const std::vector<std::vector<int64_t>>& micro_batches,
+                                                const OnMicroBatch& on_micro_batch) {
     decoders.at(batches.most_rows());
     lora->base->backend->zero(*gradients, 0, gradients->bytes);
     Sum sum;
@@ -115,7 +116,7 @@ std::optional<TrainerImpl::Sum> TrainerImpl::run_micro_batches(const std::vector
     const int64_t of = int64_t(micro_batches.size());
     int64_t done = 0;
     for (const std::vector<int64_t>& rows : micro_batches) {
-        if (on_micro_batch && !on_micro_batch(done++, of)) return {};
+        if (on_micro_batch && !on_micro_batch(done++, of)) cancelled("Trainer::step");
         const std::vector<Document> documents = batches.documents(rows);
         int64_t count = 0;
         for (const Document& d : documents) count += int64_t(d.tokens.size());
@@ -131,7 +132,7 @@ std::optional<TrainerImpl::Sum> TrainerImpl::run_micro_batches(const std::vector
         }
         sum.tokens += count;
     }
-    if (on_micro_batch && !on_micro_batch(of, of)) return {};
+    if (on_micro_batch && !on_micro_batch(of, of)) cancelled("Trainer::step");
     return sum;
 }
 
@@ -140,9 +141,7 @@ bool TrainerImpl::step(const OnMicroBatch& on_micro_batch) {
     if (progress.step >= batches.steps()) return false;
     const auto start = std::chrono::steady_clock::now();
     const auto micro_batches = batches.step(progress.step);
-    const std::optional<Sum> whole = run_micro_batches(micro_batches, on_micro_batch);
-    if (!whole) return false;
-    const Sum& sum = *whole;
+    const Sum sum = run_micro_batches(micro_batches, on_micro_batch);
     const float factor = float(1.0 / double(sum.trained)), norm = optimizer.norm();
 
     TrainStep s;
@@ -152,7 +151,10 @@ bool TrainerImpl::step(const OnMicroBatch& on_micro_batch) {
     s.epoch = batches.epoch_after(s.step);
     s.loss = sum.loss / double(sum.trained);
     s.grad_norm = double(norm) * double(factor);
-    s.learning_rate = learning_rate(options, s.step, s.steps);
+    TrainOptions now = options;
+    if (progress.rate >= 0) now.learning_rate = float(progress.rate);
+    now.min_learning_rate = std::min(now.min_learning_rate, now.learning_rate);
+    s.learning_rate = learning_rate(now, s.step, s.steps);
     s.tokens = sum.tokens;
     s.trained_tokens = sum.trained;
     s.skipped = !std::isfinite(s.loss) || !std::isfinite(norm);
@@ -210,6 +212,12 @@ MemoryPlan TrainerImpl::plan() {
     if (lora->norms) plan.items.push_back({"row norms", norm_bytes(*lora)});
     for (const MemoryPlan::Item& item : plan.items) plan.peak += item.bytes;
     return plan;
+}
+
+void TrainerImpl::set_learning_rate(float rate) {
+    if (!(rate >= 0) || !std::isfinite(rate))
+        fail(Errc::argument, "Trainer::set_learning_rate: ", rate, ", expected 0 or more");
+    progress.rate = double(rate);
 }
 
 double TrainerImpl::evaluate(const DatasetImpl& other, const std::function<bool()>& go_on) {

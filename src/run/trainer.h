@@ -17,6 +17,7 @@ struct TrainProgress {                                 // what a checkpoint keep
     int64_t step = 0;                                  // steps taken, skipped ones included: the position in the data
     int64_t updates = 0;                               // steps that changed the adapter: AdamW's t
     int64_t skipped = 0, bad_in_a_row = 0;
+    double rate = -1;                                  // instead of options.learning_rate; -1 = as that says
     TrainStep last;
 };
 
@@ -35,12 +36,12 @@ struct TrainerImpl {
     TrainerImpl(std::shared_ptr<LoraImpl>, std::shared_ptr<const DatasetImpl>, const TrainOptions&);
     using OnMicroBatch = std::function<bool(int64_t done, int64_t of)>;
     bool step(const OnMicroBatch& = {});
+    void set_learning_rate(float);
     MemoryPlan plan();
     double evaluate(const DatasetImpl&, const std::function<bool()>& go_on = {});
 private:
     struct Sum { double loss = 0; int64_t tokens = 0, trained = 0; };
-    // nothing: told to stop
-    std::optional<Sum> run_micro_batches(const std::vector<std::vector<int64_t>>&, const OnMicroBatch&);
+    Sum run_micro_batches(const std::vector<std::vector<int64_t>>&, const OnMicroBatch&);
     [[noreturn]] void give_up(const TrainStep&, const std::vector<std::vector<int64_t>>&);
     std::string first_bad_gradient() const;
 };

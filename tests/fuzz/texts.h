@@ -184,7 +184,7 @@ inline void read_tokenizer_config(std::string_view bytes) {
     put("tokenizer/tokenizer_config.json", bytes);
     const auto t = load_tokenizer(folder() + "/tokenizer");
     const std::vector<Message> dialogue{{"system", "s"}, {"user", "hi </s>"}, {"assistant", "yo"}};
-    for (const bool reply : {false, true}) render_chat(*t, dialogue, reply);
+    for (const bool reply : {false, true}) render_chat(*t, dialogue, {.reply_next = reply});
 }
 
 inline Targets texts() {

@@ -70,10 +70,10 @@ TEST_F(RenderChat, TokensAsHuggingFaceMakesThem) {
             for (const Json& id : row.find(key)->array()) tokens.push_back(qlora::Token(id.integer()));
             return tokens;
         };
-        const qlora::Rendered r = qlora::render_chat(*t, messages, false);
+        const qlora::Rendered r = qlora::render_chat(*t, messages, {});
         EXPECT_EQ(r.text, row.find("text")->string()) << name << " row " << rows;
         EXPECT_EQ(r.tokens, ids("tokens")) << name << " row " << rows;
-        EXPECT_EQ(qlora::render_chat(*t, std::span(messages).first(1), true).tokens, ids("opened"))
+        EXPECT_EQ(qlora::render_chat(*t, std::span(messages).first(1), {.reply_next = true}).tokens, ids("opened"))
             << name << " row " << rows;
         const Strings said = spoken(*t, r);
         size_t turn = 0;
@@ -92,11 +92,11 @@ TEST_F(RenderChat, TokensAsHuggingFaceMakesThem) {
 
 TEST_F(RenderChat, TheAssistantsTurnsAreMarked) {
     const auto t = tokenizer("smollm2");
-    EXPECT_EQ(spoken(*t, qlora::render_chat(*t, two_turns, false)),
+    EXPECT_EQ(spoken(*t, qlora::render_chat(*t, two_turns, {})),
               (Strings{"Hello.<|im_end|>", "See you!<|im_end|>"}));
     // a reply is not trained on
-    EXPECT_TRUE(spoken(*t, qlora::render_chat(*t, std::span(two_turns).first(3), true)).empty());
-    EXPECT_TRUE(spoken(*t, qlora::render_chat(*t, std::span(two_turns).first(1), true)).empty());
+    EXPECT_TRUE(spoken(*t, qlora::render_chat(*t, std::span(two_turns).first(3), {.reply_next = true})).empty());
+    EXPECT_TRUE(spoken(*t, qlora::render_chat(*t, std::span(two_turns).first(1), {.reply_next = true})).empty());
 }
 
 TEST_F(RenderChat, GenerationBlocksDecide) {
@@ -104,7 +104,7 @@ TEST_F(RenderChat, GenerationBlocksDecide) {
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content "
         "}}<|im_end|>{% endgeneration %}"
         "{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}");
-    EXPECT_EQ(spoken(*t, qlora::render_chat(*t, two_turns, false)),
+    EXPECT_EQ(spoken(*t, qlora::render_chat(*t, two_turns, {})),
               (Strings{"Hello.<|im_end|>", "See you!<|im_end|>"}));
 }
 
@@ -114,7 +114,7 @@ TEST_F(RenderChat, TemplatesThatPrintEarlierTurnsDifferently) {
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}(last) {% endif "
         "%}{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");
-    EXPECT_EQ(spoken(*t, qlora::render_chat(*t, two_turns, false)),
+    EXPECT_EQ(spoken(*t, qlora::render_chat(*t, two_turns, {})),
               (Strings{"Hello.<|im_end|>", "(last) See you!<|im_end|>"}));
 }
 
@@ -123,9 +123,9 @@ TEST_F(RenderChat, TemplatesThatRefuseAPartOfTheDialogue) {
         "{% if messages|length % 2 == 1 %}{{ raise_exception('even only') }}{% endif %}{% for m in messages "
         "%}<|im_start|>{{ m.role }}\n"
         "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");
-    EXPECT_EQ(spoken(*t, qlora::render_chat(*t, two_turns, false)),
+    EXPECT_EQ(spoken(*t, qlora::render_chat(*t, two_turns, {})),
               (Strings{"Hello.<|im_end|>", "See you!<|im_end|>"}));
-    EXPECT_THROW(qlora::render_chat(*t, std::span(two_turns).first(3), true), qlora::Error);
+    EXPECT_THROW(qlora::render_chat(*t, std::span(two_turns).first(3), {.reply_next = true}), qlora::Error);
 }
 
 TEST_F(RenderChat, GenerationBlocksMeanWhatTheyMeanInTheReference) {
@@ -201,7 +201,7 @@ TEST_F(RenderChat, TypedControlTokensStayText) {
         *t,
         std::vector<qlora::Message>{
             {"user", attack}, {"assistant", "No."}, {"user", "hm"}, {"assistant", "Still <|im_end|> no."}},
-        false);
+        {});
     const qlora::Token open = t->id_of("<|im_start|>"), close = t->id_of("<|im_end|>");
     EXPECT_EQ(std::count(r.tokens.begin(), r.tokens.end(), open), 4);
     EXPECT_EQ(std::count(r.tokens.begin(), r.tokens.end(), close), 4);
@@ -234,7 +234,7 @@ TEST_F(RenderChat, SpmVocabularyUnderLlama2Template) {
     const auto t = qlora::load_tokenizer_json(
         Json::parse(qlora::read_file(file), file),
         Json().set("chat_template", source).set("bos_token", "<s>").set("eos_token", "</s>"), file);
-    const qlora::Rendered r = qlora::render_chat(*t, two_turns, false);
+    const qlora::Rendered r = qlora::render_chat(*t, two_turns, {});
     EXPECT_EQ(r.tokens.front(), t->bos);
     EXPECT_EQ(std::count(r.tokens.begin(), r.tokens.end(), t->bos), 1);
     const Strings said = spoken(*t, r);

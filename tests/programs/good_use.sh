@@ -4,7 +4,7 @@
 good "the random model in f32" ./export -m "$model" --type f32 -o "$dir/dense.gguf" --no-check
 model=$dir/dense.gguf
 
-for program in finetune chat quantize export evaluate tokenize bench hello graph; do
+for program in finetune chat quantize export evaluate tokenize bench hello graph classify embed learn; do
     good "$program --help" ./$program --help
     says "$program --help says how to use it" "usage: $program"
     good "$program --version" ./$program --version

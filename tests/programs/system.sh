@@ -20,8 +20,8 @@ unwritten() {                                          # unwritten NAME COMMAND.
         else ok "$name, output $how"; fi
     done
 }
-for program in finetune chat quantize export evaluate tokenize bench hello graph; do unwritten "$program --help" ./$program --help; done
-for program in finetune chat quantize export evaluate tokenize bench hello graph; do unwritten "$program --version" ./$program --version; done
+for program in finetune chat quantize export evaluate tokenize bench hello graph classify embed learn; do unwritten "$program --help" ./$program --help; done
+for program in finetune chat quantize export evaluate tokenize bench hello graph classify embed learn; do unwritten "$program --version" ./$program --version; done
 unwritten chat ./chat -m "$model" --no-template -p x -n 3 -q
 unwritten hello ./hello "$model" x
 unwritten quantize ./quantize "$model" "$dir/out.gguf"

@@ -148,21 +148,44 @@ INSTANTIATE_TEST_SUITE_P(
                            .optimizer = Optimizer::adamw_8bit}),
     [](const ::testing::TestParamInfo<Case>& tested) { return std::string(tested.param.name); });
 
-// The committed model has a vocabulary: replies, with keys and values in every type of the cache.
-TEST(Guarded, SessionsSayWhatTheySayOnTheCpu) {
-    for (const DType cache : {DType::f32, DType::f16, DType::q8_0}) {
-        std::vector<std::string> replies;
-        for (const Backend& backend : {guarded_backend(), cpu_backend()}) {
-            const qlora::Model model = qlora::Model::load("models/tiny.gguf",
-                                                          {.backend = backend, .quantize = DType::nf4});
-            qlora::Session session(adapter(model, {.name = ""}), {.context = 64, .cache = cache});
-            replies.push_back(session.complete("O Romeo", {.temperature = 0, .max_tokens = 20}));
-            replies.push_back(session.complete("O Romeo", {.temperature = 0.8f, .max_tokens = 20, .seed = 3}));
-        }
-        EXPECT_FALSE(replies[0].empty());
-        EXPECT_EQ(replies[0], replies[2]);
-        EXPECT_EQ(replies[1], replies[3]);
-    }
+template <class T>
+std::string bytes_of(const std::vector<T>& values) {
+    return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
+}
+
+// What an app does with a model, in bytes: replies alone and together, states, scores, vectors, adapters of adapters.
+std::vector<std::string> said_on(const Backend& backend, DType cache) {
+    std::vector<std::string> out;
+    const qlora::Model model = qlora::Model::load("models/tiny.gguf", {.backend = backend, .quantize = DType::nf4});
+    const qlora::Lora lora = adapter(model, {.name = ""});
+    qlora::Session session(lora, {.context = 64, .cache = cache});
+    const qlora::Sampling greedy{.temperature = 0, .max_tokens = 20},
+                          drawn{.temperature = 0.8f, .max_tokens = 20, .seed = 3};
+    out.push_back(session.complete("O Romeo", greedy).text);
+    out.push_back(session.complete("O Romeo", drawn).text);
+    qlora::Session fork = session.fork();
+    out.push_back(fork.chat("Who goes there?", drawn).text);
+    out.push_back(fork.save());
+    session.restore(out.back());
+    session.adapt(lora, 0.5f);
+    out.push_back(session.chat("And then?", greedy).text);
+    const qlora::Tokens prompt = model.tokenizer().encode("To be, or not", true);
+    qlora::Batch batch(model, {.slots = 3, .context = 64, .cache = cache});
+    for (const std::optional<qlora::Lora>& with : {std::optional<qlora::Lora>(), std::optional(lora)})
+        batch.add(prompt, drawn, with);
+    while (batch.step()) {}
+    for (const int64_t slot : {0, 1}) out.push_back(batch.remove(slot).text);
+    out.push_back(bytes_of(qlora::score(lora, prompt, std::vector<qlora::Tokens>{{5, 6, 7}, {9}})));
+    out.push_back(bytes_of(qlora::embeddings(lora, std::vector<std::string>{"To be", "O"})));
+    const float scale = 2;
+    for (const qlora::Lora& made : {lora.copy(), qlora::Lora::sum({&lora, 1}, {&scale, 1})})
+        for (const auto& [name, bytes] : made.files()) out.push_back(bytes);
+    return out;
+}
+
+TEST(Guarded, AppsGetWhatTheyGetOnTheCpu) {
+    for (const DType cache : {DType::f32, DType::f16, DType::q8_0})
+        EXPECT_EQ(said_on(guarded_backend(), cache), said_on(cpu_backend(), cache));
 }
 
 // The guard guards: what these two do outside of the backend is what the rest of the program must not do.

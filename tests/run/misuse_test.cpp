@@ -149,7 +149,7 @@ struct BusySession : testing::Test {
 
 TEST_F(BusySession, IsNotEnteredFromItsOwnCallback) {
     qlora::Session session(model, {.context = 200}), other(model, {.context = 200});
-    const std::string expected = other.chat("Who goes there?", few);
+    const std::string expected = other.chat("Who goes there?", few).text;
     int refused = 0, pieces = 0;
     const std::string reply = session.chat("Who goes there?", few, [&](std::string_view) {
         ++pieces;
@@ -162,13 +162,13 @@ TEST_F(BusySession, IsNotEnteredFromItsOwnCallback) {
         (void)session.stats();
         (void)other.complete("another session may be used", few);
         return true;
-    });
+    }).text;
     EXPECT_EQ(refused, 4 * pieces);
     EXPECT_EQ(reply, expected);
-    EXPECT_EQ(session.chat("and then?", few).empty(), false);          // usable again
+    EXPECT_EQ(session.chat("and then?", few).text.empty(), false);          // usable again
     EXPECT_TRUE(contains(error_of([&] { session.chat("x", {.temperature = -1}); }), "temperature"));
     EXPECT_EQ(session.history().size(), 4u);            // and after an error too
-    EXPECT_FALSE(session.chat("still there?", few).empty());
+    EXPECT_FALSE(session.chat("still there?", few).text.empty());
 }
 
 TEST_F(BusySession, MayBeDroppedByItsOwnCallback) {
@@ -176,7 +176,7 @@ TEST_F(BusySession, MayBeDroppedByItsOwnCallback) {
     const std::string reply = session->chat("Who goes there?", few, [&](std::string_view) {
         *session = qlora::Session(model, {.context = 100});
         return true;
-    });
+    }).text;
     EXPECT_FALSE(reply.empty());
     EXPECT_EQ(session->stats().context, 100);
 }
@@ -207,7 +207,7 @@ TEST_F(BusySession, StoppedWithinThePromptLeavesTheDialogueAsItWas) {
     const std::string reply = session.chat(question, few, [&](std::string_view piece) {
         (piece.empty() ? asked : texts)++;
         return false;
-    });
+    }).text;
     EXPECT_EQ(reply, "");
     EXPECT_EQ(asked, 1);
     EXPECT_EQ(texts, 0);
@@ -215,9 +215,9 @@ TEST_F(BusySession, StoppedWithinThePromptLeavesTheDialogueAsItWas) {
     qlora::Session fresh(model, {.context = 1000});
     fresh.chat("Who goes there?", few);
     // what was read already is not lost, and not wrong
-    EXPECT_EQ(session.chat(question, few), fresh.chat(question, few));
+    EXPECT_EQ(session.chat(question, few).text, fresh.chat(question, few).text);
     EXPECT_EQ(session.history().size(), 4u);
-    EXPECT_EQ(session.complete(question, few, [](std::string_view piece) { return !piece.empty(); }), "");
+    EXPECT_EQ(session.complete(question, few, [](std::string_view piece) { return !piece.empty(); }).text, "");
 }
 
 TEST_F(Misuse, AModelInAForkedChildWorksAndIsDestroyed) {

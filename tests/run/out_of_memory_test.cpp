@@ -80,7 +80,7 @@ TEST(OutOfMemory, Chat) {
     const qlora::Model model = qlora::Model::load("models/tiny.gguf", {.backend = qlora::Backend::cpu(2)});
     survive("a chat", 60, [&] {
         qlora::Session session(model, {.context = 256});
-        const std::string reply = session.chat("Who goes there?", {.temperature = 0, .max_tokens = 4});
+        const std::string reply = session.chat("Who goes there?", {.temperature = 0, .max_tokens = 4}).text;
         EXPECT_EQ(session.history().size(), 2u);
         return reply;
     });

@@ -40,7 +40,7 @@ TEST_F(Session, TellsThePublishedStory) {
     const std::string reply = session.complete("", greedy(256), [&](std::string_view part) {
         streamed += part;
         return true;
-    });
+    }).text;
     EXPECT_EQ(reply, story);
     EXPECT_EQ(streamed, story);
     EXPECT_EQ(session.stats().reply_tokens, 256);
@@ -124,7 +124,7 @@ TEST_F(Session, ReusesTheCommonPrefixWithoutChangingTheReply) {
                       second = "Once upon a time, there was a little girl named Lily. She had a blue hat";
     warm.complete(first, greedy(20), {});
     const qlora::Tokens before = warm.cached;
-    const std::string a = warm.complete(second, greedy(20), {}), b = cold.complete(second, greedy(20), {});
+    const std::string a = warm.complete(second, greedy(20), {}).text, b = cold.complete(second, greedy(20), {}).text;
     EXPECT_EQ(a, b);
     EXPECT_EQ(warm.cached, cold.cached);
     EXPECT_GT(before.size(), 20u);
@@ -133,19 +133,19 @@ TEST_F(Session, ReusesTheCommonPrefixWithoutChangingTheReply) {
 TEST_F(Session, ConversationGrowsAndResets) {
     qlora::Session session(stories());
     session.reset("You tell stories.");
-    const std::string a = session.chat("Tell one.", greedy(12));
+    const std::string a = session.chat("Tell one.", greedy(12)).text;
     ASSERT_EQ(session.history().size(), 3u);
     EXPECT_EQ(session.history()[0].role, "system");
     EXPECT_EQ(session.history()[2].content, a);
-    const std::string b = session.chat("And another.", greedy(12));
+    const std::string b = session.chat("And another.", greedy(12)).text;
     ASSERT_EQ(session.history().size(), 5u);
     auto history = session.history();
     history.resize(3);
     session.set_history(history);                      // undo, then the same again
-    EXPECT_EQ(session.chat("And another.", greedy(12)), b);
+    EXPECT_EQ(session.chat("And another.", greedy(12)).text, b);
     session.reset();
     EXPECT_TRUE(session.history().empty());
-    EXPECT_NE(session.chat("And another.", greedy(12)), "");
+    EXPECT_NE(session.chat("And another.", greedy(12)).text, "");
 }
 
 TEST_F(Session, SeedsAndThreads) {
@@ -154,27 +154,27 @@ TEST_F(Session, SeedsAndThreads) {
     s.temperature = 1;
     s.max_tokens = 40;
     qlora::Session one(stories(1)), three(stories(3));
-    const std::string a = one.complete("The cat", s);
-    EXPECT_EQ(a, one.complete("The cat", s));
-    EXPECT_EQ(a, three.complete("The cat", s));
+    const std::string a = one.complete("The cat", s).text;
+    EXPECT_EQ(a, one.complete("The cat", s).text);
+    EXPECT_EQ(a, three.complete("The cat", s).text);
     s.seed = 6;
-    EXPECT_NE(a, one.complete("The cat", s));
+    EXPECT_NE(a, one.complete("The cat", s).text);
 }
 
 TEST_F(Session, StopsWhereTold) {
     qlora::Session session(stories());
     qlora::Sampling s = greedy(100);
     s.stop = {" Lily"};
-    EXPECT_EQ(session.complete("Once upon a time", s), ", there was a little girl named");
+    EXPECT_EQ(session.complete("Once upon a time", s).text, ", there was a little girl named");
     int calls = 0;
     std::string seen;
     const std::string reply = session.complete("Once upon a time", greedy(100), [&](std::string_view part) {
         seen += part;
         return ++calls < 4;
-    });
+    }).text;
     EXPECT_EQ(calls, 4);
     EXPECT_EQ(reply, seen);
-    EXPECT_EQ(session.complete("Once", greedy(0)), "");
+    EXPECT_EQ(session.complete("Once", greedy(0)).text, "");
 }
 
 TEST_F(Session, ContextIsALimit) {
@@ -189,13 +189,13 @@ TEST_F(Session, ContextIsALimit) {
     EXPECT_THROW(qlora::Session(stories(), {.context = 100000}), qlora::Error);
     EXPECT_THROW(qlora::Session(stories(), {.context = -1}), qlora::Error);
     session.reset();
-    EXPECT_THROW(session.chat(longer, greedy(5)), qlora::Error);
+    EXPECT_THROW(session.chat(longer, greedy(5)).text, qlora::Error);
     EXPECT_TRUE(session.history().empty());            // a failed turn leaves no trace
 }
 
 TEST(SessionWithoutWords, NeedsAVocabulary) {
     qlora::Session session(run_support::tiny_model());
-    EXPECT_THROW(session.complete("x"), qlora::Error);
+    EXPECT_THROW(session.complete("x").text, qlora::Error);
 }
 
 }  // namespace session_test

@@ -1,0 +1,62 @@
+// learn.cpp - an assistant that learns from its user. A line is a question; a line that begins with "!" is what the
+// last answer should have been. What it was told is kept in FOLDER; at the end of the input it learns from all of it,
+// within limits of time and memory, and the next start goes on with what it learned.
+//   ./learn MODEL FOLDER [SECONDS [MEGABYTES]]
+#include "qlora.h"
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+
+using Dialogue = std::vector<qlora::Message>;
+using Clock = std::chrono::steady_clock;
+
+static void learn(const qlora::Lora& lora, const qlora::Dataset& data, double seconds, int64_t most_bytes) {
+    const qlora::TrainOptions options{
+        .epochs = 8, .accumulate = 1, .context = 256, .learning_rate = 1e-3f, .schedule = qlora::Schedule::cosine};
+    qlora::Trainer trainer(lora, data, options);
+    if (trainer.plan().peak > most_bytes)
+        throw std::runtime_error("learning takes " + std::to_string(trainer.plan().peak >> 20) + " MB, more than "
+                                 "is allowed");
+    const auto end = Clock::now() + std::chrono::duration<double>(seconds);
+    try {
+        while (trainer.step([&](int64_t, int64_t) { return Clock::now() < end; })) {}
+    } catch (const qlora::Error& error) {
+        if (error.code != qlora::Errc::cancelled) throw;    // out of time: what was learned so far counts
+    }
+    std::cerr << "learned from " << data.info().rows << " answers: " << trainer.last().step << " steps, loss "
+              << trainer.last().loss << '\n';
+}
+
+static void run(const std::string& path, const std::filesystem::path& folder, double seconds, int64_t megabytes) {
+    const qlora::Model model = qlora::Model::load(path, {.quantize = qlora::DType::nf4});
+    const std::filesystem::path told = folder / "told.txt", adapter = folder / "adapter";
+    std::filesystem::create_directories(folder);
+    const qlora::Lora lora = std::filesystem::exists(adapter) ? qlora::Lora::load(model, adapter)
+                                                              : qlora::Lora::create(model, {.rank = 8});
+    qlora::Session session(lora);
+    std::ofstream keep(told, std::ios::app);
+    std::string asked;
+    for (std::string line; std::getline(std::cin, line); session.reset())
+        if (line.starts_with("!")) keep << asked << '\n' << line.substr(1) << std::endl;
+        else std::cout << session.chat(asked = line, {.temperature = 0, .max_tokens = 64}).text << std::endl;
+    std::vector<Dialogue> all;
+    std::ifstream read(told);
+    for (std::string question, answer; std::getline(read, question) && std::getline(read, answer);)
+        all.push_back({{"user", question}, {"assistant", answer}});
+    if (all.empty()) return;
+    learn(lora, qlora::Dataset::from_dialogues(all, model), seconds, megabytes << 20);
+    lora.save(adapter.string());
+}
+
+int main(int argc, char** argv) try {
+    const std::string first = argc > 1 ? argv[1] : "--help";
+    if (first == "--version") std::cout << "learn (qlora) " QLORA_VERSION_STRING "\n";
+    else if (argc < 3 || first == "-h" || first == "--help")
+        std::cout << "usage: learn MODEL FOLDER [SECONDS [MEGABYTES]]\n";
+    else run(first, argv[2], argc > 3 ? std::stod(argv[3]) : 60, argc > 4 ? std::stoll(argv[4]) : 4096);
+    if (!std::cout.flush()) throw std::runtime_error("writing to the standard output failed");
+} catch (const std::exception& error) {
+    return std::cerr << "learn: " << error.what() << '\n', 1;
+}

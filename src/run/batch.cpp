@@ -1,0 +1,186 @@
+// batch.cpp - see batch.h.
+#include "src/run/batch.h"
+
+#include "src/cpu/gemm.h"
+#include "src/run/session.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace qlora { inline namespace QLORA_ABI {
+namespace batch_room {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+}  // namespace batch_room
+
+BatchImpl::BatchImpl(std::shared_ptr<const ModelImpl> m, const BatchOptions& options) : model(std::move(m)) {
+    constexpr int64_t most_slots = 4096;               // far beyond what a machine's memory holds
+    if (options.slots < 1 || options.slots > most_slots)
+        fail(Errc::argument, "Batch: ", options.slots, " slots, expected 1 to ", most_slots);
+    context = session_context(*model, options.context, "Batch");
+    cache = make_cache(*model, checked_mul(options.slots, context, "Batch"),
+                       options.cache.value_or(cache_type(*model)));
+    slots_.resize(size_t(options.slots));
+}
+
+Decoder& BatchImpl::decoder(const LoraImpl* lora, int64_t rows, int64_t logit_rows) {
+    std::unique_ptr<Decoder>& made = decoders_[{lora, rows}];
+    if (!made) {
+        DecoderSpec spec;
+        spec.rows = rows;
+        spec.logit_rows = logit_rows;
+        spec.cache = &cache;
+        made = std::make_unique<Decoder>(model, lora, spec);
+        made->graph().arena = arena_;
+        made->graph().prepare();
+        if (!arena_ || made->graph().arena->bytes > arena_->bytes) arena_ = made->graph().arena;
+    }
+    return *made;
+}
+
+// Appends tokens to a slot, in chunks; its scores are those after the last.
+void BatchImpl::read(int64_t slot, std::span<const Token> tokens) {
+    Slot& s = slots_[size_t(slot)];
+    for (size_t at = 0; at < tokens.size();) {
+        const int64_t rows = chunk_of(int64_t(tokens.size() - at));
+        const size_t count = std::min(tokens.size() - at, size_t(rows));
+        Decoder& d = decoder(s.lora.get(), rows, 1);
+        DecoderBatch b;
+        append_cached(b, tokens.subspan(at, count), int64_t(s.tokens.size()), slot * context);
+        pad(b, rows);
+        b.logit_rows = {int32_t(count) - 1};
+        d.run(b);
+        s.scores = d.logits();
+        s.tokens.insert(s.tokens.end(), tokens.begin() + int64_t(at), tokens.begin() + int64_t(at + count));
+        at += count;
+    }
+}
+
+// A trainer may step between two calls: what older factors left is computed anew.
+void BatchImpl::renew(int64_t slot) {
+    Slot& s = slots_[size_t(slot)];
+    if (!s.lora || s.version == s.lora->version) return;
+    const Tokens all = std::move(s.tokens);
+    s.tokens.clear();
+    s.version = s.lora->version;
+    read(slot, all);
+}
+
+int64_t BatchImpl::add(std::span<const Token> prompt, const Sampling& sampling, std::shared_ptr<const LoraImpl> lora) {
+    if (!model->tokenizer) fail(Errc::argument, "Batch::add: the model has no vocabulary; replies are text");
+    if (lora && lora->base != model) fail(Errc::argument, "Batch::add: the adapter is on another model than the batch");
+    if (prompt.empty())
+        fail(Errc::argument, "Batch::add: the prompt is empty; give it the start-of-text token at least");
+    for (const Token t : prompt)
+        if (t < 0 || t >= model->config.vocabulary)
+            fail(Errc::argument, "Batch::add: token ", t, " is outside the vocabulary of ", model->config.vocabulary);
+    if (int64_t(prompt.size()) >= context)
+        fail(Errc::argument, "Batch::add: the prompt has ", prompt.size(), " tokens and a slot ", context,
+             ", which leaves none for the reply; shorten it, or make a Batch with a larger context");
+    const auto free = std::find_if(slots_.begin(), slots_.end(), [](const Slot& s) { return !s.made; });
+    if (free == slots_.end())
+        fail(Errc::argument, "Batch::add: all ", slots_.size(), " slots are used; remove() a sequence that has ended");
+    const int64_t slot = free - slots_.begin();
+    *free = {};
+    const auto held = lora ? lora->lock.read() : std::shared_lock<std::shared_mutex>();
+    const auto start = batch_room::Clock::now();
+    free->version = lora ? lora->version : 0;
+    free->lora = std::move(lora);
+    auto made = std::make_unique<Generation>(
+        *model->tokenizer, sampling, [free](std::string_view text) { free->text += text; return true; }, false);
+    made->read(prompt);
+    read(slot, prompt);
+    free->made = std::move(made);                      // only now is the slot taken
+    free->stats.context = context;
+    free->stats.cache = cache.type;
+    free->stats.cache_bytes = cache.bytes() / int64_t(slots_.size());
+    free->stats.prompt_tokens = int64_t(prompt.size());
+    free->stats.prompt_seconds = batch_room::seconds_since(start);
+    return slot;
+}
+
+// One run for sequences with the same adapter.
+void BatchImpl::decode(std::span<const int64_t> slots, std::span<const Token> next) {
+    const LoraImpl* lora = slots_[size_t(slots[0])].lora.get();
+    const auto held = lora ? lora->lock.read() : std::shared_lock<std::shared_mutex>();
+    for (const int64_t slot : slots) renew(slot);
+    const int64_t rows = int64_t(slots.size());
+    Decoder& d = decoder(lora, rows, rows);
+    DecoderBatch b;
+    for (int64_t i = 0; i < rows; ++i) {
+        const Slot& s = slots_[size_t(slots[size_t(i)])];
+        append_cached(b, next.subspan(size_t(i), 1), int64_t(s.tokens.size()), slots[size_t(i)] * context);
+        b.logit_rows.push_back(int32_t(i));
+    }
+    d.run(b);
+    const std::vector<float> scores = d.logits();
+    const size_t n = scores.size() / size_t(rows);
+    for (size_t i = 0; i < slots.size(); ++i) {
+        Slot& s = slots_[size_t(slots[i])];
+        s.tokens.push_back(next[i]);
+        s.scores.assign(scores.begin() + ptrdiff_t(i * n), scores.begin() + ptrdiff_t((i + 1) * n));
+    }
+}
+
+bool BatchImpl::step(const OnSlotText& on_text) {
+    const auto start = batch_room::Clock::now();
+    std::vector<std::pair<int64_t, Token>> chosen;
+    std::vector<int64_t> ran;
+    for (int64_t slot = 0; slot < int64_t(slots_.size()); ++slot) {
+        Slot& s = slots_[size_t(slot)];
+        if (!s.made || s.made->ended()) continue;
+        ran.push_back(slot);
+        s.text.clear();
+        const std::optional<Token> next = s.made->next(s.scores, int64_t(s.tokens.size()) < context);
+        const bool go_on = s.text.empty() || !on_text || on_text(slot, s.text);
+        if (next && !go_on) s.made->cancel();
+        else if (next) chosen.emplace_back(slot, *next);
+    }
+    const auto adapter = [&](const auto& c) { return slots_[size_t(c.first)].lora.get(); };
+    std::stable_sort(chosen.begin(), chosen.end(), [&](const auto& a, const auto& b) {
+        return std::less<const LoraImpl*>()(adapter(a), adapter(b));
+    });
+    for (size_t first = 0, last = 0; first < chosen.size(); first = last) {
+        std::vector<int64_t> slots;
+        Tokens next;
+        const size_t most = std::min(chosen.size(), first + size_t(gemv_rows));
+        for (; last < most && adapter(chosen[last]) == adapter(chosen[first]); ++last) {
+            slots.push_back(chosen[last].first);
+            next.push_back(chosen[last].second);
+        }
+        decode(slots, next);
+    }
+    for (const int64_t slot : ran) slots_[size_t(slot)].stats.reply_seconds += batch_room::seconds_since(start);
+    return !ran.empty();
+}
+
+const BatchImpl::Slot& BatchImpl::used(int64_t slot, const char* what) const {
+    if (slot < 0 || slot >= int64_t(slots_.size()) || !slots_[size_t(slot)].made)
+        fail(Errc::argument, what, ": slot ", slot, " has no sequence");
+    return slots_[size_t(slot)];
+}
+
+Reply BatchImpl::remove(int64_t slot) {
+    Slot& s = slots_[size_t(&used(slot, "Batch::remove") - slots_.data())];
+    s.made->cancel();
+    Reply reply = s.made->reply();
+    reply.stats = s.stats;
+    reply.stats.reply_tokens = int64_t(reply.tokens.size());
+    reply.stats.context_used = int64_t(s.tokens.size());
+    const std::shared_ptr<const LoraImpl> lora = s.lora;
+    s = {};
+    const auto runs = [&](const Slot& other) { return other.made && other.lora == lora; };
+    if (lora && std::none_of(slots_.begin(), slots_.end(), runs))
+        std::erase_if(decoders_, [&](const auto& d) { return d.first.first == lora.get(); });
+    return reply;
+}
+
+bool BatchImpl::running(int64_t slot) const { return !used(slot, "Batch::running").made->ended(); }
+
+int64_t BatchImpl::free_slots() const {
+    return std::count_if(slots_.begin(), slots_.end(), [](const Slot& s) { return !s.made; });
+}
+
+}}  // namespace qlora

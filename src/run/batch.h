@@ -1,0 +1,47 @@
+// batch.h - several sequences over slots of one cache.
+//
+// Slot s has the cache rows [s * context, (s + 1) * context). Sequences that share an adapter are decoded together, at
+// most gemv_rows of them in a run: so many rows of a product read the weights once, and each row is what it would be
+// alone. Prompts are read one by one, in the chunks of a session.
+#pragma once
+#include "src/base/exclusive.h"
+#include "src/run/decoders.h"
+#include "src/run/generation.h"
+
+namespace qlora { inline namespace QLORA_ABI {
+
+struct BatchImpl {
+    using OnSlotText = std::function<bool(int64_t slot, std::string_view)>;
+
+    std::shared_ptr<const ModelImpl> model;
+    int64_t context = 0;                               // of each slot
+    KvCache cache;
+    std::atomic_flag busy;                             // taken by the public calls
+
+    BatchImpl(std::shared_ptr<const ModelImpl>, const BatchOptions&);
+    int64_t add(std::span<const Token> prompt, const Sampling&, std::shared_ptr<const LoraImpl>);
+    bool step(const OnSlotText&);
+    Reply remove(int64_t slot);
+    bool running(int64_t slot) const;
+    int64_t free_slots() const;
+private:
+    struct Slot {
+        std::shared_ptr<const LoraImpl> lora;          // may be null
+        Tokens tokens;                                 // whose keys are in the cache
+        uint64_t version = 0;                          // of the factors they were computed with
+        std::vector<float> scores;                     // of the token after them
+        std::unique_ptr<Generation> made;              // null: the slot is free
+        std::string text;                              // that the last token added
+        SessionStats stats;
+    };
+    const Slot& used(int64_t slot, const char* what) const;
+    void read(int64_t slot, std::span<const Token> tokens);
+    void renew(int64_t slot);
+    void decode(std::span<const int64_t> slots, std::span<const Token> next);
+    Decoder& decoder(const LoraImpl*, int64_t rows, int64_t logit_rows);
+    std::vector<Slot> slots_;
+    std::map<std::pair<const LoraImpl*, int64_t>, std::unique_ptr<Decoder>> decoders_;
+    BufferRef arena_;
+};
+
+}}  // namespace qlora
