@@ -185,17 +185,25 @@ struct ModelInfo {
     std::string weights;    // "nf4, double-quantized" or "q4_1": the type of the linear layers
     std::vector<std::string> notes;                    // the tokenizer's, and what else loading had to assume
 };
+struct Format {                                        // a type for the weights of a model; a DType alone will do
+    DType type;                                        // f32, f16, bf16, q8_0, q4_0, iq4_nl, nf4 or fp4
+    bool double_quant;                                 // nf4 and fp4: of the scales
+    Format(DType t, bool twice = true) : type(t), double_quant(twice) {}
+};
+struct SaveOptions {
+    // Nothing: as the model is held. Otherwise it is converted while it is written, a tensor at a time: for models that
+    // are too large to be in memory twice.
+    std::optional<Format> as = {};
+    bool merged = false;    // of an adapter: a model with the adapter inside (`as` f32, if it says nothing)
+    std::function<bool(float fraction)> on_progress = {};    // of converting; return false to cancel
+    int64_t shard_bytes = 5'000'000'000;               // of a Hugging Face folder: the most that one file holds
+};
 class Model {
 public:
     static Model load(const Source&, const LoadOptions& = {});         // a GGUF file or a Hugging Face folder
     // PATH.gguf, or a Hugging Face folder (4-bit in the bitsandbytes layout)
-    void save(const std::string& path) const;
-    // f32, f16, bf16, q8_0, q4_0, iq4_nl, nf4 or fp4: another model, this one stays
-    Model convert(DType type, bool double_quant = true) const;
-    // convert() and save() in one, a tensor at a time: for models that are too large to be in memory twice. on_progress
-    // as in LoadOptions.
-    void save_as(const std::string& path, DType type, bool double_quant = true,
-                 const std::function<bool(float fraction)>& on_progress = {}) const;
+    void save(const std::string& path, const SaveOptions& = {}) const;
+    [[nodiscard]] Model convert(Format) const;         // another model, this one stays
     ModelInfo info() const;
     Tokenizer tokenizer() const;
     Backend backend() const;
@@ -253,15 +261,13 @@ public:
     // is an Error{argument}.
     static Lora load(Model base, const Source&, OnBase = OnBase::recorded);
     static std::optional<AdapterBase> recorded_base(const Source&);    // nothing: the adapter has no record
-    // a PEFT folder, or PATH.gguf for llama.cpp; NaN or infinity in it is an Error{numeric}
-    void save(const std::string& path) const;
+    // The adapter: a PEFT folder, or PATH.gguf for llama.cpp; NaN or infinity in it is an Error{numeric}. With
+    // SaveOptions::merged the model that merge() would give.
+    void save(const std::string& path, const SaveOptions& = {}) const;
     [[nodiscard]] Files files() const;                 // of the PEFT folder, in memory: for Source::folder
     // A model of its own: W + scale * B A in every adapted layer, added to the base as it is held (so of an nf4 base:
-    // to what the adapter was trained on), in f32, then written in `type` (as Model::convert does).
-    Model merge(DType type = DType::f32, bool double_quant = true) const;
-    // merge() and save() in one, a tensor at a time.
-    void save_merged(const std::string& path, DType type, bool double_quant = true,
-                     const std::function<bool(float fraction)>& on_progress = {}) const;
+    // to what the adapter was trained on), in f32, then held in that format (as Model::convert does).
+    [[nodiscard]] Model merge(Format = DType::f32) const;
     Model base() const;
     int64_t parameters() const;
     uint64_t fingerprint() const;                      // of the factors' bytes: tells whether training changed anything
@@ -331,6 +337,9 @@ public:
     [[nodiscard]] static Dataset from_rows(std::span<const Rendered>, const Model&, const DatasetOptions& = {});
     // The rows of each, one after another; of one tokenizer.
     [[nodiscard]] static Dataset join(std::span<const Dataset>);
+    // The same rows, each with a weight above 0 (1 before): how much its tokens count in a step of training, beside
+    // those of the others. Measuring does not look at it.
+    [[nodiscard]] Dataset weighted(std::span<const float> weights) const;
     DatasetInfo info() const;
     Rendered row(int64_t index) const;                 // as the trainer sees it
     // {the rest, a random `fraction` of the rows}
@@ -367,7 +376,7 @@ struct TrainOptions {                                  // the defaults are the r
 struct TrainStep {
     int64_t step = 0, steps = 0;                       // 1-based, of the whole run
     double epochs = 0;                                 // of the whole run
-    // loss: mean over the step's trained tokens
+    // loss: mean over the step's trained tokens, by the weights of their rows
     double epoch = 0, loss = 0, learning_rate = 0, grad_norm = 0, seconds = 0;
     int64_t tokens = 0, trained_tokens = 0;            // of this step
     int64_t skipped_steps = 0;                         // so far

@@ -110,7 +110,8 @@ static void export_merged(const Settings& s, const Flags& flags) {
     if (on) measure(bases, *on, type, s.model.double_quant, four_bits && bases.size() > 1);
     const bool other = four_bits && bases.size() > 1 && (!on || *bases[1].result < *bases[0].result);
     Base& taken = bases[other ? 1 : 0];
-    taken.loaded.lora->save_merged(s.out, type, s.model.double_quant, on_progress);
+    taken.loaded.lora->save(
+        s.out, {.as = qlora::Format(type, s.model.double_quant), .merged = true, .on_progress = on_progress});
     std::printf("base: %s, %s\nmerged with %s\n", s.model.model.c_str(),
                 base_used(s, taken, bases[0], flags, on.has_value()).c_str(), s.model.adapter.c_str());
     const qlora::Model written = describe_result(s, taken.loaded.model);
@@ -126,7 +127,7 @@ static void export_converted(const Settings& s) {
     std::string reason;
     std::optional<Measure> on;
     if (s.check) on = Measure::choose(s.measure, "", model.tokenizer(), reason);
-    model.save_as(s.out, type_of(s), s.model.double_quant, on_progress);
+    model.save(s.out, {.as = qlora::Format(type_of(s), s.model.double_quant), .on_progress = on_progress});
     const qlora::Model written = describe_result(s, model);
     if (!on || interrupted()) return;
     double before, after;

@@ -129,6 +129,23 @@ bool Tokenizer::ends_reply(Token token) const {
 }
 
 // ---- Model
+namespace api_room {
+
+void save_model(const ModelImpl& model, const LoraImpl* lora, const std::string& path, const SaveOptions& o) {
+    if (o.shard_bytes < 1)
+        fail(Errc::argument, "save ", path, ": shard_bytes is ", o.shard_bytes, ", expected 1 or more");
+    if (lora || o.as) {
+        const Format to = o.as.value_or(DType::f32);
+        save_model_as(model, lora, path, to.type, to.double_quant, o.on_progress, o.shard_bytes);
+    } else if (path.ends_with(".gguf")) {
+        save_gguf_model(model, path);
+    } else {
+        save_hf_model(model, path, o.shard_bytes);
+    }
+}
+
+}  // namespace api_room
+
 Model Model::load(const Source& source, const LoadOptions& options) {
     if (!options.backend.impl()) fail(Errc::argument, "Model::load: the backend is an empty handle");
     if (!is_in_memory(source) && !exists(source.name()))
@@ -137,19 +154,12 @@ Model Model::load(const Source& source, const LoadOptions& options) {
     return Model(load_gguf_model(source, options));
 }
 
-void Model::save(const std::string& path) const {
-    const ModelImpl& model = api_room::checked(impl_, "Model");
-    if (path.ends_with(".gguf")) return save_gguf_model(model, path);
-    save_hf_model(model, path);
+void Model::save(const std::string& path, const SaveOptions& options) const {
+    api_room::save_model(api_room::checked(impl_, "Model"), nullptr, path, options);
 }
 
-void Model::save_as(const std::string& path, DType type, bool double_quant,
-                    const std::function<bool(float)>& on_progress) const {
-    save_model_as(api_room::checked(impl_, "Model"), nullptr, path, type, double_quant, on_progress);
-}
-
-Model Model::convert(DType type, bool double_quant) const {
-    return Model(convert_model(api_room::checked(impl_, "Model"), type, double_quant));
+Model Model::convert(Format to) const {
+    return Model(convert_model(api_room::checked(impl_, "Model"), to.type, to.double_quant));
 }
 ModelInfo Model::info() const { return describe(api_room::checked(impl_, "Model")); }
 Tokenizer Model::tokenizer() const { return Tokenizer(api_room::tokenizer_of(api_room::checked(impl_, "Model"))); }
@@ -176,21 +186,20 @@ std::optional<AdapterBase> Lora::recorded_base(const Source& source) {
     return record ? std::optional(record->base) : std::nullopt;
 }
 
-void Lora::save(const std::string& path) const {
+void Lora::save(const std::string& path, const SaveOptions& options) const {
     const LoraImpl& lora = api_room::checked(impl_, "Lora");
+    if (options.merged) return api_room::save_model(*lora.base, &lora, path, options);
+    if (options.as)
+        fail(Errc::argument, "save ", path, ": an adapter is written in f32, not as ", name_of(options.as->type),
+             "; with SaveOptions::merged its base is written so, with the adapter inside");
     if (path.ends_with(".gguf")) save_lora_gguf(lora, path);
     else save_lora_peft(lora, path);
 }
 
 Files Lora::files() const { return lora_files(api_room::checked(impl_, "Lora")); }
 
-Model Lora::merge(DType type, bool double_quant) const {
-    return Model(merge_lora(api_room::checked(impl_, "Lora"), type, double_quant));
-}
-void Lora::save_merged(const std::string& path, DType type, bool double_quant,
-                       const std::function<bool(float)>& on_progress) const {
-    const LoraImpl& lora = api_room::checked(impl_, "Lora");
-    save_model_as(*lora.base, &lora, path, type, double_quant, on_progress);
+Model Lora::merge(Format to) const {
+    return Model(merge_lora(api_room::checked(impl_, "Lora"), to.type, to.double_quant));
 }
 Model Lora::base() const { return Model(api_room::checked(impl_, "Lora").base); }
 int64_t Lora::parameters() const { return api_room::checked(impl_, "Lora").parameters; }
@@ -246,6 +255,10 @@ Dataset Dataset::from_texts(std::span<const std::string> texts, const Model& mod
 Dataset Dataset::from_rows(std::span<const Rendered> rows, const Model& model, const DatasetOptions& options) {
     return Dataset(dataset_of_rows(rows, model.tokenizer().impl(), model.info().vocabulary,
                                    api_room::within(model, options)));
+}
+
+Dataset Dataset::weighted(std::span<const float> weights) const {
+    return Dataset(weighted_dataset(api_room::checked(impl_, "Dataset"), weights));
 }
 
 Dataset Dataset::join(std::span<const Dataset> parts) {

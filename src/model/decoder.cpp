@@ -198,7 +198,8 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
     nll_ = linear_cross_entropy(x, head, targets_, spec.backward, c.logit_cap);
     graph.output(nll_);
     if (!spec.backward) return;
-    graph.backward(sum(nll_), spec.checkpoint);
+    if (spec.weighted) weights_ = graph.input(rows);
+    graph.backward(sum(spec.weighted ? nll_ * weights_ : nll_), spec.checkpoint);
     for (const auto& [param, offset] : build.adapted) {
         const int32_t gradient = graph.grads[size_t(param.id())];
         if (gradient < 0) continue;
@@ -237,6 +238,11 @@ void Decoder::run(const DecoderBatch& batch) {
     if (targets_.id() >= 0) {
         decoder_room::check_range("targets", batch.targets, rows, -1, c.vocabulary);
         write(targets_, batch.targets);
+    }
+    if (weights_.id() >= 0) {
+        if (batch.weights.size() != rows)
+            fail(Errc::argument, "decoder: ", batch.weights.size(), " weights for ", rows, " rows");
+        graph_->write(weights_, batch.weights.data(), int64_t(rows) * 4);
     }
     if (logit_rows_.id() >= 0) {
         decoder_room::check_range("logit_rows", batch.logit_rows, size_t(spec_.logit_rows), 0, spec_.rows);
@@ -284,6 +290,7 @@ DecoderBatch lay_out(std::span<const Document> documents, int64_t rows) {
             batch.last.push_back(begin + int32_t(i) + 1);
             const bool trained = i + 1 < d.tokens.size() && (d.trained.empty() || d.trained[i + 1]);
             batch.targets.push_back(trained ? d.tokens[i + 1] : -1);
+            batch.weights.push_back(d.weight);
         }
     }
     if (int64_t(batch.tokens.size()) > rows)
@@ -291,6 +298,7 @@ DecoderBatch lay_out(std::span<const Document> documents, int64_t rows) {
     for (std::vector<int32_t>* v : {&batch.tokens, &batch.positions, &batch.first, &batch.last})
         v->resize(size_t(rows), 0);
     batch.targets.resize(size_t(rows), -1);
+    batch.weights.resize(size_t(rows), 0.0f);
     return batch;
 }
 

@@ -27,6 +27,7 @@ struct DecoderSpec {
     int64_t logit_rows = 0;                            // logits: of how many rows (chosen at run time), 0 = all
     const KvCache* cache = nullptr;                    // keys and values are stored there and read from there
     bool backward = false;                             // loss only: gradients are added to `gradients`
+    bool weighted = false;                             // ... of each row's loss times its weight
     bool checkpoint = false;
     bool dropout = false;
     uint64_t seed = 0;                                 // of the dropout
@@ -38,6 +39,7 @@ struct DecoderBatch {                                  // what a run is fed; eve
     std::vector<int32_t> cache_rows;                   // with a cache: where row t's key goes, -1 = nowhere
     std::vector<int32_t> targets;                      // loss: the id to predict, -1 = not trained
     std::vector<int32_t> logit_rows;                   // logits: which rows
+    std::vector<float> weights;                        // weighted: of each row's loss
     uint64_t dropout_step = 0;
 };
 
@@ -58,10 +60,15 @@ private:
     const LoraImpl* lora_;                             // the caller keeps it
     Tensor tokens_, positions_, first_, last_, window_first_, cache_rows_, targets_, logit_rows_;
     Tensor logits_, nll_, hidden_;                     // one of them
+    Tensor weights_;
 };
 
 // A batch of documents laid one after another; rows >= the sum of their lengths, the rest is padding.
-struct Document { std::span<const Token> tokens; std::span<const uint8_t> trained; };   // trained may be empty: all
+struct Document {
+    std::span<const Token> tokens;
+    std::span<const uint8_t> trained;                  // may be empty: all
+    float weight = 1;
+};
 DecoderBatch lay_out(std::span<const Document>, int64_t rows);
 
 // Rows of a batch that reads and writes a cache: tokens from `position` on of a text whose keys begin at cache row

@@ -95,7 +95,7 @@ std::vector<Document> BatchPlan::documents(const std::vector<int64_t>& rows) con
     for (const int64_t row : rows) {
         const auto tokens = data_->tokens(row);
         const size_t length = std::min(tokens.size(), size_t(context_));
-        documents.push_back({tokens.first(length), data_->trained(row).first(length)});
+        documents.push_back({tokens.first(length), data_->trained(row).first(length), data_->weight(row)});
     }
     return documents;
 }

@@ -108,6 +108,8 @@ uint64_t DatasetImpl::fingerprint() const {
     for (int64_t row = 0; row < size(); ++row) {
         h = hash_bytes(tokens(row).data(), int64_t(tokens(row).size_bytes()), h);
         h = hash_bytes(trained(row).data(), int64_t(trained(row).size()), h);
+        const float w = weight(row);
+        if (weighted()) h = hash_bytes(&w, sizeof w, h);
     }
     return h;
 }
@@ -165,9 +167,13 @@ std::shared_ptr<const DatasetImpl> join_datasets(std::span<const std::shared_ptr
     if (parts.size() == 1) return parts[0];
     auto all = std::make_shared<DatasetImpl>();
     auto rows = std::make_shared<DatasetRows>();
+    const bool weighted = std::any_of(parts.begin(), parts.end(), [](const auto& part) { return part->weighted(); });
     DatasetInfo info;
     for (const auto& part : parts) {
-        for (int64_t row = 0; row < part->size(); ++row) dataset_room::append_row(*rows, *part, row);
+        for (int64_t row = 0; row < part->size(); ++row) {
+            dataset_room::append_row(*rows, *part, row);
+            if (weighted) rows->weights.push_back(part->weight(row));
+        }
         dataset_room::add_info(info, part->info);
     }
     all->index.resize(rows->begin.size() - 1);
@@ -176,6 +182,22 @@ std::shared_ptr<const DatasetImpl> join_datasets(std::span<const std::shared_ptr
     all->tokenizer = parts[0]->tokenizer;
     all->info = dataset_room::describe(*all, info);
     return all;
+}
+
+// Rows are few beside their tokens, which are shared no longer.
+std::shared_ptr<const DatasetImpl> weighted_dataset(const DatasetImpl& data, std::span<const float> weights) {
+    if (int64_t(weights.size()) != data.size())
+        fail(Errc::argument, "Dataset::weighted: ", weights.size(), " weights for ", data.size(), " rows");
+    for (size_t i = 0; i < weights.size(); ++i)
+        if (!(weights[i] > 0 && weights[i] <= 1e6f))
+            fail(Errc::argument, "Dataset::weighted: the weight of row ", i, " is ", weights[i],
+                 ", expected a number above 0 and up to 1e6; leave out rows that are not to count");
+    auto rows = std::make_shared<DatasetRows>(*data.rows);
+    rows->weights.resize(rows->begin.size() - 1, 1.0f);
+    for (size_t i = 0; i < weights.size(); ++i) rows->weights[size_t(data.index[i])] = weights[i];
+    auto out = std::make_shared<DatasetImpl>(data);
+    out->rows = std::move(rows);
+    return out;
 }
 
 std::pair<std::shared_ptr<const DatasetImpl>, std::shared_ptr<const DatasetImpl>> split_dataset(const DatasetImpl& data,

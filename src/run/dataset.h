@@ -23,6 +23,7 @@ struct DatasetRows {                                   // all rows, one after an
     std::vector<uint8_t> trained;                      // per token
     std::vector<int64_t> begin{0};                     // of row i; one more entry than rows
     std::vector<TurnCounts> turns;                     // of row i; empty where the rows came from no file
+    std::vector<float> weights;                        // of row i; empty = all 1
 };
 
 struct DatasetImpl {
@@ -33,6 +34,8 @@ struct DatasetImpl {
     int64_t size() const { return int64_t(index.size()); }
     std::span<const Token> tokens(int64_t row) const;
     std::span<const uint8_t> trained(int64_t row) const;
+    float weight(int64_t row) const { return rows->weights.empty() ? 1 : rows->weights[size_t(index[size_t(row)])]; }
+    bool weighted() const { return !rows->weights.empty(); }
     uint64_t fingerprint() const;                      // of every token and mask, in order
 };
 
@@ -47,6 +50,7 @@ std::shared_ptr<const DatasetImpl> dataset_of_rows(std::span<const Rendered>, st
                                                    int64_t vocabulary, const DatasetOptions&);
 // The rows of each, one data set after another; all of one tokenizer.
 std::shared_ptr<const DatasetImpl> join_datasets(std::span<const std::shared_ptr<const DatasetImpl>> parts);
+std::shared_ptr<const DatasetImpl> weighted_dataset(const DatasetImpl&, std::span<const float> weights);
 std::pair<std::shared_ptr<const DatasetImpl>, std::shared_ptr<const DatasetImpl>> split_dataset(const DatasetImpl&,
                                                                                                 float fraction,
                                                                                                 uint64_t seed);

@@ -102,9 +102,9 @@ std::shared_ptr<ModelImpl> rebuild(Maker& maker) {
     return out;
 }
 
-void save(const Draft& draft, const std::string& path) {
+void save(const Draft& draft, const std::string& path, int64_t shard_bytes) {
     if (path.ends_with(".gguf")) save_gguf_model(draft, path);
-    else save_hf_model(draft, path);
+    else save_hf_model(draft, path, shard_bytes);
 }
 
 // How far apart the two are at one position.
@@ -152,18 +152,18 @@ std::shared_ptr<ModelImpl> merge_lora(const LoraImpl& lora, DType type, bool dou
 }
 
 void save_model_as(const ModelImpl& model, const LoraImpl* lora, const std::string& path, DType type, bool double_quant,
-                   const std::function<bool(float)>& on_progress) {
+                   const std::function<bool(float)>& on_progress, int64_t shard_bytes) {
     namespace room = merge_room;
     room::Maker maker(model, lora, type, double_quant, on_progress);
     // codes come first: the header of a folder has to say numbers that only quantizing them gives
-    if (is_4bit(type)) return room::save(*room::rebuild(maker), path);
+    if (is_4bit(type)) return room::save(*room::rebuild(maker), path, shard_bytes);
     const Draft draft{model, [&](Slot slot, int64_t layer) -> DraftTensor {
         const Row* row = &row_of(model.config, slot);
         if (!maker.changes(*row, layer)) return model.at(slot, layer);
         return {maker.type_of(*row, layer), model.at(slot, layer)->shape,
                 [&maker, row, layer] { return maker.make(*row, layer); }};
     }};
-    room::save(draft, path);
+    room::save(draft, path, shard_bytes);
 }
 
 Difference measure_difference(std::shared_ptr<const ModelImpl> expected, const LoraImpl* expected_lora,

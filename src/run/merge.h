@@ -19,7 +19,7 @@ std::shared_ptr<ModelImpl> merge_lora(const LoraImpl&, DType, bool double_quant)
 // Either, written without the result ever being whole in memory: tensors of dense and block types are made as the file
 // reaches them (4-bit codes, which are small, before). lora may be null. on_progress returns false to cancel.
 void save_model_as(const ModelImpl&, const LoraImpl*, const std::string& path, DType, bool double_quant,
-                   const std::function<bool(float)>& on_progress = {});
+                   const std::function<bool(float)>& on_progress = {}, int64_t shard_bytes = 5'000'000'000);
 
 // Both on the same tokens, in documents of at most 128; either may have an adapter.
 Difference measure_difference(std::shared_ptr<const ModelImpl> expected, const LoraImpl* expected_lora,

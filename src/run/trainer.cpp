@@ -60,10 +60,11 @@ int64_t context_of(const LoraImpl& lora, const TrainOptions& o) {
     return own > 0 ? std::min(own, o.context) : o.context;
 }
 
-DecoderSpec training_spec(const LoraImpl& lora, const TrainOptions& o, const BufferRef& gradients) {
+DecoderSpec training_spec(const LoraImpl& lora, const TrainOptions& o, const BufferRef& gradients, bool weighted) {
     DecoderSpec spec;
     spec.output = DecoderSpec::Output::loss;
     spec.backward = true;
+    spec.weighted = weighted;
     spec.checkpoint = o.checkpoint_activations;
     spec.dropout = lora.options.dropout > 0;
     spec.seed = o.seed;
@@ -100,7 +101,7 @@ TrainerImpl::TrainerImpl(std::shared_ptr<LoraImpl> l, std::shared_ptr<const Data
       batches(data, options, context),
       gradients(trainer_room::gradients_of(*lora, options)),
       optimizer(lora->base->backend, lora->values, gradients, lora->parameters, options),
-      decoders(lora->base, lora.get(), trainer_room::training_spec(*lora, options, gradients)) {
+      decoders(lora->base, lora.get(), trainer_room::training_spec(*lora, options, gradients, data->weighted())) {
     trainer_room::check_vocabulary(*data, lora->base->config);
     trainer_room::check_lengths(*data, lora->base->config, options);
     progress.last.steps = batches.steps();
@@ -127,7 +128,8 @@ TrainerImpl::Sum TrainerImpl::run_micro_batches(const std::vector<std::vector<in
         const std::vector<float> nll = decoder.nll();
         for (size_t i = 0; i < nll.size(); ++i) {
             if (batch.targets[i] < 0) continue;
-            sum.loss += double(nll[i]);
+            sum.loss += double(nll[i]) * double(batch.weights[i]);
+            sum.weight += double(batch.weights[i]);
             ++sum.trained;
         }
         sum.tokens += count;
@@ -142,14 +144,14 @@ bool TrainerImpl::step(const OnMicroBatch& on_micro_batch) {
     const auto start = std::chrono::steady_clock::now();
     const auto micro_batches = batches.step(progress.step);
     const Sum sum = run_micro_batches(micro_batches, on_micro_batch);
-    const float factor = float(1.0 / double(sum.trained)), norm = optimizer.norm();
+    const float factor = float(1.0 / sum.weight), norm = optimizer.norm();
 
     TrainStep s;
     s.step = progress.step + 1;
     s.steps = batches.steps();
     s.epochs = progress.last.epochs;
     s.epoch = batches.epoch_after(s.step);
-    s.loss = sum.loss / double(sum.trained);
+    s.loss = sum.loss / sum.weight;
     s.grad_norm = double(norm) * double(factor);
     TrainOptions now = options;
     if (progress.rate >= 0) now.learning_rate = float(progress.rate);

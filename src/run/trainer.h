@@ -40,7 +40,7 @@ struct TrainerImpl {
     MemoryPlan plan();
     double evaluate(const DatasetImpl&, const std::function<bool()>& go_on = {});
 private:
-    struct Sum { double loss = 0; int64_t tokens = 0, trained = 0; };
+    struct Sum { double loss = 0, weight = 0; int64_t tokens = 0, trained = 0; };
     Sum run_micro_batches(const std::vector<std::vector<int64_t>>&, const OnMicroBatch&);
     [[noreturn]] void give_up(const TrainStep&, const std::vector<std::vector<int64_t>>&);
     std::string first_bad_gradient() const;

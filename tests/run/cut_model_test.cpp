@@ -47,8 +47,8 @@ TEST_F(CutModel, EveryUseIsAnError) {
     expect_error("merge", [&] { (void)lora.merge(qlora::DType::f16); });
     for (const char* out : {"copy.gguf", "copy"}) {
         expect_error("save", [&] { model.save(folder / out); });
-        expect_error("save_as", [&] { model.save_as(folder / out, qlora::DType::f16); });
-        expect_error("save_merged", [&] { lora.save_merged(folder / out, qlora::DType::f16); });
+        expect_error("save as", [&] { model.save(folder / out, {.as = qlora::DType::f16}); });
+        expect_error("save merged", [&] { lora.save(folder / out, {.as = qlora::DType::f16, .merged = true}); });
     }
     expect_error("the weights of a graph", [&] {
         qlora::Graph graph(model.backend());

@@ -112,8 +112,8 @@ void use(const qlora::Model& model, const Case& c, const TemporaryFolder& folder
     if (c.init == LoraInit::pissa) return;             // its base is no model to save
     model.save(folder / "folder");
     if (!c.quantize || c.double_quant) model.save(folder / "model.gguf");
-    lora.save_merged(folder / "merged.gguf", DType::q8_0);
-    lora.save_merged(folder / "merged", DType::bf16);
+    lora.save(folder / "merged.gguf", {.as = DType::q8_0, .merged = true});
+    lora.save(folder / "merged", {.as = DType::bf16, .merged = true});
     out.saved.insert(out.saved.end(), {"folder", "merged.gguf", "merged"});
 }
 

@@ -288,4 +288,28 @@ TEST(Difference, LongTextsAndBadOnes) {
     EXPECT_THROW(measure_difference(model, nullptr, tiny::make({.vocabulary = 41}), nullptr, ids), Error);
 }
 
+// One save for all: as held, converted, merged, in shards.
+TEST(Save, SaysInItsOptionsWhatIsWritten) {
+    const qlora::Model model(tiny::make({}));
+    const qlora::Lora lora(trained(model.impl()));
+    const std::string folder = temporary("save"), gguf = temporary("save.gguf");
+    const auto logits = [](const std::string& path) { return tiny::logits(tiny::load(path), nullptr, ids); };
+    lora.save(gguf, {.merged = true});
+    EXPECT_EQ(logits(gguf), lora.merge().logits(ids));
+    model.save(gguf, {.as = DType::bf16});
+    EXPECT_EQ(logits(gguf), model.convert(DType::bf16).logits(ids));
+    model.save(folder, {.shard_bytes = 4096});
+    EXPECT_TRUE(exists(folder + "/model.safetensors.index.json"));
+    EXPECT_EQ(logits(folder), model.logits(ids));
+    const std::string halves = temporary("halves");
+    model.save(halves, {.as = DType::f16, .shard_bytes = 4096});
+    EXPECT_TRUE(exists(halves + "/model.safetensors.index.json"));
+    const auto error_of = [](const auto& call) {
+        try { call(); } catch (const Error& e) { return std::string(e.what()); }
+        return std::string("no error");
+    };
+    EXPECT_NE(error_of([&] { lora.save(folder + "/x", {.as = DType::f16}); }).find("merged"), std::string::npos);
+    EXPECT_NE(error_of([&] { model.save(folder + "/x", {.shard_bytes = 0}); }).find("shard_bytes"), std::string::npos);
+}
+
 }  // namespace merge_test

@@ -79,7 +79,7 @@ TEST_F(Misuse, ValuesThatNoEnumHas) {
         const auto type = qlora::DType(bad);
         expect_error("number type", [&] { (void)qlora::name_of(type); });
         expect_error("number type", [&] { (void)model.convert(type); });
-        expect_error("number type", [&] { model.save_as("/nowhere/x.gguf", type); });
+        expect_error("number type", [&] { model.save("/nowhere/x.gguf", {.as = type}); });
         expect_error("number type", [&] { (void)lora.merge(type); });
         expect_error("number type", [&] { (void)run_support::tiny_model(1, type); });
         expect_error("number type", [&] { qlora::Graph(model.backend()).input({2}, type); });

@@ -248,6 +248,35 @@ TEST(Trainer, AStepThatIsStoppedIsAsIfItHadNotBegun) {
     EXPECT_FALSE(trainer.step());
 }
 
+// A row of weight 2 is that row twice; the same weight for all changes nothing.
+TEST(Trainer, RowsCountByTheirWeights) {
+    const std::vector<run_support::Row> rows = random_rows(3), twice{rows[0], rows[0], rows[1], rows[2]};
+    const auto run = [](const qlora::Dataset& data) {
+        const qlora::Lora lora = qlora::Lora::create(run_support::tiny_model(), {.rank = 4, .seed = 5});
+        qlora::TrainOptions o = options(data.info().rows, 1);
+        o.epochs = 3;
+        qlora::Trainer trainer(lora, data, o);
+        while (trainer.step()) {}
+        return std::pair(values_of(lora), trainer.last().loss);
+    };
+    const auto weighted = [&](const std::vector<float>& w) { return run_support::dataset(rows).weighted(w); };
+    const auto plain = run(run_support::dataset(rows)), double_row = run(run_support::dataset(twice)),
+               heavy = run(weighted({2, 1, 1}));
+    EXPECT_LT(run_support::largest_difference(heavy.first, double_row.first), 2e-5);
+    EXPECT_NEAR(heavy.second, double_row.second, 1e-5);
+    EXPECT_GT(run_support::largest_difference(heavy.first, plain.first), 1e-4);
+    EXPECT_EQ(run(weighted({1, 1, 1})), plain);
+    EXPECT_LT(run_support::largest_difference(run(weighted({3, 3, 3})).first, plain.first), 2e-5);
+    EXPECT_NE(weighted({2, 1, 1}).impl()->fingerprint(), run_support::dataset(rows).impl()->fingerprint());
+    const auto [rest, part] = weighted({2, 3, 4}).split(0.34f);
+    EXPECT_EQ(rest.impl()->weight(0) + rest.impl()->weight(1) + part.impl()->weight(0), 9);
+    const std::vector<qlora::Dataset> parts{run_support::dataset(rows), weighted({2, 3, 4})};
+    EXPECT_EQ(qlora::Dataset::join(parts).impl()->weight(1), 1);
+    EXPECT_EQ(qlora::Dataset::join(parts).impl()->weight(4), 3);
+    for (const std::vector<float>& bad : {std::vector<float>{1, 1}, {1, 0, 1}, {1, -1, 1}, {1, HUGE_VALF, 1}})
+        EXPECT_TRUE(run_support::contains(run_support::error_of([&] { (void)weighted(bad); }), "weight"));
+}
+
 // Set before the first step it is the rate of the options; a checkpoint keeps it.
 TEST(Trainer, TheLearningRateMayChangeBetweenSteps) {
     const auto rows = random_rows(8);
