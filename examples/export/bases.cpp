@@ -38,7 +38,7 @@ void measure(std::vector<Base>& bases, const Measure& on, qlora::DType type, boo
     for (Base& b : bases) {
         b.base = loss(b.loaded.model, "the base", b);
         b.adapted = loss(*b.loaded.lora, "base + adapter", b);
-        if (results) b.result = loss(b.loaded.lora->merge(type, double_quant), "the result", b);
+        if (results) b.result = loss(b.loaded.lora->merge({type, double_quant}), "the result", b);
     }
     if (progress.live()) progress.update("");
 }

@@ -295,12 +295,12 @@ TEST(Save, SaysInItsOptionsWhatIsWritten) {
     const std::string folder = temporary("save"), gguf = temporary("save.gguf");
     const auto logits = [](const std::string& path) { return tiny::logits(tiny::load(path), nullptr, ids); };
     lora.save(gguf, {.merged = true});
-    EXPECT_EQ(logits(gguf), lora.merge().logits(ids));
+    EXPECT_LT(farthest(logits(gguf), lora.merge().logits(ids)), 1e-4);
     model.save(gguf, {.as = DType::bf16});
-    EXPECT_EQ(logits(gguf), model.convert(DType::bf16).logits(ids));
+    EXPECT_LT(farthest(logits(gguf), model.convert(DType::bf16).logits(ids)), 1e-4);
     model.save(folder, {.shard_bytes = 4096});
     EXPECT_TRUE(exists(folder + "/model.safetensors.index.json"));
-    EXPECT_EQ(logits(folder), model.logits(ids));
+    EXPECT_LT(farthest(logits(folder), model.logits(ids)), 1e-4);
     const std::string halves = temporary("halves");
     model.save(halves, {.as = DType::f16, .shard_bytes = 4096});
     EXPECT_TRUE(exists(halves + "/model.safetensors.index.json"));
