@@ -19,7 +19,7 @@ WERROR   ?= $(if $(filter test,$(MAKECMDGOALS)),$(filter g++-12 clang-14,$(or $(
 WARN     := -Wall -Wextra -Wconversion -Wshadow $(if $(CLANG),-Wno-sign-conversion,-Wno-restrict) $(if $(WERROR),-Werror)
 FLAGS    := -std=c++20 -I. -pthread $(WARN) $(CXXFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 PROGRAMS := $(patsubst examples/%.cpp,%,$(wildcard examples/*.cpp))
-ROOMS    := $(wildcard src/*/*.cpp) $(wildcard src/*/*/*.cpp) $(wildcard src/api.cpp)
+ROOMS    := $(wildcard src/*/*.cpp) $(wildcard src/*/*/*.cpp)
 OBJECTS  := $(ROOMS:%.cpp=$(BUILD)/%.o)
 COMMON   := $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard examples/common/*.cpp))
 TESTS    := $(wildcard tests/*/*_test.cpp)

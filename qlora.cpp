@@ -213,8 +213,9 @@
 #include "src/run/batch.cpp"                            // Generates several sequences together.
 #include "src/run/merge.cpp"                            // Converts models, and merges adapters into them.
 
-// api: the only file that knows both the public classes and the rooms
-#include "src/api.cpp"                                  // Implements the public classes of qlora.h.
+// api: the public classes over the rooms
+#include "src/api/models.cpp"                           // Implements the public classes of what is loaded and held.
+#include "src/api/runs.cpp"                             // Implements those that train, generate and measure.
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop

@@ -62,7 +62,7 @@ std::string included(const std::string& line) {
 std::string floor_of(const std::string& path) {
     if (path.rfind("src/", 0) != 0) return "";
     const size_t slash = path.find('/', 4);
-    return slash == path.npos ? "api" : path.substr(4, slash - 4);
+    return path.substr(4, slash - 4);
 }
 
 // Lists of operations and instruction-set bodies are meant to be included more than once.

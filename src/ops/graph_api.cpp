@@ -1,4 +1,5 @@
-// graph_api.cpp - the public Graph and Tensor over GraphImpl. (Graph::weight, which needs a model, is in api.cpp.)
+// graph_api.cpp - the public Graph and Tensor over GraphImpl. (Graph::weight, which needs a model, is in
+// src/api/models.cpp.)
 //
 // A caller may read what it likes after a run. Kept for that are the results that nothing reads, and the gradients of
 // the params; asking for another one plans the graph anew with that one kept. step() runs graphs of its own over the
