@@ -244,11 +244,16 @@ Perplexity perplexity(const Adapted& of, std::span<const Token> tokens, int64_t 
 }
 
 Difference difference(const Adapted& expected, const Adapted& actual, std::span<const Token> tokens) {
-    const api_room::Running e(expected);
+    const auto adapter = [](const Adapted& a) { return a.lora() ? a.lora()->impl().get() : nullptr; };
     // a lock that this thread has is not taken twice
-    const bool same = expected.lora() && actual.lora() && expected.lora()->impl() == actual.lora()->impl();
-    if (same) return measure_difference(e.model, e.lora, e.model, e.lora, tokens);
-    const api_room::Running a(actual);
+    if (adapter(expected) && adapter(expected) == adapter(actual)) {
+        const api_room::Running both(expected);
+        return measure_difference(both.model, both.lora, both.model, both.lora, tokens);
+    }
+    // two are taken in one order by everybody, or each of two threads could wait for the other
+    const bool turned = std::less<const LoraImpl*>()(adapter(actual), adapter(expected));
+    const api_room::Running first(turned ? actual : expected), second(turned ? expected : actual);
+    const api_room::Running &e = turned ? second : first, &a = turned ? first : second;
     return measure_difference(e.model, e.lora, a.model, a.lora, tokens);
 }
 

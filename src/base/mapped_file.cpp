@@ -3,6 +3,7 @@
 
 #include "src/base/descriptor.h"
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <mutex>
@@ -121,6 +122,15 @@ std::shared_ptr<const MappedFile> MappedFile::memory(std::span<const std::byte> 
     file->size_ = int64_t(bytes.size());
     file->data_ = reinterpret_cast<const uint8_t*>(bytes.data());
     file->owner_ = std::move(owner);
+    // Formats align what they hold from the start of the file on; a map begins with a page.
+    constexpr size_t unit = 64;
+    if (const size_t off = reinterpret_cast<uintptr_t>(file->data_) % unit; off != 0) {
+        const auto copy = std::make_shared<std::vector<uint8_t>>(bytes.size() + unit);
+        uint8_t* const at = copy->data() + (unit - reinterpret_cast<uintptr_t>(copy->data()) % unit) % unit;
+        std::copy_n(file->data_, bytes.size(), at);
+        file->data_ = at;
+        file->owner_ = copy;
+    }
     return file;
 }
 

@@ -25,19 +25,18 @@ BatchImpl::BatchImpl(std::shared_ptr<const ModelImpl> m, const BatchOptions& opt
     slots_.resize(size_t(options.slots));
 }
 
-Decoder& BatchImpl::decoder(const LoraImpl* lora, int64_t rows, int64_t logit_rows) {
-    std::unique_ptr<Decoder>& made = decoders_[{lora, rows}];
-    if (!made) {
-        DecoderSpec spec;
-        spec.rows = rows;
-        spec.logit_rows = logit_rows;
-        spec.cache = &cache;
-        made = std::make_unique<Decoder>(model, lora, spec);
-        made->graph().arena = arena_;
-        made->graph().prepare();
-        if (!arena_ || made->graph().arena->bytes > arena_->bytes) arena_ = made->graph().arena;
-    }
-    return *made;
+Decoder& BatchImpl::decoder(const std::shared_ptr<const LoraImpl>& lora, int64_t rows, int64_t logit_rows) {
+    const auto known = decoders_.find({lora.get(), rows});
+    if (known != decoders_.end()) return *known->second.decoder;
+    DecoderSpec spec;
+    spec.rows = rows;
+    spec.logit_rows = logit_rows;
+    spec.cache = &cache;
+    auto made = std::make_unique<Decoder>(model, lora.get(), spec);
+    made->graph().arena = arena_;
+    made->graph().prepare();
+    if (!arena_ || made->graph().arena->bytes > arena_->bytes) arena_ = made->graph().arena;
+    return *(decoders_[{lora.get(), rows}] = {lora, std::move(made)}).decoder;
 }
 
 // Appends tokens to a slot, in chunks; its scores are those after the last.
@@ -46,7 +45,7 @@ void BatchImpl::read(int64_t slot, std::span<const Token> tokens) {
     for (size_t at = 0; at < tokens.size();) {
         const int64_t rows = chunk_of(int64_t(tokens.size() - at));
         const size_t count = std::min(tokens.size() - at, size_t(rows));
-        Decoder& d = decoder(s.lora.get(), rows, 1);
+        Decoder& d = decoder(s.lora, rows, 1);
         DecoderBatch b;
         append_cached(b, tokens.subspan(at, count), int64_t(s.tokens.size()), slot * context);
         pad(b, rows);
@@ -62,10 +61,15 @@ void BatchImpl::read(int64_t slot, std::span<const Token> tokens) {
 void BatchImpl::renew(int64_t slot) {
     Slot& s = slots_[size_t(slot)];
     if (!s.lora || s.version == s.lora->version) return;
-    const Tokens all = std::move(s.tokens);
+    const Tokens all = s.tokens;
     s.tokens.clear();
+    try {
+        read(slot, all);
+    } catch (...) {                                    // the next step tries again
+        s.tokens = all;
+        throw;
+    }
     s.version = s.lora->version;
-    read(slot, all);
 }
 
 int64_t BatchImpl::add(std::span<const Token> prompt, const Sampling& sampling, std::shared_ptr<const LoraImpl> lora) {
@@ -101,9 +105,9 @@ int64_t BatchImpl::add(std::span<const Token> prompt, const Sampling& sampling, 
     return slot;
 }
 
-// One run for sequences with the same adapter.
-void BatchImpl::decode(std::span<const int64_t> slots, std::span<const Token> next) {
-    const LoraImpl* lora = slots_[size_t(slots[0])].lora.get();
+// One run for sequences with the same adapter: what each has chosen goes into the cache.
+void BatchImpl::decode(std::span<const int64_t> slots) {
+    const std::shared_ptr<const LoraImpl> lora = slots_[size_t(slots[0])].lora;
     const auto held = lora ? lora->lock.read() : std::shared_lock<std::shared_mutex>();
     for (const int64_t slot : slots) renew(slot);
     const int64_t rows = int64_t(slots.size());
@@ -111,7 +115,7 @@ void BatchImpl::decode(std::span<const int64_t> slots, std::span<const Token> ne
     DecoderBatch b;
     for (int64_t i = 0; i < rows; ++i) {
         const Slot& s = slots_[size_t(slots[size_t(i)])];
-        append_cached(b, next.subspan(size_t(i), 1), int64_t(s.tokens.size()), slots[size_t(i)] * context);
+        append_cached(b, std::span(&*s.chosen, 1), int64_t(s.tokens.size()), slots[size_t(i)] * context);
         b.logit_rows.push_back(int32_t(i));
     }
     d.run(b);
@@ -119,38 +123,46 @@ void BatchImpl::decode(std::span<const int64_t> slots, std::span<const Token> ne
     const size_t n = scores.size() / size_t(rows);
     for (size_t i = 0; i < slots.size(); ++i) {
         Slot& s = slots_[size_t(slots[i])];
-        s.tokens.push_back(next[i]);
+        s.tokens.push_back(*s.chosen);
+        s.chosen.reset();
         s.scores.assign(scores.begin() + ptrdiff_t(i * n), scores.begin() + ptrdiff_t((i + 1) * n));
+    }
+}
+
+// The next token of every sequence that has none waiting. What throws here, a mask for instance, ends the sequence that
+// it is about; the others keep what they have chosen, and the next step goes on with it.
+void BatchImpl::choose(const OnSlotText& on_text) {
+    for (int64_t slot = 0; slot < int64_t(slots_.size()); ++slot) {
+        Slot& s = slots_[size_t(slot)];
+        if (!s.made || s.made->ended() || s.chosen) continue;
+        try {
+            s.text.clear();
+            s.chosen = s.made->next(s.scores, int64_t(s.tokens.size()) < context);
+            if (!s.text.empty() && on_text && !on_text(slot, s.text)) s.made->cancel();
+        } catch (...) {
+            s.made->cancel();
+            s.chosen.reset();
+            throw;
+        }
+        if (s.made->ended()) s.chosen.reset();
     }
 }
 
 bool BatchImpl::step(const OnSlotText& on_text) {
     const auto start = batch_room::Clock::now();
-    std::vector<std::pair<int64_t, Token>> chosen;
-    std::vector<int64_t> ran;
-    for (int64_t slot = 0; slot < int64_t(slots_.size()); ++slot) {
-        Slot& s = slots_[size_t(slot)];
-        if (!s.made || s.made->ended()) continue;
-        ran.push_back(slot);
-        s.text.clear();
-        const std::optional<Token> next = s.made->next(s.scores, int64_t(s.tokens.size()) < context);
-        const bool go_on = s.text.empty() || !on_text || on_text(slot, s.text);
-        if (next && !go_on) s.made->cancel();
-        else if (next) chosen.emplace_back(slot, *next);
-    }
-    const auto adapter = [&](const auto& c) { return slots_[size_t(c.first)].lora.get(); };
-    std::stable_sort(chosen.begin(), chosen.end(), [&](const auto& a, const auto& b) {
-        return std::less<const LoraImpl*>()(adapter(a), adapter(b));
-    });
-    for (size_t first = 0, last = 0; first < chosen.size(); first = last) {
-        std::vector<int64_t> slots;
-        Tokens next;
-        const size_t most = std::min(chosen.size(), first + size_t(gemv_rows));
-        for (; last < most && adapter(chosen[last]) == adapter(chosen[first]); ++last) {
-            slots.push_back(chosen[last].first);
-            next.push_back(chosen[last].second);
-        }
-        decode(slots, next);
+    std::vector<int64_t> ran, waiting;
+    for (int64_t slot = 0; slot < int64_t(slots_.size()); ++slot)
+        if (slots_[size_t(slot)].made && !slots_[size_t(slot)].made->ended()) ran.push_back(slot);
+    choose(on_text);
+    for (const int64_t slot : ran)
+        if (slots_[size_t(slot)].chosen) waiting.push_back(slot);
+    const auto adapter = [&](int64_t slot) { return slots_[size_t(slot)].lora.get(); };
+    std::stable_sort(waiting.begin(), waiting.end(),
+                     [&](int64_t a, int64_t b) { return std::less<const LoraImpl*>()(adapter(a), adapter(b)); });
+    for (size_t first = 0, last = 0; first < waiting.size(); first = last) {
+        const size_t most = std::min(waiting.size(), first + size_t(gemv_rows));
+        while (last < most && adapter(waiting[last]) == adapter(waiting[first])) ++last;
+        decode(std::span(waiting).subspan(first, last - first));
     }
     for (const int64_t slot : ran) slots_[size_t(slot)].stats.reply_seconds += batch_room::seconds_since(start);
     return !ran.empty();

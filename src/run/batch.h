@@ -30,6 +30,7 @@ private:
         Tokens tokens;                                 // whose keys are in the cache
         uint64_t version = 0;                          // of the factors they were computed with
         std::vector<float> scores;                     // of the token after them
+        std::optional<Token> chosen;                   // part of the reply, and not in the cache yet
         std::unique_ptr<Generation> made;              // null: the slot is free
         std::string text;                              // that the last token added
         SessionStats stats;
@@ -37,10 +38,13 @@ private:
     const Slot& used(int64_t slot, const char* what) const;
     void read(int64_t slot, std::span<const Token> tokens);
     void renew(int64_t slot);
-    void decode(std::span<const int64_t> slots, std::span<const Token> next);
-    Decoder& decoder(const LoraImpl*, int64_t rows, int64_t logit_rows);
+    void choose(const OnSlotText&);
+    void decode(std::span<const int64_t> slots);
+    Decoder& decoder(const std::shared_ptr<const LoraImpl>&, int64_t rows, int64_t logit_rows);
     std::vector<Slot> slots_;
-    std::map<std::pair<const LoraImpl*, int64_t>, std::unique_ptr<Decoder>> decoders_;
+    // The owner keeps the adapter: its address cannot be another's while it is a key.
+    struct Made { std::shared_ptr<const LoraImpl> owner; std::unique_ptr<Decoder> decoder; };
+    std::map<std::pair<const LoraImpl*, int64_t>, Made> decoders_;
     BufferRef arena_;
 };
 

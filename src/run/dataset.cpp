@@ -189,9 +189,9 @@ std::shared_ptr<const DatasetImpl> weighted_dataset(const DatasetImpl& data, std
     if (int64_t(weights.size()) != data.size())
         fail(Errc::argument, "Dataset::weighted: ", weights.size(), " weights for ", data.size(), " rows");
     for (size_t i = 0; i < weights.size(); ++i)
-        if (!(weights[i] > 0 && weights[i] <= 1e6f))
+        if (!(weights[i] >= 1e-6f && weights[i] <= 1e6f))
             fail(Errc::argument, "Dataset::weighted: the weight of row ", i, " is ", weights[i],
-                 ", expected a number above 0 and up to 1e6; leave out rows that are not to count");
+                 ", expected 1e-6 to 1e6; leave out rows that are not to count");
     auto rows = std::make_shared<DatasetRows>(*data.rows);
     rows->weights.resize(rows->begin.size() - 1, 1.0f);
     for (size_t i = 0; i < weights.size(); ++i) rows->weights[size_t(data.index[i])] = weights[i];

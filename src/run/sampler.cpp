@@ -55,7 +55,8 @@ Token Sampler::pick(std::span<const float> logits, std::span<const Token> reply)
     if (options_.repeat_penalty != 1) penalise(scores_);
     if (options_.mask) {
         options_.mask(reply, scores_);
-        if (!(*std::max_element(scores_.begin(), scores_.end()) > -HUGE_VALF))
+        const bool numbers = std::none_of(scores_.begin(), scores_.end(), [](float v) { return std::isnan(v); });
+        if (!numbers || !(*std::max_element(scores_.begin(), scores_.end()) > -HUGE_VALF))
             fail(Errc::argument, "sampling: the mask rules out every token, or makes scores of NaN, after ",
                  reply.size(), " tokens of the reply; leave one, such as the end of the reply");
     }

@@ -128,12 +128,20 @@ std::vector<float> embed_texts(std::shared_ptr<const ModelImpl> model, const Lor
     DecoderSpec spec;
     spec.output = DecoderSpec::Output::hidden;
     DecoderPool decoders(model, lora, spec);
+    std::vector<Tokens> all;
+    size_t longest = 0;
+    for (size_t i = 0; i < texts.size(); ++i) {
+        check_stop();
+        all.push_back(encode_text(words, texts[i], words.add_bos, false));
+        if (all[i].empty()) fail(Errc::argument, "embeddings: text ", i, " has no tokens");
+        longest = std::max(longest, all[i].size());
+    }
+    check_context(model->config, int64_t(longest), "embeddings");
+    if (longest > 0) decoders.at(int64_t(longest));    // the others share its arena
     std::vector<float> out;
     for (size_t i = 0; i < texts.size(); ++i) {
         check_stop();
-        const Tokens tokens = encode_text(words, texts[i], words.add_bos, false);
-        if (tokens.empty()) fail(Errc::argument, "embeddings: text ", i, " has no tokens");
-        check_context(model->config, int64_t(tokens.size()), "embeddings");
+        const Tokens& tokens = all[i];
         Decoder& decoder = decoders.at(int64_t(tokens.size()));
         const Document document{tokens, {}};
         decoder.run(lay_out(std::span(&document, 1), decoder.spec().rows));

@@ -12,19 +12,21 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-Reply cancelled(const SessionStats& stats) {
-    Reply reply;
-    reply.finish = Finish::cancelled;
-    reply.stats = stats;
-    return reply;
-}
-
 SessionStats fresh(const KvCache& cache) {
     SessionStats stats;
     stats.context = cache.capacity;
     stats.cache = cache.type;
     stats.cache_bytes = cache.bytes();
     return stats;
+}
+
+// Within its prompt.
+Reply cancelled(const KvCache& cache, size_t read) {
+    Reply reply;
+    reply.finish = Finish::cancelled;
+    reply.stats = fresh(cache);
+    reply.stats.context_used = int64_t(read);
+    return reply;
 }
 
 }  // namespace session_room
@@ -163,8 +165,10 @@ Reply SessionImpl::chat(std::span<const Message> more, const RenderOptions& opti
         options.chat_template.empty()
             ? renderer_->reply(printed, options.prefill)
             : DialogueRenderer(tokenizer(), options.chat_template).reply(printed, options.prefill);
-    std::optional<Reply> reply = generate(prompt.tokens, true, sampling, on_text);
-    if (!reply) return session_room::cancelled(stats); // no word of an answer: the question was not asked
+    // behind a prefill a space is part of the text
+    std::optional<Reply> reply = generate(prompt.tokens, options.prefill.empty(), sampling, on_text);
+    // no word of an answer: the question was not asked
+    if (!reply) return session_room::cancelled(cache, cached.size());
     reply->text = options.prefill + reply->text;
     dialogue.push_back({"assistant", reply->text});
     history = std::move(dialogue);                     // only now: a failed turn leaves the dialogue as it was
@@ -177,15 +181,16 @@ Reply SessionImpl::complete(std::span<const Token> prompt, const Sampling& sampl
             fail(Errc::argument, "Session: token ", t, " is outside the vocabulary of ", model->config.vocabulary);
     history.clear();
     std::optional<Reply> reply = generate(Tokens(prompt.begin(), prompt.end()), prompt.empty(), sampling, on_text);
-    return reply ? std::move(*reply) : session_room::cancelled(stats);
+    return reply ? std::move(*reply) : session_room::cancelled(cache, cached.size());
 }
 
 Reply SessionImpl::complete(std::string_view prompt, const Sampling& sampling, const OnText& on_text, bool control) {
     const TokenizerImpl& words = tokenizer();
-    history.clear();
-    std::optional<Reply> reply = generate(encode_text(words, prompt, words.add_bos || prompt.empty(), control),
-                                          prompt.empty(), sampling, on_text);
-    return reply ? std::move(*reply) : session_room::cancelled(stats);
+    const bool opening = prompt.empty();
+    const Tokens tokens = encode_text(words, prompt, words.add_bos || opening, control);
+    history.clear();                                   // only now: the prompt may be a part of it
+    std::optional<Reply> reply = generate(tokens, opening, sampling, on_text);
+    return reply ? std::move(*reply) : session_room::cancelled(cache, cached.size());
 }
 
 void SessionImpl::adapt(std::shared_ptr<const ModelImpl> base, std::shared_ptr<const LoraImpl> with) {

@@ -19,9 +19,20 @@ constexpr std::string_view magic = "qlora session 1\n";
 
 // What must agree before keys and values mean the same: reads all weights.
 Json identity(const SessionImpl& s) {
+    std::string adapter;
+    if (s.lora) {
+        Hash hash(fingerprint_of(*s.lora));
+        for (const LoraTarget& t : s.lora->targets) {
+            const int64_t place[] = {t.layer, int64_t(t.module), t.rank, t.m};
+            const double scale = double(t.scale);
+            hash.add(place, sizeof place);
+            hash.add(&scale, sizeof scale);
+        }
+        adapter = std::to_string(hash.value());
+    }
     return Json()
         .set("model", fingerprint_of(*s.model))
-        .set("adapter", s.lora ? std::to_string(fingerprint_of(*s.lora)) : std::string())
+        .set("adapter", adapter)
         .set("context", s.cache.capacity)
         .set("cache", std::string(name_of(s.cache.type)));
 }
@@ -65,7 +76,8 @@ Saved parse(std::string_view bytes) {
         refuse("the bytes are cut or damaged (their hash differs)");
     if (length > bytes.size() - fixed - 8) refuse("the header is longer than the bytes");
     Saved saved;
-    saved.header = Json::parse(bytes.substr(fixed, size_t(length)), "Session::restore");
+    saved.header = Json::parse(bytes.substr(fixed, size_t(length)), "Session::restore",
+                               {.depth = 16, .bytes = int64_t(64) << 20});
     saved.rows = bytes.substr(fixed + size_t(length), bytes.size() - fixed - size_t(length) - 8);
     return saved;
 }
@@ -147,6 +159,7 @@ void SessionImpl::restore(std::string_view bytes) {
     const int64_t rows = int64_t(tokens.size());
     if (rows > cache.capacity || room::state_bytes(*this, rows) != int64_t(saved.rows.size()))
         room::refuse(str("keys and values of ", saved.rows.size(), " bytes for ", rows, " tokens"));
+    cached.clear();                                    // until all rows are those of the new ones
     size_t at = 0;
     room::for_each_stretch(*this, rows, [&](Buffer& buffer, int64_t offset, int64_t count) {
         model->backend->upload(buffer, offset, saved.rows.data() + at, count);
@@ -156,6 +169,7 @@ void SessionImpl::restore(std::string_view bytes) {
     cached_version = lora ? lora->version : 0;
     cache.used = rows;
     history = std::move(messages);
+    stats = {.context_used = rows, .context = stats.context, .cache = stats.cache, .cache_bytes = stats.cache_bytes};
 }
 
 }}  // namespace qlora

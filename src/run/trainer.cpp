@@ -159,7 +159,7 @@ bool TrainerImpl::step(const OnMicroBatch& on_micro_batch) {
     s.learning_rate = learning_rate(now, s.step, s.steps);
     s.tokens = sum.tokens;
     s.trained_tokens = sum.trained;
-    s.skipped = !std::isfinite(s.loss) || !std::isfinite(norm);
+    s.skipped = !std::isfinite(s.loss) || !std::isfinite(s.grad_norm);
     if (!s.skipped) {
         const auto writing = lora->lock.write();
         optimizer.step(float(s.learning_rate), progress.updates + 1, factor, norm);

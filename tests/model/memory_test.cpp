@@ -61,22 +61,29 @@ TEST(Memory, ModelsAreThoseOfTheirFiles) {
 // Code that the linker put where it likes: kernels need more than a byte's alignment.
 TEST(Memory, BytesNeedNoAlignment) {
     const std::string file = temporary("model.gguf");
-    save_gguf_model(*tiny::make({}), file);
-    const std::string gguf = read_file(file);
-    const std::vector<float> expected = load(file).logits(ids);
-    for (size_t shift = 1; shift < 4; ++shift) {
-        const std::string moved = std::string(shift, 'x') + gguf;
-        EXPECT_EQ(load(Source::memory(bytes_of(moved).subspan(shift))).logits(ids), expected) << shift;
+    const Model model(tiny::make({.hidden = 64, .feed_forward = 96}));
+    for (const bool codes : {false, true}) {           // 4-bit codes have scales beside them
+        if (codes) model.convert(DType::nf4).save(file);
+        else model.save(file);
+        const std::string gguf = read_file(file);
+        const std::vector<float> expected = load(file).logits(ids);
+        for (size_t shift = 1; shift < 4; ++shift) {
+            const std::string moved = std::string(shift, 'x') + gguf;
+            EXPECT_EQ(load(Source::memory(bytes_of(moved).subspan(shift))).logits(ids), expected) << shift;
+        }
     }
 }
 
 TEST(Memory, TheOwnerStaysAsLongAsAnybodyReads) {
     const std::string file = temporary("model.gguf");
     save_gguf_model(*tiny::make({}), file);
-    auto owner = std::make_shared<const std::string>(read_file(file));
-    const std::weak_ptr<const std::string> watched = owner;
+    const std::string gguf = read_file(file);
+    auto owner = std::make_shared<std::vector<std::byte>>(gguf.size() + 64);
+    std::byte* const at = owner->data() + (64 - reinterpret_cast<uintptr_t>(owner->data()) % 64) % 64;
+    std::memcpy(at, gguf.data(), gguf.size());         // aligned: else it would be copied
+    const std::weak_ptr<const std::vector<std::byte>> watched = owner;
     {
-        const Model model = load(Source::memory(bytes_of(*owner), "owned", owner));
+        const Model model = load(Source::memory({at, gguf.size()}, "owned", owner));
         owner.reset();
         EXPECT_FALSE(watched.expired());
         EXPECT_FALSE(model.logits(ids).empty());

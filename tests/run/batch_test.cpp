@@ -115,6 +115,34 @@ TEST(Batch, TextIsHandedOutAndMayCancel) {
     EXPECT_LT(cut.text.size(), whole.text.size());
 }
 
+// A mask that allows nothing ends its own sequence; the neighbour loses no token, and gets none twice.
+TEST(Batch, WhatThrowsEndsOneSequenceOnly) {
+    const Model model = shakespeare(1);
+    const Tokens prompt = model.tokenizer().encode("O Romeo", true);
+    const Sampling few = endless(model, {.temperature = 0, .max_tokens = 9});
+    const std::string expected = qlora::Session(model).complete(prompt, few).text;
+    for (const bool first : {false, true}) {
+        Batch batch(model, {.slots = 2, .context = 64});
+        Sampling stuck = few;
+        stuck.mask = [&](std::span<const Token> reply, std::span<float> scores) {
+            few.mask(reply, scores);
+            if (reply.size() == 3) scores[scores.size() / 2] = std::nanf("");
+        };
+        const int64_t a = batch.add(prompt, first ? stuck : few), b = batch.add(prompt, first ? few : stuck);
+        int errors = 0;
+        for (bool more = true; more;) {
+            try {
+                more = batch.step();
+            } catch (const Error&) {
+                ++errors;
+            }
+        }
+        EXPECT_EQ(errors, 1);
+        EXPECT_EQ(batch.remove(first ? b : a).text, expected);
+        EXPECT_EQ(batch.remove(first ? a : b).finish, Finish::cancelled);
+    }
+}
+
 TEST(Batch, ContextsAndMistakes) {
     const Model model = shakespeare(1);
     const Tokens prompt = model.tokenizer().encode("O Romeo", true);

@@ -194,6 +194,12 @@ TEST(Reply, AConversationComesBackFromBytes) {
     for (const auto& [target, part] : {std::pair{Adapted(other), "adapter"}, std::pair{Adapted(model), "adapter"}})
         EXPECT_TRUE(contains(error_of([&] { Session(target, {.context = 128}).restore(saved); }), part));
     EXPECT_TRUE(contains(error_of([&] { Session(lora, {.context = 64}).restore(saved); }), "context"));
+    const Lora one = Lora::create(model, {.rank = 4, .alpha = 16}),
+               stronger = Lora::create(model, {.rank = 4, .alpha = 32});
+    ASSERT_EQ(one.fingerprint(), stronger.fingerprint());
+    Session weak(one, {.context = 128});
+    weak.chat("Who goes there?", few());
+    EXPECT_TRUE(contains(error_of([&] { Session(stronger, {.context = 128}).restore(weak.save()); }), "adapter"));
     const SessionOptions exact{.context = 128, .cache = DType::f32};
     EXPECT_TRUE(contains(error_of([&] { Session(lora, exact).restore(saved); }), "cache"));
     for (size_t at = 0; at < saved.size(); at += 1 + saved.size() / 97) {

@@ -130,6 +130,22 @@ TEST_F(Session, ReusesTheCommonPrefixWithoutChangingTheReply) {
     EXPECT_GT(before.size(), 20u);
 }
 
+// Its vocabulary takes the space of a first word away: behind a prefill there is none to take.
+TEST_F(Session, APrefillIsGoneOnWith) {
+    const qlora::Model model = stories();
+    const qlora::Message asked{"user", "Tell one."};
+    qlora::RenderOptions options{.reply_next = true, .prefill = "Once upon a"};
+    const qlora::Tokens prompt = model.tokenizer().render(std::span(&asked, 1), options).tokens;
+    const std::string expected = qlora::Session(model).complete(prompt, greedy(12)).text;
+    ASSERT_TRUE(expected.starts_with(" ")) << expected;
+    qlora::Session session(model);
+    EXPECT_EQ(session.chat(std::span(&asked, 1), options, greedy(12)).text, "Once upon a" + expected);
+    const std::string said = session.history().back().content;
+    EXPECT_EQ(session.complete(session.history().back().content, greedy(5)).text,
+              qlora::Session(model).complete(said, greedy(5)).text)
+        << "the prompt may be a part of the dialogue that it replaces";
+}
+
 TEST_F(Session, ConversationGrowsAndResets) {
     qlora::Session session(stories());
     session.reset("You tell stories.");
