@@ -81,8 +81,9 @@ public:
     // a path: std::string, const char* or std::filesystem::path
     template <class Path> requires std::convertible_to<const Path&, std::string>
     Source(const Path& path) : name_(path) {}
-    // One file: a GGUF file or a tokenizer.json. Weights are read where they are (copied only where they are not
-    // aligned), so the bytes must stay until all that was loaded from them is gone; owner, if given, keeps them.
+    // One file: a GGUF file or a tokenizer.json. Weights are read where they are (copied only where the file does not
+    // begin at a multiple of 64 bytes), so the bytes must stay until all that was loaded from them is gone; owner, if
+    // given, keeps them.
     // name: what messages and records call it.
     static Source memory(std::span<const std::byte> file, std::string name = "memory",
                          std::shared_ptr<const void> owner = {});
@@ -475,8 +476,9 @@ public:
     Reply complete(std::string_view prompt, const Sampling& = {}, const OnText& = {}, bool control = false);
     // the same, of tokens as they are
     Reply complete(std::span<const Token> prompt, const Sampling& = {}, const OnText& = {});
-    // Goes on with another adapter, with none, or with this one `scale` times as strong: the dialogue stays, its keys
-    // and values are computed anew with the next reply. The model must be the session's.
+    // Goes on with another adapter, with none, or with one `scale` times as strong: the dialogue stays, its keys and
+    // values are computed anew with the next reply. The model must be the session's. With a scale other than 1 it is
+    // Lora::sum of the adapter as it is now: later steps of training are not seen, and dora and pissa are refused.
     void adapt(Adapted, float scale = 1);
     // Another session in the state of this one: both go on from here. Keys and values are copied.
     [[nodiscard]] Session fork() const;
@@ -511,7 +513,7 @@ public:
     // sequence runs with that adapter, which must be on the batch's model.
     int64_t add(std::span<const Token> prompt, const Sampling& = {}, std::optional<Lora> lora = {});
     // The next token of every sequence that runs; false when there was none. on_text: as OnText, with the slot; false
-    // ends that sequence.
+    // ends that sequence. What throws while a token is chosen (a mask) ends that one alone; step() may be called again.
     bool step(const std::function<bool(int64_t slot, std::string_view text)>& on_text = {});
     bool running(int64_t slot) const;
     Reply remove(int64_t slot);                        // frees the slot; a sequence that runs ends as cancelled

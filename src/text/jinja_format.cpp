@@ -59,11 +59,9 @@ inline JinjaText number_text(JinjaContext& cx, bool negative, const std::string&
 inline JinjaText whole_text(JinjaContext& cx, int64_t n, const Spec& spec) {
     const int base = spec.type == 'x' || spec.type == 'X' ? 16 : spec.type == 'o' ? 8 : spec.type == 'b' ? 2 : 10;
     uint64_t left = n < 0 ? 0 - uint64_t(n) : uint64_t(n);
+    const char* const symbols = spec.type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
     std::string digits, prefix;
-    do
-        digits.insert(digits.begin(),
-                      (spec.type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef")[left % uint64_t(base)]);
-    while (left /= uint64_t(base));
+    do digits.insert(digits.begin(), symbols[left % uint64_t(base)]); while (left /= uint64_t(base));
     if (spec.alternate && base != 10) prefix = std::string("0") + spec.type;
     return number_text(cx, n < 0, prefix, std::move(digits), spec);
 }
