@@ -47,7 +47,8 @@ TEST_P(SmolLM2, ActivationsInIntegersMoveLogitsLittle) {
     const qlora::Model rounded = qlora::Model::load(model_path(), {.backend = mixed, .quantize = GetParam().quantize});
     double squares = 0, differences = 0;
     for (const qlora::Json& prompt : expected().find("greedy")->array()) {
-        const qlora::Tokens all = ids(*prompt.find("prompt")), some(all.begin(), all.begin() + 4);
+        qlora::Tokens some = ids(*prompt.find("prompt"));
+        some.resize(std::min<size_t>(some.size(), 4));
         const std::vector<float> exact = model->logits(some), near = rounded.logits(some);
         for (size_t i = 0; i < exact.size(); ++i) {
             squares += double(exact[i]) * exact[i];
