@@ -9,7 +9,6 @@
 #include <fstream>
 #include <iostream>
 
-using Dialogue = std::vector<qlora::Message>;
 using Clock = std::chrono::steady_clock;
 
 static void learn(const qlora::Lora& lora, const qlora::Dataset& data, double seconds, int64_t most_bytes) {
@@ -17,8 +16,7 @@ static void learn(const qlora::Lora& lora, const qlora::Dataset& data, double se
         .epochs = 8, .accumulate = 1, .context = 256, .learning_rate = 1e-3f, .schedule = qlora::Schedule::cosine};
     qlora::Trainer trainer(lora, data, options);
     if (trainer.plan().peak > most_bytes)
-        throw std::runtime_error("learning takes " + std::to_string(trainer.plan().peak >> 20) + " MB, more than "
-                                 "is allowed");
+        throw std::runtime_error("learning takes " + std::to_string(trainer.plan().peak) + " bytes, more than allowed");
     const auto end = Clock::now() + std::chrono::duration<double>(seconds);
     try {
         while (trainer.step([&](int64_t, int64_t) { return Clock::now() < end; })) {}
@@ -41,7 +39,7 @@ static void run(const std::string& path, const std::filesystem::path& folder, do
     for (std::string line; std::getline(std::cin, line); session.reset())
         if (line.starts_with("!")) keep << asked << '\n' << line.substr(1) << std::endl;
         else std::cout << session.chat(asked = line, {.temperature = 0, .max_tokens = 64}).text << std::endl;
-    std::vector<Dialogue> all;
+    std::vector<std::vector<qlora::Message>> all;
     std::ifstream read(told);
     for (std::string question, answer; std::getline(read, question) && std::getline(read, answer);)
         all.push_back({{"user", question}, {"assistant", answer}});
