@@ -94,14 +94,16 @@ struct Training {                                      // the trainer of a publi
 
 struct Talking {                                       // the same of a session
     SessionImpl& impl;
+    std::unique_ptr<SessionImpl> left;                 // goes after `use`
     Exclusive use;
+    ~Talking() { if (impl.orphan) left.reset(&impl); }
     Talking(const std::unique_ptr<SessionImpl>& i, const char* what) : impl(live(i, what)), use(impl.busy, what) {}
 };
 
-// A session that is dropped by its own callback is still running: its memory is left to that call rather than taken
-// from under it.
+// A session that is dropped by its own callback is still running: it is left to that call rather than taken from under
+// it.
 void drop(std::unique_ptr<SessionImpl>& impl) {
-    if (impl && impl->busy.test()) impl.release();
+    if (impl && impl->busy.test()) impl.release()->orphan = true;
     impl.reset();
 }
 

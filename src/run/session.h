@@ -19,6 +19,7 @@ struct SessionImpl {
     std::vector<Message> history;
     SessionStats stats;
     std::atomic_flag busy;                             // taken by the public calls
+    bool orphan = false;    // dropped by its own callback: the call that is running deletes it
 
     SessionImpl(std::shared_ptr<const ModelImpl>, std::shared_ptr<const LoraImpl>, const SessionOptions&);
     Reply chat(std::span<const Message> more, const RenderOptions&, const Sampling&, const OnText&);
