@@ -86,13 +86,17 @@ Trainer::Trainer(Trainer&&) noexcept = default;
 
 namespace api_room {
 
-struct Training {                                      // the trainer of a public call, for as long as the call lasts
-    TrainerImpl& impl;
+// What a public call works on, for as long as the call lasts.
+template <class Impl>
+struct InUse {
+    Impl& impl;
     Exclusive use;
-    Training(const std::unique_ptr<TrainerImpl>& i, const char* what) : impl(live(i, what)), use(impl.busy, what) {}
+    InUse(const std::unique_ptr<Impl>& i, const char* what) : impl(live(i, what)), use(impl.busy, what) {}
 };
+using Training = InUse<TrainerImpl>;
+using Batching = InUse<BatchImpl>;
 
-struct Talking {                                       // the same of a session
+struct Talking {                                       // a session, which its callback may drop
     SessionImpl& impl;
     std::unique_ptr<SessionImpl> left;                 // goes after `use`
     Exclusive use;
@@ -197,16 +201,6 @@ Batch::Batch(Model model, const BatchOptions& options) {
 
 Batch::~Batch() = default;
 Batch::Batch(Batch&&) noexcept = default;
-
-namespace api_room {
-
-struct Batching {                                      // the batch of a public call, for as long as the call lasts
-    BatchImpl& impl;
-    Exclusive use;
-    Batching(const std::unique_ptr<BatchImpl>& i, const char* what) : impl(live(i, what)), use(impl.busy, what) {}
-};
-
-}  // namespace api_room
 
 int64_t Batch::add(std::span<const Token> prompt, const Sampling& sampling, std::optional<Lora> lora) {
     if (lora) api_room::checked(lora->impl(), "Lora");

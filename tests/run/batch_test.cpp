@@ -1,35 +1,15 @@
 // batch_test.cpp - sequences generated together are what each would be alone, whoever its neighbours are.
 #include "src/run/batch.h"
-#include "tests/run/run_support.h"
-
-#include <cmath>
+#include "tests/run/speaker.h"
 
 namespace batch_test {
 
 using namespace qlora;
 using run_support::contains;
+using run_support::endless;
 using run_support::error_of;
-
-Model shakespeare(int threads, Compute compute = Compute::f32) {
-    return Model::load("models/tiny.gguf", {.backend = Backend::cpu(threads, compute)});
-}
-
-// The small model likes to say nothing more: here it may not.
-Sampling endless(const Model& model, Sampling s) {
-    s.mask = [ends = model.impl()->tokenizer->end_of_reply](std::span<const Token>, std::span<float> scores) {
-        for (const Token t : ends) scores[size_t(t)] = -HUGE_VALF;
-    };
-    return s;
-}
-
-Lora adapter(const Model& model, uint64_t seed) {
-    const Lora lora = Lora::create(model, {.rank = 4, .seed = seed});
-    std::vector<float> values = run_support::values_of(lora);
-    Rng rng{seed, 7, 0};
-    for (float& v : values) v = (float(rng.below(2001)) / 1000 - 1) * 0.1f;
-    lora.impl()->base->backend->upload(*lora.impl()->values, 0, values.data(), int64_t(values.size()) * 4);
-    return lora;
-}
+using run_support::random_adapter;
+using run_support::shakespeare;
 
 struct Sequence { Tokens prompt; Sampling sampling; int lora = -1; };
 
@@ -61,7 +41,7 @@ TEST(Batch, BytesDoNotDependOnTheNeighbours) {
         std::vector<Reply> alone;
         for (const int threads : {1, 3}) {
             const Model model = shakespeare(threads, compute);
-            const std::vector<Lora> loras{adapter(model, 1), adapter(model, 2)};
+            const std::vector<Lora> loras{random_adapter(model, 1), random_adapter(model, 2)};
             const std::vector<Sequence> all = sequences(model);
             const auto lora_of = [&](const Sequence& s) {
                 return s.lora < 0 ? std::optional<Lora>() : std::optional(loras[size_t(s.lora)]);

@@ -1,26 +1,15 @@
 // reply_test.cpp - what a reply says of itself, what may come next, and sessions that change, fork and come back.
 #include "src/run/session.h"
-#include "tests/run/run_support.h"
-
-#include <cmath>
+#include "tests/run/speaker.h"
 
 namespace reply_test {
 
 using namespace qlora;
 using run_support::contains;
+using run_support::endless;
 using run_support::error_of;
-
-Model shakespeare(int threads = 1) {
-    return Model::load("models/tiny.gguf", {.backend = Backend::cpu(threads, Compute::f32)});
-}
-
-// The small model likes to say nothing more: here it may not.
-Sampling endless(const Model& model, Sampling s) {
-    s.mask = [ends = model.impl()->tokenizer->end_of_reply](std::span<const Token>, std::span<float> scores) {
-        for (const Token t : ends) scores[size_t(t)] = -HUGE_VALF;
-    };
-    return s;
-}
+using run_support::random_adapter;
+using run_support::shakespeare;
 
 Sampling few() { return endless(shakespeare(), {.temperature = 0, .max_tokens = 12}); }
 
@@ -130,18 +119,9 @@ TEST(Reply, MessagesToolsAndPrefill) {
     EXPECT_TRUE(contains(error_of([&] { (void)model.tokenizer().render(asked, closed); }), "reply_next"));
 }
 
-Lora trained(const Model& model, uint64_t seed) {
-    const Lora lora = Lora::create(model, {.rank = 4, .seed = seed});
-    std::vector<float> values = run_support::values_of(lora);
-    Rng rng{seed, 7, 0};
-    for (float& v : values) v = (float(rng.below(2001)) / 1000 - 1) * 0.1f;
-    lora.impl()->base->backend->upload(*lora.impl()->values, 0, values.data(), int64_t(values.size()) * 4);
-    return lora;
-}
-
 TEST(Reply, AnotherAdapterGoesOnWithTheDialogue) {
     const Model model = shakespeare();
-    const Lora lora = trained(model, 3);
+    const Lora lora = random_adapter(model, 3);
     Session session(model);
     session.chat("Who goes there?", few());
     const auto fresh = [&](const Adapted& a, size_t turns) {
@@ -180,7 +160,7 @@ TEST(Reply, ForksGoOnFromHereApart) {
 
 TEST(Reply, AConversationComesBackFromBytes) {
     const Model model = shakespeare();
-    const Lora lora = trained(model, 5), other = trained(model, 6);
+    const Lora lora = random_adapter(model, 5), other = random_adapter(model, 6);
     Session session(lora, {.context = 128});
     session.chat("Who goes there?", few());
     const std::string saved = session.save();

@@ -2,19 +2,14 @@
 // that the scores are made of.
 #include "src/run/generation.h"
 #include "src/model/model.h"
-#include "tests/run/run_support.h"
-
-#include <cmath>
+#include "tests/run/speaker.h"
 
 namespace score_test {
 
 using namespace qlora;
 using run_support::contains;
 using run_support::error_of;
-
-Model shakespeare(int threads = 1) {
-    return Model::load("models/tiny.gguf", {.backend = Backend::cpu(threads, Compute::f32)});
-}
+using run_support::shakespeare;
 
 double expected(const Model& model, const Tokens& prompt, const Tokens& continuation) {
     Tokens all = prompt;
