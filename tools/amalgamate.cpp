@@ -26,7 +26,7 @@ const std::map<std::string, std::set<std::string>> floors = {
     {"model",  {"base", "tensor", "cpu", "graph", "ops", "format", "text"}},
     {"families", {"base", "tensor", "format", "text", "model"}},
     {"run",    {"base", "tensor", "cpu", "graph", "ops", "format", "text", "model"}},
-    {"cuda",   {"base", "tensor", "graph"}},
+    {"cuda",   {"base", "tensor", "cpu", "graph"}},
 };
 constexpr int max_lines = 500;                         // above, a file says "Long because ..." near its top
 constexpr int64_t max_columns = 120;

@@ -12,6 +12,10 @@
 #ifndef QLORA_CUDA_EMULATION
 #include <cuda_runtime.h>
 #define QLORA_SHARED(type, name, count) __shared__ type name[count]
+// as many bytes as the launch asks for
+#define QLORA_DYNAMIC_SHARED(type, name)                              \
+    extern __shared__ __align__(1024) unsigned char dynamic_shared[]; \
+    type* const name = reinterpret_cast<type*>(dynamic_shared)
 #endif
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -36,7 +40,7 @@ public:
         if (device < 0 || device >= devices)
             fail(Errc::device, "cuda: device ", device, " asked for, ", devices,
                  " found: check the driver (nvidia-smi) or use the CPU");
-        check(cudaSetDevice(device), "choose the device");
+        use();
         check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "create a stream");
     }
     ~Stream() { cudaStreamDestroy(stream_); }
@@ -45,6 +49,8 @@ public:
 
     cudaStream_t get() const { return stream_; }
     int device() const { return device_; }
+    // The current device belongs to the thread: said again wherever one may enter.
+    void use() const { check(cudaSetDevice(device_), "choose the device"); }
     void sync() const { check(cudaStreamSynchronize(stream_), "wait for the device"); }
     int64_t memory_free() const {
         size_t available = 0, total = 0;
@@ -105,18 +111,30 @@ inline dim3 grid_of(int64_t x, int64_t y = 1) {
     return dim3(unsigned(x), unsigned(y));
 }
 
+struct Launch {
+    dim3 grid;
+    int threads = 256;
+    int64_t shared = 0;                                // bytes of QLORA_DYNAMIC_SHARED
+};
+inline int64_t launches = 0;                           // of this process, for tests
+
 #ifndef QLORA_CUDA_EMULATION
 template <class... Parameter, class... Argument>
-void launch(std::string_view what, void (*kernel)(Parameter...), dim3 grid, int threads, const Stream& stream,
+void launch(std::string_view what, void (*kernel)(Parameter...), const Launch& l, const Stream& stream,
             Argument... arguments) {
-    kernel<<<grid, unsigned(threads), 0, stream.get()>>>(Parameter(arguments)...);
+    if (l.shared > 48 * 1024)                          // beyond what every kernel may have unasked
+        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(l.shared)), what);
+    ++launches;
+    kernel<<<l.grid, unsigned(l.threads), size_t(l.shared), stream.get()>>>(Parameter(arguments)...);
     check(cudaGetLastError(), what);
 }
 #else
 template <class... Parameter, class... Argument>
-void launch(std::string_view what, void (*kernel)(Parameter...), dim3 grid, int threads, const Stream&,
+void launch(std::string_view what, void (*kernel)(Parameter...), const Launch& l, const Stream& stream,
             Argument... arguments) {
-    cuda_emulation::run(grid, unsigned(threads), [&] { kernel(Parameter(arguments)...); });
+    ++launches;
+    cuda_emulation::launch(l.grid, unsigned(l.threads), size_t(l.shared), stream.get(),
+                           [=] { kernel(Parameter(arguments)...); });
     check(cudaGetLastError(), what);
 }
 #endif

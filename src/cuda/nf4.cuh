@@ -148,25 +148,25 @@ inline bool aligned_to(const void* p, size_t bytes) { return reinterpret_cast<si
 
 // out[row * stride + col] = bf16(w[row, col]); every pointer of w and out is on the device. stride >= cols leaves room
 // beside each row.
-void nf4_to_bf16(const Stream& stream, const WeightRef& w, uint16_t* out, int64_t stride) {
+inline void nf4_to_bf16(const Stream& stream, const WeightRef& w, uint16_t* out, int64_t stride) {
     const nf4_room::Scales s = nf4_room::scales_of(w, "nf4_to_bf16");
     if (stride < w.cols)
         fail(Errc::shape, "nf4_to_bf16: rows of ", w.cols, " elements do not fit a stride of ", stride);
     const uint8_t* codes = static_cast<const uint8_t*>(w.data);
     const bool words = w.cols % 8 == 0 && stride % 8 == 0 && w.quant.block % 8 == 0 && nf4_room::aligned_to(codes, 4) &&
                        nf4_room::aligned_to(out, 16);
-    launch("nf4_to_bf16", words ? nf4_room::decode_words : nf4_room::decode_any, grid_of(w.rows),
-           nf4_room::decode_threads, stream, codes, s, w.cols, out, stride);
+    launch("nf4_to_bf16", words ? nf4_room::decode_words : nf4_room::decode_any,
+           {grid_of(w.rows), nf4_room::decode_threads}, stream, codes, s, w.cols, out, stride);
 }
 
 // y {tokens, rows} = x {tokens, cols} W^T, for a few tokens: each reads the weight once more.
-void nf4_gemv(const Stream& stream, const WeightRef& w, const float* x, float* y, int64_t tokens) {
+inline void nf4_gemv(const Stream& stream, const WeightRef& w, const float* x, float* y, int64_t tokens) {
     const nf4_room::Scales s = nf4_room::scales_of(w, "nf4_gemv");
     const uint8_t* codes = static_cast<const uint8_t*>(w.data);
     const auto start = [&](auto kernel, int rows_a_warp) {
         const int64_t rows_a_block = int64_t(nf4_room::gemv_warps) * rows_a_warp;
-        launch("nf4_gemv", kernel, grid_of((w.rows + rows_a_block - 1) / rows_a_block, tokens),
-               nf4_room::gemv_warps * 32, stream, codes, s, w.rows, w.cols, x, y);
+        launch("nf4_gemv", kernel,
+               {grid_of((w.rows + rows_a_block - 1) / rows_a_block, tokens), nf4_room::gemv_warps * 32}, stream, codes, s, w.rows, w.cols, x, y);
     };
     if (w.cols % nf4_room::lane_weights != 0 || w.quant.block % nf4_room::lane_weights != 0 ||
         !nf4_room::aligned_to(codes, 16))

@@ -74,6 +74,19 @@ void* Call::writable(int i) const {
     return src[i];
 }
 
+Call call_of(GraphImpl& g, const Plan& plan, int32_t id) {
+    const Node& n = g.node(id);
+    Call call{g, n, g.address(id), {}, nullptr, *g.backend};
+    for (int i = 0; i < max_sources; ++i)
+        call.src[i] = n.src[size_t(i)] >= 0 ? g.address(n.src[size_t(i)]) : nullptr;
+    if (const int64_t at = plan.offset[size_t(id)]; at >= 0) g.used = std::max(g.used, at + n.bytes());
+    if (const int64_t at = plan.scratch[size_t(id)]; at >= 0) {
+        call.scratch = static_cast<char*>(g.arena->data) + at;
+        g.used = std::max(g.used, at + g.backend->kernel(n.op)->scratch(g, n));
+    }
+    return call;
+}
+
 WeightRef Call::matrix(int i) const {
     const Node& n = source(i);
     if (n.weight) return n.weight->ref();

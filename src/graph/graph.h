@@ -86,6 +86,7 @@ struct Call {                                          // one node, ready to com
 private:
     void* writable(int i) const;
 };
+Call call_of(GraphImpl&, const Plan&, int32_t id);     // for backends; notes in GraphImpl::used how far the arena is used
 
 // What an operation is, on any backend.
 struct OpDef {

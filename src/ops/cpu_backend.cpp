@@ -96,19 +96,6 @@ public:
     Work work() const override { return {cpu_.work.operations.load(), cpu_.work.bytes.load()}; }
 
 private:
-    Call call_of(GraphImpl& g, const Plan& plan, int32_t id) {
-        const Node& n = g.node(id);
-        Call call{g, n, g.address(id), {}, nullptr, *g.backend};
-        for (int i = 0; i < max_sources; ++i)
-            call.src[i] = n.src[size_t(i)] >= 0 ? g.address(n.src[size_t(i)]) : nullptr;
-        if (const int64_t at = plan.offset[size_t(id)]; at >= 0) g.used = std::max(g.used, at + n.bytes());
-        if (const int64_t at = plan.scratch[size_t(id)]; at >= 0) {
-            call.scratch = static_cast<char*>(g.arena->data) + at;
-            g.used = std::max(g.used, at + g.backend->kernel(n.op)->scratch(g, n));
-        }
-        return call;
-    }
-
     static char* bytes_at(const char* what, const Buffer& b, int64_t offset, int64_t bytes) {
         if (offset < 0 || bytes < 0 || offset > b.bytes - bytes)
             fail(Errc::argument, "cpu: ", what, " of bytes ", offset, " to ", offset + bytes, " of ", b.bytes);

@@ -12,7 +12,7 @@ enum cudaError_t {
     cudaErrorNoDevice = 100,
     cudaErrorLaunchFailure = 719
 };
-enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDefault = 4 };
 constexpr unsigned cudaStreamNonBlocking = 1;
 using cudaStream_t = struct EmulatedStream*;
 
@@ -73,3 +73,24 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cud
     std::memcpy(to, from, bytes);
     return cudaSuccess;
 }
+inline cudaError_t cudaMallocHost(void** data, size_t bytes) { return cudaMalloc(data, bytes); }
+inline cudaError_t cudaFreeHost(void* data) { return cudaFree(data); }
+inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
+    if (const cudaError_t code = cuda_emulation::take_error()) return code;
+    std::memset(to, value, bytes);
+    return cudaSuccess;
+}
+struct cudaDeviceProp {
+    char name[256] = "emulation";
+    int multiProcessorCount = 2, major = 9, minor = 0;
+};
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
+    *p = {};
+    return cuda_emulation::take_error();
+}
+
+namespace cuda_emulation {
+inline void launch(dim3 grid, unsigned threads, size_t, cudaStream_t, const std::function<void()>& body) {
+    run(grid, threads, body);
+}
+}  // namespace cuda_emulation

@@ -1,0 +1,189 @@
+// backend.cuh - a CUDA device as a backend: its memory, the weights it holds, and a loop that starts the kernel of each
+// planned step.
+//
+// Work is started and never waited for, until somebody downloads. Results that only products read are stored in bf16;
+// the residual stream, statistics, the loss, factors and their gradients stay f32. With Compute::f32 everything does.
+#pragma once
+#include "src/cuda/memory.cuh"
+#include "src/cuda/room.cuh"
+
+#include <mutex>
+
+namespace qlora { inline namespace QLORA_ABI {
+namespace cuda {
+
+inline const Kernel* kernel_of(Op op) {
+    static const Kernel* const table[] = {
+#define QLORA_LEAF(name, room) nullptr,
+#define QLORA_OP(name, room) &name##_cuda,
+#include "src/graph/ops.def"
+    };
+    return table[size_t(op)];
+}
+
+// Results that products and attention read next, of many rows: half the traffic, and what tensor cores take.
+inline bool is_stored_in_16_bits(Op op) {
+    switch (op) {
+        case Op::qmatmul: case Op::qmatmul_dx: case Op::lora: case Op::silu: case Op::silu_back: case Op::swiglu:
+        case Op::swiglu_back: case Op::geglu: case Op::geglu_back: case Op::dropout: case Op::rms_norm: case Op::rope:
+        case Op::attention: case Op::attention_back:
+            return true;
+        default: return false;
+    }
+}
+
+class CudaBackend final : public Device {
+public:
+    CudaBackend(int number, Compute compute) : Device(number) {
+        exact = compute == Compute::f32;
+        cudaDeviceProp p{};
+        check(cudaGetDeviceProperties(&p, number), "ask for the properties of the device");
+        multiprocessors = p.multiProcessorCount;
+        capability = p.major * 10 + p.minor;
+        model_ = p.name;
+        faults_ = Memory(sizeof(Fault));
+        fault = faults_.as<Fault>();
+        check(cudaMemsetAsync(fault, 0, sizeof(Fault), stream.get()), "clear");
+    }
+
+    std::string name() const override { return str("cuda:", stream.device(), ", ", model_); }
+    Json machine() const override {
+        return Json()
+            .set("device", "cuda")
+            .set("instructions", str("sm_", capability))
+            .set("compute", std::string(name_of(compute())))
+            .set("threads", int64_t(multiprocessors));
+    }
+    Compute compute() const override { return exact ? Compute::f32 : Compute::bf16; }
+    Cpu& host() override { return cpu_; }
+    int64_t memory_free() const override {
+        stream.use();
+        return stream.memory_free();
+    }
+
+    BufferRef allocate(int64_t bytes, qlora::Memory kind) override {
+        const std::lock_guard lock(mutex_);
+        stream.use();
+        void* data = nullptr;
+        const int64_t size = std::max<int64_t>(bytes, 1);
+        const bool on_host = kind == qlora::Memory::pinned || kind == qlora::Memory::host;
+        const cudaError_t code = on_host ? cudaMallocHost(&data, size_t(size)) : cudaMalloc(&data, size_t(size));
+        if (code != cudaSuccess) refuse(code, size);
+        std::shared_ptr<void> owner(data, [on_host, queue = queue](void* p) {
+            queue->use();
+            on_host ? cudaFreeHost(p) : cudaFree(p);
+        });
+        check(cudaMemsetAsync(data, 0, size_t(size), stream.get()), "clear memory");
+        return std::make_shared<Buffer>(Buffer{data, bytes, std::move(owner)});
+    }
+
+    void zero(Buffer& at, int64_t offset, int64_t bytes) override {
+        const std::lock_guard lock(mutex_);
+        stream.use();
+        void* const to = bytes_at("zero", at, offset, bytes);
+        if (bytes) check(cudaMemsetAsync(to, 0, size_t(bytes), stream.get()), "clear memory");
+    }
+    void copy(const Buffer& from, int64_t from_offset, Buffer& to, int64_t to_offset, int64_t bytes) override {
+        const std::lock_guard lock(mutex_);
+        stream.use();
+        const void* const source = bytes_at("copy", from, from_offset, bytes);
+        void* const target = bytes_at("copy", to, to_offset, bytes);
+        if (bytes) check(cudaMemcpyAsync(target, source, size_t(bytes), cudaMemcpyDefault, stream.get()), "copy");
+    }
+    void upload(Buffer& to, int64_t offset, const void* from, int64_t bytes) override {
+        const std::lock_guard lock(mutex_);
+        stream.use();
+        staging_.send(stream, bytes_at("upload", to, offset, bytes), from, bytes);
+    }
+    void download(const Buffer& from, int64_t offset, void* to, int64_t bytes) override {
+        const std::lock_guard lock(mutex_);
+        stream.use();
+        const void* const source = bytes_at("download", from, offset, bytes);
+        if (bytes) check(cudaMemcpyAsync(to, source, size_t(bytes), cudaMemcpyDefault, stream.get()), "copy back");
+        wait();
+    }
+    void synchronize() override {
+        const std::lock_guard lock(mutex_);
+        stream.use();
+        wait();
+    }
+
+    WeightPtr hold(WeightPtr w, Placement) override {
+        if (const auto* held = dynamic_cast<const HeldWeight*>(w->held.get()); held && held->stream == queue) return w;
+        w = on_host(std::move(w));
+        const std::lock_guard lock(mutex_);
+        stream.use();
+        auto held = std::make_shared<HeldWeight>();
+        held->stream = queue;
+        held->on_device = HeldWeight::moved(*w, [&](const void* from, int64_t bytes) {
+            void* data = nullptr;
+            const cudaError_t code = cudaMalloc(&data, size_t(bytes));
+            if (code != cudaSuccess) refuse(code, bytes);
+            std::shared_ptr<void> owner(data, [queue = queue](void* p) {
+                queue->use();
+                cudaFree(p);
+            });
+            staging_.send(stream, data, from, bytes);
+            return owner;
+        });
+        w->check();
+        Weight out = held->on_device;
+        out.held = held;
+        return std::make_shared<const Weight>(std::move(out));
+    }
+
+    const Kernel* kernel(Op op) const override { return kernel_of(op); }
+    DType storage(const GraphImpl&, const Node& n) const override {
+        return !exact && is_stored_in_16_bits(n.op) ? DType::bf16 : DType::f32;
+    }
+    DType cache_type(DType half) const override { return exact ? DType::f32 : half; }
+    int64_t row_step() const override { return 32; }
+
+    void run(GraphImpl& g, const Plan& plan) override {
+        const std::lock_guard lock(mutex_);
+        stream.use();
+        for (const int32_t id : plan.order) {
+            const Call call = call_of(g, plan, id);
+            g.backend->kernel(call.node.op)->run(call);
+        }
+    }
+    Work work() const override { return {counted.operations.load(), counted.bytes.load()}; }
+
+private:
+    [[noreturn]] void refuse(cudaError_t code, int64_t bytes) const {
+        cudaGetLastError();
+        size_t available = 0, total = 0;
+        cudaMemGetInfo(&available, &total);
+        if (code != cudaErrorMemoryAllocation) check(code, str("allocate ", bytes, " bytes"));
+        fail(Errc::memory, name(), ": ", bytes, " bytes are not available, ", available, " of ", total,
+             " are free; use a smaller context (--context), batch (--batch) or rank (--rank)");
+    }
+    void wait() {
+        Fault found;
+        check(cudaMemcpyAsync(&found, fault, sizeof found, cudaMemcpyDeviceToHost, stream.get()), "copy back");
+        stream.sync();
+        if (!found.found) return;
+        check(cudaMemsetAsync(fault, 0, sizeof(Fault), stream.get()), "clear");
+        fail(Errc::argument, op_def(Op(found.op)).name, ": id ", found.value, " in row ", found.row,
+             " is outside of 0 to ", found.limit - 1);
+    }
+    static char* bytes_at(const char* what, const Buffer& b, int64_t offset, int64_t bytes) {
+        if (offset < 0 || bytes < 0 || offset > b.bytes - bytes)
+            fail(Errc::argument, "cuda: ", what, " of bytes ", offset, " to ", offset + bytes, " of ", b.bytes);
+        return static_cast<char*>(b.data) + offset;
+    }
+
+    std::string model_;
+    Cpu cpu_;                                          // for work that is no graph's
+    std::mutex mutex_;                                 // the staging memory, and the order of what belongs together
+    Staging staging_;
+    Memory faults_;
+};
+
+}  // namespace cuda
+
+std::shared_ptr<BackendImpl> make_cuda_backend(int device, Compute compute) {
+    return std::make_shared<cuda::CudaBackend>(device, compute);
+}
+
+}}  // namespace qlora
