@@ -7,6 +7,10 @@
 #include "src/cuda/nf4.cuh"                         // 4-bit weights: to bf16, and times a vector
 #include "src/cuda/gemm.cuh"                        // matrix products
 #include "src/cuda/decode.cuh"                      // elements of every stored type, rows of a weight
+#include "src/cuda/add.cuh"                         // y = a + b
+#include "src/cuda/mul.cuh"                         // y = a * b
+#include "src/cuda/scale.cuh"                       // y = factor * x, and a factor a row
+#include "src/cuda/sum.cuh"                         // y = sum of x
 #include "src/cuda/swiglu.cuh"                      // y = silu(gate) * up
 #include "src/cuda/memory.cuh"                      // buffers, staging, weights on the device
 #include "src/cuda/backend.cuh"                     // the backend: memory, weights, running a plan
