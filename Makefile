@@ -78,6 +78,11 @@ $(BUILD)/unit: $(TEST_OBJECTS) $(LIBRARY)
 
 unit: $(BUILD)/unit
 
+# The tests of the CUDA backend on a real device, and its speed: tests/gpu_check.sh runs them, a stage at a time.
+GPU_CHECK := $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/gpu/*.cpp) $(shell grep -L cuda-emulation/ tests/cuda/*_test.cpp))
+$(BUILD)/gpu_check: $(GPU_CHECK) $(LIBRARY)
+	$(CXX) $(FLAGS) $^ -lgtest -lgtest_main $(CUDA_LIBRARIES) -o $@
+
 $(TEST_OBJECTS): | gtest
 .PHONY: gtest
 gtest:

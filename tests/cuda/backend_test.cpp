@@ -24,6 +24,4 @@ void in_every_order(const std::function<void(const char* order)>& run) {
     cuda_emulation::options = {};
 }
 
-int64_t kernels_started() { return qlora::cuda::launches; }
-
 }  // namespace device_under_test

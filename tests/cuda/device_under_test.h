@@ -3,6 +3,10 @@
 #pragma once
 #include "src/graph/graph.h"
 
+namespace qlora { inline namespace QLORA_ABI {
+int64_t cuda_kernels_started();                        // by this process so far
+}}  // namespace qlora
+
 namespace device_under_test {
 
 inline std::shared_ptr<qlora::BackendImpl> backend(qlora::Compute compute = qlora::Compute::f32) {
@@ -12,6 +16,5 @@ inline std::shared_ptr<qlora::BackendImpl> backend(qlora::Compute compute = qlor
 bool is_emulated();
 // The emulation runs threads and blocks in several orders, a device in its own: run() for each.
 void in_every_order(const std::function<void(const char* order)>& run);
-int64_t kernels_started();                             // by this process so far
 
 }  // namespace device_under_test

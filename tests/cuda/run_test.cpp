@@ -66,10 +66,10 @@ void expect_near(const std::vector<double>& got, const std::vector<double>& want
 // Kernels started, and nothing computed by the CPU's.
 struct OnTheDevice {
     std::shared_ptr<qlora::BackendImpl> impl;
-    int64_t before = device_under_test::kernels_started();
+    int64_t before = qlora::cuda_kernels_started();
     explicit OnTheDevice(Compute compute) : impl(backend(compute)) {}
     ~OnTheDevice() {
-        EXPECT_GT(device_under_test::kernels_started(), before);
+        EXPECT_GT(qlora::cuda_kernels_started(), before);
         EXPECT_EQ(impl->host().work.operations.load(), 0) << "products that the CPU computed";
     }
 };
