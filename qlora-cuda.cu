@@ -5,6 +5,7 @@
 #include "src/cuda/values.cuh"                      // floats where they are stored, in 16 or 32 bits
 #include "src/cuda/room.cuh"                        // what the rooms share
 #include "src/cuda/nf4.cuh"                         // 4-bit weights: to bf16, and times a vector
+#include "src/cuda/decode.cuh"                      // elements of every stored type, rows of a weight
 #include "src/cuda/swiglu.cuh"                      // y = silu(gate) * up
 #include "src/cuda/embedding.cuh"                   // rows of a stored table, and their gradient
 #include "src/cuda/store_rows.cuh"                  // keys and values into a cache of any type
