@@ -6,6 +6,10 @@
 #include "src/cuda/room.cuh"                        // what the rooms share
 #include "src/cuda/nf4.cuh"                         // 4-bit weights: to bf16, and times a vector
 #include "src/cuda/decode.cuh"                      // elements of every stored type, rows of a weight
+#include "src/cuda/add.cuh"                         // y = a + b
+#include "src/cuda/mul.cuh"                         // y = a * b
+#include "src/cuda/scale.cuh"                       // y = factor * x, and a factor a row
+#include "src/cuda/sum.cuh"                         // y = sum of x
 #include "src/cuda/swiglu.cuh"                      // y = silu(gate) * up
 #include "src/cuda/embedding.cuh"                   // rows of a stored table, and their gradient
 #include "src/cuda/store_rows.cuh"                  // keys and values into a cache of any type
