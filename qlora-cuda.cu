@@ -25,5 +25,12 @@
 #include "src/cuda/accumulate.cuh"                  // state += x
 #include "src/cuda/copy.cuh"                        // state = x
 #include "src/cuda/swiglu.cuh"                      // y = silu(gate) * up
+#include "src/cuda/embedding.cuh"                   // rows of a stored table, and their gradient
+#include "src/cuda/store_rows.cuh"                  // keys and values into a cache of any type
+#include "src/cuda/cross_entropy.cuh"               // the loss of whole logits
+#include "src/cuda/dora.cuh"                        // magnitude and direction
+#include "src/cuda/clip.cuh"                        // the norm of all gradients
+#include "src/cuda/adamw.cuh"                       // one step of the optimizer
+#include "src/cuda/adamw8.cuh"                      // the same with moments in 8 bits
 #include "src/cuda/memory.cuh"                      // buffers, staging, weights on the device
 #include "src/cuda/backend.cuh"                     // the backend: memory, weights, running a plan
