@@ -6,5 +6,7 @@
 #include "src/cuda/room.cuh"                        // what the rooms share
 #include "src/cuda/nf4.cuh"                         // 4-bit weights: to bf16, and times a vector
 #include "src/cuda/swiglu.cuh"                      // y = silu(gate) * up
+#include "src/cuda/attention.cuh"                   // softmax(scale q k^T) v over a range of keys for each row
+#include "src/cuda/attention_back.cuh"              // its gradients
 #include "src/cuda/memory.cuh"                      // buffers, staging, weights on the device
 #include "src/cuda/backend.cuh"                     // the backend: memory, weights, running a plan
