@@ -5,6 +5,10 @@
 #include "src/cuda/values.cuh"                      // floats where they are stored, in 16 or 32 bits
 #include "src/cuda/room.cuh"                        // what the rooms share
 #include "src/cuda/nf4.cuh"                         // 4-bit weights: to bf16, and times a vector
+#include "src/cuda/add.cuh"                         // y = a + b
+#include "src/cuda/mul.cuh"                         // y = a * b
+#include "src/cuda/scale.cuh"                       // y = factor * x, and a factor a row
+#include "src/cuda/sum.cuh"                         // y = sum of x
 #include "src/cuda/swiglu.cuh"                      // y = silu(gate) * up
 #include "src/cuda/attention.cuh"                   // softmax(scale q k^T) v over a range of keys for each row
 #include "src/cuda/attention_back.cuh"              // its gradients
