@@ -37,25 +37,21 @@ static __global__ void dots_kernel(Back b) {
 }
 
 template <int n> __device__ inline void load_lane(const Values& from, int64_t at, int size, float (&to)[n]) {
-#pragma unroll
-    for (int i = 0; i < n; ++i) {
+    QLORA_UNROLL for (int i = 0; i < n; ++i) {
         const int e = lane_number() + 32 * i;
         to[i] = e < size ? from[at + e] : 0;
     }
 }
 template <int n> __device__ inline float dot(const float (&a)[n], const float (&b)[n]) {
     float sum = 0;
-#pragma unroll
-    for (int i = 0; i < n; ++i) sum += a[i] * b[i];
+    QLORA_UNROLL for (int i = 0; i < n; ++i) sum += a[i] * b[i];
     return warp_sum(sum);
 }
 template <int n> __device__ inline void add(float (&to)[n], float factor, const float (&from)[n]) {
-#pragma unroll
-    for (int i = 0; i < n; ++i) to[i] += factor * from[i];
+    QLORA_UNROLL for (int i = 0; i < n; ++i) to[i] += factor * from[i];
 }
 template <int n> __device__ inline void store_lane(const Places& to, int64_t at, int size, float factor, const float (&from)[n]) {
-#pragma unroll
-    for (int i = 0; i < n; ++i) {
+    QLORA_UNROLL for (int i = 0; i < n; ++i) {
         const int e = lane_number() + 32 * i;
         if (e < size) to.set(at + e, factor * from[i]);
     }

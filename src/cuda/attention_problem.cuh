@@ -5,6 +5,13 @@
 
 #include <cmath>
 
+// Before a loop whose counter indexes arrays that must stay in registers.
+#ifdef QLORA_CUDA_EMULATION
+#define QLORA_UNROLL
+#else
+#define QLORA_UNROLL _Pragma("unroll")
+#endif
+
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace attention_room {
@@ -82,21 +89,18 @@ __device__ inline void load8(const Values& from, int64_t at, int count, float (&
     const void* const place = wide ? static_cast<const void*>(static_cast<const float*>(from.data) + at)
                                    : static_cast<const void*>(static_cast<const uint16_t*>(from.data) + at);
     if (count < 8 || reinterpret_cast<uintptr_t>(place) % 16 != 0) {
-#pragma unroll
-        for (int i = 0; i < 8; ++i) to[i] = i < count ? from[at + i] : 0;
+        QLORA_UNROLL for (int i = 0; i < 8; ++i) to[i] = i < count ? from[at + i] : 0;
         return;
     }
     const uint4 a = static_cast<const uint4*>(place)[0];
     if (wide) {
         const uint4 b = static_cast<const uint4*>(place)[1];
         const uint32_t bits[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
-#pragma unroll
-        for (int i = 0; i < 8; ++i) to[i] = __uint_as_float(bits[i]);
+        QLORA_UNROLL for (int i = 0; i < 8; ++i) to[i] = __uint_as_float(bits[i]);
         return;
     }
     const uint32_t pairs[4] = {a.x, a.y, a.z, a.w};
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
+    QLORA_UNROLL for (int i = 0; i < 8; ++i) {
         const uint32_t bits = pairs[i / 2] >> 16 * (i % 2) & 0xffffu;
         to[i] = from.type == DType::bf16 ? f32_of_bf16(bits) : f32_of_f16(bits);
     }

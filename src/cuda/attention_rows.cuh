@@ -40,51 +40,38 @@ template <int heads, int pieces, int batch>
 __device__ inline void take_keys(const Problem& p, int kv, int64_t key, int64_t step, int64_t end, int place, int lanes,
                                  const float (&q)[heads][pieces][8], Slot<heads, pieces>& slot) {
     float k[batch][pieces][8], v[batch][pieces][8], s[batch][heads];
-#pragma unroll
-    for (int b = 0; b < batch; ++b) {
+    QLORA_UNROLL for (int b = 0; b < batch; ++b) {
         const int64_t mine = key + b * step;
-#pragma unroll
-        for (int i = 0; i < pieces; ++i) {
+        QLORA_UNROLL for (int i = 0; i < pieces; ++i) {
             const int start = piece_start(place, lanes, i), count = mine < end ? piece_count(p, start) : 0;
             load8(p.k.values, p.k.at(mine, kv) + start, count, k[b][i]);
             load8(p.v.values, p.v.at(mine, kv) + start, count, v[b][i]);
         }
     }
-#pragma unroll
-    for (int b = 0; b < batch; ++b) {
-#pragma unroll
-        for (int h = 0; h < heads; ++h) {
+    QLORA_UNROLL for (int b = 0; b < batch; ++b) {
+        QLORA_UNROLL for (int h = 0; h < heads; ++h) {
             float sum = 0;
-#pragma unroll
-            for (int i = 0; i < pieces; ++i) {
-#pragma unroll
-                for (int e = 0; e < 8; ++e) sum += q[h][i][e] * k[b][i][e];
+            QLORA_UNROLL for (int i = 0; i < pieces; ++i) {
+                QLORA_UNROLL for (int e = 0; e < 8; ++e) sum += q[h][i][e] * k[b][i][e];
             }
             for (int far = lanes / 2; far > 0; far /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, far);
             s[b][h] = key + b * step < end ? p.score(sum) * log2_e : -INFINITY;
         }
     }
-#pragma unroll
-    for (int h = 0; h < heads; ++h) {
+    QLORA_UNROLL for (int h = 0; h < heads; ++h) {
         float m = slot.maximum[h];
-#pragma unroll
-        for (int b = 0; b < batch; ++b) m = fmaxf(m, s[b][h]);
+        QLORA_UNROLL for (int b = 0; b < batch; ++b) m = fmaxf(m, s[b][h]);
         const float safe = m == -INFINITY ? 0 : m, shrink = exp2f(slot.maximum[h] - safe);
         slot.maximum[h] = m;
         slot.sum[h] *= shrink;
-#pragma unroll
-        for (int i = 0; i < pieces; ++i) {
-#pragma unroll
-            for (int e = 0; e < 8; ++e) slot.y[h][i][e] *= shrink;
+        QLORA_UNROLL for (int i = 0; i < pieces; ++i) {
+            QLORA_UNROLL for (int e = 0; e < 8; ++e) slot.y[h][i][e] *= shrink;
         }
-#pragma unroll
-        for (int b = 0; b < batch; ++b) {
+        QLORA_UNROLL for (int b = 0; b < batch; ++b) {
             const float weight = exp2f(s[b][h] - safe);
             slot.sum[h] += weight;
-#pragma unroll
-            for (int i = 0; i < pieces; ++i) {
-#pragma unroll
-                for (int e = 0; e < 8; ++e) slot.y[h][i][e] += weight * v[b][i][e];
+            QLORA_UNROLL for (int i = 0; i < pieces; ++i) {
+                QLORA_UNROLL for (int e = 0; e < 8; ++e) slot.y[h][i][e] += weight * v[b][i][e];
             }
         }
     }
@@ -107,28 +94,25 @@ __device__ inline void put(const Problem& p, const RowsResult& out, int64_t row,
 
 // Adds the slots of a block in order and puts the results.
 template <int heads, int pieces>
-__device__ inline void add_slots(const Problem& p, const RowsResult& out, int64_t row, int first_head, int here, int split,
+__device__ inline void add_slots(const Problem& p, const RowsResult& out, int64_t row, int first_head, int taken, int split,
                                  int lanes, Slot<heads, pieces>& slot) {
     QLORA_SHARED(float, maxima, row_threads * heads);  // {slots, heads}
     QLORA_SHARED(float, sums, row_threads * heads);
     QLORA_SHARED(float, y, row_threads * 8 * heads * pieces);                  // {slots, heads, width}
     const int me = int(threadIdx.x) / lanes, place = int(threadIdx.x) % lanes, slots = row_threads / lanes,
               width = lanes * 8 * pieces;
-#pragma unroll
-    for (int h = 0; h < heads; ++h) {
+    QLORA_UNROLL for (int h = 0; h < heads; ++h) {
         if (place == 0) {
             maxima[me * heads + h] = slot.maximum[h];
             sums[me * heads + h] = slot.sum[h];
         }
-#pragma unroll
-        for (int i = 0; i < pieces; ++i) {
+        QLORA_UNROLL for (int i = 0; i < pieces; ++i) {
             const int start = piece_start(place, lanes, i);
-#pragma unroll
-            for (int e = 0; e < 8; ++e) y[(me * heads + h) * width + start + e] = slot.y[h][i][e];
+            QLORA_UNROLL for (int e = 0; e < 8; ++e) y[(me * heads + h) * width + start + e] = slot.y[h][i][e];
         }
     }
     __syncthreads();
-    for (int at = int(threadIdx.x); at < here * p.size; at += row_threads) {
+    for (int at = int(threadIdx.x); at < taken * p.size; at += row_threads) {
         const int h = at / p.size, i = at % p.size;
         float m = -INFINITY, sum = 0, total = 0;
         for (int s = 0; s < slots; ++s) m = fmaxf(m, maxima[s * heads + h]);
@@ -148,7 +132,7 @@ __global__ void rows_kernel(Problem p, RowsResult out, int chunks, int lanes) {
     const int64_t item = blockIdx.x;
     const int chunk = int(item % chunks), kv = int(item / chunks % p.kv_heads), split = int(blockIdx.y);
     const int64_t row = item / chunks / p.kv_heads;
-    const int first_head = kv * p.group + chunk * heads, left = p.group - chunk * heads, here = left < heads ? left : heads;
+    const int first_head = kv * p.group + chunk * heads, left = p.group - chunk * heads, taken = left < heads ? left : heads;
     const int me = int(threadIdx.x) / lanes, place = int(threadIdx.x) % lanes, slots = row_threads / lanes;
     const Range all = p.range(row);
     int64_t length = all.last > all.first ? (all.last - all.first + out.splits - 1) / out.splits : 0;
@@ -157,21 +141,18 @@ __global__ void rows_kernel(Problem p, RowsResult out, int chunks, int lanes) {
                                                                                                       : all.last;
     float q[heads][pieces][8];
     Slot<heads, pieces> slot;
-#pragma unroll
-    for (int h = 0; h < heads; ++h) {
+    QLORA_UNROLL for (int h = 0; h < heads; ++h) {
         slot.maximum[h] = -INFINITY;
         slot.sum[h] = 0;
-#pragma unroll
-        for (int i = 0; i < pieces; ++i) {
+        QLORA_UNROLL for (int i = 0; i < pieces; ++i) {
             const int start = piece_start(place, lanes, i);
-            load8(p.q, p.at(row, first_head + h) + start, h < here ? piece_count(p, start) : 0, q[h][i]);
-#pragma unroll
-            for (int e = 0; e < 8; ++e) slot.y[h][i][e] = 0;
+            load8(p.q, p.at(row, first_head + h) + start, h < taken ? piece_count(p, start) : 0, q[h][i]);
+            QLORA_UNROLL for (int e = 0; e < 8; ++e) slot.y[h][i][e] = 0;
         }
     }
     for (int64_t key = from; key < end; key += slots * batch)
         take_keys<heads, pieces, batch>(p, kv, key + me, slots, end, place, lanes, q, slot);
-    add_slots<heads, pieces>(p, out, row, first_head, here, split, lanes, slot);
+    add_slots<heads, pieces>(p, out, row, first_head, taken, split, lanes, slot);
 }
 
 // A block a row and head: adds the splits in order.

@@ -53,55 +53,44 @@ AttentionAttr attr(const Case& c) {
     return a;
 }
 
-// y and the gradients of sum(y * r) towards what q, k and v are made of: swiglu, so that they are stored in 16 bits
-// where the backend does that.
-std::vector<std::vector<float>> results(const Case& c, std::shared_ptr<BackendImpl> backend, bool backward = true) {
+// y and [dq | dk | dv] for a random dy. What q, k, v and dy are made of: swiglu, so that they are stored in 16 bits where
+// the backend does that, or as they are.
+std::vector<std::vector<float>> results(const Case& c, std::shared_ptr<BackendImpl> backend, bool made) {
     GraphImpl g(std::move(backend));
-    const int64_t keys = c.past + c.rows;
-    std::vector<Tensor> leaves, made;
-    for (const Shape& shape : {Shape{c.rows, c.heads * c.size}, Shape{keys, c.kv_heads * c.size},
-                               Shape{keys, c.kv_heads * c.size}}) {
-        const Tensor gate = g.input(shape), up = g.param(shape);
+    const Shape q{c.rows, c.heads * c.size}, k{c.past + c.rows, c.kv_heads * c.size};
+    std::vector<Tensor> t;
+    for (const Shape& shape : {q, k, k, q}) {
         const std::vector<float> fixed(size_t(elements_of(shape)), 2.0f),
-            values = samples::normal_values(elements_of(shape), leaves.size() + 5);
+            values = samples::normal_values(elements_of(shape), t.size() + 5);
+        const Tensor gate = g.input(shape), up = g.input(shape);
         g.write(gate, fixed.data(), int64_t(fixed.size()) * 4);
         g.write(up, values.data(), int64_t(values.size()) * 4);
-        leaves.push_back(up);
-        made.push_back(swiglu(gate, up));
+        t.push_back(made ? swiglu(gate, up) : up);
     }
     const Tensor first = g.input({c.rows}, DType::i32), last = g.input({c.rows}, DType::i32);
     const Ranges r = ranges(c);
-    const Tensor y = attention(made[0], made[1], made[2], first, last, attr(c));
-    g.output(y);
-    const Tensor weights = g.input({c.rows, c.heads * c.size});
-    if (backward) {
-        g.backward(sum(mul(y, weights)));
-        for (const Tensor& t : leaves) g.output(g.handle(g.grads[size_t(t.id())]));
-    }
     g.write(first, r.first.data(), c.rows * 4);
     g.write(last, r.last.data(), c.rows * 4);
-    const std::vector<float> w = samples::normal_values(c.rows * c.heads * c.size, 99);
-    g.write(weights, w.data(), int64_t(w.size()) * 4);
+    const Tensor y = attention(t[0], t[1], t[2], first, last, attr(c));
+    const Tensor back = g.add(Op::attention_back, {t[3], t[0], t[1], t[2], first, last, y}, attr_of(attr(c)));
+    g.output(y);
+    g.output(back);
     g.run();
-    std::vector<std::vector<float>> all;
-    const auto read = [&](Tensor t) {
-        all.emplace_back(size_t(g.node(t.id()).elements()));
-        g.read(t, all.back().data(), int64_t(all.back().size()) * 4);
-    };
-    read(y);
-    for (const Tensor& t : leaves)
-        if (backward) read(g.handle(g.grads[size_t(t.id())]));
-    return all;
+    std::vector<float> all(size_t(g.node(back.id()).elements())), value(size_t(elements_of(q)));
+    g.read(y, value.data(), int64_t(value.size()) * 4);
+    g.read(back, all.data(), int64_t(all.size()) * 4);
+    const auto dk = all.begin() + elements_of(q), dv = dk + elements_of(k);
+    return {value, {all.begin(), dk}, {dk, dv}, {dv, all.end()}};
 }
 
-void compare(const std::vector<Case>& cases, Compute compute, double tolerance) {
+void compare(const std::vector<Case>& cases, Compute compute, double tolerance, bool made = true) {
     const auto cpu = make_cpu_backend(2, Compute::f32), cuda = make_cuda_backend(0, compute);
     for (const Case& c : cases) {
-        const auto want = results(c, cpu);
+        const auto want = results(c, cpu, made);
         std::vector<std::vector<float>> first;
         for (const Order order : {Order::forward, Order::random}) {
             cuda_emulation::options = {order, 3};
-            const auto got = results(c, cuda);
+            const auto got = results(c, cuda, made);
             samples::expect_close(got, want, tolerance, title(c));
             if (first.empty()) first = got;
             EXPECT_EQ(got, first) << title(c) << ": the order of threads shows";
