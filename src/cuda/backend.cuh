@@ -185,5 +185,6 @@ private:
 std::shared_ptr<BackendImpl> make_cuda_backend(int device, Compute compute) {
     return std::make_shared<cuda::CudaBackend>(device, compute);
 }
+int64_t cuda_kernels_started() { return cuda::launches; }
 
 }}  // namespace qlora
