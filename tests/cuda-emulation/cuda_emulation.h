@@ -41,23 +41,7 @@ void AnnotateIgnoreWritesEnd(const char* file, int line);
 }
 #endif
 
-#define __global__
-#define __device__
-#define __host__
-#define __forceinline__ inline
-#define __restrict__
-
-struct dim3 {
-    unsigned x, y, z;
-    dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
-};
-struct alignas(16) uint4 { uint32_t x, y, z, w; };
-inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
-inline uint32_t __float_as_uint(float f) { uint32_t u; std::memcpy(&u, &f, 4); return u; }
-inline float __uint_as_float(uint32_t u) { float f; std::memcpy(&f, &u, 4); return f; }
-// volatile: never fused into an addition
-inline float __fmul_rn(float a, float b) { volatile float product = a * b; return product; }
-inline float __fadd_rn(float a, float b) { return a + b; }
+#include "tests/cuda-emulation/cuda_language.h"
 
 namespace cuda_emulation {
 
@@ -72,12 +56,33 @@ struct Failure : std::runtime_error { using std::runtime_error::runtime_error; }
 
 constexpr size_t stack_bytes = 128 * 1024;
 
-// What a lane brings to a warp operation: the value, the lane whose value it wants, and the place in the source, which
-// all must share.
+// What the lanes of a warp operation brought, and where each finds what it gets.
+template <class In, class Out>
+struct WarpView {
+    uint32_t mask;
+    int line;
+    const void* const* ins;
+    void* const* outs;
+    bool has(int lane) const { return mask >> lane & 1; }
+    const In& in(int lane) const { return *static_cast<const In*>(ins[lane]); }
+    Out& out(int lane) const { return *static_cast<Out*>(outs[lane]); }
+};
+
+// A lane at a warp operation: all lanes of the mask must be at the same one, then `complete` is called once for all.
 struct WarpRequest {
     uint32_t mask = 0;
-    int source = 0, line = 0;
-    uint64_t value = 0, result = 0;
+    int line = 0;
+    const void* operation = nullptr;
+    const void* in = nullptr;
+    void* out = nullptr;
+    void (*complete)(const WarpRequest&, const void* const* ins, void* const* outs) = nullptr;
+    const void* function = nullptr;
+};
+
+struct CopyUnderWay {                                  // cp.async of 16 bytes; from nowhere: zeros
+    void* to;
+    const void* from;
+    int group, line;
 };
 
 struct Thread {
@@ -90,6 +95,8 @@ struct Thread {
     int line = 0;                                      // of the barrier where it waits
     unsigned barriers = 0, warp_operations = 0;        // passed so far
     WarpRequest request;
+    std::vector<CopyUnderWay> copies;
+    int copy_groups = 0;                               // committed so far
     void* sanitizer = nullptr;                         // the fake stack (address) or the fiber (thread) of a sanitizer
 };
 
@@ -97,6 +104,7 @@ struct Block {
     dim3 index, size, grid;
     std::vector<Thread*> threads;
     std::map<const void*, std::unique_ptr<std::vector<unsigned char>>> shared;
+    char* dynamic = nullptr;
     const std::function<void()>* body = nullptr;
     char meetings[2] = {}, warp_meetings[32 * 3] = {}; // where threads meet, as the thread sanitizer sees it
     std::string error;                                 // of an exception inside the kernel
@@ -195,10 +203,19 @@ inline void barrier(int line) {
     acquire_memory(meeting);
 }
 
-inline uint64_t warp_operation(uint32_t mask, uint64_t value, int source, int line) {
+inline std::string place() { return "block " + std::to_string(block->index.x) + "," + std::to_string(block->index.y); }
+
+// Waits until all lanes of the mask are here; the last calls f(warp) for all.
+template <class Out, class In, class F>
+Out collective(uint32_t mask, const In& in, const void* operation, int line, const F& f) {
     const Quiet quiet;
     Thread& me = *block->running;
-    me.request = {mask, source, line, value, 0};
+    Out out{};
+    me.request = {mask, line, operation, &in, &out,
+                  [](const WarpRequest& r, const void* const* ins, void* const* outs) {
+                      (*static_cast<const F*>(r.function))(WarpView<In, Out>{r.mask, r.line, ins, outs});
+                  },
+                  &f};
     me.state = Thread::State::at_warp;
     // Lanes of a full mask count alike; where masks differ, one place for all may hide a race but never invents one.
     const unsigned turn = mask == ~0u ? me.warp_operations++ % 2 : 2;
@@ -206,12 +223,10 @@ inline uint64_t warp_operation(uint32_t mask, uint64_t value, int source, int li
     release_memory(meeting);
     yield_to_scheduler();
     acquire_memory(meeting);
-    return me.request.result;
+    return out;
 }
 
 // ---- The scheduler.
-inline std::string place() { return "block " + std::to_string(block->index.x) + "," + std::to_string(block->index.y); }
-
 // Completes every warp operation whose lanes have all arrived; returns whether there was one.
 inline bool release_warps() {
     bool any = false;
@@ -231,19 +246,18 @@ inline bool release_warps() {
                                   ": the mask names a lane that does not exist or has ended, " + place());
                 const Thread& other = *block->threads[first + l];
                 complete = other.state == Thread::State::at_warp && other.request.mask == r.mask &&
-                           other.request.line == r.line;
+                           other.request.line == r.line && other.request.operation == r.operation;
             }
             if (!complete) continue;
-            const uint32_t mask = r.mask;
+            const void* ins[32] = {};
+            void* outs[32] = {};
             for (size_t l = 0; l < lanes; ++l) {
-                if (!(mask >> l & 1)) continue;
-                WarpRequest& mine = block->threads[first + l]->request;
-                if (!(mask >> mine.source & 1))
-                    throw Failure("line " + std::to_string(mine.line) + ": a shuffle reads a lane outside the mask, " +
-                                  place());
-                mine.result = block->threads[first + size_t(mine.source)]->request.value;
+                if (!(r.mask >> l & 1)) continue;
+                ins[l] = block->threads[first + l]->request.in;
+                outs[l] = block->threads[first + l]->request.out;
                 block->threads[first + l]->state = Thread::State::ready;
             }
+            r.complete(r, ins, outs);
             any = true;
         }
     }
@@ -288,6 +302,10 @@ inline void run_block(Block& b, std::mt19937_64& random) {
         if (!release_warps() && !release_barrier())
             throw Failure("deadlock: threads wait for others that never come, " + place());
     }
+    for (const Thread* t : b.threads)
+        if (!t->copies.empty())
+            throw Failure("line " + std::to_string(t->copies.front().line) +
+                          ": cp.async that its thread never waited for, " + place());
     acquire_memory(&b.scheduler);
     block = nullptr;
 }
@@ -318,6 +336,8 @@ struct Fibers {
         makecontext(&t.context, thread_entry, 0);
         t.state = Thread::State::ready;
         t.barriers = t.warp_operations = 0;
+        t.copies.clear();
+        t.copy_groups = 0;
 #if defined(__SANITIZE_THREAD__)
         t.sanitizer = __tsan_create_fiber(0);
 #else
@@ -332,23 +352,42 @@ struct Fibers {
     }
 };
 
+constexpr size_t most_shared = 227 * 1024;             // of one block
+
+// Shared memory of exactly that many bytes, all 0xFF.
+struct DynamicShared {
+    char* data = nullptr;
+    explicit DynamicShared(size_t bytes) {
+        void* p = nullptr;
+        if (bytes && posix_memalign(&p, 1024, bytes) != 0) throw std::bad_alloc();
+        if (bytes) std::memset(p, 0xFF, bytes);
+        data = static_cast<char*>(p);
+    }
+    ~DynamicShared() { std::free(data); }
+    DynamicShared(const DynamicShared&) = delete;
+};
+
 // Runs `body` once for every thread of the grid, as a launch does. Blocks follow the same order as threads.
-inline void run(dim3 grid, unsigned threads, const std::function<void()>& body) {
+inline void run(dim3 grid, unsigned threads, size_t shared_bytes, const std::function<void()>& body) {
     const Quiet quiet;
-    if (threads < 1 || threads > 1024 || grid.x < 1 || grid.x > 0x7fffffffu || grid.y < 1 || grid.y > 65535)
+    if (threads < 1 || threads > 1024 || grid.x < 1 || grid.x > 0x7fffffffu || grid.y < 1 || grid.y > 65535 ||
+        grid.z < 1 || grid.z > 65535 || shared_bytes > most_shared)
         throw Failure("a launch beyond the limits of a device");
     std::mt19937_64 random(options.seed);
-    std::vector<uint64_t> blocks(uint64_t(grid.x) * grid.y);
+    std::vector<uint64_t> blocks(uint64_t(grid.x) * grid.y * grid.z);
     std::iota(blocks.begin(), blocks.end(), 0);
     if (options.order == Order::reverse) std::reverse(blocks.begin(), blocks.end());
     if (options.order == Order::random) std::shuffle(blocks.begin(), blocks.end(), random);
     Fibers fibers(threads);
     for (const uint64_t number : blocks) {
         fibers.rearm();
+        const DynamicShared dynamic(shared_bytes);
         Block b;
-        b.index = dim3(unsigned(number % grid.x), unsigned(number / grid.x), 0);
+        b.index = dim3(unsigned(number % grid.x), unsigned(number / grid.x % grid.y),
+                       unsigned(number / grid.x / grid.y));
         b.size = dim3(threads);
         b.grid = grid;
+        b.dynamic = dynamic.data;
         b.body = &body;
         for (auto& t : fibers.threads) b.threads.push_back(t.get());
 #if defined(__SANITIZE_THREAD__)
@@ -357,6 +396,7 @@ inline void run(dim3 grid, unsigned threads, const std::function<void()>& body) 
         run_block(b, random);
     }
 }
+inline void run(dim3 grid, unsigned threads, const std::function<void()>& body) { run(grid, threads, 0, body); }
 
 // One array a block and place in the source.
 template <class T>
@@ -368,17 +408,40 @@ T* shared(const void* place, size_t count) {
     return reinterpret_cast<T*>(bytes->data());
 }
 
+inline int lane() { return int(block->running->number % 32); }
+
 template <class T>
 T exchange(uint32_t mask, T value, int source, int line) {
-    static_assert(sizeof(T) <= 8);
-    uint64_t bits = 0;
-    std::memcpy(&bits, &value, sizeof value);
-    bits = warp_operation(mask, bits, source, line);
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
+    struct Wish { T value; int source; };
+    static const char operation = 0;
+    return collective<T>(mask, Wish{value, source}, &operation, line, [](const WarpView<Wish, T>& warp) {
+        for (int lane = 0; lane < 32; ++lane) {
+            if (!warp.has(lane)) continue;
+            const int from = warp.in(lane).source;
+            if (!warp.has(from))
+                throw Failure("line " + std::to_string(warp.line) + ": a shuffle reads a lane outside the mask, " +
+                              place());
+            warp.out(lane) = warp.in(from).value;
+        }
+    });
 }
 
-inline int lane() { return int(block->running->number % 32); }
+// f(a, b) over the values of all lanes, in order, for each of them.
+template <class T, class F>
+T reduce(uint32_t mask, T value, int line, const F& f) {
+    static const char operation = 0;
+    return collective<T>(mask, value, &operation, line, [&](const WarpView<T, T>& warp) {
+        T all{};
+        bool first = true;
+        for (int lane = 0; lane < 32; ++lane)
+            if (warp.has(lane)) all = std::exchange(first, false) ? warp.in(lane) : f(all, warp.in(lane));
+        for (int lane = 0; lane < 32; ++lane)
+            if (warp.has(lane)) warp.out(lane) = all;
+    });
+}
+inline uint32_t ballot(uint32_t mask, bool value, int line) {
+    return reduce(mask, value ? 1u << lane() : 0u, line, [](uint32_t a, uint32_t b) { return a | b; });
+}
 
 }  // namespace cuda_emulation
 
@@ -394,10 +457,15 @@ inline int lane() { return int(block->running->number % 32); }
         }(),                                         \
         count)
 
+// as many bytes as the launch asks for
+#define QLORA_DYNAMIC_SHARED(type, name) type* const name = reinterpret_cast<type*>(cuda_emulation::block->dynamic)
+
 inline void __syncthreads(int line = __builtin_LINE()) { cuda_emulation::barrier(line); }
 inline void __syncwarp(uint32_t mask = ~0u, int line = __builtin_LINE()) {
-    cuda_emulation::warp_operation(mask, 0, cuda_emulation::lane(), line);
+    static const char operation = 0;
+    cuda_emulation::collective<char>(mask, char(0), &operation, line, [](const cuda_emulation::WarpView<char, char>&) {});
 }
+[[noreturn]] inline void __trap() { throw cuda_emulation::Failure("__trap(), " + cuda_emulation::place()); }
 template <class T>
 T __shfl_sync(uint32_t mask, T value, int source, int line = __builtin_LINE()) {
     return cuda_emulation::exchange(mask, value, source & 31, line);
@@ -410,4 +478,28 @@ template <class T> T __shfl_down_sync(uint32_t mask, T value, unsigned by, int l
     return cuda_emulation::exchange(mask, value, from < 32 ? from : cuda_emulation::lane(), line);
 }
 
+template <class T> T __shfl_up_sync(uint32_t mask, T value, unsigned by, int line = __builtin_LINE()) {
+    const int from = cuda_emulation::lane() - int(by);
+    return cuda_emulation::exchange(mask, value, from >= 0 ? from : cuda_emulation::lane(), line);
+}
+inline uint32_t __ballot_sync(uint32_t mask, int value, int line = __builtin_LINE()) {
+    return cuda_emulation::ballot(mask, value != 0, line);
+}
+inline int __any_sync(uint32_t mask, int value, int line = __builtin_LINE()) {
+    return cuda_emulation::ballot(mask, value != 0, line) != 0;
+}
+inline int __all_sync(uint32_t mask, int value, int line = __builtin_LINE()) {
+    return cuda_emulation::ballot(mask, value == 0, line) == 0;
+}
+#define QLORA_REDUCTION(name, result)                                               \
+    template <cuda_emulation::Counts T>                                             \
+    T name(uint32_t mask, T value, int line = __builtin_LINE()) {                   \
+        return cuda_emulation::reduce(mask, value, line, [](T a, T b) { return T(result); }); \
+    }
+QLORA_REDUCTION(__reduce_add_sync, a + b)
+QLORA_REDUCTION(__reduce_min_sync, b < a ? b : a)
+QLORA_REDUCTION(__reduce_max_sync, a < b ? b : a)
+#undef QLORA_REDUCTION
+
+#include "tests/cuda-emulation/cuda_mma_emulation.h"
 #include "tests/cuda-emulation/cuda_runtime_emulation.h"

@@ -90,7 +90,7 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
 }
 
 namespace cuda_emulation {
-inline void launch(dim3 grid, unsigned threads, size_t, cudaStream_t, const std::function<void()>& body) {
-    run(grid, threads, body);
+inline void launch(dim3 grid, unsigned threads, size_t shared, cudaStream_t, const std::function<void()>& body) {
+    run(grid, threads, shared, body);
 }
 }  // namespace cuda_emulation
