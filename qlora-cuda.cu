@@ -5,6 +5,8 @@
 #include "src/cuda/values.cuh"                      // floats where they are stored, in 16 or 32 bits
 #include "src/cuda/room.cuh"                        // what the rooms share
 #include "src/cuda/nf4.cuh"                         // 4-bit weights: to bf16, and times a vector
+#include "src/cuda/gemm.cuh"                        // matrix products
+#include "src/cuda/decode.cuh"                      // elements of every stored type, rows of a weight
 #include "src/cuda/add.cuh"                         // y = a + b
 #include "src/cuda/mul.cuh"                         // y = a * b
 #include "src/cuda/scale.cuh"                       // y = factor * x, and a factor a row
