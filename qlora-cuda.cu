@@ -11,6 +11,7 @@
 #include "src/cuda/columns.cuh"                     // sums over rows, a column each
 #include "src/cuda/factor.cuh"                      // vectors of factors, stored in any type
 #include "src/cuda/fill.cuh"                        // y = value
+#include "src/cuda/gemm.cuh"                        // matrix products
 #include "src/cuda/add.cuh"                         // y = a + b
 #include "src/cuda/bias.cuh"                        // y = x + a row, and its gradient
 #include "src/cuda/mul.cuh"                         // y = a * b
@@ -32,5 +33,7 @@
 #include "src/cuda/clip.cuh"                        // the norm of all gradients
 #include "src/cuda/adamw.cuh"                       // one step of the optimizer
 #include "src/cuda/adamw8.cuh"                      // the same with moments in 8 bits
+#include "src/cuda/attention.cuh"                   // softmax(scale q k^T) v over a range of keys for each row
+#include "src/cuda/attention_back.cuh"              // its gradients
 #include "src/cuda/memory.cuh"                      // buffers, staging, weights on the device
 #include "src/cuda/backend.cuh"                     // the backend: memory, weights, running a plan
