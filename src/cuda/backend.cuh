@@ -40,7 +40,9 @@ struct Recorded {
     Recorded& operator=(const Recorded&) = delete;
     template <class F> void record(const F& start) {
         cudaGraph_t made = nullptr;
-        check(cudaStreamBeginCapture(queue->get(), cudaStreamCaptureModeThreadLocal), "record a run");
+        refused = true;
+        if (cudaStreamBeginCapture(queue->get(), cudaStreamCaptureModeThreadLocal) != cudaSuccess)
+            return void(cudaGetLastError());           // run without
         try {
             start();
         } catch (...) {
@@ -49,12 +51,11 @@ struct Recorded {
             throw;
         }
         check(cudaStreamEndCapture(queue->get(), &made), "record a run");
-        const cudaError_t code = cudaGraphInstantiate(&graph, made, 0);
+        refused = cudaGraphInstantiate(&graph, made, 0) != cudaSuccess;        // no memory for it, for example
         cudaGraphDestroy(made);
-        if (code == cudaSuccess) return;
-        cudaGetLastError();                            // no memory for it, for example: run without
+        if (!refused) return;
+        cudaGetLastError();
         graph = nullptr;
-        refused = true;
     }
     std::shared_ptr<Stream> queue;
     cudaGraphExec_t graph = nullptr;
@@ -184,8 +185,9 @@ public:
             return;
         }
         if (!recorded->graph && !recorded->refused) {
+            const Work before = work();
             recorded->record([&] { start(g, plan); });
-            counted.add(-recorded->work.operations, -recorded->work.bytes);    // written down, not done
+            counted.add(before.operations - work().operations, before.bytes - work().bytes);   // written down, not done
         }
         if (!recorded->graph) return start(g, plan);
         check(cudaGraphLaunch(recorded->graph, stream.get()), "start a recorded run");
