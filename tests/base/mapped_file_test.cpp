@@ -126,7 +126,7 @@ TEST_F(MapsDeathTest, OtherFaultsStillEndTheProcess) {
         qlora::guard_mapped_files();
         ::raise(SIGBUS);
     }, testing::KilledBySignal(SIGBUS), "");
-    const auto closed = [&] {                           // a map of ours that is gone is no longer ours
+    [[maybe_unused]] const auto closed = [&] {                           // a map of ours that is gone is no longer ours
         std::signal(SIGBUS, SIG_DFL);
         qlora::guard_mapped_files();
         const volatile uint8_t* const data = qlora::MappedFile::open(path("a"))->data();
