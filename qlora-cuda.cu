@@ -12,5 +12,6 @@
 #include "src/cuda/scale.cuh"                       // y = factor * x, and a factor a row
 #include "src/cuda/sum.cuh"                         // y = sum of x
 #include "src/cuda/swiglu.cuh"                      // y = silu(gate) * up
+#include "src/cuda/linear_cross_entropy.cuh"        // nll under the logits x W^T, which never exist as a whole
 #include "src/cuda/memory.cuh"                      // buffers, staging, weights on the device
 #include "src/cuda/backend.cuh"                     // the backend: memory, weights, running a plan
