@@ -7,10 +7,24 @@
 #include "src/cuda/nf4.cuh"                         // 4-bit weights: to bf16, and times a vector
 #include "src/cuda/gemm.cuh"                        // matrix products
 #include "src/cuda/decode.cuh"                      // elements of every stored type, rows of a weight
+#include "src/cuda/map.cuh"                         // y = f(x, ...), element by element
+#include "src/cuda/rows.cuh"                        // the same where f depends on row and column
+#include "src/cuda/columns.cuh"                     // sums over rows, a column each
+#include "src/cuda/factor.cuh"                      // vectors of factors, stored in any type
+#include "src/cuda/fill.cuh"                        // y = value
 #include "src/cuda/add.cuh"                         // y = a + b
+#include "src/cuda/bias.cuh"                        // y = x + a row, and its gradient
 #include "src/cuda/mul.cuh"                         // y = a * b
 #include "src/cuda/scale.cuh"                       // y = factor * x, and a factor a row
 #include "src/cuda/sum.cuh"                         // y = sum of x
+#include "src/cuda/silu.cuh"                        // y = x / (1 + exp(-x))
+#include "src/cuda/geglu.cuh"                       // y = gelu(gate) * up
+#include "src/cuda/softcap.cuh"                     // y = cap * tanh(x / cap)
+#include "src/cuda/dropout.cuh"                     // a mask that is never stored
+#include "src/cuda/rms_norm.cuh"                    // rows divided by their root mean square
+#include "src/cuda/rope.cuh"                        // rotary position embedding
+#include "src/cuda/accumulate.cuh"                  // state += x
+#include "src/cuda/copy.cuh"                        // state = x
 #include "src/cuda/swiglu.cuh"                      // y = silu(gate) * up
 #include "src/cuda/linear_cross_entropy.cuh"        // nll under the logits x W^T, which never exist as a whole
 #include "src/cuda/memory.cuh"                      // buffers, staging, weights on the device

@@ -1,32 +1,23 @@
 // scale.cuh - y = factor * x, and y = s[row] * x for x {..., n}: src/ops/scale.cpp.
 #pragma once
-#include "src/cuda/room.cuh"
+#include "src/cuda/rows.cuh"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace scale_room {
 
 struct Scale {
-    Values x;
     float factor;
-    Places y;
-    __device__ void operator()(int64_t i) const { y.set(i, factor * x[i]); }
+    __device__ void operator()(int64_t, const float* x, float* y) const { y[0] = factor * x[0]; }
 };
 
-struct ScaleRows {
-    Values x, s;
-    int64_t n;                                         // elements of a row
-    Places y;
-    __device__ void operator()(int64_t i) const { y.set(i, s[i / n] * x[i]); }
+struct ScaleRow {
+    Values s;
+    __device__ float operator()(int64_t row, int64_t, float x) const { return s[row] * x; }
 };
 
-inline void run(const Call& call) {
-    const float factor = call.node.attr.get<ScaleAttr>().factor;
-    each(call, call.node.elements(), Scale{values(call, 0), factor, places(call)});
-}
-inline void rows(const Call& call) {
-    each(call, call.node.elements(), ScaleRows{values(call, 0), values(call, 1), last_dim(call.node), places(call)});
-}
+inline void run(const Call& call) { map<1>(call, Scale{call.node.attr.get<ScaleAttr>().factor}); }
+inline void rows(const Call& call) { map_rows(call, values(call, 0), places(call), ScaleRow{values(call, 1)}); }
 
 }  // namespace scale_room
 }  // namespace cuda

@@ -3,7 +3,7 @@
 // Block = a piece of 16384 elements, of which a thread adds 64 in float; threads, and in a second launch of one block
 // the pieces, are added in double and in an order that the size alone decides.
 #pragma once
-#include "src/cuda/room.cuh"
+#include "src/cuda/map.cuh"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
@@ -51,10 +51,9 @@ inline void run(const Call& call) {
 
 struct Back {
     Values dy;
-    Places dx;
-    __device__ void operator()(int64_t i) const { dx.set(i, dy[0]); }
+    __device__ void operator()(int64_t, const float*, float* dx) const { dx[0] = dy[0]; }
 };
-inline void back(const Call& call) { each(call, call.node.elements(), Back{values(call, 0), places(call)}); }
+inline void back(const Call& call) { map<0>(call, Back{values(call, 0)}); }
 
 }  // namespace sum_room
 }  // namespace cuda

@@ -85,6 +85,8 @@ std::vector<std::vector<float>> results(const Case& c, std::shared_ptr<qlora::Ba
     const Tensor nll = qlora::linear_cross_entropy(x, w, t, with_grad, c.cap);
     g.output(nll);
     std::vector<float> values = samples::normal_values(c.rows * c.n, 8);
+    if (qlora::type_info(c.type).block > 2)            // weights of random blocks are large
+        for (float& v : values) v *= 0.02f;
     for (int64_t i = 0; i < c.rows; ++i)               // without a target: never looked at
         for (int64_t k = 0; k < c.n && targets[size_t(i)] < 0; ++k) values[size_t(i * c.n + k)] = NAN;
     const Tensor kept = with_grad ? qlora::view(nll, c.rows, {c.rows, c.n}) : nll;
@@ -119,7 +121,7 @@ TEST(CudaLinearCrossEntropy, AgreesWithTheCpu) {
                           {DType::bf16, 7, 16, 40},          {DType::f16, 6, 9, 25},
                           {DType::nf4, 7, 24, 301, 5},       {DType::nf4, 1, 77, 1},
                           {DType::fp4, 4, 64, 9},            {DType::q8_0, 9, 32, 50, 2},
-                          {DType::q4_k, 3, 256, 33},         {DType::f32, 3, 8, 5000, 0, true}};
+                          {DType::q4_k, 3, 256, 33},         {DType::f32, 2, 8, 4200, 0, true}};
     for (const Case& c : cases) {
         const std::string what = qlora::str(qlora::name_of(c.type), " ", c.rows, "x", c.n, "x", c.vocabulary);
         const std::vector<int32_t> targets = targets_of(c);
@@ -127,9 +129,9 @@ TEST(CudaLinearCrossEntropy, AgreesWithTheCpu) {
         std::vector<std::vector<float>> first;
         for (const auto& [order, small] : {std::pair(Order::forward, false), std::pair(Order::random, true),
                                            std::pair(Order::reverse, true)}) {
-            // three rows of logits, four of W: both with a rest
+            // three rows of logits, two fifths of W: both with a rest
             const Limits limits(small ? room::rounded_up(c.vocabulary, 8) * 12 : room::most_logits,
-                                small ? c.n * 16 : room::most_panel);
+                                small ? (c.vocabulary * 2 / 5 + 1) * c.n * 4 : room::most_panel);
             cuda_emulation::options = {order, 3};
             const auto got = results(c, qlora::make_cuda_backend(0, Compute::f32), targets);
             expect_close(got, want, 2e-5, what + (small ? ", in pieces" : ""));
