@@ -7,6 +7,11 @@
 #include "src/cuda/nf4.cuh"                         // 4-bit weights: to bf16, and times a vector
 #include "src/cuda/gemm.cuh"                        // matrix products
 #include "src/cuda/decode.cuh"                      // elements of every stored type, rows of a weight
+#include "src/cuda/gemm.cuh"                        // matrix products, on tensor cores or in f32
+#include "src/cuda/gemv.cuh"                        // stored weights times a few vectors
+#include "src/cuda/panels.cuh"                      // stored weights times many
+#include "src/cuda/qmatmul.cuh"                     // y = x W^T with a stored W
+#include "src/cuda/matmul.cuh"                      // y = x W^T with floats of the graph
 #include "src/cuda/map.cuh"                         // y = f(x, ...), element by element
 #include "src/cuda/rows.cuh"                        // the same where f depends on row and column
 #include "src/cuda/columns.cuh"                     // sums over rows, a column each
