@@ -5,6 +5,7 @@
 #include "src/cuda/values.cuh"                      // floats where they are stored, in 16 or 32 bits
 #include "src/cuda/room.cuh"                        // what the rooms share
 #include "src/cuda/nf4.cuh"                         // 4-bit weights: to bf16, and times a vector
+#include "src/cuda/gemm.cuh"                        // matrix products
 #include "src/cuda/decode.cuh"                      // elements of every stored type, rows of a weight
 #include "src/cuda/gemm.cuh"                        // matrix products, on tensor cores or in f32
 #include "src/cuda/gemv.cuh"                        // stored weights times a few vectors
@@ -40,5 +41,6 @@
 #include "src/cuda/adamw8.cuh"                      // the same with moments in 8 bits
 #include "src/cuda/attention.cuh"                   // softmax(scale q k^T) v over a range of keys for each row
 #include "src/cuda/attention_back.cuh"              // its gradients
+#include "src/cuda/linear_cross_entropy.cuh"        // nll under the logits x W^T, which never exist as a whole
 #include "src/cuda/memory.cuh"                      // buffers, staging, weights on the device
 #include "src/cuda/backend.cuh"                     // the backend: memory, weights, running a plan
