@@ -25,6 +25,7 @@
 #include "src/cuda/geglu.cuh"                       // y = gelu(gate) * up
 #include "src/cuda/softcap.cuh"                     // y = cap * tanh(x / cap)
 #include "src/cuda/dropout.cuh"                     // a mask that is never stored
+#include "src/cuda/lora.cuh"                        // y = base + s drop(x) A^T B^T
 #include "src/cuda/rms_norm.cuh"                    // rows divided by their root mean square
 #include "src/cuda/rope.cuh"                        // rotary position embedding
 #include "src/cuda/accumulate.cuh"                  // state += x
