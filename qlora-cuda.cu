@@ -5,7 +5,6 @@
 #include "src/cuda/values.cuh"                      // floats where they are stored, in 16 or 32 bits
 #include "src/cuda/room.cuh"                        // what the rooms share
 #include "src/cuda/nf4.cuh"                         // 4-bit weights: to bf16, and times a vector
-#include "src/cuda/gemm.cuh"                        // matrix products
 #include "src/cuda/decode.cuh"                      // elements of every stored type, rows of a weight
 #include "src/cuda/gemm.cuh"                        // matrix products, on tensor cores or in f32
 #include "src/cuda/gemv.cuh"                        // stored weights times a few vectors

@@ -1,7 +1,7 @@
 // dora.cuh - weights as magnitude and direction: formulas in src/ops/dora.cpp.
 //
-//   dora_norm      n[o] = || row o of W + s B A ||: a block for four rows, a thread a column of them, so that an element
-//                  of A is read once for four rows. No dense copy of W exists.
+//   dora_norm      n[o] = || row o of W + s B A ||: a block for four rows, a thread every 256th column of them, so
+//                  that an element of A is read once for four rows. No dense copy of W exists.
 //   dora_scale     y = z m / n: a thread a column, whose factor it keeps, down every gridDim.y-th row
 //   dora_scale_dm  dm[o] = sum over rows of dy z / n[o]: a block 32 columns; warp w adds rows w, w + 16, ..., then the
 //                  warps are added in order
@@ -14,16 +14,15 @@ namespace dora_room {
 
 constexpr int threads = 256, group = 4, dm_warps = 16;
 
-// weights [group][rank] = s B. Rows beyond the end count as zeros and are dropped. Decoding, a long piece of code, stands
-// there once: in a loop that is not unrolled.
+// weights [group][rank] = s B. Rows beyond the end count as zeros and are dropped. Decoding, a long piece of code,
+// stands there once: in a loop that is not unrolled.
 static __global__ void norms(WeightRef w, Values a, Values b, int64_t rank, float scale, Places n) {
     QLORA_DYNAMIC_SHARED(float, weights);
     QLORA_SHARED(float, decoded, group * threads);     // each thread's own: an array that a loop may index
     const int64_t first = int64_t(blockIdx.x) * group;
     const int rows = int(w.rows - first < group ? w.rows - first : group);
-    for (int64_t i = threadIdx.x; i < group * rank; i += threads) {
+    for (int64_t i = threadIdx.x; i < group * rank; i += threads)
         weights[i] = i < rows * rank ? scale * b[first * rank + i] : 0.0f;
-    }
     __syncthreads();
     float sum[group] = {};
     for (int64_t col = threadIdx.x; col < w.cols; col += threads) {
