@@ -18,6 +18,12 @@ using qlora::Compute;
 using qlora::DType;
 namespace cuda = qlora::cuda;
 
+#if defined(__SANITIZE_THREAD__)
+constexpr bool is_slow = true;
+#else
+constexpr bool is_slow = false;
+#endif
+
 struct Stored {
     std::vector<uint8_t> bytes;
     std::vector<float> values;
@@ -140,7 +146,7 @@ TEST(CudaProducts, FewVectorsMeetWeightsOfEveryType) {
     for (int t = 0; t < qlora::dtype_count; ++t) {
         const DType type = DType(t);
         const qlora::TypeInfo& info = qlora::type_info(type);
-        if (!info.decode && !qlora::is_4bit(type)) continue;
+        if ((!info.decode && !qlora::is_4bit(type)) || (is_slow && t % 4)) continue;
         const int64_t in = std::max<int64_t>(info.block, 64) * (info.block > 64 ? 1 : 5);
         check({type, 2, 9, in}, Compute::bf16, false);
         check({type, 1, 11, in, DType::f32, DType::f32}, Compute::f32, false);
@@ -152,7 +158,7 @@ TEST(CudaProducts, FewVectorsMeetCodesOnTensorCores) {
     for (const bool double_quant : {true, false}) {
         check({DType::nf4, 1, 37, 2240, DType::bf16, DType::bf16, 1, 0, double_quant}, Compute::bf16, false);
         check({DType::fp4, 8, 16, 576, DType::f32, DType::f32, 2, 0.5f, double_quant}, Compute::bf16, false);
-        check({DType::nf4, 5, 3, 64, DType::bf16, DType::f32, 1, 0, double_quant}, Compute::bf16, false);
+        check({DType::nf4, 5, 150, 64, DType::bf16, DType::f32, 1, 0, double_quant}, Compute::bf16, false);    // walks
         check({DType::nf4, 2, 5, 77, DType::bf16, DType::bf16, 1, 0, double_quant}, Compute::bf16, false);
     }
 }
@@ -161,10 +167,12 @@ TEST(CudaProducts, PanelsGiveEveryResultOnce) {
     const int64_t usual = std::exchange(cuda::panels_room::panel_bytes, 1);    // panels of 256 rows or columns
     for (const bool to_x : {false, true}) {
         for (const DType type : {DType::nf4, DType::q4_k, DType::bf16, DType::f32, DType::f16, DType::q8_0}) {
+            if (is_slow && type != DType::nf4) continue;
             const int64_t out = to_x ? 40 : 520, in = to_x ? 768 : 256;
             check({type, 18, out, in}, Compute::bf16, to_x);
-            check({type, 9, out, in, DType::f32, DType::f32, 0.5f, 2}, Compute::bf16, to_x);
+            if (!is_slow) check({type, 9, out, in, DType::f32, DType::f32, 0.5f, 2}, Compute::bf16, to_x);
         }
+        if (is_slow) continue;
         const int64_t out = to_x ? 40 : 300, in = to_x ? 328 : 80;             // blocks end within rows
         check({DType::nf4, 10, out, in, DType::f32, DType::f32}, Compute::f32, to_x);
         check({DType::nf4, 30, out, in + 5}, Compute::bf16, to_x);
