@@ -1,9 +1,9 @@
-// gemm.cuh - matrix products: C {m, n} = alpha * A {m, k} B {k, n} + beta * D, whose factors are stored in 16 or 32 bits
-// with either of their dimensions contiguous.
+// gemm.cuh - matrix products: C {m, n} = alpha * A {m, k} B {k, n} + beta * D, whose factors are stored in 16 or 32
+// bits with either of their dimensions contiguous.
 //
 // Two engines. With Compute::f32, on devices before sm_80 and for little work: f32 (gemm_f32.cuh). Else tensor cores
 // (gemm_mma.cuh); factors that they cannot read as they lie are packed in scratch first. Which engine, which tiles and
-// how many stretches of the inner dimension depends on the device and on the sizes, so that every run adds in one order.
+// how many stretches of the inner dimension depends on the device and on the sizes: every run adds in one order.
 // Rooms count the work themselves: device_of(call).counted.
 #pragma once
 #include "src/cuda/gemm_mma.cuh"
@@ -32,7 +32,8 @@ struct Side {
     bool across;
     int64_t lines, line;
     bool fits() const {
-        return from.type == DType::bf16 && reinterpret_cast<size_t>(from.data) % 16 == 0 && ld % 8 == 0 && line % 8 == 0;
+        return from.type == DType::bf16 && reinterpret_cast<size_t>(from.data) % 16 == 0 && ld % 8 == 0 &&
+               line % 8 == 0;
     }
     int64_t packed_ld() const { return ceil_div(line, 8) * 8; }
     int64_t bytes() const { return fits() ? 0 : whole(lines * packed_ld() * 2); }

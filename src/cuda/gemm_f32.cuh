@@ -1,5 +1,5 @@
-// gemm_f32.cuh - what a matrix product is, and its simple engine: sums in f32 in order of the inner dimension, any sizes,
-// types and alignments. A block sums a tile of 64 x 64, a thread 4 x 4 of it.
+// gemm_f32.cuh - what a matrix product is, and its simple engine: sums in f32 in order of the inner dimension, any
+// sizes, types and alignments. A block sums a tile of 64 x 64, a thread 4 x 4 of it.
 #pragma once
 #include "src/cuda/mma.cuh"
 #include "src/cuda/room.cuh"
@@ -102,7 +102,8 @@ QLORA_UNROLL
 
 // Block = a tile of C, thread (ty, tx) = its rows ty + 16 i and columns tx + 16 j.
 static __global__ void __launch_bounds__(f32_threads) sum_tile(int64_t m, int64_t n, int64_t k, Values a, int64_t lda,
-                                                       bool a_across, Values b, int64_t ldb, bool b_across, Finish put) {
+                                                               bool a_across, Values b, int64_t ldb, bool b_across,
+                                                               Finish put) {
     QLORA_SHARED(float, left, deep * padded);
     QLORA_SHARED(float, right, deep * padded);
     constexpr int apart = edge / few;
@@ -140,8 +141,8 @@ QLORA_UNROLL
 
 inline void run_f32(const Engine& engine, const Product& p) {
     const int64_t blocks = (p.m + edge - 1) / edge * ((p.n + edge - 1) / edge);
-    launch("product", sum_tile, {grid_of(blocks), f32_threads}, engine.stream, p.m, p.n, p.k, p.a, p.lda, p.a_across, p.b, p.ldb,
-           p.b_across, finish_of(p));
+    launch("product", sum_tile, {grid_of(blocks), f32_threads}, engine.stream, p.m, p.n, p.k, p.a, p.lda, p.a_across,
+           p.b, p.ldb, p.b_across, finish_of(p));
 }
 
 }  // namespace gemm_room

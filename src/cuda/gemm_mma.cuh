@@ -70,8 +70,8 @@ __device__ inline void copy_slice(unsigned char* to, const Factor& from, int fir
     }
 }
 
-// 16 of the outer dimension by 16 of the inner one, from `at` and kk on: for A four 8 x 8 matrices in the order of (rows
-// 0, inner 0), (8, 0), (0, 8), (8, 8); for B the inner dimension comes first: registers 0, 1 are columns 0 to 7.
+// 16 of the outer dimension by 16 of the inner one, from `at` and kk on: for A four 8 x 8 matrices in the order of
+// (rows 0, inner 0), (8, 0), (0, 8), (8, 8); for B the inner dimension comes first: registers 0, 1 are columns 0 to 7.
 template <bool across, bool is_a, int outer>
 __device__ inline void fragment(uint32_t (&r)[4], const unsigned char* from, int at, int kk) {
     const int lane = int(threadIdx.x) % 32, i = lane % 8, low = lane / 8 & 1, high = lane / 16;
@@ -103,8 +103,8 @@ __device__ inline void multiply_slice(float (&sum)[T::wm / 16][T::wn / 8][4], co
 
 // The sums go through shared memory, so that lines of C are written whole.
 template <class T>
-__device__ inline void write_tile(const Job& p, float* sums, const float (&sum)[T::wm / 16][T::wn / 8][4], int m0, int n0,
-                                  int row, int col) {
+__device__ inline void write_tile(const Job& p, float* sums, const float (&sum)[T::wm / 16][T::wn / 8][4], int m0,
+                                  int n0, int row, int col) {
     const int lane = int(threadIdx.x) % 32;
     QLORA_UNROLL
     for (int i = 0; i < T::wm / 16; ++i)
@@ -125,7 +125,8 @@ __device__ inline void write_tile(const Job& p, float* sums, const float (&sum)[
     } else if (p.put.fours) {
         for (int at = int(threadIdx.x); at < T::bm * T::bn / 4; at += T::threads) {
             const int i = at / (T::bn / 4), j = at % (T::bn / 4) * 4;
-            if (i < rows && j < cols) p.put.four(m0 + i, n0 + j, *reinterpret_cast<float4*>(sums + i * T::sums_line + j));
+            const float4& four = *reinterpret_cast<float4*>(sums + i * T::sums_line + j);
+            if (i < rows && j < cols) p.put.four(m0 + i, n0 + j, four);
         }
     } else {                                           // neighbours of C's lines, whichever way it lies
         for (int at = int(threadIdx.x); at < T::bm * T::bn; at += T::threads) {

@@ -150,8 +150,8 @@ inline void gemv(const Engine& engine, const Product& p, const WeightRef& w, voi
     using namespace gemv_room;
     const gemm_room::Finish put = gemm_room::finish_of(p);
     if (takes_pairs(engine, w) && (scratch || reads_pairs(p.a, p.lda))) return run_pairs(engine, w, p, put, scratch);
-    const bool plain = p.a.type == DType::f32 && p.lda == p.k && p.c.type == DType::f32 && p.ldc == p.n && p.alpha == 1 &&
-                       p.beta == 0;
+    const bool plain = p.a.type == DType::f32 && p.lda == p.k && p.c.type == DType::f32 && p.ldc == p.n &&
+                       p.alpha == 1 && p.beta == 0;
     if (is_4bit(w.dtype) && plain && decode_room::is_power_of_two(w.quant.block) &&
         decode_room::is_power_of_two(w.quant.block2))
         return nf4_gemv(engine.stream, w, static_cast<const float*>(p.a.data), static_cast<float*>(p.c.data), p.m);

@@ -29,8 +29,8 @@ template <bool doubled> struct Runs {
 };
 
 template <bool doubled>
-__device__ inline void load_runs(Runs<doubled>& to, const uint8_t* codes, const PairScales& p, const int64_t (&first)[2],
-                                 int r, int t) {
+__device__ inline void load_runs(Runs<doubled>& to, const uint8_t* codes, const PairScales& p,
+                                 const int64_t (&first)[2], int r, int t) {
     QLORA_UNROLL
     for (int h = 0; h < 2; ++h) {
         const int64_t at = first[h] + r;
@@ -116,8 +116,8 @@ __global__ void __launch_bounds__(warps * 32, 2) by_pairs(const uint8_t* codes, 
 }
 
 inline bool takes_pairs(const Engine& engine, const WeightRef& w) {
-    return !engine.exact && engine.capability >= 80 && is_4bit(w.dtype) && w.cols % run == 0 && w.cols / run < (1 << 26) &&
-           w.quant.block % run == 0 && decode_room::is_power_of_two(w.quant.block) &&
+    return !engine.exact && engine.capability >= 80 && is_4bit(w.dtype) && w.cols % run == 0 &&
+           w.cols / run < (1 << 26) && w.quant.block % run == 0 && decode_room::is_power_of_two(w.quant.block) &&
            decode_room::is_power_of_two(w.quant.block2) && nf4_room::aligned_to(w.data, 8);
 }
 inline bool reads_pairs(const Values& x, int64_t ldx) {

@@ -1,7 +1,7 @@
 // lora.cuh - y = base + s drop(x) A^T B^T and its gradient, flat [dx | dA | dB]: formulas in src/ops/lora.cpp.
 //
-// u = drop(x) A^T {rows, r} and v = s dy B {rows, r} are kept for all rows, in what tensor cores read. drop(x) is made in
-// chunks of rows of at most 32 MB; dA adds up over them in order. A few rows without dropout go through gemv.cuh.
+// u = drop(x) A^T {rows, r} and v = s dy B {rows, r} are kept for all rows, in what tensor cores read. drop(x) is made
+// in chunks of rows of at most 32 MB; dA adds up over them in order. A few rows without dropout go through gemv.cuh.
 #pragma once
 #include "src/cuda/dropout.cuh"
 #include "src/cuda/panels.cuh"
@@ -52,7 +52,8 @@ struct Path {
         Values* const to[] = {&top, &x, &a, &b};
         for (int i = 0; i < 4; ++i) to[i]->type = g.source(node, i).storage;
         if (!engine.exact) type = DType::bf16;
-        if (attr.p > 0) chunk = std::clamp(chunk_bytes / bytes_of(type, in) / 128 * 128, std::min<int64_t>(rows, 128), rows);
+        if (attr.p == 0) return;
+        chunk = std::clamp(chunk_bytes / bytes_of(type, in) / 128 * 128, std::min<int64_t>(rows, 128), rows);
     }
     bool packs() const { return backward && type == DType::bf16 && top.type != DType::bf16; }
     bool is_small() const { return !backward && attr.p == 0 && rows <= gemv_room::most_vectors; }

@@ -7,7 +7,7 @@ namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace matmul_room {
 
-inline Product dw_of(const Node& dy, const Node& x, const Node& dw) {          // {out, in} = dy {rows, out}^T x {rows, in}
+inline Product dw_of(const Node& dy, const Node& x, const Node& dw) {          // {out, in} = dy^T x
     Product p;
     p.m = dy.shape[1], p.n = x.shape[1], p.k = dy.shape[0];
     p.a.type = dy.storage, p.lda = p.m, p.a_across = true;

@@ -1,8 +1,8 @@
 // panels.cuh - products with a matrix W {out, in} as it is stored, of any type:
 //     y {m, out} = alpha * x W^T + beta * d          dx {m, in} = alpha * dy W
-// Few rows of x read W as it is (gemv.cuh). Else W is decoded, to bf16 or to f32, a panel of at most 24 MB at a time that
-// stays in the L2 cache of large devices, and multiplied: rows of W are columns of y, columns of W are columns of dx, so
-// that every result is summed and rounded once. bf16, and in exact products f32 and f16, are read where they are.
+// Few rows of x read W as it is (gemv.cuh). Else W is decoded, to bf16 or to f32, a panel of at most 24 MB at a time
+// that stays in the L2 cache of large devices, and multiplied: rows of W are columns of y, columns of W are columns of
+// dx, so that every result is summed and rounded once. bf16, and in exact products f32 and f16, are read in place.
 #pragma once
 #include "src/cuda/gemv.cuh"
 
@@ -10,7 +10,7 @@ namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace panels_room {
 
-constexpr int64_t panel_bytes = int64_t(24) << 20;
+inline int64_t panel_bytes = int64_t(24) << 20;         // tests lower it
 constexpr int64_t step = 256;    // rows or columns of a panel are a multiple of it: whole tiles, whole blocks of W
 
 inline bool is_read_in_place(const Engine& engine, DType type) {
@@ -25,7 +25,8 @@ struct Panels {
 };
 inline Panels panels_of(const Engine& engine, int64_t count, int64_t length) {
     Panels p{engine.exact ? DType::f32 : DType::bf16, count, length, count};
-    const int64_t most = std::max(panel_bytes / bytes_of(p.type, std::max<int64_t>(length, 1)) / step, int64_t(1)) * step;
+    const int64_t bytes = bytes_of(p.type, std::max<int64_t>(length, 1));
+    const int64_t most = std::max(panel_bytes / bytes / step, int64_t(1)) * step;
     if (count > most) {                                // of equal sizes
         const int64_t panels = gemm_room::ceil_div(count, most);
         p.size = std::min(gemm_room::ceil_div(gemm_room::ceil_div(count, panels), step) * step, count);

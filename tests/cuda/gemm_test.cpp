@@ -66,11 +66,9 @@ using cuda::gemm_room::Tiling;
 
 // The engine that the sizes choose, or those tiles.
 void check(const Case& t, bool exact, std::optional<Tiling> tiling = {}, int stretches = 1) {
-    const std::string what = qlora::str(t.m, "x", t.n, "x", t.k, t.a_across ? " a across" : "", t.b_across ? " b across" : "",
-                                        " ", name_of(t.a), name_of(t.b), name_of(t.c), " beta ", t.beta, " pad ", t.pad,
-                                        " shift ", t.shift, exact ? " exact" : "", " tiles ",
-                                        tiling ? int(*tiling) : -1, " stretches ", stretches);
-    SCOPED_TRACE(what);
+    SCOPED_TRACE(qlora::str(t.m, "x", t.n, "x", t.k, t.a_across ? " a across" : "", t.b_across ? " b across" : "", " ",
+                            name_of(t.a), name_of(t.b), name_of(t.c), " beta ", t.beta, " pad ", t.pad, " shift ",
+                            t.shift, exact ? " exact" : "", " tiles ", tiling ? int(*tiling) : -1, " stretches ", stretches));
     const auto make = [&](int64_t lines, int64_t line, DType type, uint64_t seed) {
         return Matrix(lines, line, line + t.pad, t.shift, type, seed);
     };
@@ -83,8 +81,8 @@ void check(const Case& t, bool exact, std::optional<Tiling> tiling = {}, int str
         cuda_emulation::options = {order, seed};
         Matrix c = make(t.m, t.n, t.c, 3);
         if (t.beta == 0 || t.apart) std::memset(c.memory.as<char>(), 0xFF, size_t(c.memory.bytes()));
-        cuda::Product p{t.m, t.n, t.k, a.in(), a.ld, t.a_across, b.in(), b.ld, t.b_across, c.out(), c.ld, t.alpha, t.beta,
-                        {}, 0};
+        cuda::Product p{t.m,    t.n,        t.k,     a.in(), a.ld,    t.a_across, b.in(),
+                        b.ld,   t.b_across, c.out(), c.ld,   t.alpha, t.beta,     {},     0};
         if (t.apart) p.d = d.in(), p.ldd = d.ld;
         const cuda::Engine engine{stream, 90, 2, exact};
         if (tiling) {
@@ -108,7 +106,8 @@ void check(const Case& t, bool exact, std::optional<Tiling> tiling = {}, int str
                 }
                 const double want = t.alpha * sum + (t.beta != 0 ? double(t.beta) * d.get(i, j) : 0);
                 const bool rounds = !exact && (t.a == DType::f32 || t.b == DType::f32);
-                double tolerance = (!exact && rounds ? 0x1p-8 : 2e-6) * (std::fabs(t.alpha) * size + std::fabs(t.beta) * 4) + 1e-30;
+                const double all = std::fabs(t.alpha) * size + std::fabs(t.beta) * 4;
+                double tolerance = (!exact && rounds ? 0x1p-8 : 2e-6) * all + 1e-30;
                 if (t.c != DType::f32) tolerance += 0x1p-8 * std::fabs(want);
                 got.push_back(c.get(i, j));
                 ASSERT_NEAR(got.back(), want, tolerance) << "at " << i << ", " << j;
@@ -135,16 +134,20 @@ TEST(CudaGemm, TensorCoresSumEveryForm) {
     for (const bool b_across : {false, true}) {
         for (const bool a_across : {false, true}) {
             check({17, 23, 77, a_across, b_across}, false, Tiling::medium);                     // all is packed
-            check({136, 144, 200, a_across, b_across, DType::bf16, DType::bf16, DType::bf16, 0.5f}, false, Tiling::medium);
-            check({72, 130, 72, a_across, b_across, DType::f32, DType::bf16, DType::f32, 2, 1, 8}, false, Tiling::slim, 2);
+            check({136, 144, 200, a_across, b_across, DType::bf16, DType::bf16, DType::bf16, 0.5f}, false,
+                  Tiling::medium);
+            check({72, 130, 72, a_across, b_across, DType::f32, DType::bf16, DType::f32, 2, 1, 8}, false, Tiling::slim,
+                  2);
             check({150, 24, 600, a_across, b_across, DType::bf16, DType::f32, DType::bf16, 1, 1, 0, 0, true}, false,
                   Tiling::slim, 3);
-            check({16, 136, 330, a_across, b_across, DType::bf16, DType::bf16, DType::f32, 1, 1}, false, Tiling::rank, 5);
+            check({16, 136, 330, a_across, b_across, DType::bf16, DType::bf16, DType::f32, 1, 1}, false, Tiling::rank,
+                  5);
             check({140, 8, 64, a_across, b_across, DType::bf16, DType::bf16, DType::bf16}, false, Tiling::rank);
             check({1, 1, 1, a_across, b_across, DType::f32, DType::f32, DType::f32}, false, Tiling::rank);
         }
         check({130, 264, 136, false, b_across}, false, Tiling::large);
-        check({20, 300, 64, false, b_across, DType::bf16, DType::bf16, DType::f32, 1, 0.5f, 4, 4}, false, Tiling::large);
+        check({20, 300, 64, false, b_across, DType::bf16, DType::bf16, DType::f32, 1, 0.5f, 4, 4}, false,
+              Tiling::large);
     }
 }
 
