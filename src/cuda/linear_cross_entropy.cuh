@@ -8,8 +8,9 @@
 //                              kept {chunk, n} = that times W
 //
 // The device alone knows which rows have targets, so all of them are projected, and chunks are its own:
-// CrossEntropyAttr::chunk is for the CPU's caches. A W that products do not read as it is stored is decoded in panels
-// of rows, upwards for the logits and downwards for the gradient, so that the one in between is decoded once.
+// CrossEntropyAttr::chunk is for the CPU's caches. A W that is not stored as products read it, in bf16, or f32 with
+// Compute::f32, is decoded in panels of rows: upwards for the logits and downwards for the gradient, so that the panel
+// in hand is used again where the direction turns.
 #pragma once
 #include "src/cuda/decode.cuh"
 #include "src/cuda/gemm.cuh"
@@ -41,7 +42,7 @@ struct Sizes {
     int64_t chunk;                                     // rows of x at a time
     int64_t panel;                                     // rows of W at a time
     bool decoded;                                      // panels are decoded, not read from where W is stored
-    DType panel_type, gradient_type;                   // of the logits
+    DType panel_type, gradient_type;                   // of W and of the gradient towards logits, as products read them
     int64_t logits_bytes() const { return rounded_up(chunk * pitch * 4, 256); }
     int64_t panel_bytes() const { return decoded ? rounded_up(panel * n * size_of(panel_type), 256) : 0; }
 };
@@ -55,9 +56,8 @@ inline Sizes sizes(const Device& device, const GraphImpl& g, const Node& node) {
     s.vocabulary = w.shape[0];
     s.pitch = rounded_up(s.vocabulary, 8);
     s.chunk = lines_within(most_logits, s.pitch * 4, std::min(s.rows, most_rows));
-    s.decoded = stored != DType::f32 && stored != DType::bf16;
-    s.panel_type = s.decoded ? device.exact ? DType::f32 : DType::bf16 : stored;
-    s.gradient_type = device.exact ? DType::f32 : DType::bf16;
+    s.panel_type = s.gradient_type = device.exact ? DType::f32 : DType::bf16;
+    s.decoded = stored != s.panel_type;
     s.panel = s.decoded ? lines_within(most_panel, s.n * size_of(s.panel_type), s.vocabulary) : s.vocabulary;
     return s;
 }

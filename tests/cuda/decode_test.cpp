@@ -138,22 +138,22 @@ TEST(CudaDecode, RowsAreThoseOfTheCpu) {
         const Stored stored(c);
         const qlora::WeightPtr held = bench.backend->hold(std::make_shared<const qlora::Weight>(stored.w), {});
         const std::vector<float> want = stored.w.decoded();
-        for (const auto& [first, rows] : {std::pair<int64_t, int64_t>{0, c.rows}, {1, c.rows - 2}, {c.rows - 1, 1}})
-            for (const DType type : {DType::f32, DType::bf16, DType::f16})
-                for (const int64_t shift : {0, 3}) {                       // 3: no longer aligned
-                    cuda_emulation::options = {shift ? Order::random : Order::reverse, 5};
-                    const int64_t count = rows * c.cols, size = type == DType::f32 ? 4 : 2;
-                    cuda::Memory out((shift + count + 1) * size);
-                    cuda::decode_rows(bench.call, held->ref(), first, rows, {out.as<char>() + shift * size, type});
-                    const std::vector<uint32_t> got = downloaded(bench, out, 0, shift + count + 1, type);
-                    for (int64_t i = 0; i < int64_t(got.size()); ++i) {    // around the rows: untouched
-                        const int64_t e = i - shift;
-                        const uint32_t expected = e < 0 || e == count ? type == DType::f32 ? ~0u : 0xffffu
-                                                  : expected_bits(want[size_t(first * c.cols + e)], type);
-                        ASSERT_EQ(got[size_t(i)], expected) << title(c) << ", rows " << first << '+' << rows << " as "
-                                                            << qlora::name_of(type) << ", element " << e;
-                    }
+        for (const auto& [first, rows] : {std::pair<int64_t, int64_t>{0, c.rows}, {1, c.rows - 2}})
+            for (const auto& [type, shift] : {std::pair<DType, int64_t>{DType::f32, 0}, {DType::bf16, 0},
+                                              {DType::f16, 0}, {DType::bf16, 3}}) {    // 3: not aligned any more
+                cuda_emulation::options = {shift ? Order::random : Order::reverse, 5};
+                const int64_t count = rows * c.cols, size = type == DType::f32 ? 4 : 2;
+                cuda::Memory out((shift + count + 1) * size);
+                cuda::decode_rows(bench.call, held->ref(), first, rows, {out.as<char>() + shift * size, type});
+                const std::vector<uint32_t> got = downloaded(bench, out, 0, shift + count + 1, type);
+                for (int64_t i = 0; i < int64_t(got.size()); ++i) {        // around the rows: untouched
+                    const int64_t e = i - shift;
+                    const uint32_t expected = e < 0 || e == count ? type == DType::f32 ? ~0u : 0xffffu
+                                              : expected_bits(want[size_t(first * c.cols + e)], type);
+                    ASSERT_EQ(got[size_t(i)], expected) << title(c) << ", rows " << first << '+' << rows << " as "
+                                                        << qlora::name_of(type) << ", element " << e;
                 }
+            }
     }
     cuda_emulation::options = {};
 }

@@ -137,6 +137,7 @@ TEST(CudaLinearCrossEntropy, AgreesWithTheCpu) {
             expect_close(got, want, 2e-5, what + (small ? ", in pieces" : ""));
             if (small && first.empty()) first = got;
             if (small) { EXPECT_EQ(got, first) << what << ": the order of threads shows"; }
+            if (order == Order::reverse) continue;
             const auto rounded = results(c, qlora::make_cuda_backend(0, Compute::bf16), targets);
             expect_close(rounded, want, 0x1p-6, what + ", bf16");
         }
