@@ -4,23 +4,25 @@
 # make test-all all of that, and every instruction set, clang++, the sanitizers, CMake (hours on two cores)
 # make lint     the include inspector: floors, file sizes
 # make dist     build/dist/qlora.h, the library in one file
-# make cuda     compile the CUDA wing for sm_80 and sm_90 (needs nvcc; NVCC= names it)
+# make CUDA=1   the same programs with the CUDA backend, for the devices of this machine or else for all that nvcc knows
+#               (CUDA_ARCHS="80 90a" names them, NVCC= the compiler)
+# make cuda     only compile the CUDA wing, for CUDA_ARCHS or else for sm_80 and sm_90a
 # make fuzz     the readers of files for libFuzzer (needs clang)
 # make bench    speed of prompt, generation and training, each beside a peak measured in the same run
 # Variables: CXX, CXXFLAGS, SANITIZE=address,undefined | thread, BUILD=folder of the objects
 CXX      ?= g++
 CXXFLAGS ?= -O3 -g1
-BUILD    ?= build
+BUILD    ?= $(if $(CUDA),build/cuda,build)
 # g++ 12 warns inside its own std::string at -O3 (-Wrestrict); clang counts signs among conversions.
 CLANG    := $(findstring clang,$(CXX))
 # A warning is an error in make test and with WERROR=1. In make test under the compilers that the code is known to be
 # clean with alone: a newer one warns of more, and that must not break a user's build.
 WERROR   ?= $(if $(filter test,$(MAKECMDGOALS)),$(filter g++-12 clang-14,$(or $(CLANG),g++)-$(firstword $(subst ., ,$(shell $(CXX) -dumpversion)))))
 WARN     := -Wall -Wextra -Wconversion -Wshadow $(if $(CLANG),-Wno-sign-conversion,-Wno-restrict) $(if $(WERROR),-Werror)
-FLAGS    := -std=c++20 -I. -pthread $(WARN) $(CXXFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+FLAGS    := -std=c++20 -I. -pthread $(WARN) $(CXXFLAGS) $(if $(CUDA),-DQLORA_CUDA) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 PROGRAMS := $(patsubst examples/%.cpp,%,$(wildcard examples/*.cpp))
 ROOMS    := $(wildcard src/*/*.cpp) $(wildcard src/*/*/*.cpp)
-OBJECTS  := $(ROOMS:%.cpp=$(BUILD)/%.o)
+OBJECTS  := $(ROOMS:%.cpp=$(BUILD)/%.o) $(if $(CUDA),$(BUILD)/qlora-cuda.o)
 COMMON   := $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard examples/common/*.cpp))
 TESTS    := $(wildcard tests/*/*_test.cpp)
 TEST_OBJECTS := $(TESTS:%.cpp=$(BUILD)/%.o)
@@ -32,6 +34,15 @@ ifeq ($(filter -j%,$(MAKEFLAGS)),)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
 endif
 
+# Only asked for where it is needed: running nvcc takes a moment. 90a is 90 with the instructions that only it has.
+NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
+ifneq ($(CUDA)$(filter cuda,$(MAKECMDGOALS)),)
+HERE := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d . | sort -u)
+KNOWN := $(patsubst sm_%,%,$(shell $(NVCC) --list-gpu-code 2>/dev/null))
+CUDA_ARCHS ?= $(patsubst 90,90a,$(or $(if $(CUDA),$(HERE)),$(if $(CUDA),$(filter 75 80 86 89 90 100 103 120 121,$(KNOWN))),80 90))
+CUDA_LIBRARIES := $(if $(CUDA),-L$(dir $(shell command -v $(NVCC)))../lib64 -lcudart_static -ldl -lrt)
+endif
+
 .PHONY: all test unit lint dist demo tiny clean
 all: $(PROGRAMS)
 
@@ -41,7 +52,7 @@ programs: $(BINARIES)
 $(foreach p,$(PROGRAMS),$(eval $(BUILD)/bin/$(p): $(call parts,$(p))))
 $(BINARIES): $(BUILD)/bin/%: $(BUILD)/examples/%.o $(COMMON) $(LIBRARY)
 	@mkdir -p $(dir $@)
-	$(CXX) $(FLAGS) $^ -o $@
+	$(CXX) $(FLAGS) $^ $(CUDA_LIBRARIES) -o $@
 
 # At the top of the checkout, those of the BUILD that was asked for last. bench, asked for by name, also runs.
 $(PROGRAMS): %: $(BUILD)/bin/%
@@ -66,6 +77,14 @@ $(BUILD)/unit: $(TEST_OBJECTS) $(LIBRARY)
 	$(CXX) $(FLAGS) $^ -lgtest -lgtest_main -o $@
 
 unit: $(BUILD)/unit
+
+# The tests of the CUDA backend and its speed, on a real device or (without CUDA=1) on the emulation:
+# tests/gpu_check.sh runs them, a stage at a time.
+GPU_CHECK := tests/gpu/speed.cpp $(if $(CUDA),tests/gpu/device.cpp,tests/cuda/backend_test.cpp) \
+             $(shell grep -L cuda-emulation/ tests/cuda/*_test.cpp)
+GPU_CHECK := $(GPU_CHECK:%.cpp=$(BUILD)/%.o)
+$(BUILD)/gpu_check: $(GPU_CHECK) $(LIBRARY)
+	$(CXX) $(FLAGS) $^ -lgtest -lgtest_main $(CUDA_LIBRARIES) -o $@
 
 $(TEST_OBJECTS): | gtest
 .PHONY: gtest
@@ -93,13 +112,11 @@ dist: $(BUILD)/amalgamate
 	$(BUILD)/amalgamate qlora-cuda.cu > $(BUILD)/dist/qlora-cuda.cu
 
 # The wing has no CPU code: its kernels are run by the tests on an emulation, here they are compiled for real devices.
-NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
-CUDA_ARCHS ?= 80 90
 .PHONY: cuda
 cuda: $(BUILD)/qlora-cuda.o
-$(BUILD)/qlora-cuda.o: qlora-cuda.cu qlora.h $(wildcard src/cuda/*.cuh src/base/*.h src/tensor/*.h src/graph/*.h)
+$(BUILD)/qlora-cuda.o: qlora-cuda.cu qlora.h $(wildcard src/cuda/*.cuh src/base/*.h src/tensor/*.h src/cpu/cpu.h src/graph/*)
 	@mkdir -p $(BUILD)
-	$(NVCC) -std=c++20 -I. -O3 -Werror all-warnings -Xcompiler -Wall,-Wextra,-Wconversion,-Wshadow $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -c $< -o $@
+	$(NVCC) -std=c++20 -I. -O3 $(if $(WERROR),-Werror all-warnings) -Xcompiler -Wall,-Wextra,-Wconversion,-Wshadow --threads 0 $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -c $< -o $@
 
 # Everything that reads a stranger's bytes, for libFuzzer; tests/fuzz/fuzz.cpp says how to run it.
 .PHONY: fuzz

@@ -115,7 +115,9 @@ public:
     // threads 0 = every core that this process (its container) may use, 256 at most. instructions: "scalar", "avx2",
     // "avx512" or "avx512_bf16", which this machine must have; empty = its best.
     static Backend cpu(int threads = 0, Compute = Compute::f32, std::string_view instructions = {});
-    static Backend cuda(int device = 0);               // throws Error{device} if there is none
+    // An NVIDIA device: bf16 for activations and products (mixed is the same), or f32 for everything, which is slower.
+    // Throws Error{device} if there is none or the program was built without -DQLORA_CUDA.
+    static Backend cuda(int device = 0, Compute = Compute::bf16);
     std::string name() const;                          // "cpu, 2 threads, avx512"
     Compute compute() const;    // what it can do of what was asked for: mixed or f32 where there is no bf16
     size_t memory_free() const;                        // bytes

@@ -6,6 +6,7 @@
 #include "src/base/limits.h"                           // the library's own view of what this process may use
 #include "src/base/threads.h"
 
+#include <charconv>
 #include <cstring>
 #include <filesystem>
 #include <utility>
@@ -29,7 +30,8 @@ void ModelFlags::declare(Flags& flags, bool with_adapter, bool required) {
                      "4-bit type to hold the linear layers in; none = as stored");
     flags.toggle("--double-quant", double_quant, "quantize the 4-bit scales again: 4.127 instead of 4.5 bits a weight");
     flags.section("Machine");
-    flags.choice("--device", device, {"auto", "cpu", "cuda"}, "where to compute");
+    flags.add("--device", device, "auto|cpu|cuda[:N]",
+              "where to compute: auto = an NVIDIA device if the program was built for one and there is one");
     declare_threads(flags, threads, force_threads);
     flags.choice("--compute", compute, {"auto", "f32", "mixed", "bf16"},
                  "what products may round: f32 = nothing; mixed = activations to 16-bit integers in generation (AVX2), "
@@ -129,6 +131,9 @@ static qlora::Compute chosen_compute(const std::string& asked, const std::string
 }
 
 std::string compute_line(const qlora::Model& model) {
+    if (model.backend().name().starts_with("cuda"))
+        return model.backend().compute() == qlora::Compute::f32 ? "f32 (--compute bf16: faster)"
+                                                                : "bf16 (--compute f32: exact, slower)";
     switch (model.backend().compute()) {
         case qlora::Compute::mixed:
             if (has_bf16(model.backend()))
@@ -148,13 +153,33 @@ std::string compute_line(const qlora::Model& model) {
                           : "f32 (--compute mixed: faster where it generates)";
 }
 
+// The number of "cuda" and "cuda:N".
+static int device_number(const std::string& device) {
+    const std::string_view number = std::string_view(device).substr(std::min<size_t>(device.size(), 5));
+    int value = 0;
+    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), value);
+    if (device == "cuda") return 0;
+    if (!device.starts_with("cuda:") || error != std::errc() || end != number.data() + number.size() || value < 0)
+        throw UsageError("--device " + device + ": expected auto, cpu, cuda or cuda:N");
+    return value;
+}
+
+qlora::Backend ModelFlags::backend() const {
+    const qlora::Compute on_cuda = compute == "f32" ? qlora::Compute::f32 : qlora::Compute::bf16;
+    if (device != "auto" && device != "cpu") return qlora::Backend::cuda(device_number(device), on_cuda);
+    if (device == "auto" && threads == 0 && instructions.empty()) {
+        const qlora::Backend best = qlora::Backend::best();
+        if (best.name().starts_with("cuda"))
+            return on_cuda == best.compute() ? best : qlora::Backend::cuda(0, on_cuda);
+    }
+    const qlora::Compute precision = chosen_compute(compute, instructions);
+    return qlora::Backend::cpu(chosen_threads(threads, force_threads), precision, instructions);
+}
+
 qlora::Model ModelFlags::load() const {
     const qlora::StopScope stoppable(stop_asked);
     qlora::LoadOptions options;
-    const qlora::Compute precision = chosen_compute(compute, instructions);
-    if (device == "cuda") options.backend = qlora::Backend::cuda();
-    else if (device == "cpu" || threads > 0 || precision != qlora::Compute::f32 || !instructions.empty())
-        options.backend = qlora::Backend::cpu(chosen_threads(threads, force_threads), precision, instructions);
+    options.backend = backend();
     if (quant == "nf4") options.quantize = qlora::DType::nf4;
     if (quant == "fp4") options.quantize = qlora::DType::fp4;
     options.double_quant = double_quant;

@@ -22,6 +22,7 @@ struct ModelFlags {
     // a note says so. --quant puts the adapter on another form of its base, --any-base on whatever the model is.
     void follow_adapter(const Flags& flags);
     qlora::Lora load_adapter(const qlora::Model& base) const { return qlora::Lora::load(base, adapter, on_base); }
+    qlora::Backend backend() const;                    // --device, --threads, --compute
     qlora::Model load() const;    // a progress line on stderr where that is a terminal; stops on Ctrl-C
     // load(), where quant is "auto": a source that is quantized stays as it is stored, because quantizing it once more
     // would lose again what the first time lost; one of 16 or 32 bits is held in NF4. quant becomes what was chosen, in

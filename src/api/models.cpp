@@ -12,9 +12,6 @@
 #include <mutex>
 
 namespace qlora { inline namespace QLORA_ABI {
-#ifdef QLORA_CUDA
-std::shared_ptr<BackendImpl> make_cuda_backend(int device);    // src/cuda; throws Error{device} if there is none
-#endif
 
 namespace api_room {
 
@@ -47,13 +44,15 @@ Backend Backend::cpu(int threads, Compute compute, std::string_view instructions
     return Backend(backend);
 }
 
-Backend Backend::cuda([[maybe_unused]] int device) {
+Backend Backend::cuda([[maybe_unused]] int device, Compute compute) {
+    if (int(compute) < 0 || compute > Compute::mixed)
+        fail(Errc::argument, "Backend::cuda: compute ", int(compute), " is not f32, bf16 or mixed");
 #ifdef QLORA_CUDA
-    return Backend(make_cuda_backend(device));
+    return Backend(make_cuda_backend(device, compute));
 #else
     fail(Errc::device,
-         "Backend::cuda: this program was built without CUDA; compile with -DQLORA_CUDA and add qlora-cuda.cu, or use "
-         "Backend::cpu()");
+         "Backend::cuda: this program was built without CUDA; compile with -DQLORA_CUDA and add qlora-cuda.cu (make "
+         "CUDA=1, cmake -DQLORA_CUDA=ON), or use Backend::cpu() (--device cpu)");
 #endif
 }
 

@@ -301,12 +301,10 @@ static __global__ void eights_of_nibbles(const uint8_t* codes, nf4_room::Scales 
 
 inline bool is_power_of_two(int64_t n) { return n > 0 && (n & (n - 1)) == 0; }
 
-// Whether 8 elements at a time can be taken.
+// Whether 8 codes at a time can be taken.
 inline bool takes_eights(const WeightRef& w, int64_t first, int64_t count, const Places& out) {
-    const bool dense = type_info(w.dtype).block == 1;
-    if (first % 8 || count % 8 || !nf4_room::aligned_to(out.data, 16)) return false;
-    if (!nf4_room::aligned_to(w.data, dense ? 16 : 4)) return false;
-    if (!is_4bit(w.dtype)) return true;
+    if (first % 8 || count % 8 || !nf4_room::aligned_to(out.data, 16) || !nf4_room::aligned_to(w.data, 4)) return false;
+    if (!is_4bit(w.dtype)) return type_info(w.dtype).block % 8 == 0;
     return w.quant.block % 8 == 0 && is_power_of_two(w.quant.block) && is_power_of_two(w.quant.block2);
 }
 
@@ -319,6 +317,11 @@ inline void decode_rows(const Call& call, const WeightRef& w, int64_t first_row,
     if (first_row < 0 || rows < 0 || first_row > w.rows - rows)
         fail(Errc::argument, "decode_rows: rows ", first_row, " to ", first_row + rows, " of ", w.rows);
     if (count == 0) return;
+    if (type_info(w.dtype).block == 1 && first % 8 == 0 && count % 8 == 0 && nf4_room::aligned_to(w.data, 16) &&
+        nf4_room::aligned_to(out.data, 16)) {
+        each(call, count / 8, decode_room::EightOfDense{w.data, w.dtype, first, out});
+        return;
+    }
     if (!decode_room::takes_eights(w, first, count, out)) {
         each(call, count, decode_room::Single{w, first, out});
         return;
@@ -330,9 +333,6 @@ inline void decode_rows(const Call& call, const WeightRef& w, int64_t first_row,
         return;
         QLORA_BLOCK_TYPES(QLORA_CASE)
 #undef QLORA_CASE
-        case DType::f32: case DType::f16: case DType::bf16:
-            each(call, count / 8, decode_room::EightOfDense{w.data, w.dtype, first, out});
-            return;
         default: break;
     }
     constexpr int threads = 256;

@@ -135,8 +135,7 @@ inline void run(const Engine& engine, const Product& p, const Way& w, void* scra
 // Bytes of scratch that product() wants for a product of these sizes, types and orientations; data may still be null.
 inline int64_t product_scratch(const Engine& engine, const Product& p) { return gemm_room::way_of(engine, p).bytes(); }
 inline int64_t product_scratch(const GraphImpl& g, const Product& p) {
-    const Device& device = static_cast<const Device&>(*g.backend);
-    return product_scratch(Engine{device.stream, device.capability, device.exact}, p);
+    return product_scratch(engine_of(g), p);
 }
 
 // Starts it. C overlaps neither factor; D may be C. Without its scratch, or where a factor is not as aligned as memory

@@ -25,13 +25,14 @@ struct Product {
 // What a product runs on, as the call says or as a test does.
 struct Engine {
     const Stream& stream;
-    int capability = 0;
+    int capability = 0, multiprocessors = 1;
     bool exact = true;
 };
-inline Engine engine_of(const Call& call) {
-    const Device& device = device_of(call);
-    return {device.stream, device.capability, device.exact};
+inline Engine engine_of(const Device& device) {
+    return {device.stream, device.capability, device.multiprocessors, device.exact};
 }
+inline Engine engine_of(const Call& call) { return engine_of(device_of(call)); }
+inline Engine engine_of(const GraphImpl& g) { return engine_of(static_cast<const Device&>(*g.backend)); }
 
 namespace gemm_room {
 

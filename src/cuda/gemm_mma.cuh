@@ -28,8 +28,8 @@ template <int bm_, int bn_, int warps_m_, int warps_n_, int stages_, int blocks_
         return ring > sums ? ring : sums;
     }
 };
-using Large = Tile<128, 256, 2, 4, 3>;                 // 64 x 64 a warp: the most products for what ldmatrix reads
-using Medium = Tile<128, 128, 2, 4, 3, 2>;            // 96 KB: sm_86, 89 and 120 have as much
+using Large = Tile<128, 256, 2, 4, 3, 1>;              // 64 x 64 a warp: the most products for what ldmatrix reads
+using Medium = Tile<128, 128, 2, 2, 3, 2>;             // 96 KB: sm_86, 89 and 120 have as much
 using Slim = Tile<64, 128, 2, 4, 3, 2>;                // 16 to 64 rows
 using Rank = Tile<16, 128, 1, 4, 4, 3>;                // ranks and batches of up to 16
 
@@ -85,18 +85,19 @@ __device__ inline void multiply_slice(float (&sum)[T::wm / 16][T::wn / 8][4], co
                                       const unsigned char* b, int row, int col) {
     QLORA_UNROLL
     for (int kk = 0; kk < slice; kk += 16) {
-        uint32_t u[T::wm / 16][4], v[T::wn / 16][4];
-        QLORA_UNROLL
-        for (int i = 0; i < T::wm / 16; ++i) fragment<a_across, true, T::bm>(u[i], a, row + 16 * i, kk);
+        uint32_t v[T::wn / 16][4];
         QLORA_UNROLL
         for (int j = 0; j < T::wn / 16; ++j) fragment<b_across, false, T::bn>(v[j], b, col + 16 * j, kk);
         QLORA_UNROLL
-        for (int i = 0; i < T::wm / 16; ++i)
+        for (int i = 0; i < T::wm / 16; ++i) {
+            uint32_t u[4];
+            fragment<a_across, true, T::bm>(u, a, row + 16 * i, kk);
             QLORA_UNROLL
             for (int j = 0; j < T::wn / 8; ++j) {
                 const uint32_t pair[2] = {v[j / 2][j % 2 * 2], v[j / 2][j % 2 * 2 + 1]};
-                mma_bf16(sum[i][j], u[i], pair);
+                mma_bf16(sum[i][j], u, pair);
             }
+        }
     }
 }
 

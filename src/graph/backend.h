@@ -1,5 +1,6 @@
 // backend.h - what runs a graph: its memory, the stored weights where they are read, a kernel for each operation, and
-// operations that it computes together. The CPU is one (src/ops/cpu_backend.cpp); CUDA is to be the next.
+// operations that it computes together. The CPU is one (src/ops/cpu_backend.cpp), a CUDA device another
+// (src/cuda/backend.cuh).
 //
 // Nobody but a backend follows the pointers of a Buffer or of a weight that a backend holds: they may be addresses of a
 // device. Everybody else uploads, downloads, copies and zeroes.
@@ -90,5 +91,7 @@ struct BackendImpl {
 };
 // empty = the best
 std::shared_ptr<BackendImpl> make_cpu_backend(int threads, Compute compute, std::string_view instructions = {});
+// Defined by qlora-cuda.cu, so only in a program with QLORA_CUDA. Error{device} if there is no such device.
+std::shared_ptr<BackendImpl> make_cuda_backend(int device, Compute compute);
 
 }}  // namespace qlora

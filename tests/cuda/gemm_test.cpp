@@ -86,7 +86,7 @@ void check(const Case& t, bool exact, std::optional<Tiling> tiling = {}, int str
         cuda::Product p{t.m, t.n, t.k, a.in(), a.ld, t.a_across, b.in(), b.ld, t.b_across, c.out(), c.ld, t.alpha, t.beta,
                         {}, 0};
         if (t.apart) p.d = d.in(), p.ldd = d.ld;
-        const cuda::Engine engine{stream, 90, exact};
+        const cuda::Engine engine{stream, 90, 2, exact};
         if (tiling) {
             cuda::gemm_room::Way way = cuda::gemm_room::way_with(*tiling, p);
             way.stretches = stretches;
@@ -158,7 +158,7 @@ TEST(CudaGemm, SizesChooseTheEngine) {
         cuda::Product p;
         p.m = m, p.n = n, p.k = k;
         p.a.type = p.b.type = DType::bf16;
-        return cuda::gemm_room::way_of({stream, capability, exact}, p).tiling;
+        return cuda::gemm_room::way_of({stream, capability, 2, exact}, p).tiling;
     };
     EXPECT_EQ(tiling(90, 4096, 4096, 4096), Tiling::large);
     EXPECT_EQ(tiling(89, 4096, 4096, 4096), Tiling::medium);

@@ -8,7 +8,7 @@ if ! command -v nvcc > /dev/null && [ ! -x /usr/local/cuda/bin/nvcc ] && [ -z "$
     echo "skipped CUDA compilation: needs nvcc (the CUDA Toolkit, or NVCC=path)"
     exit 0
 fi
-if make -s cuda BUILD="$build" > "$log" 2>&1; then echo "ok CUDA compilation for sm_80 and sm_90"; exit 0; fi
+if make -s cuda WERROR=1 BUILD="$build" > "$log" 2>&1; then echo "ok CUDA compilation for sm_80 and sm_90a"; exit 0; fi
 echo "FAILED CUDA compilation: see $log"
 head -n 20 "$log"
 exit 1
