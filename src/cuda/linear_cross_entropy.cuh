@@ -67,7 +67,7 @@ inline int64_t scratch(const GraphImpl& g, const Node& node) {
     const DType x = g.source(node, 0).storage;
     const Engine engine = engine_of(g);
     int64_t most = 0;
-    for (const int64_t rows : {s.chunk, s.rows % s.chunk}) {                   // the last chunk may be computed another way
+    for (const int64_t rows : {s.chunk, s.rows % s.chunk}) {                   // few rows are computed another way
         if (rows == 0) continue;
         most = std::max({most, product_with_stored_scratch(engine, logits_product(s, x, rows), w, false),
                          product_with_stored_scratch(engine, gradient_product(s, rows), w, true)});

@@ -125,13 +125,14 @@ TEST(CudaLinearCrossEntropy, AgreesWithTheCpu) {
         std::vector<std::vector<float>> first;
         for (const auto& [order, small] : {std::pair(Order::forward, false), std::pair(Order::random, true),
                                            std::pair(Order::reverse, true)}) {
+            if (small && c.vocabulary > 4096) continue;
             const Limit limit(small ? (c.vocabulary + 7) / 8 * 8 * 12 : room::most_logits);    // three rows, or all
             cuda_emulation::options = {order, 3};
             const auto got = results(c, qlora::make_cuda_backend(0, Compute::f32), targets);
             expect_close(got, want, 2e-5, what + (small ? ", in pieces" : ""));
             if (small && first.empty()) first = got;
             if (small) { EXPECT_EQ(got, first) << what << ": the order of threads shows"; }
-            if (order == Order::reverse) continue;
+            if (small && c.type != DType::nf4) continue;
             const auto rounded = results(c, qlora::make_cuda_backend(0, Compute::bf16), targets);
             expect_close(rounded, want, 0x1p-6, what + ", bf16");
         }
