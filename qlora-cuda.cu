@@ -30,7 +30,6 @@
 #include "src/cuda/accumulate.cuh"                  // state += x
 #include "src/cuda/copy.cuh"                        // state = x
 #include "src/cuda/swiglu.cuh"                      // y = silu(gate) * up
-#include "src/cuda/linear_cross_entropy.cuh"        // nll under the logits x W^T, which never exist as a whole
 #include "src/cuda/embedding.cuh"                   // rows of a stored table, and their gradient
 #include "src/cuda/store_rows.cuh"                  // keys and values into a cache of any type
 #include "src/cuda/cross_entropy.cuh"               // the loss of whole logits
@@ -40,5 +39,6 @@
 #include "src/cuda/adamw8.cuh"                      // the same with moments in 8 bits
 #include "src/cuda/attention.cuh"                   // softmax(scale q k^T) v over a range of keys for each row
 #include "src/cuda/attention_back.cuh"              // its gradients
+#include "src/cuda/linear_cross_entropy.cuh"        // nll under the logits x W^T, which never exist as a whole
 #include "src/cuda/memory.cuh"                      // buffers, staging, weights on the device
 #include "src/cuda/backend.cuh"                     // the backend: memory, weights, running a plan

@@ -8,11 +8,11 @@ namespace attention_room {
 
 inline void back(const Call& call) {                   // sources dy, q, k, v, first, last, y with its L behind it
     back_rows(call, {problem(call, 1), values(call, 0), values(call, 6), call.saved_of(6),
-                     static_cast<float*>(call.scratch), places(call)});
+                     static_cast<Stat*>(call.scratch), places(call)});
 }
 
 inline int64_t back_scratch(const GraphImpl& g, const Node& node) {
-    return g.source(node, 1).shape[0] * node.attr.get<AttentionAttr>().heads * int64_t(sizeof(float));
+    return g.source(node, 1).shape[0] * node.attr.get<AttentionAttr>().heads * int64_t(sizeof(cuda::attention_room::Stat));
 }
 
 }  // namespace attention_room

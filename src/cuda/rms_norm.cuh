@@ -3,7 +3,8 @@
 //
 // A team of threads has a row: 1 to 32 lanes for short ones, several to a warp, a block of up to 512 threads for long
 // ones. A thread holds its pieces of 8 elements in registers, up to 4 of them, so that a row is read once; rows that
-// are longer or not aligned are read twice, element by element. Sums are in f32: of a thread, then of the team pairwise.
+// are longer or not aligned are read twice, element by element. Sums are in f32, as on the CPU: of a thread, then of
+// the team.
 #pragma once
 #include "src/cuda/columns.cuh"
 #include "src/cuda/factor.cuh"

@@ -1,5 +1,5 @@
-// store_rows.cuh - state[rows[i]] = x[i] in place, or by parts: see src/ops/store_rows.cpp. States are held in f32, f16,
-// bf16 or q8_0, with the bytes of encode_plain (src/tensor/encode.cpp).
+// store_rows.cuh - state[rows[i]] = x[i] in place, or by parts: see src/ops/store_rows.cpp. States are held in f32,
+// f16, bf16 or q8_0, with the bytes of encode_plain (src/tensor/encode.cpp).
 //
 // Dense types: a block for part h of row i, a thread an element. q8_0: a warp a block of 32, a lane an element. Rows
 // below 0 are skipped, rows beyond the state reported and skipped. Of two rows with one index either may stay: callers
@@ -43,7 +43,7 @@ __device__ inline float largest_magnitude(float v) {   // of a warp; what is not
     return most;
 }
 
-// Block `number` of x to `to`; its lanes together.
+// A warp's 32 values, one a lane, as a block at `to`.
 __device__ inline void encode_q8_0(float v, uint8_t* to) {
     const int lane = int(threadIdx.x) % 32;
     const float d = largest_magnitude(v) / 127;

@@ -1,6 +1,8 @@
 // cuda_runtime_emulation.h - the few functions of the CUDA runtime that src/cuda calls, on host memory. Work is done at
 // once.
 #pragma once
+#include "tests/cuda-emulation/cuda_launch.h"
+
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>

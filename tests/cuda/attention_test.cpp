@@ -1,19 +1,13 @@
-// attention_test.cpp - attention on the emulated device against the CPU: masks of every kind, grouped queries, head
-// sizes, few and many rows, caches, forward and backward. Linked with backend_test.cpp, which compiles the wing.
-#include "tests/cuda-emulation/cuda_emulation.h"
-
+// attention_test.cpp - attention on the device against the CPU: masks of every kind, grouped queries, head
+// sizes, few and many rows, caches, forward and backward.
 #include "src/ops/rooms.h"
 #include "src/tensor/encode.h"
+#include "tests/cuda/device_under_test.h"
 #include "tests/ops/trial.h"
-
-namespace qlora { inline namespace QLORA_ABI {
-std::shared_ptr<BackendImpl> make_cuda_backend(int device, Compute compute);
-}}  // namespace qlora
 
 namespace cuda_attention_test {
 
 using namespace qlora;
-using cuda_emulation::Order;
 
 enum class Mask { causal, documents, window, gaps, past };
 struct Case {
@@ -84,19 +78,17 @@ std::vector<std::vector<float>> results(const Case& c, std::shared_ptr<BackendIm
 }
 
 void compare(const std::vector<Case>& cases, Compute compute, double tolerance, bool made = true) {
-    const auto cpu = make_cpu_backend(2, Compute::f32), cuda = make_cuda_backend(0, compute);
+    const auto cpu = make_cpu_backend(2, Compute::f32), cuda = device_under_test::backend(compute);
     for (const Case& c : cases) {
         const auto want = results(c, cpu, made);
         std::vector<std::vector<float>> first;
-        for (const Order order : {Order::forward, Order::random}) {
-            cuda_emulation::options = {order, 3};
+        device_under_test::in_every_order([&](const char* order) {
             const auto got = results(c, cuda, made);
-            samples::expect_close(got, want, tolerance, title(c));
+            samples::expect_close(got, want, tolerance, title(c) + ", " + order);
             if (first.empty()) first = got;
             EXPECT_EQ(got, first) << title(c) << ": the order of threads shows";
-        }
+        });
     }
-    cuda_emulation::options = {};
 }
 
 TEST(CudaAttention, EveryHeadSizeAndMaskInFullPrecision) {
@@ -143,24 +135,17 @@ std::vector<float> over_cache(const Case& c, DType type, bool by_head, std::shar
 
 TEST(CudaAttention, CachesOfEveryType) {
     const auto cpu = make_cpu_backend(2, Compute::f32);
+    const std::vector<Case> cases{{4, 2, 32, 1, Mask::causal, 0, 200}, {3, 1, 64, 2, Mask::gaps, 0, 150},
+                                  {6, 1, 96, 1, Mask::causal, 3, 40}, {1, 1, 64, 17, Mask::causal, 0, 40}};
     for (const Compute compute : {Compute::f32, Compute::bf16}) {
-        const auto cuda = make_cuda_backend(0, compute);
-        for (const DType type : {DType::f32, DType::f16, DType::bf16}) {
-            for (const bool by_head : {false, true}) {
-                for (const Case& c : {Case{4, 2, 32, 1, Mask::causal, 0, 400}, Case{3, 1, 64, 2, Mask::gaps, 0, 300},
-                                      Case{6, 1, 128, 1, Mask::causal, 3, 140}, Case{1, 1, 64, 24, Mask::causal, 0, 40}}) {
-                    const auto want = over_cache(c, type, by_head, cpu);
-                    for (const Order order : {Order::forward, Order::random}) {
-                        cuda_emulation::options = {order, 5};
-                        samples::expect_close({over_cache(c, type, by_head, cuda)}, {want},
-                                              compute == Compute::f32 ? 2e-5 : 0x1p-6,
-                                              str(title(c), ", cache of ", name_of(type), by_head ? " by heads" : ""));
-                    }
-                }
-            }
-        }
+        const auto cuda = device_under_test::backend(compute);
+        for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0})
+            for (const bool by_head : {false, true})
+                for (const Case& c : cases)
+                    samples::expect_close({over_cache(c, type, by_head, cuda)}, {over_cache(c, type, by_head, cpu)},
+                                          compute == Compute::f32 ? 2e-5 : 0x1p-6,
+                                          str(title(c), ", cache of ", name_of(type), by_head ? " by heads" : ""));
     }
-    cuda_emulation::options = {};
 }
 
 }  // namespace cuda_attention_test

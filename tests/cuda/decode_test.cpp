@@ -8,10 +8,6 @@
 
 #include <gtest/gtest.h>
 
-namespace qlora { inline namespace QLORA_ABI {
-std::shared_ptr<BackendImpl> make_cuda_backend(int device, Compute compute);
-}}
-
 namespace cuda_decode_tests {
 
 using cuda_emulation::Order;

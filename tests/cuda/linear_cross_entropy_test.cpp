@@ -12,10 +12,6 @@
 
 #include <cmath>
 
-namespace qlora { inline namespace QLORA_ABI {
-std::shared_ptr<BackendImpl> make_cuda_backend(int device, Compute compute);
-}}
-
 namespace cuda_linear_cross_entropy_tests {
 
 using cuda_emulation::Order;
