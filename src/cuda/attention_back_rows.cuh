@@ -11,7 +11,11 @@ namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace attention_room {
 
-struct Stat { float logsum, dot; };                    // of a row and head: log-sum-exp in base 2, D = dy . y
+// Of a row and head: log-sum-exp in base 2, D = dy . y, and which keys the row sees.
+struct alignas(16) Stat {
+    float logsum = 0, dot = 0;
+    int first = 0, last = 0;
+};
 
 struct Back {
     Problem p;
@@ -42,7 +46,10 @@ static __global__ void stats_kernel(Back b, uint16_t* dy16) {
             if (dy16) decode_room::store_eight({dy16, DType::bf16}, at, dy);
         }
         sum = warp_sum(sum);
-        if (lane_number() == 0) b.stats[item % p.heads * p.rows + item / p.heads] = {b.logsum[item] * log2_e, sum};
+        if (lane_number() != 0) continue;
+        const int64_t row = item / p.heads;
+        const Range r = p.range(row);
+        b.stats[item % p.heads * p.rows + row] = {b.logsum[item] * log2_e, sum, int(r.first), int(r.last)};
     }
 }
 

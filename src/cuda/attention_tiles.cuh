@@ -33,6 +33,11 @@ __device__ inline uint32_t pair(float low, float high) {
 }
 __device__ inline float half_of(uint32_t both, int i) { return __uint_as_float(i == 0 ? both << 16 : both & 0xffff0000u); }
 
+#ifdef QLORA_CUDA_EMULATION
+#define QLORA_ROLLED
+#else
+#define QLORA_ROLLED _Pragma("unroll 1")
+#endif
 // ---- Tiles. Chunks of 16 bytes change places by row, so that eight rows of one column lie in different banks.
 template <int width> struct Tile {
     static constexpr int chunks = width / 8, row_bytes = width * 2;
@@ -47,7 +52,7 @@ template <int width, int rows, int threads>
 __device__ inline void fetch(unsigned char* to, const uint16_t* from, int64_t step, int first, int64_t limit, int size) {
     constexpr int chunks = Tile<width>::chunks;
     static_assert(rows * chunks % threads == 0);
-    QLORA_UNROLL for (int i = 0; i < rows * chunks / threads; ++i) {
+    QLORA_ROLLED for (int i = 0; i < rows * chunks / threads; ++i) {
         const int at = int(threadIdx.x) + i * threads, row = at / chunks, chunk = at % chunks;
         const bool inside = first + row < limit && chunk * 8 < size;
         cp_async16(to + Tile<width>::place(row, chunk), from + (inside ? (first + row) * step + chunk * 8 : 0), inside);

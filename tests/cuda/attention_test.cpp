@@ -105,6 +105,22 @@ TEST(CudaAttention, EveryHeadSizeAndMaskInFullPrecision) {
             Compute::f32, 2e-5);
 }
 
+// Tensor cores: rounded factors, sums in f32. Zero beside what is seen must be exact: a wrong mask is no rounding.
+TEST(CudaAttention, EveryHeadSizeAndMaskInSixteenBits) {
+    const std::vector<Case> cases{{2, 1, 64, 130, Mask::gaps},
+                                  {2, 1, 128, 70, Mask::documents},
+                                  {1, 1, 96, 130, Mask::window, 1.5f},
+                                  {2, 2, 80, 33, Mask::causal, 0, 40},
+                                  {2, 1, 256, 66, Mask::gaps},
+                                  {1, 1, 128, 17, Mask::window, 2, 3},
+                                  {1, 1, 256, 20, Mask::causal, 1},
+                                  {3, 1, 16, 3},
+                                  {2, 1, 5, 9},
+                                  {1, 1, 64, 1, Mask::causal, 0, 70}};
+    compare(cases, Compute::bf16, 0x1p-6);
+    compare({cases[0], cases[6], cases[8]}, Compute::bf16, 0x1p-6, false);
+}
+
 // Caches: a past in any 16-bit type, by rows and by heads, few rows over many keys. No gradient.
 std::vector<float> over_cache(const Case& c, DType type, bool by_head, std::shared_ptr<BackendImpl> backend) {
     GraphImpl g(std::move(backend));
