@@ -78,8 +78,11 @@ $(BUILD)/unit: $(TEST_OBJECTS) $(LIBRARY)
 
 unit: $(BUILD)/unit
 
-# The tests of the CUDA backend on a real device, and its speed: tests/gpu_check.sh runs them, a stage at a time.
-GPU_CHECK := $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/gpu/*.cpp) $(shell grep -L cuda-emulation/ tests/cuda/*_test.cpp))
+# The tests of the CUDA backend and its speed, on a real device or (without CUDA=1) on the emulation:
+# tests/gpu_check.sh runs them, a stage at a time.
+GPU_CHECK := tests/gpu/speed.cpp $(if $(CUDA),tests/gpu/device.cpp,tests/cuda/backend_test.cpp) \
+             $(shell grep -L cuda-emulation/ tests/cuda/*_test.cpp)
+GPU_CHECK := $(GPU_CHECK:%.cpp=$(BUILD)/%.o)
 $(BUILD)/gpu_check: $(GPU_CHECK) $(LIBRARY)
 	$(CXX) $(FLAGS) $^ -lgtest -lgtest_main $(CUDA_LIBRARIES) -o $@
 

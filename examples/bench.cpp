@@ -44,10 +44,13 @@ struct Machine {                                       // what the work runs on:
     int threads;
     std::string isa;
     qlora::Compute compute;
+    bool device = false;                               // not the CPU: tests/gpu_check.sh has the peaks of one
     double operations(bool gradients) const {
+        if (device) return 0;
         return multiply_add_peak(threads, isa,
                                  compute == qlora::Compute::bf16 || (gradients && compute == qlora::Compute::mixed));
     }
+    double bytes(double read) const { return device ? 0 : read_peak(threads, int64_t(read)); }
 };
 
 struct Round { double seconds; int64_t tokens; double amount; };       // amount: operations or bytes
@@ -74,7 +77,8 @@ static Row row_of(std::string name, std::string work, const char* unit, std::vec
     row.most = speed(rounds.back());
     row.achieved = middle.amount / middle.seconds / 1e9;
     row.peak = peak / 1e9;
-    for (const Round& r : rounds) row.peak = std::max(row.peak, r.amount / r.seconds / 1e9);
+    if (peak > 0)
+        for (const Round& r : rounds) row.peak = std::max(row.peak, r.amount / r.seconds / 1e9);
     return row;
 }
 
@@ -121,7 +125,7 @@ static Row measure_generation(const Settings& s, const Source& source, const qlo
             throw qlora::Error(qlora::Errc::argument,
                                "the model gives no answer to measure; use another model or --synthetic SHAPE");
         const double bytes = double(model.backend().work().bytes - before);
-        peak = std::max(peak, read_peak(machine.threads, int64_t(bytes / double(t.reply_tokens))));
+        peak = std::max(peak, machine.bytes(bytes / double(t.reply_tokens)));
         if (i > 0) rounds.push_back({t.prompt_seconds + t.reply_seconds, t.reply_tokens, bytes});
     }
     if (position != 16) name += " at " + std::to_string(position);
@@ -146,7 +150,7 @@ static Row measure_batch(const Settings& s, const qlora::Model& model, const Mac
         const double bytes = double(model.backend().work().bytes - before);
         int64_t tokens = 0;
         for (const int64_t slot : slots) tokens += batch.remove(slot).stats.reply_tokens;
-        peak = std::max(peak, read_peak(machine.threads, int64_t(bytes * double(count) / double(tokens))));
+        peak = std::max(peak, machine.bytes(bytes * double(count) / double(tokens)));
         if (i > 0) rounds.push_back({seconds, tokens, bytes});
     }
     return row_of("batch of " + std::to_string(count), std::to_string(s.generate) + " tokens each", "GB/s",
@@ -215,8 +219,10 @@ static double speed_in(const Json& old, const std::string& name) {
 }
 
 static void print(const Row& row, const Json* old) {
-    std::printf("%-20s %-24s %10.1f  (%.1f to %.1f) %10.1f of %.1f %s %4.0f%%", row.name.c_str(), row.work.c_str(),
-                row.median, row.least, row.most, row.achieved, row.peak, row.unit, row.share() * 100);
+    std::printf("%-20s %-24s %10.1f  (%.1f to %.1f) %10.1f", row.name.c_str(), row.work.c_str(), row.median, row.least,
+                row.most, row.achieved);
+    if (row.peak > 0) std::printf(" of %.1f %s %4.0f%%", row.peak, row.unit, row.share() * 100);
+    else std::printf(" %s", row.unit);
     if (const double before = old ? speed_in(*old, row.name) : 0; before > 0)
         std::printf("  %.2f times %.1f", row.median / before, before);
     else if (old) std::printf("  (no such row in the old file)");
@@ -228,7 +234,8 @@ static Machine machine_of(const Settings& s, const qlora::Model& model) {
     const std::string name = model.backend().name();   // "cpu, 2 threads, avx512"
     const int threads = s.model.threads > 0 ? int(s.model.threads) : qlora::usable_threads();
     const size_t comma = name.rfind(", ");
-    return {threads, comma == name.npos ? name : name.substr(comma + 2), model.backend().compute()};
+    return {threads, comma == name.npos ? name : name.substr(comma + 2), model.backend().compute(),
+            name.starts_with("cuda")};
 }
 
 static void declare(Settings& s, Flags& flags) {

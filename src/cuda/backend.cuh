@@ -32,6 +32,37 @@ inline bool is_stored_in_16_bits(Op op) {
     }
 }
 
+// A plan as the device replays it.
+struct Recorded {
+    explicit Recorded(std::shared_ptr<Stream> q) : queue(std::move(q)) {}
+    ~Recorded() { if (graph) cudaGraphExecDestroy(graph); }
+    Recorded(const Recorded&) = delete;
+    Recorded& operator=(const Recorded&) = delete;
+    template <class F> void record(const F& start) {
+        cudaGraph_t made = nullptr;
+        refused = true;
+        if (cudaStreamBeginCapture(queue->get(), cudaStreamCaptureModeThreadLocal) != cudaSuccess)
+            return void(cudaGetLastError());           // run without
+        try {
+            start();
+        } catch (...) {
+            cudaStreamEndCapture(queue->get(), &made);
+            if (made) cudaGraphDestroy(made);
+            throw;
+        }
+        check(cudaStreamEndCapture(queue->get(), &made), "record a run");
+        refused = cudaGraphInstantiate(&graph, made, 0) != cudaSuccess;        // no memory for it, for example
+        cudaGraphDestroy(made);
+        if (!refused) return;
+        cudaGetLastError();
+        graph = nullptr;
+    }
+    std::shared_ptr<Stream> queue;
+    cudaGraphExec_t graph = nullptr;
+    bool refused = false;
+    Work work;                                         // of one run
+};
+
 class CudaBackend final : public Device {
 public:
     CudaBackend(int number, Compute compute) : Device(number) {
@@ -139,17 +170,38 @@ public:
     DType cache_type(DType half) const override { return exact ? DType::f32 : half; }
     int64_t row_step() const override { return 32; }
 
+    // The first run starts kernel after kernel (which loads their code), the second one is recorded, and from then on a
+    // single call starts all: a launch takes 4 us, a node of a recording 0.8 (H100). Addresses and constants of a plan
+    // do not change; what does (indices, the step of dropout) is in device memory.
     void run(GraphImpl& g, const Plan& plan) override {
         const std::lock_guard lock(mutex_);
         stream.use();
+        auto recorded = std::static_pointer_cast<Recorded>(g.recorded);
+        if (!recorded) {
+            g.recorded = recorded = std::make_shared<Recorded>(queue);
+            const Work before = work();
+            start(g, plan);
+            recorded->work = {work().operations - before.operations, work().bytes - before.bytes};
+            return;
+        }
+        if (!recorded->graph && !recorded->refused) {
+            const Work before = work();
+            recorded->record([&] { start(g, plan); });
+            counted.add(before.operations - work().operations, before.bytes - work().bytes);   // written down, not done
+        }
+        if (!recorded->graph) return start(g, plan);
+        check(cudaGraphLaunch(recorded->graph, stream.get()), "start a recorded run");
+        counted.add(recorded->work.operations, recorded->work.bytes);
+    }
+    Work work() const override { return {counted.operations.load(), counted.bytes.load()}; }
+
+private:
+    void start(GraphImpl& g, const Plan& plan) {
         for (const int32_t id : plan.order) {
             const Call call = call_of(g, plan, id);
             g.backend->kernel(call.node.op)->run(call);
         }
     }
-    Work work() const override { return {counted.operations.load(), counted.bytes.load()}; }
-
-private:
     [[noreturn]] void refuse(cudaError_t code, int64_t bytes) const {
         cudaGetLastError();
         size_t available = 0, total = 0;

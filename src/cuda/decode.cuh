@@ -164,8 +164,8 @@ template <> struct Blocks<DType::iq4_xs> : Layout<256, 136> {
 
 template <> struct Blocks<DType::mxfp4> : Layout<32, 17> {
     static __device__ float value(uint32_t code) { return e2m1_doubled[code]; }
-    static __device__ Line line(const uint8_t* p, int) {                   // 2^(e - 128): the two smallest are subnormal
-        const uint32_t e = p[0];
+    static __device__ Line line(const uint8_t* p, int) {
+        const uint32_t e = p[0];                       // 2^(e - 128): the two smallest are subnormal
         return {__uint_as_float(e < 2 ? 0x200000u << e : (e - 1) << 23), 0};
     }
     static __device__ uint32_t four(const uint8_t* p, int j) { return nibbles(p + 1, j); }

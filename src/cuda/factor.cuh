@@ -1,7 +1,7 @@
 // factor.cuh - vectors of factors: a source that is float values or a stored weight of any type. Values, states and
 // dense weights are read where they are; what is in blocks becomes f32 in scratch first.
 #pragma once
-#include "src/cuda/room.cuh"
+#include "src/cuda/decode.cuh"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
@@ -15,11 +15,10 @@ inline int64_t factor_bytes(const Node& source) {
 template <int i> int64_t factor_scratch(const GraphImpl& g, const Node& n) { return factor_bytes(g.source(n, i)); }
 
 inline Values factors(const Call& call, int i) {
-    const Node& source = call.source(i);
-    if (source.op != Op::weight) return values(call, i);
     const WeightRef w = call.matrix(i);
     if (is_dense(w.dtype)) return {w.data, w.dtype};
-    fail(Errc::unsupported, op_def(call.node.op).name, ": factors of type ", name_of(w.dtype), " on a CUDA device");
+    decode_rows(call, w, 0, w.rows, {call.scratch, DType::f32});
+    return {call.scratch, DType::f32};
 }
 
 }  // namespace cuda

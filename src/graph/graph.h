@@ -131,6 +131,7 @@ struct GraphImpl {
     BufferRef arena;    // set before prepare() to share one among graphs that never run at once
     // one weight of each mapped file that is read: asked after every run whether it is still whole
     std::vector<WeightPtr> mapped;
+    std::shared_ptr<void> recorded;                    // the backend's: the plan made ready to be replayed
     int64_t used = 0;    // bytes: the furthest end in the arena that a run has touched, noted by the backend
     std::shared_ptr<struct Stepper> stepper;           // of the public Graph::step (src/ops/graph_api.cpp)
     int32_t step_input = -1;

@@ -1,6 +1,8 @@
 // cuda_runtime_emulation.h - the few functions of the CUDA runtime that src/cuda calls, on host memory. Work is done at
 // once.
 #pragma once
+#include "tests/cuda-emulation/cuda_launch.h"
+
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -94,3 +96,13 @@ inline void launch(dim3 grid, unsigned threads, size_t shared, cudaStream_t, con
     run(grid, threads, shared, body);
 }
 }  // namespace cuda_emulation
+
+using cudaGraph_t = void*;
+using cudaGraphExec_t = void*;
+constexpr int cudaStreamCaptureModeThreadLocal = 1;
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t, int) { return cudaErrorNoDevice; }
+inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t*) { return cudaErrorNoDevice; }
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t*, cudaGraph_t, int) { return cudaErrorNoDevice; }
+inline cudaError_t cudaGraphDestroy(cudaGraph_t) { return cudaSuccess; }
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t) { return cudaSuccess; }
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t) { return cudaErrorNoDevice; }

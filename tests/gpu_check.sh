@@ -1,0 +1,57 @@
+#!/bin/sh
+# gpu_check.sh [BUILD] - what an NVIDIA device says about the CUDA backend, in at most 8 minutes: every operation and
+# whole runs against the CPU, then speed beside the copy's bandwidth, generation and training of synthetic models, the
+# memory checker, and the reference stack where it is installed. Rows appear as soon as they are known; a stage that
+# fails or takes too long does not stop the next. The last lines are the table. Builds what it needs: make CUDA=1.
+# QLORA_EMULATED=1: the same on the emulation, with tiny shapes, to see that it runs to its end.
+cd "$(dirname "$0")/.." || exit 1
+emulated=${QLORA_EMULATED:-}
+build=${1:-$([ -n "$emulated" ] && echo build || echo build/cuda)}
+out=${OUT:-$build/gpu}
+began=$(date +%s)
+mkdir -p "$out"
+: > "$out/rows"
+failures=0
+
+# stage NAME SECONDS COMMAND...
+stage() {
+    name=$1 limit=$2; shift 2
+    start=$(date +%s)
+    timeout -s KILL "$limit" "$@" > "$out/$name.log" 2>&1
+    status=$?
+    grep -E '^[^[].*(us  |TFLOP|GB/s|tokens/s|GiB)|^(prompt|generation|with an adapter|training|peer)|FAILED|Failure|error' \
+        "$out/$name.log" | head -n 40 | tee -a "$out/rows"
+    line="ok $name"
+    [ $status -eq 0 ] || { line="FAILED $name, status $status, see $out/$name.log" failures=$((failures + 1)); }
+    echo "$line, $(($(date +%s) - start)) s" | tee -a "$out/rows"
+}
+
+if [ -n "$emulated" ]; then devices=emulation
+else devices=$(nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader 2>/dev/null); fi
+[ -n "$devices" ] || { echo "gpu_check: no NVIDIA device here (nvidia-smi finds none)"; exit 77; }
+echo "device: $devices" | tee -a "$out/rows"
+if [ ! -x "$build/gpu_check" ] || [ ! -x "$build/bin/bench" ]; then
+    make -s ${emulated:+CUDA=} ${emulated:-CUDA=1} BUILD="$build" "$build/gpu_check" "$build/bin/bench" > "$out/build.log" 2>&1 ||
+        { echo "FAILED build, see $out/build.log"; exit 1; }
+fi
+check=$build/gpu_check
+stage copy 30 "$check" --gtest_filter='Speed.Copy'
+stage operations 60 "$check" --gtest_filter='Cuda*-CudaRun.*'
+stage runs 90 "$check" --gtest_filter='CudaRun.*'
+stage speed 90 "$check" --gtest_filter='Speed.*'
+if [ -z "$emulated" ]; then
+    bench() { stage "bench-$1" "$2" "$build/bin/bench" --synthetic "$1" --device cuda --folder "$out" --repeats 3; }
+    bench 135m 60
+    bench 1b 90
+    bench 8b 180
+    if command -v compute-sanitizer > /dev/null; then
+        stage memory-checker 90 compute-sanitizer --error-exitcode 9 "$check" --gtest_filter='CudaSweep.TheSameBytesTwice'
+    else echo "left out: compute-sanitizer is not here" | tee -a "$out/rows"; fi
+    if python3 -c 'import torch, transformers, bitsandbytes' 2> /dev/null; then
+        stage peer 120 python3 tests/gpu/peer.py
+    else echo "left out: the peer (torch, transformers, bitsandbytes) is not here" | tee -a "$out/rows"; fi
+fi
+echo
+echo "gpu_check: $failures stages failed, $(($(date +%s) - began)) s"
+tail -n 40 "$out/rows"
+[ $failures -eq 0 ]
