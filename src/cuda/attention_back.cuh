@@ -1,5 +1,5 @@
-// attention_back.cuh - the gradients of attention, flat [dq | dk | dv]: formulas in src/ops/attention_back.cpp. By tensor
-// cores where heads allow it.
+// attention_back.cuh - the gradients of attention, flat [dq | dk | dv]: formulas in src/ops/attention_back.cpp. By
+// tensor cores where heads allow it.
 #pragma once
 #include "src/cuda/attention_back_tiles.cuh"
 

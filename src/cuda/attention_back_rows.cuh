@@ -67,7 +67,8 @@ template <int n> __device__ inline float dot(const float (&a)[n], const float (&
 template <int n> __device__ inline void add(float (&to)[n], float factor, const float (&from)[n]) {
     QLORA_UNROLL for (int i = 0; i < n; ++i) to[i] += factor * from[i];
 }
-template <int n> __device__ inline void store_lane(const Places& to, int64_t at, int size, float factor, const float (&from)[n]) {
+template <int n>
+__device__ inline void store_lane(const Places& to, int64_t at, int size, float factor, const float (&from)[n]) {
     QLORA_UNROLL for (int i = 0; i < n; ++i) {
         const int e = lane_number() + 32 * i;
         if (e < size) to.set(at + e, factor * from[i]);
@@ -132,8 +133,8 @@ template <int n> void launch_back_rows(const Call& call, const Back& b) {
            stream_of(call), b);
 }
 inline void launch_stats(const Call& call, const Back& b, uint16_t* dy16 = nullptr) {
-    launch("attention_back: statistics", stats_kernel, {grid_for(call, b.p.rows * b.p.heads, back_threads / 32), back_threads},
-           stream_of(call), b, dy16);
+    launch("attention_back: statistics", stats_kernel,
+           {grid_for(call, b.p.rows * b.p.heads, back_threads / 32), back_threads}, stream_of(call), b, dy16);
 }
 inline void back_rows(const Call& call, const Back& b) {
     launch_stats(call, b);

@@ -1,11 +1,12 @@
 // attention_back_tiles.cuh - the gradients of attention by tensor cores. Formulas: src/ops/attention_back.cpp.
 //
 // Two passes that repeat S and dP, so that every result has one writer and one order of summation:
-//   keys      a block owns keys of a kv head and walks over the group's heads and, in order, tiles of rows that see them:
-//             S^T = k q^T, P = 2^(S - L), dv += P^T dy, dP^T = v dy^T, dS = P (dP - D), dk += dS^T q
+//   keys      a block owns keys of a kv head and walks over the group's heads and, in order, tiles of rows that see
+//             them: S^T = k q^T, P = 2^(S - L), dv += P^T dy, dP^T = v dy^T, dS = P (dP - D), dk += dS^T q
 //   queries   a block owns rows of a head and walks over tiles of keys: S = q k^T, dP = dy v^T, dq += dS k
-// A warp owns 16 keys or rows; scores and what becomes of them stay in registers. In heads of 256 two warps share 16 keys
-// and each sums half of dk and dv. With a cap dS gains the factor 1 - t^2, t = S / cap, taken back from P.
+// A warp owns 16 keys or rows; scores and what becomes of them stay in registers. In heads of 256 two warps share 16
+// keys and each sums half of dk and dv. With a cap dS gains the factor 1 - t^2, t = S / cap, taken
+// back from P: in the pass over keys to 2^-9 / cap, which a cap of tens makes small.
 #pragma once
 #include "src/cuda/attention_back_rows.cuh"
 #include "src/cuda/attention_tiles.cuh"
@@ -48,8 +49,8 @@ template <int width, int own, int walk> constexpr int back_bytes() { return (2 *
 
 // Scores {16 keys, walk rows} -> weights in bf16; a row that does not see a key gives it none.
 template <int blocks>
-__device__ __forceinline__ void key_weights(const Problem& p, float (&s)[blocks][4], const Stat* rows, int key, int from, int to,
-                                            uint32_t (&weights)[blocks / 2][4]) {
+__device__ __forceinline__ void key_weights(const Problem& p, float (&s)[blocks][4], const Stat* rows, int key,
+                                            int from, int to, uint32_t (&weights)[blocks / 2][4]) {
     const int lane = int(threadIdx.x) % 32;
     bool cut = false;
     QLORA_UNROLL for (int n = 0; n < blocks; ++n) {
@@ -73,8 +74,9 @@ __device__ __forceinline__ void key_weights(const Problem& p, float (&s)[blocks]
 }
 
 template <int blocks>
-__device__ __forceinline__ void key_dscores(const Problem& p, const uint32_t (&weights)[blocks / 2][4], float (&dp)[blocks][4],
-                                            const Stat* rows, uint32_t (&ds)[blocks / 2][4]) {
+__device__ __forceinline__ void key_dscores(const Problem& p, const uint32_t (&weights)[blocks / 2][4],
+                                            float (&dp)[blocks][4], const Stat* rows,
+                                            uint32_t (&ds)[blocks / 2][4]) {
     const int lane = int(threadIdx.x) % 32;
     QLORA_UNROLL for (int n = 0; n < blocks; ++n) {
         QLORA_UNROLL for (int i = 0; i < 4; ++i) {
@@ -86,7 +88,7 @@ __device__ __forceinline__ void key_dscores(const Problem& p, const uint32_t (&w
     pack(ds, dp);
 }
 
-// `parts` warps share 16 keys; of a tile `take` rows are in registers at a time. Shared memory: k, v, then twice q and dy.
+// `parts` warps share 16 keys; of a tile `take` rows are in registers at a time. Shared memory: k, v, twice q and dy.
 template <int width, int own, int walk, int take, int parts>
 __global__ void __launch_bounds__(own * 2 * parts) back_keys_kernel(BackTiles t) {
     constexpr int threads = own * 2 * parts, tile_bytes = walk * width * 2, out = width / parts / 8;
@@ -110,9 +112,11 @@ __global__ void __launch_bounds__(own * 2 * parts) back_keys_kernel(BackTiles t)
             const int row = row_of(step), head = head_of(step);
             fetch<width, walk, threads>(to, t.q + head * p.size, row_step, row, p.rows, p.size);
             fetch<width, walk, threads>(to + tile_bytes, t.dy + head * p.size, row_step, row, p.rows, p.size);
-            if (const int i = int(threadIdx.x); i < walk)                  // a row that is not there sees nothing
-                cp_async16(shared_rows + step % 2 * walk + i, t.b.stats + head * p.rows + (row + i < p.rows ? row + i : 0),
-                           row + i < p.rows);
+            if (const int i = int(threadIdx.x); i < walk) {                // a row that is not there sees nothing
+                const bool inside = row + i < p.rows;
+                const Stat* const from = t.b.stats + head * p.rows + (inside ? row + i : 0);
+                cp_async16(shared_rows + step % 2 * walk + i, from, inside);
+            }
         }
         cp_async_commit();
     };
@@ -157,7 +161,8 @@ __device__ __forceinline__ void query_dscores(const Problem& p, float (&s)[block
             const Stat& row = r[i / 2];
             const int at = key + 8 * n + i % 2;
             const float weight = weight_of(p, s[n][i], row.logsum);
-            s[n][i] = whole || (row.first <= at && at < row.last) ? dscore_of(p, weight, row.logsum, dp[n][i], row.dot) : 0;
+            const float ds = dscore_of(p, weight, row.logsum, dp[n][i], row.dot);
+            s[n][i] = whole || (row.first <= at && at < row.last) ? ds : 0;
         }
     }
 }
@@ -181,8 +186,9 @@ __global__ void __launch_bounds__(own * 2) back_queries_kernel(BackTiles t) {
     const auto fetch_tile = [&](int i) {
         unsigned char* const to = shared_kv + i % 2 * 2 * tile_bytes;
         if (i < end) {
-            fetch<width, walk, threads>(to, t.k + kv * p.k.head_step, p.k.key_step, i * walk, p.keys, p.size);
-            fetch<width, walk, threads>(to + tile_bytes, t.v + kv * p.v.head_step, p.v.key_step, i * walk, p.keys, p.size);
+            const int64_t at = kv * p.k.head_step;
+            fetch<width, walk, threads>(to, t.k + at, p.k.key_step, i * walk, p.keys, p.size);
+            fetch<width, walk, threads>(to + tile_bytes, t.v + at, p.k.key_step, i * walk, p.keys, p.size);
         }
         cp_async_commit();
     };
@@ -216,7 +222,8 @@ __global__ void __launch_bounds__(own * 2) back_queries_kernel(BackTiles t) {
                   [&](int at) { return at < p.rows ? p.at(at, head) : int64_t(-1); });
 }
 
-template <int width, int own, int walk, int take, int parts, bool keep> void launch_back_tiles(const Call& call, const BackTiles& t) {
+template <int width, int own, int walk, int take, int parts, bool keep>
+void launch_back_tiles(const Call& call, const BackTiles& t) {
     const Problem& p = t.b.p;
     constexpr int bytes = back_bytes<width, own, walk>();
     launch("attention_back: keys", back_keys_kernel<width, own, walk, take, parts>,
@@ -226,7 +233,7 @@ template <int width, int own, int walk, int take, int parts, bool keep> void lau
 }
 
 inline bool takes_back_tiles(const GraphImpl& g, const Node& node) {
-    return may_take_tiles(*g.backend, node.attr.get<AttentionAttr>(), g.source(node, 1).shape[0], keys_of(g.source(node, 2)));
+    return may_take_tiles(g, node, g.source(node, 1).shape[0], keys_of(g.source(node, 2)));
 }
 inline int64_t stats_bytes(const GraphImpl& g, const Node& node) {
     const int64_t items = g.source(node, 1).shape[0] * node.attr.get<AttentionAttr>().heads;
