@@ -69,7 +69,7 @@ inline void acquire_memory([[maybe_unused]] void* at) {
 }
 
 struct Fiber {
-    const void* stack = nullptr;                       // its lowest byte; the host thread's own: learnt at the first switch
+    const void* stack = nullptr;                       // its lowest byte; the host thread's: learnt at the first switch
     size_t stack_bytes = 0;
     void* sanitizer = nullptr;                         // the fake stack (address) or the fiber (thread)
     bool armed = false;                                // it can be switched to: at its start, or where it was left

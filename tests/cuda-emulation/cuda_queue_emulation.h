@@ -127,7 +127,8 @@ inline cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     if (breaks_capture()) return failed(cudaErrorStreamCaptureUnsupported);
     if (const cudaError_t code = take_error()) return code;
     const auto holds = [event](const Queue* q) {
-        return std::any_of(q->entries.begin(), q->entries.end(), [&](const Entry& e) { return e.record == event->state; });
+        return std::any_of(q->entries.begin(), q->entries.end(),
+                           [&](const Entry& e) { return e.record == event->state; });
     };
     const auto whose = std::find_if(streams().all.begin(), streams().all.end(), holds);
     streams().work_until(whose == streams().all.end() ? nullptr : *whose,

@@ -205,7 +205,7 @@ inline cudaError_t cudaMallocHost(void** data, size_t bytes) {
     if (breaks_capture()) return failed(cudaErrorStreamCaptureUnsupported);
     if (const cudaError_t code = take_error()) return code;
     if (posix_memalign(data, 4096, std::max<size_t>(bytes, 1)) != 0) return failed(cudaErrorMemoryAllocation);
-    std::memset(*data, poison, bytes);
+    std::memset(*data, poison, std::min<size_t>(bytes, 64 << 10));    // of much more, the rest would only cost time
     pinned()[static_cast<char*>(*data)] = bytes;
     ++live_allocations;
     return cudaSuccess;

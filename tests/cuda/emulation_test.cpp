@@ -20,6 +20,7 @@ constexpr bool thread_sanitizer = false;
 #endif
 
 struct Emulation : testing::Test {
+    Emulation() { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
     void TearDown() override {
         cuda_emulation::options = {};
         EXPECT_EQ(cuda_emulation::queued_work(), 0);
@@ -42,10 +43,9 @@ std::string mistake(unsigned threads, const std::function<void()>& kernel, size_
 #define EXPECT_SAYS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
 
 // ---- Threads of a block.
-using Threads = Emulation;
+using CudaThreads = Emulation;
 
-TEST_F(Threads, AMissingBarrierShows) {
-    if (thread_sanitizer) GTEST_SKIP();
+TEST_F(CudaThreads, AMissingBarrierShows) {
     const auto reversed = [](bool with_barrier, Order order) {
         std::vector<float> out(64);
         cuda_emulation::options = {order, 3};
@@ -59,13 +59,22 @@ TEST_F(Threads, AMissingBarrierShows) {
     };
     std::vector<float> right;
     for (int i = 63; i >= 0; --i) right.push_back(float(i));
+    if (thread_sanitizer) {
+        EXPECT_EQ(reversed(true, Order::forward), right);
+        const auto race = [&] {
+            reversed(false, Order::forward);
+            std::exit(0);
+        };
+        EXPECT_EXIT(race(), testing::ExitedWithCode(66), "data race");
+        return;
+    }
     for (const Order order : orders) {
         EXPECT_EQ(reversed(true, order), right);
         EXPECT_NE(reversed(false, order), right);
     }
 }
 
-TEST_F(Threads, UnequalBarriersAndWrongMasksAreErrors) {
+TEST_F(CudaThreads, UnequalBarriersAndWrongMasksAreErrors) {
     if (thread_sanitizer) GTEST_SKIP();
     // legal: the rest has ended
     EXPECT_EQ(mistake(64, [] { if (threadIdx.x < 32) __syncthreads(); __syncwarp(); }), "none");
@@ -100,7 +109,7 @@ TEST_F(Threads, UnequalBarriersAndWrongMasksAreErrors) {
     EXPECT_SAYS(mistake(32, [] { __trap(); }), "__trap()");
 }
 
-TEST_F(Threads, WarpOperationsAndAtomicsAreThoseOfCuda) {
+TEST_F(CudaThreads, WarpOperationsAndAtomicsAreThoseOfCuda) {
     for (const Order order : orders) {
         cuda_emulation::options = {order, 5};
         int total = 0, least = 1000;
@@ -124,7 +133,7 @@ TEST_F(Threads, WarpOperationsAndAtomicsAreThoseOfCuda) {
     }
 }
 
-TEST_F(Threads, SharedMemoryStartsAsNanAndIsNoBetterAlignedThanItsType) {
+TEST_F(CudaThreads, SharedMemoryStartsAsNanAndIsNoBetterAlignedThanItsType) {
     std::vector<char> nan(32);
     cuda_emulation::run(dim3(1), 32, 100, [&] {
         QLORA_SHARED(float, s, 32);
@@ -135,7 +144,7 @@ TEST_F(Threads, SharedMemoryStartsAsNanAndIsNoBetterAlignedThanItsType) {
     EXPECT_EQ(nan, std::vector<char>(32, 1));
 }
 
-TEST_F(Threads, AThreadThatNeverWaitsCostsNoSwitch) {
+TEST_F(CudaThreads, AThreadThatNeverWaitsCostsNoSwitch) {
     if (thread_sanitizer) GTEST_SKIP();
     const int64_t before = cuda_emulation::switches;
     cuda_emulation::run(dim3(10), 256, [] {});
@@ -143,9 +152,9 @@ TEST_F(Threads, AThreadThatNeverWaitsCostsNoSwitch) {
 }
 
 // ---- cp.async, ldmatrix, mma.
-using Copies = Emulation;
+using CudaCopies = Emulation;
 
-TEST_F(Copies, AreThereWhenTheyWereWaitedForAndNotBefore) {
+TEST_F(CudaCopies, AreThereWhenTheyWereWaitedForAndNotBefore) {
     alignas(16) const float source[8] = {1, 2, 3, 4, 5, 6, 7, 8};
     float early = 0, first = 0, second = 0, zero = 1;
     const auto kernel = [&] {
@@ -169,7 +178,7 @@ TEST_F(Copies, AreThereWhenTheyWereWaitedForAndNotBefore) {
     EXPECT_EQ(zero, 0);
 }
 
-TEST_F(Copies, ThatNobodyWaitsForOrThatAreMisalignedAreErrors) {
+TEST_F(CudaCopies, ThatNobodyWaitsForOrThatAreMisalignedAreErrors) {
     if (thread_sanitizer) GTEST_SKIP();
     alignas(16) const float source[8] = {};
     const auto forgotten = [&] {
@@ -191,7 +200,7 @@ TEST_F(Copies, ThatNobodyWaitsForOrThatAreMisalignedAreErrors) {
     EXPECT_SAYS(mistake(32, row, 128), "multiple of 16");
 }
 
-TEST_F(Copies, AProductOfFragmentsIsTheProduct) {
+TEST_F(CudaCopies, AProductOfFragmentsIsTheProduct) {
     qlora::Rng rng{3};
     alignas(16) uint16_t x[16 * 16 + 16 * 8];          // a {16, 16}, b {16, 8}
     for (uint16_t& v : x) v = qlora::bf16_from_f32(rng.normal());
@@ -223,7 +232,7 @@ TEST_F(Copies, AProductOfFragmentsIsTheProduct) {
 }
 
 // ---- Streams.
-struct Streams : Emulation {
+struct CudaStreams : Emulation {
     cudaStream_t one = nullptr, two = nullptr;
     cudaEvent_t event = nullptr;
     int* device = nullptr;
@@ -261,7 +270,7 @@ struct Streams : Emulation {
     }
 };
 
-TEST_F(Streams, AMissingWaitShows) {
+TEST_F(CudaStreams, AMissingWaitShows) {
     int wrong = 0;
     for (uint64_t seed = 1; seed <= 20; ++seed) {
         cuda_emulation::options.seed = seed;
@@ -278,7 +287,7 @@ TEST_F(Streams, AMissingWaitShows) {
     EXPECT_GT(wrong, 10);
 }
 
-TEST_F(Streams, CopiesAreLateAndPageableMemoryIsReadAtOnce) {
+TEST_F(CudaStreams, CopiesAreLateAndPageableMemoryIsReadAtOnce) {
     int host = 5, back = -1;
     cudaMemcpyAsync(device, &host, sizeof host, cudaMemcpyHostToDevice, one);
     host = 6;                                          // staged already
@@ -299,7 +308,7 @@ TEST_F(Streams, CopiesAreLateAndPageableMemoryIsReadAtOnce) {
     EXPECT_EQ(value(two), 0);
 }
 
-TEST_F(Streams, ACopyBeyondAnAllocationOrInAWrongDirectionIsRefused) {
+TEST_F(CudaStreams, ACopyBeyondAnAllocationOrInAWrongDirectionIsRefused) {
     int host[32] = {};
     EXPECT_EQ(cudaMemcpyAsync(device, host, 68, cudaMemcpyHostToDevice, one), cudaErrorInvalidValue);
     EXPECT_EQ(cudaMemcpyAsync(host, device, 64, cudaMemcpyHostToDevice, one), cudaErrorInvalidValue);
@@ -309,7 +318,7 @@ TEST_F(Streams, ACopyBeyondAnAllocationOrInAWrongDirectionIsRefused) {
     cudaGetLastError();
 }
 
-TEST_F(Streams, AFailureEmptiesThem) {
+TEST_F(CudaStreams, AFailureEmptiesThem) {
     if (thread_sanitizer) GTEST_SKIP();
     cuda_emulation::launch(dim3(1), 32, 0, one, [] { if (threadIdx.x < 16) __syncwarp(); });
     set(one, 1);
@@ -321,7 +330,7 @@ TEST_F(Streams, AFailureEmptiesThem) {
     EXPECT_EQ(cudaGetLastError(), cudaErrorInvalidConfiguration);
 }
 
-TEST_F(Streams, AGraphDoesItsWorkAtEachLaunchInAnyOrderOfItsEdges) {
+TEST_F(CudaStreams, AGraphDoesItsWorkAtEachLaunchInAnyOrderOfItsEdges) {
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t exec = nullptr;
     const auto capture = [&](bool with_wait) {
@@ -366,9 +375,9 @@ TEST_F(Streams, AGraphDoesItsWorkAtEachLaunchInAnyOrderOfItsEdges) {
 }
 
 // ---- Memory.
-struct DeviceMemory : Streams {};
+struct CudaMemory : CudaStreams {};
 
-TEST_F(DeviceMemory, AKernelBeyondAnAllocationIsAnError) {
+TEST_F(CudaMemory, AKernelBeyondAnAllocationIsAnError) {
     if (thread_sanitizer) GTEST_SKIP();
     const auto write = [&](size_t offset) {
         return failure([&] {
@@ -380,19 +389,20 @@ TEST_F(DeviceMemory, AKernelBeyondAnAllocationIsAnError) {
     };
     EXPECT_EQ(write(63), "none");
     EXPECT_SAYS(write(256), "device work touches what is not allocated: byte 256 of an allocation of 64 bytes");
-#if !defined(__SANITIZE_ADDRESS__)                     // which ends the process at once
+#if defined(__SANITIZE_ADDRESS__)
+    EXPECT_DEATH(write(64), "use-after-poison");
+#else
     EXPECT_SAYS(write(64), "wrote beside an allocation of 64 bytes");
 #endif
 }
 
-TEST_F(DeviceMemory, HostCodeThatReadsItEnds) {
+TEST_F(CudaMemory, HostCodeThatReadsItEnds) {
     if (thread_sanitizer) GTEST_SKIP();
-    testing::FLAGS_gtest_death_test_style = "threadsafe";
     EXPECT_DEATH(std::fprintf(stderr, "read %d\n", *const_cast<volatile int*>(device)),
                  "host code touches device memory: byte 0 of an allocation of 64 bytes");
 }
 
-TEST_F(DeviceMemory, QueuedWorkMustNotUseWhatIsFreed) {
+TEST_F(CudaMemory, QueuedWorkMustNotUseWhatIsFreed) {
     if (thread_sanitizer) GTEST_SKIP();
     void* p = nullptr;
     const auto use = [&] {
@@ -417,7 +427,22 @@ TEST_F(DeviceMemory, QueuedWorkMustNotUseWhatIsFreed) {
     cudaGetLastError();
 }
 
-TEST_F(DeviceMemory, AllocationsKeepToTheCapacity) {
+TEST_F(CudaMemory, WhatIsNotFreedIsCounted) {
+    const int before = cuda_emulation::live_allocations;
+    void *p = nullptr, *q = nullptr, *nothing = nullptr;
+    cudaMalloc(&p, 16);
+    cudaMallocHost(&q, 16);
+    cudaMalloc(&nothing, 0);
+    EXPECT_EQ(cuda_emulation::live_allocations, before + 2);
+    EXPECT_EQ(nothing, nullptr);
+    cudaFree(p);
+    cudaFreeHost(q);
+    EXPECT_EQ(cudaFree(nothing), cudaSuccess);
+    EXPECT_EQ(cuda_emulation::live_streams, 2);
+    EXPECT_EQ(cuda_emulation::live_events, 1);
+}
+
+TEST_F(CudaMemory, AllocationsKeepToTheCapacity) {
     auto& m = cuda_emulation::memory();
     const size_t before = std::exchange(m.capacity, m.used + 1000);
     size_t available = 0, total = 0;
@@ -433,7 +458,7 @@ TEST_F(DeviceMemory, AllocationsKeepToTheCapacity) {
     m.capacity = before;
 }
 
-TEST_F(DeviceMemory, TheNthCallFails) {
+TEST_F(CudaMemory, TheNthCallFails) {
     cuda_emulation::fail_after = 2;
     void *p = nullptr, *q = nullptr;
     EXPECT_EQ(cudaMalloc(&p, 16), cudaSuccess);
@@ -446,7 +471,7 @@ TEST_F(DeviceMemory, TheNthCallFails) {
     cudaGetLastError();
 }
 
-TEST_F(DeviceMemory, ManagedMemoryMovesWhenItIsPrefetchedOrTouched) {
+TEST_F(CudaMemory, ManagedMemoryMovesWhenItIsPrefetchedOrTouched) {
     if (thread_sanitizer) GTEST_SKIP();
     auto& m = cuda_emulation::memory();
     constexpr size_t page = cuda_emulation::Memory::managed_page;
