@@ -17,13 +17,14 @@ using cudaGraph_t = EmulatedGraph*;
 struct EmulatedGraphExec { std::shared_ptr<const cuda_emulation::Graph> graph; };
 using cudaGraphExec_t = EmulatedGraphExec*;
 
-inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
     using namespace cuda_emulation;
     const Locked locked;
     if (const cudaError_t code = take_error()) return code;
     if (!stream || stream->capture) return failed(cudaErrorStreamCaptureUnsupported);
     stream->capture = std::make_shared<Capture>();
     stream->capture->streams.insert(stream);
+    if (mode != cudaStreamCaptureModeGlobal) stream->capture->thread = std::this_thread::get_id();
     stream->tail.clear();
     return cudaSuccess;
 }

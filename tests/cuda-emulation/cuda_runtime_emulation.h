@@ -50,11 +50,12 @@ inline cudaError_t take_error() {
 }
 inline Queue& queue_of(cudaStream_t stream) { return stream ? *stream : streams().first; }
 
-// What may not be called while this process captures a stream; the capture is lost.
+// For what may not be called during a capture, by its thread or by any: the capture is lost.
 inline bool breaks_capture() {
     bool any = false;
     for (Queue* q : streams().all)
-        if (q->capture) any = q->capture->is_broken = true;
+        if (q->capture && (q->capture->thread == std::thread::id() || q->capture->thread == std::this_thread::get_id()))
+            any = q->capture->is_broken = true;
     return any;
 }
 

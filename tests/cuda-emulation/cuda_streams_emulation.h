@@ -8,6 +8,7 @@
 
 #include <deque>
 #include <set>
+#include <thread>
 
 namespace cuda_emulation {
 
@@ -31,6 +32,7 @@ struct Graph {
 };
 struct Capture {
     Graph graph;
+    std::thread::id thread;                            // which may not wait and not allocate meanwhile; none: nobody may
     bool is_broken = false;
     std::set<struct Queue*> streams;
 };
