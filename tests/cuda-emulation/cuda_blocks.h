@@ -172,10 +172,9 @@ struct GroupView {
 };
 
 inline bool is_complete(const GroupRequest& r) {
-    unsigned waiting = 0, wanted = 0;
-    for (size_t warp = r.first / 32; warp < (r.first + r.count) / 32; ++warp, wanted += unsigned(__popc(r.mask)))
-        waiting += block->waiting[warp];
-    if (waiting < wanted) return false;
+    const unsigned lanes = r.mask == ~0u ? 32 : unsigned(__popc(r.mask));
+    for (size_t warp = r.first / 32; warp < (r.first + r.count) / 32; ++warp)
+        if (block->waiting[warp] < lanes) return false;
     for (size_t i = 0; i < r.count; ++i) {
         if (!(r.mask >> (i % 32) & 1)) continue;
         if (r.first + i >= block->threads.size()) return false;
