@@ -32,7 +32,7 @@ struct Graph {
 };
 struct Capture {
     Graph graph;
-    std::thread::id thread;                            // which may not wait and not allocate meanwhile; none: nobody may
+    std::thread::id thread;                            // which may not wait or allocate meanwhile; none: nobody may
     bool is_broken = false;
     std::set<struct Queue*> streams;
 };
