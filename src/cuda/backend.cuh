@@ -7,6 +7,7 @@
 #include "src/cuda/memory.cuh"
 #include "src/cuda/room.cuh"
 
+#include <map>
 #include <mutex>
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -146,7 +147,10 @@ public:
         stream.use();
         auto held = std::make_shared<HeldWeight>();
         held->stream = queue;
-        held->on_device = HeldWeight::moved(*w, [&](const void* from, int64_t bytes) {
+        held->on_device = HeldWeight::moved(*w, [&](const void* from, int64_t bytes) -> std::shared_ptr<const void> {
+            // Codebooks and maps: one of each kind, by which kernels see that two weights share theirs.
+            const std::string key = bytes <= 1024 ? std::string(static_cast<const char*>(from), size_t(bytes)) : "";
+            if (auto same = key.empty() ? nullptr : constants_[key].lock()) return same;
             void* data = nullptr;
             const cudaError_t code = cudaMalloc(&data, size_t(bytes));
             if (code != cudaSuccess) refuse(code, bytes);
@@ -155,6 +159,7 @@ public:
                 cudaFree(p);
             });
             staging_.send(stream, data, from, bytes);
+            if (!key.empty()) constants_[key] = owner;
             return owner;
         });
         w->check();
@@ -164,6 +169,7 @@ public:
     }
 
     const Kernel* kernel(Op op) const override { return kernel_of(op); }
+    std::span<const Fusion> fusions() const override { return std::span(&qmatmuls_cuda, exact ? 0 : 1); }
     DType storage(const GraphImpl&, const Node& n) const override {
         return !exact && is_stored_in_16_bits(n.op) ? DType::bf16 : DType::f32;
     }
@@ -197,9 +203,12 @@ public:
 
 private:
     void start(GraphImpl& g, const Plan& plan) {
-        for (const int32_t id : plan.order) {
-            const Call call = call_of(g, plan, id);
-            g.backend->kernel(call.node.op)->run(call);
+        std::vector<Call> calls;
+        for (int32_t at = 0; at < int32_t(plan.steps.size()); ++at) {
+            calls.clear();
+            for (const int32_t id : plan.nodes(at)) calls.push_back(call_of(g, plan, id));
+            if (const Fusion* fusion = plan.steps[size_t(at)].fusion) fusion->run(calls);
+            else g.backend->kernel(calls[0].node.op)->run(calls[0]);
         }
     }
     [[noreturn]] void refuse(cudaError_t code, int64_t bytes) const {
@@ -229,6 +238,7 @@ private:
     Cpu cpu_;                                          // for work that is no graph's
     std::mutex mutex_;                                 // the staging memory, and the order of what belongs together
     Staging staging_;
+    std::map<std::string, std::weak_ptr<const void>> constants_;               // small arrays of weights, by content
     Memory faults_;
 };
 

@@ -172,6 +172,10 @@ struct GraphImpl {
 };
 
 Plan make_plan(const GraphImpl&);
+// For fusions: run[first] and what follows it of the same operation with the same source i. Near it: queries, keys and
+// values stand a few nodes apart, whatever adapters and biases lie between them.
+std::vector<int32_t> neighbours(const GraphImpl& g, std::span<const int32_t> run, size_t first, size_t i,
+                                       size_t most);
 
 // For builders: the graph of a tensor; throws unless all belong to the same one.
 GraphImpl& graph_of(std::initializer_list<Tensor>, const char* operation);
