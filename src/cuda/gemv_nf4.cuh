@@ -56,10 +56,10 @@ struct Book {
             }
         }
     }
-    // Byte `half` of the entries of four codes. __byte_perm sees the lower three bits of each of its selectors.
+    // Byte `half` of the entries of four codes: three bits of each select among eight bytes, the fourth between two.
     static __device__ uint32_t look_up(const uint32_t (&half)[4], uint32_t codes) {
-        const uint32_t choose = 0x3210u | (codes & 0x8888u) >> 1;
-        return __byte_perm(__byte_perm(half[0], half[1], codes), __byte_perm(half[2], half[3], codes), choose);
+        const uint32_t select = codes & 0x7777u, choose = 0x3210u | (codes & 0x8888u) >> 1;
+        return __byte_perm(__byte_perm(half[0], half[1], select), __byte_perm(half[2], half[3], select), choose);
     }
     // Of two bytes of codes, each the code of an element in its high bits and that of the next in the low ones.
     __device__ void pairs(uint32_t codes, uint32_t& first, uint32_t& second) const {
@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(warps * 32, 3) by_pairs(const __grid_constant_
         const int64_t mine = tile * tile_rows + tid / 8;
         if (tid >= tile_rows * 8 || tid % 8 >= count || mine >= rows) continue;
         float total = 0;
-        for (int w = 0; w < warps; ++w) total += part[(w * tile_rows + tid / 8) * 8 + tid % 8];
+        for (int k = 0; k < warps; ++k) total += part[(k * tile_rows + tid / 8) * 8 + tid % 8];
         w.put.one(tid % 8, mine, total);
     }
 }

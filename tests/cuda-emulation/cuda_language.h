@@ -104,13 +104,6 @@ QLORA_LEAST_AND_MOST(unsigned long long)
 inline float min(float a, float b) { return std::fmin(a, b); }
 inline float max(float a, float b) { return std::fmax(a, b); }
 
-// Bytes 0 to 3 are those of x, 4 to 7 those of y; a selector is the lower three bits of each of four nibbles.
-inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t selectors) {
-    const uint64_t bytes = uint64_t(y) << 32 | x;
-    uint32_t out = 0;
-    for (int i = 0; i < 4; ++i) out |= uint32_t(bytes >> (8 * (selectors >> (4 * i) & 7)) & 255) << (8 * i);
-    return out;
-}
 template <class T> T __ldg(const T* at) { return *at; }
 template <class T> T __ldcs(const T* at) { return *at; }
 template <class T> T __ldcg(const T* at) { return *at; }
