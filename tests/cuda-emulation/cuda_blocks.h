@@ -251,6 +251,9 @@ inline bool release_polling() {
 inline bool run_late(std::mt19937_64& random, Order order) {
     auto& late = block->late;
     if (late.empty()) return false;
+    const auto has_ended = [](const Thread* t) { return t->state == Thread::State::done; };
+    if (std::all_of(block->threads.begin(), block->threads.end(), has_ended))
+        throw Failure("asynchronous copies that nobody waited for, " + place());
     const size_t i = order == Order::forward ? 0 : order == Order::reverse ? late.size() - 1 : random() % late.size();
     const std::function<void()> work = std::move(late[i]);
     late.erase(late.begin() + ptrdiff_t(i));
@@ -306,7 +309,6 @@ inline void run_threads(Block& b, const Options& how, std::mt19937_64& random) {
         if (t->extension) t->extension->check_end();
     for (const Thread* t : b.threads)
         if (!t->copies.empty()) refuse(t->copies.front().line, "cp.async that its thread never waited for");
-    if (!b.late.empty()) throw Failure("asynchronous copies that nobody waited for, " + place());
 }
 
 }  // namespace cuda_emulation
