@@ -20,4 +20,5 @@
 #include "tests/cuda-emulation/cuda_launch.h"              // grids, shared memory, options
 #include "tests/cuda-emulation/cuda_warps.h"               // __syncthreads(), shuffles, ballots
 #include "tests/cuda-emulation/cuda_mma_emulation.h"       // cp.async, ldmatrix, mma
+#include "tests/cuda-emulation/cuda_hopper_emulation.h"    // bulk copies, mbarriers, wgmma
 #include "tests/cuda-emulation/cuda_runtime_emulation.h"   // memory, streams, events, graphs
