@@ -65,10 +65,10 @@ using cuda::gemm_room::Tiling;
 
 // The engine that the sizes choose, or those tiles.
 inline void check(const Case& t, bool exact, std::optional<Tiling> tiling = {}, int stretches = 1) {
-    const std::string what = qlora::str(t.m, "x", t.n, "x", t.k, t.a_across ? " a across" : "", t.b_across ? " b across" : "",
-                                        " ", name_of(t.a), name_of(t.b), name_of(t.c), " beta ", t.beta, " pad ", t.pad,
-                                        " shift ", t.shift, exact ? " exact" : "", " tiles ",
-                                        tiling ? int(*tiling) : -1, " stretches ", stretches);
+    const std::string what = qlora::str(
+        t.m, "x", t.n, "x", t.k, t.a_across ? " a across" : "", t.b_across ? " b across" : "", " ", name_of(t.a),
+        name_of(t.b), name_of(t.c), " beta ", t.beta, " pad ", t.pad, " shift ", t.shift, exact ? " exact" : "",
+        " tiles ", tiling ? int(*tiling) : -1, " stretches ", stretches);
     SCOPED_TRACE(what);
     const auto make = [&](int64_t lines, int64_t line, DType type, uint64_t seed) {
         return Matrix(lines, line, line + t.pad, t.shift, type, seed);
@@ -82,8 +82,8 @@ inline void check(const Case& t, bool exact, std::optional<Tiling> tiling = {}, 
         cuda_emulation::options = {order, seed};
         Matrix c = make(t.m, t.n, t.c, 3);
         if (t.beta == 0 || t.apart) std::memset(c.memory.as<char>(), 0xFF, size_t(c.memory.bytes()));
-        cuda::Product p{t.m, t.n, t.k, a.in(), a.ld, t.a_across, b.in(), b.ld, t.b_across, c.out(), c.ld, t.alpha, t.beta,
-                        {}, 0};
+        cuda::Product p{t.m, t.n, t.k, a.in(), a.ld, t.a_across, b.in(), b.ld, t.b_across, c.out(), c.ld, t.alpha,
+                        t.beta, {}, 0};
         if (t.apart) p.d = d.in(), p.ldd = d.ld;
         const cuda::Engine engine{stream, 90, 2, exact};
         if (tiling) {
@@ -97,25 +97,26 @@ inline void check(const Case& t, bool exact, std::optional<Tiling> tiling = {}, 
         }
         std::vector<float> got;
         for (int64_t i = 0; i < t.m; ++i)
-            for (int64_t j = 0; j < t.n; ++j) {
-                double sum = 0, size = 0;
-                for (int64_t x = 0; x < t.k; ++x) {
-                    float u = t.a_across ? a.get(x, i) : a.get(i, x), v = t.b_across ? b.get(x, j) : b.get(j, x);
-                    const double product = double(u) * double(v);
-                    sum += product;
-                    size += std::fabs(product);
-                }
-                const double want = t.alpha * sum + (t.beta != 0 ? double(t.beta) * d.get(i, j) : 0);
-                const bool rounds = !exact && (t.a == DType::f32 || t.b == DType::f32);
-                double tolerance = (!exact && rounds ? 0x1p-8 : 2e-6) * (std::fabs(t.alpha) * size + std::fabs(t.beta) * 4) + 1e-30;
-                if (t.c != DType::f32) tolerance += 0x1p-8 * std::fabs(want);
-                got.push_back(c.get(i, j));
-                ASSERT_NEAR(got.back(), want, tolerance) << "at " << i << ", " << j;
-            }
+            for (int64_t j = 0; j < t.n; ++j) got.push_back(c.get(i, j));
         if (first.empty()) first = got;
         ASSERT_EQ(got, first) << "the order of threads shows";
     }
     cuda_emulation::options = {};
+    const bool rounds = !exact && (t.a == DType::f32 || t.b == DType::f32);
+    for (int64_t i = 0; i < t.m; ++i)
+        for (int64_t j = 0; j < t.n; ++j) {
+            double sum = 0, size = 0;
+            for (int64_t x = 0; x < t.k; ++x) {
+                const float u = t.a_across ? a.get(x, i) : a.get(i, x), v = t.b_across ? b.get(x, j) : b.get(j, x);
+                const double product = double(u) * double(v);
+                sum += product;
+                size += std::fabs(product);
+            }
+            const double want = t.alpha * sum + (t.beta != 0 ? double(t.beta) * d.get(i, j) : 0);
+            double tolerance = (rounds ? 0x1p-8 : 2e-6) * (std::fabs(t.alpha) * size + std::fabs(t.beta) * 4) + 1e-30;
+            if (t.c != DType::f32) tolerance += 0x1p-8 * std::fabs(want);
+            ASSERT_NEAR(first[size_t(i * t.n + j)], want, tolerance) << "at " << i << ", " << j;
+        }
 }
 
 }  // namespace gemm_case
