@@ -20,7 +20,9 @@ template <int bn_, int stages_> struct WarpgroupTile {
     static constexpr int shared = ring_bytes + 2 * stages * 8;
     static constexpr int sums_line = bn + 4;
     static_assert(bm * sums_line * 4 <= ring_bytes);
-    __device__ static uint64_t* full(unsigned char* ring, int at) { return reinterpret_cast<uint64_t*>(ring + ring_bytes) + at; }
+    __device__ static uint64_t* full(unsigned char* ring, int at) {
+        return reinterpret_cast<uint64_t*>(ring + ring_bytes) + at;
+    }
     __device__ static uint64_t* empty(unsigned char* ring, int at) { return full(ring, stages + at); }
 };
 constexpr int64_t hopper_processors = 132;             // of an H100, a block each at a time
@@ -60,7 +62,8 @@ __device__ inline void sum_ring(float (&sum)[T::bn / 8][4], unsigned char* ring,
         QLORA_UNROLL
         for (int k = 0; k < slice; k += 16)
             wgmma<b_across>(sum, matrix_at(a + k * 2, 16, eight_lines),
-                            b_across ? matrix_at(b + k * 128, panel, eight_lines) : matrix_at(b + k * 2, 16, eight_lines));
+                            b_across ? matrix_at(b + k * 128, panel, eight_lines)
+                                     : matrix_at(b + k * 2, 16, eight_lines));
         wgmma_commit();
         wgmma_wait<1>();                               // all are done with the slice before
         if (s > begin && first) mbarrier_arrive(T::empty(ring, (s - 1 - begin) % T::stages));

@@ -15,30 +15,45 @@ namespace cuda {
 namespace gemv_room {
 
 constexpr int most_vectors = 8, warps = 8;
-constexpr int tile_rows = 16, run = 64, depth = 4;     // depth: runs of 64 columns on their way for each warp, 2 KiB
+constexpr int tile_rows = 16, run = 64, depth = 3;     // depth: runs of 64 columns on their way for each warp
 
 struct PairScales {                                    // of a run: absmax[run >> shift], or doubly quantized
     nf4_room::Scales s;
     int shift;
 };
 
-// A lane's 8 bytes of codes of a run of each of two rows, and their scales.
+// What a lane needs of a run: 8 bytes of codes of each of two rows, their scales or what these are made of, and 16
+// columns of x of vector g.
 template <bool doubled> struct Runs {
     uint2 codes[2];
     uint8_t code[2];
-    float scale[2];
+    float scale[2];                                    // doubled: the scale of the scale
+    uint4 x[2];
 };
 
-template <bool doubled>
-__device__ inline void load_runs(Runs<doubled>& to, const uint8_t* codes, const PairScales& p,
-                                 const int64_t (&first)[2], int r, int t) {
+// Where a lane reads: rows g and g + 8 of a tile, vector g.
+struct Lane {
+    const uint8_t* codes;
+    int64_t first[2];                                  // the first run of either row
+    const uint16_t* x;                                 // null: there is no vector g
+    int t;
+};
+
+template <bool doubled> __device__ inline void load_runs(Runs<doubled>& to, const Lane& lane, const PairScales& p, int r) {
     QLORA_UNROLL
     for (int h = 0; h < 2; ++h) {
-        const int64_t at = first[h] + r;
-        if constexpr (doubled) to.code[h] = p.s.code[at >> p.shift];
-        else to.scale[h] = p.s.absmax[at >> p.shift];
-        to.codes[h] = *reinterpret_cast<const uint2*>(codes + at * (run / 2) + t * 8);
+        const int64_t at = lane.first[h] + r;
+        to.codes[h] = *reinterpret_cast<const uint2*>(lane.codes + at * (run / 2) + lane.t * 8);
+        if constexpr (doubled) {
+            to.code[h] = p.s.code[at >> p.shift];
+            to.scale[h] = p.s.absmax2[at >> p.shift >> p.s.shift2];
+        } else {
+            to.scale[h] = p.s.absmax[at >> p.shift];
+        }
     }
+    if (!lane.x) return;                               // zeros, from the beginning
+    const uint4* from = reinterpret_cast<const uint4*>(lane.x + int64_t(r) * run + lane.t * 16);
+    to.x[0] = from[0], to.x[1] = from[1];
 }
 
 // The codebook: byte h of entry i is byte i % 4 of word h[i / 4].
@@ -94,63 +109,63 @@ struct Matrix {
 };
 struct Matrices { Matrix list[most_matrices]; };       // unused ones have no tiles of their own
 
+// Everything of the first `depth` runs is on its way before anything is waited for, and of the next tile before the
+// sums of this one are added: a block lives for a few microseconds, and a load takes one.
 template <bool doubled>
-__global__ void __launch_bounds__(warps * 32, 3) by_pairs(const __grid_constant__ Matrices m, int runs,
+__global__ void __launch_bounds__(warps * 32, 2) by_pairs(const __grid_constant__ Matrices m, int runs,
                                                           const uint16_t* x, int64_t ldx, int count) {
     QLORA_SHARED(float, map, 256);
     QLORA_SHARED(float, part, warps * tile_rows * 8);
-    const int tid = int(threadIdx.x), lane = tid % 32, warp = tid / 32, g = lane / 4, t = lane % 4;
+    const int tid = int(threadIdx.x), warp = tid / 32, g = tid % 32 / 4, t = tid % 4;
+    const int begin = runs * warp / warps, end = runs * (warp + 1) / warps;
+    const int64_t tiles = m.list[most_matrices - 1].tiles;
+    Lane lane{nullptr, {}, g < count ? x + g * ldx : nullptr, t};
+    Runs<doubled> held[depth] = {};
+    int which = 0;
+    int64_t tile = 0;                                  // of that matrix
+    const auto start = [&](int64_t at) {
+        while (at >= m.list[which].tiles) ++which;
+        const Matrix& w = m.list[which];
+        tile = which ? at - m.list[which - 1].tiles : at;
+        const int64_t row = tile * tile_rows + g, last = w.rows - 1;           // beyond the end: computed and dropped
+        lane.codes = w.codes;
+        lane.first[0] = (row < last ? row : last) * runs, lane.first[1] = (row + 8 < last ? row + 8 : last) * runs;
+        QLORA_UNROLL
+        for (int d = 0; d < depth; ++d)
+            if (begin + d < end) load_runs(held[d], lane, w.scales, begin + d);
+    };
+    if (blockIdx.x < tiles) start(blockIdx.x);
     const Book book(m.list[0].scales.s.codebook);      // the same one for all, and so is the map
     if (doubled)
         for (int i = tid; i < 256; i += warps * 32) map[i] = m.list[0].scales.s.map[i];
     __syncthreads();
-    const int begin = runs * warp / warps, end = runs * (warp + 1) / warps;
-    const int64_t tiles = m.list[most_matrices - 1].tiles;
     for (int64_t at = blockIdx.x; at < tiles; at += gridDim.x) {
-        int which = 0;
-        while (at >= m.list[which].tiles) ++which;
         const Matrix& w = m.list[which];
-        const int64_t tile = which ? at - m.list[which - 1].tiles : at, rows = w.rows;
-        const uint8_t* codes = w.codes;
-        const PairScales& p = w.scales;
-        const int64_t row = tile * tile_rows + g, last = rows - 1;             // beyond the end: computed and dropped
-        const int64_t first[2] = {(row < last ? row : last) * runs, (row + 8 < last ? row + 8 : last) * runs};
-        Runs<doubled> held[depth] = {};
-        QLORA_UNROLL
-        for (int d = 0; d < depth; ++d)
-            if (begin + d < end) load_runs(held[d], codes, p, first, begin + d, t);
         float sum[4] = {};
         for (int base = begin; base < end; base += depth) {
             QLORA_UNROLL
             for (int d = 0; d < depth; ++d) {
                 const int r = base + d;
                 if (r >= end) break;                   // the same for the whole warp
-                const uint2 now[2] = {held[d].codes[0], held[d].codes[1]};
-                float scale[2];
-                QLORA_UNROLL
-                for (int h = 0; h < 2; ++h) {
-                    const int64_t block = (first[h] + r) >> p.shift;
-                    scale[h] = doubled ? map[held[d].code[h]] * p.s.absmax2[block >> p.s.shift2] + p.s.offset
-                                       : held[d].scale[h];
-                }
-                if (r + depth < end) load_runs(held[d], codes, p, first, r + depth, t);
-                uint4 v[2] = {};
-                if (g < count) {
-                    const uint4* from = reinterpret_cast<const uint4*>(x + g * ldx + int64_t(r) * run + t * 16);
-                    v[0] = from[0], v[1] = from[1];
-                }
+                const Runs<doubled> now = held[d];
+                if (r + depth < end) load_runs(held[d], lane, w.scales, r + depth);
                 float run_sum[4] = {};
-                multiply_run(run_sum, now, book, v);
+                multiply_run(run_sum, now.codes, book, now.x);
                 QLORA_UNROLL
-                for (int e = 0; e < 4; ++e) sum[e] += run_sum[e] * scale[e / 2];
+                for (int e = 0; e < 4; ++e) {
+                    const float scale = doubled ? map[now.code[e / 2]] * now.scale[e / 2] + w.scales.s.offset
+                                                : now.scale[e / 2];
+                    sum[e] += run_sum[e] * scale;
+                }
             }
         }
+        const int64_t mine = tile * tile_rows + tid / 8;
+        if (at + gridDim.x < tiles) start(at + gridDim.x);
         __syncthreads();                               // all are done with the sums of the tile before
         QLORA_UNROLL
         for (int e = 0; e < 4; ++e) part[(warp * tile_rows + g + 8 * (e / 2)) * 8 + 2 * t + e % 2] = sum[e];
         __syncthreads();
-        const int64_t mine = tile * tile_rows + tid / 8;
-        if (tid >= tile_rows * 8 || tid % 8 >= count || mine >= rows) continue;
+        if (tid >= tile_rows * 8 || tid % 8 >= count || mine >= w.rows) continue;
         float total = 0;
         for (int k = 0; k < warps; ++k) total += part[(k * tile_rows + tid / 8) * 8 + tid % 8];
         w.put.one(tid % 8, mine, total);
@@ -192,7 +207,7 @@ inline void run_pairs(const Engine& engine, std::span<const WeightRef> weights, 
         }
         to.tiles = tiles;
     }
-    const dim3 grid = grid_of(std::min<int64_t>(tiles, 12 * engine.multiprocessors));
+    const dim3 grid = grid_of(std::min<int64_t>(tiles, 2 * engine.multiprocessors));
     launch("product with vectors", weights[0].quant.absmax ? by_pairs<false> : by_pairs<true>, {grid, warps * 32},
            engine.stream, m, int(p.k / run), x.data, x.ld, int(p.m));
 }

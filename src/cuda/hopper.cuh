@@ -44,7 +44,8 @@ constexpr bool has_sm90a = false;                      // what is compiled now i
 
 // ---- mbarriers: a phase is over when all have arrived and all bytes that they announced are there.
 __device__ inline void mbarrier_init(uint64_t* b, int arrivals) {
-    QLORA_SM90A(asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(arrivals) : "memory"));
+    QLORA_SM90A(asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;"
+                ::"r"(shared_address(b)), "r"(arrivals) : "memory"));
 }
 // After the inits, by the thread that did them; the others and the copies see them behind __syncthreads().
 __device__ inline void mbarrier_fence_init() {
@@ -131,17 +132,19 @@ template <class... Parameter> bool is_for_sm90a(void (*kernel)(Parameter...)) {
 }
 
 // ---- Products of a warpgroup.
-// Describes lines of 128 bytes in shared memory, as bulk copies leave them. Along the inner dimension: groups of 8 lines
-// are `groups` bytes apart. Across: lines of the inner dimension, in groups as before, and panels of 64 of the outer
-// dimension `panels` bytes apart.
+// Describes lines of 128 bytes in shared memory, as bulk copies leave them. Along the inner dimension: groups of 8
+// lines are `groups` bytes apart. Across: lines of the inner dimension, in groups as before, and panels of 64 of the
+// outer dimension `panels` bytes apart.
 __device__ inline uint64_t matrix_at(const void* start, int panels, int groups) {
-    return uint64_t((shared_address(start) & 0x3ffff) >> 4) | uint64_t(panels >> 4) << 16 | uint64_t(groups >> 4) << 32 |
-           uint64_t(1) << 62;
+    return uint64_t((shared_address(start) & 0x3ffff) >> 4) | uint64_t(panels >> 4) << 16 |
+           uint64_t(groups >> 4) << 32 | uint64_t(1) << 62;
 }
 // Before the first product on registers that the thread has written.
 __device__ inline void wgmma_fence() { QLORA_SM90A(asm volatile("wgmma.fence.sync.aligned;" ::: "memory")); }
 // What was started since the last commit is a group.
-__device__ inline void wgmma_commit() { QLORA_SM90A(asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory")); }
+__device__ inline void wgmma_commit() {
+    QLORA_SM90A(asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"));
+}
 // Until at most `left` of the latest groups are under way.
 template <int left> __device__ inline void wgmma_wait() {
     QLORA_SM90A(asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(left) : "memory"));
@@ -154,7 +157,8 @@ template <int n> __device__ inline void tie_sums(float (&d)[n][4]) {
         asm volatile("" : "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])::"memory");
 }
 
-#define QLORA_TEN(t) "%" #t "0, %" #t "1, %" #t "2, %" #t "3, %" #t "4, %" #t "5, %" #t "6, %" #t "7, %" #t "8, %" #t "9, "
+#define QLORA_FIVE(t, a, b, c, d, e) "%" #t #a ", %" #t #b ", %" #t #c ", %" #t #d ", %" #t #e ", "
+#define QLORA_TEN(t) QLORA_FIVE(t, 0, 1, 2, 3, 4) QLORA_FIVE(t, 5, 6, 7, 8, 9)
 #define QLORA_FOUR(j) "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])
 #define QLORA_SIXTEEN(j) QLORA_FOUR(j), QLORA_FOUR(j + 1), QLORA_FOUR(j + 2), QLORA_FOUR(j + 3)
 
@@ -187,6 +191,7 @@ template <bool b_across> __device__ inline void wgmma(float (&d)[16][4], uint64_
 #undef QLORA_SIXTEEN
 #undef QLORA_FOUR
 #undef QLORA_TEN
+#undef QLORA_FIVE
 #undef QLORA_SM90A
 #endif
 

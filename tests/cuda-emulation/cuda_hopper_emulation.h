@@ -42,7 +42,8 @@ inline void put_mbarrier(uint64_t* b, Mbarrier m) {
 }
 inline void mbarrier_init(uint64_t* b, int count, int line = __builtin_LINE()) {
     const Quiet quiet;
-    if (count < 1 || count > 0x7fff || !is_aligned(b, 8)) refuse(line, "an mbarrier of an impossible count or address");
+    if (count < 1 || count > 0x7fff || !is_aligned(b, 8))
+        refuse(line, "an mbarrier of an impossible count or address");
     Mbarrier m{};
     m.due = m.count = unsigned(count) & 0x7fff;
     *b = std::bit_cast<uint64_t>(m);
@@ -74,7 +75,8 @@ inline TensorMap tensor_map(const uint16_t* data, int64_t lines, int64_t line, i
         throw Failure("a tensor map that the driver would refuse");
     return {data, lines, line, ld, box_lines};
 }
-inline void bulk_copy(void* to, const TensorMap& map, int col, int row, uint64_t* arrived, int line = __builtin_LINE()) {
+inline void bulk_copy(void* to, const TensorMap& map, int col, int row, uint64_t* arrived,
+                      int line = __builtin_LINE()) {
     const Quiet quiet;
     if (!is_aligned(to, 1024)) refuse(line, "a swizzled bulk copy to an address that is not a multiple of 1024");
     const unsigned start = shared_address(to, line);
@@ -98,8 +100,8 @@ template <int count> void registers_give() { static_assert(count % 8 == 0 && cou
 template <int count> void registers_take() { static_assert(count % 8 == 0 && count >= 24 && count <= 256); }
 template <class Kernel> bool is_for_sm90a(Kernel*) { return true; }
 
-// ---- Products of a warpgroup. Descriptors, 16 bytes as the unit: start in bits 0 to 13, `panels` in 16 to 29, `groups`
-// in 32 to 45; bits 62 and 63 are 1: swizzled by 128 bytes.
+// ---- Products of a warpgroup. Descriptors, in units of 16 bytes: start in bits 0 to 13, `panels` in 16 to 29,
+// `groups` in 32 to 45; bits 62 and 63 are 1: swizzled by 128 bytes.
 inline uint64_t matrix_at(const void* start, int panels, int groups, int line = __builtin_LINE()) {
     const unsigned at = shared_address(start, line);
     if (at % 16 || panels % 16 || groups % 16) refuse(line, "a descriptor takes multiples of 16 bytes");
@@ -112,8 +114,9 @@ inline float described(uint64_t d, bool across, int outer, int k, int line) {
     if (d >> 62 != 1 || (d & 0x3fffc000c000c000u)) refuse(line, "a descriptor of another kind than lines of 128 bytes");
     const auto field = [&](int bit) { return unsigned(d >> bit & 0x3fff) << 4; };
     const unsigned start = field(0), panels = field(16), groups = field(32);
-    const unsigned at = across ? unsigned(outer / 64) * panels + unsigned(k / 8) * groups + unsigned(k % 8 * 128 + outer % 64 * 2)
-                               : unsigned(outer / 8) * groups + unsigned(outer % 8 * 128 + k * 2);
+    const unsigned u = unsigned(outer), v = unsigned(k);
+    const unsigned at = across ? u / 64 * panels + v / 8 * groups + v % 8 * 128 + u % 64 * 2
+                               : u / 8 * groups + u % 8 * 128 + v * 2;
     uint16_t value;
     std::memcpy(&value, swizzled(start + at, line), 2);
     return __uint_as_float(uint32_t(value) << 16);

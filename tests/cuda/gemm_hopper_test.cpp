@@ -7,18 +7,17 @@ namespace cuda_gemm_hopper_tests {
 using namespace gemm_case;
 
 TEST(CudaGemmHopper, WarpgroupsSumEveryForm) {
-    for (const Tiling tiling : {Tiling::wide, Tiling::narrow})
+    for (const bool wide : {true, false})
         for (const bool b_across : {false, true}) {
             const auto sums = [&](Case t, int stretches = 1) {
                 t.b_across = b_across;
-                check(t, false, tiling, stretches);
+                check(t, false, wide ? Tiling::wide : Tiling::narrow, stretches);
             };
-            Case whole{128, 256, 64};
-            sums(whole);
-            Case edges{136, 264, 328};                 // and the ring goes round
+            sums({128, 256, 64});
+            Case edges{136, wide ? 264 : 136, wide ? 328 : 456};    // and the ring goes round
             edges.c = DType::f32, edges.alpha = 0.5f;
             sums(edges);
-            Case added{130, 136, 520};
+            Case added{130, 136, 72};
             added.alpha = -2, added.beta = 0.5f, added.pad = 8;
             sums(added);
             Case apart{72, 200, 200};
@@ -53,7 +52,12 @@ TEST(CudaGemmHopper, SizesAndTheDriverChooseIt) {
     cuda_emulation::tensor_maps = true;
 }
 
-// ---- Mistakes.
+// ---- Mistakes. The thread sanitizer reports threads that were abandoned in the middle itself.
+#if defined(__SANITIZE_THREAD__)
+#define QLORA_SKIP_MISTAKES GTEST_SKIP()
+#else
+#define QLORA_SKIP_MISTAKES
+#endif
 constexpr int box_bytes = 64 * 128;
 
 std::string mistake(const std::function<void(unsigned char*, uint64_t*)>& kernel) {
@@ -78,6 +82,7 @@ struct Box {
 };
 
 TEST(CudaHopperEmulation, AWaitIsForAnnouncedBytesThatArrive) {
+    QLORA_SKIP_MISTAKES;
     const Box box;
     const cuda::TensorMap map = box.map();
     const auto copied = [&](int announced, bool copy) {
@@ -97,8 +102,9 @@ TEST(CudaHopperEmulation, AWaitIsForAnnouncedBytesThatArrive) {
     EXPECT_SAYS(mistake([&](unsigned char* memory, uint64_t* arrived) {
         if (threadIdx.x == 0) cuda::bulk_copy(memory, map, 0, 0, arrived);
     }), "nobody waited for");
-    EXPECT_SAYS(mistake([&](unsigned char* memory, uint64_t* arrived) { cuda::bulk_copy(memory + 512, map, 0, 0, arrived); }),
-                "multiple of 1024");
+    EXPECT_SAYS(mistake([&](unsigned char* memory, uint64_t* arrived) {
+        cuda::bulk_copy(memory + 512, map, 0, 0, arrived);
+    }), "multiple of 1024");
 }
 
 // All of a warpgroup sum the ones of a box: accumulators are 16 after each product.
@@ -119,6 +125,7 @@ struct Sums {
 };
 
 TEST(CudaHopperEmulation, SumsAreThereAfterTheWait) {
+    QLORA_SKIP_MISTAKES;
     const auto fill = [](unsigned char* memory) {
         for (int i = int(threadIdx.x); i < box_bytes / 2; i += 128) reinterpret_cast<uint16_t*>(memory)[i] = 0x3F80;
         __syncthreads();
@@ -160,6 +167,7 @@ TEST(CudaHopperEmulation, SumsAreThereAfterTheWait) {
 
 // Shared memory is read until the wait: what is put there before it is what counts.
 TEST(CudaHopperEmulation, ARefillBeforeTheWaitShows) {
+    QLORA_SKIP_MISTAKES;
     EXPECT_EQ(mistake([](unsigned char* memory, uint64_t*) {
         const auto fill = [&](uint16_t bits) {
             for (int i = int(threadIdx.x); i < box_bytes / 2; i += 128) reinterpret_cast<uint16_t*>(memory)[i] = bits;
