@@ -2,6 +2,7 @@
 #include "examples/common/masked.h"
 
 #include "examples/common/terminal.h"
+#include "src/base/access.h"
 #include "src/text/tokenizer.h"    // the text of one token: decode() is for whole texts and may strip spaces
 
 #include <algorithm>
@@ -9,13 +10,13 @@
 namespace program {
 
 static bool is_control(const qlora::Tokenizer& tokenizer, qlora::Token token) {
-    return tokenizer.impl()->is_control(token);
+    return impl_of(tokenizer)->is_control(token);
 }
 
 std::string show_masked(const qlora::Rendered& row, const qlora::Tokenizer& tokenizer, int fd) {
     std::vector<std::string> pieces;
     std::string all;
-    for (const qlora::Token token : row.tokens) all += pieces.emplace_back(tokenizer.impl()->piece(token, true));
+    for (const qlora::Token token : row.tokens) all += pieces.emplace_back(impl_of(tokenizer)->piece(token, true));
     // the space that SPM puts in front of a text
     size_t skip = all.ends_with(row.text) ? all.size() - row.text.size() : 0;
     std::string out;
