@@ -98,7 +98,7 @@ static std::vector<std::string> candidates_of(const Settings& s, const RunFolder
 
 static bool has_instructions(const std::string& name) {
     try {
-        qlora::Backend::cpu(1, qlora::Compute::f32, name);
+        (void)qlora::Backend::cpu(1, qlora::Compute::f32, name);
         return true;
     } catch (const qlora::Error&) {
         return false;

@@ -55,18 +55,18 @@ TEST(Stop, TokenizersDataAndModels) {
     const qlora::Model model = qlora::Model::load(path);
     std::string words, word, rows;
     for (int i = 0; i < 300; ++i) words += "word" + std::to_string(i) + " ";
-    expect_stops("words", 300, [&] { model.tokenizer().encode(words); });
+    expect_stops("words", 300, [&] { (void)model.tokenizer().encode(words); });
     for (int i = 0; i < 500; ++i) word += "the";
-    expect_stops("one word", 300, [&] { model.tokenizer().encode(word); });
+    expect_stops("one word", 300, [&] { (void)model.tokenizer().encode(word); });
     for (int i = 0; i < 100; ++i) rows += R"({"prompt": "a", "completion": "b"})" "\n";
     run_support::TemporaryFolder folder{"qlora-stop"};
     std::ofstream(folder / "rows.jsonl", std::ios::binary) << rows;
     std::ofstream(folder / "text.txt", std::ios::binary) << words;
-    expect_stops("rows", 300, [&] { qlora::Dataset::load(folder / "rows.jsonl", model); });
-    expect_stops("text", 300, [&] { qlora::Dataset::load(folder / "text.txt", model); });
-    expect_stops("model", 20, [&] { qlora::Model::load(path, {.quantize = qlora::DType::nf4}); });
+    expect_stops("rows", 300, [&] { (void)qlora::Dataset::load(folder / "rows.jsonl", model); });
+    expect_stops("text", 300, [&] { (void)qlora::Dataset::load(folder / "text.txt", model); });
+    expect_stops("model", 20, [&] { (void)qlora::Model::load(path, {.quantize = qlora::DType::nf4}); });
     const qlora::Dataset data = qlora::Dataset::load(folder / "rows.jsonl", model);
-    expect_stops("measure", 1, [&] { qlora::evaluate(model, data); });
+    expect_stops("measure", 1, [&] { (void)qlora::evaluate(model, data); });
 }
 
 TEST(Stop, TheInnermostScopeIsAsked) {
