@@ -670,7 +670,7 @@ private:
 [[nodiscard]] Tensor cross_entropy(Tensor logits, Tensor targets);    // mean over targets >= 0 -> {1}
 
 // ---- What programs need beside models, as the library itself does it.
-[[nodiscard]] std::string read_file(const std::string& path, int64_t limit = int64_t(1) << 30);    // Error{io} if missing or larger
+[[nodiscard]] std::string read_file(const std::string& path, int64_t limit = int64_t(1) << 30);    // Error{io} if larger
 // Writes beside the target, syncs, renames over it, syncs the folder: afterwards the old or the new content is there,
 // never a part.
 void write_file_atomic(const std::string& path, std::string_view bytes);
