@@ -2,10 +2,13 @@
 #include "qlora.h"
 
 #include "src/cuda/device.cuh"                      // errors, streams, memory, launches
+#include "src/cuda/mma.cuh"                         // instructions of tensor cores and asynchronous copies
 #include "src/cuda/values.cuh"                      // floats where they are stored, in 16 or 32 bits
 #include "src/cuda/room.cuh"                        // what the rooms share
 #include "src/cuda/nf4.cuh"                         // 4-bit weights: to bf16, and times a vector
 #include "src/cuda/decode.cuh"                      // elements of every stored type, rows of a weight
+#include "src/cuda/hopper.cuh"                      // instructions of sm_90a alone
+#include "src/cuda/gemm_hopper.cuh"                 // matrix products by warpgroups of sm_90a
 #include "src/cuda/gemm.cuh"                        // matrix products, on tensor cores or in f32
 #include "src/cuda/gemv.cuh"                        // stored weights times a few vectors
 #include "src/cuda/panels.cuh"                      // stored weights times many

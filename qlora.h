@@ -20,9 +20,16 @@
 //     aborts or exits.
 //   * Cancelling: a callback returns false. A reply keeps its text and ends with Finish::cancelled; everything else
 //     throws Error{cancelled} and leaves things as they were before the call.
-//   * Handles (Model, Lora, Dataset, ...) are cheap to copy and keep alive what they depend on.
+//   * Handles (Backend, Tokenizer, Model, Lora, Dataset) are cheap to copy, compare as the same one, and keep alive
+//     what they depend on. What was moved from may be assigned to and destroyed; all else is an Error{argument}.
+//   * Threads: handles may be used by any of them, at the same time. What works (Trainer, Session, Batch, Graph) serves
+//     one call at a time; a second one, from another thread or from a callback of the first, is an Error{argument}. A
+//     callback runs on the thread of the call that it was given to, and may destroy the object that runs it.
 //   * Sizes are 64-bit. Same seed, same bytes, on any number of threads.
 //   * Nothing lossy happens unasked: a model keeps its stored precision until you say otherwise.
+//
+// In this order: errors, files, where work runs, text, models, adapters, training data, training, replies (Session, and
+// Batch for several at once), measuring (scores, choices, embeddings), tensors and graphs.
 #ifndef QLORA_H
 #define QLORA_H
 
@@ -37,6 +44,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #define QLORA_VERSION 100                              // major * 10000 + minor * 100 + patch
@@ -61,7 +69,10 @@ enum class DType : uint8_t {
     q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4,
     u8    // codes of an 8-bit optimizer: no type of weights
 };
-std::string_view name_of(DType);                       // "nf4", "q4_k", ...
+[[nodiscard]] std::string_view name_of(DType);         // "nf4", "q4_k", ...
+using Shape  = std::vector<int64_t>;                   // row-major, last dimension contiguous; a weight is {out, in}
+using Token  = int32_t;
+using Tokens = std::vector<Token>;
 
 // ---- Model files are mapped: their weights are read while they are used. Overwriting such a file in place is an
 // Error{io} of the call that meets it (load, step, chat, save, ...), and nothing that was computed meanwhile is kept. A
@@ -69,10 +80,6 @@ std::string_view name_of(DType);                       // "nf4", "q4_k", ...
 // it is an Error{io} as well. The handler passes on every SIGBUS that is not about a file of ours to the one that was
 // there before; a program that installs its own one later must do the same.
 void guard_mapped_files();
-
-using Shape  = std::vector<int64_t>;                   // row-major, last dimension contiguous; a weight is {out, in}
-using Token  = int32_t;
-using Tokens = std::vector<Token>;
 
 // ---- What is loaded: a path, or bytes that are in memory already, for programs that carry their model in themselves.
 using Files = std::map<std::string, std::string>;      // a folder in memory: names, and what is in each file
@@ -85,17 +92,18 @@ public:
     // begin at a multiple of 64 bytes), so the bytes must stay until all that was loaded from them is gone; owner, if
     // given, keeps them.
     // name: what messages and records call it.
-    static Source memory(std::span<const std::byte> file, std::string name = "memory",
-                         std::shared_ptr<const void> owner = {});
-    static Source folder(Files files, std::string name = "memory");
-    const std::string& name() const { return name_; }
-    const struct MemoryFiles* memory_files() const { return memory_.get(); }
+    [[nodiscard]] static Source memory(std::span<const std::byte> file, std::string name = "memory",
+                                       std::shared_ptr<const void> owner = {});
+    [[nodiscard]] static Source folder(Files files, std::string name = "memory");
+    [[nodiscard]] const std::string& name() const { return name_; }
 private:
+    friend struct Access;                              // the library's own way in, here and below
     std::string name_;
     std::shared_ptr<const struct MemoryFiles> memory_;    // null: a path
 };
 
-// ---- Where work runs. A shared handle: copy it freely.
+// ---- Where work runs: processors, and how much of their memory.
+
 // What products may round for speed; all sums are f32.
 //   f32    nothing.
 //   mixed  the input of products with at most 4 rows, which generation is made of, to 16-bit integers with a scale for
@@ -104,32 +112,41 @@ private:
 //   bf16   both factors of all other products to bf16 as well (with AVX512-BF16; up to 1.4 %).
 // What the CPU has no instructions for stays f32.
 enum class Compute { f32, bf16, mixed };
-std::string_view name_of(Compute);
+[[nodiscard]] std::string_view name_of(Compute);
 struct Work {    // done by a backend so far; what lies between two readings is their difference
     int64_t operations = 0;    // of products and attention, in floating point; a multiply-add is two
     int64_t bytes = 0;                                 // of weights, keys and values read for them, once a product
 };
 class Backend {
 public:
-    static Backend best();                             // cuda(0) if built in and present, else cpu()
+    [[nodiscard]] static Backend best();               // cuda(0) if built in and present, else cpu()
     // threads 0 = every core that this process (its container) may use, 256 at most. instructions: "scalar", "avx2",
     // "avx512" or "avx512_bf16", which this machine must have; empty = its best.
-    static Backend cpu(int threads = 0, Compute = Compute::f32, std::string_view instructions = {});
+    [[nodiscard]] static Backend cpu(int threads = 0, Compute = Compute::f32, std::string_view instructions = {});
     // An NVIDIA device: bf16 for activations and products (mixed is the same), or f32 for everything, which is slower.
     // Throws Error{device} if there is none or the program was built without -DQLORA_CUDA.
-    static Backend cuda(int device = 0, Compute = Compute::bf16);
-    std::string name() const;                          // "cpu, 2 threads, avx512"
-    Compute compute() const;    // what it can do of what was asked for: mixed or f32 where there is no bf16
-    size_t memory_free() const;                        // bytes
-    Work work() const;    // counted as it is done: recomputation counts, work that was saved does not
+    [[nodiscard]] static Backend cuda(int device = 0, Compute = Compute::bf16);
+    [[nodiscard]] std::string name() const;            // "cpu, 2 threads, avx512"
+    // what it can do of what was asked for: mixed or f32 where there is no bf16
+    [[nodiscard]] Compute compute() const;
+    [[nodiscard]] size_t memory_free() const;          // bytes that may still be asked for, within the limit if any
+    // Bytes of everything on this backend, whoever uses it: activations, keys and values, adapters, gradients, states
+    // of optimizers, and weights that are in no file (quantized ones; those of a mapped file do not count).
+    [[nodiscard]] size_t memory_used() const;
+    // No more of them than so many: what would need more is an Error{memory} and changes nothing. 0 = no limit.
+    // Backend::best() and cpu() without arguments are one shared backend: what limits that limits all of its users.
+    void limit_memory(int64_t bytes);
+    // Counted as it is done: recomputation counts, work that was saved does not.
+    [[nodiscard]] Work work() const;
     bool operator==(const Backend&) const = default;   // the same one, not one with equal contents
-    explicit Backend(std::shared_ptr<struct BackendImpl> impl) : impl_(std::move(impl)) {}
-    const std::shared_ptr<struct BackendImpl>& impl() const { return impl_; }
 private:
+    friend struct Access;
+    explicit Backend(std::shared_ptr<struct BackendImpl> impl) : impl_(std::move(impl)) {}
     std::shared_ptr<struct BackendImpl> impl_;
 };
 
 // ---- Text. A tokenizer is part of every model; it can be loaded alone, also from a file that holds only a vocabulary.
+// It never changes: any thread.
 struct Message {
     std::string role, content;                         // role: "system", "user", "assistant" or "tool"
     // Further keys of the message for the chat template, a JSON object: {"name": "weather", "tool_call_id": "1"},
@@ -151,26 +168,29 @@ struct Rendered {                                      // a dialogue as the mode
 };
 class Tokenizer {
 public:
-    static Tokenizer load(const Source&);              // a GGUF file, a Hugging Face folder or a tokenizer.json
+    [[nodiscard]] static Tokenizer load(const Source&);    // a GGUF file, a Hugging Face folder or a tokenizer.json
     // control = false: text only, never yields a control token, whoever wrote the text. control = true: "<|im_end|>"
     // written in the text is that token, as in files that were made for the model. add_bos puts the start of text in
     // front, unless the text brings it.
-    Tokens encode(std::string_view text, bool add_bos = false, bool control = false) const;
+    [[nodiscard]] Tokens encode(std::string_view text, bool add_bos = false, bool control = false) const;
     // control tokens print nothing, or with control their text
-    std::string decode(std::span<const Token> tokens, bool control = false) const;
+    [[nodiscard]] std::string decode(std::span<const Token> tokens, bool control = false) const;
+    // The bytes of one token inside of a text, not always whole characters. decode() of a token alone may lack a space.
+    [[nodiscard]] std::string piece(Token, bool control = false) const;
+    [[nodiscard]] bool is_control(Token) const;
     // The whole dialogue with its loss mask, or the prompt of its next reply.
-    Rendered render(std::span<const Message> chat, const RenderOptions&) const;
-    Rendered render(std::span<const Message> chat, bool reply_next = false) const;
-    bool has_chat_template() const;
-    bool ends_reply(Token) const;                      // end of text, end of turn
-    int64_t size() const;                              // number of ids
-    Token bos() const, eos() const;                    // -1 = none
+    [[nodiscard]] Rendered render(std::span<const Message> chat, const RenderOptions&) const;
+    [[nodiscard]] Rendered render(std::span<const Message> chat, bool reply_next = false) const;
+    [[nodiscard]] bool has_chat_template() const;
+    [[nodiscard]] bool ends_reply(Token) const;        // end of text, end of turn
+    [[nodiscard]] int64_t size() const;                // number of ids
+    [[nodiscard]] Token bos() const, eos() const;      // -1 = none
     // what the file leaves out and what was taken instead: a line each, for people
-    std::vector<std::string> notes() const;
+    [[nodiscard]] std::vector<std::string> notes() const;
     bool operator==(const Tokenizer&) const = default; // the same one, not one with equal contents
-    explicit Tokenizer(std::shared_ptr<const struct TokenizerImpl> impl) : impl_(std::move(impl)) {}
-    const std::shared_ptr<const struct TokenizerImpl>& impl() const { return impl_; }
 private:
+    friend struct Access;
+    explicit Tokenizer(std::shared_ptr<const struct TokenizerImpl> impl) : impl_(std::move(impl)) {}
     std::shared_ptr<const struct TokenizerImpl> impl_;
 };
 
@@ -203,25 +223,27 @@ struct SaveOptions {
 };
 class Model {
 public:
-    static Model load(const Source&, const LoadOptions& = {});         // a GGUF file or a Hugging Face folder
+    [[nodiscard]] static Model load(const Source&, const LoadOptions& = {});    // a GGUF file or a Hugging Face folder
     // PATH.gguf, or a Hugging Face folder (4-bit in the bitsandbytes layout)
     void save(const std::string& path, const SaveOptions& = {}) const;
     [[nodiscard]] Model convert(Format) const;         // another model, this one stays
-    ModelInfo info() const;
-    Tokenizer tokenizer() const;
-    Backend backend() const;
+    [[nodiscard]] ModelInfo info() const;
+    [[nodiscard]] Tokenizer tokenizer() const;
+    [[nodiscard]] Backend backend() const;
     // Scores of the next token at every position: [tokens, vocabulary], row-major. For tests and small inputs. More
     // tokens than info().context, here and wherever a text is read (training, measuring, sessions), are
     // Error{argument}: scores there would be wrong.
-    std::vector<float> logits(std::span<const Token> tokens) const;
+    [[nodiscard]] std::vector<float> logits(std::span<const Token> tokens) const;
     bool operator==(const Model&) const = default;     // the same one, not one with equal contents
-    explicit Model(std::shared_ptr<const struct ModelImpl> impl) : impl_(std::move(impl)) {}
-    const std::shared_ptr<const struct ModelImpl>& impl() const { return impl_; }
 private:
+    friend struct Access;
+    explicit Model(std::shared_ptr<const struct ModelImpl> impl) : impl_(std::move(impl)) {}
     std::shared_ptr<const struct ModelImpl> impl_;
 };
 
 // ---- Adapters (arXiv:2106.09685): y = W x + scale * B A x. A Lora keeps its Model alive; copies share the factors.
+// Any thread, while it is trained too: who saves, merges, measures or replies has them as they are between two steps.
+
 // What the factors start from. standard: A uniform (as PEFT), B = 0, so that the adapter starts as the base model.
 // loftq: B A makes up for what quantizing the base lost. pissa: B A takes over the largest directions of the weights,
 // and base() becomes a model without them. Both read the weights as the model's file held them. A pissa adapter is
@@ -259,11 +281,12 @@ struct AdapterBase {
 enum class OnBase { recorded, as_held, any };
 class Lora {
 public:
-    static Lora create(Model base, const LoraOptions& = {});
+    [[nodiscard]] static Lora create(Model base, const LoraOptions& = {});
     // A PEFT folder or a GGUF adapter. Every tensor must bind, none may be missing; another base than the recorded one
     // is an Error{argument}.
-    static Lora load(Model base, const Source&, OnBase = OnBase::recorded);
-    static std::optional<AdapterBase> recorded_base(const Source&);    // nothing: the adapter has no record
+    [[nodiscard]] static Lora load(Model base, const Source&, OnBase = OnBase::recorded);
+    // nothing: the adapter has no record
+    [[nodiscard]] static std::optional<AdapterBase> recorded_base(const Source&);
     // The adapter: a PEFT folder, or PATH.gguf for llama.cpp; NaN or infinity in it is an Error{numeric}. With
     // SaveOptions::merged the model that merge() would give.
     void save(const std::string& path, const SaveOptions& = {}) const;
@@ -271,36 +294,38 @@ public:
     // A model of its own: W + scale * B A in every adapted layer, added to the base as it is held (so of an nf4 base:
     // to what the adapter was trained on), in f32, then held in that format (as Model::convert does).
     [[nodiscard]] Model merge(Format = DType::f32) const;
-    Model base() const;
-    int64_t parameters() const;
-    uint64_t fingerprint() const;                      // of the factors' bytes: tells whether training changed anything
-    LoraOptions options() const;
-    [[nodiscard]] Lora copy() const;    // of the factors as they are now, on the same base: to keep the best of a run
+    [[nodiscard]] Model base() const;
+    [[nodiscard]] int64_t parameters() const;
+    [[nodiscard]] uint64_t fingerprint() const;        // of the factors' bytes: tells whether training changed anything
+    [[nodiscard]] LoraOptions options() const;
+    // of the factors as they are now, on the same base: to keep the best of a run
+    [[nodiscard]] Lora copy() const;
     // One adapter that adds scales[i] times what each of them adds, of the sum of their ranks. All must be on one base;
     // none may be dora or pissa.
     [[nodiscard]] static Lora sum(std::span<const Lora> loras, std::span<const float> scales);
-    std::vector<float> logits(std::span<const Token> tokens) const;    // as Model::logits, with the adapter
+    // as Model::logits, with the adapter
+    [[nodiscard]] std::vector<float> logits(std::span<const Token> tokens) const;
     bool operator==(const Lora&) const = default;      // the same one, not one with equal contents
-    explicit Lora(std::shared_ptr<struct LoraImpl> impl) : impl_(std::move(impl)) {}
-    const std::shared_ptr<struct LoraImpl>& impl() const { return impl_; }
 private:
+    friend struct Access;
+    explicit Lora(std::shared_ptr<struct LoraImpl> impl) : impl_(std::move(impl)) {}
     std::shared_ptr<struct LoraImpl> impl_;
 };
 
-// A model, or a model with an adapter: what sessions, batches and measures run.
+// A model, or a model with an adapter, whichever is passed: what sessions and measures run.
 class Adapted {
 public:
     Adapted(Model model) : model_(std::move(model)) {}
-    Adapted(Lora lora) : model_(lora.impl() ? lora.base() : Model(nullptr)), lora_(std::move(lora)) {}
-    const Model& model() const { return model_; }
-    const std::optional<Lora>& lora() const { return lora_; }
+    Adapted(Lora lora) : model_(lora.base()), lora_(std::move(lora)) {}
+    [[nodiscard]] const Model& model() const { return model_; }
+    [[nodiscard]] const std::optional<Lora>& lora() const { return lora_; }
 private:
     Model model_;
     std::optional<Lora> lora_;
 };
 
 // ---- Training data: dialogues, instructions or text, detected; each row tokenized through the model's own chat
-// template.
+// template. A Dataset never changes: any thread.
 enum class Loss { assistant, completion, all };    // train on the assistant's turns | on its last turn | on every token
 // Control tokens that rows spell as characters. automatic: they are control tokens in text that was written for the
 // model ({text}, .txt, and prompt/completion where the prompt holds the marks that the chat template opens turns with:
@@ -329,9 +354,9 @@ struct DatasetInfo {
 };
 class Dataset {
 public:
-    static Dataset load(const std::string& path, const Tokenizer&, const DatasetOptions& = {});
+    [[nodiscard]] static Dataset load(const std::string& path, const Tokenizer&, const DatasetOptions& = {});
     // context: at most the model's own
-    static Dataset load(const std::string& path, const Model& model, const DatasetOptions& options = {});
+    [[nodiscard]] static Dataset load(const std::string& path, const Model& model, const DatasetOptions& options = {});
     // Out of memory, as the same rows of a file would be read: dialogues ({"messages": ...}), texts ({"text": ...}).
     [[nodiscard]] static Dataset from_dialogues(std::span<const std::vector<Message>>, const Model&,
                                                 const DatasetOptions& = {});
@@ -343,25 +368,31 @@ public:
     // The same rows, each with a weight above 0 (1 before): how much its tokens count in a step of training, beside
     // those of the others. Measuring does not look at it.
     [[nodiscard]] Dataset weighted(std::span<const float> weights) const;
-    DatasetInfo info() const;
-    Rendered row(int64_t index) const;                 // as the trainer sees it
+    [[nodiscard]] DatasetInfo info() const;
+    [[nodiscard]] Rendered row(int64_t index) const;   // as the trainer sees it
     // {the rest, a random `fraction` of the rows}
-    std::pair<Dataset, Dataset> split(float fraction, uint64_t seed = 0) const;
+    [[nodiscard]] std::pair<Dataset, Dataset> split(float fraction, uint64_t seed = 0) const;
     bool operator==(const Dataset&) const = default;   // the same one, not one with equal contents
-    explicit Dataset(std::shared_ptr<const struct DatasetImpl> impl) : impl_(std::move(impl)) {}
-    const std::shared_ptr<const struct DatasetImpl>& impl() const { return impl_; }
 private:
+    friend struct Access;
+    explicit Dataset(std::shared_ptr<const struct DatasetImpl> impl) : impl_(std::move(impl)) {}
     std::shared_ptr<const struct DatasetImpl> impl_;
 };
 
-// ---- Training: one optimizer step at a time, so that an app can pause, save, or stop between any two. One thread at a
-// time, as a Session.
-// paged: state in unified memory on a GPU; on the CPU as unpaged
-enum class Optimizer { adamw, adamw_8bit, paged_adamw, paged_adamw_8bit };
+// ---- Training: one optimizer step at a time, so that an app can pause, save, or stop between any two.
+struct AdamW {                                         // arXiv:1711.05101
+    float beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-8f, weight_decay = 0;
+    float max_grad_norm = 0.3f;    // gradients that are longer, all taken together, are scaled to this; 0 = never
+    int bits = 32;                                     // of each of the two moments a parameter has: 32 or 8
+    bool paged = true;    // on a GPU the moments may leave its memory for the host's; on the CPU this changes nothing
+};
 enum class Schedule { constant, linear, cosine };
 struct TrainOptions {                                  // the defaults are the recipe of the QLoRA paper
     double  epochs = 1;
     int64_t max_steps = 0;                             // 0 = as the epochs say
+    // Of wall time from the first step() of a Trainer on; then step() returns false. A step that is under way is left
+    // as if it had not begun, and a checkpoint that is saved then goes on later, under another limit. 0 = no limit.
+    double  max_seconds = 0;
     // rows a micro-batch, micro-batches a step, tokens a row at most
     int64_t batch = 1, accumulate = 16, context = 1024;
     bool packing = false;                              // several short rows in one sequence; they do not see each other
@@ -369,8 +400,7 @@ struct TrainOptions {                                  // the defaults are the r
     int64_t warmup_steps = 0;                          // overrides warmup_ratio unless 0
     float warmup_start = -1;    // share of the rate in the first of n of them; -1 = 1 / (n + 1), 0 = Hugging Face's
     Schedule schedule = Schedule::constant;
-    float weight_decay = 0, beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-8f, max_grad_norm = 0.3f;
-    Optimizer optimizer = Optimizer::paged_adamw;
+    AdamW optimizer = {};
     // recompute each layer in the backward pass instead of keeping its activations
     bool checkpoint_activations = true;
     int64_t max_bad_steps = 10;    // steps in a row with a non-finite loss or gradient: skipped, then Error{numeric}
@@ -395,38 +425,48 @@ struct RunMachine {                                    // what decides how the n
     Compute compute = Compute::f32;
     int threads = 0;
 };
+// One call at a time; last() may be asked in a callback. Trainers on one adapter, on several threads, take turns. A run
+// that goes on after a restart:
+//   qlora::Trainer trainer(lora, data, options);
+//   if (std::filesystem::exists("run")) trainer.resume("run");
+//   while (trainer.step()) if (trainer.last().step % 100 == 0) trainer.save("run");
 class Trainer {
 public:
     Trainer(Lora, Dataset, const TrainOptions& = {});
-    MemoryPlan plan() const;                           // the planner's own result: what a run will use
-    // One optimizer step; false when training is complete. on_micro_batch is told how many of the step's micro-batches
-    // are done, before each of them and, with done == of, before the adapter changes: when it returns false the step is
-    // left as if it had not begun (Error{cancelled}). It must not train, measure or save.
+    [[nodiscard]] MemoryPlan plan() const;             // the planner's own result: what a run will use
+    // One optimizer step; false when training is complete (last().step == last().steps) or max_seconds are over.
+    // on_micro_batch is told how many of the step's micro-batches are done, before each of them and, with done == of,
+    // before the adapter changes: when it returns false the step is left as if it had not begun (Error{cancelled}). It
+    // may not train, measure or plan on this adapter (Error{argument}).
     bool step(const std::function<bool(int64_t done, int64_t of)>& on_micro_batch = {});
-    const TrainStep& last() const;
+    [[nodiscard]] TrainStep last() const;              // before the first: step 0
     // Instead of TrainOptions::learning_rate, from the next step on; the schedule goes on with it. Checkpoints keep it.
     void set_learning_rate(float rate);
     // Mean loss per trained token. go_on is asked now and then; false cancels.
-    double evaluate(const Dataset&, const std::function<bool()>& go_on = {}) const;
+    [[nodiscard]] double evaluate(const Dataset&, const std::function<bool()>& go_on = {}) const;
     void save(const std::string& folder) const;        // everything a run needs to go on; atomic
     // Continues byte for byte. Another model, configuration, tokenizer, data set, adapter or set of options is an Error
     // that says what was and what is; what differs in rounding only (see RunMachine), or cannot be compared, comes back
     // as a sentence each.
     std::vector<std::string> resume(const std::string& folder);
     // nothing: made by version 0.1.0, which did not say
-    static std::optional<RunMachine> machine_of(const std::string& checkpoint);
+    [[nodiscard]] static std::optional<RunMachine> machine_of(const std::string& checkpoint);
     ~Trainer();
     Trainer(Trainer&&) noexcept;
+    Trainer& operator=(Trainer&&) noexcept;
 private:
     std::unique_ptr<struct TrainerImpl> impl_;
 };
 
-// ---- Generation. A Session is one conversation (KV cache and history). One thread at a time; make as many as you
-// like. A call from another thread, or from the callback of a call that is still running, is an Error{argument};
-// history() and stats() may be read in the callback.
+// ---- Generation.
 struct Sampling {
-    float temperature = 0.7f, top_p = 0.9f, min_p = 0, repeat_penalty = 1;   // temperature 0 = greedy, reproducible
+    float temperature = 0.7f;                          // 0 = greedy: the likeliest token, always
+    // Otherwise one is drawn from the top_k likeliest (0 = all), of them the fewest that have a share of top_p of their
+    // probability, and of them those that are at least min_p times as likely as the likeliest.
+    float top_p = 0.9f, min_p = 0;
+    float repeat_penalty = 1;                          // above 1: against tokens among the repeat_last last ones
     int64_t top_k = 40, max_tokens = 512, repeat_last = 64;
+    double max_seconds = 0;    // of wall time from the call on, prompt included, then Finish::deadline; 0 = no limit
     uint64_t seed = 0;
     std::vector<std::string> stop = {};                // ends the reply before any of these texts
     bool logprobs = false;                             // fill Reply::logprobs, which takes a little time
@@ -434,17 +474,18 @@ struct Sampling {
     // `reply` is what was chosen so far. For grammars and fixed choices.
     std::function<void(std::span<const Token> reply, std::span<float> scores)> mask = {};
 };
-// Whole UTF-8 characters. Called with an empty text between the pieces of a long prompt. Return false to stop: before
-// the reply has begun, that leaves the dialogue as it was.
+// Whole UTF-8 characters. Called with an empty text between the pieces of a long prompt. Return false to stop. A reply
+// that is stopped, here or by its deadline, before it has begun leaves the dialogue as it was.
 using OnText = std::function<bool(std::string_view)>;
 enum class Finish {
     end,                                               // the model ended its reply
     stop_text,                                         // one of Sampling::stop came
     length,                                            // max_tokens
-    context_full,
+    context_full,                                      // SessionOptions::context
+    deadline,                                          // max_seconds
     cancelled                                          // OnText returned false
 };
-std::string_view name_of(Finish);
+[[nodiscard]] std::string_view name_of(Finish);
 struct SessionOptions {
     int64_t context = 0;                               // tokens; 0 = the model's own length, 4096 at most
     // What keys and values are held in: f32 (exact), f16, bf16, or q8_0 (8 bits). Nothing = 16 bits: bf16 where the
@@ -466,6 +507,8 @@ struct Reply {
     Finish finish = Finish::end;
     SessionStats stats;
 };
+// One conversation: its dialogue, and the keys and values of what was read. One call at a time; history() and stats()
+// may be asked in a callback. Make as many as you like, for as many threads: they share the model.
 class Session {
 public:
     explicit Session(Adapted, const SessionOptions& = {});
@@ -490,8 +533,8 @@ public:
     void restore(std::string_view saved);
     void reset(std::string_view system = {});          // forgets the dialogue, sets the system text
     void set_history(std::vector<Message>);            // replaces the dialogue (to undo, to load)
-    const std::vector<Message>& history() const;
-    SessionStats stats() const;                        // of the last reply
+    [[nodiscard]] std::vector<Message> history() const;
+    [[nodiscard]] SessionStats stats() const;          // of the last reply
     ~Session();
     Session(Session&&) noexcept;
     Session& operator=(Session&&) noexcept;
@@ -501,34 +544,46 @@ private:
 };
 
 // ---- Several sequences generated together: rows of one product, which reads the weights once for four of them. Each
-// has its own sampling and, if asked, its own adapter; its bytes depend on neither the others nor the threads. One
-// thread at a time, as a Session.
+// has its own sampling and, if asked, its own adapter; its bytes depend on neither the others nor the threads.
 struct BatchOptions {
     int64_t slots = 4;                                 // sequences at a time
     int64_t context = 0;                               // tokens of each, as in SessionOptions
     std::optional<DType> cache = {};                   // as in SessionOptions
 };
+// One call at a time; running() and free_slots() may be asked in a callback.
+//   qlora::Batch batch(model);
+//   std::vector<int64_t> slots;                       // as many prompts as there are slots
+//   for (const qlora::Tokens& prompt : prompts) slots.push_back(batch.add(prompt));
+//   while (batch.step()) {}
+//   for (const int64_t slot : slots) std::cout << batch.remove(slot).text << '\n';
 class Batch {
 public:
     explicit Batch(Model, const BatchOptions& = {});
     // Reads a prompt into a free slot and returns its number; Error{argument} where none is free. With lora the
-    // sequence runs with that adapter, which must be on the batch's model.
-    int64_t add(std::span<const Token> prompt, const Sampling& = {}, std::optional<Lora> lora = {});
+    // sequence runs with that adapter, which must be on the batch's model. Its Sampling::max_seconds begin now.
+    [[nodiscard]] int64_t add(std::span<const Token> prompt, const Sampling& = {}, std::optional<Lora> lora = {});
     // The next token of every sequence that runs; false when there was none. on_text: as OnText, with the slot; false
     // ends that sequence. What throws while a token is chosen (a mask) ends that one alone; step() may be called again.
     bool step(const std::function<bool(int64_t slot, std::string_view text)>& on_text = {});
-    bool running(int64_t slot) const;
+    [[nodiscard]] bool running(int64_t slot) const;
     Reply remove(int64_t slot);                        // frees the slot; a sequence that runs ends as cancelled
-    int64_t free_slots() const;
+    [[nodiscard]] int64_t free_slots() const;
     ~Batch();
     Batch(Batch&&) noexcept;
+    Batch& operator=(Batch&&) noexcept;
 private:
     std::unique_ptr<struct BatchImpl> impl_;
 };
 
-// ---- Measuring.
+// ---- Measuring: functions of a model, with or without an adapter; any thread. A classifier:
+//   const qlora::Message asked{"user", "Is this about sport or politics? Answer with one word. " + text};
+//   const std::vector<std::string> labels{"sport", "politics"};
+//   const std::vector<double> p = qlora::score(model, std::span(&asked, 1), labels);
+//   std::cout << labels[size_t(std::max_element(p.begin(), p.end()) - p.begin())];
+
 struct Perplexity { double nll = 0, perplexity = 0; int64_t tokens = 0; };   // nll: mean over the scored tokens
-Perplexity perplexity(const Adapted&, std::span<const Token> tokens, int64_t context = 512, int64_t stride = 256);
+[[nodiscard]] Perplexity perplexity(const Adapted&, std::span<const Token> tokens, int64_t context = 512,
+                                    int64_t stride = 256);
 struct Difference {                                    // over all positions of a text
     double mean_logit = 0, max_logit = 0;              // |expected - actual|
     double kl = 0;                                     // mean divergence of actual from expected, in nats
@@ -537,11 +592,11 @@ struct Difference {                                    // over all positions of 
     int64_t tokens = 0;
 };
 // what a conversion or a merge costs
-Difference difference(const Adapted& expected, const Adapted& actual, std::span<const Token> tokens);
-double evaluate(const Adapted&, const Dataset&);       // mean loss per trained token
+[[nodiscard]] Difference difference(const Adapted& expected, const Adapted& actual, std::span<const Token> tokens);
+[[nodiscard]] double evaluate(const Adapted&, const Dataset&);    // mean loss per trained token
 // The choice of the highest mean log-probability per byte after `query`; control tokens that the texts spell are read
 // as such.
-int64_t best_choice(const Adapted&, std::string_view query, std::span<const std::string> choices);
+[[nodiscard]] int64_t best_choice(const Adapted&, std::string_view query, std::span<const std::string> choices);
 // The log-probability (natural, summed over the tokens) of each continuation behind the prompt. The prompt is read
 // once.
 [[nodiscard]] std::vector<double> score(const Adapted&, std::span<const Token> prompt,
@@ -553,19 +608,25 @@ enum class Pooling { mean, last };
 // A vector of info().hidden numbers for each text: the last hidden states (behind the final norm), their mean or that
 // of the last token, divided by its length if `normalize`. Row-major: {texts, hidden}.
 [[nodiscard]] std::vector<float> embeddings(const Adapted&, std::span<const std::string> texts, Pooling = Pooling::mean,
-                              bool normalize = true);
+                                            bool normalize = true);
 
 // ---- The floor below: tensors and graphs. Building checks shapes at once; run() plans memory once, then only
-// computes.
+// computes. One call at a time, of a graph and of what is built in it. Ten steps that make x w small:
+//   qlora::Graph g;
+//   const qlora::Tensor x = g.input({1, 2}), w = g.param({1, 2}), loss = qlora::sum(qlora::matmul(x, w));
+//   g.backward(loss);
+//   g.write(x, std::vector<float>{1, 2});
+//   for (int i = 0; i < 10; ++i) g.run(), g.step(0.1f);
 class Graph;
 class Tensor {                                         // a name for a node: copy freely, valid as long as its Graph
 public:
-    Shape shape() const;
-    DType dtype() const;
+    [[nodiscard]] Shape shape() const;
+    [[nodiscard]] DType dtype() const;
     Tensor() = default;
+    // of use to the library alone
     Tensor(struct GraphImpl* graph, int32_t id) : graph_(graph), id_(id) {}
-    struct GraphImpl* graph() const { return graph_; }
-    int32_t id() const { return id_; }
+    [[nodiscard]] struct GraphImpl* graph() const { return graph_; }
+    [[nodiscard]] int32_t id() const { return id_; }
 private:
     struct GraphImpl* graph_ = nullptr;
     int32_t id_ = -1;
@@ -573,38 +634,135 @@ private:
 class Graph {
 public:
     explicit Graph(Backend = Backend::best());
-    Tensor input(Shape, DType = DType::f32);           // f32 or i32; fed by write()
-    Tensor param(Shape);                               // f32; fed by write(), has a gradient and may be stepped
+    [[nodiscard]] Tensor input(Shape, DType = DType::f32);    // f32 or i32; fed by write()
+    [[nodiscard]] Tensor param(Shape);                 // f32; fed by write(), has a gradient and may be stepped
     // a stored, frozen tensor of a model; asking for its gradient throws
-    Tensor weight(const Model&, std::string_view name);
+    [[nodiscard]] Tensor weight(const Model&, std::string_view name);
     void   backward(Tensor scalar_loss);               // appends the gradient nodes
-    Tensor grad(Tensor param) const;    // throws Error{argument} before backward() or where no gradient flows
+    // throws Error{argument} before backward() or where no gradient flows
+    [[nodiscard]] Tensor grad(Tensor param) const;
     void   write(Tensor, std::span<const float>);
     void   write(Tensor, std::span<const int32_t>);
     void   run();
-    // AdamW on every param with the gradients of the last run
-    void   step(float learning_rate, const TrainOptions& = {});
-    std::vector<float> read(Tensor) const;
+    // on every param with the gradients of the last run; moments have 32 bits here
+    void   step(float learning_rate, const AdamW& = {});
+    [[nodiscard]] std::vector<float> read(Tensor) const;
     // of the arena: the plan's prediction, and the high-water mark of the runs
-    int64_t planned_bytes() const, used_bytes() const;
+    [[nodiscard]] int64_t planned_bytes() const, used_bytes() const;
     ~Graph();
     Graph(Graph&&) noexcept;
+    Graph& operator=(Graph&&) noexcept;
 private:
     std::unique_ptr<struct GraphImpl> impl_;
 };
-Tensor operator+(Tensor, Tensor);                      // same shape, or b {n}: added to every row of a {..., n}
-Tensor operator*(Tensor, Tensor);                      // same shape
-Tensor operator*(Tensor, float);
-Tensor matmul(Tensor x, Tensor w);                     // x {rows, in}, w {out, in} (float or stored) -> {rows, out}
-Tensor silu(Tensor);
-Tensor sum(Tensor);                                    // -> {1}
-Tensor rms_norm(Tensor x, Tensor w, float eps = 1e-5f);
+[[nodiscard]] Tensor operator+(Tensor, Tensor);        // same shape, or b {n}: added to every row of a {..., n}
+[[nodiscard]] Tensor operator*(Tensor, Tensor);        // same shape
+[[nodiscard]] Tensor operator*(Tensor, float);
+[[nodiscard]] Tensor matmul(Tensor x, Tensor w);       // x {rows, in}, w {out, in} (float or stored) -> {rows, out}
+[[nodiscard]] Tensor silu(Tensor);
+[[nodiscard]] Tensor sum(Tensor);                      // -> {1}
+[[nodiscard]] Tensor rms_norm(Tensor x, Tensor w, float eps = 1e-5f);
 // x {rows, heads * head_dim}, halves rotated
-Tensor rope(Tensor x, Tensor positions, int64_t heads, float theta = 10000);
+[[nodiscard]] Tensor rope(Tensor x, Tensor positions, int64_t heads, float theta = 10000);
 // causal; first_key i32 {rows}
-Tensor attention(Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, Tensor first_key = {});
-Tensor embed(Tensor table, Tensor ids);                // table {vocabulary, n}, ids i32 {rows} -> {rows, n}
-Tensor cross_entropy(Tensor logits, Tensor targets);   // mean over targets >= 0 -> {1}
+[[nodiscard]] Tensor attention(Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, Tensor first_key = {});
+[[nodiscard]] Tensor embed(Tensor table, Tensor ids);  // table {vocabulary, n}, ids i32 {rows} -> {rows, n}
+[[nodiscard]] Tensor cross_entropy(Tensor logits, Tensor targets);    // mean over targets >= 0 -> {1}
+
+// ---- What programs need beside models, as the library itself does it.
+[[nodiscard]] std::string read_file(const std::string& path, int64_t limit = int64_t(1) << 30);    // Error{io} if larger
+// Writes beside the target, syncs, renames over it, syncs the folder: afterwards the old or the new content is there,
+// never a part.
+void write_file_atomic(const std::string& path, std::string_view bytes);
+// sorted, without . and ..; Error{io} when it cannot be read
+[[nodiscard]] std::vector<std::string> names_in(const std::string& folder);
+// a file, or a folder with all that is in it; links are removed, not followed; 0 or the first error (errno)
+int remove_tree(const std::string& path) noexcept;
+
+constexpr int most_threads = 256;                      // that Backend::cpu takes
+[[nodiscard]] int usable_threads();    // that this process may run at once: the smaller of affinity and container quota, at least 1
+
+// Ends long work that has no callback of its own: reading files, tokenizing, data sets, templates, measuring. While a
+// StopScope lives, calls of its thread ask `go_on` far more often than once a second, and throw Error{cancelled} when
+// it says false. Of several the innermost is asked; an empty one asks nothing.
+class StopScope {
+public:
+    explicit StopScope(std::function<bool()> go_on);
+    ~StopScope();
+    StopScope(const StopScope&) = delete;
+    StopScope& operator=(const StopScope&) = delete;
+private:
+    std::function<bool()> go_on_;
+    const std::function<bool()>* before_;
+};
+
+// JSON (RFC 8259), which messages, tools and records are made of: a strict parser with limits, and a writer. Objects
+// keep the order of their keys.
+class Json {
+public:
+    enum class Kind : uint8_t { null, boolean, integer, number, string, array, object };
+    using Array  = std::vector<Json>;
+    using Member = std::pair<std::string, Json>;
+    using Object = std::vector<Member>;                // keys unique
+
+    Json() = default;
+    Json(std::nullptr_t) {}
+    Json(bool v) : kind_(Kind::boolean), bool_(v) {}
+    Json(int v) : kind_(Kind::integer), int_(v) {}
+    Json(int64_t v) : kind_(Kind::integer), int_(v) {}
+    Json(double v) : kind_(Kind::number), num_(v) {}
+    Json(const char* v) : kind_(Kind::string), str_(v) {}
+    Json(std::string_view v) : kind_(Kind::string), str_(v) {}
+    Json(std::string v) : kind_(Kind::string), str_(std::move(v)) {}
+    Json(Array v) : kind_(Kind::array), array_(std::move(v)) {}
+    Json(Object v) : kind_(Kind::object), object_(std::move(v)) {}
+
+    // `where` names the file in errors, which have line and column
+    struct Limits { int64_t depth = 128, bytes = int64_t(1) << 30; };
+    static Json parse(std::string_view text, std::string_view where, const Limits& limits);
+    static Json parse(std::string_view text, std::string_view where) { return parse(text, where, Limits{}); }
+    // indent < 0: one line with ", " and ": " (Python's json.dumps); otherwise that many spaces a level. NaN and
+    // infinity are Error{numeric}.
+    std::string dump(int indent = -1) const;
+
+    Kind kind() const { return kind_; }
+    bool is_null() const { return kind_ == Kind::null; }
+    bool is_bool() const { return kind_ == Kind::boolean; }
+    bool is_int() const { return kind_ == Kind::integer; }
+    bool is_number() const { return kind_ == Kind::integer || kind_ == Kind::number; }
+    bool is_string() const { return kind_ == Kind::string; }
+    bool is_array() const { return kind_ == Kind::array; }
+    bool is_object() const { return kind_ == Kind::object; }
+
+    // Checked access. `where` names file and field: "config.json: hidden_size must be an integer, is a string".
+    bool as_bool(std::string_view where) const;
+    int64_t as_int(std::string_view where) const;      // integers, and numbers such as 4.0 or 1e3 that are whole
+    double as_number(std::string_view where) const;
+    const std::string& as_string(std::string_view where) const;
+    const Array& as_array(std::string_view where) const;
+    const Object& as_object(std::string_view where) const;
+    // Unchecked: 0 or empty where the kind is another.
+    bool boolean() const { return bool_; }
+    int64_t integer() const { return int_; }
+    double number() const { return kind_ == Kind::integer ? double(int_) : num_; }
+    const std::string& string() const { return str_; }
+    const Array& array() const { return array_; }
+    const Object& object() const { return object_; }
+    Array& array() { return array_; }
+    Object& object() { return object_; }
+
+    const Json* find(std::string_view key) const;      // null when absent or not an object
+    Json& set(std::string key, Json value);            // adds or replaces; turns null into an object; returns *this
+    Json& push(Json value);                            // turns null into an array; returns *this
+private:
+    Kind kind_ = Kind::null;
+    bool bool_ = false;
+    int64_t int_ = 0;
+    double num_ = 0;
+    std::string str_;
+    Array array_;
+    Object object_;
+};
 
 } }  // namespace qlora
 #endif  // QLORA_H

@@ -10,8 +10,6 @@
 #include "examples/common/load.h"
 #include "examples/common/terminal.h"
 
-#include "src/base/file.h"                             // whole reads with a limit and a clear error
-
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -104,10 +102,7 @@ static void train(Network& net, const Settings& s, const std::vector<int32_t>& i
         positions[size_t(r)] = int32_t(r % s.length), first_key[size_t(r)] = int32_t(r - r % s.length);
     net.graph.write(net.positions, positions);
     net.graph.write(net.first_key, first_key);
-    qlora::TrainOptions options;
-    options.beta2 = 0.98f;
-    options.weight_decay = 0.02f;
-    options.max_grad_norm = 1;
+    const qlora::AdamW options{.beta2 = 0.98f, .weight_decay = 0.02f, .max_grad_norm = 1};
     Progress progress(1);
     double trend = 0;
     for (int64_t step = 1; step <= s.steps && !interrupted(); ++step) {

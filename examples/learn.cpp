@@ -4,31 +4,28 @@
 //   ./learn MODEL FOLDER [SECONDS [MEGABYTES]]
 #include "qlora.h"
 
-#include <chrono>
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 
-using Clock = std::chrono::steady_clock;
-
-static void learn(const qlora::Lora& lora, const qlora::Dataset& data, double seconds, int64_t most_bytes) {
-    const qlora::TrainOptions options{
-        .epochs = 8, .accumulate = 1, .context = 256, .learning_rate = 1e-3f, .schedule = qlora::Schedule::cosine};
+static void learn(const qlora::Lora& lora, const qlora::Dataset& data, double seconds) {
+    const qlora::TrainOptions options{.epochs = 8,
+                                      .max_seconds = std::max(seconds, 1e-9),          // 0 would be no limit
+                                      .accumulate = 1,
+                                      .context = 256,
+                                      .learning_rate = 1e-3f,
+                                      .schedule = qlora::Schedule::cosine};
     qlora::Trainer trainer(lora, data, options);
-    if (trainer.plan().peak > most_bytes)
-        throw std::runtime_error("learning takes " + std::to_string(trainer.plan().peak) + " bytes, more than allowed");
-    const auto end = Clock::now() + std::chrono::duration<double>(seconds);
-    try {
-        while (trainer.step([&](int64_t, int64_t) { return Clock::now() < end; })) {}
-    } catch (const qlora::Error& error) {
-        if (error.code != qlora::Errc::cancelled) throw;    // out of time: what was learned so far counts
-    }
+    while (trainer.step()) {}                          // what it has learned when its time is over counts
     std::cerr << "learned from " << data.info().rows << " answers: " << trainer.last().step << " steps, loss "
               << trainer.last().loss << '\n';
 }
 
 static void run(const std::string& path, const std::filesystem::path& folder, double seconds, int64_t megabytes) {
-    const qlora::Model model = qlora::Model::load(path, {.quantize = qlora::DType::nf4});
+    qlora::Backend backend = qlora::Backend::best();
+    backend.limit_memory(megabytes << 20);
+    const qlora::Model model = qlora::Model::load(path, {.backend = backend, .quantize = qlora::DType::nf4});
     const std::filesystem::path told = folder / "told.txt", adapter = folder / "adapter";
     std::filesystem::create_directories(folder);
     const qlora::Lora lora = std::filesystem::exists(adapter) ? qlora::Lora::load(model, adapter)
@@ -44,7 +41,7 @@ static void run(const std::string& path, const std::filesystem::path& folder, do
     for (std::string question, answer; std::getline(read, question) && std::getline(read, answer);)
         all.push_back({{"user", question}, {"assistant", answer}});
     if (all.empty()) return;
-    learn(lora, qlora::Dataset::from_dialogues(all, model), seconds, megabytes << 20);
+    learn(lora, qlora::Dataset::from_dialogues(all, model), seconds);
     lora.save(adapter.string());
 }
 

@@ -272,7 +272,7 @@ inline void train(const std::string& text_path, const std::string& out, int64_t 
         net.graph.run();
         const double done = double(step) / double(steps), warm = std::min(1.0, double(step + 1) / 50);
         const double rate = warm * (3e-4 + 0.5 * (3e-3 - 3e-4) * (1 + std::cos(done * std::numbers::pi)));
-        net.graph.step(float(rate), {.weight_decay = 0.1f, .beta2 = 0.95f, .max_grad_norm = 1});
+        net.graph.step(float(rate), {.beta2 = 0.95f, .weight_decay = 0.1f, .max_grad_norm = 1});
         mean += double(net.graph.read(net.loss)[0]);
         if ((step + 1) % 50 == 0) {
             std::printf("step %lld loss %.4f\n", static_cast<long long>(step + 1), mean / 50);

@@ -2,7 +2,6 @@
 #include "examples/common/rows.h"
 
 #include "examples/common/terminal.h"
-#include "src/run/dataset.h"                           // joining data sets
 
 #include <cstdio>
 
@@ -55,9 +54,9 @@ qlora::DatasetOptions RowFlags::options(int64_t context) const {
 
 qlora::Dataset load_rows(const std::vector<std::string>& paths, const qlora::Tokenizer& tokenizer,
                          const qlora::DatasetOptions& options) {
-    std::vector<std::shared_ptr<const qlora::DatasetImpl>> parts;
-    for (const std::string& path : paths) parts.push_back(qlora::Dataset::load(path, tokenizer, options).impl());
-    return qlora::Dataset(qlora::join_datasets(parts));
+    std::vector<qlora::Dataset> parts;
+    for (const std::string& path : paths) parts.push_back(qlora::Dataset::load(path, tokenizer, options));
+    return qlora::Dataset::join(parts);
 }
 
 void RowFlags::warn() const {

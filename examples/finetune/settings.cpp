@@ -77,9 +77,9 @@ void declare(Flags& flags, Settings& s) {
         .note("1/(n+1)");
     flags.choice("--optim --optimizer", s.optimizer,
                  {"paged_adamw", "adamw", "paged_adamw_32bit", "adamw_8bit", "paged_adamw_8bit"}, "optimizer");
-    flags.add("--adam-beta2", s.train.beta2, 0, 0.999999, "decay of AdamW's second moment");
-    flags.add("--weight-decay --wd", s.train.weight_decay, 0, 10, "AdamW's weight decay");
-    flags.add("--max-grad-norm --grad-clip", s.train.max_grad_norm, 0, 1e6,
+    flags.add("--adam-beta2", s.train.optimizer.beta2, 0, 0.999999, "decay of AdamW's second moment");
+    flags.add("--weight-decay --wd", s.train.optimizer.weight_decay, 0, 10, "AdamW's weight decay");
+    flags.add("--max-grad-norm --grad-clip", s.train.optimizer.max_grad_norm, 0, 1e6,
               "gradients are clipped to this norm; 0 = never");
     flags.toggle("--grad-checkpoint --gradient-checkpointing", s.train.checkpoint_activations,
                  "recompute activations instead of keeping them");
@@ -171,10 +171,8 @@ void finish(Settings& s, const Flags& flags) {
     s.train.schedule = s.scheduler == "cosine"   ? qlora::Schedule::cosine
                        : s.scheduler == "linear" ? qlora::Schedule::linear
                                                  : qlora::Schedule::constant;
-    s.train.optimizer = s.optimizer == "adamw"              ? qlora::Optimizer::adamw
-                        : s.optimizer == "adamw_8bit"       ? qlora::Optimizer::adamw_8bit
-                        : s.optimizer == "paged_adamw_8bit" ? qlora::Optimizer::paged_adamw_8bit
-                                                            : qlora::Optimizer::paged_adamw;
+    s.train.optimizer.bits = s.optimizer.ends_with("_8bit") ? 8 : 32;
+    s.train.optimizer.paged = s.optimizer.starts_with("paged_");
     s.lora.init = s.init == "loftq"   ? qlora::LoraInit::loftq
                   : s.init == "pissa" ? qlora::LoraInit::pissa
                                       : qlora::LoraInit::standard;

@@ -71,7 +71,12 @@ Backend Backend::best() {
 std::string Backend::name() const { return api_room::checked(impl_, "Backend").name(); }
 Compute Backend::compute() const { return api_room::checked(impl_, "Backend").compute(); }
 Work Backend::work() const { return api_room::checked(impl_, "Backend").work(); }
-size_t Backend::memory_free() const { return size_t(api_room::checked(impl_, "Backend").memory_free()); }
+size_t Backend::memory_free() const { return size_t(api_room::checked(impl_, "Backend").memory_left()); }
+size_t Backend::memory_used() const { return size_t(api_room::checked(impl_, "Backend").limit->used()); }
+void Backend::limit_memory(int64_t bytes) {
+    if (bytes < 0) fail(Errc::argument, "Backend::limit_memory: ", bytes, " bytes, expected 0 (no limit) or more");
+    api_room::checked(impl_, "Backend").limit->set(bytes);
+}
 
 // ---- Tokenizer
 Tokenizer Tokenizer::load(const Source& source) { return Tokenizer(load_tokenizer(source)); }
@@ -80,12 +85,27 @@ Tokens Tokenizer::encode(std::string_view text, bool add_bos, bool control) cons
     return encode_text(api_room::checked(impl_, "Tokenizer"), text, add_bos, control);
 }
 
-std::string Tokenizer::decode(std::span<const Token> tokens, bool control) const {
-    const TokenizerImpl& t = api_room::checked(impl_, "Tokenizer");
+namespace api_room {
+
+const TokenizerImpl& of_these(const std::shared_ptr<const TokenizerImpl>& impl, std::span<const Token> tokens,
+                              const char* what) {
+    const TokenizerImpl& t = checked(impl, "Tokenizer");
     for (const Token id : tokens)
         if (id < 0 || id >= t.size())
-            fail(Errc::argument, "decode: token ", id, " is outside the vocabulary of ", t.size());
-    return t.decode(tokens, control);
+            fail(Errc::argument, what, ": token ", id, " is outside the vocabulary of ", t.size());
+    return t;
+}
+
+}  // namespace api_room
+
+std::string Tokenizer::decode(std::span<const Token> tokens, bool control) const {
+    return api_room::of_these(impl_, tokens, "decode").decode(tokens, control);
+}
+std::string Tokenizer::piece(Token token, bool control) const {
+    return api_room::of_these(impl_, std::span(&token, 1), "piece").piece(token, control);
+}
+bool Tokenizer::is_control(Token token) const {
+    return api_room::of_these(impl_, std::span(&token, 1), "is_control").is_control(token);
 }
 
 Rendered Tokenizer::render(std::span<const Message> chat, const RenderOptions& options) const {
@@ -124,7 +144,7 @@ void save_model(const ModelImpl& model, const LoraImpl* lora, const std::string&
 }  // namespace api_room
 
 Model Model::load(const Source& source, const LoadOptions& options) {
-    if (!options.backend.impl()) fail(Errc::argument, "Model::load: the backend is an empty handle");
+    if (!impl_of(options.backend)) fail(Errc::argument, "Model::load: the backend is an empty handle");
     if (!is_in_memory(source) && !exists(source.name()))
         fail(Errc::io, "Model::load: ", source.name(), ": no such file or folder");
     if (has_files(source)) return Model(load_hf_model(source, options));
@@ -139,8 +159,10 @@ Model Model::convert(Format to) const {
     return Model(convert_model(api_room::checked(impl_, "Model"), to.type, to.double_quant));
 }
 ModelInfo Model::info() const { return describe(api_room::checked(impl_, "Model")); }
-Tokenizer Model::tokenizer() const { return Tokenizer(api_room::tokenizer_of(api_room::checked(impl_, "Model"))); }
-Backend Model::backend() const { return Backend(api_room::checked(impl_, "Model").backend); }
+Tokenizer Model::tokenizer() const {
+    return handle_of<Tokenizer>(api_room::tokenizer_of(api_room::checked(impl_, "Model")));
+}
+Backend Model::backend() const { return handle_of<Backend>(api_room::checked(impl_, "Model").backend); }
 
 std::vector<float> Model::logits(std::span<const Token> tokens) const {
     api_room::checked(impl_, "Model");
@@ -149,13 +171,11 @@ std::vector<float> Model::logits(std::span<const Token> tokens) const {
 
 // ---- Lora
 Lora Lora::create(Model base, const LoraOptions& options) {
-    api_room::checked(base.impl(), "Model");
-    return Lora(create_lora(base.impl(), options));
+    return Lora(create_lora(api_room::held(base, "Model"), options));
 }
 
 Lora Lora::load(Model base, const Source& source, OnBase on_base) {
-    api_room::checked(base.impl(), "Model");
-    return Lora(load_lora(base.impl(), source, on_base));
+    return Lora(load_lora(api_room::held(base, "Model"), source, on_base));
 }
 
 std::optional<AdapterBase> Lora::recorded_base(const Source& source) {
@@ -176,9 +196,9 @@ void Lora::save(const std::string& path, const SaveOptions& options) const {
 Files Lora::files() const { return lora_files(api_room::checked(impl_, "Lora")); }
 
 Model Lora::merge(Format to) const {
-    return Model(merge_lora(api_room::checked(impl_, "Lora"), to.type, to.double_quant));
+    return handle_of<Model>(merge_lora(api_room::checked(impl_, "Lora"), to.type, to.double_quant));
 }
-Model Lora::base() const { return Model(api_room::checked(impl_, "Lora").base); }
+Model Lora::base() const { return handle_of<Model>(api_room::checked(impl_, "Lora").base); }
 int64_t Lora::parameters() const { return api_room::checked(impl_, "Lora").parameters; }
 uint64_t Lora::fingerprint() const {
     const LoraImpl& lora = api_room::checked(impl_, "Lora");
@@ -188,10 +208,7 @@ uint64_t Lora::fingerprint() const {
 Lora Lora::copy() const { return Lora(copy_lora(api_room::checked(impl_, "Lora"))); }
 Lora Lora::sum(std::span<const Lora> loras, std::span<const float> scales) {
     std::vector<std::shared_ptr<LoraImpl>> impls;
-    for (const Lora& lora : loras) {
-        api_room::checked(lora.impl(), "Lora");
-        impls.push_back(lora.impl());
-    }
+    for (const Lora& lora : loras) impls.push_back(api_room::held(lora, "Lora"));
     return Lora(sum_loras(impls, scales));
 }
 LoraOptions Lora::options() const { return api_room::checked(impl_, "Lora").options; }
@@ -203,8 +220,9 @@ std::vector<float> Lora::logits(std::span<const Token> tokens) const {
 
 // ---- The floor below
 Tensor Graph::weight(const Model& model, std::string_view name) {
-    const ModelImpl& m = api_room::checked(model.impl(), "Model");
+    const ModelImpl& m = *api_room::held(model, "Model");
     GraphImpl& graph = api_room::live(impl_, "Graph");
+    const Exclusive use(graph.busy, "Graph::weight");
     if (m.backend != graph.backend)
         fail(Errc::argument, "Graph::weight: the model is on ", m.backend->name(), ", the graph on ",
              graph.backend->name(), "; make the graph with model.backend()");

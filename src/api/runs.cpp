@@ -14,14 +14,13 @@ namespace qlora { inline namespace QLORA_ABI {
 
 // ---- Dataset
 Dataset Dataset::load(const std::string& path, const Tokenizer& tokenizer, const DatasetOptions& options) {
-    api_room::checked(tokenizer.impl(), "Tokenizer");
-    return Dataset(load_dataset(path, tokenizer.impl(), options));
+    return Dataset(load_dataset(path, api_room::held(tokenizer, "Tokenizer"), options));
 }
 
 namespace api_room {
 
 DatasetOptions within(const Model& model, DatasetOptions options) {
-    options.context = std::min(options.context, checked(model.impl(), "Model").config.context);
+    options.context = std::min(options.context, held(model, "Model")->config.context);
     return options;
 }
 
@@ -33,15 +32,15 @@ Dataset Dataset::load(const std::string& path, const Model& model, const Dataset
 
 Dataset Dataset::from_dialogues(std::span<const std::vector<Message>> dialogues, const Model& model,
                                 const DatasetOptions& options) {
-    return Dataset(dataset_of_dialogues(dialogues, model.tokenizer().impl(), api_room::within(model, options)));
+    return Dataset(dataset_of_dialogues(dialogues, impl_of(model.tokenizer()), api_room::within(model, options)));
 }
 
 Dataset Dataset::from_texts(std::span<const std::string> texts, const Model& model, const DatasetOptions& options) {
-    return Dataset(dataset_of_texts(texts, model.tokenizer().impl(), api_room::within(model, options)));
+    return Dataset(dataset_of_texts(texts, impl_of(model.tokenizer()), api_room::within(model, options)));
 }
 
 Dataset Dataset::from_rows(std::span<const Rendered> rows, const Model& model, const DatasetOptions& options) {
-    return Dataset(dataset_of_rows(rows, model.tokenizer().impl(), model.info().vocabulary,
+    return Dataset(dataset_of_rows(rows, impl_of(model.tokenizer()), model.info().vocabulary,
                                    api_room::within(model, options)));
 }
 
@@ -51,10 +50,7 @@ Dataset Dataset::weighted(std::span<const float> weights) const {
 
 Dataset Dataset::join(std::span<const Dataset> parts) {
     std::vector<std::shared_ptr<const DatasetImpl>> impls;
-    for (const Dataset& part : parts) {
-        api_room::checked(part.impl(), "Dataset");
-        impls.push_back(part.impl());
-    }
+    for (const Dataset& part : parts) impls.push_back(api_room::held(part, "Dataset"));
     return Dataset(join_datasets(impls));
 }
 
@@ -76,54 +72,65 @@ std::pair<Dataset, Dataset> Dataset::split(float fraction, uint64_t seed) const 
 
 // ---- Trainer
 Trainer::Trainer(Lora lora, Dataset data, const TrainOptions& options) {
-    api_room::checked(lora.impl(), "Lora");
-    api_room::checked(data.impl(), "Dataset");
-    impl_ = std::make_unique<TrainerImpl>(lora.impl(), data.impl(), options);
+    impl_ = std::make_unique<TrainerImpl>(api_room::held(lora, "Lora"), api_room::held(data, "Dataset"), options);
 }
-
-Trainer::~Trainer() = default;
-Trainer::Trainer(Trainer&&) noexcept = default;
 
 namespace api_room {
 
-// What a public call works on, for as long as the call lasts.
+// What a public call works on, for as long as the call lasts. Its callback may drop it: then it goes with the call.
 template <class Impl>
-struct InUse {
+class InUse {
+public:
+    InUse(const std::unique_ptr<Impl>& i, const char* what) : impl(live(i, what)) { impl.busy.take(what); }
+    ~InUse() { if (impl.busy.leave()) delete &impl; }
+    InUse(const InUse&) = delete;
+    InUse& operator=(const InUse&) = delete;
     Impl& impl;
-    Exclusive use;
-    InUse(const std::unique_ptr<Impl>& i, const char* what) : impl(live(i, what)), use(impl.busy, what) {}
 };
 using Training = InUse<TrainerImpl>;
+using Talking = InUse<SessionImpl>;
 using Batching = InUse<BatchImpl>;
 
-struct Talking {                                       // a session, which its callback may drop
-    SessionImpl& impl;
-    std::unique_ptr<SessionImpl> left;                 // goes after `use`
-    Exclusive use;
-    ~Talking() { if (impl.orphan) left.reset(&impl); }
-    Talking(const std::unique_ptr<SessionImpl>& i, const char* what) : impl(live(i, what)), use(impl.busy, what) {}
-};
+// For calls that only look: f(impl), within a callback of a call that works too.
+template <class Impl, class F>
+auto look(const std::unique_ptr<Impl>& i, const char* what, const F& f) {
+    if (live(i, what).busy.taken_here()) return f(*i);
+    return f(InUse<Impl>(i, what).impl);
+}
 
-// A session that is dropped by its own callback is still running: it is left to that call rather than taken from under
-// it.
-void drop(std::unique_ptr<SessionImpl>& impl) {
-    if (impl && impl->busy.test()) impl.release()->orphan = true;
+// What is dropped by its own callback is still running: it is left to that call rather than taken from under it.
+template <class Impl>
+void drop(std::unique_ptr<Impl>& impl) {
+    if (impl && impl->busy.abandon()) impl.release();
     impl.reset();
 }
 
+template <class Impl>
+void replace(std::unique_ptr<Impl>& impl, std::unique_ptr<Impl>& by) {
+    if (&impl == &by) return;
+    drop(impl);
+    impl = std::move(by);
+}
+
 }  // namespace api_room
+
+Trainer::~Trainer() { api_room::drop(impl_); }
+Trainer::Trainer(Trainer&&) noexcept = default;
+Trainer& Trainer::operator=(Trainer&& other) noexcept { return api_room::replace(impl_, other.impl_), *this; }
 
 MemoryPlan Trainer::plan() const { return api_room::Training(impl_, "Trainer::plan").impl.plan(); }
 bool Trainer::step(const std::function<bool(int64_t, int64_t)>& on_micro_batch) {
     return api_room::Training(impl_, "Trainer::step").impl.step(on_micro_batch);
 }
-const TrainStep& Trainer::last() const { return api_room::live(impl_, "Trainer::last").progress.last; }
+TrainStep Trainer::last() const {
+    return api_room::look(impl_, "Trainer::last", [](const TrainerImpl& t) { return t.progress.last; });
+}
 void Trainer::set_learning_rate(float rate) {
     api_room::Training(impl_, "Trainer::set_learning_rate").impl.set_learning_rate(rate);
 }
 double Trainer::evaluate(const Dataset& data, const std::function<bool()>& go_on) const {
     return api_room::Training(impl_, "Trainer::evaluate")
-        .impl.evaluate(api_room::checked(data.impl(), "Dataset"), go_on);
+        .impl.evaluate(*api_room::held(data, "Dataset"), go_on);
 }
 void Trainer::save(const std::string& folder) const {
     save_checkpoint(api_room::Training(impl_, "Trainer::save").impl, folder);
@@ -137,20 +144,14 @@ std::optional<RunMachine> Trainer::machine_of(const std::string& checkpoint) {
 
 // ---- Session
 Session::Session(Adapted of, const SessionOptions& options) {
-    api_room::checked(of.model().impl(), "Model");
-    impl_ = std::make_unique<SessionImpl>(of.model().impl(), of.lora() ? of.lora()->impl() : nullptr, options);
+    impl_ = std::make_unique<SessionImpl>(api_room::held(of.model(), "Model"), api_room::adapter_of(of.lora()),
+                                          options);
 }
 
 Session::Session(std::unique_ptr<SessionImpl> impl) : impl_(std::move(impl)) {}
 Session::~Session() { api_room::drop(impl_); }
 Session::Session(Session&&) noexcept = default;
-
-Session& Session::operator=(Session&& other) noexcept {
-    if (this == &other) return *this;
-    api_room::drop(impl_);
-    impl_ = std::move(other.impl_);
-    return *this;
-}
+Session& Session::operator=(Session&& other) noexcept { return api_room::replace(impl_, other.impl_), *this; }
 
 Reply Session::chat(std::string_view user, const Sampling& sampling, const OnText& on_text) {
     const Message message{"user", std::string(user)};
@@ -172,20 +173,24 @@ Reply Session::complete(std::span<const Token> prompt, const Sampling& sampling,
 
 void Session::adapt(Adapted to, float scale) {
     const api_room::Talking session(impl_, "Session::adapt");
-    api_room::checked(to.model().impl(), "Model");
+    const std::shared_ptr<const ModelImpl> base = api_room::held(to.model(), "Model");
     if (to.lora() && scale != 1) to = Lora::sum(std::span(&*to.lora(), 1), std::span(&scale, 1));
-    session.impl.adapt(to.model().impl(), to.lora() ? to.lora()->impl() : nullptr);
+    session.impl.adapt(base, api_room::adapter_of(to.lora()));
 }
 
 Session Session::fork() const { return Session(api_room::Talking(impl_, "Session::fork").impl.fork()); }
 std::string Session::save() const { return api_room::Talking(impl_, "Session::save").impl.save(); }
 void Session::restore(std::string_view saved) { api_room::Talking(impl_, "Session::restore").impl.restore(saved); }
 
-const std::vector<Message>& Session::history() const { return api_room::live(impl_, "Session::history").history; }
+std::vector<Message> Session::history() const {
+    return api_room::look(impl_, "Session::history", [](const SessionImpl& s) { return s.history; });
+}
 void Session::set_history(std::vector<Message> history) {
     api_room::Talking(impl_, "Session::set_history").impl.history = std::move(history);
 }
-SessionStats Session::stats() const { return api_room::live(impl_, "Session::stats").stats; }
+SessionStats Session::stats() const {
+    return api_room::look(impl_, "Session::stats", [](const SessionImpl& s) { return s.stats; });
+}
 
 void Session::reset(std::string_view system) {
     std::vector<Message> fresh;
@@ -195,16 +200,15 @@ void Session::reset(std::string_view system) {
 
 // ---- Batch
 Batch::Batch(Model model, const BatchOptions& options) {
-    api_room::checked(model.impl(), "Model");
-    impl_ = std::make_unique<BatchImpl>(model.impl(), options);
+    impl_ = std::make_unique<BatchImpl>(api_room::held(model, "Model"), options);
 }
 
-Batch::~Batch() = default;
+Batch::~Batch() { api_room::drop(impl_); }
 Batch::Batch(Batch&&) noexcept = default;
+Batch& Batch::operator=(Batch&& other) noexcept { return api_room::replace(impl_, other.impl_), *this; }
 
 int64_t Batch::add(std::span<const Token> prompt, const Sampling& sampling, std::optional<Lora> lora) {
-    if (lora) api_room::checked(lora->impl(), "Lora");
-    return api_room::Batching(impl_, "Batch::add").impl.add(prompt, sampling, lora ? lora->impl() : nullptr);
+    return api_room::Batching(impl_, "Batch::add").impl.add(prompt, sampling, api_room::adapter_of(lora));
 }
 
 bool Batch::step(const std::function<bool(int64_t, std::string_view)>& on_text) {
@@ -212,8 +216,12 @@ bool Batch::step(const std::function<bool(int64_t, std::string_view)>& on_text) 
 }
 
 Reply Batch::remove(int64_t slot) { return api_room::Batching(impl_, "Batch::remove").impl.remove(slot); }
-bool Batch::running(int64_t slot) const { return api_room::live(impl_, "Batch::running").running(slot); }
-int64_t Batch::free_slots() const { return api_room::live(impl_, "Batch::free_slots").free_slots(); }
+bool Batch::running(int64_t slot) const {
+    return api_room::look(impl_, "Batch::running", [&](const BatchImpl& b) { return b.running(slot); });
+}
+int64_t Batch::free_slots() const {
+    return api_room::look(impl_, "Batch::free_slots", [](const BatchImpl& b) { return b.free_slots(); });
+}
 
 // ---- Measuring
 namespace api_room {
@@ -224,8 +232,7 @@ struct Running {
     const LoraImpl* lora;
     std::shared_lock<std::shared_mutex> held;
     explicit Running(const Adapted& a)
-        : model(a.model().impl()), lora(a.lora() ? a.lora()->impl().get() : nullptr) {
-        checked(model, "Model");
+        : model(api_room::held(a.model(), "Model")), lora(adapter_of(a.lora()).get()) {
         if (lora) held = lora->lock.read();
     }
     DecoderPool measuring() const { return measuring_pool(model, lora); }
@@ -240,7 +247,7 @@ Perplexity perplexity(const Adapted& of, std::span<const Token> tokens, int64_t 
 }
 
 Difference difference(const Adapted& expected, const Adapted& actual, std::span<const Token> tokens) {
-    const auto adapter = [](const Adapted& a) { return a.lora() ? a.lora()->impl().get() : nullptr; };
+    const auto adapter = [](const Adapted& a) { return api_room::adapter_of(a.lora()).get(); };
     // a lock that this thread has is not taken twice
     if (adapter(expected) && adapter(expected) == adapter(actual)) {
         const api_room::Running both(expected);
@@ -256,7 +263,7 @@ Difference difference(const Adapted& expected, const Adapted& actual, std::span<
 double evaluate(const Adapted& of, const Dataset& data) {
     const api_room::Running run(of);
     DecoderPool pool = run.measuring();
-    return dataset_loss(pool, api_room::checked(data.impl(), "Dataset"));
+    return dataset_loss(pool, *api_room::held(data, "Dataset"));
 }
 
 int64_t best_choice(const Adapted& of, std::string_view query, std::span<const std::string> choices) {

@@ -1,6 +1,8 @@
 // source.cpp - a path, one file in memory, or the files of a folder in memory.
 #include "src/base/source.h"
 
+#include "src/base/access.h"
+
 namespace qlora { inline namespace QLORA_ABI {
 
 struct MemoryFiles {
@@ -26,15 +28,15 @@ Source Source::folder(Files files, std::string name) {
     return source;
 }
 
-bool is_in_memory(const Source& source) { return source.memory_files() != nullptr; }
+bool is_in_memory(const Source& source) { return Access::memory(source) != nullptr; }
 
 bool has_files(const Source& source) {
-    const MemoryFiles* memory = source.memory_files();
+    const MemoryFiles* memory = Access::memory(source);
     return memory ? !memory->single : is_folder(source.name());
 }
 
 bool has_file(const Source& folder, const std::string& name) {
-    const MemoryFiles* memory = folder.memory_files();
+    const MemoryFiles* memory = Access::memory(folder);
     return memory ? memory->files.contains(name) : exists(path_in(folder, name));
 }
 
@@ -43,7 +45,7 @@ std::string path_in(const Source& folder, const std::string& name) {
 }
 
 std::shared_ptr<const MappedFile> open_file(const Source& source, const std::string& name) {
-    const MemoryFiles* memory = source.memory_files();
+    const MemoryFiles* memory = Access::memory(source);
     if (!memory) return MappedFile::open(path_in(source, name));
     if (memory->single && name.empty()) return memory->single;
     const auto at = memory->files.find(name);

@@ -11,7 +11,11 @@ namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace attention_room {
 
-struct Stat { float logsum, dot; };                    // of a row and head: log-sum-exp in base 2, D = dy . y
+// Of a row and head: log-sum-exp in base 2, D = dy . y, and which keys the row sees.
+struct alignas(16) Stat {
+    float logsum = 0, dot = 0;
+    int first = 0, last = 0;
+};
 
 struct Back {
     Problem p;
@@ -42,7 +46,10 @@ static __global__ void stats_kernel(Back b, uint16_t* dy16) {
             if (dy16) decode_room::store_eight({dy16, DType::bf16}, at, dy);
         }
         sum = warp_sum(sum);
-        if (lane_number() == 0) b.stats[item % p.heads * p.rows + item / p.heads] = {b.logsum[item] * log2_e, sum};
+        if (lane_number() != 0) continue;
+        const int64_t row = item / p.heads;
+        const Range r = p.range(row);
+        b.stats[item % p.heads * p.rows + row] = {b.logsum[item] * log2_e, sum, int(r.first), int(r.last)};
     }
 }
 
@@ -60,7 +67,8 @@ template <int n> __device__ inline float dot(const float (&a)[n], const float (&
 template <int n> __device__ inline void add(float (&to)[n], float factor, const float (&from)[n]) {
     QLORA_UNROLL for (int i = 0; i < n; ++i) to[i] += factor * from[i];
 }
-template <int n> __device__ inline void store_lane(const Places& to, int64_t at, int size, float factor, const float (&from)[n]) {
+template <int n>
+__device__ inline void store_lane(const Places& to, int64_t at, int size, float factor, const float (&from)[n]) {
     QLORA_UNROLL for (int i = 0; i < n; ++i) {
         const int e = lane_number() + 32 * i;
         if (e < size) to.set(at + e, factor * from[i]);
@@ -125,8 +133,8 @@ template <int n> void launch_back_rows(const Call& call, const Back& b) {
            stream_of(call), b);
 }
 inline void launch_stats(const Call& call, const Back& b, uint16_t* dy16 = nullptr) {
-    launch("attention_back: statistics", stats_kernel, {grid_for(call, b.p.rows * b.p.heads, back_threads / 32), back_threads},
-           stream_of(call), b, dy16);
+    launch("attention_back: statistics", stats_kernel,
+           {grid_for(call, b.p.rows * b.p.heads, back_threads / 32), back_threads}, stream_of(call), b, dy16);
 }
 inline void back_rows(const Call& call, const Back& b) {
     launch_stats(call, b);

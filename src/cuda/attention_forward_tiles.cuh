@@ -35,8 +35,8 @@ __device__ inline float quad_sum(float v) {
 
 // Scores -> P, not yet divided by the sum; `key` is that of the thread's first column. y is scaled to the new maximum.
 template <int blocks, int out>
-__device__ __forceinline__ void softmax_step(const Problem& p, float (&s)[blocks][4], float (&y)[out][4], TwoRows& r, int key,
-                                             bool whole) {
+__device__ __forceinline__ void softmax_step(const Problem& p, float (&s)[blocks][4], float (&y)[out][4], TwoRows& r,
+                                             int key, bool whole) {
     if (p.cap > 0) {
         QLORA_UNROLL for (int n = 0; n < blocks; ++n) {
             QLORA_UNROLL for (int i = 0; i < 4; ++i) s[n][i] = capped(p, s[n][i]);
@@ -92,8 +92,9 @@ __global__ void __launch_bounds__(queries * 2) forward_kernel(ForwardTiles f) {
     const auto fetch_tile = [&](int t) {
         unsigned char* const to = shared_kv + t % 2 * 2 * tile_bytes;
         if (t < end) {
-            fetch<width, keys, threads>(to, f.k + kv * p.k.head_step, p.k.key_step, t * keys, p.keys, p.size);
-            fetch<width, keys, threads>(to + tile_bytes, f.v + kv * p.v.head_step, p.v.key_step, t * keys, p.keys, p.size);
+            const int64_t at = kv * p.k.head_step;
+            fetch<width, keys, threads>(to, f.k + at, p.k.key_step, t * keys, p.keys, p.size);
+            fetch<width, keys, threads>(to + tile_bytes, f.v + at, p.k.key_step, t * keys, p.keys, p.size);
         }
         cp_async_commit();
     };
@@ -144,9 +145,8 @@ template <int width, int queries, int keys, bool keep_q> void launch_forward(con
 }
 
 inline bool takes_forward_tiles(const GraphImpl& g, const Node& node) {
-    const AttentionAttr a = node.attr.get<AttentionAttr>();
     const int64_t rows = node.shape[0];
-    return rows > few_rows && may_take_tiles(*g.backend, a, rows, keys_of(g.source(node, 1)));
+    return rows > few_rows && may_take_tiles(g, node, rows, keys_of(g.source(node, 1)));
 }
 inline int64_t forward_copies(const GraphImpl& g, const Node& node) {
     int64_t bytes = 0;

@@ -1,5 +1,5 @@
-// attention_problem.cuh - attention as its kernels see it: which keys a row sees, and where queries, keys and values lie.
-// Formulas: src/ops/attention.cpp and attention_back.cpp.
+// attention_problem.cuh - attention as its kernels see it: which keys a row sees, and where queries, keys and values
+// lie. Formulas: src/ops/attention.cpp and attention_back.cpp.
 #pragma once
 #include "src/cuda/decode.cuh"
 #include "src/cuda/mma.cuh"
@@ -56,7 +56,8 @@ inline Keys keys(const Call& call, int i, const AttentionAttr& a) {
     const Node& n = call.source(i);
     const bool plain = n.storage == DType::f32 || n.storage == DType::f16 || n.storage == DType::bf16;
     if (!plain && (!is_block(n.storage) || a.head_dim % 8 != 0))
-        fail(Errc::unsupported, "cuda: attention over keys stored as ", name_of(n.storage), " in heads of ", a.head_dim);
+        fail(Errc::unsupported, "cuda: attention over keys stored as ", name_of(n.storage), " in heads of ",
+             a.head_dim);
     const bool by_head = n.shape.size() == 3;
     return {values(call, i), by_head ? a.head_dim : a.kv_heads * a.head_dim,
             by_head ? keys_of(n) * a.head_dim : a.head_dim};
@@ -110,7 +111,8 @@ template <bool blocks> __device__ inline void load8(const Keys& from, int64_t at
         load8(from.values, at, count, to);
     } else {
         using Block = decode_room::Blocks<DType::q8_0>;
-        const uint8_t* const block = static_cast<const uint8_t*>(from.values.data) + at / Block::elements * Block::bytes;
+        const uint8_t* const data = static_cast<const uint8_t*>(from.values.data);
+        const uint8_t* const block = data + at / Block::elements * Block::bytes;
         const int j = int(at % Block::elements);
         decode_room::Line line{};
         uint32_t codes[2] = {};

@@ -95,8 +95,8 @@ __device__ inline void put(const Problem& p, const RowsResult& out, int64_t row,
 
 // Adds the slots of a block in order and puts the results.
 template <int heads, int pieces>
-__device__ inline void add_slots(const Problem& p, const RowsResult& out, int64_t row, int first_head, int taken, int split,
-                                 int lanes, Slot<heads, pieces>& slot) {
+__device__ inline void add_slots(const Problem& p, const RowsResult& out, int64_t row, int first_head, int taken,
+                                 int split, int lanes, Slot<heads, pieces>& slot) {
     QLORA_SHARED(float, maxima, row_threads * heads);  // {slots, heads}
     QLORA_SHARED(float, sums, row_threads * heads);
     QLORA_SHARED(float, y, row_threads * 8 * heads * pieces);                  // {slots, heads, width}
@@ -133,13 +133,12 @@ __global__ void rows_kernel(Problem p, RowsResult out, int chunks, int lanes) {
     const int64_t item = blockIdx.x;
     const int chunk = int(item % chunks), kv = int(item / chunks % p.kv_heads), split = int(blockIdx.y);
     const int64_t row = item / chunks / p.kv_heads;
-    const int first_head = kv * p.group + chunk * heads, left = p.group - chunk * heads, taken = left < heads ? left : heads;
+    const int first_head = kv * p.group + chunk * heads, taken = min(heads, p.group - chunk * heads);
     const int me = int(threadIdx.x) / lanes, place = int(threadIdx.x) % lanes, slots = row_threads / lanes;
     const Range all = p.range(row);
     int64_t length = all.last > all.first ? (all.last - all.first + out.splits - 1) / out.splits : 0;
     if (length < fewest_keys && out.splits > 1) length = fewest_keys;
-    const int64_t from = all.first + split * length, end = out.splits > 1 && from + length < all.last ? from + length
-                                                                                                      : all.last;
+    const int64_t from = all.first + split * length, end = out.splits > 1 ? min(from + length, all.last) : all.last;
     float q[heads][pieces][8];
     Slot<heads, pieces> slot;
     QLORA_UNROLL for (int h = 0; h < heads; ++h) {
@@ -200,7 +199,8 @@ void launch_rows(const Call& call, const Problem& p, const RowsResult& out) {
     while (lanes < 32 && lanes * 8 * pieces < p.size) lanes *= 2;
     const int chunks = int(chunks_of(p.group, p.size));
     const Launch shape{grid_of(p.rows * p.kv_heads * chunks, out.splits), row_threads};
-    const auto kernel = is_block(p.k.values.type) ? rows_kernel<heads, pieces, true> : rows_kernel<heads, pieces, false>;
+    const auto kernel =
+        is_block(p.k.values.type) ? rows_kernel<heads, pieces, true> : rows_kernel<heads, pieces, false>;
     launch("attention by rows", kernel, shape, stream_of(call), p, out, chunks, lanes);
 }
 

@@ -7,6 +7,13 @@
 #pragma once
 #include "src/cuda/attention_problem.cuh"
 
+// Loops that cost registers when they are unrolled.
+#ifdef QLORA_CUDA_EMULATION
+#define QLORA_ROLLED
+#else
+#define QLORA_ROLLED _Pragma("unroll 1")
+#endif
+
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace attention_room {
@@ -31,7 +38,9 @@ __device__ inline uint32_t pair(float low, float high) {
     return both;
 #endif
 }
-__device__ inline float half_of(uint32_t both, int i) { return __uint_as_float(i == 0 ? both << 16 : both & 0xffff0000u); }
+__device__ inline float half_of(uint32_t both, int i) {
+    return __uint_as_float(i == 0 ? both << 16 : both & 0xffff0000u);
+}
 
 // ---- Tiles. Chunks of 16 bytes change places by row, so that eight rows of one column lie in different banks.
 template <int width> struct Tile {
@@ -44,10 +53,11 @@ template <int width> struct Tile {
 
 // Starts the copy of `rows` rows from `first` on; zeros beyond row `limit` and beyond `size` numbers.
 template <int width, int rows, int threads>
-__device__ inline void fetch(unsigned char* to, const uint16_t* from, int64_t step, int first, int64_t limit, int size) {
+__device__ inline void fetch(unsigned char* to, const uint16_t* from, int64_t step, int first, int64_t limit,
+                             int size) {
     constexpr int chunks = Tile<width>::chunks;
     static_assert(rows * chunks % threads == 0);
-    QLORA_UNROLL for (int i = 0; i < rows * chunks / threads; ++i) {
+    QLORA_ROLLED for (int i = 0; i < rows * chunks / threads; ++i) {
         const int at = int(threadIdx.x) + i * threads, row = at / chunks, chunk = at % chunks;
         const bool inside = first + row < limit && chunk * 8 < size;
         cp_async16(to + Tile<width>::place(row, chunk), from + (inside ? (first + row) * step + chunk * 8 : 0), inside);
@@ -81,7 +91,8 @@ template <int width> struct Left<width, false> {
 
 // s {16, rows} = left right^T
 template <int width, int blocks, bool kept>
-__device__ __forceinline__ void multiply(float (&s)[blocks][4], const Left<width, kept>& left, const unsigned char* right) {
+__device__ __forceinline__ void multiply(float (&s)[blocks][4], const Left<width, kept>& left,
+                                         const unsigned char* right) {
     const int lane = int(threadIdx.x) % 32, row = lane % 8 + lane / 16 * 8, half = lane / 8 & 1;
     QLORA_UNROLL for (int n = 0; n < blocks; ++n) {
         QLORA_UNROLL for (int i = 0; i < 4; ++i) s[n][i] = 0;
@@ -107,8 +118,8 @@ template <int blocks> __device__ __forceinline__ void pack(uint32_t (&to)[blocks
 
 // y {16, 8 * out} += p {16, 16 * steps} right, of whose rows the numbers from 8 * chunk on are taken
 template <int width, int out, int steps>
-__device__ __forceinline__ void multiply_add(float (&y)[out][4], const uint32_t (&p)[steps][4], const unsigned char* right,
-                                             int chunk) {
+__device__ __forceinline__ void multiply_add(float (&y)[out][4], const uint32_t (&p)[steps][4],
+                                             const unsigned char* right, int chunk) {
     const int lane = int(threadIdx.x) % 32;
     QLORA_UNROLL for (int k = 0; k < steps; ++k) {
         QLORA_UNROLL for (int n = 0; n < out / 2; ++n) {
@@ -123,8 +134,8 @@ __device__ __forceinline__ void multiply_add(float (&y)[out][4], const uint32_t 
 // Rows of a product of one thread, as bf16, 8 * out numbers of a row from 8 * chunk on; at(row) is where a row begins,
 // negative where there is none.
 template <int out, class At>
-__device__ __forceinline__ void store_rows_of(uint16_t* to, const float (&y)[out][4], const float (&factor)[2], int row, int chunk,
-                                              int size, const At& at) {
+__device__ __forceinline__ void store_rows_of(uint16_t* to, const float (&y)[out][4], const float (&factor)[2], int row,
+                                              int chunk, int size, const At& at) {
     const int lane = int(threadIdx.x) % 32;
     QLORA_UNROLL for (int half = 0; half < 2; ++half) {
         const int64_t begin = at(row + lane / 4 + 8 * half);
@@ -172,20 +183,22 @@ template <int rows> __device__ inline Extent keys_of_rows(const Problem& p, int6
     int v[4] = {most, 0, 0, most};                     // signs turned where the largest is wanted
     if (const int64_t mine = row + int(threadIdx.x) % rows; mine < p.rows) {
         const Range r = p.range(mine);
-        if (r.first < r.last) v[0] = v[2] = int(r.first), v[1] = -int(r.last), v[3] = int(r.last), v[2] = -v[2];
+        const int first = int(r.first), last = int(r.last);
+        if (first < last) v[0] = first, v[1] = -last, v[2] = -first, v[3] = last;
         else v[2] = -most;
     }
     block_least(v);
     return v[0] < -v[1] ? Extent{v[0], -v[1], -v[2], v[3]} : Extent{0, 0, most, 0};
 }
 
-// Where a launch of tiles is possible at all: bf16 by choice, heads of whole chunks, positions in 32 bits.
 inline int width_of(int64_t size) { return size <= 64 ? 64 : size <= 96 ? 96 : size <= 128 ? 128 : 256; }
-inline bool may_take_tiles(const BackendImpl& backend, const AttentionAttr& a, int64_t rows, int64_t keys) {
+// Where tiles are possible at all: bf16 by choice, heads of whole chunks, positions in 32 bits.
+inline bool may_take_tiles(const GraphImpl& g, const Node& node, int64_t rows, int64_t keys) {
     constexpr int64_t limit = int64_t(1) << 30;
-    const Device& device = static_cast<const Device&>(backend);
-    return !device.exact && device.capability >= 80 && a.head_dim % 8 == 0 && a.head_dim <= 256 && a.scale > 0 &&
-           rows < limit && keys < limit;
+    const Device& device = static_cast<const Device&>(*g.backend);
+    const AttentionAttr a = node.attr.get<AttentionAttr>();
+    return !device.exact && device.capability >= 80 && node.storage == DType::bf16 && a.head_dim % 8 == 0 &&
+           a.head_dim <= 256 && a.scale > 0 && rows < limit && keys < limit;
 }
 
 // Sources in bf16: where they lie, or a copy in scratch.

@@ -7,6 +7,7 @@
 #include "src/cuda/memory.cuh"
 #include "src/cuda/room.cuh"
 
+#include <map>
 #include <mutex>
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -97,10 +98,11 @@ public:
         stream.use();
         void* data = nullptr;
         const int64_t size = std::max<int64_t>(bytes, 1);
+        const auto taken = limit->take(size, "cuda");
         const bool on_host = kind == qlora::Memory::pinned || kind == qlora::Memory::host;
         const cudaError_t code = on_host ? cudaMallocHost(&data, size_t(size)) : cudaMalloc(&data, size_t(size));
         if (code != cudaSuccess) refuse(code, size);
-        std::shared_ptr<void> owner(data, [on_host, queue = queue](void* p) {
+        std::shared_ptr<void> owner(data, [on_host, taken, queue = queue](void* p) {
             queue->use();
             on_host ? cudaFreeHost(p) : cudaFree(p);
         });
@@ -146,15 +148,20 @@ public:
         stream.use();
         auto held = std::make_shared<HeldWeight>();
         held->stream = queue;
-        held->on_device = HeldWeight::moved(*w, [&](const void* from, int64_t bytes) {
+        held->on_device = HeldWeight::moved(*w, [&](const void* from, int64_t bytes) -> std::shared_ptr<const void> {
+            // Codebooks and maps: one of each kind, by which kernels see that two weights share theirs.
+            const std::string key = bytes <= 1024 ? std::string(static_cast<const char*>(from), size_t(bytes)) : "";
+            if (auto same = key.empty() ? nullptr : constants_[key].lock()) return same;
             void* data = nullptr;
+            const auto taken = limit->take(bytes, "weights");
             const cudaError_t code = cudaMalloc(&data, size_t(bytes));
             if (code != cudaSuccess) refuse(code, bytes);
-            std::shared_ptr<void> owner(data, [queue = queue](void* p) {
+            std::shared_ptr<void> owner(data, [taken, queue = queue](void* p) {
                 queue->use();
                 cudaFree(p);
             });
             staging_.send(stream, data, from, bytes);
+            if (!key.empty()) constants_[key] = owner;
             return owner;
         });
         w->check();
@@ -164,6 +171,7 @@ public:
     }
 
     const Kernel* kernel(Op op) const override { return kernel_of(op); }
+    std::span<const Fusion> fusions() const override { return std::span(&qmatmuls_cuda, exact ? 0 : 1); }
     DType storage(const GraphImpl&, const Node& n) const override {
         return !exact && is_stored_in_16_bits(n.op) ? DType::bf16 : DType::f32;
     }
@@ -197,9 +205,12 @@ public:
 
 private:
     void start(GraphImpl& g, const Plan& plan) {
-        for (const int32_t id : plan.order) {
-            const Call call = call_of(g, plan, id);
-            g.backend->kernel(call.node.op)->run(call);
+        std::vector<Call> calls;
+        for (int32_t at = 0; at < int32_t(plan.steps.size()); ++at) {
+            calls.clear();
+            for (const int32_t id : plan.nodes(at)) calls.push_back(call_of(g, plan, id));
+            if (const Fusion* fusion = plan.steps[size_t(at)].fusion) fusion->run(calls);
+            else g.backend->kernel(calls[0].node.op)->run(calls[0]);
         }
     }
     [[noreturn]] void refuse(cudaError_t code, int64_t bytes) const {
@@ -229,6 +240,7 @@ private:
     Cpu cpu_;                                          // for work that is no graph's
     std::mutex mutex_;                                 // the staging memory, and the order of what belongs together
     Staging staging_;
+    std::map<std::string, std::weak_ptr<const void>> constants_;               // small arrays of weights, by content
     Memory faults_;
 };
 

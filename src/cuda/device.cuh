@@ -84,12 +84,14 @@ public:
     // Both are ordered with the stream's work; download waits until the bytes are there.
     void upload(const Stream& stream, const void* from, int64_t bytes, int64_t offset = 0) {
         within(offset, bytes);
+        if (bytes == 0) return;
         check(cudaMemcpyAsync(as<char>() + offset, from, size_t(bytes), cudaMemcpyHostToDevice, stream.get()),
               "copy to the device");
         stream.sync();                                 // the caller may reuse `from` at once
     }
     void download(const Stream& stream, void* to, int64_t bytes, int64_t offset = 0) const {
         within(offset, bytes);
+        if (bytes == 0) return;
         check(cudaMemcpyAsync(to, as<char>() + offset, size_t(bytes), cudaMemcpyDeviceToHost, stream.get()),
               "copy from the device");
         stream.sync();

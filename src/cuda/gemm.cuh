@@ -1,24 +1,28 @@
 // gemm.cuh - matrix products: C {m, n} = alpha * A {m, k} B {k, n} + beta * D, whose factors are stored in 16 or 32
 // bits with either of their dimensions contiguous.
 //
-// Two engines. With Compute::f32, on devices before sm_80 and for little work: f32 (gemm_f32.cuh). Else tensor cores
-// (gemm_mma.cuh); factors that they cannot read as they lie are packed in scratch first. Which engine, which tiles and
-// how many stretches of the inner dimension depends on the device and on the sizes: every run adds in one order.
+// Three engines. With Compute::f32, on devices before sm_80 and for little work: f32 (gemm_f32.cuh). Else tensor cores,
+// on sm_90 by warpgroups (gemm_hopper.cuh) where A lies along the inner dimension and both others are long enough,
+// otherwise by warps (gemm_mma.cuh); factors that they cannot read as they lie are packed in scratch first. Which
+// engine, which tiles and how many stretches of the inner dimension depends on the device and on the sizes, so that
+// every run adds in one order.
 // Rooms count the work themselves: device_of(call).counted.
 #pragma once
-#include "src/cuda/gemm_mma.cuh"
+#include "src/cuda/gemm_hopper.cuh"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace gemm_room {
 
-enum class Tiling : uint8_t { f32, rank, slim, medium, large };
+enum class Tiling : uint8_t { f32, rank, slim, medium, large, narrow, wide };
 struct TileSize { int64_t m, n; };
 inline TileSize size_of(Tiling t) {
     switch (t) {
         case Tiling::rank: return {Rank::bm, Rank::bn};
         case Tiling::slim: return {Slim::bm, Slim::bn};
         case Tiling::large: return {Large::bm, Large::bn};
+        case Tiling::narrow: return {Narrow::bm, Narrow::bn};
+        case Tiling::wide: return {Wide::bm, Wide::bn};
         default: return {Medium::bm, Medium::bn};
     }
 }
@@ -53,7 +57,9 @@ struct Way {
 };
 
 inline Way way_with(Tiling tiling, const Product& p) {
-    constexpr int64_t few_blocks = 128, enough_blocks = 256, least_stretch = 512;
+    constexpr int64_t few_blocks = 128, least_stretch = 512;
+    const bool by_warpgroups = tiling == Tiling::narrow || tiling == Tiling::wide;
+    const int64_t enough_blocks = by_warpgroups ? hopper_processors : 256;
     Way w;
     w.tiling = tiling;
     if (tiling == Tiling::f32) return w;
@@ -71,6 +77,15 @@ inline Way way_with(Tiling tiling, const Product& p) {
     return w;
 }
 
+// Of the warpgroups' tiles, those that a device is done with first: it computes so many at a time, whole ones, and
+// narrow ones cost a little more than half.
+inline Tiling warpgroup_tiling(int64_t m, int64_t n) {
+    const auto rounds = [&](Tiling t) {
+        return ceil_div(ceil_div(m, size_of(t).m) * ceil_div(n, size_of(t).n), hopper_processors);
+    };
+    return rounds(Tiling::narrow) * 4 < rounds(Tiling::wide) * 7 ? Tiling::narrow : Tiling::wide;
+}
+
 inline Way way_of(const Engine& engine, const Product& p) {
     constexpr int64_t most = int64_t(1) << 30, little = int64_t(1) << 18;
     if (engine.exact || engine.capability < 80 || std::max({p.m, p.n, p.k}) > most || p.k < 1 ||
@@ -79,6 +94,7 @@ inline Way way_of(const Engine& engine, const Product& p) {
     const int64_t least = std::min(p.m, p.n);
     if (least <= Rank::bm) return way_with(Tiling::rank, p);
     if (least <= Slim::bm) return way_with(Tiling::slim, p);
+    if (least >= Narrow::bm && !p.a_across && has_warpgroups(engine)) return way_with(warpgroup_tiling(p.m, p.n), p);
     // A block of the large tile takes 144 KB of shared memory. Weight gradients take the other one.
     const bool has_memory = engine.capability == 80 || (engine.capability >= 90 && engine.capability < 120);
     const bool many = ceil_div(p.m, Large::bm) * ceil_div(p.n, Large::bn) >= 128;
@@ -96,6 +112,14 @@ template <class T> void run_tiles(const Engine& engine, const Job& job, const Wa
     }
     if (w.b.across) start(tensor_cores<T, false, true>, T::shared(false, true));
     else start(tensor_cores<T, false, false>, T::shared(false, false));
+}
+
+template <class T> void run_warpgroups(const Engine& engine, const Job& job, const Way& w) {
+    const dim3 grid = grid_of(ceil_div(w.m, T::bm) * ceil_div(w.n, T::bn), w.stretches);
+    const TensorMap a = tensor_map(job.a.data, w.a.lines, w.a.line, job.a.ld, T::bm);
+    const TensorMap b = tensor_map(job.b.data, w.b.lines, w.b.line, job.b.ld, w.b.across ? slice : T::bn);
+    const auto kernel = w.b.across ? warpgroups<T, true> : warpgroups<T, false>;
+    launch("product", kernel, {grid, T::all_threads, T::shared}, engine.stream, a, b, job);
 }
 
 inline dim3 grid_of_items(int64_t count) { return grid_of(std::clamp<int64_t>(ceil_div(count, 256), 1, 1024)); }
@@ -124,6 +148,8 @@ inline void run(const Engine& engine, const Product& p, const Way& w, void* scra
         case Tiling::rank: run_tiles<Rank>(engine, job, w); break;
         case Tiling::slim: run_tiles<Slim>(engine, job, w); break;
         case Tiling::large: run_tiles<Large>(engine, job, w); break;
+        case Tiling::narrow: run_warpgroups<Narrow>(engine, job, w); break;
+        case Tiling::wide: run_warpgroups<Wide>(engine, job, w); break;
         default: run_tiles<Medium>(engine, job, w);
     }
     if (job.parts)

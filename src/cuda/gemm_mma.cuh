@@ -45,6 +45,23 @@ struct Job {
     float* parts;                                      // {gridDim.y, m, n}, when there are several stretches
 };
 
+// Where the tile of this block begins. Blocks that run at a time share slices in the L2 cache: groups of so many tiles
+// of m walk through n.
+struct Corner { int m0, n0; };
+template <class T, int at_a_time> __device__ inline Corner corner_of(const Job& p) {
+    const int tiles_m = (p.m + T::bm - 1) / T::bm, tiles_n = (p.n + T::bn - 1) / T::bn, group = at_a_time * tiles_n;
+    const int first = int(blockIdx.x) / group * at_a_time, in_group = int(blockIdx.x) % group,
+              wide = tiles_m - first < at_a_time ? tiles_m - first : at_a_time;
+    return {(first + in_group % wide) * T::bm, in_group / wide * T::bn};
+}
+
+// The slices of the inner dimension that this block sums.
+struct Stretch { int begin, end; };
+__device__ inline Stretch stretch_of(const Job& p) {
+    const int64_t slices = (p.k + slice - 1) / slice;
+    return {int(slices * blockIdx.y / gridDim.y), int(slices * (blockIdx.y + 1) / gridDim.y)};
+}
+
 // Byte of chunk `chunk` of line `line`, in a slice of `lines` lines; longer lines go in columns of 64 elements.
 __device__ inline int chunk_at(int lines, int line, int chunk) {
     return (chunk / 8 * lines + line) * 128 + ((chunk & 7) ^ (line & 7)) * 16;
@@ -140,16 +157,9 @@ template <class T, bool a_across, bool b_across>
 __global__ void __launch_bounds__(T::threads, T::blocks) tensor_cores(Job p) {
     constexpr int a_bytes = T::bytes(a_across, T::bm), stage_bytes = a_bytes + T::bytes(b_across, T::bn);
     QLORA_DYNAMIC_SHARED(unsigned char, memory);
-    // Blocks that run at a time share slices in the L2 cache: groups of 8 tiles of m walk through n.
-    const int tiles_m = (p.m + T::bm - 1) / T::bm, tiles_n = (p.n + T::bn - 1) / T::bn, group = 8 * tiles_n;
-    const int g = int(blockIdx.x) / group, in_group = int(blockIdx.x) % group,
-              wide = tiles_m - g * 8 < 8 ? tiles_m - g * 8 : 8;
-    const int m0 = (g * 8 + in_group % wide) * T::bm, n0 = in_group / wide * T::bn;
+    const auto [m0, n0] = corner_of<T, 8>(p);
+    const auto [begin, end] = stretch_of(p);
     const int warp = int(threadIdx.x) / 32, row = warp / T::warps_n * T::wm, col = warp % T::warps_n * T::wn;
-
-    const int slices = (p.k + slice - 1) / slice;
-    const int begin = int(int64_t(slices) * blockIdx.y / gridDim.y),
-              end = int(int64_t(slices) * (blockIdx.y + 1) / gridDim.y);
     const auto start = [&](int s) {                    // one group a slice, also an empty one
         if (s < end) {
             unsigned char* to = memory + (s - begin) % T::stages * stage_bytes;

@@ -149,7 +149,8 @@ inline int64_t gemv_scratch(const Engine& engine, const Product& p, const Weight
 inline void gemv(const Engine& engine, const Product& p, const WeightRef& w, void* scratch) {
     using namespace gemv_room;
     const gemm_room::Finish put = gemm_room::finish_of(p);
-    if (takes_pairs(engine, w) && (scratch || reads_pairs(p.a, p.lda))) return run_pairs(engine, w, p, put, scratch);
+    if (takes_pairs(engine, w) && (scratch || reads_pairs(p.a, p.lda))) 
+        return run_pairs(engine, std::span(&w, 1), std::span(&p, 1), scratch);
     const bool plain = p.a.type == DType::f32 && p.lda == p.k && p.c.type == DType::f32 && p.ldc == p.n &&
                        p.alpha == 1 && p.beta == 0;
     if (is_4bit(w.dtype) && plain && decode_room::is_power_of_two(w.quant.block) &&

@@ -7,105 +7,72 @@
 //                              with Compute::f32; zeros where the target is negative
 //                              kept {chunk, n} = that times W
 //
-// The device alone knows which rows have targets, so all of them are projected, and chunks are its own:
-// CrossEntropyAttr::chunk is for the CPU's caches. A W that products do not read as it is stored is decoded in panels
-// of rows, upwards for the logits and downwards for the gradient, so that the one in between is decoded once.
+// The device alone knows which rows have targets, so all of them are projected; and chunks are its own:
+// CrossEntropyAttr::chunk is for the CPU's caches.
 #pragma once
-#include "src/cuda/decode.cuh"
-#include "src/cuda/gemm.cuh"
+#include "src/cuda/qmatmul.cuh"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace linear_cross_entropy_room {
 
-// Bytes of scratch for logits: large enough that reading W again for each chunk costs little beside its products. Of a
-// panel: stays in the second-level cache between its decoding and its product. Tests make them small.
-inline int64_t most_logits = int64_t(256) << 20, most_panel = int64_t(24) << 20;
+// Bytes of logits in scratch: so many that reading W again for each chunk costs little beside its products. Tests make
+// it small.
+inline int64_t most_logits = int64_t(256) << 20;
 constexpr int64_t most_rows = 2048;                    // of a chunk: nothing is gained by more
 
 constexpr float lowest = -3.402823466e+38f;            // below every logit; unlike -infinity it has differences
 
-// As many as there are bytes for: at least one, in whole tiles of products where possible.
-inline int64_t lines_within(int64_t bytes, int64_t bytes_a_line, int64_t most) {
-    constexpr int64_t tile = 128;
-    const int64_t lines = std::max<int64_t>(bytes / bytes_a_line, 1);
-    return std::min(lines < tile ? lines : lines / tile * tile, most);
-}
-inline int64_t rounded_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
-
-inline int64_t size_of(DType t) { return t == DType::f32 ? 4 : 2; }
-
 struct Sizes {
     int64_t rows, n, vocabulary;
     int64_t pitch;                                     // floats a row of logits: rows begin at multiples of 32 bytes
-    int64_t chunk;                                     // rows of x at a time
-    int64_t panel;                                     // rows of W at a time
-    bool decoded;                                      // panels are decoded, not read from where W is stored
-    DType panel_type, gradient_type;                   // of the logits
-    int64_t logits_bytes() const { return rounded_up(chunk * pitch * 4, 256); }
-    int64_t panel_bytes() const { return decoded ? rounded_up(panel * n * size_of(panel_type), 256) : 0; }
+    int64_t chunk;                                     // rows of x at a time, whole tiles of products if it can be
+    DType gradient;                                    // of the logits: how it is stored for the second product
+    int64_t bytes() const { return gemm_room::whole(chunk * pitch * 4); }
 };
 
 inline Sizes sizes(const Device& device, const GraphImpl& g, const Node& node) {
+    constexpr int64_t tile = 128;
     const Node &x = g.source(node, 0), &w = g.source(node, 1);
-    const DType stored = w.weight ? w.weight->dtype : w.storage;
     Sizes s{};
     s.rows = x.shape[0];
     s.n = x.shape[1];
     s.vocabulary = w.shape[0];
-    s.pitch = rounded_up(s.vocabulary, 8);
-    s.chunk = lines_within(most_logits, s.pitch * 4, std::min(s.rows, most_rows));
-    s.decoded = stored != DType::f32 && stored != DType::bf16;
-    s.panel_type = s.decoded ? device.exact ? DType::f32 : DType::bf16 : stored;
-    s.gradient_type = device.exact ? DType::f32 : DType::bf16;
-    s.panel = s.decoded ? lines_within(most_panel, s.n * size_of(s.panel_type), s.vocabulary) : s.vocabulary;
+    s.pitch = gemm_room::ceil_div(s.vocabulary, 8) * 8;
+    const int64_t most = std::clamp<int64_t>(most_logits / 4 / s.pitch, 1, most_rows);
+    s.chunk = std::min(most < tile ? most : most / tile * tile, s.rows);
+    s.gradient = device.exact ? DType::f32 : DType::bf16;
     return s;
 }
 
-// ---- Products of a chunk of x with a panel of W.
-inline Product logits_product(const Sizes& s, DType x, int64_t rows, int64_t words) {
+// ---- The products of a chunk, without memory.
+inline Product logits_product(const Sizes& s, DType x, int64_t rows) {         // times W^T
     Product p;
-    p.m = rows;
-    p.n = words;
-    p.k = s.n;
-    p.a.type = x;
-    p.b.type = s.panel_type;
-    p.lda = p.ldb = s.n;
+    p.m = rows, p.n = s.vocabulary, p.k = s.n;
+    p.a.type = x, p.lda = s.n;
     p.ldc = s.pitch;
     return p;
 }
-// Panels after the first one add to it.
-inline Product gradient_product(const Sizes& s, int64_t rows, int64_t words, bool adds) {
+inline Product gradient_product(const Sizes& s, int64_t rows) {                // times W
     Product p;
-    p.m = rows;
-    p.n = s.n;
-    p.k = words;
-    p.a.type = s.gradient_type;
-    p.lda = s.gradient_type == DType::f32 ? s.pitch : 2 * s.pitch;
-    p.b.type = s.panel_type;
-    p.b_across = true;
-    p.ldb = p.ldc = s.n;
-    p.beta = adds ? 1.0f : 0.0f;
+    p.m = rows, p.n = s.n, p.k = s.vocabulary;
+    p.a.type = s.gradient, p.lda = s.gradient == DType::f32 ? s.pitch : 2 * s.pitch;
+    p.ldc = s.n;
     return p;
-}
-
-// What products want beside: the most of whole and last chunks and panels.
-inline int64_t product_bytes(const Sizes& s, const GraphImpl& g, DType x) {
-    const int64_t rows[] = {s.chunk, s.rows % s.chunk}, words[] = {s.panel, s.vocabulary % s.panel};
-    int64_t most = 0;
-    for (const int64_t r : rows)
-        for (const int64_t w : words) {
-            if (r == 0 || w == 0) continue;
-            most = std::max(most, product_scratch(g, logits_product(s, x, r, w)));
-            most = std::max(most, product_scratch(g, gradient_product(s, r, w, false)));
-            most = std::max(most, product_scratch(g, gradient_product(s, r, w, true)));
-        }
-    return most;
 }
 
 inline int64_t scratch(const GraphImpl& g, const Node& node) {
     const Sizes s = sizes(static_cast<const Device&>(*g.backend), g, node);
-    return s.logits_bytes() + s.panel_bytes() + product_bytes(s, g, g.source(node, 0).storage);
+    const WeightRef w = qmatmul_room::weight_of(g.source(node, 1));
+    const DType x = g.source(node, 0).storage;
+    const Engine engine = engine_of(g);
+    int64_t most = 0;
+    for (const int64_t rows : {s.chunk, s.rows % s.chunk}) {                   // few rows are computed another way
+        if (rows == 0) continue;
+        most = std::max({most, product_with_stored_scratch(engine, logits_product(s, x, rows), w, false),
+                         product_with_stored_scratch(engine, gradient_product(s, rows), w, true)});
+    }
+    return s.bytes() + most;
 }
 
 // ---- A row of logits.
@@ -200,56 +167,30 @@ static __global__ void __launch_bounds__(512) row_loss(RowLoss r) {
     }
 }
 
-// ---- Running.
-// W in panels, of which one at a time is decoded.
-struct Panels {
-    const Call& call;
-    const Sizes& s;
-    WeightRef w;
-    char* memory;
-    int64_t held = -1;
-    int64_t count() const { return (s.vocabulary + s.panel - 1) / s.panel; }
-    int64_t words(int64_t i) const { return std::min(s.panel, s.vocabulary - i * s.panel); }
-    Values operator()(int64_t i) {
-        if (!s.decoded) return {w.data, s.panel_type};
-        if (held != i) decode_rows(call, w, i * s.panel, words(i), {memory, s.panel_type});
-        held = i;
-        return {memory, s.panel_type};
-    }
-};
-
 inline void run(const Call& call) {
     const CrossEntropyAttr attr = call.node.attr.get<CrossEntropyAttr>();
     const Sizes s = sizes(device_of(call), call.graph, call.node);
+    const WeightRef w = call.matrix(1);
     const int32_t* targets = call.in<int32_t>(2);
-    check_rows(call, targets, s.rows, INT32_MIN, s.vocabulary);            // negative ones are rows without a target
-    float* logits = static_cast<float*>(call.scratch);                     // {chunk, pitch}
-    char* const memory = static_cast<char*>(call.scratch) + s.logits_bytes();
-    void* const beside = memory + s.panel_bytes();
-    Panels panels{call, s, call.matrix(1), memory};
+    check_rows(call, targets, s.rows, INT32_MIN, s.vocabulary);                // negative: rows without a target
+    float* logits = static_cast<float*>(call.scratch);
+    Call products = call;
+    products.scratch = static_cast<char*>(call.scratch) + s.bytes();
     const Values x = values(call, 0);
-    const int threads = s.vocabulary > 4096 ? 512 : 128;
     for (int64_t start = 0; start < s.rows; start += s.chunk) {
         const int64_t rows = std::min(s.chunk, s.rows - start);
-        for (int64_t i = 0; i < panels.count(); ++i) {
-            Product p = logits_product(s, x.type, rows, panels.words(i));
-            p.a.data = static_cast<const char*>(x.data) + start * s.n * size_of(x.type);
-            p.b = panels(i);
-            p.c = {logits + i * s.panel, DType::f32};
-            product(call, p, beside);
-        }
-        launch("linear_cross_entropy", row_loss, {grid_of(rows), threads}, stream_of(call),
+        Product p = logits_product(s, x.type, rows);
+        p.a.data = static_cast<const char*>(x.data) + bytes_of(x.type, start * s.n);
+        p.c = {logits, DType::f32};
+        product_with_stored(products, p, w, false);
+        launch("linear_cross_entropy", row_loss, {grid_of(rows), s.vocabulary > 4096 ? 512 : 128}, stream_of(call),
                RowLoss{logits, s.pitch, s.vocabulary, targets, places(call), start, attr.cap, attr.with_grad,
-                       s.gradient_type});
-        for (int64_t i = panels.count() - 1; attr.with_grad && i >= 0; --i) {
-            Product p = gradient_product(s, rows, panels.words(i), i < panels.count() - 1);
-            p.a.data = reinterpret_cast<const char*>(logits) + i * s.panel * size_of(s.gradient_type);
-            p.b = panels(i);
-            p.c = {call.saved() + start * s.n, DType::f32};
-            product(call, p, beside);
-        }
-        device_of(call).counted.add(2 * rows * s.vocabulary * s.n * (attr.with_grad ? 2 : 1),
-                                    panels.w.bytes() * (attr.with_grad ? 2 : 1));
+                       s.gradient});
+        if (!attr.with_grad) continue;
+        p = gradient_product(s, rows);
+        p.a.data = logits;
+        p.c = {call.saved() + start * s.n, DType::f32};
+        product_with_stored(products, p, w, true);
     }
 }
 

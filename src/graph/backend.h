@@ -6,6 +6,7 @@
 // device. Everybody else uploads, downloads, copies and zeroes.
 #pragma once
 #include "src/base/json.h"
+#include "src/base/memory_limit.h"
 #include "src/tensor/weight.h"
 
 #include <span>
@@ -64,7 +65,10 @@ struct BackendImpl {
     // Threads and kernels for work that is no graph's: quantizing, merging, fingerprints.
     virtual Cpu& host() = 0;
 
-    virtual int64_t memory_free() const = 0;           // bytes
+    virtual int64_t memory_free() const = 0;           // bytes, of the machine
+    int64_t memory_left() const { return std::min(memory_free(), limit->left()); }
+    // What allocate() and hold() give out counts here. A backend over another shares that one's.
+    std::shared_ptr<MemoryLimit> limit = std::make_shared<MemoryLimit>();
     // Zeroed, aligned to 64 bytes; Error{memory} names the size.
     virtual BufferRef allocate(int64_t bytes, Memory = Memory::device) = 0;
     virtual void zero(Buffer&, int64_t offset, int64_t bytes) = 0;
@@ -75,8 +79,8 @@ struct BackendImpl {
     // download() or by the next run().
     virtual void synchronize() {}
     // The weight where this backend reads it: the same one, or another with the same contents, after which the caller
-    // drops the one it gave and so frees its memory.
-    virtual WeightPtr hold(WeightPtr w, Placement) { return on_host(std::move(w)); }
+    // drops the one it gave and so frees its memory. This one leaves it where the host has it.
+    virtual WeightPtr hold(WeightPtr w, Placement);
 
     virtual const Kernel* kernel(Op) const = 0;        // null: it does not have this operation
     virtual std::span<const Fusion> fusions() const { return {}; }

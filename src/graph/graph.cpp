@@ -8,6 +8,7 @@ namespace qlora { inline namespace QLORA_ABI {
 namespace graph_room {
 
 Tensor append(GraphImpl& g, Node node) {
+    const Look building(g.busy, "graph: appending to it");
     if (g.frozen)
         fail(Errc::argument,
              "graph: it has been planned for running and takes no more nodes; build everything before the first run()");
@@ -64,6 +65,14 @@ BufferRef slice(const BufferRef& parent, int64_t offset, int64_t bytes) {
     if (offset < 0 || bytes < 0 || offset > parent->bytes - bytes)
         fail(Errc::argument, "slice: bytes ", offset, " to ", offset + bytes, " of a buffer of ", parent->bytes);
     return std::make_shared<Buffer>(Buffer{static_cast<char*>(parent->data) + offset, bytes, parent});
+}
+
+WeightPtr BackendImpl::hold(WeightPtr w, Placement) {
+    w = on_host(std::move(w));
+    if (!w || w->file || w->counted) return w;
+    Weight out = *w;
+    out.counted = limit->take(w->bytes(), "weights");
+    return std::make_shared<const Weight>(std::move(out));
 }
 
 const Node& Call::source(int i) const { return graph.source(node, i); }

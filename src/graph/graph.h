@@ -4,6 +4,7 @@
 // ordinary nodes; make_plan() gives every node an offset in one arena; BackendImpl::run() executes its steps in order.
 // No buffer is allocated while running.
 #pragma once
+#include "src/base/exclusive.h"
 #include "src/graph/attrs.h"
 #include "src/graph/backend.h"
 
@@ -135,6 +136,7 @@ struct GraphImpl {
     int64_t used = 0;    // bytes: the furthest end in the arena that a run has touched, noted by the backend
     std::shared_ptr<struct Stepper> stepper;           // of the public Graph::step (src/ops/graph_api.cpp)
     int32_t step_input = -1;
+    mutable Busy busy;                                 // taken by the public calls, and while nodes are appended
 
     explicit GraphImpl(std::shared_ptr<BackendImpl> b) : backend(std::move(b)) {}
 
@@ -172,6 +174,10 @@ struct GraphImpl {
 };
 
 Plan make_plan(const GraphImpl&);
+// For fusions: run[first] and what follows it of the same operation with the same source i. Near it: queries, keys and
+// values stand a few nodes apart, whatever adapters and biases lie between them.
+std::vector<int32_t> neighbours(const GraphImpl& g, std::span<const int32_t> run, size_t first, size_t i,
+                                       size_t most);
 
 // For builders: the graph of a tensor; throws unless all belong to the same one.
 GraphImpl& graph_of(std::initializer_list<Tensor>, const char* operation);

@@ -118,10 +118,7 @@ bool same_norms(const Json& a, const Json& b) {
     return x && y && x->dump() == y->dump();
 }
 
-}  // namespace base_record_room
-
-Json fingerprint_of(const ModelImpl& m) {
-    using namespace base_record_room;
+Json computed_fingerprint(const ModelImpl& m) {
     Hash values, norms, embeddings, weights, scales, biases;
     const auto of_layer = [&](const Row& row, const WeightPtr& w) {
         if (row.kind == Kind::bias) add(biases, w);
@@ -152,6 +149,16 @@ Json fingerprint_of(const ModelImpl& m) {
         .set("weights", hex(weights))
         .set("scales", hex(scales))
         .set("biases", hex(biases));
+}
+
+}  // namespace base_record_room
+
+Json fingerprint_of(const ModelImpl& m) {
+    const std::lock_guard<std::mutex> computing(m.fingerprint.lock);
+    std::optional<Json>& kept = m.fingerprint.value;
+    if (!kept) kept = base_record_room::computed_fingerprint(m);
+    else for_each_weight(m, [](const Row&, const WeightPtr& w) { w->check(); });
+    return *kept;
 }
 
 BaseRecord record_of(const ModelImpl& m) {

@@ -25,7 +25,7 @@ struct BaseRecord {
 };
 
 BaseRecord record_of(const ModelImpl&);
-Json fingerprint_of(const ModelImpl&);
+Json fingerprint_of(const ModelImpl&);                 // computed once; Error{io} where its file has changed since
 Json to_json(const BaseRecord&);
 BaseRecord read_base_record(const Json&, const std::string& where);
 std::optional<BaseRecord> recorded_base(const Source& adapter);   // of a PEFT folder or a GGUF adapter

@@ -113,7 +113,7 @@ void check_range(const char* what, const std::vector<int32_t>& values, size_t co
 }  // namespace decoder_room
 
 void require_memory(const BackendImpl& backend, int64_t bytes, const char* what, const char* remedy) {
-    const int64_t available = backend.memory_free();
+    const int64_t available = backend.memory_left();
     if (bytes > available)
         fail(Errc::memory, what, ": ", bytes, " bytes of memory are needed, ", available, " are free; use ", remedy);
 }

@@ -1,6 +1,7 @@
 // load.cpp - the steps that both loaders share, and the summary of a loaded model.
 #include "src/model/load.h"
 
+#include "src/base/access.h"
 #include "src/base/file.h"
 #include "src/base/limits.h"
 #include "src/base/stop.h"
@@ -55,7 +56,7 @@ void Loading::linear(ModelImpl& model, Module m, int64_t layer, Weight stored) {
     if (const int64_t needed = bytes_of(*options_.quantize, w.elements()), left = available_memory(); needed > left)
         fail(Errc::memory, "load ", where_, ": ", w.name, " as ", name_of(*options_.quantize), " needs ", needed,
              " bytes, ", left, " are free; use a smaller model");
-    ThreadPool* pool = options_.backend.impl() ? &options_.backend.impl()->host().pool : nullptr;
+    ThreadPool* pool = impl_of(options_.backend) ? &impl_of(options_.backend)->host().pool : nullptr;
     Weight quantized = quantize_4bit(w, *options_.quantize, options_.double_quant, pool);
     const auto original = std::make_shared<const Weight>(std::move(stored));
     if (original->file) {

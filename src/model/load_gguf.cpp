@@ -1,5 +1,6 @@
 // load_gguf.cpp - a model out of a GGUF file. Every tensor is compared with the configuration before anybody computes
 // with it.
+#include "src/base/access.h"
 #include "src/model/family.h"
 #include "src/model/gguf_model.h"
 
@@ -247,7 +248,7 @@ std::shared_ptr<ModelImpl> load_gguf_model(const Source& from, const LoadOptions
     const load_gguf_room::Source source{{*file, architecture + ".", path}};
     auto model = std::make_shared<ModelImpl>();
     model->path = path;
-    model->backend = options.backend.impl();
+    model->backend = impl_of(options.backend);
     model->config = load_gguf_room::config(source, *family);
     const Config& c = model->config;
     model->metadata = load_gguf_room::metadata_of(source, c);

@@ -1,6 +1,7 @@
 // load_hf.cpp - a model out of a Hugging Face folder: config.json, safetensors (one file or shards), tokenizer.json.
 // Linear layers may be stored in 4 bits as bitsandbytes writes them; each tensor says so itself, so that mixed
 // checkpoints load too.
+#include "src/base/access.h"
 #include "src/model/hf_model.h"
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -83,7 +84,7 @@ std::shared_ptr<ModelImpl> load_hf_model(const Source& folder, const LoadOptions
     load_hf_room::check_quantization(metadata->config, where);
     auto model = std::make_shared<ModelImpl>();
     model->path = folder.name();
-    model->backend = options.backend.impl();
+    model->backend = impl_of(options.backend);
     model->config = hf_config(metadata->config, where, as);
     Config& c = model->config;
     const HfTensors tensors(folder);

@@ -4,8 +4,10 @@
 #pragma once
 #include "src/model/model.h"
 
+#include <atomic>
 #include <mutex>
 #include <shared_mutex>
+#include <thread>
 
 namespace qlora { inline namespace QLORA_ABI {
 
@@ -22,9 +24,27 @@ struct LoraTarget {
 // Who may touch the factors when. A reader (a save, a measure, one run of a Session) holds them still for as long as it
 // needs one and the same adapter; a trainer holds the training lock for a whole step, so that two of them take turns,
 // and keeps readers out while it writes. A thread that waits for writing lets no new reader in, or a crowd of them
-// would keep it waiting for ever. No callback runs under these locks.
+// would keep it waiting for ever. Callbacks run under the training lock alone: they may read.
 class FactorLock {
 public:
+    class Training {
+    public:
+        Training(FactorLock& of, const char* what) : of_(of) {
+            if (of.trainer_ == std::this_thread::get_id())
+                fail(Errc::argument, what, ": called in a callback of a trainer that is at work on the same adapter; "
+                     "wait until its call has returned");
+            of.training_.lock();
+            of.trainer_ = std::this_thread::get_id();
+        }
+        ~Training() {
+            of_.trainer_ = std::thread::id();
+            of_.training_.unlock();
+        }
+        Training(const Training&) = delete;
+        Training& operator=(const Training&) = delete;
+    private:
+        FactorLock& of_;
+    };
     std::shared_lock<std::shared_mutex> read() {
         const std::lock_guard turn(turn_);
         return std::shared_lock(factors_);
@@ -34,8 +54,9 @@ public:
         return std::unique_lock(factors_);
     }
     // reading is safe: only who trains writes
-    std::unique_lock<std::mutex> train() { return std::unique_lock(training_); }
+    Training train(const char* what) { return Training(*this, what); }
 private:
+    std::atomic<std::thread::id> trainer_{};           // who holds training_
     std::mutex training_, turn_;
     std::shared_mutex factors_;
 };

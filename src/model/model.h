@@ -7,6 +7,7 @@
 #include "src/text/tokenizer.h"
 
 #include <array>
+#include <mutex>
 
 namespace qlora { inline namespace QLORA_ABI {
 
@@ -53,6 +54,16 @@ struct Config {
     bool dynamic_rope = false;
 };
 
+// Computed when it is first asked for, which reads all weights (fingerprint_of). A copy may become another model: it
+// computes its own.
+struct KeptFingerprint {
+    KeptFingerprint() = default;
+    KeptFingerprint(const KeptFingerprint&) {}
+    KeptFingerprint& operator=(const KeptFingerprint&) = delete;
+    std::mutex lock;
+    std::optional<Json> value;
+};
+
 struct ModelImpl {
     std::string path;    // what it is called in messages and records; nobody opens it
     Config config;
@@ -68,6 +79,7 @@ struct ModelImpl {
     std::shared_ptr<const TokenizerImpl> tokenizer;    // may be null: a model without a vocabulary runs on ids
     std::shared_ptr<BackendImpl> backend;
     std::shared_ptr<const Metadata> metadata = std::make_shared<const Metadata>();
+    mutable KeptFingerprint fingerprint;
 
     // The weights of a linear layer before they were quantized, for adapters that start from them: as their file has
     // them, which stays mapped (and takes no memory that is missed). Of a layer that is as it was stored, those held.

@@ -56,13 +56,14 @@ public:
         // touched. That is also why calloc alone does not notice that a large request cannot be met: the machine would,
         // later, by killing the process.
         const bool refuse = bytes < 0 || (bytes > worth_checking && bytes > available_memory());
+        const auto counted = limit->take(std::max<int64_t>(bytes, 0), "cpu");
         void* raw = refuse ? nullptr : std::calloc(size_t(bytes + 2 * alignment), 1);
         if (!raw)
             fail(Errc::memory, "cpu: ", bytes,
                  " bytes of memory are not available; use a smaller model, context or batch");
         const uintptr_t aligned = (reinterpret_cast<uintptr_t>(raw) + alignment - 1) / alignment * alignment;
-        return std::make_shared<Buffer>(
-            Buffer{reinterpret_cast<void*>(aligned), bytes, std::shared_ptr<void>(raw, [](void* p) { std::free(p); })});
+        return std::make_shared<Buffer>(Buffer{reinterpret_cast<void*>(aligned), bytes,
+                                               std::shared_ptr<void>(raw, [counted](void* p) { std::free(p); })});
     }
 
     void zero(Buffer& at, int64_t offset, int64_t bytes) override {

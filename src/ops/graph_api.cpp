@@ -4,6 +4,7 @@
 // A caller may read what it likes after a run. Kept for that are the results that nothing reads, and the gradients of
 // the params; asking for another one plans the graph anew with that one kept. step() runs graphs of its own over the
 // same memory: one for the norms of the gradients (clipping needs them all first), one that updates the params.
+#include "src/base/access.h"
 #include "src/ops/ops.h"
 
 #include <algorithm>
@@ -116,27 +117,47 @@ GraphImpl& live(const std::unique_ptr<GraphImpl>& impl) {
     return *impl;
 }
 
+struct InUse {                                         // for as long as a public call lasts
+    GraphImpl& graph;
+    const Exclusive use;
+    InUse(const std::unique_ptr<GraphImpl>& g, const char* what) : graph(live(g)), use(graph.busy, what) {}
+};
+
 void check_own(const GraphImpl& g, Tensor t, const char* what) {
     if (&graph_of({t}, what) != &g) fail(Errc::argument, what, ": the tensor belongs to another graph");
 }
 
 }  // namespace graph_api_room
 
-Shape Tensor::shape() const { return graph_of({*this}, "shape").node(id_).shape; }
-DType Tensor::dtype() const { return graph_of({*this}, "dtype").node(id_).dtype; }
+Shape Tensor::shape() const {
+    const GraphImpl& g = graph_of({*this}, "shape");
+    const Look look(g.busy, "Tensor::shape");
+    return g.node(id_).shape;
+}
+DType Tensor::dtype() const {
+    const GraphImpl& g = graph_of({*this}, "dtype");
+    const Look look(g.busy, "Tensor::dtype");
+    return g.node(id_).dtype;
+}
 
 Graph::Graph(Backend backend) {
-    if (!backend.impl()) fail(Errc::argument, "Graph: an empty backend; use Backend::best() or Backend::cpu()");
-    impl_ = std::make_unique<GraphImpl>(backend.impl());
+    if (!impl_of(backend)) fail(Errc::argument, "Graph: an empty backend; use Backend::best() or Backend::cpu()");
+    impl_ = std::make_unique<GraphImpl>(impl_of(backend));
 }
 Graph::~Graph() = default;
 Graph::Graph(Graph&&) noexcept = default;
+Graph& Graph::operator=(Graph&&) noexcept = default;
 
-Tensor Graph::input(Shape shape, DType type) { return graph_api_room::live(impl_).input(std::move(shape), type); }
-Tensor Graph::param(Shape shape) { return graph_api_room::live(impl_).param(std::move(shape)); }
+Tensor Graph::input(Shape shape, DType type) {
+    return graph_api_room::InUse(impl_, "Graph::input").graph.input(std::move(shape), type);
+}
+Tensor Graph::param(Shape shape) {
+    return graph_api_room::InUse(impl_, "Graph::param").graph.param(std::move(shape));
+}
 
 void Graph::backward(Tensor loss) {
-    GraphImpl& g = graph_api_room::live(impl_);
+    const graph_api_room::InUse use(impl_, "Graph::backward");
+    GraphImpl& g = use.graph;
     graph_api_room::check_own(g, loss, "backward");
     g.backward(loss);
     g.output(loss);
@@ -146,7 +167,8 @@ void Graph::backward(Tensor loss) {
 }
 
 Tensor Graph::grad(Tensor t) const {
-    GraphImpl& g = graph_api_room::live(impl_);
+    const graph_api_room::InUse use(impl_, "Graph::grad");
+    GraphImpl& g = use.graph;
     graph_api_room::check_own(g, t, "grad");
     const Node& n = g.node(t.id());
     if (n.op == Op::weight)
@@ -161,19 +183,24 @@ Tensor Graph::grad(Tensor t) const {
 }
 
 void Graph::write(Tensor t, std::span<const float> values) {
-    graph_api_room::write(graph_api_room::live(impl_), t, DType::f32, values.data(), values.size());
+    const graph_api_room::InUse use(impl_, "Graph::write");
+    graph_api_room::write(use.graph, t, DType::f32, values.data(), values.size());
 }
 void Graph::write(Tensor t, std::span<const int32_t> values) {
-    graph_api_room::write(graph_api_room::live(impl_), t, DType::i32, values.data(), values.size());
+    const graph_api_room::InUse use(impl_, "Graph::write");
+    graph_api_room::write(use.graph, t, DType::i32, values.data(), values.size());
 }
 
-void Graph::run() { graph_api_room::run(graph_api_room::live(impl_)); }
+void Graph::run() { graph_api_room::run(graph_api_room::InUse(impl_, "Graph::run").graph); }
 
-void Graph::step(float learning_rate, const TrainOptions& options) {
-    GraphImpl& g = graph_api_room::live(impl_);
+void Graph::step(float learning_rate, const AdamW& options) {
+    const graph_api_room::InUse use(impl_, "Graph::step");
+    GraphImpl& g = use.graph;
     if (g.grads.empty())
         fail(Errc::argument, "step: there are no gradients; call backward() with the loss, then run()");
     if (!g.frozen) fail(Errc::argument, "step: the graph has not run yet; call run() first");
+    if (options.bits != 32)
+        fail(Errc::unsupported, "step: moments of ", options.bits, " bits, expected 32; a Trainer has those of 8");
     Stepper& s = graph_api_room::stepper(g);
     const AdamWAttr attr{options.beta1, options.beta2, options.epsilon, options.weight_decay, 0};
     if (s.params.empty()) {
@@ -193,7 +220,8 @@ void Graph::step(float learning_rate, const TrainOptions& options) {
 }
 
 std::vector<float> Graph::read(Tensor t) const {
-    GraphImpl& g = graph_api_room::live(impl_);
+    const graph_api_room::InUse use(impl_, "Graph::read");
+    GraphImpl& g = use.graph;
     graph_api_room::check_own(g, t, "read");
     const Node& n = g.node(t.id());
     if (n.weight) return n.weight->decoded();
@@ -212,12 +240,13 @@ std::vector<float> Graph::read(Tensor t) const {
 }
 
 int64_t Graph::planned_bytes() const {
-    GraphImpl& g = graph_api_room::live(impl_);
+    const graph_api_room::InUse use(impl_, "Graph::planned_bytes");
+    GraphImpl& g = use.graph;
     if (g.frozen) return g.plan.arena;
     graph_api_room::keep_results(g);
     return make_plan(g).arena;
 }
 
-int64_t Graph::used_bytes() const { return graph_api_room::live(impl_).used; }
+int64_t Graph::used_bytes() const { return graph_api_room::InUse(impl_, "Graph::used_bytes").graph.used; }
 
 }}  // namespace qlora

@@ -40,9 +40,9 @@ Decoder& BatchImpl::decoder(const std::shared_ptr<const LoraImpl>& lora, int64_t
 }
 
 // Appends tokens to a slot, in chunks; its scores are those after the last.
-void BatchImpl::read(int64_t slot, std::span<const Token> tokens) {
+void BatchImpl::read(int64_t slot, std::span<const Token> tokens, Generation* made) {
     Slot& s = slots_[size_t(slot)];
-    for (size_t at = 0; at < tokens.size();) {
+    for (size_t at = 0; at < tokens.size() && !(made && made->out_of_time());) {
         const int64_t rows = chunk_of(int64_t(tokens.size() - at));
         const size_t count = std::min(tokens.size() - at, size_t(rows));
         Decoder& d = decoder(s.lora, rows, 1);
@@ -95,7 +95,7 @@ int64_t BatchImpl::add(std::span<const Token> prompt, const Sampling& sampling, 
     auto made = std::make_unique<Generation>(
         *model->tokenizer, sampling, [free](std::string_view text) { free->text += text; return true; }, false);
     made->read(prompt);
-    read(slot, prompt);
+    read(slot, prompt, made.get());
     free->made = std::move(made);                      // only now is the slot taken
     free->stats.context = context;
     free->stats.cache = cache.type;

@@ -16,7 +16,7 @@ struct BatchImpl {
     std::shared_ptr<const ModelImpl> model;
     int64_t context = 0;                               // of each slot
     KvCache cache;
-    std::atomic_flag busy;                             // taken by the public calls
+    Busy busy;                                         // taken by the public calls
 
     BatchImpl(std::shared_ptr<const ModelImpl>, const BatchOptions&);
     int64_t add(std::span<const Token> prompt, const Sampling&, std::shared_ptr<const LoraImpl>);
@@ -36,7 +36,8 @@ private:
         SessionStats stats;
     };
     const Slot& used(int64_t slot, const char* what) const;
-    void read(int64_t slot, std::span<const Token> tokens);
+    // made: whose time may be over before the end
+    void read(int64_t slot, std::span<const Token> tokens, Generation* made = nullptr);
     void renew(int64_t slot);
     void choose(const OnSlotText&);
     void decode(std::span<const int64_t> slots);

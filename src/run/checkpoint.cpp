@@ -84,7 +84,7 @@ struct File { std::string name; BufferRef buffer; bool floats = true; };
 
 std::vector<File> files_of(const TrainerImpl& t) {
     std::vector<File> files{{"factors.bin", t.lora->values}};
-    for (const AdamW::State& s : t.optimizer.states()) files.push_back({s.name + ".bin", s.buffer, s.floats});
+    for (const FlatAdamW::State& s : t.optimizer.states()) files.push_back({s.name + ".bin", s.buffer, s.floats});
     return files;
 }
 
@@ -107,7 +107,7 @@ void save(const TrainerImpl& t, const std::string& folder) {
     if (exists(folder) && !exists(folder + "/manifest.json"))
         fail(Errc::io, "checkpoint ", folder,
              ": exists and is not a checkpoint; choose another folder (an old checkpoint may be overwritten)");
-    const auto training = t.lora->lock.train();        // factors, moments and counters of one step
+    const auto training = t.lora->lock.train("Trainer::save");        // factors, moments and counters of one step
     AtomicFolder out(folder, true);
     save_lora_peft(*t.lora, out.path() + "/adapter");
     Json listed{Json::Array()};
@@ -191,7 +191,7 @@ std::vector<std::string> load(TrainerImpl& t, const std::string& folder) {
     if (progress.step > t.batches.steps())
         fail(Errc::argument, where, ": the checkpoint is at step ", progress.step, ", the run ends at ",
              t.batches.steps(), "; raise epochs or max_steps");
-    const auto training = t.lora->lock.train();
+    const auto training = t.lora->lock.train("Trainer::resume");
     const auto writing = t.lora->lock.write();
     for (size_t i = 0; i < files.size(); ++i)
         in_pieces(contents[i]->size(), [&](int64_t at, int64_t count) {

@@ -14,8 +14,8 @@
 namespace qlora { inline namespace QLORA_ABI {
 namespace checkpoint_identity_room {
 
-// Left out on purpose: epochs and max_steps (a run may be made longer), checkpoint_activations (the same bytes either
-// way) and max_bad_steps.
+// Left out on purpose: epochs, max_steps and max_seconds (a run may be made longer), checkpoint_activations and
+// optimizer.paged (the same bytes either way) and max_bad_steps.
 Json options_json(const TrainOptions& o, int64_t context) {
     return Json()
         .set("batch", o.batch)
@@ -28,12 +28,12 @@ Json options_json(const TrainOptions& o, int64_t context) {
         .set("warmup_steps", o.warmup_steps)
         .set("warmup_start", double(o.warmup_start))
         .set("schedule", int64_t(o.schedule))
-        .set("weight_decay", double(o.weight_decay))
-        .set("beta1", double(o.beta1))
-        .set("beta2", double(o.beta2))
-        .set("epsilon", double(o.epsilon))
-        .set("max_grad_norm", double(o.max_grad_norm))
-        .set("optimizer", is_8bit(o.optimizer) ? "adamw_8bit" : "adamw")
+        .set("weight_decay", double(o.optimizer.weight_decay))
+        .set("beta1", double(o.optimizer.beta1))
+        .set("beta2", double(o.optimizer.beta2))
+        .set("epsilon", double(o.optimizer.epsilon))
+        .set("max_grad_norm", double(o.optimizer.max_grad_norm))
+        .set("optimizer", o.optimizer.bits == 8 ? "adamw_8bit" : "adamw")
         .set("seed", hex(o.seed));
 }
 

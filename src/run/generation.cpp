@@ -17,7 +17,7 @@ void Generation::read(std::span<const Token> prompt) {
 }
 
 std::optional<Token> Generation::next(std::span<const float> scores, bool room) {
-    if (ended_) return {};
+    if (ended_ || out_of_time()) return {};
     const Token token = sampler_.pick(scores, reply_.tokens);
     reply_.tokens.push_back(token);
     if (sampling_.logprobs) reply_.logprobs.push_back(logprob_of(scores, token));
@@ -31,6 +31,14 @@ std::optional<Token> Generation::next(std::span<const float> scores, bool room) 
     else if (count == sampling_.max_tokens) end(Finish::length);
     else if (!room) end(Finish::context_full);
     return ended_ ? std::nullopt : std::optional(token);
+}
+
+bool Generation::out_of_time() {
+    if (ended_ || sampling_.max_seconds == 0) return false;
+    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - began_;
+    if (spent.count() < sampling_.max_seconds) return false;
+    end(Finish::deadline);
+    return true;
 }
 
 void Generation::cancel() {
@@ -57,6 +65,7 @@ std::string_view name_of(Finish finish) {
         case Finish::stop_text: return "stop text";
         case Finish::length: return "length";
         case Finish::context_full: return "context full";
+        case Finish::deadline: return "deadline";
         case Finish::cancelled: return "cancelled";
     }
     fail(Errc::argument, "name_of: ", int(finish), " is no reason why a reply ended");

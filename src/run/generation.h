@@ -4,6 +4,8 @@
 #include "src/run/sampler.h"
 #include "src/text/tokenizer.h"
 
+#include <chrono>
+
 namespace qlora { inline namespace QLORA_ABI {
 
 class Generation {
@@ -14,6 +16,7 @@ public:
     Generation(const Generation&) = delete;
     void read(std::span<const Token> prompt);          // for the repeat penalty
     bool ended() const { return ended_; }
+    bool out_of_time();                                // asks the clock, and ends the reply where its time is over
     // The next token, to be fed: nothing where the reply has ended. room: another one fits into the context.
     std::optional<Token> next(std::span<const float> scores, bool room);
     void cancel();                                     // ends it
@@ -26,6 +29,7 @@ private:
     Sampler sampler_;
     ReplyStream stream_;
     Reply reply_;
+    const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
     bool opening_, ended_ = false;
 };
 

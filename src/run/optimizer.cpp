@@ -5,23 +5,13 @@
 #include "src/ops/ops.h"
 
 namespace qlora { inline namespace QLORA_ABI {
-namespace optimizer_room {
 
-// Paged states may be larger than the device's memory.
-Memory memory_of(Optimizer o) {
-    return o == Optimizer::paged_adamw || o == Optimizer::paged_adamw_8bit ? Memory::unified : Memory::device;
+int64_t optimizer_bytes(const AdamW& o, int64_t count) {
+    return o.bits == 8 ? 2 * count + 8 * adamw8_blocks(count) : 8 * count;
 }
 
-}  // namespace optimizer_room
-
-bool is_8bit(Optimizer o) { return o == Optimizer::adamw_8bit || o == Optimizer::paged_adamw_8bit; }
-
-int64_t optimizer_bytes(Optimizer o, int64_t count) {
-    return is_8bit(o) ? 2 * count + 8 * adamw8_blocks(count) : 8 * count;
-}
-
-AdamW::AdamW(std::shared_ptr<BackendImpl> backend, BufferRef values, BufferRef gradients, int64_t count,
-             const TrainOptions& options) {
+FlatAdamW::FlatAdamW(std::shared_ptr<BackendImpl> backend, BufferRef values, BufferRef gradients, int64_t count,
+                     const AdamW& options) {
     norm_graph_ = std::make_unique<GraphImpl>(backend);
     norm_ = global_norm(norm_graph_->state({count}, gradients));
     norm_graph_->output(norm_);
@@ -29,14 +19,15 @@ AdamW::AdamW(std::shared_ptr<BackendImpl> backend, BufferRef values, BufferRef g
     GraphImpl& g = *step_graph_;
     norm_input_ = g.input({1});
     hyper_ = g.input({4});
+    // paged states may be larger than the device's memory
+    const Memory where = options.paged ? Memory::unified : Memory::device;
     const auto state = [&](const char* name, int64_t size, DType type) {
-        states_.push_back({name, backend->allocate(bytes_of(type, size), optimizer_room::memory_of(options.optimizer)),
-                           type == DType::f32});
+        states_.push_back({name, backend->allocate(bytes_of(type, size), where), type == DType::f32});
         return g.state({size}, states_.back().buffer, type);
     };
     const AdamWAttr attr{options.beta1, options.beta2, options.epsilon, options.weight_decay, options.max_grad_norm};
     const Tensor p = g.state({count}, values), gradient = g.state({count}, gradients);
-    if (is_8bit(options.optimizer)) {
+    if (options.bits == 8) {
         const int64_t blocks = adamw8_blocks(count);
         const Tensor code1 = state("moment1_codes", count, DType::u8), code2 = state("moment2_codes", count, DType::u8),
                      scale1 = state("moment1_scales", blocks, DType::f32),
@@ -48,21 +39,21 @@ AdamW::AdamW(std::shared_ptr<BackendImpl> backend, BufferRef values, BufferRef g
     }
 }
 
-float AdamW::norm() {
+float FlatAdamW::norm() {
     norm_graph_->run();
     float value = 0;
     norm_graph_->read(norm_, &value, 4);
     return value;
 }
 
-void AdamW::step(float learning_rate, int64_t t, float factor, float norm) {
+void FlatAdamW::step(float learning_rate, int64_t t, float factor, float norm) {
     const float hyper[4] = {learning_rate, float(t), factor, 0};
     step_graph_->write(norm_input_, &norm, 4);
     step_graph_->write(hyper_, hyper, sizeof hyper);
     step_graph_->run();
 }
 
-int64_t AdamW::bytes() const {
+int64_t FlatAdamW::bytes() const {
     int64_t total = 0;
     for (const State& s : states_) total += s.buffer->bytes;
     return total;

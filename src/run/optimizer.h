@@ -8,11 +8,11 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
-class AdamW {
+class FlatAdamW {
 public:
     struct State { std::string name; BufferRef buffer; bool floats = true; };     // floats: not codes
     // values and gradients: `count` floats each, on the backend.
-    AdamW(std::shared_ptr<BackendImpl>, BufferRef values, BufferRef gradients, int64_t count, const TrainOptions&);
+    FlatAdamW(std::shared_ptr<BackendImpl>, BufferRef values, BufferRef gradients, int64_t count, const AdamW&);
     float norm();                                      // of the gradients as they are
     // One step with the gradients times `factor`, clipped; t counts the steps made, from 1; norm as norm() returned it.
     void step(float learning_rate, int64_t t, float factor, float norm);
@@ -24,7 +24,6 @@ private:
     Tensor norm_, norm_input_, hyper_;
 };
 
-bool is_8bit(Optimizer);
-int64_t optimizer_bytes(Optimizer, int64_t count);     // of the states, before there are any
+int64_t optimizer_bytes(const AdamW&, int64_t count);  // of the states, before there are any
 
 }}  // namespace qlora

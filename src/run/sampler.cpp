@@ -24,6 +24,7 @@ Sampler::Sampler(const Sampling& o) : options_(o), rng_{o.seed, sampler_room::st
     require(o.top_k >= 0, "top_k", double(o.top_k), "0 (all) or more");
     require(o.repeat_last >= 0, "repeat_last", double(o.repeat_last), "0 or more");
     require(o.max_tokens >= 0, "max_tokens", double(o.max_tokens), "0 or more");
+    require(o.max_seconds >= 0 && std::isfinite(o.max_seconds), "max_seconds", o.max_seconds, "0 (no limit) or more");
 }
 
 void Sampler::accept(Token t) {

@@ -20,13 +20,17 @@ SessionStats fresh(const KvCache& cache) {
     return stats;
 }
 
-// Within its prompt.
-Reply cancelled(const KvCache& cache, size_t read) {
+Reply ended_within_its_prompt(Finish finish, const KvCache& cache, size_t read) {
     Reply reply;
-    reply.finish = Finish::cancelled;
+    reply.finish = finish;
     reply.stats = fresh(cache);
     reply.stats.context_used = int64_t(read);
     return reply;
+}
+
+// It has no word of an answer: the question was not asked.
+bool has_not_begun(const Reply& reply) {
+    return reply.tokens.empty() && (reply.finish == Finish::cancelled || reply.finish == Finish::deadline);
 }
 
 }  // namespace session_room
@@ -108,8 +112,9 @@ std::vector<float> SessionImpl::feed(std::span<const Token> tokens) {
     return append(all);
 }
 
-// Piece by piece: the callback may want no more, and may use the adapter meanwhile. False: told to stop.
-bool SessionImpl::read_prompt(const Tokens& prompt, const OnText& on_text, std::vector<float>& logits) {
+// Piece by piece: the callback may want no more, and may use the adapter meanwhile. Nothing: all of it was read.
+std::optional<Finish> SessionImpl::read_prompt(const Tokens& prompt, const OnText& on_text, Generation& made,
+                                               std::vector<float>& logits) {
     // The last prompt token is always fed: its scores are needed.
     const size_t common = size_t(std::mismatch(cached.begin(), cached.end(), prompt.begin(), prompt.end() - 1).first -
                                  cached.begin());
@@ -118,13 +123,14 @@ bool SessionImpl::read_prompt(const Tokens& prompt, const OnText& on_text, std::
         const size_t count = std::min(prompt.size() - at, size_t(most_chunk));
         logits = feed(std::span(prompt).subspan(at, count));
         at += count;
-        if (at < prompt.size() && on_text && !on_text({})) return false;
+        if (at == prompt.size()) break;
+        if (on_text && !on_text({})) return Finish::cancelled;
+        if (made.out_of_time()) return Finish::deadline;
     }
-    return true;
+    return {};
 }
 
-std::optional<Reply> SessionImpl::generate(const Tokens& prompt, bool opening, const Sampling& sampling,
-                                           const OnText& on_text) {
+Reply SessionImpl::generate(const Tokens& prompt, bool opening, const Sampling& sampling, const OnText& on_text) {
     // the caller's own function: it may count its calls
     const auto hand_out = [&](std::string_view text) { return on_text(text); };
     Generation made(tokenizer(), sampling, on_text ? OnText(hand_out) : OnText(), opening);
@@ -139,7 +145,8 @@ std::optional<Reply> SessionImpl::generate(const Tokens& prompt, bool opening, c
     const auto start = std::chrono::steady_clock::now();
     made.read(prompt);
     std::vector<float> logits;
-    if (!read_prompt(prompt, on_text, logits)) return {};
+    if (const auto ended = read_prompt(prompt, on_text, made, logits))
+        return session_room::ended_within_its_prompt(*ended, cache, cached.size());
     stats = session_room::fresh(cache);
     stats.prompt_tokens = length;
     stats.context_used = int64_t(cached.size());
@@ -166,13 +173,12 @@ Reply SessionImpl::chat(std::span<const Message> more, const RenderOptions& opti
             ? renderer_->reply(printed, options.prefill)
             : DialogueRenderer(tokenizer(), options.chat_template).reply(printed, options.prefill);
     // behind a prefill a space is part of the text
-    std::optional<Reply> reply = generate(prompt.tokens, options.prefill.empty(), sampling, on_text);
-    // no word of an answer: the question was not asked
-    if (!reply) return session_room::cancelled(cache, cached.size());
-    reply->text = options.prefill + reply->text;
-    dialogue.push_back({"assistant", reply->text});
+    Reply reply = generate(prompt.tokens, options.prefill.empty(), sampling, on_text);
+    if (session_room::has_not_begun(reply)) return reply;
+    reply.text = options.prefill + reply.text;
+    dialogue.push_back({"assistant", reply.text});
     history = std::move(dialogue);                     // only now: a failed turn leaves the dialogue as it was
-    return std::move(*reply);
+    return reply;
 }
 
 Reply SessionImpl::complete(std::span<const Token> prompt, const Sampling& sampling, const OnText& on_text) {
@@ -180,8 +186,7 @@ Reply SessionImpl::complete(std::span<const Token> prompt, const Sampling& sampl
         if (t < 0 || t >= model->config.vocabulary)
             fail(Errc::argument, "Session: token ", t, " is outside the vocabulary of ", model->config.vocabulary);
     history.clear();
-    std::optional<Reply> reply = generate(Tokens(prompt.begin(), prompt.end()), prompt.empty(), sampling, on_text);
-    return reply ? std::move(*reply) : session_room::cancelled(cache, cached.size());
+    return generate(Tokens(prompt.begin(), prompt.end()), prompt.empty(), sampling, on_text);
 }
 
 Reply SessionImpl::complete(std::string_view prompt, const Sampling& sampling, const OnText& on_text, bool control) {
@@ -189,8 +194,7 @@ Reply SessionImpl::complete(std::string_view prompt, const Sampling& sampling, c
     const bool opening = prompt.empty();
     const Tokens tokens = encode_text(words, prompt, words.add_bos || opening, control);
     history.clear();                                   // only now: the prompt may be a part of it
-    std::optional<Reply> reply = generate(tokens, opening, sampling, on_text);
-    return reply ? std::move(*reply) : session_room::cancelled(cache, cached.size());
+    return generate(tokens, opening, sampling, on_text);
 }
 
 void SessionImpl::adapt(std::shared_ptr<const ModelImpl> base, std::shared_ptr<const LoraImpl> with) {

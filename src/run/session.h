@@ -18,8 +18,7 @@ struct SessionImpl {
     uint64_t cached_version = 0;                       // ... computed with the factors of this version
     std::vector<Message> history;
     SessionStats stats;
-    std::atomic_flag busy;                             // taken by the public calls
-    bool orphan = false;    // dropped by its own callback: the call that is running deletes it
+    Busy busy;                                         // taken by the public calls
 
     SessionImpl(std::shared_ptr<const ModelImpl>, std::shared_ptr<const LoraImpl>, const SessionOptions&);
     Reply chat(std::span<const Message> more, const RenderOptions&, const Sampling&, const OnText&);
@@ -34,9 +33,9 @@ struct SessionImpl {
     void restore(std::string_view saved);
 private:
     std::vector<float> append(std::span<const Token> tokens);
-    // opening: as in Generation. Nothing: told to stop within the prompt.
-    std::optional<Reply> generate(const Tokens& prompt, bool opening, const Sampling&, const OnText&);
-    bool read_prompt(const Tokens& prompt, const OnText&, std::vector<float>& logits);
+    // opening: as in Generation
+    Reply generate(const Tokens& prompt, bool opening, const Sampling&, const OnText&);
+    std::optional<Finish> read_prompt(const Tokens& prompt, const OnText&, Generation&, std::vector<float>& logits);
     std::vector<float> feed_chunk(Decoder&, std::span<const Token> tokens);
     Decoder& decoder(int64_t rows);
     const TokenizerImpl& tokenizer() const;

@@ -15,9 +15,7 @@ namespace session_state_room {
 
 constexpr std::string_view magic = "qlora session 1\n";
 
-
-
-// What must agree before keys and values mean the same: reads all weights.
+// What must agree before keys and values mean the same.
 Json identity(const SessionImpl& s) {
     std::string adapter;
     if (s.lora) {

@@ -5,7 +5,6 @@
 #include "src/run/evaluate.h"
 #include "src/run/schedule.h"
 
-#include <chrono>
 #include <cmath>
 #include <limits>
 
@@ -16,10 +15,23 @@ void require(bool ok, const char* option, double value, const char* expected) {
     if (!ok) fail(Errc::argument, "train: ", option, " is ", value, ", expected ", expected);
 }
 
+void check(const AdamW& o) {
+    require(o.weight_decay >= 0 && std::isfinite(o.weight_decay), "optimizer.weight_decay", o.weight_decay,
+            "0 or more");
+    require(o.beta1 >= 0 && o.beta1 < 1, "optimizer.beta1", o.beta1, "0 to below 1");
+    require(o.beta2 >= 0 && o.beta2 < 1, "optimizer.beta2", o.beta2, "0 to below 1");
+    require(o.epsilon > 0 && std::isfinite(o.epsilon), "optimizer.epsilon", o.epsilon, "more than 0");
+    require(o.max_grad_norm >= 0 && std::isfinite(o.max_grad_norm), "optimizer.max_grad_norm", o.max_grad_norm,
+            "0 (no clipping) or more");
+    require(o.bits == 32 || o.bits == 8, "optimizer.bits", o.bits, "32 or 8");
+}
+
 TrainOptions checked(const TrainOptions& o) {
+    check(o.optimizer);
     require(o.epochs > 0 && o.epochs < 1e9, "epochs", o.epochs, "more than 0");
     require(o.max_steps >= 0 && o.max_steps <= int64_t(1) << 40, "max_steps", double(o.max_steps),
             "0 (as the epochs say) to 2^40");
+    require(o.max_seconds >= 0 && std::isfinite(o.max_seconds), "max_seconds", o.max_seconds, "0 (no limit) or more");
     // of rows or micro-batches: more than any run can want, and no product of these overflows
     constexpr int64_t most = 1 << 20;
     require(o.batch >= 1 && o.batch <= most, "batch", double(o.batch), "1 to 2^20");
@@ -33,25 +45,21 @@ TrainOptions checked(const TrainOptions& o) {
     require(o.warmup_steps >= 0, "warmup_steps", double(o.warmup_steps), "0 or more");
     require(o.warmup_start == -1 || (o.warmup_start >= 0 && o.warmup_start <= 1), "warmup_start", o.warmup_start,
             "0 to 1, or -1 (1 / (warm-up steps + 1))");
-    require(o.weight_decay >= 0 && std::isfinite(o.weight_decay), "weight_decay", o.weight_decay, "0 or more");
-    require(o.beta1 >= 0 && o.beta1 < 1, "beta1", o.beta1, "0 to below 1");
-    require(o.beta2 >= 0 && o.beta2 < 1, "beta2", o.beta2, "0 to below 1");
-    require(o.epsilon > 0 && std::isfinite(o.epsilon), "epsilon", o.epsilon, "more than 0");
-    require(o.max_grad_norm >= 0 && std::isfinite(o.max_grad_norm), "max_grad_norm", o.max_grad_norm,
-            "0 (no clipping) or more");
     require(o.max_bad_steps >= 1, "max_bad_steps", double(o.max_bad_steps), "1 or more");
-    require(int(o.optimizer) >= 0 && o.optimizer <= Optimizer::paged_adamw_8bit, "optimizer", double(int(o.optimizer)),
-            "a value of the enum");
     require(int(o.schedule) >= 0 && o.schedule <= Schedule::cosine, "schedule", double(int(o.schedule)),
             "a value of the enum");
     return o;
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 // Before any of it is taken: untouched memory costs nothing, so the pieces, asked for one by one, would all seem to
 // fit.
 BufferRef gradients_of(const LoraImpl& lora, const TrainOptions& o) {
     require_memory(*lora.base->backend, lora.parameters * 4 + optimizer_bytes(o.optimizer, lora.parameters),
-                   "train: gradients and optimizer states", "a lower rank, fewer modules, or adamw_8bit");
+                   "train: gradients and optimizer states", "a lower rank, fewer modules, or 8-bit states");
     return lora.base->backend->allocate(lora.parameters * 4);
 }
 
@@ -100,7 +108,7 @@ TrainerImpl::TrainerImpl(std::shared_ptr<LoraImpl> l, std::shared_ptr<const Data
       context(trainer_room::context_of(*lora, options)),
       batches(data, options, context),
       gradients(trainer_room::gradients_of(*lora, options)),
-      optimizer(lora->base->backend, lora->values, gradients, lora->parameters, options),
+      optimizer(lora->base->backend, lora->values, gradients, lora->parameters, options.optimizer),
       decoders(lora->base, lora.get(), trainer_room::training_spec(*lora, options, gradients, data->weighted())) {
     trainer_room::check_vocabulary(*data, lora->base->config);
     trainer_room::check_lengths(*data, lora->base->config, options);
@@ -108,8 +116,12 @@ TrainerImpl::TrainerImpl(std::shared_ptr<LoraImpl> l, std::shared_ptr<const Data
     progress.last.epochs = batches.epoch_after(batches.steps());
 }
 
-TrainerImpl::Sum TrainerImpl::run_micro_batches(const std::vector<std::vector<int64_t>>& micro_batches,
-                                                const OnMicroBatch& on_micro_batch) {
+bool TrainerImpl::out_of_time() const {
+    return options.max_seconds > 0 && trainer_room::seconds_since(*began_) >= options.max_seconds;
+}
+
+std::optional<TrainerImpl::Sum> TrainerImpl::run_micro_batches(const std::vector<std::vector<int64_t>>& micro_batches,
+                                                               const OnMicroBatch& on_micro_batch) {
     decoders.at(batches.most_rows());
     lora->base->backend->zero(*gradients, 0, gradients->bytes);
     Sum sum;
@@ -118,6 +130,7 @@ TrainerImpl::Sum TrainerImpl::run_micro_batches(const std::vector<std::vector<in
     int64_t done = 0;
     for (const std::vector<int64_t>& rows : micro_batches) {
         if (on_micro_batch && !on_micro_batch(done++, of)) cancelled("Trainer::step");
+        if (out_of_time()) return {};
         const std::vector<Document> documents = batches.documents(rows);
         int64_t count = 0;
         for (const Document& d : documents) count += int64_t(d.tokens.size());
@@ -139,11 +152,14 @@ TrainerImpl::Sum TrainerImpl::run_micro_batches(const std::vector<std::vector<in
 }
 
 bool TrainerImpl::step(const OnMicroBatch& on_micro_batch) {
-    const auto training = lora->lock.train();
-    if (progress.step >= batches.steps()) return false;
+    const auto training = lora->lock.train("Trainer::step");
     const auto start = std::chrono::steady_clock::now();
+    if (!began_) began_ = start;
+    if (progress.step >= batches.steps() || out_of_time()) return false;
     const auto micro_batches = batches.step(progress.step);
-    const Sum sum = run_micro_batches(micro_batches, on_micro_batch);
+    const std::optional<Sum> run = run_micro_batches(micro_batches, on_micro_batch);
+    if (!run) return false;
+    const Sum& sum = *run;
     const float factor = float(1.0 / sum.weight), norm = optimizer.norm();
 
     TrainStep s;
@@ -171,7 +187,7 @@ bool TrainerImpl::step(const OnMicroBatch& on_micro_batch) {
     progress.skipped += s.skipped ? 1 : 0;
     progress.bad_in_a_row = s.skipped ? progress.bad_in_a_row + 1 : 0;
     s.skipped_steps = progress.skipped;
-    s.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    s.seconds = trainer_room::seconds_since(start);
     progress.last = s;
     if (progress.bad_in_a_row >= options.max_bad_steps) give_up(s, micro_batches);
     return true;
@@ -202,7 +218,7 @@ void TrainerImpl::give_up(const TrainStep& s, const std::vector<std::vector<int6
 }
 
 MemoryPlan TrainerImpl::plan() {
-    const auto training = lora->lock.train();
+    const auto training = lora->lock.train("Trainer::plan");
     decoders.at(batches.most_rows());
     MemoryPlan plan;
     plan.items = {{"weights", describe(*lora->base).bytes},
@@ -224,7 +240,7 @@ void TrainerImpl::set_learning_rate(float rate) {
 
 double TrainerImpl::evaluate(const DatasetImpl& other, const std::function<bool()>& go_on) {
     DecoderPool pool = measuring_pool(lora->base, lora.get());
-    const auto training = lora->lock.train();          // and evaluating never run at once: they share the arena
+    const auto training = lora->lock.train("Trainer::evaluate");       // never both at once: they share the arena
     pool.use_arena(decoders.arena());
     return dataset_loss(pool, other, options.context, go_on);
 }

@@ -11,6 +11,8 @@
 #include "src/run/decoders.h"
 #include "src/run/optimizer.h"
 
+#include <chrono>
+
 namespace qlora { inline namespace QLORA_ABI {
 
 struct TrainProgress {                                 // what a checkpoint keeps beside the buffers
@@ -28,10 +30,10 @@ struct TrainerImpl {
     int64_t context = 0;                               // options.context, or the model's own if that is less
     BatchPlan batches;
     BufferRef gradients;                               // flat, as LoraImpl::values
-    AdamW optimizer;
+    FlatAdamW optimizer;
     DecoderPool decoders;
     TrainProgress progress;
-    mutable std::atomic_flag busy;                     // taken by the public calls
+    Busy busy;                                         // taken by the public calls
 
     TrainerImpl(std::shared_ptr<LoraImpl>, std::shared_ptr<const DatasetImpl>, const TrainOptions&);
     using OnMicroBatch = std::function<bool(int64_t done, int64_t of)>;
@@ -41,9 +43,12 @@ struct TrainerImpl {
     double evaluate(const DatasetImpl&, const std::function<bool()>& go_on = {});
 private:
     struct Sum { double loss = 0, weight = 0; int64_t tokens = 0, trained = 0; };
-    Sum run_micro_batches(const std::vector<std::vector<int64_t>>&, const OnMicroBatch&);
+    // nothing: the time is over
+    std::optional<Sum> run_micro_batches(const std::vector<std::vector<int64_t>>&, const OnMicroBatch&);
+    bool out_of_time() const;
     [[noreturn]] void give_up(const TrainStep&, const std::vector<std::vector<int64_t>>&);
     std::string first_bad_gradient() const;
+    std::optional<std::chrono::steady_clock::time_point> began_;       // the first step
 };
 
 }}  // namespace qlora

@@ -56,6 +56,7 @@ struct Weight {
     FourBit quant;
     std::shared_ptr<const void> owner;                 // the mapped file or the allocation behind the pointers
     const MappedFile* file = nullptr;                  // the mapped file behind them, if any
+    std::shared_ptr<const void> counted;    // of memory of its own: its part of a backend's limit (memory_limit.h)
     std::shared_ptr<const Held> held;    // if set, data and quant point into the memory of a backend: see on_host()
 
     int64_t elements() const { return elements_of(shape); }

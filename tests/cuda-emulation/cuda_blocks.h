@@ -43,6 +43,11 @@ struct CopyUnderWay {                                  // cp.async of 16 bytes; 
     int group, line;
 };
 
+struct Extension {                                     // what instructions keep beyond that
+    virtual ~Extension() = default;
+    virtual void check_end() const = 0;                // its thread has ended
+};
+
 struct Thread {
     enum class State : uint8_t { ready, at_barrier, at_group, polling, done };
     State state = State::done;
@@ -55,7 +60,7 @@ struct Thread {
     std::function<bool()> may_go_on;                   // of a polling thread
     std::vector<CopyUnderWay> copies;
     int copy_groups = 0;                               // committed so far
-    std::shared_ptr<void> extension;                   // of instructions that keep more
+    std::shared_ptr<Extension> extension;
 };
 
 struct Block {
@@ -172,10 +177,9 @@ struct GroupView {
 };
 
 inline bool is_complete(const GroupRequest& r) {
-    unsigned waiting = 0, wanted = 0;
-    for (size_t warp = r.first / 32; warp < (r.first + r.count) / 32; ++warp, wanted += unsigned(__popc(r.mask)))
-        waiting += block->waiting[warp];
-    if (waiting < wanted) return false;
+    const unsigned lanes = r.mask == ~0u ? 32 : unsigned(__popc(r.mask));
+    for (size_t warp = r.first / 32; warp < (r.first + r.count) / 32; ++warp)
+        if (block->waiting[warp] < lanes) return false;
     for (size_t i = 0; i < r.count; ++i) {
         if (!(r.mask >> (i % 32) & 1)) continue;
         if (r.first + i >= block->threads.size()) return false;
@@ -246,6 +250,9 @@ inline bool release_polling() {
 inline bool run_late(std::mt19937_64& random, Order order) {
     auto& late = block->late;
     if (late.empty()) return false;
+    const auto has_ended = [](const Thread* t) { return t->state == Thread::State::done; };
+    if (std::all_of(block->threads.begin(), block->threads.end(), has_ended))
+        throw Failure("asynchronous copies that nobody waited for, " + place());
     const size_t i = order == Order::forward ? 0 : order == Order::reverse ? late.size() - 1 : random() % late.size();
     const std::function<void()> work = std::move(late[i]);
     late.erase(late.begin() + ptrdiff_t(i));
@@ -298,8 +305,9 @@ inline void run_threads(Block& b, const Options& how, std::mt19937_64& random) {
     }
     acquire_memory(&b.end);
     for (const Thread* t : b.threads)
+        if (t->extension) t->extension->check_end();
+    for (const Thread* t : b.threads)
         if (!t->copies.empty()) refuse(t->copies.front().line, "cp.async that its thread never waited for");
-    if (!b.late.empty()) throw Failure("asynchronous copies that nobody waited for, " + place());
 }
 
 }  // namespace cuda_emulation

@@ -7,6 +7,9 @@
 // undefined - threads of a block at different barriers, a shuffle that reads a lane outside its mask, a wait that never
 // ends - is an exception here.
 //
+// The runtime does queued work as late as it may, streams in an order drawn by the seed. Device memory is inaccessible
+// while host code runs. A Failure comes out of the call that did the work: of run(), or of a wait for a stream.
+//
 // What it cannot show: speed, real memory ordering between blocks, and the rounding of approximate instructions.
 #pragma once
 #define QLORA_CUDA_EMULATION
@@ -17,4 +20,5 @@
 #include "tests/cuda-emulation/cuda_launch.h"              // grids, shared memory, options
 #include "tests/cuda-emulation/cuda_warps.h"               // __syncthreads(), shuffles, ballots
 #include "tests/cuda-emulation/cuda_mma_emulation.h"       // cp.async, ldmatrix, mma
-#include "tests/cuda-emulation/cuda_runtime_emulation.h"   // memory, streams
+#include "tests/cuda-emulation/cuda_hopper_emulation.h"    // bulk copies, mbarriers, wgmma
+#include "tests/cuda-emulation/cuda_runtime_emulation.h"   // memory, streams, events, graphs

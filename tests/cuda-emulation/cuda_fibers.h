@@ -69,9 +69,10 @@ inline void acquire_memory([[maybe_unused]] void* at) {
 }
 
 struct Fiber {
-    const void* stack = nullptr;                       // its lowest byte; the host thread's own: learnt at the first switch
+    const void* stack = nullptr;                       // its lowest byte; the host thread's: learnt at the first switch
     size_t stack_bytes = 0;
     void* sanitizer = nullptr;                         // the fake stack (address) or the fiber (thread)
+    size_t color = 0;                                  // bytes of the stack that are left free at its top
     bool armed = false;                                // it can be switched to: at its start, or where it was left
 #ifdef QLORA_EMULATION_UCONTEXT
     ucontext_t context{};
@@ -127,6 +128,7 @@ public:
     Fiber& take(void (*entry)()) {
         if (free_.empty()) {
             all_.push_back(made());
+            all_.back()->color = all_.size() % 64 * 64;    // or the frames of all threads share a few cache lines
             free_.push_back(all_.back().get());
         }
         Fiber& f = *free_.back();
@@ -172,11 +174,11 @@ private:
 #ifdef QLORA_EMULATION_UCONTEXT
         getcontext(&f.context);
         f.context.uc_stack.ss_sp = stack;
-        f.context.uc_stack.ss_size = stack_bytes;
+        f.context.uc_stack.ss_size = stack_bytes - f.color;
         f.context.uc_link = nullptr;
         makecontext(&f.context, entry, 0);
 #else
-        void** top = reinterpret_cast<void**>(stack + stack_bytes) - 8;
+        void** top = reinterpret_cast<void**>(stack + stack_bytes - f.color) - 8;
         *--top = nullptr;                              // where the entry would return to; also aligns its frame
         *--top = reinterpret_cast<void*>(entry);
         for (int i = 0; i < 6; ++i) *--top = nullptr;

@@ -104,8 +104,8 @@ inline void run_block(Block& b, Threads& threads, const Options& how, std::mt199
 }
 
 // Runs `body` once for every thread of the grid, as a launch does. Blocks follow the same order as threads.
-inline void run(dim3 grid, unsigned threads, size_t shared_bytes, const std::function<void()>& body,
-                const Options& how) {
+inline void run_grid(dim3 grid, unsigned threads, size_t shared_bytes, const std::function<void()>& body,
+                     const Options& how) {
     const Quiet quiet;
     if (!is_launchable(grid, threads, shared_bytes)) throw Failure("a launch beyond the limits of a device");
     std::mt19937_64 random(how.seed);
@@ -127,10 +127,6 @@ inline void run(dim3 grid, unsigned threads, size_t shared_bytes, const std::fun
         run_block(b, all, how, random);
     }
 }
-inline void run(dim3 grid, unsigned threads, size_t shared_bytes, const std::function<void()>& body) {
-    run(grid, threads, shared_bytes, body, options);
-}
-inline void run(dim3 grid, unsigned threads, const std::function<void()>& body) { run(grid, threads, 0, body); }
 
 // One array a block and place in the source.
 template <class T>

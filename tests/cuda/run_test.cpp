@@ -2,6 +2,7 @@
 // evaluation, generation, saving. The same calls on the CPU say what must come out.
 #include "tests/cuda/device_under_test.h"
 
+#include "src/base/access.h"
 #include "src/cpu/cpu.h"
 #include "tests/run/run_support.h"
 
@@ -28,7 +29,7 @@ qlora::Lora adapter(const qlora::Model& model, bool dora = false) {
     return qlora::Lora::create(model, o);
 }
 
-qlora::TrainOptions options(qlora::Optimizer optimizer = qlora::Optimizer::paged_adamw, bool checkpoint = false) {
+qlora::TrainOptions options(const qlora::AdamW& optimizer = {}, bool checkpoint = false) {
     qlora::TrainOptions o;
     o.epochs = 20;
     o.batch = 2;
@@ -76,29 +77,49 @@ struct OnTheDevice {
 
 TEST(CudaRun, TrainsAsTheCpuDoes) {
     const int steps = device_under_test::is_emulated() ? 4 : 10;
-    for (const auto optimizer : {qlora::Optimizer::paged_adamw, qlora::Optimizer::paged_adamw_8bit}) {
+    for (const qlora::AdamW& optimizer : {qlora::AdamW{}, qlora::AdamW{.bits = 8}}) {
         const Training want = train(cpu(), options(optimizer), steps);
         const OnTheDevice device(Compute::f32);
-        const Training got = train(Backend(device.impl), options(optimizer), steps);
+        const auto run = [&] { return train(handle_of<Backend>(device.impl), options(optimizer), steps); };
+        const Training got = run();
         expect_near(got.losses, want.losses, 1e-4, "loss");
         expect_near(got.norms, want.norms, 2e-3, "norm");
-        EXPECT_EQ(got.values, train(Backend(device.impl), options(optimizer), steps).values) << "not the same bytes";
+        EXPECT_EQ(got.values, run().values) << "not the same bytes";
     }
+}
+
+// Weights too: they are all on the device.
+TEST(CudaRun, MemoryHasALimit) {
+    Backend b = handle_of<Backend>(backend(Compute::f32));
+    const size_t before = b.memory_used();
+    {
+        const qlora::Model model = tiny(b);
+        const size_t held = b.memory_used() - before;
+        EXPECT_GE(held, size_t(model.info().bytes));
+        b.limit_memory(int64_t(b.memory_used()) + 1000);
+        EXPECT_LE(b.memory_free(), 1000u);
+        EXPECT_NE(run_support::error_of([&] { qlora::Session(model, {.context = 64}); }), "no error");
+        EXPECT_NE(run_support::error_of([&] { (void)tiny(b); }).find("Backend::limit_memory"), std::string::npos);
+        EXPECT_EQ(b.memory_used(), before + held);
+        b.limit_memory(0);
+        EXPECT_NO_THROW(qlora::Session(model, {.context = 64}));
+    }
+    EXPECT_EQ(b.memory_used(), before);
 }
 
 TEST(CudaRun, TrainsInSixteenBitsCloseToTheCpu) {
     const Training want = train(cpu(), options(), 4);
     const OnTheDevice device(Compute::bf16);
-    const Training got = train(Backend(device.impl), options(), 4);
+    const Training got = train(handle_of<Backend>(device.impl), options(), 4);
     expect_near(got.losses, want.losses, 1e-2, "loss");
-    const Training again = train(Backend(device.impl), options({}, true), 4);
+    const Training again = train(handle_of<Backend>(device.impl), options({}, true), 4);
     expect_near(again.losses, got.losses, 1e-2, "loss with recomputation");
 }
 
 TEST(CudaRun, TrainsDora) {
     const Training want = train(cpu(), options(), 2, true);
     const OnTheDevice device(Compute::f32);
-    expect_near(train(Backend(device.impl), options(), 2, true).losses, want.losses, 1e-4, "loss");
+    expect_near(train(handle_of<Backend>(device.impl), options(), 2, true).losses, want.losses, 1e-4, "loss");
 }
 
 TEST(CudaRun, ARunGoesOnOnTheOtherBackend) {
@@ -117,8 +138,8 @@ TEST(CudaRun, ARunGoesOnOnTheOtherBackend) {
         return trainer.last().loss;
     };
     const double want = resumed(cpu(), cpu());
-    EXPECT_NEAR(resumed(cpu(), Backend(device.impl)), want, 1e-4 * want);
-    EXPECT_NEAR(resumed(Backend(device.impl), cpu()), want, 1e-4 * want);
+    EXPECT_NEAR(resumed(cpu(), handle_of<Backend>(device.impl)), want, 1e-4 * want);
+    EXPECT_NEAR(resumed(handle_of<Backend>(device.impl), cpu()), want, 1e-4 * want);
 }
 
 TEST(CudaRun, ReadsMeasuresAndWritesAsTheCpuDoes) {
@@ -128,7 +149,7 @@ TEST(CudaRun, ReadsMeasuresAndWritesAsTheCpuDoes) {
     std::vector<float> logits[2];
     double nll[2];
     int at = 0;
-    for (const Backend& b : {cpu(), Backend(device.impl)}) {
+    for (const Backend& b : {cpu(), handle_of<Backend>(device.impl)}) {
         const qlora::Model model = tiny(b);
         const qlora::Lora lora = adapter(model);
         qlora::Trainer trainer(lora, run_support::dataset(run_support::random_rows(10)), options());
@@ -157,7 +178,7 @@ TEST(CudaRun, GeneratesTheSameTokens) {
         return session.complete("First Citizen", {.temperature = 0, .max_tokens = 8}).tokens;
     };
     for (const std::optional<DType> cache : {std::optional<DType>(DType::f32), std::optional<DType>(DType::q8_0)})
-        EXPECT_EQ(generated(Backend(device.impl), cache), generated(cpu(), cache));
+        EXPECT_EQ(generated(handle_of<Backend>(device.impl), cache), generated(cpu(), cache));
 }
 
 }  // namespace cuda_run_test

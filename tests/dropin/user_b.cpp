@@ -5,7 +5,7 @@
 
 int errors_are_catchable() {
     try {
-        qlora::Model::load("no such file.gguf");
+        (void)qlora::Model::load("no such file.gguf");
     } catch (const qlora::Error& e) {
         return e.code == qlora::Errc::io && std::string(e.what()).find("no such file.gguf") != std::string::npos ? 0
                                                                                                                  : 1;

@@ -43,6 +43,20 @@ std::string error_of(const std::function<void()>& call) {
     return "";
 }
 
+// All weights are read once for a model; a copy, which may be changed, has a fingerprint of its own.
+TEST(BaseRecord, TheFingerprintIsKept) {
+    const auto model = tiny::make({});
+    EXPECT_FALSE(model->fingerprint.value);
+    const Json first = fingerprint_of(*model);
+    ASSERT_TRUE(model->fingerprint.value);
+    auto other = std::make_shared<ModelImpl>(*model);
+    EXPECT_FALSE(other->fingerprint.value);
+    change_last(other->at(Slot::down_proj, 1));
+    EXPECT_NE(fingerprint_of(*other).dump(), first.dump());
+    change_last(model->at(Slot::down_proj, 1));        // nobody changes a model: here it shows that nothing is read
+    EXPECT_EQ(fingerprint_of(*model).dump(), first.dump());
+}
+
 TEST(BaseRecord, EveryPartOfAnotherBaseIsFound) {
     const auto model = tiny::make({.family = "qwen3"});
     const std::string folder = temporary("parts"), file = temporary("parts.gguf");

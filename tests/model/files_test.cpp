@@ -1,5 +1,6 @@
 // files_test.cpp - models through their files: saved and loaded again bit for bit, NF4 against a plain computation,
 // configurations that lie.
+#include "src/base/access.h"
 #include "src/model/model.h"
 
 #include "src/format/gguf.h"
@@ -341,7 +342,7 @@ TEST(HfFolder, TensorsMustAgreeWithTheConfiguration) {
     write_text(config, good_config().dump());
     EXPECT_NO_THROW(tiny::load(folder));
     EXPECT_THROW(tiny::load(folder, DType::q4_0), Error);
-    LoadOptions options{.backend = Backend(tiny::backend()),
+    LoadOptions options{.backend = handle_of<Backend>(tiny::backend()),
                         .on_progress = [](float fraction) { return fraction < 0.5f; }};
     try { load_hf_model(folder, options); FAIL(); } catch (const Error& e) { EXPECT_EQ(e.code, Errc::cancelled); }
 }

@@ -1,5 +1,6 @@
 // fused_test.cpp - files that hold query, key and value in one tensor, and gate and up: loaded, they are the same
 // model.
+#include "src/base/access.h"
 #include "src/format/safetensors.h"
 #include "src/model/gguf_model.h"
 #include "src/tensor/encode.h"
@@ -36,7 +37,7 @@ std::string temporary(const std::string& name) {
 }
 
 std::shared_ptr<ModelImpl> load(const std::string& path, const Family* as, std::optional<DType> quantize = {}) {
-    const LoadOptions options{.backend = Backend(tiny::backend()), .quantize = quantize};
+    const LoadOptions options{.backend = handle_of<Backend>(tiny::backend()), .quantize = quantize};
     return is_folder(path) ? load_hf_model(path, options, as) : load_gguf_model(path, options, as);
 }
 

@@ -1,4 +1,5 @@
 // lora_forms_test.cpp - copies and sums of adapters.
+#include "src/base/access.h"
 #include "src/model/lora_impl.h"
 #include "src/run/trainer.h"
 #include "tests/model/tiny.h"
@@ -16,11 +17,11 @@ const Tokens ids{1, 17, 5, 22, 9, 31, 2, 8};
 Lora adapter(const Model& model, uint64_t seed, LoraOptions options = {.rank = 3}) {
     options.seed = seed;
     const Lora lora = Lora::create(model, options);
-    std::vector<float> values = lora_values(*lora.impl());
+    std::vector<float> values = lora_values(*impl_of(lora));
     Rng rng{seed, 7, 0};
     for (float& v : values) v += (float(rng.below(2001)) / 1000 - 1) * 0.2f;
-    lora.impl()->base->backend->upload(*lora.impl()->values, 0, values.data(), int64_t(values.size()) * 4);
-    ++lora.impl()->version;
+    impl_of(lora)->base->backend->upload(*impl_of(lora)->values, 0, values.data(), int64_t(values.size()) * 4);
+    ++impl_of(lora)->version;
     return lora;
 }
 
@@ -47,8 +48,8 @@ TEST(LoraForms, ACopyIsApart) {
         EXPECT_EQ(copy.fingerprint(), lora.fingerprint());
         EXPECT_EQ(copy.files(), lora.files());
         const std::vector<float> zero(size_t(lora.parameters()), 0.5f);
-        lora.impl()->base->backend->upload(*lora.impl()->values, 0, zero.data(), int64_t(zero.size()) * 4);
-        ++lora.impl()->version;
+        impl_of(lora)->base->backend->upload(*impl_of(lora)->values, 0, zero.data(), int64_t(zero.size()) * 4);
+        ++impl_of(lora)->version;
         EXPECT_NE(lora.logits(ids), before);
         EXPECT_EQ(copy.logits(ids), before);
     }
@@ -61,19 +62,19 @@ TEST(LoraForms, ASumAddsWhatEachAdds) {
                                   adapter(model, 3, {.rank = 2, .rank_stabilized = true})};
     const std::vector<float> scales{0.5f, -1.25f, 2};
     const Lora sum = Lora::sum(loras, scales);
-    for_each_tensor(model.impl()->config, [&](const Row& row, int64_t layer) {
+    for_each_tensor(impl_of(model)->config, [&](const Row& row, int64_t layer) {
         if (row.kind != Kind::linear) return;
-        const std::vector<float> base = model.impl()->at(row.slot, layer)->decoded();
+        const std::vector<float> base = impl_of(model)->at(row.slot, layer)->decoded();
         std::vector<float> expected = base;
         for (size_t i = 0; i < loras.size(); ++i) {
-            const std::vector<float> merged = loras[i].merge().impl()->at(row.slot, layer)->decoded();
+            const std::vector<float> merged = impl_of(loras[i].merge())->at(row.slot, layer)->decoded();
             for (size_t k = 0; k < base.size(); ++k) expected[k] += scales[i] * (merged[k] - base[k]);
         }
-        expect_near(sum.merge().impl()->at(row.slot, layer)->decoded(), expected, 2e-5,
+        expect_near(impl_of(sum.merge())->at(row.slot, layer)->decoded(), expected, 2e-5,
                     tensor_name(World::hf, row, layer));
     });
-    EXPECT_EQ(sum.impl()->find(0, Module::q_proj)->rank, 3 + 5 + 2);
-    EXPECT_EQ(sum.impl()->find(0, Module::up_proj)->rank, 3 + 2);
+    EXPECT_EQ(impl_of(sum)->find(0, Module::q_proj)->rank, 3 + 5 + 2);
+    EXPECT_EQ(impl_of(sum)->find(0, Module::up_proj)->rank, 3 + 2);
     // saved and loaded as any adapter
     EXPECT_EQ(Lora::load(model, Source::folder(sum.files())).logits(ids), sum.logits(ids));
     const std::string gguf = testing::TempDir() + "qlora_lora_sum.gguf";

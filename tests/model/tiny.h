@@ -1,5 +1,6 @@
 // tiny.h - small random models in memory, and one-line forward passes, for the tests of the model floor.
 #pragma once
+#include "src/base/access.h"
 #include "src/base/file.h"
 #include "src/base/rng.h"
 #include "src/model/decoder.h"
@@ -20,7 +21,8 @@ inline std::shared_ptr<BackendImpl> backend(int threads = 1) {
 
 inline std::shared_ptr<ModelImpl> load(const std::string& path, std::optional<DType> quantize = {},
                                        bool double_quant = true) {
-    const LoadOptions options{.backend = Backend(backend()), .quantize = quantize, .double_quant = double_quant};
+    const LoadOptions options{
+        .backend = handle_of<Backend>(backend()), .quantize = quantize, .double_quant = double_quant};
     return is_folder(path) ? load_hf_model(path, options) : load_gguf_model(path, options);
 }
 

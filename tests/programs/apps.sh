@@ -41,6 +41,6 @@ warns "and goes on with what it knew" "learned from 2 answers"
 awk "BEGIN { exit !($(loss) < $first) }" && ok "its loss has fallen" || failed "its loss has fallen" "$first, then $(loss)"
 printf 'And now?\n!Nothing.\n' | ./learn $speaker "$dir/l" 0 > "$dir/out" 2> "$dir/err"
 warns "no time, no step" "learned from 3 answers: 0 steps"
-bad "too little memory" "more than allowed" ./learn $speaker "$dir/l" 60 1
+bad "too little memory" "the limit is 1048576" ./learn $speaker "$dir/l" 60 1
 [ "$(told)" -eq 6 ] && ok "what it was told stays" || failed "what it was told stays" "$(told) lines"
 exit $((failures > 0))

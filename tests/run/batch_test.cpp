@@ -123,25 +123,44 @@ TEST(Batch, WhatThrowsEndsOneSequenceOnly) {
     }
 }
 
+TEST(Batch, ADeadlineEndsOneSequenceOnly) {
+    const Model model = shakespeare(1);
+    const Tokens prompt = model.tokenizer().encode("O Romeo", true), longer(400, prompt.back());
+    const Sampling few = endless(model, {.temperature = 0, .max_tokens = 9});
+    const std::string expected = qlora::Session(model).complete(prompt, few).text;
+    Sampling late = few;
+    late.max_seconds = 1e-9;
+    Batch batch(model, {.slots = 3, .context = 500});
+    const int64_t a = batch.add(prompt, few), b = batch.add(prompt, late), c = batch.add(longer, late);
+    while (batch.step()) {}
+    EXPECT_EQ(batch.remove(a).text, expected);
+    for (const int64_t slot : {b, c}) {
+        const Reply reply = batch.remove(slot);
+        EXPECT_EQ(reply.finish, Finish::deadline);
+        EXPECT_TRUE(reply.text.empty() && reply.tokens.empty());
+        EXPECT_LT(reply.stats.context_used, 400);
+    }
+}
+
 TEST(Batch, ContextsAndMistakes) {
     const Model model = shakespeare(1);
     const Tokens prompt = model.tokenizer().encode("O Romeo", true);
     Batch batch(model, {.slots = 1, .context = int64_t(prompt.size()) + 3});
     const int64_t slot = batch.add(prompt, endless(model, {.temperature = 0, .max_tokens = 50}));
-    EXPECT_TRUE(contains(error_of([&] { batch.add(prompt); }), "slots are used"));
+    EXPECT_TRUE(contains(error_of([&] { (void)batch.add(prompt); }), "slots are used"));
     while (batch.step()) {}
     const Reply reply = batch.remove(slot);
     EXPECT_EQ(reply.finish, Finish::context_full);
     EXPECT_EQ(reply.tokens.size(), 4u);
     for (const int64_t bad : {slot, int64_t(-1), int64_t(1) << 40})
         EXPECT_TRUE(contains(error_of([&] { batch.remove(bad); }), "no sequence")) << bad;
-    EXPECT_TRUE(contains(error_of([&] { batch.add({}); }), "empty"));
-    EXPECT_TRUE(contains(error_of([&] { batch.add(Tokens{-1}); }), "vocabulary"));
-    EXPECT_TRUE(contains(error_of([&] { batch.add(Tokens(99, 1)); }), "leaves none"));
-    EXPECT_TRUE(contains(error_of([&] { batch.add(prompt, {.temperature = -1}); }), "temperature"));
+    EXPECT_TRUE(contains(error_of([&] { (void)batch.add({}); }), "empty"));
+    EXPECT_TRUE(contains(error_of([&] { (void)batch.add(Tokens{-1}); }), "vocabulary"));
+    EXPECT_TRUE(contains(error_of([&] { (void)batch.add(Tokens(99, 1)); }), "leaves none"));
+    EXPECT_TRUE(contains(error_of([&] { (void)batch.add(prompt, {.temperature = -1}); }), "temperature"));
     EXPECT_EQ(batch.free_slots(), 1) << "what was refused took no slot";
     const Lora elsewhere = Lora::create(shakespeare(1), {.rank = 2});
-    EXPECT_TRUE(contains(error_of([&] { batch.add(prompt, {}, elsewhere); }), "another model"));
+    EXPECT_TRUE(contains(error_of([&] { (void)batch.add(prompt, {}, elsewhere); }), "another model"));
     for (const int64_t slots : {int64_t(0), int64_t(-1), int64_t(1) << 60})
         EXPECT_TRUE(contains(error_of([&] { Batch(model, {.slots = slots}); }), "slots")) << slots;
     Batch moved(std::move(batch));

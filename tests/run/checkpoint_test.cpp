@@ -19,7 +19,7 @@ qlora::TrainOptions options() {
     o.context = 64;
     o.learning_rate = 1e-2f;
     o.schedule = qlora::Schedule::cosine;
-    o.weight_decay = 0.01f;
+    o.optimizer.weight_decay = 0.01f;
     o.seed = 11;
     return o;
 }
@@ -68,7 +68,8 @@ TEST(Checkpoint, ResumedRunsMakeTheSameBytes) { expect_resumed_alike(options());
 
 TEST(Checkpoint, ResumedRunsMakeTheSameBytesWithEightBitStates) {
     qlora::TrainOptions o = options();
-    o.optimizer = qlora::Optimizer::adamw_8bit;
+    o.optimizer.bits = 8;
+    o.optimizer.paged = false;
     expect_resumed_alike(o);
 }
 
@@ -144,6 +145,12 @@ TEST(Checkpoint, RefusesAnotherRun) {
     Process other_options(o);
     const std::string error = error_of([&] { other_options.trainer.resume(path); });
     EXPECT_TRUE(contains(error, "learning_rate") && contains(error, "batch was 2 and is 1")) << error;
+    qlora::TrainOptions optimizer = options();
+    optimizer.optimizer.bits = 8;
+    optimizer.optimizer.beta2 = 0.99f;
+    Process other_optimizer(optimizer);
+    const std::string differs = error_of([&] { other_optimizer.trainer.resume(path); });
+    EXPECT_TRUE(contains(differs, "optimizer was adamw and is adamw_8bit") && contains(differs, "beta2")) << differs;
     Process other_data(options(), 4);
     EXPECT_TRUE(contains(error_of([&] { other_data.trainer.resume(path); }), "data set"));
     Process other_rank(options(), 3, 1, 8);
@@ -156,6 +163,8 @@ TEST(Checkpoint, RefusesAnotherRun) {
     qlora::TrainOptions longer = options();            // going on for longer is no other run
     longer.epochs = 5;
     longer.max_bad_steps = 3;
+    longer.max_seconds = 1000;
+    longer.optimizer.paged = false;
     Process longer_run(longer);
     longer_run.trainer.resume(path);
     EXPECT_EQ(longer_run.trainer.last().step, 1);

@@ -1,5 +1,6 @@
 // context_test.cpp - texts longer than the model's context: refused wherever a text goes in, with the values; what cuts
 // says how much it cut.
+#include "src/base/access.h"
 #include "src/model/model.h"
 #include "src/run/evaluate.h"
 #include "tests/run/run_support.h"
@@ -14,10 +15,10 @@ using namespace run_support;
 
 // The tiny model with 16 tokens of context; dynamic: its configuration asks for scaling beyond them.
 Model short_model(bool dynamic) {
-    auto model = std::make_shared<ModelImpl>(*tiny_model().impl());
+    auto model = std::make_shared<ModelImpl>(*impl_of(tiny_model()));
     model->config.context = 16;
     model->config.dynamic_rope = dynamic;
-    return Model(std::shared_ptr<const ModelImpl>(model));
+    return handle_of<Model>(model);
 }
 
 class Context : public testing::TestWithParam<bool> {
@@ -43,9 +44,9 @@ protected:
 
 TEST_P(Context, Scores) {
     EXPECT_FALSE(model.logits(fits).empty());
-    refused([&] { model.logits(longer); });
+    refused([&] { (void)model.logits(longer); });
     EXPECT_FALSE(lora.logits(fits).empty());
-    refused([&] { lora.logits(longer); });
+    refused([&] { (void)lora.logits(longer); });
 }
 
 TEST_P(Context, Measures) {
@@ -68,7 +69,7 @@ TEST_P(Context, Training) {
     EXPECT_TRUE(cut.step());
     EXPECT_EQ(cut.last().tokens <= 16, true);
     Trainer whole(lora, rows_of(16), wide);
-    refused([&] { whole.evaluate(rows_of(17)); });
+    refused([&] { (void)whole.evaluate(rows_of(17)); });
     EXPECT_GT(cut.evaluate(rows_of(17)), 0);
 }
 
@@ -84,13 +85,13 @@ INSTANTIATE_TEST_SUITE_P(Run, Context, testing::Bool(),
 TEST(ContextOfData, IsThatOfTheModel) {
     const std::string vocabulary = data_path("tokenizer/smollm2");
     if (!exists(vocabulary)) GTEST_SKIP() << "needs ../shared/data/tokenizer";
-    auto model = std::make_shared<ModelImpl>(*short_model(false).impl());
+    auto model = std::make_shared<ModelImpl>(*impl_of(short_model(false)));
     model->tokenizer = load_tokenizer(vocabulary);
     const TemporaryFolder folder("qlora-context");
     std::ofstream(folder / "rows.jsonl")
         << R"({"prompt": "Count.", "completion": "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"})"
         << "\n";
-    const Dataset data = Dataset::load(folder / "rows.jsonl", Model(std::shared_ptr<const ModelImpl>(model)));
+    const Dataset data = Dataset::load(folder / "rows.jsonl", handle_of<Model>(model));
     EXPECT_LE(data.info().longest, 16);
     EXPECT_EQ(data.info().truncated + data.info().dropped, 1);
 }

@@ -1,4 +1,5 @@
 // dataset_test.cpp - files of every format to rows: counts, masks, cutting, dropping, splitting, errors.
+#include "src/base/access.h"
 #include "src/run/dataset.h"
 #include "tests/run/run_support.h"
 
@@ -21,7 +22,7 @@ qlora::Tokenizer chat_words() {
         const std::string chatml =
             "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if "
             "add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
-        return qlora::Tokenizer(qlora::load_tokenizer_json(
+        return qlora::handle_of<qlora::Tokenizer>(qlora::load_tokenizer_json(
             qlora::Json::parse(qlora::read_file(file), file),
             qlora::Json().set("chat_template", chatml).set("eos_token", "<|im_end|>"), file));
     }();
@@ -32,7 +33,7 @@ std::string trained_text(const qlora::Tokenizer& t, const qlora::Rendered& r) {
     qlora::Tokens trained;
     for (size_t i = 0; i < r.tokens.size(); ++i)
         if (r.trained[i]) trained.push_back(r.tokens[i]);
-    return t.impl()->decode(trained, true);
+    return impl_of(t)->decode(trained, true);
 }
 
 struct DatasetFiles : ::testing::Test {
@@ -78,7 +79,7 @@ TEST_F(DatasetFiles, RealFilesOfEveryFormat) {
     }
     for (const char* other :
          {"instruct/dpo_sharegpt_60.json", "instruct/selfinstruct_seed_tasks.jsonl", "instruct/oasst_tree_en_10.jsonl"})
-        EXPECT_THROW(qlora::Dataset::load(data_path(other), words()), qlora::Error) << other;
+        EXPECT_THROW((void)qlora::Dataset::load(data_path(other), words()), qlora::Error) << other;
 }
 
 TEST_F(DatasetFiles, MaskOfADialogue) {
@@ -170,8 +171,9 @@ TEST_F(DatasetFiles, ErrorsNameFileAndLine) {
     EXPECT_TRUE(contains(error_of([&] { load(good + "{\"text\": \n"); }), "d.jsonl:2"));
     EXPECT_TRUE(contains(error_of([&] { load(good + "\n" + R"({"prompt": "a", "completion": "b"})"); }), "d.jsonl:3"));
     EXPECT_TRUE(contains(error_of([&] { load(good + good + R"({"text": 3})"); }), "d.jsonl:3"));
-    EXPECT_TRUE(contains(error_of([&] { qlora::Dataset::load(folder / "none.jsonl", words()); }), "no such file"));
-    EXPECT_TRUE(contains(error_of([&] { qlora::Dataset::load(file("x.parquet", "PAR1"), words()); }), "convert"));
+    EXPECT_TRUE(contains(error_of([&] { (void)qlora::Dataset::load(folder / "none.jsonl", words()); }),
+                         "no such file"));
+    EXPECT_TRUE(contains(error_of([&] { (void)qlora::Dataset::load(file("x.parquet", "PAR1"), words()); }), "convert"));
     EXPECT_THROW(load(""), qlora::Error);
 }
 
@@ -180,9 +182,9 @@ TEST_F(DatasetFiles, FoldersHaveSplits) {
     file("valid.jsonl", "{\"text\": \"valid text\"}\r\n");
     EXPECT_TRUE(contains(qlora::Dataset::load(folder.path.string(), words()).row(0).text, "train"));
     EXPECT_TRUE(contains(qlora::Dataset::load(folder.path.string(), words(), {.split = "valid"}).row(0).text, "valid"));
-    EXPECT_TRUE(contains(error_of([&] { qlora::Dataset::load(folder.path.string(), words(), {.split = "test"}); }),
-                         "test.jsonl"));
-    EXPECT_THROW(qlora::Dataset::load(folder / "train.jsonl", words(), {.split = "valid"}), qlora::Error);
+    const auto test = [&] { (void)qlora::Dataset::load(folder.path.string(), words(), {.split = "test"}); };
+    EXPECT_TRUE(contains(error_of(test), "test.jsonl"));
+    EXPECT_THROW((void)qlora::Dataset::load(folder / "train.jsonl", words(), {.split = "valid"}), qlora::Error);
 }
 
 TEST_F(DatasetFiles, SplitIsRandomCompleteAndRepeatable) {
@@ -199,11 +201,11 @@ TEST_F(DatasetFiles, SplitIsRandomCompleteAndRepeatable) {
     for (int64_t i = 0; i < 10; ++i) texts.push_back(part.row(i).text);
     std::sort(texts.begin(), texts.end());
     EXPECT_EQ(std::unique(texts.begin(), texts.end()), texts.end());
-    EXPECT_EQ(data.split(0.2f, 7).second.impl()->fingerprint(), part.impl()->fingerprint());
-    EXPECT_NE(data.split(0.2f, 8).second.impl()->fingerprint(), part.impl()->fingerprint());
+    EXPECT_EQ(impl_of(data.split(0.2f, 7).second)->fingerprint(), impl_of(part)->fingerprint());
+    EXPECT_NE(impl_of(data.split(0.2f, 8).second)->fingerprint(), impl_of(part)->fingerprint());
     EXPECT_EQ(data.split(0, 7).second.info().rows, 0);
-    EXPECT_THROW(data.split(1.5f), qlora::Error);
-    EXPECT_THROW(data.row(50), qlora::Error);
+    EXPECT_THROW((void)data.split(1.5f), qlora::Error);
+    EXPECT_THROW((void)data.row(50), qlora::Error);
 }
 
 TEST_F(DatasetFiles, JoinedDataSetsAreRowsOneAfterAnother) {
@@ -215,7 +217,7 @@ TEST_F(DatasetFiles, JoinedDataSetsAreRowsOneAfterAnother) {
         R"({"messages": [{"role": "user", "content": "e"}, {"role": "assistant", "content": "f"}], "id": 3, "tag": 4})");
     const qlora::Dataset a = qlora::Dataset::load(one, chat_words()), b = qlora::Dataset::load(two, chat_words());
     const auto join = [](const qlora::Dataset& x, const qlora::Dataset& y) {
-        return qlora::Dataset(qlora::join_datasets(std::vector{x.impl(), y.impl()}));
+        return qlora::handle_of<qlora::Dataset>(qlora::join_datasets(std::vector{impl_of(x), impl_of(y)}));
     };
     const qlora::Dataset ab = join(a, b), ba = join(b, a);
     const qlora::DatasetInfo info = ab.info();
@@ -228,9 +230,9 @@ TEST_F(DatasetFiles, JoinedDataSetsAreRowsOneAfterAnother) {
     EXPECT_EQ(ab.row(2).tokens, b.row(0).tokens);
     EXPECT_EQ(ab.row(2).trained, b.row(0).trained);
     // a run that goes on compares it: the order counts
-    EXPECT_NE(ab.impl()->fingerprint(), ba.impl()->fingerprint());
+    EXPECT_NE(impl_of(ab)->fingerprint(), impl_of(ba)->fingerprint());
     EXPECT_EQ(join(ab, a).info().format, "prompt/completion + messages");
-    EXPECT_EQ(qlora::join_datasets(std::vector{a.impl()}), a.impl());
+    EXPECT_EQ(qlora::join_datasets(std::vector{impl_of(a)}), impl_of(a));
     EXPECT_TRUE(contains(error_of([] { qlora::join_datasets({}); }), "nothing to join"));
 }
 
@@ -240,7 +242,7 @@ TEST_F(DatasetFiles, TypedControlTokensAreNotControlTokensWhereTextIsAskedFor) {
                                      R"({"text": "plain"})"
                                      "\n",
                                      {.special = qlora::Special::text});
-    const qlora::Token end = chat_words().impl()->id_of("<|im_end|>");
+    const qlora::Token end = impl_of(chat_words())->id_of("<|im_end|>");
     const qlora::Tokens tokens = data.row(0).tokens;
     // the end of the text, which is this model's end of text
     EXPECT_EQ(std::count(tokens.begin(), tokens.end(), end), 1);

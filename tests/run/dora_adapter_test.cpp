@@ -1,6 +1,7 @@
 // dora_adapter_test.cpp - adapters with magnitudes (DoRA) against PyTorch + PEFT (tools/make_dora_golden.py): scores,
 // five steps of training and the adapter that comes out, on float weights and on NF4; and what loading, merging,
 // sessions and checkpoints make of them.
+#include "src/base/access.h"
 #include "src/format/safetensors.h"
 #include "src/model/family.h"
 #include "src/model/lora_impl.h"
@@ -71,8 +72,8 @@ qlora::TrainOptions options_of(const qlora::Json& j) {
     o.batch = o.accumulate = 2;                        // every step sees all four rows
     o.warmup_ratio = 0;
     o.learning_rate = float(j.find("learning_rate")->number());
-    o.weight_decay = float(j.find("weight_decay")->number());
-    o.max_grad_norm = float(j.find("max_grad_norm")->number());
+    o.optimizer.weight_decay = float(j.find("weight_decay")->number());
+    o.optimizer.max_grad_norm = float(j.find("max_grad_norm")->number());
     o.schedule = qlora::Schedule::linear;
     return o;
 }
@@ -87,7 +88,7 @@ TEST_P(DoraAdapter, ScoresAndStepsMatchPeft) {
         const qlora::Lora lora = qlora::Lora::load(model_in(nf4, threads), golden_path("dora/adapter"));
         EXPECT_TRUE(lora.options().dora);
         EXPECT_LT(largest_difference(lora.logits(ids()), scores(*golden.find("logits"))), 5e-5);
-        qlora::TrainerImpl trainer(lora.impl(), run_support::dataset(rows_of_training()).impl(), options_of(j));
+        qlora::TrainerImpl trainer(impl_of(lora), impl_of(run_support::dataset(rows_of_training())), options_of(j));
         for (size_t step = 0; step < 5; ++step) {
             ASSERT_TRUE(trainer.step());
             const double loss = golden.find("losses")->array()[step].number(),
@@ -119,13 +120,13 @@ TEST(DoraAdapters, StartAsTheBaseAndFollowTheirFactors) {
         const qlora::Lora lora = qlora::Lora::create(model, {.rank = 4, .alpha = 8, .dora = true, .init = init});
         EXPECT_LT(largest_difference(lora.logits(ids()), model.logits(ids())), 5e-5);
         const qlora::Lora plain = qlora::Lora::create(model, {.rank = 4, .alpha = 8, .init = init});
-        const qlora::Config& c = model.impl()->config;
+        const qlora::Config& c = impl_of(model)->config;
         int64_t rows = 0;
         for (int m = 0; m < qlora::module_count; ++m) rows += c.layers * qlora::shape_of(c, qlora::Module(m))[0];
         EXPECT_EQ(lora.parameters() - plain.parameters(), rows);
         qlora::DecoderSpec spec;
         spec.rows = int64_t(ids().size());
-        qlora::Decoder living(lora.base().impl(), lora.impl().get(), spec);
+        qlora::Decoder living(impl_of(lora.base()), impl_of(lora).get(), spec);
         const auto batch = qlora::lay_out(std::vector<qlora::Document>{{ids(), {}}}, spec.rows);
         qlora::Trainer trainer(lora, run_support::dataset(rows_of_training()), options_of(expected()));
         ASSERT_TRUE(trainer.step());
@@ -147,7 +148,7 @@ TEST(DoraAdapters, ThePlanCountsWhatTheyKeep) {
     EXPECT_EQ(plan.items[1].bytes, lora.parameters() * 4);             // magnitudes included
     EXPECT_EQ(plan.items[5].bytes, lora.parameters() * 4);
     int64_t rows = 0, sum = 0;
-    for (const qlora::LoraTarget& t : lora.impl()->targets) rows += t.out;
+    for (const qlora::LoraTarget& t : impl_of(lora)->targets) rows += t.out;
     EXPECT_GT(plan.items[6].bytes, 4 * rows);          // the norms, and the arena of the graph that computes them
     for (const auto& item : plan.items) sum += item.bytes;
     EXPECT_EQ(plan.peak, sum);
@@ -166,9 +167,9 @@ TEST(DoraAdapters, DropoutOnBothProducts) {
         spec.output = qlora::DecoderSpec::Output::loss;
         spec.dropout = true;
         spec.backward = gradients != nullptr;
-        const qlora::BufferRef buffer = l.base().backend().impl()->allocate(l.parameters() * 4);
+        const qlora::BufferRef buffer = impl_of(l.base().backend())->allocate(l.parameters() * 4);
         if (gradients) spec.gradients = buffer;
-        qlora::Decoder d(l.base().impl(), l.impl().get(), spec);
+        qlora::Decoder d(impl_of(l.base()), impl_of(l).get(), spec);
         auto batch = qlora::lay_out(std::vector<qlora::Document>{{ids(), {}}}, spec.rows);
         batch.dropout_step = 3;
         d.run(batch);
@@ -177,10 +178,10 @@ TEST(DoraAdapters, DropoutOnBothProducts) {
         for (const float v : d.nll()) sum += double(v);
         return sum;
     };
-    const auto set = [](const qlora::Lora& l, const std::vector<float>& v) { qlora::set_lora_values(*l.impl(), v); };
+    const auto set = [](const qlora::Lora& l, const std::vector<float>& v) { qlora::set_lora_values(*impl_of(l), v); };
     EXPECT_NEAR(loss(lora), loss(without), 1e-4);
     std::vector<float> values = values_of(lora);
-    const qlora::LoraTarget t = lora.impl()->targets[0];
+    const qlora::LoraTarget t = impl_of(lora)->targets[0];
     for (int64_t o = 0; o < t.out; ++o) values[size_t(t.m + o)] *= 1.5f;
     set(lora, values);
     set(without, values);

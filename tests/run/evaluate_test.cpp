@@ -1,5 +1,6 @@
 // evaluate_test.cpp - perplexity against a plain computation from whole logits, and against the published loss of the
 // story model.
+#include "src/base/access.h"
 #include "src/run/evaluate.h"
 #include "tests/run/run_support.h"
 
@@ -39,9 +40,9 @@ TEST(Evaluate, PerplexityScoresEveryTokenOnceWithItsContext) {
         EXPECT_NEAR(p.nll, sum / (count - 1), 1e-5) << count << " " << context << " " << stride;
         EXPECT_NEAR(p.perplexity, std::exp(p.nll), 1e-9 * p.perplexity);
     }
-    EXPECT_THROW(qlora::perplexity(model, tokens(1)), qlora::Error);
-    EXPECT_THROW(qlora::perplexity(model, tokens(9), 4, 4), qlora::Error);
-    EXPECT_THROW(qlora::perplexity(model, qlora::Tokens{1, 2, 99}), qlora::Error);
+    EXPECT_THROW((void)qlora::perplexity(model, tokens(1)), qlora::Error);
+    EXPECT_THROW((void)qlora::perplexity(model, tokens(9), 4, 4), qlora::Error);
+    EXPECT_THROW((void)qlora::perplexity(model, qlora::Tokens{1, 2, 99}), qlora::Error);
 }
 
 TEST(Evaluate, AnAdapterCounts) {
@@ -80,15 +81,15 @@ TEST(Evaluate, TheStoryIsLikelyAndItsContinuationChosen) {
     const std::vector<std::string> choices{" purple theorem eleven", " play outside in the park.", " zzz"};
     EXPECT_EQ(qlora::best_choice(model, "Once upon a time, there was a little girl named Lily. She loved to", choices),
               1);
-    EXPECT_THROW(qlora::best_choice(model, "x", std::vector<std::string>{}), qlora::Error);
-    EXPECT_THROW(qlora::best_choice(model, "x", std::vector<std::string>{""}), qlora::Error);
+    EXPECT_THROW((void)qlora::best_choice(model, "x", std::vector<std::string>{}), qlora::Error);
+    EXPECT_THROW((void)qlora::best_choice(model, "x", std::vector<std::string>{""}), qlora::Error);
 }
 
 TEST(Evaluate, ChoicesOfATextWithControlTokensAreThoseOfItsTokens) {
     if (!qlora::exists(data_path("model/stories260K/stories260K.gguf"))) GTEST_SKIP() << "needs ../shared/data";
     const qlora::Model model = qlora::Model::load(data_path("model/stories260K/stories260K.gguf"),
                                                   {.backend = qlora::Backend::cpu(1, qlora::Compute::f32)});
-    const qlora::TokenizerImpl& t = *model.tokenizer().impl();
+    const qlora::TokenizerImpl& t = *impl_of(model.tokenizer());
     // Mean log-probability per byte of what a choice adds, from whole logits, of the tokens as a reading of the text
     // gives them.
     const auto score = [&](const std::string& query, const std::string& choice, bool control) {

@@ -2,6 +2,7 @@
 // pages are inaccessible while host code runs, and gives the same bytes as on the CPU.
 #include "tests/support/guarded_backend.h"
 
+#include "src/base/access.h"
 #include "src/model/lora_impl.h"
 #include "tests/run/run_support.h"
 
@@ -14,18 +15,17 @@ using run_support::values_of;
 using qlora::Backend;
 using qlora::DType;
 using qlora::LoraInit;
-using qlora::Optimizer;
 
 struct Case {
     const char* name;
     std::optional<DType> quantize = {};
     bool double_quant = true, dora = false, checkpoint = false;
     LoraInit init = LoraInit::standard;
-    Optimizer optimizer = Optimizer::paged_adamw;
+    qlora::AdamW optimizer = {};
 };
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
-Backend guarded_backend() { return Backend(std::make_shared<guarded::GuardedBackend>()); }
+Backend guarded_backend() { return handle_of<Backend>(std::make_shared<guarded::GuardedBackend>()); }
 Backend cpu_backend() { return Backend::cpu(2, qlora::Compute::f32); }
 
 // What the time of day has no part in: a manifest says how many seconds a step took, and has a sum over itself.
@@ -80,7 +80,7 @@ std::vector<double> doubles(const std::vector<float>& v) { return {v.begin(), v.
 void train(const qlora::Model& model, const Case& c, const TemporaryFolder& folder, Everything& out) {
     const qlora::Dataset rows = run_support::dataset(run_support::random_rows(10));
     qlora::Trainer trainer(adapter(model, c), rows, training(c));
-    trainer.plan();
+    (void)trainer.plan();
     for (int i = 0; i < 2; ++i) {
         ASSERT_TRUE(trainer.step());
         out.numbers["losses"].push_back(trainer.last().loss);
@@ -145,7 +145,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{.name = "Loftq", .quantize = DType::nf4, .init = LoraInit::loftq},
                       Case{.name = "Pissa", .quantize = DType::nf4, .init = LoraInit::pissa},
                       Case{.name = "EightBit", .quantize = DType::nf4, .checkpoint = true,
-                           .optimizer = Optimizer::adamw_8bit}),
+                           .optimizer = {.bits = 8, .paged = false}}),
     [](const ::testing::TestParamInfo<Case>& tested) { return std::string(tested.param.name); });
 
 template <class T>
@@ -172,7 +172,7 @@ std::vector<std::string> said_on(const Backend& backend, DType cache) {
     const qlora::Tokens prompt = model.tokenizer().encode("To be, or not", true);
     qlora::Batch batch(model, {.slots = 3, .context = 64, .cache = cache});
     for (const std::optional<qlora::Lora>& with : {std::optional<qlora::Lora>(), std::optional(lora)})
-        batch.add(prompt, drawn, with);
+        (void)batch.add(prompt, drawn, with);
     while (batch.step()) {}
     for (const int64_t slot : {0, 1}) out.push_back(batch.remove(slot).text);
     out.push_back(bytes_of(qlora::score(lora, prompt, std::vector<qlora::Tokens>{{5, 6, 7}, {9}})));

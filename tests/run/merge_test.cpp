@@ -1,5 +1,6 @@
 // merge_test.cpp - a merged model is base + adapter; every type round-trips through files; the measured distance is
 // what it says it is.
+#include "src/base/access.h"
 #include "src/run/merge.h"
 
 #include "src/format/gguf.h"
@@ -290,8 +291,8 @@ TEST(Difference, LongTextsAndBadOnes) {
 
 // One save for all: as held, converted, merged, in shards.
 TEST(Save, SaysInItsOptionsWhatIsWritten) {
-    const qlora::Model model(tiny::make({}));
-    const qlora::Lora lora(trained(model.impl()));
+    const auto model = qlora::handle_of<qlora::Model>(tiny::make({}));
+    const auto lora = qlora::handle_of<qlora::Lora>(trained(impl_of(model)));
     const std::string folder = temporary("save"), gguf = temporary("save.gguf");
     const auto logits = [](const std::string& path) { return tiny::logits(tiny::load(path), nullptr, ids); };
     lora.save(gguf, {.merged = true});

@@ -1,9 +1,13 @@
 // misuse_test.cpp - what a program may get wrong in calling the library is an Error that says what: sizes beyond all
-// bounds, values that no enum has, objects that were moved from, calls into a session that is busy, models in a forked
-// child.
+// bounds, values that no enum has, objects that were moved from, calls into a session, trainer, batch or graph that is
+// busy, models in a forked child.
+#include "src/base/access.h"
+#include "src/model/lora.h"
 #include "src/run/session.h"
-#include "tests/run/run_support.h"
+#include "tests/run/speaker.h"
 
+#include <atomic>
+#include <cmath>
 #include <limits>
 #include <thread>
 
@@ -41,12 +45,12 @@ TEST_F(Misuse, SizesBeyondAllBounds) {
         if (bad != 0) expect_error("context", [&] { qlora::Session(model, {.context = bad}); });
         if (bad < 1) expect_error("perplexity", [&] { (void)qlora::perplexity(model, tokens, bad, 1); });
         expect_error("perplexity", [&] { (void)qlora::perplexity(model, tokens, 2, bad); });
-        if (bad != 0) expect_error("", [&] { qlora::Graph(model.backend()).param({bad}); });
-        expect_error("shape", [&] { qlora::Graph(model.backend()).param({4, bad}); });
+        if (bad != 0) expect_error("", [&] { (void)qlora::Graph(model.backend()).param({bad}); });
+        expect_error("shape", [&] { (void)qlora::Graph(model.backend()).param({4, bad}); });
         expect_error("row", [&] { (void)data.row(bad == 0 ? -1 : bad); });
     }
     EXPECT_GT(qlora::perplexity(model, tokens, huge, huge - 1).tokens, 0);      // more than there is: all of it
-    expect_error("memory", [&] { qlora::Graph(model.backend()).input({int64_t(1) << 50}); });
+    expect_error("memory", [&] { (void)qlora::Graph(model.backend()).input({int64_t(1) << 50}); });
     for (const int threads : {-1, 257, std::numeric_limits<int>::max(), std::numeric_limits<int>::min()})
         expect_error("threads", [&] { (void)qlora::Backend::cpu(threads); });
     // far more than there are: for those who test determinism
@@ -55,19 +59,19 @@ TEST_F(Misuse, SizesBeyondAllBounds) {
 }
 
 TEST_F(Misuse, MoreThanMemoryIsRefusedBeforeItIsTaken) {
-    auto large = std::make_shared<qlora::ModelImpl>(*model.impl());
+    auto large = std::make_shared<qlora::ModelImpl>(*impl_of(model));
     large->config.context = int64_t(1) << 30;
     large->config.layers = 1 << 20;                     // each of its buffers would fit, all together would not
     expect_error("bytes of memory are needed", [&] { (void)qlora::make_cache(*large, 1000); });
     expect_error("use a smaller context", [&] {
-        qlora::Session(qlora::Model(std::shared_ptr<const qlora::ModelImpl>(large)), {.context = int64_t(1) << 29});
+        qlora::Session(qlora::handle_of<qlora::Model>(large), {.context = int64_t(1) << 29});
     });
 }
 
 TEST_F(Misuse, ValuesThatNoEnumHas) {
     for (const int bad : {-1, 99, 256, 1 << 30}) {
         expect_error("compute", [&] { (void)qlora::Backend::cpu(1, qlora::Compute(bad)); });
-        expect_error("optimizer", [&] { qlora::Trainer(lora, data, {.optimizer = qlora::Optimizer(bad)}); });
+        expect_error("optimizer.bits", [&] { qlora::Trainer(lora, data, {.optimizer = {.bits = bad}}); });
         expect_error("schedule", [&] { qlora::Trainer(lora, data, {.schedule = qlora::Schedule(bad)}); });
         expect_error("init", [&] { (void)qlora::Lora::create(model, {.rank = 2, .init = qlora::LoraInit(bad)}); });
         expect_error("loss", [&] {
@@ -82,7 +86,7 @@ TEST_F(Misuse, ValuesThatNoEnumHas) {
         expect_error("number type", [&] { model.save("/nowhere/x.gguf", {.as = type}); });
         expect_error("number type", [&] { (void)lora.merge(type); });
         expect_error("number type", [&] { (void)run_support::tiny_model(1, type); });
-        expect_error("number type", [&] { qlora::Graph(model.backend()).input({2}, type); });
+        expect_error("number type", [&] { (void)qlora::Graph(model.backend()).input({2}, type); });
     }
 }
 
@@ -111,9 +115,9 @@ TEST_F(Misuse, MovedFromObjects) {
     expect_error(moved, [&] { trainer.save("/nowhere"); });
     expect_error(moved, [&] { trainer.resume("/nowhere"); });
     expect_error(moved, [&] { graph.run(); });
-    expect_error(moved, [&] { graph.input({1}); });
-    expect_error(moved, [&] { graph.param({1}); });
-    expect_error(moved, [&] { graph.weight(model, "x"); });
+    expect_error(moved, [&] { (void)graph.input({1}); });
+    expect_error(moved, [&] { (void)graph.param({1}); });
+    expect_error(moved, [&] { (void)graph.weight(model, "x"); });
     expect_error(moved, [&] { graph.step(1); });
     expect_error(moved, [&] { (void)graph.planned_bytes(); });
     expect_error(moved, [&] { (void)graph.used_bytes(); });
@@ -140,7 +144,39 @@ TEST_F(Misuse, MovedFromObjects) {
     expect_error(empty, [&] { (void)backend.name(); });
     expect_error("empty handle", [&] { (void)qlora::Model::load("models/tiny.gguf", {.backend = backend}); });
     expect_error("empty backend", [&] { qlora::Graph{backend}; });
+    expect_error(empty, [&] { (void)backend.memory_used(); });
+    expect_error(empty, [&] { backend.limit_memory(1); });
+    expect_error(empty, [&] { (void)qlora::Adapted(no_lora); });
 }
+
+TEST_F(Misuse, MovedFromObjectsMayBeAssignedTo) {
+    qlora::Trainer trainer(lora, data), other_trainer = std::move(trainer);
+    trainer = std::move(other_trainer);
+    EXPECT_TRUE(trainer.step());
+    qlora::Graph graph(model.backend()), other_graph = std::move(graph);
+    graph = qlora::Graph(model.backend());
+    EXPECT_EQ(graph.input({3}).shape(), qlora::Shape{3});
+    const qlora::Model speaks = qlora::Model::load("models/tiny.gguf", {.backend = qlora::Backend::cpu(1)});
+    qlora::Batch batch(speaks), other_batch = std::move(batch);
+    expect_error("moved from", [&] { (void)batch.free_slots(); });
+    batch = std::move(other_batch);
+    EXPECT_EQ(batch.free_slots(), 4);
+    batch = std::move(*&batch);                        // to itself: nothing happens
+    EXPECT_EQ(batch.free_slots(), 4);
+    qlora::Lora copy = lora, taken = std::move(copy);
+    copy = taken;
+    EXPECT_EQ(copy, lora);
+}
+
+// What a handle holds is the library's own.
+template <class Handle>
+concept Shows = requires(const Handle& h) { h.impl(); } || requires(const Handle& h) { h.memory_files(); };
+template <class Handle, class Impl>
+constexpr bool closed = !Shows<Handle> && !std::is_constructible_v<Handle, std::shared_ptr<Impl>> &&
+                        !std::is_constructible_v<Handle, std::shared_ptr<const Impl>>;
+static_assert(closed<qlora::Backend, qlora::BackendImpl> && closed<qlora::Model, qlora::ModelImpl> &&
+              closed<qlora::Lora, qlora::LoraImpl> && closed<qlora::Tokenizer, qlora::TokenizerImpl> &&
+              closed<qlora::Dataset, qlora::DatasetImpl> && !Shows<qlora::Source>);
 
 struct BusySession : testing::Test {
     qlora::Model model = qlora::Model::load("models/tiny.gguf", {.backend = qlora::Backend::cpu(1)});
@@ -218,6 +254,142 @@ TEST_F(BusySession, StoppedWithinThePromptLeavesTheDialogueAsItWas) {
     EXPECT_EQ(session.chat(question, few).text, fresh.chat(question, few).text);
     EXPECT_EQ(session.history().size(), 4u);
     EXPECT_EQ(session.complete(question, few, [](std::string_view piece) { return !piece.empty(); }).text, "");
+}
+
+TEST_F(BusySession, AnotherThreadMayNotLookWhileItSpeaks) {
+    qlora::Session session(model, {.context = 200});
+    int refused = 0, pieces = 0;
+    session.chat("Who goes there?", few, [&](std::string_view) {
+        ++pieces;
+        std::thread([&] {
+            refused += contains(error_of([&] { (void)session.history(); }), "in use already");
+            refused += contains(error_of([&] { (void)session.stats(); }), "in use already");
+        }).join();
+        return true;
+    });
+    EXPECT_EQ(refused, 2 * pieces);
+    EXPECT_EQ(session.history().size(), 2u);
+}
+
+struct BusyTrainer : Misuse {
+    qlora::TrainOptions options{.batch = 1, .accumulate = 2, .context = 64};
+};
+
+TEST_F(BusyTrainer, IsNotEnteredFromItsOwnCallback) {
+    qlora::Trainer trainer(lora, data, options), other(lora, data, options);
+    const qlora::Lora elsewhere = qlora::Lora::create(model, {.rank = 2, .seed = 1});
+    qlora::Trainer free(elsewhere, data, options);
+    int refused = 0, asked = 0;
+    ASSERT_TRUE(trainer.step([&](int64_t, int64_t) {
+        ++asked;
+        const auto refuse = [&](const char* part, const auto& use) { refused += contains(error_of(use), part); };
+        refuse("in use already", [&] { trainer.step(); });
+        refuse("in use already", [&] { (void)trainer.plan(); });
+        refuse("in use already", [&] { (void)trainer.evaluate(data); });
+        refuse("in use already", [&] { trainer.save("/nowhere"); });
+        refuse("in use already", [&] { trainer.set_learning_rate(1); });
+        refuse("of a trainer that is at work on the same adapter", [&] { other.step(); });
+        refuse("of a trainer that is at work on the same adapter", [&] { (void)other.evaluate(data); });
+        EXPECT_EQ(trainer.last().step, 0);
+        EXPECT_NE(lora.fingerprint(), 0u);              // reading is allowed
+        if (asked == 1) free.step();                    // and so is another adapter
+        return true;
+    }));
+    EXPECT_EQ(asked, 3);
+    EXPECT_EQ(refused, 7 * asked);
+    EXPECT_EQ(free.last().step, 1);
+    EXPECT_TRUE(other.step());
+}
+
+TEST_F(BusyTrainer, MayBeDroppedByItsOwnCallback) {
+    auto trainer = std::make_unique<qlora::Trainer>(lora, data, options);
+    const uint64_t before = lora.fingerprint();
+    EXPECT_TRUE(trainer->step([&](int64_t, int64_t) {
+        trainer.reset();
+        return true;
+    }));
+    EXPECT_NE(lora.fingerprint(), before) << "the step is made";
+    trainer = std::make_unique<qlora::Trainer>(lora, data, options);
+    int asked = 0;
+    EXPECT_TRUE(std::isfinite(trainer->evaluate(data, [&] {
+        if (asked++ == 0) *trainer = qlora::Trainer(lora, data, options);
+        return true;
+    })));
+    EXPECT_EQ(trainer->last().step, 0);
+    EXPECT_TRUE(trainer->step());
+}
+
+// Each of 40 calls is made or refused; every call that was made counts.
+template <class Use>
+void expect_made_or_refused(int expected, const Use& use) {
+    std::atomic<int> made{0}, refused{0};
+    const auto work = [&] {
+        for (int i = 0; i < 20; ++i) {
+            const std::string error = error_of(use);
+            ++(error == "no error" ? made : refused);
+            EXPECT_TRUE(error == "no error" || contains(error, "in use already")) << error;
+        }
+    };
+    std::thread second(work);
+    work();
+    second.join();
+    EXPECT_GE(made.load(), expected);
+    EXPECT_EQ(made + refused, 40);
+}
+
+TEST_F(BusyTrainer, TwoThreadsStepOrGetAnError) {
+    options.epochs = 100;
+    qlora::Trainer trainer(lora, data, options);
+    std::atomic<int64_t> made{0};
+    expect_made_or_refused(1, [&] { trainer.step(), ++made; });
+    EXPECT_EQ(trainer.last().step, made.load());
+}
+
+TEST_F(Misuse, TwoThreadsRunAGraphOrGetAnError) {
+    qlora::Graph graph(model.backend());
+    const qlora::Tensor x = graph.input({64, 64}), y = qlora::matmul(x, x);
+    graph.write(x, std::vector<float>(64 * 64, 1));
+    expect_made_or_refused(1, [&] {
+        graph.run();
+        (void)graph.read(y);
+        (void)y.shape();
+    });
+    EXPECT_EQ(graph.read(y)[0], 64);
+}
+
+TEST_F(BusySession, ABatchIsNotEnteredFromItsOwnCallback) {
+    const qlora::Tokens prompt = model.tokenizer().encode("Who goes there?", true);
+    auto batch = std::make_unique<qlora::Batch>(model, qlora::BatchOptions{.slots = 2, .context = 100});
+    const qlora::Sampling talkative = run_support::endless(model, few);
+    const int64_t slot = batch->add(prompt, talkative);
+    int refused = 0, pieces = 0;
+    while (batch->step([&](int64_t of, std::string_view) {
+        ++pieces;
+        refused += contains(error_of([&] { (void)batch->add(prompt, few); }), "in use already");
+        refused += contains(error_of([&] { batch->step(); }), "in use already");
+        refused += contains(error_of([&] { batch->remove(of); }), "in use already");
+        EXPECT_EQ(batch->free_slots(), 1);
+        EXPECT_EQ(of, slot);
+        (void)batch->running(of);
+        return true;
+    })) {}
+    EXPECT_GT(pieces, 0);
+    EXPECT_EQ(refused, 3 * pieces);
+    EXPECT_FALSE(batch->remove(slot).text.empty());
+    (void)batch->add(prompt, talkative);
+    bool dropped = false;
+    while (!dropped && batch->step([&](int64_t, std::string_view) {
+        batch.reset();
+        return dropped = true;
+    })) {}
+    EXPECT_TRUE(dropped);
+}
+
+TEST_F(BusySession, TwoThreadsInABatchGetAnAnswerOrAnError) {
+    qlora::Batch batch(model, {.slots = 4, .context = 100});
+    const qlora::Tokens prompt = model.tokenizer().encode("Who goes there?", true);
+    for (int i = 0; i < 4; ++i) (void)batch.add(prompt, run_support::endless(model, few));
+    expect_made_or_refused(1, [&] { batch.step(), (void)batch.free_slots(); });
 }
 
 TEST_F(Misuse, AModelInAForkedChildWorksAndIsDestroyed) {

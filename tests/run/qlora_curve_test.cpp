@@ -8,6 +8,7 @@
 // reference comes from tools/make_qlora_curve_golden.py. It trains on the NF4 weights that the definition gives: the
 // CPU build of bitsandbytes picks a neighbour of the nearest 8-bit code for scales near their mean, so its double
 // quantization is another one.
+#include "src/base/access.h"
 #include "src/base/json.h"
 #include "src/cpu/kernels.h"
 #include "tests/run/run_support.h"
@@ -55,13 +56,13 @@ TEST_P(QloraCurve, FollowsPeftAtEveryStep) {
     o.epochs = 2;
     o.batch = o.accumulate = 1;
     o.learning_rate = float(golden.find("learning_rate")->number());
-    o.max_grad_norm = float(golden.find("max_grad_norm")->number());
+    o.optimizer.max_grad_norm = float(golden.find("max_grad_norm")->number());
     o.warmup_steps = golden.find("warmup_steps")->integer();
     o.warmup_start = 0;                                // as the reference
     o.schedule = qlora::Schedule::linear;
     o.checkpoint_activations = GetParam().checkpoint;
     o.seed = seed;
-    qlora::TrainerImpl trainer(lora.impl(), run_support::dataset(rows_of(golden)).impl(), o);
+    qlora::TrainerImpl trainer(impl_of(lora), impl_of(run_support::dataset(rows_of(golden))), o);
 
     const qlora::Json::Array &order = golden.find("order")->array(), &losses = golden.find("losses")->array(),
                              &norms = golden.find("grad_norms")->array();

@@ -2,6 +2,9 @@
 #include "src/run/session.h"
 #include "tests/run/speaker.h"
 
+#include <chrono>
+#include <thread>
+
 namespace reply_test {
 
 using namespace qlora;
@@ -47,6 +50,46 @@ TEST(Reply, SaysWhyItEnded) {
     EXPECT_EQ(ended.finish, Finish::end);
     EXPECT_EQ(ended.tokens.back(), model.tokenizer().eos());
     EXPECT_EQ(name_of(ended.finish), "end");
+}
+
+// A slow mask: the reply ends with what it has.
+TEST(Reply, EndsAtItsDeadline) {
+    const Model model = shakespeare();
+    Session session(model, {.context = 1000});
+    const std::string whole = session.complete("O Romeo", few()).text;
+    Sampling slow = few();
+    slow.max_seconds = 1;
+    slow.mask = [mask = slow.mask](std::span<const Token> reply, std::span<float> scores) {
+        mask(reply, scores);
+        std::this_thread::sleep_for(std::chrono::milliseconds(reply.size() < 3 ? 1 : 1050));
+    };
+    const Reply late = session.complete("O Romeo", slow);
+    EXPECT_EQ(late.finish, Finish::deadline);
+    EXPECT_EQ(name_of(late.finish), "deadline");
+    EXPECT_TRUE(!late.tokens.empty() && late.tokens.size() <= 4u) << late.tokens.size();
+    EXPECT_EQ(late.text, whole.substr(0, late.text.size()));
+    session.reset();
+    const Reply chat = session.chat("Who goes there?", slow);
+    EXPECT_EQ(chat.finish, Finish::deadline);
+    ASSERT_EQ(session.history().size(), 2u) << "what was said stays said";
+    EXPECT_EQ(session.history()[1].content, chat.text);
+    // no word of an answer, behind a short prompt and within a long one: the question was not asked
+    Sampling none = few();
+    none.max_seconds = 1e-9;
+    std::string question;
+    for (int i = 0; i < 10; ++i) question += "A question that is read in several pieces. ";
+    for (const std::string& asked : {std::string("And?"), question}) {
+        const Reply reply = session.chat(asked, none);
+        EXPECT_EQ(reply.finish, Finish::deadline);
+        EXPECT_EQ(reply.text, "");
+        EXPECT_TRUE(reply.tokens.empty());
+        EXPECT_EQ(session.history().size(), 2u);
+    }
+    Sampling ample = few();
+    ample.max_seconds = 1000;
+    EXPECT_EQ(session.complete("O Romeo", ample).text, whole);
+    for (const double bad : {-1.0, double(NAN), double(INFINITY)})
+        EXPECT_TRUE(contains(error_of([&] { session.complete("x", {.max_seconds = bad}); }), "max_seconds")) << bad;
 }
 
 TEST(Reply, LogprobsAreThoseOfTheScores) {
@@ -126,7 +169,9 @@ TEST(Reply, AnotherAdapterGoesOnWithTheDialogue) {
     session.chat("Who goes there?", few());
     const auto fresh = [&](const Adapted& a, size_t turns) {
         Session other(a);
-        other.set_history({session.history().begin(), session.history().begin() + ptrdiff_t(turns)});
+        std::vector<Message> history = session.history();
+        history.resize(turns);
+        other.set_history(std::move(history));
         return other.chat("And then?", few()).text;
     };
     const std::string plain = fresh(model, 2), adapted = fresh(lora, 2);

@@ -1,5 +1,6 @@
 // rows_test.cpp - examples to rows: control tokens in texts, marks of templates, message keys, tool calls, masks; ids
 // as Hugging Face makes them.
+#include "src/base/access.h"
 #include "src/run/marked_text.h"
 #include "src/run/rows.h"
 #include "tests/run/run_support.h"
@@ -24,11 +25,11 @@ qlora::Tokenizer tokenizer(const std::string& name, const std::string& source = 
     Loaded& t = loaded[name];
     if (!t.impl) {
         t.impl = std::const_pointer_cast<qlora::TokenizerImpl>(
-            qlora::Tokenizer::load(data_path("tokenizer/hf/" + name)).impl());
+            impl_of(qlora::Tokenizer::load(data_path("tokenizer/hf/" + name))));
         t.own = t.impl->chat_template;
     }
     t.impl->chat_template = source.empty() ? t.own : source;
-    return qlora::Tokenizer(t.impl);
+    return qlora::handle_of<qlora::Tokenizer>(t.impl);
 }
 
 struct Rows : ::testing::Test {
@@ -47,7 +48,7 @@ struct Rows : ::testing::Test {
 std::string spoken(const qlora::Tokenizer& t, const qlora::Rendered& r) {
     std::string out;
     for (size_t i = 0; i < r.tokens.size(); ++i)
-        if (r.trained[i]) out += (out.empty() || r.trained[i - 1] ? "" : "|") + t.impl()->piece(r.tokens[i], true);
+        if (r.trained[i]) out += (out.empty() || r.trained[i - 1] ? "" : "|") + impl_of(t)->piece(r.tokens[i], true);
     return out;
 }
 
@@ -88,7 +89,7 @@ TEST_F(Rows, AsHuggingFaceMakesThem) {
         ++kinds[field("kind")];
         // which the reference leaves out
         if (row.find("text") && !unused(data.info(), "message.tool_calls, printed as text")) {
-            const std::string end = t.impl()->eos_text, rendered = data.row(0).text;
+            const std::string end = impl_of(t)->eos_text, rendered = data.row(0).text;
             const bool typed = contains(row.find("record")->dump(), "Hi <|im_start|>");    // stays text here, not there
             if (!typed) {
                 EXPECT_TRUE(data.row(0).tokens == t.encode(field("text"), false, true) ||
@@ -101,7 +102,7 @@ TEST_F(Rows, AsHuggingFaceMakesThem) {
         if (!row.find("tokens")) continue;
         qlora::Tokens expected;
         for (const Json& id : row.find("tokens")->array()) expected.push_back(qlora::Token(id.integer()));
-        if (t.impl()->add_bos && expected[0] != t.bos()) expected.insert(expected.begin(), t.bos());
+        if (impl_of(t)->add_bos && expected[0] != t.bos()) expected.insert(expected.begin(), t.bos());
         // another vocabulary's end mark
         if (!t.ends_reply(expected.back()) && !t.ends_reply(expected[expected.size() - 2])) expected.push_back(t.eos());
         EXPECT_EQ(data.row(0).tokens, expected);
@@ -154,7 +155,7 @@ TEST_F(Rows, BeginningAndEndAreNotDoubled) {
          {"<|begin_of_text|>abc<|eot_id|>", "abc<|eot_id|>", "<|begin_of_text|>abc", "abc", "abc<|end_of_text|>\\n"}) {
         const qlora::Tokens tokens = load(std::string("{\"text\": \"") + text + "\"}\n", t).row(0).tokens;
         EXPECT_EQ(std::count(tokens.begin(), tokens.end(), t.bos()),
-                  t.impl()->add_bos || std::string_view(text).starts_with("<|begin"))
+                  impl_of(t)->add_bos || std::string_view(text).starts_with("<|begin"))
             << text;
         EXPECT_EQ(std::count_if(tokens.begin(), tokens.end(), [&](qlora::Token id) { return t.ends_reply(id); }), 1)
             << text;
@@ -171,8 +172,8 @@ TEST_F(Rows, MarksOfEveryTemplate) {
         const std::string name = entry.path().stem().string();
         for (const char* vocabulary : {"qwen3", "mistral"}) {
             const qlora::Tokenizer t = tokenizer(vocabulary, template_of(name));
-            const qlora::DialogueRenderer renderer(*t.impl());
-            const qlora::TurnMarks marks = qlora::turn_marks_of(*t.impl(), renderer);
+            const qlora::DialogueRenderer renderer(*impl_of(t));
+            const qlora::TurnMarks marks = qlora::turn_marks_of(*impl_of(t), renderer);
             if (marks.assistant.empty() || marks.user.empty()) {
                 none += name + " (" + vocabulary + ") ";
                 continue;
@@ -196,11 +197,11 @@ TEST_F(Rows, MarksOfEveryTemplate) {
             }
             // not the next reply's opening
             text.resize(std::min(text.size(), text.find(marks.assistant, text.find("Violets are blue."))));
-            const qlora::MarkedText m = qlora::encode_marked(*t.impl(), marks, text, false);
+            const qlora::MarkedText m = qlora::encode_marked(*impl_of(t), marks, text, false);
             EXPECT_EQ(m.turns, 2) << name << " " << vocabulary << " " << marks.assistant << " in " << text;
             EXPECT_EQ(m.trained_turns, 2) << name;
             std::string said;
-            for (size_t i = 0; i < m.tokens.size(); ++i) if (m.trained[i]) said += t.impl()->piece(m.tokens[i], true);
+            for (size_t i = 0; i < m.tokens.size(); ++i) if (m.trained[i]) said += impl_of(t)->piece(m.tokens[i], true);
             // U+2581 in a mark of DeepSeek's is a space to SPM: its tokens do not spell the text.
             if (contains(name, "deepseek") && std::string_view(vocabulary) == "mistral") continue;
             EXPECT_TRUE(contains(said, "Roses are red.") && contains(said, "Violets are blue."))
@@ -310,7 +311,7 @@ TEST_F(Rows, ArgumentsAreEncodedOnceInTheFormThatTheTemplateTakes) {
     for (const auto& entry : std::filesystem::directory_iterator(data_path("chat_templates/llama.cpp"))) {
         const std::string name = entry.path().stem().string();
         const qlora::Tokenizer t = tokenizer("qwen3", template_of(name));
-        const qlora::ToolForm form = qlora::tool_form_of(qlora::DialogueRenderer(*t.impl()));
+        const qlora::ToolForm form = qlora::tool_form_of(qlora::DialogueRenderer(*impl_of(t)));
         std::string printed[2];
         for (const bool text : {false, true}) {
             const std::string arguments = text ? R"("{\"city\": \"Ulm\"}")" : R"({"city": "Ulm"})";

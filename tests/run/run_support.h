@@ -1,5 +1,6 @@
 // run_support.h - the tiny committed model, adapters and data sets in memory, for the tests of training and generation.
 #pragma once
+#include "src/base/access.h"
 #include "src/base/file.h"
 #include "src/base/rng.h"
 #include "src/run/trainer.h"
@@ -28,7 +29,7 @@ inline qlora::Dataset dataset(const std::vector<Row>& rows) {
     }
     data->info.rows = int64_t(rows.size());
     data->rows = storage;
-    return qlora::Dataset(std::shared_ptr<const qlora::DatasetImpl>(data));
+    return qlora::handle_of<qlora::Dataset>(data);
 }
 
 // Rows of different lengths; about two thirds of their tokens trained.
@@ -49,11 +50,11 @@ inline std::vector<Row> random_rows(int count, uint64_t seed = 3, int64_t shorte
 
 inline std::vector<float> download(const qlora::BufferRef& buffer, const qlora::Lora& lora) {
     std::vector<float> values(size_t(buffer->bytes / 4));
-    lora.impl()->base->backend->download(*buffer, 0, values.data(), buffer->bytes);
+    impl_of(lora)->base->backend->download(*buffer, 0, values.data(), buffer->bytes);
     return values;
 }
 
-inline std::vector<float> values_of(const qlora::Lora& lora) { return download(lora.impl()->values, lora); }
+inline std::vector<float> values_of(const qlora::Lora& lora) { return download(impl_of(lora)->values, lora); }
 
 inline double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
     EXPECT_EQ(a.size(), b.size());

@@ -1,5 +1,6 @@
 // score_test.cpp - scores of continuations are sums of log-probabilities of the whole text; embeddings are the states
 // that the scores are made of.
+#include "src/base/access.h"
 #include "src/run/generation.h"
 #include "src/model/model.h"
 #include "tests/run/speaker.h"
@@ -77,8 +78,8 @@ TEST(Score, EmbeddingsAreTheStatesBehindTheScores) {
     const std::vector<std::string> texts{"To be, or not to be", "O", "My lord, the queen would speak with you"};
     const std::vector<float> last = embeddings(model, texts, Pooling::last, false);
     ASSERT_EQ(last.size(), texts.size() * hidden);
-    const std::vector<float> head = model.impl()->at(Slot::head)->decoded();
-    const bool bos = model.impl()->tokenizer->add_bos;
+    const std::vector<float> head = impl_of(model)->at(Slot::head)->decoded();
+    const bool bos = impl_of(model)->tokenizer->add_bos;
     for (size_t i = 0; i < texts.size(); ++i) {
         const Tokens tokens = model.tokenizer().encode(texts[i], bos);
         const std::vector<float> scores = model.logits(tokens);

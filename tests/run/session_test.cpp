@@ -1,5 +1,6 @@
 // session_test.cpp - generation: the published story byte for byte, the cache against the whole, prefixes, limits,
 // cancelling.
+#include "src/base/access.h"
 #include "src/run/session.h"
 #include "tests/model/tiny.h"
 #include "tests/run/run_support.h"
@@ -62,7 +63,7 @@ TEST_F(Session, CachedScoresEqualThoseOfTheWhole) {
     // used.
     for (const auto& [type, most, least] :
          {std::tuple{qlora::DType::f32, 2e-4, 0.0}, {qlora::DType::f16, 2e-2, 2e-4}, {qlora::DType::bf16, 0.2, 2e-3}}) {
-        qlora::SessionImpl session(model.impl(), nullptr, {.context = 300, .cache = type});
+        qlora::SessionImpl session(impl_of(model), nullptr, {.context = 300, .cache = type});
         size_t at = 0;
         double worst = 0;
         for (const size_t count : {size_t(1), size_t(3), size_t(20), size_t(1), tokens.size() - 25}) {
@@ -76,8 +77,8 @@ TEST_F(Session, CachedScoresEqualThoseOfTheWhole) {
         EXPECT_GE(worst, least) << qlora::name_of(type);
         EXPECT_EQ(session.stats.cache, type);
         EXPECT_EQ(session.stats.cache_bytes,
-                  2 * 300 * model.impl()->config.layers *
-                      qlora::bytes_of(type, model.impl()->config.kv_heads * model.impl()->config.head_dim));
+                  2 * 300 * impl_of(model)->config.layers *
+                      qlora::bytes_of(type, impl_of(model)->config.kv_heads * impl_of(model)->config.head_dim));
     }
 }
 
@@ -119,7 +120,7 @@ TEST_F(Session, KeysBeyondTheRangeAreRefused) {
 
 TEST_F(Session, ReusesTheCommonPrefixWithoutChangingTheReply) {
     const qlora::Model model = stories();
-    qlora::SessionImpl warm(model.impl(), nullptr, {.context = 0}), cold(model.impl(), nullptr, {.context = 0});
+    qlora::SessionImpl warm(impl_of(model), nullptr, {.context = 0}), cold(impl_of(model), nullptr, {.context = 0});
     const std::string first = "Once upon a time, there was a little girl named Lily. She had a red ball",
                       second = "Once upon a time, there was a little girl named Lily. She had a blue hat";
     warm.complete(first, greedy(20), {});

@@ -1,5 +1,6 @@
 // shared_adapter_test.cpp - one adapter in several hands: conversations go on while it is trained, saves and merges
 // meet one step, two trainers take turns.
+#include "src/base/access.h"
 #include "src/model/lora_impl.h"
 #include "src/run/session.h"
 #include "tests/run/run_support.h"
@@ -42,7 +43,7 @@ TEST(TrainedBetween, ScoresAreThoseOfAFreshSession) {
     for (const bool dora : {false, true}) {
         const qlora::Lora lora = adapter(dora);
         qlora::Trainer trainer(lora, rows(), options());
-        qlora::SessionImpl session(lora.impl()->base, lora.impl(), {.context = 100});
+        qlora::SessionImpl session(impl_of(lora)->base, impl_of(lora), {.context = 100});
         qlora::Tokens all;
         qlora::Rng rng{7, 0, 0};
         std::vector<float> before;
@@ -52,7 +53,7 @@ TEST(TrainedBetween, ScoresAreThoseOfAFreshSession) {
             for (size_t i = 0; i < count; ++i) more.push_back(qlora::Token(1 + rng.below(63)));
             all.insert(all.end(), more.begin(), more.end());
             const std::vector<float> scores = session.feed(more);
-            qlora::SessionImpl fresh(lora.impl()->base, lora.impl(), {.context = 100});
+            qlora::SessionImpl fresh(impl_of(lora)->base, impl_of(lora), {.context = 100});
             EXPECT_EQ(scores, fresh.feed(all)) << "dora " << dora << ", after " << all.size();
             EXPECT_NE(scores, before);
             before = scores;
@@ -119,11 +120,11 @@ TEST_F(Conversation, ATrainerMayStepInTheMiddleOfAnAnswer) {
     const qlora::Model base = model();
     const qlora::Lora lora = qlora::Lora::create(base, {.rank = 4, .alpha = 64});
     qlora::Trainer trainer(lora, data(base), options());
-    qlora::SessionImpl session(base.impl(), lora.impl(), {.context = 64});
+    qlora::SessionImpl session(impl_of(base), impl_of(lora), {.context = 64});
     int pieces = 0;
     session.complete("Once upon a time", greedy(), [&](std::string_view) { return ++pieces != 3 || trainer.step(); });
     EXPECT_GT(pieces, 3);
-    qlora::SessionImpl fresh(base.impl(), lora.impl(), {.context = 64});
+    qlora::SessionImpl fresh(impl_of(base), impl_of(lora), {.context = 64});
     const qlora::Tokens all = session.cached;
     fresh.feed(all);
     const qlora::Token next = 5;
@@ -148,11 +149,11 @@ TEST(WhileATrainerSteps, SavesAndMergesMeetOneStep) {
     });
     std::thread merger([&] {
         for (int i = 0; !done || i < 2; ++i)
-            merged.push_back(lora.merge().impl()->at(qlora::Module::q_proj, 0)->decoded());
+            merged.push_back(impl_of(lora.merge())->at(qlora::Module::q_proj, 0)->decoded());
     });
     std::thread talker([&] {
         const qlora::Tokens tokens{1, 2, 3};
-        qlora::SessionImpl session(lora.impl()->base, lora.impl(), {.context = 120});
+        qlora::SessionImpl session(impl_of(lora)->base, impl_of(lora), {.context = 120});
         for (int i = 0; !done || i < 2; ++i) {
             EXPECT_TRUE(std::isfinite(lora.logits(tokens)[0]));
             if (session.cached.size() < 110) session.feed(tokens);
@@ -174,8 +175,8 @@ TEST(WhileATrainerSteps, SavesAndMergesMeetOneStep) {
     const qlora::Lora other = adapter();
     std::vector<std::vector<float>> possible;
     for (const auto& values : steps) {
-        qlora::set_lora_values(*other.impl(), values);
-        possible.push_back(other.merge().impl()->at(qlora::Module::q_proj, 0)->decoded());
+        qlora::set_lora_values(*impl_of(other), values);
+        possible.push_back(impl_of(other.merge())->at(qlora::Module::q_proj, 0)->decoded());
     }
     for (const auto& values : merged) EXPECT_TRUE(known(possible, values));
 }

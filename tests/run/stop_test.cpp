@@ -13,14 +13,14 @@ namespace stop_test {
 using run_support::error_of;
 
 int64_t asked, allowed;
-bool wanted() { return ++asked > allowed; }
+bool go_on() { return ++asked <= allowed; }
 
 // The work asks at least `times` times, ends half-way when told to, soon after.
 void expect_stops(const char* name, int64_t times, const std::function<void()>& work) {
     asked = 0;
     allowed = INT64_MAX;
     {
-        const qlora::StopScope scope(wanted);
+        const qlora::StopScope scope(go_on);
         work();
     }
     const int64_t whole = asked;
@@ -28,7 +28,7 @@ void expect_stops(const char* name, int64_t times, const std::function<void()>& 
     allowed = whole / 2;
     asked = 0;
     {
-        const qlora::StopScope scope(wanted);
+        const qlora::StopScope scope(go_on);
         EXPECT_TRUE(run_support::contains(error_of(work), "stopped")) << name;
     }
     EXPECT_LT(asked, whole / 2 + 5) << name;
@@ -55,18 +55,35 @@ TEST(Stop, TokenizersDataAndModels) {
     const qlora::Model model = qlora::Model::load(path);
     std::string words, word, rows;
     for (int i = 0; i < 300; ++i) words += "word" + std::to_string(i) + " ";
-    expect_stops("words", 300, [&] { model.tokenizer().encode(words); });
+    expect_stops("words", 300, [&] { (void)model.tokenizer().encode(words); });
     for (int i = 0; i < 500; ++i) word += "the";
-    expect_stops("one word", 300, [&] { model.tokenizer().encode(word); });
+    expect_stops("one word", 300, [&] { (void)model.tokenizer().encode(word); });
     for (int i = 0; i < 100; ++i) rows += R"({"prompt": "a", "completion": "b"})" "\n";
     run_support::TemporaryFolder folder{"qlora-stop"};
     std::ofstream(folder / "rows.jsonl", std::ios::binary) << rows;
     std::ofstream(folder / "text.txt", std::ios::binary) << words;
-    expect_stops("rows", 300, [&] { qlora::Dataset::load(folder / "rows.jsonl", model); });
-    expect_stops("text", 300, [&] { qlora::Dataset::load(folder / "text.txt", model); });
-    expect_stops("model", 20, [&] { qlora::Model::load(path, {.quantize = qlora::DType::nf4}); });
+    expect_stops("rows", 300, [&] { (void)qlora::Dataset::load(folder / "rows.jsonl", model); });
+    expect_stops("text", 300, [&] { (void)qlora::Dataset::load(folder / "text.txt", model); });
+    expect_stops("model", 20, [&] { (void)qlora::Model::load(path, {.quantize = qlora::DType::nf4}); });
     const qlora::Dataset data = qlora::Dataset::load(folder / "rows.jsonl", model);
-    expect_stops("measure", 1, [&] { qlora::evaluate(model, data); });
+    expect_stops("measure", 1, [&] { (void)qlora::evaluate(model, data); });
+}
+
+TEST(Stop, TheInnermostScopeIsAsked) {
+    asked = 0;
+    allowed = INT64_MAX;
+    const qlora::StopScope outer(go_on);
+    {
+        const qlora::StopScope inner([] { return false; });
+        EXPECT_TRUE(run_support::contains(error_of([] { qlora::Json::parse("0", "number"); }), "stopped"));
+    }
+    {
+        const qlora::StopScope nobody(nullptr);
+        qlora::Json::parse("0", "number");
+    }
+    EXPECT_EQ(asked, 0);
+    qlora::Json::parse("0", "number");
+    EXPECT_EQ(asked, 1);
 }
 
 }  // namespace stop_test

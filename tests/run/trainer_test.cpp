@@ -1,9 +1,13 @@
 // trainer_test.cpp - training against PyTorch + PEFT, and the promises of trainer.h: how rows are spread does not
 // matter, threads and checkpointing do not change a byte, bad steps are skipped.
+#include "src/base/access.h"
 #include "src/format/safetensors.h"
 #include "tests/run/run_support.h"
 
 #include <gtest/gtest.h>
+
+#include <chrono>
+#include <thread>
 
 namespace trainer_test {
 
@@ -42,7 +46,7 @@ Training train(const qlora::TrainOptions& o, const std::vector<run_support::Row>
 std::vector<float> flat(const qlora::Lora& lora, const std::string& file) {
     const auto tensors = qlora::SafeTensors::open(file);
     std::vector<float> values(size_t(lora.parameters()));
-    for (const qlora::LoraTarget& t : lora.impl()->targets) {
+    for (const qlora::LoraTarget& t : impl_of(lora)->targets) {
         const std::string place = int(t.module) < 4 ? "self_attn" : "mlp";
         for (const auto& [side, at] : {std::pair{"A", t.a}, std::pair{"B", t.b}}) {
             const std::string name = qlora::str("base_model.model.model.layers.", t.layer, ".", place, ".",
@@ -72,10 +76,10 @@ TEST(Trainer, TenStepsMatchPyTorchAndPeft) {
     qlora::TrainOptions o = options(2, 2);             // every step sees all four rows
     o.epochs = 10;
     o.learning_rate = float(expected.find("learning_rate")->number());
-    o.weight_decay = float(expected.find("weight_decay")->number());
-    o.max_grad_norm = float(expected.find("max_grad_norm")->number());
+    o.optimizer.weight_decay = float(expected.find("weight_decay")->number());
+    o.optimizer.max_grad_norm = float(expected.find("max_grad_norm")->number());
     o.schedule = qlora::Schedule::linear;
-    qlora::TrainerImpl trainer(lora.impl(), run_support::dataset(rows).impl(), o);
+    qlora::TrainerImpl trainer(impl_of(lora), impl_of(run_support::dataset(rows)), o);
     for (size_t step = 0; step < 10; ++step) {
         ASSERT_TRUE(trainer.step());
         const double loss = expected.find("losses")->array()[step].number(),
@@ -125,7 +129,7 @@ TEST(Trainer, PackingFillsSequences) {
     o.packing = true;
     o.context = 40;
     const qlora::Dataset data = run_support::dataset(random_rows(40, 9, 5, 20));
-    qlora::BatchPlan plan(data.impl(), o, 40);
+    qlora::BatchPlan plan(impl_of(data), o, 40);
     std::vector<int> seen(40);
     int64_t sequences = plan.steps_per_epoch();
     EXPECT_LT(sequences, 16);                          // 40 rows of 12.5 tokens are 500: 13 full sequences
@@ -142,7 +146,7 @@ TEST(Trainer, PackingFillsSequences) {
 TEST(Trainer, EveryRowOncePerEpochInAnotherOrder) {
     const qlora::Dataset data = run_support::dataset(random_rows(10));
     qlora::TrainOptions o = options(2, 2);
-    qlora::BatchPlan plan(data.impl(), o, 64);
+    qlora::BatchPlan plan(impl_of(data), o, 64);
     EXPECT_EQ(plan.steps_per_epoch(), 3);              // 5 micro-batches, the last step has one
     EXPECT_EQ(plan.steps(), 6);
     std::vector<std::vector<int64_t>> epochs(2);
@@ -174,13 +178,14 @@ TEST(Trainer, EightBitStatesFollowThirtyTwoBitOnes) {
     qlora::TrainOptions o = options(2, 4);
     o.epochs = 20;
     const Training full = train(o, rows);
-    o.optimizer = qlora::Optimizer::paged_adamw_8bit;
+    o.optimizer.bits = 8;
     const Training small = train(o, rows), again = train(o, rows, 3);
     EXPECT_NE(full.values, small.values);
     EXPECT_NEAR(small.losses.back(), full.losses.back(), 0.05 * full.losses.back());
     EXPECT_LT(small.losses.back(), 0.9 * small.losses.front());
     EXPECT_EQ(small.values, again.values);
     EXPECT_EQ(qlora::optimizer_bytes(o.optimizer, 256 * 100), 2 * 256 * 100 + 8 * 100);
+    EXPECT_EQ(qlora::optimizer_bytes({}, 256 * 100), 8 * 256 * 100);
 }
 
 TEST(Trainer, BadStepsAreSkippedAndThenReported) {
@@ -194,7 +199,7 @@ TEST(Trainer, BadStepsAreSkippedAndThenReported) {
     std::vector<float> broken = values_of(lora);
     const std::vector<float> sound = broken;
     broken[0] = std::numeric_limits<float>::quiet_NaN();
-    lora.impl()->base->backend->upload(*lora.impl()->values, 0, broken.data(), int64_t(broken.size()) * 4);
+    impl_of(lora)->base->backend->upload(*impl_of(lora)->values, 0, broken.data(), int64_t(broken.size()) * 4);
     ASSERT_TRUE(trainer.step());
     EXPECT_TRUE(trainer.last().skipped);
     EXPECT_EQ(trainer.last().skipped_steps, 1);
@@ -203,7 +208,7 @@ TEST(Trainer, BadStepsAreSkippedAndThenReported) {
     const std::string error = run_support::error_of([&] { trainer.step(); });
     EXPECT_TRUE(run_support::contains(error, "3 steps in a row")) << error;
     EXPECT_TRUE(run_support::contains(error, "rows")) << error;
-    lora.impl()->base->backend->upload(*lora.impl()->values, 0, sound.data(), int64_t(sound.size()) * 4);
+    impl_of(lora)->base->backend->upload(*impl_of(lora)->values, 0, sound.data(), int64_t(sound.size()) * 4);
     ASSERT_TRUE(trainer.step());
     EXPECT_FALSE(trainer.last().skipped);
     EXPECT_EQ(trainer.last().skipped_steps, 3);
@@ -248,6 +253,42 @@ TEST(Trainer, AStepThatIsStoppedIsAsIfItHadNotBegun) {
     EXPECT_FALSE(trainer.step());
 }
 
+// The run stops where its time is over, and a checkpoint goes on with the bytes of one that was not stopped.
+TEST(Trainer, StopsWhenItsTimeIsOver) {
+    const auto rows = random_rows(8);
+    const qlora::LoraOptions dropped{.rank = 4, .alpha = 8, .dropout = 0.1f, .seed = 5};
+    const Training whole = train(options(1, 4), rows, 1, dropped);
+    const run_support::TemporaryFolder folder("qlora_late");
+    const qlora::Lora lora = qlora::Lora::create(run_support::tiny_model(), dropped);
+    qlora::TrainOptions limited = options(1, 4);
+    limited.max_seconds = 1;
+    qlora::Trainer trainer(lora, run_support::dataset(rows), limited);
+    ASSERT_GT(trainer.last().steps, 2);
+    ASSERT_TRUE(trainer.step());
+    const uint64_t before = lora.fingerprint();
+    int asked = 0;
+    const bool made = trainer.step([&](int64_t done, int64_t) {        // over within the step
+        ++asked;
+        if (done == 2) std::this_thread::sleep_for(std::chrono::milliseconds(1050));
+        return true;
+    });
+    EXPECT_FALSE(made);
+    EXPECT_EQ(asked, 3);
+    EXPECT_EQ(lora.fingerprint(), before);
+    EXPECT_EQ(trainer.last().step, 1);
+    EXPECT_FALSE(trainer.step()) << "and stays over";
+    trainer.save(folder / "checkpoint");
+    const qlora::Lora again = qlora::Lora::create(run_support::tiny_model(), dropped);
+    qlora::Trainer rest(again, run_support::dataset(rows), options(1, 4));
+    EXPECT_TRUE(rest.resume(folder / "checkpoint").empty());
+    while (rest.step()) {}
+    EXPECT_EQ(values_of(again), whole.values);
+    limited.max_seconds = 1e-9;
+    qlora::Trainer none(lora, run_support::dataset(rows), limited);
+    EXPECT_FALSE(none.step());
+    EXPECT_EQ(none.last().step, 0);
+}
+
 // A row of weight 2 is that row twice; the same weight for all changes nothing.
 TEST(Trainer, RowsCountByTheirWeights) {
     const std::vector<run_support::Row> rows = random_rows(3), twice{rows[0], rows[0], rows[1], rows[2]};
@@ -267,12 +308,12 @@ TEST(Trainer, RowsCountByTheirWeights) {
     EXPECT_GT(run_support::largest_difference(heavy.first, plain.first), 1e-4);
     EXPECT_EQ(run(weighted({1, 1, 1})), plain);
     EXPECT_LT(run_support::largest_difference(run(weighted({3, 3, 3})).first, plain.first), 2e-5);
-    EXPECT_NE(weighted({2, 1, 1}).impl()->fingerprint(), run_support::dataset(rows).impl()->fingerprint());
+    EXPECT_NE(impl_of(weighted({2, 1, 1}))->fingerprint(), impl_of(run_support::dataset(rows))->fingerprint());
     const auto [rest, part] = weighted({2, 3, 4}).split(0.34f);
-    EXPECT_EQ(rest.impl()->weight(0) + rest.impl()->weight(1) + part.impl()->weight(0), 9);
+    EXPECT_EQ(impl_of(rest)->weight(0) + impl_of(rest)->weight(1) + impl_of(part)->weight(0), 9);
     const std::vector<qlora::Dataset> parts{run_support::dataset(rows), weighted({2, 3, 4})};
-    EXPECT_EQ(qlora::Dataset::join(parts).impl()->weight(1), 1);
-    EXPECT_EQ(qlora::Dataset::join(parts).impl()->weight(4), 3);
+    EXPECT_EQ(impl_of(qlora::Dataset::join(parts))->weight(1), 1);
+    EXPECT_EQ(impl_of(qlora::Dataset::join(parts))->weight(4), 3);
     for (const std::vector<float>& bad : {std::vector<float>{1, 1}, {1, 0, 1}, {1, -1, 1}, {1, HUGE_VALF, 1}})
         EXPECT_TRUE(run_support::contains(run_support::error_of([&] { (void)weighted(bad); }), "weight"));
 }
@@ -331,7 +372,7 @@ TEST(Trainer, SaysHowLongTheRunIs) {
 TEST(Trainer, PlanIsWhatARunUses) {
     const qlora::Lora lora = qlora::Lora::create(run_support::tiny_model(), {.rank = 4});
     qlora::TrainOptions o = options(2, 1);
-    qlora::TrainerImpl trainer(lora.impl(), run_support::dataset(random_rows(8)).impl(), o);
+    qlora::TrainerImpl trainer(impl_of(lora), impl_of(run_support::dataset(random_rows(8))), o);
     const qlora::MemoryPlan plan = trainer.plan();
     ASSERT_EQ(plan.items.size(), 5u);
     int64_t sum = 0;
@@ -377,8 +418,12 @@ TEST(Trainer, RefusesNonsense) {
     refused([](auto& o) { o.accumulate = -1; });
     refused([](auto& o) { o.context = 1; });
     refused([](auto& o) { o.learning_rate = NAN; });
-    refused([](auto& o) { o.beta2 = 1; });
+    refused([](auto& o) { o.optimizer.beta2 = 1; });
     refused([](auto& o) { o.epochs = 0; });
+    refused([](auto& o) { o.max_seconds = -1; });
+    refused([](auto& o) { o.max_seconds = NAN; });
+    refused([](auto& o) { o.optimizer.bits = 16; });
+    refused([](auto& o) { o.optimizer.epsilon = 0; });
     refused([](auto& o) { o.min_learning_rate = 1; });
     refused([](auto& o) { o.warmup_start = 1.5f; });
     EXPECT_THROW(qlora::Trainer(lora, run_support::dataset({{{1, 2, 900}, {1, 1, 1}}}), options()), qlora::Error);

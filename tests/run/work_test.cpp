@@ -1,5 +1,6 @@
 // work_test.cpp - the operations and bytes that a backend counts, against arithmetic by hand for a model of known
 // shapes: what bench shows.
+#include "src/base/access.h"
 #include "src/run/session.h"
 #include "tests/run/run_support.h"
 
@@ -30,13 +31,13 @@ TEST(Work, AllPositionsOfATextPassTheHead) {
     const qlora::Model model = run_support::tiny_model();
     const int64_t n = 24;
     const qlora::Tokens tokens(size_t(n), 5);
-    const qlora::Work w = work_of(model, [&] { model.logits(tokens); });
+    const qlora::Work w = work_of(model, [&] { (void)model.logits(tokens); });
     EXPECT_EQ(w.operations, 2 * n * (layers * layer_weights + head_weights) + layers * attention(triangle(n), 2));
 }
 
 TEST(Work, APromptPassesTheHeadOnceAndATokenReadsEveryWeightOnce) {
     const qlora::Model model = run_support::tiny_model();
-    qlora::SessionImpl session(model.impl(), nullptr, {.context = 64});
+    qlora::SessionImpl session(impl_of(model), nullptr, {.context = 64});
     const int64_t n = 16;                              // a whole chunk: no padded rows
     const qlora::Tokens prompt(size_t(n), 5), next(1, 6);
     const qlora::Work w = work_of(model, [&] { session.feed(prompt); });
@@ -49,7 +50,7 @@ TEST(Work, APromptPassesTheHeadOnceAndATokenReadsEveryWeightOnce) {
 
 TEST(Work, StoredTypesCountTheirOwnBytes) {
     const qlora::Model model = run_support::tiny_model(1, qlora::DType::nf4);
-    qlora::SessionImpl session(model.impl(), nullptr, {.context = 64, .cache = qlora::DType::f32});
+    qlora::SessionImpl session(impl_of(model), nullptr, {.context = 64, .cache = qlora::DType::f32});
     session.feed(qlora::Tokens(32, 5));
     const qlora::Work one = work_of(model, [&] { session.feed(qlora::Tokens(1, 6)); });
     int64_t stored = 0;                                // codes, a byte a block of 64, a float a 256 blocks

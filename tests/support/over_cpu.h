@@ -7,7 +7,9 @@ namespace over_cpu {
 using namespace qlora;
 
 struct OverCpu : BackendImpl {
-    explicit OverCpu(int threads = 2, Compute compute = Compute::f32) : inner(make_cpu_backend(threads, compute)) {}
+    explicit OverCpu(int threads = 2, Compute compute = Compute::f32) : inner(make_cpu_backend(threads, compute)) {
+        limit = inner->limit;
+    }
     std::string name() const override { return "over " + inner->name(); }
     Json machine() const override { return inner->machine(); }
     Compute compute() const override { return inner->compute(); }
