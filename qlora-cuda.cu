@@ -3,7 +3,7 @@
 
 #include "src/cuda/device.cuh"                          // errors, streams, memory, launches
 #include "src/cuda/mma.cuh"                             // tensor cores and asynchronous copies, as functions
-#include "src/cuda/hopper.cuh"                          // what only sm_90a has: bulk copies, barriers of bytes, products of a warpgroup
+#include "src/cuda/hopper.cuh"                          // what only sm_90a has: bulk copies, products of warpgroups
 #include "src/cuda/values.cuh"                          // floats where they are stored, in 16 or 32 bits
 #include "src/cuda/room.cuh"                            // what the rooms share
 #include "src/cuda/map.cuh"                             // y = f(x, ...), element by element
