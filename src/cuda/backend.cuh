@@ -73,6 +73,8 @@ public:
         multiprocessors = p.multiProcessorCount;
         capability = p.major * 10 + p.minor;
         model_ = p.name;
+        cudaFuncAttributes known{};
+        check(cudaFuncGetAttributes(&known, check_indices), str("use ", model_, ", sm_", capability));
         faults_ = Memory(sizeof(Fault));
         fault = faults_.as<Fault>();
         check(cudaMemsetAsync(fault, 0, sizeof(Fault), stream.get()), "clear");
