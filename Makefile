@@ -116,7 +116,7 @@ dist: $(BUILD)/amalgamate
 cuda: $(BUILD)/qlora-cuda.o
 $(BUILD)/qlora-cuda.o: qlora-cuda.cu qlora.h $(wildcard src/cuda/*.cuh src/base/*.h src/tensor/*.h src/cpu/cpu.h src/graph/*)
 	@mkdir -p $(BUILD)
-	$(NVCC) -std=c++20 -I. -O3 $(if $(WERROR),-Werror all-warnings) -Xcompiler -Wall,-Wextra,-Wconversion,-Wshadow --threads 0 $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -c $< -o $@
+	$(NVCC) -std=c++20 -I. -O3 $(if $(WERROR),-Werror all-warnings --resource-usage) -Xcompiler -Wall,-Wextra,-Wconversion,-Wshadow --threads 0 $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -c $< -o $@
 
 # Everything that reads a stranger's bytes, for libFuzzer; tests/fuzz/fuzz.cpp says how to run it.
 .PHONY: fuzz
