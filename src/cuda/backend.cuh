@@ -97,11 +97,11 @@ public:
         stream.use();
         void* data = nullptr;
         const int64_t size = std::max<int64_t>(bytes, 1);
-        const auto counted = limit->take(size, "cuda");
+        const auto taken = limit->take(size, "cuda");
         const bool on_host = kind == qlora::Memory::pinned || kind == qlora::Memory::host;
         const cudaError_t code = on_host ? cudaMallocHost(&data, size_t(size)) : cudaMalloc(&data, size_t(size));
         if (code != cudaSuccess) refuse(code, size);
-        std::shared_ptr<void> owner(data, [on_host, counted, queue = queue](void* p) {
+        std::shared_ptr<void> owner(data, [on_host, taken, queue = queue](void* p) {
             queue->use();
             on_host ? cudaFreeHost(p) : cudaFree(p);
         });
@@ -149,10 +149,10 @@ public:
         held->stream = queue;
         held->on_device = HeldWeight::moved(*w, [&](const void* from, int64_t bytes) {
             void* data = nullptr;
-            const auto counted = limit->take(bytes, "weights");
+            const auto taken = limit->take(bytes, "weights");
             const cudaError_t code = cudaMalloc(&data, size_t(bytes));
             if (code != cudaSuccess) refuse(code, bytes);
-            std::shared_ptr<void> owner(data, [counted, queue = queue](void* p) {
+            std::shared_ptr<void> owner(data, [taken, queue = queue](void* p) {
                 queue->use();
                 cudaFree(p);
             });
