@@ -16,6 +16,7 @@
 #include "src/base/folder.cpp"                          // Lists, removes and writes folders, whole or not at all.
 #include "src/base/mapped_file.cpp"                     // Maps files for reading, and survives files that are cut.
 #include "src/base/source.cpp"                          // Finds files by path, or in memory.
+#include "src/base/stop.cpp"                            // Asks the caller whether long work goes on.
 #include "src/base/json.cpp"                            // Reads and writes JSON by the letter of RFC 8259.
 #include "src/base/limits.cpp"                          // Finds what the system lets this process use.
 #include "src/base/threads.cpp"                         // Runs tasks on a pool of workers.

@@ -44,6 +44,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #define QLORA_VERSION 100                              // major * 10000 + minor * 100 + patch
@@ -174,6 +175,9 @@ public:
     [[nodiscard]] Tokens encode(std::string_view text, bool add_bos = false, bool control = false) const;
     // control tokens print nothing, or with control their text
     [[nodiscard]] std::string decode(std::span<const Token> tokens, bool control = false) const;
+    // The bytes of one token inside of a text, not always whole characters. decode() of a token alone may lack a space.
+    [[nodiscard]] std::string piece(Token, bool control = false) const;
+    [[nodiscard]] bool is_control(Token) const;
     // The whole dialogue with its loss mask, or the prompt of its next reply.
     [[nodiscard]] Rendered render(std::span<const Message> chat, const RenderOptions&) const;
     [[nodiscard]] Rendered render(std::span<const Message> chat, bool reply_next = false) const;
@@ -664,6 +668,103 @@ private:
 [[nodiscard]] Tensor attention(Tensor q, Tensor k, Tensor v, int64_t heads, int64_t kv_heads, Tensor first_key = {});
 [[nodiscard]] Tensor embed(Tensor table, Tensor ids);  // table {vocabulary, n}, ids i32 {rows} -> {rows, n}
 [[nodiscard]] Tensor cross_entropy(Tensor logits, Tensor targets);    // mean over targets >= 0 -> {1}
+
+// ---- What programs need beside models, as the library itself does it.
+// Error{io} if missing or larger
+[[nodiscard]] std::string read_file(const std::string& path, int64_t limit = int64_t(1) << 30);
+// Writes beside the target, syncs, renames over it, syncs the folder: afterwards the old or the new content is there,
+// never a part.
+void write_file_atomic(const std::string& path, std::string_view bytes);
+// sorted, without . and ..; Error{io} when it cannot be read
+[[nodiscard]] std::vector<std::string> names_in(const std::string& folder);
+// a file, or a folder with all that is in it; links are removed, not followed; 0 or the first error (errno)
+int remove_tree(const std::string& path) noexcept;
+
+constexpr int most_threads = 256;                      // that Backend::cpu takes
+// that this process may run at once: the smaller of affinity and container quota, at least 1
+[[nodiscard]] int usable_threads();
+
+// Ends long work that has no callback of its own: reading files, tokenizing, data sets, templates, measuring. While a
+// StopScope lives, calls of its thread ask `go_on` far more often than once a second, and throw Error{cancelled} when
+// it says false. Of several the innermost is asked; an empty one asks nothing.
+class StopScope {
+public:
+    explicit StopScope(std::function<bool()> go_on);
+    ~StopScope();
+    StopScope(const StopScope&) = delete;
+    StopScope& operator=(const StopScope&) = delete;
+private:
+    std::function<bool()> go_on_;
+    const std::function<bool()>* before_;
+};
+
+// JSON (RFC 8259), which messages, tools and records are made of: a strict parser with limits, and a writer. Objects
+// keep the order of their keys.
+class Json {
+public:
+    enum class Kind : uint8_t { null, boolean, integer, number, string, array, object };
+    using Array  = std::vector<Json>;
+    using Member = std::pair<std::string, Json>;
+    using Object = std::vector<Member>;                // keys unique
+
+    Json() = default;
+    Json(std::nullptr_t) {}
+    Json(bool v) : kind_(Kind::boolean), bool_(v) {}
+    Json(int v) : kind_(Kind::integer), int_(v) {}
+    Json(int64_t v) : kind_(Kind::integer), int_(v) {}
+    Json(double v) : kind_(Kind::number), num_(v) {}
+    Json(const char* v) : kind_(Kind::string), str_(v) {}
+    Json(std::string_view v) : kind_(Kind::string), str_(v) {}
+    Json(std::string v) : kind_(Kind::string), str_(std::move(v)) {}
+    Json(Array v) : kind_(Kind::array), array_(std::move(v)) {}
+    Json(Object v) : kind_(Kind::object), object_(std::move(v)) {}
+
+    // `where` names the file in errors, which have line and column
+    struct Limits { int64_t depth = 128, bytes = int64_t(1) << 30; };
+    static Json parse(std::string_view text, std::string_view where, const Limits& limits);
+    static Json parse(std::string_view text, std::string_view where) { return parse(text, where, Limits{}); }
+    // indent < 0: one line with ", " and ": " (Python's json.dumps); otherwise that many spaces a level. NaN and
+    // infinity are Error{numeric}.
+    std::string dump(int indent = -1) const;
+
+    Kind kind() const { return kind_; }
+    bool is_null() const { return kind_ == Kind::null; }
+    bool is_bool() const { return kind_ == Kind::boolean; }
+    bool is_int() const { return kind_ == Kind::integer; }
+    bool is_number() const { return kind_ == Kind::integer || kind_ == Kind::number; }
+    bool is_string() const { return kind_ == Kind::string; }
+    bool is_array() const { return kind_ == Kind::array; }
+    bool is_object() const { return kind_ == Kind::object; }
+
+    // Checked access. `where` names file and field: "config.json: hidden_size must be an integer, is a string".
+    bool as_bool(std::string_view where) const;
+    int64_t as_int(std::string_view where) const;      // integers, and numbers such as 4.0 or 1e3 that are whole
+    double as_number(std::string_view where) const;
+    const std::string& as_string(std::string_view where) const;
+    const Array& as_array(std::string_view where) const;
+    const Object& as_object(std::string_view where) const;
+    // Unchecked: 0 or empty where the kind is another.
+    bool boolean() const { return bool_; }
+    int64_t integer() const { return int_; }
+    double number() const { return kind_ == Kind::integer ? double(int_) : num_; }
+    const std::string& string() const { return str_; }
+    const Array& array() const { return array_; }
+    const Object& object() const { return object_; }
+    Array& array() { return array_; }
+    Object& object() { return object_; }
+
+    const Json* find(std::string_view key) const;      // null when absent or not an object
+    Json& set(std::string key, Json value);            // adds or replaces; turns null into an object; returns *this
+    Json& push(Json value);                            // turns null into an array; returns *this
+private:
+    Kind kind_ = Kind::null;
+    bool bool_ = false;
+    int64_t int_ = 0;
+    double num_ = 0;
+    std::string str_;
+    Array array_;
+    Object object_;
+};
 
 } }  // namespace qlora
 #endif  // QLORA_H

@@ -11,9 +11,6 @@
 #include "examples/common/peak.h"
 #include "examples/common/synthetic.h"
 #include "examples/common/terminal.h"
-#include "src/base/file.h"    // the library's own readers and writers and its view of what this process may use
-#include "src/base/json.h"
-#include "src/base/limits.h"
 
 #include <algorithm>
 #include <chrono>

@@ -5,8 +5,6 @@
 #include "examples/common/load.h"
 #include "examples/common/rows.h"
 #include "examples/common/terminal.h"
-#include "src/base/file.h"                             // /save and /load use the library's own JSON and atomic writes
-#include "src/base/json.h"
 
 #include <cstdio>
 #include <sstream>
@@ -255,7 +253,7 @@ static int body(int argc, char** argv) {
     flags.parse(argc, argv);
     s.model.follow_adapter(flags);
     catch_interrupts();
-    const qlora::StopScope stoppable(stop_asked);
+    const qlora::StopScope stoppable(go_on);
 
     const Loaded loaded(s.model);
     if (!s.no_template && !s.quiet && !loaded.model.tokenizer().has_chat_template())

@@ -5,8 +5,6 @@
 #include "examples/common/load.h"
 #include "examples/common/rows.h"
 #include "examples/common/terminal.h"
-#include "src/base/file.h"                             // the library's own JSON reader: no second copy of it here
-#include "src/base/json.h"
 
 #include <cmath>
 #include <cstdio>
@@ -165,7 +163,7 @@ static int body(int argc, char** argv) {
     if (s.stride > s.context) throw UsageError("--stride must not be above --context");
     s.model.follow_adapter(flags);
     catch_interrupts();
-    const qlora::StopScope stoppable(stop_asked);
+    const qlora::StopScope stoppable(go_on);
 
     const bool rows = holds_rows(s.data);
     // a missing file is told before the model loads

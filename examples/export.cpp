@@ -4,7 +4,6 @@
 #include "examples/common/interrupt.h"
 #include "examples/common/terminal.h"
 #include "examples/export/bases.h"
-#include "src/base/file.h"
 
 #include <cmath>
 #include <cstdio>
@@ -175,7 +174,7 @@ static int body(int argc, char** argv) {
     s.model.device = "cpu";
     s.model.follow_adapter(flags);
     catch_interrupts();
-    const qlora::StopScope stoppable(stop_asked);
+    const qlora::StopScope stoppable(go_on);
     if (s.type == "lora") export_adapter(s, Loaded(s.model));
     else if (!s.model.adapter.empty()) export_merged(s, flags);
     else export_converted(s);

@@ -65,7 +65,7 @@ static int body(int argc, char** argv) {
                                                  : RunFolder::Start::resume);
     if (folder && !s.resume.empty()) follow_machine(s, flags, *folder);
     // until the run begins, which stops in its own way
-    std::optional<qlora::StopScope> stoppable(std::in_place, stop_asked);
+    std::optional<qlora::StopScope> stoppable(std::in_place, go_on);
     const qlora::Model model = s.model.load_base();
     s.train.context = model.info().context > 0 ? std::min(s.train.context, model.info().context) : s.train.context;
     Data data = load_data(s, model);

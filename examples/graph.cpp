@@ -10,8 +10,6 @@
 #include "examples/common/load.h"
 #include "examples/common/terminal.h"
 
-#include "src/base/file.h"                             // whole reads with a limit and a clear error
-
 #include <cmath>
 #include <cstdio>
 #include <random>

@@ -24,7 +24,7 @@ static int body(int argc, char** argv) {
     declare_threads(flags, load.threads, load.force_threads);
     flags.parse(argc, argv);
     catch_interrupts();
-    const qlora::StopScope stoppable(stop_asked);
+    const qlora::StopScope stoppable(go_on);
     std::error_code error;
     if (fs::exists(out, error) && fs::equivalent(load.model, out, error))
         throw UsageError("OUT is the model itself; choose another name");

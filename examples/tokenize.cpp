@@ -4,7 +4,6 @@
 #include "examples/common/masked.h"
 #include "examples/common/rows.h"
 #include "examples/common/streams.h"
-#include "src/base/file.h"                             // whole reads with a limit and a clear error
 
 #include <cstdio>
 

@@ -1,7 +1,8 @@
 // amalgamate.cpp - makes the one-file library, and inspects the house.
 //
 //   amalgamate ROOT > OUT     ROOT (qlora.h or qlora-cuda.cu) with every quoted include replaced by the file's text
-//   amalgamate --check        includes go down only, every room is in its table of contents, files and lines stay short
+//   amalgamate --check        includes go down only, programs know the public header only, every room is in its table
+//                             of contents, files and lines stay short
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -49,13 +50,13 @@ std::vector<std::string> lines_of(const std::string& path) {
     return lines;
 }
 
-// The path of a quoted include, or "".
-std::string included(const std::string& line) {
+// The path of an include in such marks, or "".
+std::string included(const std::string& line, const char* marks = "\"\"") {
     const size_t hash = line.find_first_not_of(" \t");
     if (hash == line.npos || line[hash] != '#') return "";
     const size_t word = line.find_first_not_of(" \t", hash + 1);
     if (word == line.npos || line.compare(word, 7, "include") != 0) return "";
-    const size_t open = line.find('"', word), close = open == line.npos ? open : line.find('"', open + 1);
+    const size_t open = line.find(marks[0], word), close = open == line.npos ? open : line.find(marks[1], open + 1);
     return close == line.npos ? "" : line.substr(open + 1, close - open - 1);
 }
 
@@ -110,6 +111,18 @@ void check_file(const std::string& path) {
              "split it, or write \"Long because ...\" near its top");
 }
 
+// A program is a user of the library like any other: an installed one must be enough for it.
+void check_program(const std::string& path) {
+    for (const std::string& line : lines_of(path)) {
+        const std::string quoted = included(line), system = included(line, "<>");
+        const bool shared = quoted.starts_with("examples/") && quoted.find("..") == quoted.npos;
+        if ((quoted.empty() || quoted == "qlora.h" || shared) && (system.empty() || !fs::exists(system))) continue;
+        complain(path + " includes " + quoted + system,
+                 "programs know qlora.h, examples/ and the headers of the system, no room of the library",
+                 "do without it, or make what any program would need a part of qlora.h");
+    }
+}
+
 // Columns as a reader sees them: bytes that continue a UTF-8 character are none.
 int64_t columns_of(const std::string& line) {
     return std::count_if(line.begin(), line.end(),
@@ -160,6 +173,9 @@ int main(int argc, char** argv) {
             for (const auto& entry : fs::recursive_directory_iterator(folder))
                 if (entry.is_regular_file() && is_code(entry.path().generic_string()))
                     check_columns(entry.path().generic_string());
+        for (const auto& entry : fs::recursive_directory_iterator("examples"))
+            if (entry.is_regular_file() && is_code(entry.path().generic_string()))
+                check_program(entry.path().generic_string());
         for (const char* file : {"qlora.h", "qlora.cpp", "qlora-cuda.cu"})
             if (fs::exists(file)) check_columns(file);
         check_table_of_contents("qlora.cpp", ".cpp");

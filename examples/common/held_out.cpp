@@ -2,8 +2,6 @@
 #include "examples/common/held_out.h"
 
 #include "examples/common/rows.h"
-#include "src/base/file.h"
-#include "src/base/json.h"
 
 #include <filesystem>
 
@@ -28,7 +26,7 @@ void write_held_out(const std::string& adapter_folder, const HeldOut& h) {
 HeldOut read_held_out(const std::string& adapter_folder) {
     HeldOut h;
     const std::string path = held_out_path(adapter_folder);
-    if (!qlora::exists(path)) return h;
+    if (std::error_code unknown; !fs::exists(path, unknown)) return h;
     const Json json = Json::parse(qlora::read_file(path, 1 << 20), path);
     if (const Json* v = json.find("path"); v && v->is_array())
         for (const Json& each : v->array()) h.paths.push_back(each.as_string(path + ": path"));

@@ -1,6 +1,6 @@
 // interrupt.h - Ctrl-C as a request: the first one sets a flag that the program looks at, a second one ends it at once.
 #pragma once
-#include "src/base/stop.h"                             // the library's own way of ending long work
+#include "qlora.h"
 
 #include <string>
 
@@ -20,7 +20,7 @@ bool unless_cancelled(const Call& call) {
 
 void catch_interrupts();                               // SIGINT, SIGTERM, and SIGHUP unless it is ignored (nohup)
 int interrupted();                                     // the signal's number, 0 = none so far
-inline bool stop_asked() { return interrupted() != 0; }                // for qlora::StopScope
+inline bool go_on() { return interrupted() == 0; }     // for qlora::StopScope
 void clear_interrupt();                                // dealt with: the next one is a first one again
 void answer_interrupt(const std::string& line);        // what a first one prints on stderr, at once; "" = nothing
 

@@ -3,8 +3,6 @@
 
 #include "examples/common/interrupt.h"
 #include "examples/common/terminal.h"
-#include "src/base/limits.h"                           // the library's own view of what this process may use
-#include "src/base/threads.h"
 
 #include <charconv>
 #include <cstring>
@@ -40,7 +38,7 @@ void ModelFlags::declare(Flags& flags, bool with_adapter, bool required) {
 }
 
 void declare_threads(Flags& flags, int64_t& threads, bool& force) {
-    flags.add("-t --threads", threads, 0, qlora::ThreadPool::most,
+    flags.add("-t --threads", threads, 0, qlora::most_threads,
               "threads of the CPU, at most as many as this process may run at once; 0 = all of those");
     flags.toggle("--force-threads", force, "take --threads at its word");
 }
@@ -177,7 +175,7 @@ qlora::Backend ModelFlags::backend() const {
 }
 
 qlora::Model ModelFlags::load() const {
-    const qlora::StopScope stoppable(stop_asked);
+    const qlora::StopScope stoppable(go_on);
     qlora::LoadOptions options;
     options.backend = backend();
     if (quant == "nf4") options.quantize = qlora::DType::nf4;

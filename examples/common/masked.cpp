@@ -2,31 +2,25 @@
 #include "examples/common/masked.h"
 
 #include "examples/common/terminal.h"
-#include "src/base/access.h"
-#include "src/text/tokenizer.h"    // the text of one token: decode() is for whole texts and may strip spaces
 
 #include <algorithm>
 
 namespace program {
 
-static bool is_control(const qlora::Tokenizer& tokenizer, qlora::Token token) {
-    return impl_of(tokenizer)->is_control(token);
-}
-
 std::string show_masked(const qlora::Rendered& row, const qlora::Tokenizer& tokenizer, int fd) {
     std::vector<std::string> pieces;
     std::string all;
-    for (const qlora::Token token : row.tokens) all += pieces.emplace_back(impl_of(tokenizer)->piece(token, true));
+    for (const qlora::Token token : row.tokens) all += pieces.emplace_back(tokenizer.piece(token, true));
     // the space that SPM puts in front of a text
     size_t skip = all.ends_with(row.text) ? all.size() - row.text.size() : 0;
     std::string out;
     bool open = false;
     const bool coloured = colours(fd);
     for (size_t i = 0; i < pieces.size();) {
-        const bool trained = row.trained[i], control = coloured && is_control(tokenizer, row.tokens[i]);
+        const bool trained = row.trained[i], control = coloured && tokenizer.is_control(row.tokens[i]);
         std::string run;
         for (; i < pieces.size() && bool(row.trained[i]) == trained &&
-               (coloured && is_control(tokenizer, row.tokens[i])) == control;
+               (coloured && tokenizer.is_control(row.tokens[i])) == control;
              ++i)
             run += pieces[i];
         const size_t cut = std::min(skip, run.size());
@@ -50,7 +44,7 @@ std::string show_masked(const qlora::Rendered& row, const qlora::Tokenizer& toke
 
 std::string control_note(const qlora::Rendered& row, const qlora::Tokenizer& tokenizer) {
     const auto count = [&](const qlora::Tokens& tokens) {
-        return std::count_if(tokens.begin(), tokens.end(), [&](qlora::Token t) { return is_control(tokenizer, t); });
+        return std::count_if(tokens.begin(), tokens.end(), [&](qlora::Token t) { return tokenizer.is_control(t); });
     };
     const auto held = count(row.tokens), written = count(tokenizer.encode(row.text, false, true));
     std::string note = std::to_string(held) + " control tokens";

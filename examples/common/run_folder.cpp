@@ -2,8 +2,6 @@
 #include "examples/common/run_folder.h"
 
 #include "qlora.h"
-#include "src/base/file.h"    // the library's own atomic writes and JSON: no second copy of either here
-#include "src/base/json.h"
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -92,8 +90,9 @@ RunFolder::RunFolder(const std::string& path, Start start) : path_(path), start_
 // the other files too.
 void RunFolder::adopt_checkpoints() {
     bool any = false;
+    std::error_code unknown;
     for (const int64_t step : checkpoints()) {
-        if (!qlora::exists(checkpoint(step) + "/manifest.json")) continue;
+        if (!fs::exists(checkpoint(step) + "/manifest.json", unknown)) continue;
         record_.adopt(checkpoint_name(step));
         any = true;
     }
@@ -123,8 +122,9 @@ bool RunFolder::restore() { return start_ == Start::overwrite && record_.pending
 
 // What atomic writes of a killed process left: names of this run with ".part-PROCESS-NUMBER" behind them.
 void RunFolder::clean_leftovers() const {
+    std::error_code unknown;
     for (const std::string& folder : {path_, path_ + "/checkpoints"}) {
-        if (!qlora::is_folder(folder)) continue;
+        if (!fs::is_directory(folder, unknown)) continue;
         for (const std::string& name : qlora::names_in(folder)) {
             const size_t part = name.find(".part-");
             if (part == std::string::npos || name.find_first_not_of("0123456789-", part + 6) != std::string::npos)
@@ -145,7 +145,7 @@ static int64_t step_of(const std::string& name) {      // "step-120" -> 120, any
 
 std::vector<int64_t> RunFolder::checkpoints() const {
     std::vector<int64_t> steps;
-    if (!qlora::is_folder(path_ + "/checkpoints")) return steps;
+    if (std::error_code unknown; !fs::is_directory(path_ + "/checkpoints", unknown)) return steps;
     for (const std::string& name : qlora::names_in(path_ + "/checkpoints"))
         if (const int64_t step = step_of(name); step >= 0) steps.push_back(step);
     std::sort(steps.rbegin(), steps.rend());
@@ -202,7 +202,7 @@ RunFolder::Totals RunFolder::open_metrics(int64_t step) {
     const std::string path = (fs::path(path_) / "metrics.jsonl").string();
     std::string kept;
     Totals totals;
-    if (step > 0 && qlora::exists(path)) {
+    if (std::error_code unknown; step > 0 && fs::exists(path, unknown)) {
         const std::string all = qlora::read_file(path);
         for (size_t from = 0, to; (to = all.find('\n', from)) != std::string::npos;
              from = to + 1) {    // a torn last line has no end and falls out

@@ -2,8 +2,6 @@
 #include "examples/common/run_record.h"
 
 #include "qlora.h"
-#include "src/base/file.h"
-#include "src/base/json.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -17,6 +15,11 @@ static const char* const record_name = ".run.json";
 
 static void check(const std::error_code& error, const std::string& doing) {
     if (error) throw qlora::Error(qlora::Errc::io, doing + ": " + error.message());
+}
+
+static bool exists(const std::string& path) {
+    std::error_code unknown;                           // a name that cannot be looked up is taken as not there
+    return fs::exists(path, unknown);
 }
 
 // A record is a file that anyone can write: only names that runs do use are followed, so that it never leads out of the
@@ -51,22 +54,22 @@ static std::set<std::string> listed_in(const std::string& path, RunRecord* facts
 }
 
 std::string RunRecord::inside(const std::string& name) const { return (fs::path(folder_) / name).string(); }
-bool RunRecord::pending() const { return qlora::exists(inside(".qlora-replaced")); }
+bool RunRecord::pending() const { return exists(inside(".qlora-replaced")); }
 
 void RunRecord::read() {
     files_.clear();
     adapter_step = complete = -1;
     keep_checkpoints = false;
-    present_ = qlora::exists(inside(record_name));
+    present_ = exists(inside(record_name));
     if (present_) files_ = listed_in(inside(record_name), this);
 }
 
 RunRecord::RunRecord(const std::string& folder) : folder_(folder) {
     qlora::remove_tree(inside(".qlora-discarded"));
     read();
-    if (qlora::exists(inside(".qlora-restoring"))) restore();
+    if (exists(inside(".qlora-restoring"))) restore();
     if (!pending()) return;
-    if (!qlora::exists(inside(".qlora-replaced/.run.json"))) {    // killed while it was being set aside: back at once
+    if (!exists(inside(".qlora-replaced/.run.json"))) {    // killed while it was being set aside: back at once
         move_all(".qlora-replaced", "", files_);
         qlora::remove_tree(inside(".qlora-replaced"));
     } else if (std::any_of(files_.begin(), files_.end(),
@@ -89,7 +92,7 @@ void RunRecord::write() const {
 }
 
 void RunRecord::refuse_stranger(const std::string& name) const {
-    if (!owns(name) && qlora::exists(inside(name)))
+    if (!owns(name) && exists(inside(name)))
         throw qlora::Error(qlora::Errc::io, inside(name) + " is there, and no record (.run.json) says that a run of "
                                                 "finetune wrote it: move or remove it yourself, or choose another -o");
 }
@@ -132,7 +135,7 @@ void RunRecord::move_all(const std::string& from, const std::string& to, const s
     for (const std::string& name : names) {
         const std::string source = inside(from.empty() ? name : from + '/' + name),
                           target = inside(to.empty() ? name : to + '/' + name);
-        if (!qlora::exists(source)) continue;
+        if (!exists(source)) continue;
         fs::create_directories(fs::path(target).parent_path(), error);
         fs::rename(source, target, error);
         check(error, "renaming " + source);
@@ -163,9 +166,9 @@ bool RunRecord::restore() {
         fs::rename(inside(".qlora-replaced"), inside(".qlora-restoring"), error);
         check(error, "renaming " + inside(".qlora-replaced"));
     }
-    if (!qlora::exists(inside(".qlora-restoring"))) return false;
-    if (qlora::exists(inside(".qlora-restoring/.run.json"))) {
-        if (qlora::exists(inside(record_name))) {
+    if (!exists(inside(".qlora-restoring"))) return false;
+    if (exists(inside(".qlora-restoring/.run.json"))) {
+        if (exists(inside(record_name))) {
             remove_owned();
             fs::remove(inside(record_name), error);
             check(error, "removing " + inside(record_name));

@@ -1,17 +1,12 @@
-// synthetic.cpp - random models. Reading and writing GGUF is the library's business, so its own writer is included (it
-// is not part of the public header) instead of a second one.
+// synthetic.cpp - random models.
 #include "examples/common/synthetic.h"
 
-#include "src/base/file.h"
-#include "src/format/gguf.h"
+#include "examples/common/gguf_file.h"
 
 #include <cstring>
 #include <filesystem>
 
 namespace program {
-
-using qlora::GgufWriter;
-using qlora::Json;
 
 struct LlamaShape {
     const char* name;
@@ -36,47 +31,49 @@ std::vector<std::string> synthetic_shapes() {
     return names;
 }
 
-static void set_llama(GgufWriter& writer, const LlamaShape& shape) {
-    writer.set("general.architecture", GgufWriter::Type::string, "llama");
-    writer.set("general.name", GgufWriter::Type::string, std::string("synthetic-") + shape.name);
-    writer.set("llama.block_count", GgufWriter::Type::u32, shape.layers);
-    writer.set("llama.context_length", GgufWriter::Type::u32, shape.context);
-    writer.set("llama.embedding_length", GgufWriter::Type::u32, shape.hidden);
-    writer.set("llama.feed_forward_length", GgufWriter::Type::u32, shape.feed_forward);
-    writer.set("llama.attention.head_count", GgufWriter::Type::u32, shape.heads);
-    writer.set("llama.attention.head_count_kv", GgufWriter::Type::u32, shape.kv_heads);
-    writer.set("llama.attention.layer_norm_rms_epsilon", GgufWriter::Type::f32, 1e-5);
-    writer.set("llama.rope.dimension_count", GgufWriter::Type::u32, shape.hidden / shape.heads);
-    writer.set("llama.rope.freq_base", GgufWriter::Type::f32, shape.rope_base);
-    writer.set("llama.vocab_size", GgufWriter::Type::u32, shape.vocabulary);
+static void set_llama(GgufFile& file, const LlamaShape& shape) {
+    file.set("general.architecture", std::string("llama"));
+    file.set("general.name", std::string("synthetic-") + shape.name);
+    file.set("llama.block_count", uint32_t(shape.layers));
+    file.set("llama.context_length", uint32_t(shape.context));
+    file.set("llama.embedding_length", uint32_t(shape.hidden));
+    file.set("llama.feed_forward_length", uint32_t(shape.feed_forward));
+    file.set("llama.attention.head_count", uint32_t(shape.heads));
+    file.set("llama.attention.head_count_kv", uint32_t(shape.kv_heads));
+    file.set("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    file.set("llama.rope.dimension_count", uint32_t(shape.hidden / shape.heads));
+    file.set("llama.rope.freq_base", float(shape.rope_base));
+    file.set("llama.vocab_size", uint32_t(shape.vocabulary));
 }
 
-// A block of random bytes is a block of random weights once its scales are sane: two bytes each, where the layout of
-// the type has them (src/tensor/blocks.cpp), set so that activations stay of order one. Dense numbers get an exponent
-// near 2^-7 and keep a random sign.
+// A block of random bytes is a block of random weights once its scales are sane: two bytes each, where GGUF's layout of
+// the type has them, set so that activations stay of order one. Dense numbers get an exponent near 2^-7 and keep a
+// random sign.
 struct BlockShape {
     qlora::DType type;
+    int32_t number;                                    // of the type in GGUF
+    int64_t elements, bytes;                           // of a block
     // at this byte of the block, this half; -1: no more of them
     struct Half { int64_t at = -1; uint16_t bits = 0; } halves[2];
 };
 
 static constexpr BlockShape block_shapes[] = {
-    {qlora::DType::q4_0, {{0, 0x1C00}}},
-    {qlora::DType::q4_1, {{0, 0x1C00}, {2, 0xA800}}},    // 2^-8; 2^-8 and -2^-5
-    {qlora::DType::q5_0, {{0, 0x1800}}},
-    {qlora::DType::q5_1, {{0, 0x1800}, {2, 0xA800}}},
-    {qlora::DType::q8_0, {{0, 0x0C00}}},
-    {qlora::DType::q2_k, {{80, 0x1000}, {82, 0x1000}}},
-    {qlora::DType::q3_k, {{108, 0x0C00}}},
-    {qlora::DType::q4_k, {{0, 0x0800}, {2, 0x0800}}},
-    {qlora::DType::q5_k, {{0, 0x0800}, {2, 0x0800}}},
-    {qlora::DType::q6_k, {{208, 0x0400}}},
-    {qlora::DType::iq4_nl, {{0, 0x0800}}},
-    {qlora::DType::iq4_xs, {{0, 0x0400}}},
-    {qlora::DType::mxfp4, {}},
-    {qlora::DType::f16, {}},
-    {qlora::DType::bf16, {}},
-    {qlora::DType::f32, {}},
+    {qlora::DType::q4_0, 2, 32, 18, {{0, 0x1C00}}},
+    {qlora::DType::q4_1, 3, 32, 20, {{0, 0x1C00}, {2, 0xA800}}},    // 2^-8; 2^-8 and -2^-5
+    {qlora::DType::q5_0, 6, 32, 22, {{0, 0x1800}}},
+    {qlora::DType::q5_1, 7, 32, 24, {{0, 0x1800}, {2, 0xA800}}},
+    {qlora::DType::q8_0, 8, 32, 34, {{0, 0x0C00}}},
+    {qlora::DType::q2_k, 10, 256, 84, {{80, 0x1000}, {82, 0x1000}}},
+    {qlora::DType::q3_k, 11, 256, 110, {{108, 0x0C00}}},
+    {qlora::DType::q4_k, 12, 256, 144, {{0, 0x0800}, {2, 0x0800}}},
+    {qlora::DType::q5_k, 13, 256, 176, {{0, 0x0800}, {2, 0x0800}}},
+    {qlora::DType::q6_k, 14, 256, 210, {{208, 0x0400}}},
+    {qlora::DType::iq4_nl, 20, 32, 18, {{0, 0x0800}}},
+    {qlora::DType::iq4_xs, 23, 256, 136, {{0, 0x0400}}},
+    {qlora::DType::mxfp4, 39, 32, 17, {}},
+    {qlora::DType::f16, 1, 1, 2, {}},
+    {qlora::DType::bf16, 30, 1, 2, {}},
+    {qlora::DType::f32, 0, 1, 4, {}},
 };
 
 std::vector<std::string> synthetic_types() {
@@ -93,7 +90,7 @@ static const BlockShape& shape_of(qlora::DType type) {
 // What files of such a type hold where a row is no multiple of its 256: the stock tool's choice.
 static qlora::DType fitting(qlora::DType type, int64_t cols) {
     using qlora::DType;
-    if (cols % qlora::type_info(type).block == 0) return type;
+    if (cols % shape_of(type).elements == 0) return type;
     switch (type) {
         case DType::q4_k: return DType::q5_0;
         case DType::q5_k: return DType::q5_1;
@@ -114,9 +111,9 @@ static void make_sane(const BlockShape& shape, uint8_t* block) {
     if (shape.type == qlora::DType::f32) block[2] &= 0x7F, block[3] = (block[3] & 0x80) | 0x3C;
 }
 
-static void write_blocks(qlora::AtomicFile& file, const BlockShape& shape, int64_t blocks, uint64_t seed) {
+static void write_blocks(std::ostream& out, const BlockShape& shape, int64_t blocks, uint64_t seed) {
     constexpr int64_t batch = 4096;
-    const int64_t block = qlora::type_info(shape.type).bytes;
+    const int64_t block = shape.bytes;
     std::vector<uint8_t> bytes(size_t(block * batch + 8));
     uint64_t state = seed * 0x9E3779B97F4A7C15ull + 1;
     for (int64_t done = 0; done < blocks; done += batch) {
@@ -126,45 +123,43 @@ static void write_blocks(qlora::AtomicFile& file, const BlockShape& shape, int64
             std::memcpy(&bytes[size_t(i)], &state, 8);
         }
         for (int64_t i = 0; i < count; ++i) make_sane(shape, &bytes[size_t(i * block)]);
-        file.write(bytes.data(), count * block);
+        out.write(reinterpret_cast<const char*>(bytes.data()), count * block);
     }
 }
 
-static void add_matrix(GgufWriter& writer, const std::string& name, qlora::DType wanted, int64_t out, int64_t in) {
-    const qlora::DType type = fitting(wanted, in);
-    const qlora::TypeInfo& info = qlora::type_info(type);
-    const int64_t blocks = out * in / info.block;
-    const uint64_t seed = writer.tensors.size() + 1;
-    const BlockShape& shape = shape_of(type);
-    writer.add({name, info.ggml, {out, in}, blocks * info.bytes, [blocks, seed, &shape](qlora::AtomicFile& file) {
-                    write_blocks(file, shape, blocks, seed);
-                }});
+static void add_matrix(GgufFile& file, const std::string& name, qlora::DType wanted, int64_t rows, int64_t cols) {
+    const BlockShape& shape = shape_of(fitting(wanted, cols));
+    const int64_t blocks = rows * cols / shape.elements;
+    const uint64_t seed = file.tensors() + 1;
+    file.add(name, shape.number, {rows, cols}, blocks * shape.bytes,
+             [blocks, seed, &shape](std::ostream& out) { write_blocks(out, shape, blocks, seed); });
 }
 
-static void add_ones(GgufWriter& writer, const std::string& name, int64_t count) {
-    writer.add({name, 0, {count}, count * 4, [count](qlora::AtomicFile& file) {
+static void add_ones(GgufFile& file, const std::string& name, int64_t count) {
+    file.add(name, shape_of(qlora::DType::f32).number, {count}, count * 4, [count](std::ostream& out) {
         const std::vector<float> ones(static_cast<size_t>(count), 1.0f);
-        file.write(ones.data(), count * 4);
-    }});
+        out.write(reinterpret_cast<const char*>(ones.data()), count * 4);
+    });
 }
 
 // A vocabulary of single bytes, then words that nothing spells: every byte of a text is one token.
-static void add_vocabulary(GgufWriter& writer, int64_t size) {
-    using Type = GgufWriter::Type;
-    Json::Array tokens, scores, kinds;
+static void add_vocabulary(GgufFile& file, int64_t size) {
+    std::vector<std::string> tokens;
+    std::vector<float> scores;
+    std::vector<int32_t> kinds;
     for (int64_t i = 0; i < size; ++i) {
         char byte[16];
         std::snprintf(byte, sizeof byte, i < 259 ? "<0x%02X>" : "\x01%u", unsigned(i < 259 ? i - 3 : i));
-        tokens.push_back(i == 0 ? Json("<unk>") : i == 1 ? Json("<s>") : i == 2 ? Json("</s>") : Json(byte));
-        scores.push_back(Json(i < 259 ? 0.0 : -double(i)));
-        kinds.push_back(Json(int64_t(i == 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : 1)));     // unknown, control, byte, normal
+        tokens.push_back(i == 0 ? "<unk>" : i == 1 ? "<s>" : i == 2 ? "</s>" : byte);
+        scores.push_back(i < 259 ? 0.0f : -float(i));
+        kinds.push_back(i == 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : 1);                    // unknown, control, byte, normal
     }
-    writer.set("tokenizer.ggml.model", Type::string, "llama");
-    writer.set_array("tokenizer.ggml.tokens", Type::string, std::move(tokens));
-    writer.set_array("tokenizer.ggml.scores", Type::f32, std::move(scores));
-    writer.set_array("tokenizer.ggml.token_type", Type::i32, std::move(kinds));
-    writer.set("tokenizer.ggml.bos_token_id", Type::u32, int64_t(1));
-    writer.set("tokenizer.ggml.eos_token_id", Type::u32, int64_t(2));
+    file.set("tokenizer.ggml.model", std::string("llama"));
+    file.set("tokenizer.ggml.tokens", tokens);
+    file.set("tokenizer.ggml.scores", scores);
+    file.set("tokenizer.ggml.token_type", kinds);
+    file.set("tokenizer.ggml.bos_token_id", uint32_t(1));
+    file.set("tokenizer.ggml.eos_token_id", uint32_t(2));
 }
 
 static qlora::DType stored_type(const std::string& type) {         // nf4 and fp4 are made when the model is loaded
@@ -183,26 +178,26 @@ std::string synthetic_model(const std::string& name, const std::string& type_nam
     if (std::filesystem::exists(path)) return path;
     std::filesystem::create_directories(folder);
 
-    GgufWriter writer;
-    set_llama(writer, *shape);
-    add_vocabulary(writer, shape->vocabulary);
+    GgufFile file;
+    set_llama(file, *shape);
+    add_vocabulary(file, shape->vocabulary);
 
     const int64_t kv = shape->hidden / shape->heads * shape->kv_heads;
-    add_matrix(writer, "token_embd.weight", type, shape->vocabulary, shape->hidden);
-    add_ones(writer, "output_norm.weight", shape->hidden);
+    add_matrix(file, "token_embd.weight", type, shape->vocabulary, shape->hidden);
+    add_ones(file, "output_norm.weight", shape->hidden);
     for (int64_t layer = 0; layer < shape->layers; ++layer) {
         const std::string block = "blk." + std::to_string(layer) + '.';
-        add_ones(writer, block + "attn_norm.weight", shape->hidden);
-        add_matrix(writer, block + "attn_q.weight", type, shape->hidden, shape->hidden);
-        add_matrix(writer, block + "attn_k.weight", type, kv, shape->hidden);
-        add_matrix(writer, block + "attn_v.weight", type, kv, shape->hidden);
-        add_matrix(writer, block + "attn_output.weight", type, shape->hidden, shape->hidden);
-        add_ones(writer, block + "ffn_norm.weight", shape->hidden);
-        add_matrix(writer, block + "ffn_gate.weight", type, shape->feed_forward, shape->hidden);
-        add_matrix(writer, block + "ffn_up.weight", type, shape->feed_forward, shape->hidden);
-        add_matrix(writer, block + "ffn_down.weight", type, shape->hidden, shape->feed_forward);
+        add_ones(file, block + "attn_norm.weight", shape->hidden);
+        add_matrix(file, block + "attn_q.weight", type, shape->hidden, shape->hidden);
+        add_matrix(file, block + "attn_k.weight", type, kv, shape->hidden);
+        add_matrix(file, block + "attn_v.weight", type, kv, shape->hidden);
+        add_matrix(file, block + "attn_output.weight", type, shape->hidden, shape->hidden);
+        add_ones(file, block + "ffn_norm.weight", shape->hidden);
+        add_matrix(file, block + "ffn_gate.weight", type, shape->feed_forward, shape->hidden);
+        add_matrix(file, block + "ffn_up.weight", type, shape->feed_forward, shape->hidden);
+        add_matrix(file, block + "ffn_down.weight", type, shape->hidden, shape->feed_forward);
     }
-    writer.write(path);
+    file.write(path);
     return path;
 }
 

@@ -2,7 +2,6 @@
 #include "examples/export/measure.h"
 
 #include "examples/common/held_out.h"
-#include "src/base/file.h"                             // the library's own file reader
 
 #include <filesystem>
 

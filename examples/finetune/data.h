@@ -2,7 +2,6 @@
 #pragma once
 #include "examples/common/held_out.h"
 #include "examples/finetune/settings.h"
-#include "src/base/json.h"                             // the library's own JSON writer, for --json and metrics.jsonl
 
 namespace program {
 

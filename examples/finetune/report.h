@@ -4,7 +4,6 @@
 #include "examples/common/run_folder.h"
 #include "examples/common/terminal.h"
 #include "examples/finetune/settings.h"
-#include "src/base/json.h"
 
 #include <chrono>
 

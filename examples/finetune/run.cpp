@@ -2,7 +2,6 @@
 #include "examples/finetune/run.h"
 
 #include "examples/common/interrupt.h"
-#include "src/base/limits.h"                           // the library's own view of what this process may use
 
 #include <algorithm>
 #include <cmath>

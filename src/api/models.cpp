@@ -85,12 +85,27 @@ Tokens Tokenizer::encode(std::string_view text, bool add_bos, bool control) cons
     return encode_text(api_room::checked(impl_, "Tokenizer"), text, add_bos, control);
 }
 
-std::string Tokenizer::decode(std::span<const Token> tokens, bool control) const {
-    const TokenizerImpl& t = api_room::checked(impl_, "Tokenizer");
+namespace api_room {
+
+const TokenizerImpl& of_these(const std::shared_ptr<const TokenizerImpl>& impl, std::span<const Token> tokens,
+                              const char* what) {
+    const TokenizerImpl& t = checked(impl, "Tokenizer");
     for (const Token id : tokens)
         if (id < 0 || id >= t.size())
-            fail(Errc::argument, "decode: token ", id, " is outside the vocabulary of ", t.size());
-    return t.decode(tokens, control);
+            fail(Errc::argument, what, ": token ", id, " is outside the vocabulary of ", t.size());
+    return t;
+}
+
+}  // namespace api_room
+
+std::string Tokenizer::decode(std::span<const Token> tokens, bool control) const {
+    return api_room::of_these(impl_, tokens, "decode").decode(tokens, control);
+}
+std::string Tokenizer::piece(Token token, bool control) const {
+    return api_room::of_these(impl_, std::span(&token, 1), "piece").piece(token, control);
+}
+bool Tokenizer::is_control(Token token) const {
+    return api_room::of_these(impl_, std::span(&token, 1), "is_control").is_control(token);
 }
 
 Rendered Tokenizer::render(std::span<const Message> chat, const RenderOptions& options) const {

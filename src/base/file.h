@@ -1,23 +1,15 @@
-// file.h - files: read-only maps, whole reads with a limit, and writes that survive a crash.
+// file.h - files: read-only maps, and writes that survive a crash. Whole reads and writes, and lists of folders, are
+// public (qlora.h).
 #pragma once
 #include "src/base/mapped_file.h"
 
 namespace qlora { inline namespace QLORA_ABI {
 
-std::string read_file(const std::string& path, int64_t limit = int64_t(1) << 30);   // Error{io} when missing or larger
 bool exists(const std::string& path);
 bool is_folder(const std::string& path);
-// sorted, without . and ..; Error{io} when it cannot be read
-std::vector<std::string> names_in(const std::string& folder);
-// a file, or a folder with all that is in it; links are removed, not followed; 0 or the first error
-int remove_tree(const std::string& path) noexcept;
 
-// Writes beside the target, syncs, renames over it, syncs the folder: afterwards the old or the new content is there,
-// never a part.
-void write_file_atomic(const std::string& path, std::string_view bytes);
-
-// Streams a large file the same way: write() as often as needed, then commit(). Destroyed without commit, it leaves
-// nothing.
+// Streams a large file as write_file_atomic() writes a small one: write() as often as needed, then commit(). Destroyed
+// without commit, it leaves nothing.
 class AtomicFile {
 public:
     explicit AtomicFile(const std::string& path);

@@ -154,6 +154,8 @@ int usable_threads(const std::string& root) {
     return int(std::clamp<int64_t>(limits_room::quota(root), 1, limits_room::affinity()));
 }
 
+int usable_threads() { return usable_threads({}); }
+
 int64_t available_memory(const std::string& root) {
     return std::min(limits_room::machine_memory(root), limits_room::group_memory(root));
 }

@@ -6,7 +6,7 @@
 namespace qlora { inline namespace QLORA_ABI {
 
 // `root` stands before /proc and /sys: tests have their own.
-int usable_threads(const std::string& root = {});      // the smaller of affinity and container quota, at least 1
+int usable_threads(const std::string& root);           // public without it (qlora.h)
 int64_t available_memory(const std::string& root = {});   // bytes that can be asked for now without pushing out anybody
 
 }}  // namespace qlora

@@ -7,22 +7,11 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
-using StopQuestion = bool (*)();
-inline constinit thread_local StopQuestion stop_wanted = nullptr;
+inline constinit thread_local const std::function<bool()>* stop_question = nullptr;    // of the innermost StopScope
 
-// While one lives, the work of this thread fails as soon as `wanted` says so.
-class StopScope {
-public:
-    explicit StopScope(StopQuestion wanted) : before_(stop_wanted) { stop_wanted = wanted; }
-    ~StopScope() { stop_wanted = before_; }
-    StopScope(const StopScope&) = delete;
-private:
-    StopQuestion before_;
-};
-
-// Whoever catches Errors to try something else need not know: `wanted` is asked again.
+// Whoever catches Errors to try something else need not know: the question is asked again.
 inline void check_stop() {
-    if (stop_wanted && stop_wanted()) fail(Errc::cancelled, "stopped");
+    if (stop_question && !(*stop_question)()) fail(Errc::cancelled, "stopped");
 }
 
 // A callback of the caller said no.

@@ -7,8 +7,6 @@
 // for those inside: a worker that is still waking up does not hold up a run that is over.
 #include "src/base/threads.h"
 
-#include "src/base/limits.h"
-
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>

@@ -7,7 +7,7 @@ namespace qlora { inline namespace QLORA_ABI {
 
 class ThreadPool {
 public:
-    static constexpr int most = 256;                   // threads; far beyond what products of one model can use
+    static constexpr int most = most_threads;          // far beyond what products of one model can use
     explicit ThreadPool(int threads = 0);              // 0 = usable_threads(); the caller is one of the threads
     int size() const { return size_; }
 

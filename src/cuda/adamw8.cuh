@@ -48,7 +48,6 @@ __device__ inline void update_lane(const adamw_room::Step& s, const float* map1,
                                    const Moment& moment2, int64_t b) {
     const float old1 = moment1.scale[b], old2 = moment2.scale[b];
     float param[lane_elements], gradient[lane_elements], m[lane_elements], v[lane_elements], most1 = 0, most2 = 0;
-#pragma unroll
     for (int j = 0; j < lane_elements; ++j) {
         const int64_t i = first + j * 32;
         const bool here = i < count;
@@ -57,7 +56,6 @@ __device__ inline void update_lane(const adamw_room::Step& s, const float* map1,
         m[j] = here ? __fmul_rn(entry(map1, moment1.code[i]), old1) : 0;
         v[j] = here ? __fmul_rn(entry(map2, moment2.code[i]), old2) : 0;
     }
-#pragma unroll
     for (int j = 0; j < lane_elements; ++j) {          // what is not there stays 0
         param[j] = adamw_room::stepped(s, param[j], gradient[j], m[j], v[j]);
         if (most1 < fabsf(m[j])) most1 = fabsf(m[j]);
@@ -65,7 +63,6 @@ __device__ inline void update_lane(const adamw_room::Step& s, const float* map1,
     }
     most1 = warp_max(most1);
     most2 = warp_max(most2);
-#pragma unroll
     for (int j = 0; j < lane_elements; ++j) {
         const int64_t i = first + j * 32;
         if (i >= count) break;

@@ -1,15 +1,23 @@
 // attention.cuh - y = softmax(scale q k^T) v over a range of keys for each row, and behind y the log-sum-exp of every
-// row and head for the backward pass: formulas in src/ops/attention.cpp.
+// row and head for the backward pass: formulas in src/ops/attention.cpp. By tensor cores where there are many rows.
 #pragma once
 #include "src/cuda/attention_rows.cuh"
+
+#include "src/cuda/attention_forward_tiles.cuh"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace attention_room {
 
-inline void run(const Call& call) { forward_rows(call, problem(call, 0)); }
+inline void run(const Call& call) {
+    const Problem p = problem(call, 0);
+    const bool aligned = is_aligned(call, 0) && is_aligned(call, 1) && is_aligned(call, 2);
+    if (aligned && takes_forward_tiles(call.graph, call.node)) forward_tiles(call, p);
+    else forward_rows(call, p);
+}
 
 inline int64_t scratch(const GraphImpl& g, const Node& node) {
+    if (takes_forward_tiles(g, node)) return forward_copies(g, node);
     return partial_bytes(node.shape[0], keys_of(g.source(node, 1)), node.attr.get<AttentionAttr>());
 }
 

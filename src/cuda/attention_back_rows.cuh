@@ -11,11 +11,17 @@ namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace attention_room {
 
+// Of a row and head: log-sum-exp in base 2, D = dy . y, and which keys the row sees.
+struct alignas(16) Stat {
+    float logsum = 0, dot = 0;
+    int first = 0, last = 0;
+};
+
 struct Back {
     Problem p;
     Values dy, y;
     const float* logsum;                               // {rows, heads}
-    float* dots;                                       // D {heads, rows}: dy . y
+    Stat* stats;                                       // {heads, rows}
     Places out;                                        // flat: dq, dk, dv, laid out as q, k, v
     __device__ int64_t dk_at(int64_t key, int kv) const { return p.rows * p.heads * p.size + p.k.at(key, kv); }
     __device__ int64_t dv_at(int64_t key, int kv) const { return dk_at(key, kv) + p.keys * p.kv_heads * p.size; }
@@ -26,13 +32,24 @@ __device__ inline int64_t warp_number() { return (int64_t(blockIdx.x) * blockDim
 __device__ inline int64_t warp_count() { return int64_t(gridDim.x) * blockDim.x / 32; }
 __device__ inline int lane_number() { return int(threadIdx.x) % 32; }
 
-static __global__ void dots_kernel(Back b) {
+// The statistics of every row and head, and dy in bf16 for kernels that want it so.
+static __global__ void stats_kernel(Back b, uint16_t* dy16) {
     const Problem& p = b.p;
     for (int64_t item = warp_number(); item < p.rows * p.heads; item += warp_count()) {
         float sum = 0;
-        for (int i = lane_number(); i < p.size; i += 32) sum += b.dy[item * p.size + i] * b.y[item * p.size + i];
+        for (int i = 8 * lane_number(); i < p.size; i += 8 * 32) {
+            const int64_t at = item * p.size + i;
+            float dy[8], y[8];
+            load8(b.dy, at, p.size - i, dy);
+            load8(b.y, at, p.size - i, y);
+            QLORA_UNROLL for (int e = 0; e < 8; ++e) sum += dy[e] * y[e];
+            if (dy16) decode_room::store_eight({dy16, DType::bf16}, at, dy);
+        }
         sum = warp_sum(sum);
-        if (lane_number() == 0) b.dots[item % p.heads * p.rows + item / p.heads] = sum;
+        if (lane_number() != 0) continue;
+        const int64_t row = item / p.heads;
+        const Range r = p.range(row);
+        b.stats[item % p.heads * p.rows + row] = {b.logsum[item] * log2_e, sum, int(r.first), int(r.last)};
     }
 }
 
@@ -50,7 +67,8 @@ template <int n> __device__ inline float dot(const float (&a)[n], const float (&
 template <int n> __device__ inline void add(float (&to)[n], float factor, const float (&from)[n]) {
     QLORA_UNROLL for (int i = 0; i < n; ++i) to[i] += factor * from[i];
 }
-template <int n> __device__ inline void store_lane(const Places& to, int64_t at, int size, float factor, const float (&from)[n]) {
+template <int n>
+__device__ inline void store_lane(const Places& to, int64_t at, int size, float factor, const float (&from)[n]) {
     QLORA_UNROLL for (int i = 0; i < n; ++i) {
         const int e = lane_number() + 32 * i;
         if (e < size) to.set(at + e, factor * from[i]);
@@ -60,9 +78,10 @@ template <int n> __device__ inline void store_lane(const Places& to, int64_t at,
 // P and dS (without the scale) of one row, head and key.
 struct Weight2 { float p, ds; };
 __device__ inline Weight2 weights_of(const Back& b, int64_t row, int head, float product, float dp) {
-    const float s = b.p.score(product), weight = exp2f((s - b.logsum[row * b.p.heads + head]) * log2_e);
+    const Stat stat = b.stats[head * b.p.rows + row];
+    const float s = b.p.score(product), weight = exp2f(s * log2_e - stat.logsum);
     const float t = b.p.cap > 0 ? s / b.p.cap : 0;
-    return {weight, weight * (dp - b.dots[head * b.p.rows + row]) * (1 - t * t)};
+    return {weight, weight * (dp - stat.dot) * (1 - t * t)};
 }
 
 template <int n> __global__ void keys_kernel(Back b) {
@@ -113,12 +132,12 @@ template <int n> void launch_back_rows(const Call& call, const Back& b) {
     launch("attention_back: queries", queries_kernel<n>, {grid_for(call, b.p.rows * b.p.heads, warps), back_threads},
            stream_of(call), b);
 }
-inline void launch_dots(const Call& call, const Back& b) {
-    launch("attention_back: dots", dots_kernel, {grid_for(call, b.p.rows * b.p.heads, back_threads / 32), back_threads},
-           stream_of(call), b);
+inline void launch_stats(const Call& call, const Back& b, uint16_t* dy16 = nullptr) {
+    launch("attention_back: statistics", stats_kernel,
+           {grid_for(call, b.p.rows * b.p.heads, back_threads / 32), back_threads}, stream_of(call), b, dy16);
 }
 inline void back_rows(const Call& call, const Back& b) {
-    launch_dots(call, b);
+    launch_stats(call, b);
     if (b.p.size <= 128) launch_back_rows<4>(call, b);
     else if (b.p.size <= 256) launch_back_rows<8>(call, b);
     else launch_back_rows<largest_head / 32>(call, b);

@@ -1,16 +1,10 @@
-// attention_problem.cuh - attention as its kernels see it: which keys a row sees, and where queries, keys and values lie.
-// Formulas: src/ops/attention.cpp and attention_back.cpp.
+// attention_problem.cuh - attention as its kernels see it: which keys a row sees, and where queries, keys and values
+// lie. Formulas: src/ops/attention.cpp and attention_back.cpp.
 #pragma once
-#include "src/cuda/room.cuh"
+#include "src/cuda/decode.cuh"
+#include "src/cuda/mma.cuh"
 
 #include <cmath>
-
-// Before a loop whose counter indexes arrays that must stay in registers.
-#ifdef QLORA_CUDA_EMULATION
-#define QLORA_UNROLL
-#else
-#define QLORA_UNROLL _Pragma("unroll")
-#endif
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
@@ -53,12 +47,17 @@ struct Problem {
     }
 };
 
+// The one type of blocks that store_rows writes.
+inline bool is_block(DType t) { return t == DType::q8_0; }
+
 inline int64_t keys_of(const Node& k) { return k.shape[k.shape.size() - 2]; }
 
 inline Keys keys(const Call& call, int i, const AttentionAttr& a) {
     const Node& n = call.source(i);
-    if (n.storage != DType::f32 && n.storage != DType::f16 && n.storage != DType::bf16)
-        fail(Errc::unsupported, "cuda: attention over keys stored as ", name_of(n.storage));
+    const bool plain = n.storage == DType::f32 || n.storage == DType::f16 || n.storage == DType::bf16;
+    if (!plain && (!is_block(n.storage) || a.head_dim % 8 != 0))
+        fail(Errc::unsupported, "cuda: attention over keys stored as ", name_of(n.storage), " in heads of ",
+             a.head_dim);
     const bool by_head = n.shape.size() == 3;
     return {values(call, i), by_head ? a.head_dim : a.kv_heads * a.head_dim,
             by_head ? keys_of(n) * a.head_dim : a.head_dim};
@@ -103,6 +102,27 @@ __device__ inline void load8(const Values& from, int64_t at, int count, float (&
     QLORA_UNROLL for (int i = 0; i < 8; ++i) {
         const uint32_t bits = pairs[i / 2] >> 16 * (i % 2) & 0xffffu;
         to[i] = from.type == DType::bf16 ? f32_of_bf16(bits) : f32_of_f16(bits);
+    }
+}
+
+// Of blocks: `at` is a multiple of 8, and eight values are in one block.
+template <bool blocks> __device__ inline void load8(const Keys& from, int64_t at, int count, float (&to)[8]) {
+    if constexpr (!blocks) {
+        load8(from.values, at, count, to);
+    } else {
+        using Block = decode_room::Blocks<DType::q8_0>;
+        const uint8_t* const data = static_cast<const uint8_t*>(from.values.data);
+        const uint8_t* const block = data + at / Block::elements * Block::bytes;
+        const int j = int(at % Block::elements);
+        decode_room::Line line{};
+        uint32_t codes[2] = {};
+        if (count > 0) {
+            line = Block::line(block, j);
+            codes[0] = Block::four(block, j);
+            codes[1] = Block::four(block, j + 4);
+        }
+        QLORA_UNROLL for (int i = 0; i < 8; ++i)
+            to[i] = decode_room::element_of_line<Block>(line, codes[i / 4] >> 8 * (i % 4) & 255);
     }
 }
 

@@ -15,6 +15,7 @@ namespace cuda {
 namespace attention_room {
 
 constexpr int row_threads = 128;
+constexpr int64_t few_rows = 16;                       // not worth tiles
 constexpr int64_t fewest_keys = 64;                    // of a split: less is not worth a block
 
 struct RowsResult {
@@ -36,7 +37,7 @@ __device__ inline int piece_count(const Problem& p, int start) {
 }
 
 // A slot takes `batch` keys: loads first, so that they are under way together.
-template <int heads, int pieces, int batch>
+template <int heads, int pieces, int batch, bool blocks>
 __device__ inline void take_keys(const Problem& p, int kv, int64_t key, int64_t step, int64_t end, int place, int lanes,
                                  const float (&q)[heads][pieces][8], Slot<heads, pieces>& slot) {
     float k[batch][pieces][8], v[batch][pieces][8], s[batch][heads];
@@ -44,8 +45,8 @@ __device__ inline void take_keys(const Problem& p, int kv, int64_t key, int64_t 
         const int64_t mine = key + b * step;
         QLORA_UNROLL for (int i = 0; i < pieces; ++i) {
             const int start = piece_start(place, lanes, i), count = mine < end ? piece_count(p, start) : 0;
-            load8(p.k.values, p.k.at(mine, kv) + start, count, k[b][i]);
-            load8(p.v.values, p.v.at(mine, kv) + start, count, v[b][i]);
+            load8<blocks>(p.k, p.k.at(mine, kv) + start, count, k[b][i]);
+            load8<blocks>(p.v, p.v.at(mine, kv) + start, count, v[b][i]);
         }
     }
     QLORA_UNROLL for (int b = 0; b < batch; ++b) {
@@ -94,8 +95,8 @@ __device__ inline void put(const Problem& p, const RowsResult& out, int64_t row,
 
 // Adds the slots of a block in order and puts the results.
 template <int heads, int pieces>
-__device__ inline void add_slots(const Problem& p, const RowsResult& out, int64_t row, int first_head, int taken, int split,
-                                 int lanes, Slot<heads, pieces>& slot) {
+__device__ inline void add_slots(const Problem& p, const RowsResult& out, int64_t row, int first_head, int taken,
+                                 int split, int lanes, Slot<heads, pieces>& slot) {
     QLORA_SHARED(float, maxima, row_threads * heads);  // {slots, heads}
     QLORA_SHARED(float, sums, row_threads * heads);
     QLORA_SHARED(float, y, row_threads * 8 * heads * pieces);                  // {slots, heads, width}
@@ -126,19 +127,18 @@ __device__ inline void add_slots(const Problem& p, const RowsResult& out, int64_
 }
 
 // Grid: rows * kv_heads * chunks of a group's heads, splits.
-template <int heads, int pieces>
+template <int heads, int pieces, bool blocks>
 __global__ void rows_kernel(Problem p, RowsResult out, int chunks, int lanes) {
     constexpr int batch = pieces == 1 ? 4 : 1;
     const int64_t item = blockIdx.x;
     const int chunk = int(item % chunks), kv = int(item / chunks % p.kv_heads), split = int(blockIdx.y);
     const int64_t row = item / chunks / p.kv_heads;
-    const int first_head = kv * p.group + chunk * heads, left = p.group - chunk * heads, taken = left < heads ? left : heads;
+    const int first_head = kv * p.group + chunk * heads, taken = min(heads, p.group - chunk * heads);
     const int me = int(threadIdx.x) / lanes, place = int(threadIdx.x) % lanes, slots = row_threads / lanes;
     const Range all = p.range(row);
     int64_t length = all.last > all.first ? (all.last - all.first + out.splits - 1) / out.splits : 0;
     if (length < fewest_keys && out.splits > 1) length = fewest_keys;
-    const int64_t from = all.first + split * length, end = out.splits > 1 && from + length < all.last ? from + length
-                                                                                                      : all.last;
+    const int64_t from = all.first + split * length, end = out.splits > 1 ? min(from + length, all.last) : all.last;
     float q[heads][pieces][8];
     Slot<heads, pieces> slot;
     QLORA_UNROLL for (int h = 0; h < heads; ++h) {
@@ -151,7 +151,7 @@ __global__ void rows_kernel(Problem p, RowsResult out, int chunks, int lanes) {
         }
     }
     for (int64_t key = from; key < end; key += slots * batch)
-        take_keys<heads, pieces, batch>(p, kv, key + me, slots, end, place, lanes, q, slot);
+        take_keys<heads, pieces, batch, blocks>(p, kv, key + me, slots, end, place, lanes, q, slot);
     add_slots<heads, pieces>(p, out, row, first_head, taken, split, lanes, slot);
 }
 
@@ -183,7 +183,7 @@ inline int64_t chunks_of(int64_t group, int64_t size) {
 
 // Pieces of a row's keys: enough blocks for a large device where rows are few. It depends on shapes alone.
 inline int splits_for(int64_t rows, int64_t keys, const AttentionAttr& a) {
-    constexpr int64_t few_rows = 16, blocks = 512;
+    constexpr int64_t blocks = 512;
     if (rows > few_rows) return 1;
     const int64_t items = rows * a.kv_heads * chunks_of(a.heads / a.kv_heads, a.head_dim);
     return int(std::clamp<int64_t>((blocks + items - 1) / items, 1, (keys + 2 * fewest_keys - 1) / (2 * fewest_keys)));
@@ -198,8 +198,10 @@ void launch_rows(const Call& call, const Problem& p, const RowsResult& out) {
     int lanes = 1;
     while (lanes < 32 && lanes * 8 * pieces < p.size) lanes *= 2;
     const int chunks = int(chunks_of(p.group, p.size));
-    launch("attention by rows", rows_kernel<heads, pieces>, {grid_of(p.rows * p.kv_heads * chunks, out.splits), row_threads},
-           stream_of(call), p, out, chunks, lanes);
+    const Launch shape{grid_of(p.rows * p.kv_heads * chunks, out.splits), row_threads};
+    const auto kernel =
+        is_block(p.k.values.type) ? rows_kernel<heads, pieces, true> : rows_kernel<heads, pieces, false>;
+    launch("attention by rows", kernel, shape, stream_of(call), p, out, chunks, lanes);
 }
 
 inline void forward_rows(const Call& call, const Problem& p) {

@@ -7,6 +7,7 @@
 #include "src/cuda/memory.cuh"
 #include "src/cuda/room.cuh"
 
+#include <map>
 #include <mutex>
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -72,6 +73,8 @@ public:
         multiprocessors = p.multiProcessorCount;
         capability = p.major * 10 + p.minor;
         model_ = p.name;
+        cudaFuncAttributes known{};
+        check(cudaFuncGetAttributes(&known, check_indices), str("use ", model_, ", sm_", capability));
         faults_ = Memory(sizeof(Fault));
         fault = faults_.as<Fault>();
         check(cudaMemsetAsync(fault, 0, sizeof(Fault), stream.get()), "clear");
@@ -147,7 +150,10 @@ public:
         stream.use();
         auto held = std::make_shared<HeldWeight>();
         held->stream = queue;
-        held->on_device = HeldWeight::moved(*w, [&](const void* from, int64_t bytes) {
+        held->on_device = HeldWeight::moved(*w, [&](const void* from, int64_t bytes) -> std::shared_ptr<const void> {
+            // Codebooks and maps: one of each kind, by which kernels see that two weights share theirs.
+            const std::string key = bytes <= 1024 ? std::string(static_cast<const char*>(from), size_t(bytes)) : "";
+            if (auto same = key.empty() ? nullptr : constants_[key].lock()) return same;
             void* data = nullptr;
             const auto taken = limit->take(bytes, "weights");
             const cudaError_t code = cudaMalloc(&data, size_t(bytes));
@@ -157,6 +163,7 @@ public:
                 cudaFree(p);
             });
             staging_.send(stream, data, from, bytes);
+            if (!key.empty()) constants_[key] = owner;
             return owner;
         });
         w->check();
@@ -166,6 +173,7 @@ public:
     }
 
     const Kernel* kernel(Op op) const override { return kernel_of(op); }
+    std::span<const Fusion> fusions() const override { return std::span(&qmatmuls_cuda, exact ? 0 : 1); }
     DType storage(const GraphImpl&, const Node& n) const override {
         return !exact && is_stored_in_16_bits(n.op) ? DType::bf16 : DType::f32;
     }
@@ -199,9 +207,12 @@ public:
 
 private:
     void start(GraphImpl& g, const Plan& plan) {
-        for (const int32_t id : plan.order) {
-            const Call call = call_of(g, plan, id);
-            g.backend->kernel(call.node.op)->run(call);
+        std::vector<Call> calls;
+        for (int32_t at = 0; at < int32_t(plan.steps.size()); ++at) {
+            calls.clear();
+            for (const int32_t id : plan.nodes(at)) calls.push_back(call_of(g, plan, id));
+            if (const Fusion* fusion = plan.steps[size_t(at)].fusion) fusion->run(calls);
+            else g.backend->kernel(calls[0].node.op)->run(calls[0]);
         }
     }
     [[noreturn]] void refuse(cudaError_t code, int64_t bytes) const {
@@ -218,8 +229,12 @@ private:
         stream.sync();
         if (!found.found) return;
         check(cudaMemsetAsync(fault, 0, sizeof(Fault), stream.get()), "clear");
-        fail(Errc::argument, op_def(Op(found.op)).name, ": id ", found.value, " in row ", found.row,
-             " is outside of 0 to ", found.limit - 1);
+        const char* const op = op_def(Op(found.op)).name;
+        if (found.found == wrong_number)
+            fail(Errc::numeric, op, ": row ", found.row, " has the number ", found.number, ", which ",
+                 name_of(DType(found.type)), " cannot hold", std::isfinite(found.number) ? "; choose bf16 or f32" : "");
+        fail(Errc::argument, op, ": id ", found.value, " in row ", found.row, " is outside of 0 to ",
+             found.limit - 1);
     }
     static char* bytes_at(const char* what, const Buffer& b, int64_t offset, int64_t bytes) {
         if (offset < 0 || bytes < 0 || offset > b.bytes - bytes)
@@ -231,6 +246,7 @@ private:
     Cpu cpu_;                                          // for work that is no graph's
     std::mutex mutex_;                                 // the staging memory, and the order of what belongs together
     Staging staging_;
+    std::map<std::string, std::weak_ptr<const void>> constants_;               // small arrays of weights, by content
     Memory faults_;
 };
 

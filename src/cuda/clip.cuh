@@ -12,7 +12,7 @@ namespace cuda {
 namespace clip_room {
 
 constexpr int64_t task_floats = 16384;                 // as in src/ops/rooms.h
-constexpr int sums = 8, square_threads = 64, total_threads = 256, piece_doubles = 1024;
+constexpr int sums = 8, square_threads = 64, total_threads = 256, piece_doubles = 256;
 
 inline int64_t tasks(const Node& x) { return (x.elements() + task_floats - 1) / task_floats; }
 inline int64_t scratch(const GraphImpl& g, const Node& n) { return tasks(g.source(n, 0)) * 8; }
@@ -26,9 +26,7 @@ template <class Source> __global__ void squares(int64_t count, int64_t tasks, So
     double s = 0;
     for (; i + (loads - 1) * sums < end; i += loads * sums) {
         float loaded[loads];
-#pragma unroll
         for (int k = 0; k < loads; ++k) loaded[k] = x[i + k * sums];
-#pragma unroll
         for (int k = 0; k < loads; ++k) s += double(loaded[k]) * double(loaded[k]);
     }
     for (; i < end; i += sums) s += double(x[i]) * double(x[i]);

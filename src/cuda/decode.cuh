@@ -164,8 +164,8 @@ template <> struct Blocks<DType::iq4_xs> : Layout<256, 136> {
 
 template <> struct Blocks<DType::mxfp4> : Layout<32, 17> {
     static __device__ float value(uint32_t code) { return e2m1_doubled[code]; }
-    static __device__ Line line(const uint8_t* p, int) {                   // 2^(e - 128): the two smallest are subnormal
-        const uint32_t e = p[0];
+    static __device__ Line line(const uint8_t* p, int) {
+        const uint32_t e = p[0];                       // 2^(e - 128): the two smallest are subnormal
         return {__uint_as_float(e < 2 ? 0x200000u << e : (e - 1) << 23), 0};
     }
     static __device__ uint32_t four(const uint8_t* p, int j) { return nibbles(p + 1, j); }
@@ -261,6 +261,26 @@ template <class B> struct EightOfBlock {
     }
 };
 
+struct EightOfDense {                                  // at a multiple of 16 bytes
+    const void* data;
+    DType type;
+    int64_t first;
+    Places out;
+    __device__ void operator()(int64_t i) const {
+        const int64_t e = first + 8 * i;
+        const bool wide = type == DType::f32;
+        const uint4* from = reinterpret_cast<const uint4*>(static_cast<const char*>(data) + e * (wide ? 4 : 2));
+        const uint4 a = from[0], b = wide ? from[1] : a;
+        const uint32_t word[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+        float v[8];
+        for (int k = 0; k < 8; ++k) {
+            const uint32_t half = word[k / 2] >> (16 * (k & 1)) & 0xffffu;
+            v[k] = wide ? __uint_as_float(word[k]) : type == DType::bf16 ? f32_of_bf16(half) : f32_of_f16(half);
+        }
+        store_eight(out, 8 * i, v);
+    }
+};
+
 // Blocks of scales are whole eights. 16 floats of shared memory are in 16 banks: no conflicts.
 static __global__ void eights_of_nibbles(const uint8_t* codes, nf4_room::Scales s, int64_t first, int64_t count,
                                          Places out) {
@@ -281,7 +301,7 @@ static __global__ void eights_of_nibbles(const uint8_t* codes, nf4_room::Scales 
 
 inline bool is_power_of_two(int64_t n) { return n > 0 && (n & (n - 1)) == 0; }
 
-// Whether 8 elements at a time can be taken.
+// Whether 8 codes at a time can be taken.
 inline bool takes_eights(const WeightRef& w, int64_t first, int64_t count, const Places& out) {
     if (first % 8 || count % 8 || !nf4_room::aligned_to(out.data, 16) || !nf4_room::aligned_to(w.data, 4)) return false;
     if (!is_4bit(w.dtype)) return type_info(w.dtype).block % 8 == 0;
@@ -297,6 +317,11 @@ inline void decode_rows(const Call& call, const WeightRef& w, int64_t first_row,
     if (first_row < 0 || rows < 0 || first_row > w.rows - rows)
         fail(Errc::argument, "decode_rows: rows ", first_row, " to ", first_row + rows, " of ", w.rows);
     if (count == 0) return;
+    if (type_info(w.dtype).block == 1 && first % 8 == 0 && count % 8 == 0 && nf4_room::aligned_to(w.data, 16) &&
+        nf4_room::aligned_to(out.data, 16)) {
+        each(call, count / 8, decode_room::EightOfDense{w.data, w.dtype, first, out});
+        return;
+    }
     if (!decode_room::takes_eights(w, first, count, out)) {
         each(call, count, decode_room::Single{w, first, out});
         return;

@@ -1,7 +1,7 @@
 // dora.cuh - weights as magnitude and direction: formulas in src/ops/dora.cpp.
 //
-//   dora_norm      n[o] = || row o of W + s B A ||: a block for four rows, a thread a column of them, so that an element
-//                  of A is read once for four rows. No dense copy of W exists.
+//   dora_norm      n[o] = || row o of W + s B A ||: a block for four rows, a thread every 256th column of them, so
+//                  that an element of A is read once for four rows. No dense copy of W exists.
 //   dora_scale     y = z m / n: a thread a column, whose factor it keeps, down every gridDim.y-th row
 //   dora_scale_dm  dm[o] = sum over rows of dy z / n[o]: a block 32 columns; warp w adds rows w, w + 16, ..., then the
 //                  warps are added in order
@@ -14,24 +14,22 @@ namespace dora_room {
 
 constexpr int threads = 256, group = 4, dm_warps = 16;
 
-// weights [group][rank] = s B: rows beyond the end repeat the last one, and are dropped.
+// weights [group][rank] = s B. Rows beyond the end count as zeros and are dropped. Decoding, a long piece of code,
+// stands there once: in a loop that is not unrolled.
 static __global__ void norms(WeightRef w, Values a, Values b, int64_t rank, float scale, Places n) {
     QLORA_DYNAMIC_SHARED(float, weights);
     QLORA_SHARED(float, decoded, group * threads);     // each thread's own: an array that a loop may index
     const int64_t first = int64_t(blockIdx.x) * group;
-    for (int64_t i = threadIdx.x; i < group * rank; i += threads) {
-        const int64_t row = first + i / rank;
-        weights[i] = row < w.rows ? scale * b[row * rank + i % rank] : 0.0f;
-    }
+    const int rows = int(w.rows - first < group ? w.rows - first : group);
+    for (int64_t i = threadIdx.x; i < group * rank; i += threads)
+        weights[i] = i < rows * rank ? scale * b[first * rank + i] : 0.0f;
     __syncthreads();
     float sum[group] = {};
     for (int64_t col = threadIdx.x; col < w.cols; col += threads) {
-#pragma unroll 1
-        for (int j = 0; j < group; ++j)
-            decoded[j * threads + int(threadIdx.x)] =
-                first + j < w.rows ? element(w, (first + j) * w.cols + col) : 0.0f;
+        for (int j = 0; j < rows; ++j)
+            decoded[j * threads + int(threadIdx.x)] = element(w, (first + j) * w.cols + col);
         float v[group];
-        for (int j = 0; j < group; ++j) v[j] = decoded[j * threads + int(threadIdx.x)];
+        for (int j = 0; j < group; ++j) v[j] = j < rows ? decoded[j * threads + int(threadIdx.x)] : 0.0f;
         for (int64_t r = 0; r < rank; ++r) {
             const float x = a[r * w.cols + col];
             for (int j = 0; j < group; ++j) v[j] += weights[j * rank + r] * x;
@@ -40,7 +38,7 @@ static __global__ void norms(WeightRef w, Values a, Values b, int64_t rank, floa
     }
     for (int j = 0; j < group; ++j) {
         const float total = block_sum(sum[j]);
-        if (threadIdx.x == 0 && first + j < w.rows) n.set(first + j, sqrtf(total));
+        if (threadIdx.x == 0 && j < rows) n.set(first + j, sqrtf(total));
     }
 }
 
@@ -57,7 +55,6 @@ static __global__ void sum_rows(Values dy, Values z, Values n, int64_t rows, int
     const int64_t o = int64_t(blockIdx.x) * 32 + lane;
     float sum = 0;
     if (o < out) {
-#pragma unroll 4
         for (int64_t r = warp; r < rows; r += dm_warps) sum += dy[r * out + o] * z[r * out + o];
     }
     parts[threadIdx.x] = sum;
@@ -79,9 +76,8 @@ inline void norm(const Call& call) {
 inline void scale(const Call& call) {
     const int64_t rows = leading(call.node), out = last_dim(call.node), blocks = (out + threads - 1) / threads;
     if (rows == 0) return;
-    // so many strips of rows that the device is full
-    const int64_t most = int64_t(device_of(call).multiprocessors) * 8 / blocks + 1;
-    launch("dora_scale", scale_columns, {grid_of(blocks, std::clamp<int64_t>(rows, 1, std::min<int64_t>(most, 65535))), threads},
+    const int64_t strips = int64_t(device_of(call).multiprocessors) * 8 / blocks + 1;      // fill the device
+    launch("dora_scale", scale_columns, {grid_of(blocks, std::min<int64_t>({rows, strips, 65535})), threads},
            stream_of(call), values(call, 0), values(call, 1), values(call, 2), rows, out, places(call));
 }
 

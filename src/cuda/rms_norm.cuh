@@ -1,13 +1,15 @@
 // rms_norm.cuh - y = x * r * w by rows of n, r = 1 / sqrt(mean(x^2) + eps), and its gradients:
 //   dx = r * (w * dy) - r^3 / n * x * sum(x * w * dy),   dw = sum over rows of dy * x * r      (src/ops/rms_norm.cpp)
 //
-// A team of threads has a row: 1 to 32 lanes for short ones, several to a warp, a block of up to 1024 threads for long
+// A team of threads has a row: 1 to 32 lanes for short ones, several to a warp, a block of up to 512 threads for long
 // ones. A thread holds its pieces of 8 elements in registers, up to 4 of them, so that a row is read once; rows that
-// are longer or not aligned are read twice, element by element. Sums are in f32: of a thread, then of the team pairwise.
+// are longer or not aligned are read twice, element by element. Sums are in f32, as on the CPU: of a thread, then of
+// the team.
 #pragma once
 #include "src/cuda/columns.cuh"
 #include "src/cuda/factor.cuh"
 #include "src/cuda/map.cuh"
+#include "src/cuda/mma.cuh"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
@@ -15,10 +17,11 @@ namespace rms_norm_room {
 
 // How rows are dealt out. held: pieces of a thread in registers, 0 = none.
 struct Teams { int threads = 0, block = 0, held = 0; };
+constexpr int most_threads = 512;                      // of 128 registers: all that a multiprocessor has
 inline Teams teams_of(int64_t n, bool aligned) {
     const int64_t units = aligned && n % piece_of == 0 ? n / piece_of : n, lane_units = units <= 128 ? 4 : 2;
     int team = 1;
-    while (team < 1024 && team < units && (team < 32 || units > team * lane_units)) team *= 2;
+    while (team < most_threads && team < units && (team < 32 || units > team * lane_units)) team *= 2;
     const int64_t held = (units + team - 1) / team;
     const bool holds = units != n && held <= 4;
     return {team, std::max(team, 128), !holds ? 0 : held > 2 ? 4 : int(held)};
@@ -39,18 +42,20 @@ struct Rows {
     __device__ float inverse(float squares) const { return 1 / sqrtf(squares / float(n) + eps); }
 };
 
-template <int held> __global__ void forward_held(Rows a, int team) {
+template <int held> __global__ void __launch_bounds__(most_threads) forward_held(Rows a, int team) {
     const int down = int(blockDim.x) / team, lane = int(threadIdx.x) % team;
     for (int64_t top = int64_t(blockIdx.x) * down; top < a.rows; top += int64_t(gridDim.x) * down) {
         const int64_t row = top + int(threadIdx.x) / team;
         const bool active = row < a.rows;              // the others only take part in the sum
         RawPiece raw[held];
+        QLORA_UNROLL
         for (int k = 0; k < held; ++k) {
             const int64_t c = (int64_t(k) * team + lane) * piece_of;
             if (active && c < a.n) raw[k] = load_raw(a.x, row * a.n + c);
         }
         float squares = 0;
         Piece x[held];
+        QLORA_UNROLL
         for (int k = 0; k < held; ++k) {
             const int64_t c = (int64_t(k) * team + lane) * piece_of;
             if (!active || c >= a.n) continue;
@@ -58,6 +63,7 @@ template <int held> __global__ void forward_held(Rows a, int team) {
             for (int j = 0; j < piece_of; ++j) squares += x[k].v[j] * x[k].v[j];
         }
         const float r = a.inverse(team_sum(squares, team));
+        QLORA_UNROLL
         for (int k = 0; k < held; ++k) {
             const int64_t c = (int64_t(k) * team + lane) * piece_of;
             if (!active || c >= a.n) continue;
@@ -79,13 +85,14 @@ static __global__ void forward_any(Rows a, int team) {
     }
 }
 
-template <int held> __global__ void back_held(Rows a, int team) {
+template <int held> __global__ void __launch_bounds__(most_threads) back_held(Rows a, int team) {
     const int down = int(blockDim.x) / team, lane = int(threadIdx.x) % team;
     for (int64_t top = int64_t(blockIdx.x) * down; top < a.rows; top += int64_t(gridDim.x) * down) {
         const int64_t row = top + int(threadIdx.x) / team;
         const bool active = row < a.rows;
         float squares = 0, along = 0;
         Piece x[held], wdy[held];
+        QLORA_UNROLL
         for (int k = 0; k < held; ++k) {
             const int64_t c = (int64_t(k) * team + lane) * piece_of, i = row * a.n + c;
             if (!active || c >= a.n) continue;
@@ -101,6 +108,7 @@ template <int held> __global__ void back_held(Rows a, int team) {
         }
         const float r = a.inverse(team_sum(squares, team));
         const float pull = -r * r * r / float(a.n) * team_sum(along, team);
+        QLORA_UNROLL
         for (int k = 0; k < held; ++k) {
             const int64_t c = (int64_t(k) * team + lane) * piece_of;
             if (!active || c >= a.n) continue;

@@ -19,7 +19,7 @@ struct Rope {
     Places y;
 };
 
-// Units are a row's: `pairs / unit` a head. unit 1: any pairs; adjacent: they lie side by side.
+// What a thread turns at a time.
 enum class Unit { pair, adjacent_pair, halves, adjacent };
 
 __device__ inline void turn(float& a, float& b, float c, float s) {
@@ -78,8 +78,9 @@ inline void run(const Call& call) {
     const int64_t n = last_dim(call.node), pairs = a.rotated / 2;
     if (n > 0x3fffffff || pairs > 4096)                // indices of a row are 32-bit, 32 KiB hold the table
         fail(Errc::unsupported, "rope: ", a.rotated, " rotated dimensions in rows of ", n, " on a CUDA device");
-    const Rope r{leading(call.node), int(n), int(a.head_dim), int(pairs), a.magnitude,
-                 a.inverse ? -a.magnitude : a.magnitude, call.in<int32_t>(1), values(call, 2), values(call, 0), places(call)};
+    const float sine = a.inverse ? -a.magnitude : a.magnitude;
+    const Rope r{leading(call.node),    int(n),          int(a.head_dim), int(pairs),  a.magnitude, sine,
+                 call.in<int32_t>(1), values(call, 2), values(call, 0), places(call)};
     const bool aligned = pieces_at(r.x) && pieces_at(r.y) && a.head_dim % piece_of == 0;
     const bool pieces = aligned && pairs % (a.adjacent ? piece_of / 2 : piece_of) == 0;
     const auto kernel = a.adjacent ? (pieces ? rope_kernel<Unit::adjacent> : rope_kernel<Unit::adjacent_pair>)

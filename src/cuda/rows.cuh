@@ -34,9 +34,9 @@ template <class F> void map_rows(const Call& call, const Values& x, const Places
     while (across < threads && across < units) across *= 2;
     const int64_t blocks_across = (units + across - 1) / across, down = threads / across;
     const int64_t most = std::clamp<int64_t>(int64_t(device_of(call).multiprocessors) * 8 / blocks_across, 1, 65535);
-    launch(op_def(call.node.op).name, pieces ? rows_kernel<piece_of, F> : rows_kernel<1, F>,
-           {grid_of(blocks_across, std::min(most, (rows + down - 1) / down)), threads}, stream_of(call), rows, n, across,
-           x, y, f);
+    const dim3 grid = grid_of(blocks_across, std::min(most, (rows + down - 1) / down));
+    launch(op_def(call.node.op).name, pieces ? rows_kernel<piece_of, F> : rows_kernel<1, F>, {grid, threads},
+           stream_of(call), rows, n, across, x, y, f);
 }
 
 }  // namespace cuda

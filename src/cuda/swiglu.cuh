@@ -1,37 +1,29 @@
 // swiglu.cuh - y = silu(gate) * up and its gradient, {2, elements}: formulas in src/ops/swiglu.cpp.
 #pragma once
-#include "src/cuda/room.cuh"
+#include "src/cuda/map.cuh"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace swiglu_room {
 
 struct Forward {
-    Values gate, up;
-    Places y;
-    __device__ void operator()(int64_t i) const {
-        const float g = gate[i];
-        y.set(i, g / (1 + expf(-g)) * up[i]);
+    __device__ void operator()(int64_t, const float* x, float* y) const { y[0] = x[0] / (1 + expf(-x[0])) * x[1]; }
+};
+
+struct Back {                                          // gate, up, dy to dgate, dup
+    __device__ void operator()(int64_t, const float* x, float* y) const {
+        const float s = 1 / (1 + expf(-x[0]));
+        y[0] = x[2] * x[1] * s * (1 + x[0] * (1 - s));
+        y[1] = x[2] * x[0] * s;
     }
 };
 
-struct Back {
-    Values gate, up, dy;
-    Places out;                                        // {2, elements}: dgate, dup
-    int64_t count;
-    __device__ void operator()(int64_t i) const {
-        const float g = gate[i], s = 1 / (1 + expf(-g)), d = dy[i];
-        out.set(i, d * up[i] * s * (1 + g * (1 - s)));
-        out.set(count + i, d * g * s);
-    }
-};
-
-inline void run(const Call& call) {
-    each(call, call.node.elements(), Forward{values(call, 0), values(call, 1), places(call)});
-}
+inline void run(const Call& call) { map<2>(call, Forward{}); }
 inline void back(const Call& call) {
     const int64_t count = call.source(0).elements();
-    each(call, count, Back{values(call, 0), values(call, 1), values(call, 2), places(call), count});
+    const Places out = places(call);
+    map(call, count,
+        Operands<3, 2>{{values(call, 0), values(call, 1), values(call, 2)}, {out, places_from(out, count)}}, Back{});
 }
 
 }  // namespace swiglu_room

@@ -87,7 +87,8 @@ struct Call {                                          // one node, ready to com
 private:
     void* writable(int i) const;
 };
-Call call_of(GraphImpl&, const Plan&, int32_t id);     // for backends; notes in GraphImpl::used how far the arena is used
+// For backends; notes in GraphImpl::used how far the arena is used.
+Call call_of(GraphImpl&, const Plan&, int32_t id);
 
 // What an operation is, on any backend.
 struct OpDef {
@@ -174,6 +175,10 @@ struct GraphImpl {
 };
 
 Plan make_plan(const GraphImpl&);
+// For fusions: run[first] and what follows it of the same operation with the same source i. Near it: queries, keys and
+// values stand a few nodes apart, whatever adapters and biases lie between them.
+std::vector<int32_t> neighbours(const GraphImpl& g, std::span<const int32_t> run, size_t first, size_t i,
+                                       size_t most);
 
 // For builders: the graph of a tensor; throws unless all belong to the same one.
 GraphImpl& graph_of(std::initializer_list<Tensor>, const char* operation);

@@ -240,4 +240,16 @@ Plan make_plan(const GraphImpl& g) {
     return plan;
 }
 
+std::vector<int32_t> neighbours(const GraphImpl& g, std::span<const int32_t> run, size_t first, size_t i,
+                                       size_t most) {
+    constexpr size_t near = 16;
+    const Node& node = g.node(run[first]);
+    std::vector<int32_t> group{run[first]};
+    for (size_t at = first + 1; at < std::min(run.size(), first + near) && group.size() < most; ++at) {
+        const Node& other = g.node(run[at]);
+        if (other.op == node.op && other.src[i] == node.src[i]) group.push_back(run[at]);
+    }
+    return group;
+}
+
 }}  // namespace qlora

@@ -15,20 +15,6 @@ namespace qlora { inline namespace QLORA_ABI {
 const Kernel* cpu_kernel(Op);                          // null for leaves and views
 extern const Fusion qmatmuls_cpu, loras_cpu;
 
-// For fusions: run[first] and what follows it of the same operation with the same source i. Near it: queries, keys and
-// values stand a few nodes apart, whatever adapters and biases lie between them.
-inline std::vector<int32_t> neighbours(const GraphImpl& g, std::span<const int32_t> run, size_t first, size_t i,
-                                       size_t most) {
-    constexpr size_t near = 16;
-    const Node& node = g.node(run[first]);
-    std::vector<int32_t> group{run[first]};
-    for (size_t at = first + 1; at < std::min(run.size(), first + near) && group.size() < most; ++at) {
-        const Node& other = g.node(run[at]);
-        if (other.op == node.op && other.src[i] == node.src[i]) group.push_back(run[at]);
-    }
-    return group;
-}
-
 // Source i as float values of the graph: not absent, not i32, not a stored weight.
 inline const Node& float_source(const GraphImpl& g, const Node& n, int i) {
     const char* name = op_def(n.op).name;

@@ -4,6 +4,7 @@
 // cp.async copies at the last moment that its wait allows, what its source holds then; before, shared memory is as it
 // was. Each lane of ldmatrix reads the row that it names itself, so that the sanitizers see who reads what.
 #pragma once
+#include "tests/cuda-emulation/cuda_warps.h"
 
 namespace cuda_emulation {
 
@@ -13,8 +14,7 @@ inline bool is_aligned(const void* p, size_t bytes) { return reinterpret_cast<ui
 inline void cp_async16(void* to, const void* from, bool inside, int line = __builtin_LINE()) {
     const Quiet quiet;
     if (!is_aligned(to, 16) || !is_aligned(from, 16))
-        throw Failure("line " + std::to_string(line) + ": cp.async at an address that is not a multiple of 16, " +
-                      place());
+        refuse(line, "cp.async at an address that is not a multiple of 16");
     Thread& me = *block->running;
     me.copies.push_back({to, inside ? from : nullptr, me.copy_groups, line});
 }
@@ -41,11 +41,10 @@ void ldmatrix(uint32_t (&r)[4], const void* row, int line = __builtin_LINE()) {
     struct Row { uint16_t element[8]; };
     struct Fragment { uint32_t r[4]; };
     static const char operation = 0;
-    if (!is_aligned(row, 16))
-        throw Failure("line " + std::to_string(line) + ": ldmatrix of a row that is not a multiple of 16, " + place());
+    if (!is_aligned(row, 16)) refuse(line, "ldmatrix of a row that is not a multiple of 16");
     Row mine;
     for (int i = 0; i < 8; ++i) mine.element[i] = static_cast<const uint16_t*>(row)[i];
-    const auto spread = [](const WarpView<Row, Fragment>& warp) {
+    const auto spread = [](const GroupView<Row, Fragment>& warp) {
         for (int lane = 0; lane < 32; ++lane)
             for (int m = 0; m < 4; ++m) {
                 const int i = lane / 4, j = lane % 4 * 2;
@@ -64,7 +63,7 @@ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[
     struct Fragments { float d[4]; uint32_t a[4], b[2]; };
     struct Sums { float d[4]; };
     static const char operation = 0;
-    const auto multiply = [](const WarpView<Fragments, Sums>& warp) {
+    const auto multiply = [](const GroupView<Fragments, Sums>& warp) {
         float left[16][16], right[8][16];              // right: by column
         const auto unpack = [](float* to, uint32_t pair) {
             to[0] = __uint_as_float(pair << 16);

@@ -1,122 +1,63 @@
-// gemm_test.cpp - every form of the products of src/cuda on the emulation, in several thread orders, against double.
-#include "tests/cuda-emulation/cuda_emulation.h"
-
-#include "src/base/half.h"
-#include "src/base/rng.h"
-#include "src/cuda/gemm.cuh"
-
-#include <gtest/gtest.h>
-
-#include <cmath>
+// gemm_test.cpp - every form of the products of src/cuda on the emulation.
+#include "tests/cuda/gemm_case.h"
 
 namespace cuda_gemm_tests {
 
-using cuda_emulation::Order;
-using qlora::DType;
-namespace cuda = qlora::cuda;
-
-#if defined(__SANITIZE_THREAD__)                        // finds a race in any order
-constexpr std::pair<Order, uint64_t> orders[] = {{Order::forward, 0}};
-#else
-constexpr std::pair<Order, uint64_t> orders[] = {{Order::forward, 0}, {Order::reverse, 0}, {Order::random, 1}};
-#endif
-
-// A stored matrix of lines `ld` apart, that begins `shift` elements into memory of exactly its size.
-struct Matrix {
-    int64_t lines = 0, line = 0, ld = 0, shift = 0;
-    DType type = DType::f32;
-    std::vector<float> values;                         // what the stored bits say
-    cuda::Memory memory;
-
-    int64_t at(int64_t i, int64_t j) const { return shift + i * ld + j; }
-    int64_t count() const { return shift + (lines - 1) * ld + line; }
-    char* data() const { return memory.as<char>() + qlora::bytes_of(type, shift); }
-    cuda::Values in() const { return {data(), type}; }
-    cuda::Places out() const { return {data(), type}; }
-    float get(int64_t i, int64_t j) const {
-        return type == DType::f32 ? memory.as<float>()[at(i, j)]
-                                  : qlora::f32_from_bf16(memory.as<uint16_t>()[at(i, j)]);
-    }
-    // Random numbers where the matrix is, NaN around it.
-    Matrix(int64_t lines_, int64_t line_, int64_t ld_, int64_t shift_, DType type_, uint64_t seed)
-        : lines(lines_), line(line_), ld(ld_), shift(shift_), type(type_), memory(qlora::bytes_of(type_, count())) {
-        qlora::Rng rng{seed};
-        for (int64_t i = 0; i < lines; ++i)
-            for (int64_t j = 0; j < line; ++j) {
-                const float x = rng.normal();
-                if (type == DType::f32) memory.as<float>()[at(i, j)] = x;
-                else memory.as<uint16_t>()[at(i, j)] = qlora::bf16_from_f32(x);
-            }
-    }
-};
-
-struct Case {
-    int64_t m, n, k;
-    bool a_across = false, b_across = false;
-    DType a = DType::bf16, b = DType::bf16, c = DType::bf16;
-    float alpha = 1, beta = 0;
-    int64_t pad = 0, shift = 0;                        // of every matrix: elements between lines, and before the first
-    bool apart = false;                                // D is another matrix than C
-};
-
-float bf16_of(float f) { return qlora::f32_from_bf16(qlora::bf16_from_f32(f)); }
-
-void check(const Case& t, bool exact, bool with_scratch, int capability = 90) {
-    const std::string what = qlora::str(t.m, "x", t.n, "x", t.k, t.a_across ? " a across" : "", t.b_across ? " b across" : "",
-                                        " ", name_of(t.a), name_of(t.b), name_of(t.c), " beta ", t.beta, " pad ", t.pad,
-                                        " shift ", t.shift, exact ? " exact" : "", with_scratch ? " scratch" : "");
-    SCOPED_TRACE(what);
-    const auto make = [&](int64_t lines, int64_t line, DType type, uint64_t seed) {
-        return Matrix(lines, line, line + t.pad, t.shift, type, seed);
-    };
-    const Matrix a = t.a_across ? make(t.k, t.m, t.a, 1) : make(t.m, t.k, t.a, 1);
-    const Matrix b = t.b_across ? make(t.k, t.n, t.b, 2) : make(t.n, t.k, t.b, 2);
-    const Matrix d = make(t.m, t.n, t.c, 3);
-    std::vector<float> first;
-    const cuda::Stream stream(0);
-    for (const auto& [order, seed] : orders) {
-        cuda_emulation::options = {order, seed};
-        Matrix c = make(t.m, t.n, t.c, 3);
-        if (t.beta == 0 || t.apart) std::memset(c.memory.as<char>(), 0xFF, size_t(c.memory.bytes()));
-        cuda::Product p{t.m, t.n, t.k, a.in(), a.ld, t.a_across, b.in(), b.ld, t.b_across, c.out(), c.ld, t.alpha, t.beta,
-                        {}, 0};
-        if (t.apart) p.d = d.in(), p.ldd = d.ld;
-        const cuda::Engine engine{stream, capability, exact};
-        cuda::Memory scratch(with_scratch ? product_scratch(engine, p) : 0);
-        product(engine, p, scratch.as<void>());
-        std::vector<float> got;
-        for (int64_t i = 0; i < t.m; ++i)
-            for (int64_t j = 0; j < t.n; ++j) {
-                double sum = 0, size = 0;
-                for (int64_t x = 0; x < t.k; ++x) {
-                    float u = t.a_across ? a.get(x, i) : a.get(i, x), v = t.b_across ? b.get(x, j) : b.get(j, x);
-                    const double product = double(u) * double(v);
-                    sum += product;
-                    size += std::fabs(product);
-                }
-                const double want = t.alpha * sum + (t.beta != 0 ? double(t.beta) * d.get(i, j) : 0);
-                const bool rounds = !exact && (t.a == DType::f32 || t.b == DType::f32);
-                double tolerance = (rounds ? 0x1p-8 : 2e-6) * (std::fabs(t.alpha) * size + std::fabs(t.beta) * 4) + 1e-30;
-                if (t.c != DType::f32) tolerance += 0x1p-8 * std::fabs(want);
-                got.push_back(c.get(i, j));
-                ASSERT_NEAR(got.back(), want, tolerance) << "at " << i << ", " << j;
-            }
-        if (first.empty()) first = got;
-        ASSERT_EQ(got, first) << "the order of threads shows";
-    }
-    cuda_emulation::options = {};
-}
+using namespace gemm_case;
 
 TEST(CudaGemm, ExactProductsAreSumsInF32) {
     for (const bool a_across : {false, true})
         for (const bool b_across : {false, true}) {
-            check({1, 1, 1, a_across, b_across}, true, false);
-            check({17, 23, 77, a_across, b_across, DType::f32, DType::f32, DType::f32}, true, false);
-            check({66, 70, 33, a_across, b_across, DType::f32, DType::bf16, DType::f32, 0.5f, 2, 3, 1}, true, false);
-            check({65, 3, 20, a_across, b_across, DType::bf16, DType::f32, DType::bf16, -1, 1, 0, 0, true}, true, false);
+            check({1, 1, 1, a_across, b_across}, true);
+            check({17, 23, 77, a_across, b_across, DType::f32, DType::f32, DType::f32}, true);
+            check({66, 70, 33, a_across, b_across, DType::f32, DType::bf16, DType::f32, 0.5f, 2, 3, 1}, true);
+            check({65, 3, 20, a_across, b_across, DType::bf16, DType::f32, DType::bf16, -1, 1, 0, 0, true}, true);
         }
-    check({3, 5, 0, false, false, DType::f32, DType::f32, DType::f32}, true, false);
-    check({3, 5, 0, false, false, DType::f32, DType::f32, DType::f32, 1, 0.5f}, true, false);
+    check({3, 5, 0, false, false, DType::f32, DType::f32, DType::f32}, true);
+    check({3, 5, 0, false, false, DType::f32, DType::f32, DType::f32, 1, 0.5f}, true);
+}
+
+TEST(CudaGemm, TensorCoresSumEveryForm) {
+    for (const bool b_across : {false, true}) {
+        for (const bool a_across : {false, true}) {
+            check({17, 23, 77, a_across, b_across}, false, Tiling::medium);                     // all is packed
+            check({136, 144, 200, a_across, b_across, DType::bf16, DType::bf16, DType::bf16, 0.5f}, false,
+                  Tiling::medium);
+            check({72, 130, 72, a_across, b_across, DType::f32, DType::bf16, DType::f32, 2, 1, 8}, false, Tiling::slim,
+                  2);
+            check({150, 24, 600, a_across, b_across, DType::bf16, DType::f32, DType::bf16, 1, 1, 0, 0, true}, false,
+                  Tiling::slim, 3);
+            check({16, 136, 330, a_across, b_across, DType::bf16, DType::bf16, DType::f32, 1, 1}, false, Tiling::rank,
+                  5);
+            check({140, 8, 64, a_across, b_across, DType::bf16, DType::bf16, DType::bf16}, false, Tiling::rank);
+            check({1, 1, 1, a_across, b_across, DType::f32, DType::f32, DType::f32}, false, Tiling::rank);
+        }
+        check({130, 264, 136, false, b_across}, false, Tiling::large);
+        check({20, 300, 64, false, b_across, DType::bf16, DType::bf16, DType::f32, 1, 0.5f, 4, 4}, false,
+              Tiling::large);
+    }
+}
+
+TEST(CudaGemm, SizesChooseTheEngine) {
+    check({1, 1, 1}, false);
+    check({40, 200, 40, false, false, DType::f32, DType::f32, DType::f32}, false);
+    check({70, 80, 90, false, true, DType::bf16, DType::bf16, DType::bf16, 1, 0, 0, 1}, false);    // at odd addresses
+    check({16, 40, 1100, true, true, DType::bf16, DType::bf16, DType::f32}, false);
+    const cuda::Stream stream(0);
+    const auto tiling = [&](int capability, int64_t m, int64_t n, int64_t k, bool exact = false) {
+        cuda::Product p;
+        p.m = m, p.n = n, p.k = k;
+        p.a.type = p.b.type = DType::bf16;
+        return cuda::gemm_room::way_of({stream, capability, 2, exact}, p).tiling;
+    };
+    EXPECT_EQ(tiling(80, 4096, 4096, 4096), Tiling::large);
+    EXPECT_EQ(tiling(89, 4096, 4096, 4096), Tiling::medium);
+    EXPECT_EQ(tiling(75, 4096, 4096, 4096), Tiling::f32);
+    EXPECT_EQ(tiling(90, 4096, 4096, 4096, true), Tiling::f32);
+    EXPECT_EQ(tiling(80, 512, 4096, 4096), Tiling::medium);
+    EXPECT_EQ(tiling(90, 4096, 16, 4096), Tiling::rank);
+    EXPECT_EQ(tiling(90, 4096, 64, 4096), Tiling::slim);
+    EXPECT_EQ(tiling(90, 8, 8, 8), Tiling::f32);
 }
 
 }  // namespace cuda_gemm_tests

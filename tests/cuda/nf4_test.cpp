@@ -161,18 +161,30 @@ TEST(CudaDevice, ErrorsOfTheRuntimeAreExceptions) {
     const cuda::Stream stream(0);
     next_error = cudaErrorMemoryAllocation;
     EXPECT_EQ(refusal([] { cuda::Memory m(1000); }),
-              std::pair(qlora::Errc::memory, std::string("cuda: allocate 1000 bytes: out of memory")));
+              std::pair(qlora::Errc::memory, std::string("cuda: allocate 1000 bytes: out of memory; use a smaller context, batch or rank, "
+                                                      "or a device with more memory")));
     const cuda::Memory memory(16);                      // the error is forgotten
     next_error = cudaErrorLaunchFailure;
     EXPECT_EQ(refusal([&] { stream.sync(); }),
-              std::pair(qlora::Errc::device, std::string("cuda: wait for the device: unspecified launch failure")));
+              std::pair(qlora::Errc::device, std::string("cuda: wait for the device: unspecified launch failure; the "
+                                                         "device is lost to this process: start it again, what was "
+                                                         "saved is whole")));
+    const std::pair<cudaError_t, std::string> starts[] = {{cudaErrorInsufficientDriver, "install a newer one"},
+                                                          {cudaErrorNoDevice, "use the CPU (--device cpu)"}};
+    for (const auto& [code, remedy] : starts) {
+        next_error = code;
+        const auto [errc, text] = refusal([] { cuda::Stream s(0); });
+        EXPECT_EQ(errc, qlora::Errc::device);
+        EXPECT_NE(text.find(remedy), text.npos) << text;
+    }
+    EXPECT_NE(cuda::remedy_of(cudaErrorNoKernelImageForDevice).find("CUDA_ARCHS"), std::string_view::npos);
     EXPECT_EQ(refusal([] { cuda::Stream s(1); }).first, qlora::Errc::device);
     cuda_emulation::devices = 0;
-    EXPECT_EQ(refusal([] { cuda::Stream s(0); }).second.substr(0, 36), "cuda: device 0 asked for, 0 found: c");
+    EXPECT_NE(refusal([] { cuda::Stream s(0); }).second.find("cuda: device 0 asked for"), std::string::npos);
     cuda_emulation::devices = 1;
     char byte = 0;
     EXPECT_EQ(refusal([&] { memory.download(stream, &byte, 1, 16); }).first, qlora::Errc::argument);
-    EXPECT_EQ(stream.memory_free(), int64_t(1) << 30);
+    EXPECT_EQ(stream.memory_free(), (int64_t(1) << 30) - 256);
 }
 
 TEST(CudaDevice, MemoryIsFreedOnce) {
@@ -185,77 +197,6 @@ TEST(CudaDevice, MemoryIsFreedOnce) {
         const cuda::Memory nothing(0);
     }
     EXPECT_EQ(cuda_emulation::live_allocations, before);
-}
-
-// ---- The emulation itself: it must see the mistakes that it is there to see.
-void launch(unsigned threads, const std::function<void()>& kernel) { cuda_emulation::run(dim3(1), threads, kernel); }
-
-std::string mistake(unsigned threads, const std::function<void()>& kernel) {
-    try {
-        launch(threads, kernel);
-    } catch (const cuda_emulation::Failure& e) {
-        return e.what();
-    }
-    return "none";
-}
-
-#if !defined(__SANITIZE_THREAD__)    // which reports the planted race and the abandoned threads itself
-TEST(CudaEmulation, AMissingBarrierShows) {
-    const auto reversed = [](bool with_barrier, Order order) {
-        std::vector<float> out(64);
-        cuda_emulation::options = {order, 3};
-        launch(64, [&] {
-            QLORA_SHARED(float, s, 64);
-            s[threadIdx.x] = float(threadIdx.x);
-            if (with_barrier) __syncthreads();
-            out[threadIdx.x] = s[63 - threadIdx.x];
-        });
-        cuda_emulation::options = {};
-        return out;
-    };
-    std::vector<float> right;
-    for (int i = 63; i >= 0; --i) right.push_back(float(i));
-    for (const auto& [order, seed] : orders) {
-        EXPECT_EQ(reversed(true, order), right);
-        EXPECT_NE(reversed(false, order), right);
-    }
-}
-
-TEST(CudaEmulation, UndefinedBehaviourIsAnError) {
-    // legal: the rest has ended
-    EXPECT_EQ(mistake(64, [] { if (threadIdx.x < 32) __syncthreads(); __syncwarp(); }).find("line"), std::string::npos);
-    const auto two = [] {
-        if (threadIdx.x < 32) __syncthreads();
-        else
-            __syncthreads();
-    };
-    EXPECT_NE(mistake(64, two).find("two barriers"), std::string::npos);
-    EXPECT_NE(mistake(32, [] { if (threadIdx.x < 16) __shfl_xor_sync(~0u, 1, 1); }).find("ended"), std::string::npos);
-    EXPECT_NE(mistake(32,
-                      [] {
-                          if (threadIdx.x < 16) __shfl_sync(0xffffu, 1, 20);
-                      })
-                  .find("outside the mask"),
-              std::string::npos);
-    EXPECT_NE(mistake(32,
-                      [] {
-                          if (threadIdx.x < 16) __syncthreads();
-                          else __shfl_sync(~0u, 1, 0);
-                      })
-                  .find("deadlock"),
-              std::string::npos);
-    EXPECT_NE(mistake(2048, [] {}).find("limits"), std::string::npos);
-    EXPECT_NE(mistake(32, [] { throw std::runtime_error("x"); }).find("exception in a kernel: x"), std::string::npos);
-}
-#endif
-
-TEST(CudaEmulation, SharedMemoryStartsAsNan) {
-    std::vector<char> nan(32);
-    launch(32, [&] {
-        QLORA_SHARED(float, s, 32);
-        nan[threadIdx.x] = std::isnan(s[threadIdx.x]);
-    });
-    EXPECT_EQ(nan, std::vector<char>(32, 1));
 }
 
 }  // namespace cuda_nf4_tests

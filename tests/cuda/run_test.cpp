@@ -173,8 +173,9 @@ TEST(CudaRun, ReadsMeasuresAndWritesAsTheCpuDoes) {
 TEST(CudaRun, GeneratesTheSameTokens) {
     const OnTheDevice device(Compute::f32);
     const auto generated = [](const Backend& b, std::optional<DType> cache) {
-        qlora::Session session(tiny(b), {.context = 48, .cache = cache});
-        return session.complete(qlora::Tokens{1, 5, 9, 13}, {.temperature = 0, .max_tokens = 12}).tokens;
+        const qlora::Model model = qlora::Model::load("models/tiny.gguf", {.backend = b, .quantize = DType::nf4});
+        qlora::Session session(model, {.context = 64, .cache = cache});
+        return session.complete("First Citizen", {.temperature = 0, .max_tokens = 8}).tokens;
     };
     for (const std::optional<DType> cache : {std::optional<DType>(DType::f32), std::optional<DType>(DType::q8_0)})
         EXPECT_EQ(generated(handle_of<Backend>(device.impl), cache), generated(cpu(), cache));

@@ -1,7 +1,8 @@
 #!/bin/sh
 # The doors into the library: one generated file in two translation units (which is also the unity build), and CMake install.
 # usage: tests/dropin/check.sh BUILD_FOLDER [one-file | whole]; run from the top of the checkout. Prints "ok NAME" or "FAILED NAME" a check.
-# With CMake the library alone is built; "whole": programs and tests too, and ctest runs them, and nothing else; "one-file": without CMake.
+# With CMake the library alone is built; "whole": programs and tests too, and ctest runs them, and nothing else; then the programs once more, as a
+# project of their own that finds the installed library; "one-file": without CMake.
 build=${1:-build}/dropin
 what=${2:-both}
 cxx=${CXX:-g++}
@@ -27,6 +28,31 @@ symbols() {                                            # nothing of ours outside
     nm -C --defined-only -g "$build/one-file/b.o" | grep -v -E ' (W|V|u|w|v) ' | grep -v -E 'qlora::|errors_are_catchable' | grep -E ' [TDBR] ' && return 1
     return 0
 }
+# A copy of the house, in which one program includes a room.
+lint_refuses() {
+    house=$build/house
+    mkdir -p "$house" && make -s "$build/amalgamate" BUILD="$build" && cp -r examples "$house/" &&
+    ln -s "$(pwd)/src" "$(pwd)/tests" "$(pwd)/tools" "$(pwd)"/qlora.* "$(pwd)/qlora-cuda.cu" "$house/" || return 1
+    for include in '"src/base/file.h"' '<src/base/file.h>' '"examples/../src/base/file.h"' '"../src/base/file.h"'; do
+        printf '#include %s\n' "$include" > "$house/examples/extra.cpp"
+        (cd "$house" && ../amalgamate --check 2>&1) | grep -q "examples/extra.cpp includes .*src/base/file.h" ||
+            { echo "not refused: $include"; return 1; }
+    done
+    printf '#include "qlora.h"\n#include "examples/common/flags.h"\n#include <string>\n' > "$house/examples/extra.cpp"
+    (cd "$house" && ../amalgamate --check 2>&1) | grep "examples/extra.cpp" && return 1
+    return 0
+}
+programs_alone() {                                     # ... and one that includes a room does not build
+    cmake -S examples -B "$build/programs" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS=-O0 -DCMAKE_PREFIX_PATH="$(pwd)/$build/prefix" &&
+    cmake --build "$build/programs" -j 2 && "$build/programs/chat" -m models/tiny.gguf --no-template -p "O Romeo" -n 4 --temp 0 || return 1
+    flags=$(sed -n 's/^CXX_INCLUDES = //p' "$build/programs/CMakeFiles/chat.dir/flags.make")
+    printf '#include "qlora.h"\n#include "examples/common/load.h"\n' > "$build/program.cpp"
+    $cxx -std=c++20 $flags -fsyntax-only "$build/program.cpp" || return 1
+    for header in src/base/file.h ../src/base/file.h; do
+        printf '#include "%s"\n' "$header" > "$build/program.cpp"
+        ! $cxx -std=c++20 $flags -fsyntax-only "$build/program.cpp" || { echo "in reach: $header"; return 1; }
+    done
+}
 cmake_install() {
     root=$(pwd)
     mkdir -p "$build/app" && cp tests/dropin/user_a.cpp "$build/app" &&
@@ -48,9 +74,12 @@ if [ "$what" != whole ]; then
     check "one file, two translation units, -Werror" one_file
     check "the opening example of qlora.h runs" opening_example
     check "one file exports qlora:: only" symbols
+    check "lint refuses a program that includes a room" lint_refuses
 fi
 if [ "$what" = one-file ]; then exit $failed; fi
 if ! command -v cmake > /dev/null; then echo "skipped CMake install: no cmake"
-elif [ "$what" = whole ]; then check "CMake: programs, ctest, install and find_package" cmake_install -DQLORA_PROGRAMS=ON -DQLORA_TESTS=ON -DCMAKE_CXX_FLAGS=-O1
+elif [ "$what" = whole ]; then
+    check "CMake: programs, ctest, install and find_package" cmake_install -DQLORA_PROGRAMS=ON -DQLORA_TESTS=ON -DCMAKE_CXX_FLAGS=-O1
+    check "CMake: the programs alone, against the installed library" programs_alone
 else check "CMake install and find_package" cmake_install -DQLORA_PROGRAMS=OFF -DCMAKE_CXX_FLAGS=-O0; fi
 exit $failed

@@ -150,6 +150,7 @@ for out in merged.gguf merged adapter.gguf; do
 done
 echo "an old result" > "$dir/outputs/old.gguf"
 ( ulimit -f 8; bad "export over an old file: a disk that is full" "." ./export -m "$model" -o "$dir/outputs/old.gguf" --overwrite; exit $failures ) || failures=$((failures + 1))
+( ulimit -f 8; bad "a random model: a disk that is full" "write .*/outputs/synthetic-135m-q4_0.gguf: ." ./bench --synthetic 135m --folder "$dir/outputs"; exit $failures ) || failures=$((failures + 1))
 [ "$(ls -A "$dir/outputs")" = old.gguf ] && ok "exports that failed leave nothing" || failed "exports that failed leave nothing" "$(ls -A "$dir/outputs" | tr '\n' ' ')"
 [ "$(cat "$dir/outputs/old.gguf")" = "an old result" ] && ok "and what was there stays" || failed "and what was there stays" "it changed"
 [ "$before" = "$after" ] && ok "the full disk cost neither adapter nor checkpoint" || failed "the full disk cost neither adapter nor checkpoint" "they changed"

@@ -13,14 +13,14 @@ namespace stop_test {
 using run_support::error_of;
 
 int64_t asked, allowed;
-bool wanted() { return ++asked > allowed; }
+bool go_on() { return ++asked <= allowed; }
 
 // The work asks at least `times` times, ends half-way when told to, soon after.
 void expect_stops(const char* name, int64_t times, const std::function<void()>& work) {
     asked = 0;
     allowed = INT64_MAX;
     {
-        const qlora::StopScope scope(wanted);
+        const qlora::StopScope scope(go_on);
         work();
     }
     const int64_t whole = asked;
@@ -28,7 +28,7 @@ void expect_stops(const char* name, int64_t times, const std::function<void()>& 
     allowed = whole / 2;
     asked = 0;
     {
-        const qlora::StopScope scope(wanted);
+        const qlora::StopScope scope(go_on);
         EXPECT_TRUE(run_support::contains(error_of(work), "stopped")) << name;
     }
     EXPECT_LT(asked, whole / 2 + 5) << name;
@@ -67,6 +67,23 @@ TEST(Stop, TokenizersDataAndModels) {
     expect_stops("model", 20, [&] { (void)qlora::Model::load(path, {.quantize = qlora::DType::nf4}); });
     const qlora::Dataset data = qlora::Dataset::load(folder / "rows.jsonl", model);
     expect_stops("measure", 1, [&] { (void)qlora::evaluate(model, data); });
+}
+
+TEST(Stop, TheInnermostScopeIsAsked) {
+    asked = 0;
+    allowed = INT64_MAX;
+    const qlora::StopScope outer(go_on);
+    {
+        const qlora::StopScope inner([] { return false; });
+        EXPECT_TRUE(run_support::contains(error_of([] { qlora::Json::parse("0", "number"); }), "stopped"));
+    }
+    {
+        const qlora::StopScope nobody(nullptr);
+        qlora::Json::parse("0", "number");
+    }
+    EXPECT_EQ(asked, 0);
+    qlora::Json::parse("0", "number");
+    EXPECT_EQ(asked, 1);
 }
 
 }  // namespace stop_test

@@ -289,6 +289,25 @@ TEST(TokenizerSpm, UnknownTextIsNoControlToken) {
     EXPECT_EQ(encode(make_tokenizer(v, "small"), "heQ"), (Tokens{263}));
 }
 
+TEST(TokenizerPublic, TokensOneByOne) {
+    const qlora::Tokenizer t = qlora::Tokenizer::load("models/tiny.gguf");
+    const std::string text = "O Romeo, wherefore\nart thou? \xC3\xA9";
+    std::string pieces;
+    for (const Token token : t.encode(text)) {
+        EXPECT_FALSE(t.is_control(token));
+        pieces += t.piece(token);
+    }
+    EXPECT_EQ(pieces, text);
+    ASSERT_GE(t.eos(), 0);
+    EXPECT_TRUE(t.is_control(t.eos()));
+    EXPECT_EQ(t.piece(t.eos()), "");
+    EXPECT_EQ(t.piece(t.eos(), true), t.decode(Tokens{t.eos()}, true));
+    for (const Token none : {Token(-1), Token(t.size())}) {
+        EXPECT_THROW(t.piece(none), Error);
+        EXPECT_THROW(t.is_control(none), Error);
+    }
+}
+
 // n log n whatever the text.
 TEST(TokenizerHostile, LongRunsTakeLinearTime) {
     Vocabulary bpe = small_bpe(), spm = small_spm();
