@@ -29,7 +29,8 @@
 //   * Nothing lossy happens unasked: a model keeps its stored precision until you say otherwise.
 //
 // In this order: errors, files, where work runs, text, models, adapters, training data, training, replies (Session, and
-// Batch for several at once), measuring (scores, choices, embeddings), tensors and graphs.
+// Batch for several at once), measuring (scores, choices, embeddings), tensors and graphs, and what programs need
+// beside models: files, stopping, JSON.
 #ifndef QLORA_H
 #define QLORA_H
 
