@@ -28,9 +28,8 @@
 //   * Sizes are 64-bit. Same seed, same bytes, on any number of threads.
 //   * Nothing lossy happens unasked: a model keeps its stored precision until you say otherwise.
 //
-// In this order: errors, files, where work runs, text, models, adapters, training data, training, replies (Session, and
-// Batch for several at once), measuring (scores, choices, embeddings), tensors and graphs, and what programs need
-// beside models: files, stopping, JSON.
+// In this order: errors, files, where work runs, text, models, adapters, training data, training, replies (Session,
+// Batch), measuring, tensors and graphs, and what programs need beside models (files, stopping, JSON).
 #ifndef QLORA_H
 #define QLORA_H
 
