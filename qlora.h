@@ -28,8 +28,8 @@
 //   * Sizes are 64-bit. Same seed, same bytes, on any number of threads.
 //   * Nothing lossy happens unasked: a model keeps its stored precision until you say otherwise.
 //
-// In this order: errors, files, where work runs, text, models, adapters, training data, training, replies (Session, and
-// Batch for several at once), measuring (scores, choices, embeddings), tensors and graphs.
+// In this order: errors, files, where work runs, text, models, adapters, training data, training, replies (Session,
+// Batch), measuring, tensors and graphs, and what programs need beside models (files, stopping, JSON).
 #ifndef QLORA_H
 #define QLORA_H
 
@@ -670,7 +670,8 @@ private:
 [[nodiscard]] Tensor cross_entropy(Tensor logits, Tensor targets);    // mean over targets >= 0 -> {1}
 
 // ---- What programs need beside models, as the library itself does it.
-[[nodiscard]] std::string read_file(const std::string& path, int64_t limit = int64_t(1) << 30);    // Error{io} if larger
+// Error{io} if missing or larger
+[[nodiscard]] std::string read_file(const std::string& path, int64_t limit = int64_t(1) << 30);
 // Writes beside the target, syncs, renames over it, syncs the folder: afterwards the old or the new content is there,
 // never a part.
 void write_file_atomic(const std::string& path, std::string_view bytes);
@@ -680,7 +681,8 @@ void write_file_atomic(const std::string& path, std::string_view bytes);
 int remove_tree(const std::string& path) noexcept;
 
 constexpr int most_threads = 256;                      // that Backend::cpu takes
-[[nodiscard]] int usable_threads();    // that this process may run at once: the smaller of affinity and container quota, at least 1
+// that this process may run at once: the smaller of affinity and container quota, at least 1
+[[nodiscard]] int usable_threads();
 
 // Ends long work that has no callback of its own: reading files, tokenizing, data sets, templates, measuring. While a
 // StopScope lives, calls of its thread ask `go_on` far more often than once a second, and throw Error{cancelled} when

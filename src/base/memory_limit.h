@@ -21,7 +21,8 @@ public:
         taken->bytes = bytes;                          // from here on it gives them back
         if (bytes > most - before)
             fail(Errc::memory, who, ": ", bytes, " bytes of memory are needed, ", before,
-                 " are in use and the limit is ", most, " (Backend::limit_memory); raise it, or use a smaller model, context, batch or rank");
+                 " are in use and the limit is ", most,
+                 " (Backend::limit_memory); raise it, or use a smaller model, context, batch or rank");
         return taken;
     }
 private:

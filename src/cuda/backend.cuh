@@ -73,6 +73,8 @@ public:
         multiprocessors = p.multiProcessorCount;
         capability = p.major * 10 + p.minor;
         model_ = p.name;
+        cudaFuncAttributes known{};
+        check(cudaFuncGetAttributes(&known, check_indices), str("use ", model_, ", sm_", capability));
         faults_ = Memory(sizeof(Fault));
         fault = faults_.as<Fault>();
         check(cudaMemsetAsync(fault, 0, sizeof(Fault), stream.get()), "clear");
@@ -227,8 +229,12 @@ private:
         stream.sync();
         if (!found.found) return;
         check(cudaMemsetAsync(fault, 0, sizeof(Fault), stream.get()), "clear");
-        fail(Errc::argument, op_def(Op(found.op)).name, ": id ", found.value, " in row ", found.row,
-             " is outside of 0 to ", found.limit - 1);
+        const char* const op = op_def(Op(found.op)).name;
+        if (found.found == wrong_number)
+            fail(Errc::numeric, op, ": row ", found.row, " has the number ", found.number, ", which ",
+                 name_of(DType(found.type)), " cannot hold", std::isfinite(found.number) ? "; choose bf16 or f32" : "");
+        fail(Errc::argument, op, ": id ", found.value, " in row ", found.row, " is outside of 0 to ",
+             found.limit - 1);
     }
     static char* bytes_at(const char* what, const Buffer& b, int64_t offset, int64_t bytes) {
         if (offset < 0 || bytes < 0 || offset > b.bytes - bytes)

@@ -21,11 +21,27 @@
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 
+// What a user can do about an error of the runtime.
+inline std::string_view remedy_of(cudaError_t code) {
+    switch (code) {
+        case cudaErrorMemoryAllocation: return "; use a smaller context, batch or rank, or a device with more memory";
+        case cudaErrorInsufficientDriver:
+            return "; there is no NVIDIA driver, or it is too old for this program: install a newer one, or use the "
+                   "CPU (--device cpu)";
+        case cudaErrorNoDevice: return "; nvidia-smi shows what there is; or use the CPU (--device cpu)";
+        case cudaErrorNoKernelImageForDevice: case cudaErrorInvalidDeviceFunction:
+            return "; this program has no code for the device: build it with CUDA_ARCHS naming it (make CUDA=1), or "
+                   "use the CPU (--device cpu)";
+        case cudaErrorInvalidValue: case cudaErrorNotReady: case cudaErrorInvalidConfiguration: return "";
+        default: return "; the device is lost to this process: start it again, what was saved is whole";
+    }
+}
+
 inline void check(cudaError_t code, std::string_view what) {
     if (code == cudaSuccess) return;
     cudaGetLastError();                                // also forget it: the next call must not report this one again
     fail(code == cudaErrorMemoryAllocation ? Errc::memory : Errc::device, "cuda: ", what, ": ",
-         cudaGetErrorString(code));
+         cudaGetErrorString(code), remedy_of(code));
 }
 
 // A device and an ordered queue of its work.
@@ -33,13 +49,10 @@ class Stream {
 public:
     explicit Stream(int device) : device_(device) {
         int devices = 0;
-        if (cudaGetDeviceCount(&devices) != cudaSuccess) {
-            cudaGetLastError();
-            devices = 0;
-        }
+        check(cudaGetDeviceCount(&devices), str("device ", device, " asked for"));
         if (device < 0 || device >= devices)
-            fail(Errc::device, "cuda: device ", device, " asked for, ", devices,
-                 " found: check the driver (nvidia-smi) or use the CPU");
+            fail(Errc::device, "cuda: device ", device, " asked for, ", devices, " found, numbered from 0",
+                 remedy_of(cudaErrorNoDevice));
         use();
         check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "create a stream");
     }

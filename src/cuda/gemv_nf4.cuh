@@ -2,9 +2,9 @@
 //
 // Bound by reading the codes, so all else must stay small beside it. A pair of bf16 is exactly one register of an A
 // fragment of mma.sync: no multiplication for each weight. The codebook, rounded to bf16, is in eight registers: byte
-// permutations look four codes up at a time, so there is no table to build in shared memory and nothing to wait for. The
-// vectors are the 8 columns of B. The 64 weights of one scale are four products, whose sum is multiplied with the scale
-// in f32. A block has 16 rows of W at a time, a warp sums an eighth of the columns; the eight sums are added in order.
+// permutations look four codes up at a time, so there is no table to build in shared memory and nothing to wait for.
+// The vectors are the 8 columns of B. The 64 weights of one scale are four products, whose sum is multiplied with the
+// scale in f32. A block has 16 rows of W at a time, a warp sums an eighth of the columns; the sums are added in order.
 // Up to four matrices with the same x, as q, k, v are, go in one launch.
 #pragma once
 #include "src/cuda/decode.cuh"
@@ -39,7 +39,8 @@ struct Lane {
     int t;
 };
 
-template <bool doubled> __device__ inline void load_runs(Runs<doubled>& to, const Lane& lane, const PairScales& p, int r) {
+template <bool doubled>
+__device__ inline void load_runs(Runs<doubled>& to, const Lane& lane, const PairScales& p, int r) {
     QLORA_UNROLL
     for (int h = 0; h < 2; ++h) {
         const int64_t at = lane.first[h] + r;

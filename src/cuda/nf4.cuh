@@ -166,7 +166,8 @@ inline void nf4_gemv(const Stream& stream, const WeightRef& w, const float* x, f
     const auto start = [&](auto kernel, int rows_a_warp) {
         const int64_t rows_a_block = int64_t(nf4_room::gemv_warps) * rows_a_warp;
         launch("nf4_gemv", kernel,
-               {grid_of((w.rows + rows_a_block - 1) / rows_a_block, tokens), nf4_room::gemv_warps * 32}, stream, codes, s, w.rows, w.cols, x, y);
+               {grid_of((w.rows + rows_a_block - 1) / rows_a_block, tokens), nf4_room::gemv_warps * 32}, stream, codes,
+               s, w.rows, w.cols, x, y);
     };
     if (w.cols % nf4_room::lane_weights != 0 || w.quant.block % nf4_room::lane_weights != 0 ||
         !nf4_room::aligned_to(codes, 16))

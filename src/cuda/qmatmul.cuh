@@ -39,7 +39,8 @@ inline std::vector<int32_t> products_of_x(const GraphImpl& g, std::span<const in
     const auto fits = [&](const Node& n) {
         const Node& x = g.source(n, 0);                // a view may lie anywhere, a result where vectors are read
         return n.op == Op::qmatmul && n.shape[0] <= gemv_room::most_vectors && x.storage == DType::bf16 &&
-               x.op != Op::view && x.shape[1] % 8 == 0 && gemv_room::takes_pairs(engine_of(g), weight_of(g.source(n, 1)));
+               x.op != Op::view && x.shape[1] % 8 == 0 &&
+               gemv_room::takes_pairs(engine_of(g), weight_of(g.source(n, 1)));
     };
     if (!fits(node)) return {};
     std::vector<int32_t> group = neighbours(g, run, first, 0, size_t(gemv_room::most_matrices));

@@ -20,10 +20,19 @@ namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 
 // What a kernel found wrong: the first of a run, read with the next download() and thrown there.
+enum FaultKind : int32_t { no_fault, wrong_index, wrong_number };
 struct Fault {
-    int32_t found = 0, op = 0;                         // op: of enum class Op
+    int32_t found = no_fault, op = 0;                  // op: of enum class Op
     int64_t row = 0, value = 0, limit = 0;             // an index of that row that is outside of [0, limit)
+    float number = 0;                                  // or a number of that row that the type cannot hold
+    int32_t type = 0;                                  // of enum class DType
 };
+// From any thread: one of the faults of a run stays. atomicCAS, so that it is one and not parts of two.
+__device__ inline void report(Fault* fault, const Fault& what) {
+    if (atomicCAS(&fault->found, int32_t(no_fault), what.found) != no_fault) return;
+    fault->op = what.op, fault->row = what.row, fault->value = what.value, fault->limit = what.limit;
+    fault->number = what.number, fault->type = what.type;
+}
 
 // What rooms need of the backend.
 struct Device : BackendImpl {
@@ -94,7 +103,7 @@ static __global__ void check_indices(const int32_t* indices, int64_t count, int6
     for (unsigned t = 0; t < blockDim.x; ++t)
         if (first[t] < mine) mine = first[t];
     if (mine == count) return;
-    *fault = {1, op, mine, indices[mine], limit};
+    *fault = {wrong_index, op, mine, indices[mine], limit};
 }
 // Kernels behind it must not follow an index that it refuses: they clamp.
 inline void check_rows(const Call& call, const int32_t* indices, int64_t count, int64_t low, int64_t limit) {

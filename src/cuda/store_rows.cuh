@@ -3,7 +3,7 @@
 //
 // Dense types: a block for part h of row i, a thread an element. q8_0: a warp a block of 32, a lane an element. Rows
 // below 0 are skipped, rows beyond the state reported and skipped. Of two rows with one index either may stay: callers
-// give each its own. Numbers that the type cannot hold become infinite in f16; nobody hears of it here.
+// give each its own. A number that the type cannot hold is reported.
 #pragma once
 #include "src/cuda/room.cuh"
 
@@ -19,18 +19,30 @@ constexpr int64_t block = 32, block_bytes = 34;        // of q8_0: the scale in 
 struct Target {                                        // {parts, capacity, n}
     const int32_t* rows;
     int64_t count, parts, capacity, n;                 // count: of rows
-    // The row of parts * capacity that part `piece` % parts of row `piece` / parts goes to; -1 = none.
-    __device__ int64_t row_of(int64_t piece) const {
+    float largest;                                     // that the type holds
+    int32_t op, type;
+    Fault* fault;
+    // The row of parts * capacity that part `piece` % parts of row `piece` / parts goes to; -1 = none. `says`: one
+    // thread of those that ask.
+    __device__ int64_t row_of(int64_t piece, bool says) const {
         const int64_t i = piece / parts, row = rows[i];
+        if (row >= capacity && says) report(fault, {wrong_index, op, i, row, capacity});
         return row < 0 || row >= capacity ? -1 : (piece - i * parts) * capacity + row;
+    }
+    __device__ void look_at(float x, int64_t piece) const {
+        if (!(fabsf(x) <= largest)) report(fault, {wrong_number, op, piece / parts, 0, 0, x, type});
     }
 };
 
 static __global__ void dense(Target target, Values x, Places state) {
     for (int64_t piece = blockIdx.x; piece < target.count * target.parts; piece += gridDim.x) {
-        const int64_t row = target.row_of(piece), n = target.n;
+        const int64_t row = target.row_of(piece, threadIdx.x == 0), n = target.n;
         if (row < 0) continue;
-        for (int64_t col = threadIdx.x; col < n; col += threads) state.set(row * n + col, x[piece * n + col]);
+        for (int64_t col = threadIdx.x; col < n; col += threads) {
+            const float v = x[piece * n + col];
+            if (state.type != DType::f32) target.look_at(v, piece);
+            state.set(row * n + col, v);
+        }
     }
 }
 
@@ -60,9 +72,11 @@ static __global__ void q8_0(Target target, Values x, uint8_t* state) {
     const int lane = int(threadIdx.x) % 32;
     const int64_t a_row = target.n / block, blocks = target.count * target.parts * a_row;
     for (int64_t b = int64_t(blockIdx.x) * warps + threadIdx.x / 32; b < blocks; b += int64_t(gridDim.x) * warps) {
-        const int64_t piece = b / a_row, row = target.row_of(piece);
+        const int64_t piece = b / a_row, row = target.row_of(piece, lane == 0);
         if (row < 0) continue;                         // the whole warp
-        encode_q8_0(x[b * block + lane], state + (row * a_row + (b - piece * a_row)) * block_bytes);
+        const float v = x[b * block + lane];
+        target.look_at(v, piece);
+        encode_q8_0(v, state + (row * a_row + (b - piece * a_row)) * block_bytes);
     }
 }
 
@@ -70,9 +84,12 @@ inline void run(const Call& call) {
     const Node& state = call.node;
     const int64_t parts = state.shape.size() == 3 ? state.shape[0] : 1, n = last_dim(state),
                   count = leading(call.source(1));
-    const Target target{call.in<int32_t>(2), count, parts, leading(state) / parts, n};
+    const float largest = state.storage == DType::f16    ? 65504.0f
+                          : state.storage == DType::q8_0 ? 65504.0f * 127
+                                                         : 3.38e38f;    // of bf16, as in encode.cpp
+    const Target target{call.in<int32_t>(2), count, parts, leading(state) / parts, n, largest, int32_t(call.node.op),
+                        int32_t(state.storage), device_of(call).fault};
     if (count == 0) return;
-    check_rows(call, target.rows, count, std::numeric_limits<int32_t>::min(), target.capacity);
     const Values x = values(call, 1);
     switch (state.storage) {
         case DType::f32: case DType::f16: case DType::bf16:

@@ -21,9 +21,9 @@ struct Back {                                          // gate, up, dy to dgate,
 inline void run(const Call& call) { map<2>(call, Forward{}); }
 inline void back(const Call& call) {
     const int64_t count = call.source(0).elements();
-    const Places dgate = places(call);
+    const Places out = places(call);
     map(call, count,
-        Operands<3, 2>{{values(call, 0), values(call, 1), values(call, 2)}, {dgate, places_from(dgate, count)}}, Back{});
+        Operands<3, 2>{{values(call, 0), values(call, 1), values(call, 2)}, {out, places_from(out, count)}}, Back{});
 }
 
 }  // namespace swiglu_room

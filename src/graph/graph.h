@@ -87,7 +87,8 @@ struct Call {                                          // one node, ready to com
 private:
     void* writable(int i) const;
 };
-Call call_of(GraphImpl&, const Plan&, int32_t id);     // for backends; notes in GraphImpl::used how far the arena is used
+// For backends; notes in GraphImpl::used how far the arena is used.
+Call call_of(GraphImpl&, const Plan&, int32_t id);
 
 // What an operation is, on any backend.
 struct OpDef {

@@ -85,12 +85,12 @@ TEST_F(Files, ForgottenPagesAreNoMemoryInUse) {
 TEST_F(Files, RefusesWhatIsNotARegularFile) {
     ASSERT_EQ(mkfifo(path("fifo").c_str(), 0600), 0);
     for (const std::string& bad : {path("fifo"), folder, path("missing"), std::string("/dev/null"), std::string("")}) {
-        EXPECT_NE(refusal([&] { qlora::read_file(bad); }).find("open " + bad), std::string::npos) << bad;
+        EXPECT_NE(refusal([&] { (void)qlora::read_file(bad); }).find("open " + bad), std::string::npos) << bad;
         EXPECT_NE(refusal([&] { qlora::MappedFile::open(bad); }).find("open " + bad), std::string::npos) << bad;
     }
     qlora::write_file_atomic(path("ten"), "0123456789");
     EXPECT_EQ(qlora::read_file(path("ten"), 10).size(), 10u);
-    EXPECT_EQ(refusal([&] { qlora::read_file(path("ten"), 9); }), "read " + path("ten") + ": 10 bytes, the limit is 9");
+    EXPECT_EQ(refusal([&] { (void)qlora::read_file(path("ten"), 9); }), "read " + path("ten") + ": 10 bytes, the limit is 9");
     EXPECT_TRUE(qlora::exists(path("ten")) && qlora::is_folder(folder) && !qlora::is_folder(path("ten")) &&
                 !qlora::exists(path("missing")));
 }

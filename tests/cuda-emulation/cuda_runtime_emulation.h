@@ -7,8 +7,11 @@ enum cudaError_t {
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
     cudaErrorInvalidConfiguration = 9,
+    cudaErrorInsufficientDriver = 35,
+    cudaErrorInvalidDeviceFunction = 98,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
+    cudaErrorNoKernelImageForDevice = 209,
     cudaErrorNotReady = 600,
     cudaErrorLaunchFailure = 719,
     cudaErrorNotSupported = 801,
@@ -71,6 +74,8 @@ inline const char* cudaGetErrorString(cudaError_t code) {
         case cudaErrorInvalidValue: return "invalid argument";
         case cudaErrorMemoryAllocation: return "out of memory";
         case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+        case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
+        case cudaErrorNoKernelImageForDevice: return "no kernel image is available for execution on the device";
         case cudaErrorNoDevice: return "no CUDA-capable device is detected";
         case cudaErrorInvalidDevice: return "invalid device ordinal";
         case cudaErrorNotReady: return "device not ready";
@@ -127,6 +132,11 @@ enum cudaFuncAttribute {
     cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
     cudaFuncAttributePreferredSharedMemoryCarveout = 9
 };
+struct cudaFuncAttributes { int numRegs = 0; };
+template <class... P> cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* of, void (*)(P...)) {
+    *of = {};
+    return cuda_emulation::take_error();
+}
 template <class... P> cudaError_t cudaFuncSetAttribute(void (*)(P...), cudaFuncAttribute which, int value) {
     if (which == cudaFuncAttributeMaxDynamicSharedMemorySize && size_t(value) > cuda_emulation::most_shared)
         return cuda_emulation::failed(cudaErrorInvalidValue);

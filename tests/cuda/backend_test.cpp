@@ -1,5 +1,5 @@
-// backend_test.cpp - compiles the CUDA wing for the emulation: what the tests of this folder run on unless they are part
-// of gpu_check.
+// backend_test.cpp - compiles the CUDA wing for the emulation: what the tests of this folder run on unless they are
+// part of gpu_check.
 #include "tests/cuda-emulation/cuda_emulation.h"
 
 #include "qlora-cuda.cu"

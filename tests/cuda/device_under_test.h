@@ -1,5 +1,6 @@
-// device_under_test.h - the CUDA backend as tests see it: on the emulation in the unit tests (tests/cuda/backend_test.cpp
-// compiles the wing for it), on a real device in gpu_check. Which one is a matter of linking.
+// device_under_test.h - the CUDA backend as tests see it: on the emulation in the unit tests
+// (tests/cuda/backend_test.cpp compiles the wing for it), on a real device in gpu_check. Which one is a matter of
+// linking.
 #pragma once
 #include "src/graph/graph.h"
 

@@ -212,6 +212,24 @@ TEST(CudaStoreRows, HaveTheBytesOfTheCpu) {
     });
 }
 
+TEST(CudaStoreRows, NumbersThatTheTypeCannotHoldAreNamed) {
+    const struct { DType type; float number; } cases[] = {{DType::f16, 70000.0f}, {DType::q8_0, -1e8f},
+                                                          {DType::bf16, INFINITY}, {DType::f16, NAN}};
+    for (const auto& c : cases) {
+        std::vector<float> x(3 * 64, 1.0f);
+        x[64 + 7] = c.number;
+        std::string errors[2];
+        for (const auto& backend : {s::cpu(), cuda()}) {
+            GraphImpl g(backend);
+            qlora::store_rows(g.state({4, 64}, {}, c.type), s::input(g, {3, 64}, x), s::indices(g, {0, 1, 2}));
+            errors[backend->name().starts_with("cuda")] = s::error_of([&] { g.run(); g.backend->synchronize(); });
+        }
+        EXPECT_TRUE(s::contains(errors[0], "cannot hold")) << errors[0];
+        EXPECT_TRUE(s::contains(errors[1], "row 1 has the number")) << errors[1];
+        EXPECT_EQ(s::contains(errors[0], "choose bf16 or f32"), s::contains(errors[1], "choose bf16 or f32"));
+    }
+}
+
 TEST(CudaStoreRows, WhatCannotBeStored) {
     for (const DType type : {DType::q4_0, DType::q6_k}) {
         GraphImpl g(cuda());

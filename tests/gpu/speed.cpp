@@ -74,7 +74,8 @@ struct Bench {
         const int64_t n = elements_of(shape);
         std::vector<float> values = random_values(std::min<int64_t>(n, 65521), seed, 0.1f);
         while (int64_t(values.size()) < n)
-            values.insert(values.end(), values.begin(), values.begin() + std::min<int64_t>(n - int64_t(values.size()), 65521));
+            values.insert(values.end(), values.begin(),
+                          values.begin() + std::min<int64_t>(n - int64_t(values.size()), 65521));
         graph_support::set(t, values);
         return t;
     }
@@ -156,7 +157,8 @@ TEST(Speed, LowRankPaths) {
     const int64_t rows = sized(4096), out = sized(4096), in = sized(4096), rank = 16;
     const double bytes = double(rows) * double(in + 2 * out) * 2;
     Bench b;
-    const Tensor y = lora(b.half({rows, out}), b.half({rows, in}), b.full({rank, in}), b.full({out, rank}), {.scale = 2});
+    const Tensor y =
+        lora(b.half({rows, out}), b.half({rows, in}), b.full({rank, in}), b.full({out, rank}), {.scale = 2});
     b.g.output(y);
     const double s = b.seconds();
     row(str("lora, ", rows, " rows, ", out, " x ", in, ", rank ", rank), s, bandwidth(bytes, s));
@@ -175,8 +177,10 @@ TEST(Speed, LowRankPaths) {
 
 TEST(Speed, Attention) {
     struct Case { int64_t rows, document, heads, kv, dim; };
-    for (const Case& c : {Case{4096, 4096, 32, 8, 128}, {4096, 512, 32, 8, 128}, {4096, 512, 9, 3, 64}, {1, 4096, 32, 8, 128}}) {
-        const int64_t rows = c.rows == 1 ? 1 : sized(c.rows), document = sized(c.document), keys = std::max(rows, document);
+    for (const Case& c :
+         {Case{4096, 4096, 32, 8, 128}, {4096, 512, 32, 8, 128}, {4096, 512, 9, 3, 64}, {1, 4096, 32, 8, 128}}) {
+        const int64_t rows = c.rows == 1 ? 1 : sized(c.rows), document = sized(c.document),
+                      keys = std::max(rows, document);
         std::vector<int32_t> first, last;
         double seen = 0;
         for (int64_t r = 0; r < rows; ++r) {

@@ -39,7 +39,7 @@ void expect_near(const std::vector<float>& a, const std::vector<float>& b, doubl
 }
 
 TEST(LoraForms, ACopyIsApart) {
-    const Model model(tiny::make({}));
+    const auto model = handle_of<Model>(tiny::make({}));
     for (const LoraOptions& options : {LoraOptions{.rank = 3}, LoraOptions{.rank = 3, .dora = true},
                                        LoraOptions{.rank = 3, .init = LoraInit::pissa}}) {
         const Lora lora = adapter(model, 4, options), copy = lora.copy();
@@ -57,7 +57,7 @@ TEST(LoraForms, ACopyIsApart) {
 
 // Against the deltas that merging adds to the weights.
 TEST(LoraForms, ASumAddsWhatEachAdds) {
-    const Model model(tiny::make({}));
+    const auto model = handle_of<Model>(tiny::make({}));
     const std::vector<Lora> loras{adapter(model, 1), adapter(model, 2, {.rank = 5, .alpha = 7, .modules = "attention"}),
                                   adapter(model, 3, {.rank = 2, .rank_stabilized = true})};
     const std::vector<float> scales{0.5f, -1.25f, 2};
@@ -85,7 +85,7 @@ TEST(LoraForms, ASumAddsWhatEachAdds) {
 }
 
 TEST(LoraForms, WhatCannotBeAddedIsRefused) {
-    const Model model(tiny::make({})), other(tiny::make({}));
+    const auto model = handle_of<Model>(tiny::make({})), other = handle_of<Model>(tiny::make({}));
     const std::vector<float> ones{1, 1};
     const auto sum = [&](const Lora& a, const Lora& b) {
         const std::vector<Lora> both{a, b};

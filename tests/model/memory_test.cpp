@@ -62,7 +62,7 @@ TEST(Memory, ModelsAreThoseOfTheirFiles) {
 // Code that the linker put where it likes: kernels need more than a byte's alignment.
 TEST(Memory, BytesNeedNoAlignment) {
     const std::string file = temporary("model.gguf");
-    const Model model(tiny::make({.hidden = 64, .feed_forward = 96}));
+    const auto model = handle_of<Model>(tiny::make({.hidden = 64, .feed_forward = 96}));
     for (const bool codes : {false, true}) {           // 4-bit codes have scales beside them
         if (codes) model.convert(DType::nf4).save(file);
         else model.save(file);

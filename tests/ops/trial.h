@@ -90,8 +90,8 @@ inline double largest(const std::vector<float>& v) {
     return m;
 }
 
-inline void expect_close(const std::vector<std::vector<float>>& a, const std::vector<std::vector<float>>& b, double tolerance,
-                  const std::string& what) {
+inline void expect_close(const std::vector<std::vector<float>>& a, const std::vector<std::vector<float>>& b,
+                         double tolerance, const std::string& what) {
     ASSERT_EQ(a.size(), b.size()) << what;
     for (size_t k = 0; k < a.size(); ++k) {
         ASSERT_EQ(a[k].size(), b[k].size()) << what;

@@ -1,5 +1,5 @@
-// memory_limit_test.cpp - what counts as memory of a backend, and what happens beyond its limit: an Error{memory} with the
-// numbers and the remedy, after which everything is as it was.
+// memory_limit_test.cpp - what counts as memory of a backend, and what happens beyond its limit: an Error{memory} with
+// the numbers and the remedy, after which everything is as it was.
 #include "src/base/access.h"
 #include "src/graph/backend.h"
 #include "tests/run/speaker.h"

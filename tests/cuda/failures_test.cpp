@@ -1,0 +1,108 @@
+// failures_test.cpp - what goes wrong with a device, on the emulation: every call that may fail does once, memory runs
+// out, the device is lost in the middle of a run. Each is an Error that says what to do, nothing leaks, and what was
+// saved is whole.
+#include "tests/cuda-emulation/cuda_emulation.h"
+
+#include "src/graph/graph.h"
+#include "tests/run/run_support.h"
+
+#include <gtest/gtest.h>
+
+namespace cuda_failures_test {
+
+using qlora::Compute;
+using qlora::Errc;
+using run_support::contains;
+
+qlora::Backend device() { return qlora::handle_of<qlora::Backend>(qlora::make_cuda_backend(0, Compute::f32)); }
+
+struct Failures : ::testing::Test {
+    int allocations = cuda_emulation::live_allocations, streams = cuda_emulation::live_streams,
+        graphs = cuda_emulation::live_graphs;
+    size_t capacity = cuda_emulation::memory().capacity;
+    void TearDown() override {
+        cuda_emulation::fail_after = -1;
+        cuda_emulation::fail_with = cudaErrorLaunchFailure;
+        cuda_emulation::memory().capacity = capacity;
+        EXPECT_EQ(cuda_emulation::live_allocations, allocations);
+        EXPECT_EQ(cuda_emulation::live_streams, streams);
+        EXPECT_EQ(cuda_emulation::live_graphs, graphs);
+    }
+};
+
+qlora::Model tiny(const qlora::Backend& b) {
+    return qlora::Model::load(golden_path("training/model"), {.backend = b, .quantize = qlora::DType::nf4});
+}
+qlora::TrainOptions options() {
+    qlora::TrainOptions o;
+    o.epochs = 20;
+    o.batch = 1;
+    o.accumulate = 1;
+    o.context = 32;
+    o.learning_rate = 1e-2f;
+    return o;
+}
+qlora::Dataset rows() { return run_support::dataset(run_support::random_rows(3, 3, 4, 8)); }
+
+// A whole small run; the Error that ended it, if any.
+std::optional<qlora::Error> run(const std::string& checkpoint = {}) {
+    try {
+        qlora::Trainer trainer(qlora::Lora::create(tiny(device()), {.rank = 2, .alpha = 4}), rows(), options());
+        for (int i = 0; i < 3; ++i) {
+            trainer.step();
+            if (i == 0 && !checkpoint.empty()) trainer.save(checkpoint);
+        }
+    } catch (const qlora::Error& e) {
+        return e;
+    }
+    return {};
+}
+
+TEST_F(Failures, EveryCallOfTheRuntimeMayFail) {
+    int failed = 0;
+    for (int64_t n = 0; n < 4000; n += n < 30 ? 1 : 137) {
+        cuda_emulation::fail_with = cudaErrorLaunchFailure;
+        cuda_emulation::fail_after = n;
+        const auto error = run();
+        cuda_emulation::fail_after = -1;
+        if (!error) continue;                          // it came in a destructor, or not at all
+        ++failed;
+        EXPECT_EQ(error->code, Errc::device) << error->what();
+        EXPECT_TRUE(contains(error->what(), "cuda")) << error->what();
+        EXPECT_EQ(cuda_emulation::live_allocations, allocations) << "call " << n << ": " << error->what();
+    }
+    EXPECT_GT(failed, 20);
+    EXPECT_FALSE(run());
+}
+
+TEST_F(Failures, MemoryThatIsNotThereIsNamed) {
+    cuda_emulation::memory().capacity = cuda_emulation::memory().used + (size_t(200) << 10);
+    const auto error = run();
+    ASSERT_TRUE(error);
+    EXPECT_EQ(error->code, Errc::memory);
+    for (const char* part : {"bytes are not available", "are free", "--context", "--batch", "--rank"})
+        EXPECT_TRUE(contains(error->what(), part)) << error->what();
+    cuda_emulation::memory().capacity = capacity;
+    EXPECT_FALSE(run()) << "nothing was lost";
+}
+
+TEST_F(Failures, ADeviceThatIsLostLeavesTheCheckpointWhole) {
+    const run_support::TemporaryFolder folder("cuda-lost");
+    int64_t lost = 0;
+    for (const int64_t n : {500, 700, 900, 1100}) {
+        cuda_emulation::fail_after = n;
+        if (const auto error = run(folder / "checkpoint")) {
+            ++lost;
+            EXPECT_TRUE(contains(error->what(), "start it again")) << error->what();
+        }
+        cuda_emulation::fail_after = -1;
+        if (!std::filesystem::exists(folder / "checkpoint")) continue;
+        qlora::Trainer trainer(qlora::Lora::create(tiny(device()), {.rank = 2, .alpha = 4}), rows(), options());
+        trainer.resume(folder / "checkpoint");
+        EXPECT_TRUE(trainer.step());
+        std::filesystem::remove_all(folder / "checkpoint");
+    }
+    EXPECT_GT(lost, 0);
+}
+
+}  // namespace cuda_failures_test
