@@ -134,13 +134,14 @@ public:
         const std::lock_guard lock(mutex_);
         stream.use();
         const void* const source = bytes_at("download", from, offset, bytes);
-        if (bytes) check(cudaMemcpyAsync(to, source, size_t(bytes), cudaMemcpyDefault, stream.get()), "copy back");
-        wait();
+        wait([&] {
+            if (bytes) check(cudaMemcpyAsync(to, source, size_t(bytes), cudaMemcpyDefault, stream.get()), "copy back");
+        });
     }
     void synchronize() override {
         const std::lock_guard lock(mutex_);
         stream.use();
-        wait();
+        wait([] {});
     }
 
     WeightPtr hold(WeightPtr w, Placement) override {
@@ -158,9 +159,12 @@ public:
             const auto taken = limit->take(bytes, "weights");
             const cudaError_t code = cudaMalloc(&data, size_t(bytes));
             if (code != cudaSuccess) refuse(code, bytes);
-            std::shared_ptr<void> owner(data, [taken, queue = queue](void* p) {
+            // What it captures goes with the memory and not with the last weak pointer.
+            std::shared_ptr<void> owner(data, [taken = taken, queue = queue](void* p) mutable {
                 queue->use();
                 cudaFree(p);
+                taken.reset();
+                queue.reset();
             });
             staging_.send(stream, data, from, bytes);
             if (!key.empty()) constants_[key] = owner;
@@ -223,10 +227,12 @@ private:
         fail(Errc::memory, name(), ": ", bytes, " bytes are not available, ", available, " of ", total,
              " are free; use a smaller context (--context), batch (--batch) or rank (--rank)");
     }
-    void wait() {
+    template <class F> void wait(const F& copies) {
         Fault found;
-        check(cudaMemcpyAsync(&found, fault, sizeof found, cudaMemcpyDeviceToHost, stream.get()), "copy back");
-        stream.sync();
+        stream.fetch([&] {
+            copies();
+            check(cudaMemcpyAsync(&found, fault, sizeof found, cudaMemcpyDeviceToHost, stream.get()), "copy back");
+        });
         if (!found.found) return;
         check(cudaMemsetAsync(fault, 0, sizeof(Fault), stream.get()), "clear");
         const char* const op = op_def(Op(found.op)).name;

@@ -71,6 +71,19 @@ public:
         return int64_t(available);
     }
 
+    // Copies what `start` asks for into memory of the host and waits; also where a call fails, or a copy would arrive
+    // after its target is gone.
+    template <class F> void fetch(const F& start) const {
+        try {
+            start();
+            sync();
+        } catch (...) {
+            cudaStreamSynchronize(stream_);
+            cudaGetLastError();
+            throw;
+        }
+    }
+
 private:
     int device_;
     cudaStream_t stream_ = nullptr;
@@ -105,9 +118,10 @@ public:
     void download(const Stream& stream, void* to, int64_t bytes, int64_t offset = 0) const {
         within(offset, bytes);
         if (bytes == 0) return;
-        check(cudaMemcpyAsync(to, as<char>() + offset, size_t(bytes), cudaMemcpyDeviceToHost, stream.get()),
-              "copy from the device");
-        stream.sync();
+        stream.fetch([&] {
+            check(cudaMemcpyAsync(to, as<char>() + offset, size_t(bytes), cudaMemcpyDeviceToHost, stream.get()),
+                  "copy from the device");
+        });
     }
 
 private:

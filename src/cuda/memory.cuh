@@ -85,9 +85,10 @@ inline Weight HeldWeight::download() const {
     stream->use();
     return moved(on_device, [&](const void* from, int64_t bytes) {
         auto copy = std::make_shared<std::vector<uint64_t>>(size_t(bytes + 7) / 8);
-        check(cudaMemcpyAsync(copy->data(), from, size_t(bytes), cudaMemcpyDeviceToHost, stream->get()),
-              "copy a weight from the device");
-        stream->sync();
+        stream->fetch([&] {
+            check(cudaMemcpyAsync(copy->data(), from, size_t(bytes), cudaMemcpyDeviceToHost, stream->get()),
+                  "copy a weight from the device");
+        });
         return std::shared_ptr<const void>(copy, copy->data());
     });
 }
