@@ -90,7 +90,8 @@ TEST_F(Files, RefusesWhatIsNotARegularFile) {
     }
     qlora::write_file_atomic(path("ten"), "0123456789");
     EXPECT_EQ(qlora::read_file(path("ten"), 10).size(), 10u);
-    EXPECT_EQ(refusal([&] { (void)qlora::read_file(path("ten"), 9); }), "read " + path("ten") + ": 10 bytes, the limit is 9");
+    EXPECT_EQ(refusal([&] { (void)qlora::read_file(path("ten"), 9); }),
+              "read " + path("ten") + ": 10 bytes, the limit is 9");
     EXPECT_TRUE(qlora::exists(path("ten")) && qlora::is_folder(folder) && !qlora::is_folder(path("ten")) &&
                 !qlora::exists(path("missing")));
 }

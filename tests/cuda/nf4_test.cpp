@@ -161,9 +161,9 @@ TEST(CudaDevice, ErrorsOfTheRuntimeAreExceptions) {
     const cuda::Stream stream(0);
     const int64_t before = stream.memory_free();       // other tests keep some
     next_error = cudaErrorMemoryAllocation;
-    EXPECT_EQ(refusal([] { cuda::Memory m(1000); }),
-              std::pair(qlora::Errc::memory, std::string("cuda: allocate 1000 bytes: out of memory; use a smaller context, batch or rank, "
-                                                      "or a device with more memory")));
+    const std::string none = "cuda: allocate 1000 bytes: out of memory; use a smaller context, batch or rank, or a "
+                             "device with more memory";
+    EXPECT_EQ(refusal([] { cuda::Memory m(1000); }), std::pair(qlora::Errc::memory, none));
     const cuda::Memory memory(16);                      // the error is forgotten
     next_error = cudaErrorLaunchFailure;
     EXPECT_EQ(refusal([&] { stream.sync(); }),
