@@ -14,7 +14,7 @@
 namespace qlora { inline namespace QLORA_ABI {
 
 #define QLORA_LEAF(name, room)
-#define QLORA_OP(name, room) extern const Kernel name##_cuda __attribute__((weak));
+#define QLORA_OP(name, room) extern const Kernel name##_cuda;
 #include "src/graph/ops.def"
 
 namespace cuda {
