@@ -75,8 +75,9 @@ __device__ inline void sum_ring(float (&sum)[T::bn / 8][4], unsigned char* ring,
 template <class T, bool b_across>
 __device__ inline void multiply_tile(const TensorMap& a, const TensorMap& b, const Job& p) {
     QLORA_DYNAMIC_SHARED(unsigned char, ring);
-    const auto [m0, n0] = corner_of<T, 16>(p);
-    const auto [begin, end] = stretch_of(p);
+    const Corner corner = corner_of<T, 16>(p);
+    const Stretch stretch = stretch_of(p);
+    const int m0 = corner.m0, n0 = corner.n0, begin = stretch.begin, end = stretch.end;
     if (threadIdx.x == 0) {
         for (int at = 0; at < T::stages; ++at) {
             mbarrier_init(T::full(ring, at), 1);

@@ -157,8 +157,9 @@ template <class T, bool a_across, bool b_across>
 __global__ void __launch_bounds__(T::threads, T::blocks) tensor_cores(Job p) {
     constexpr int a_bytes = T::bytes(a_across, T::bm), stage_bytes = a_bytes + T::bytes(b_across, T::bn);
     QLORA_DYNAMIC_SHARED(unsigned char, memory);
-    const auto [m0, n0] = corner_of<T, 8>(p);
-    const auto [begin, end] = stretch_of(p);
+    const Corner corner = corner_of<T, 8>(p);
+    const Stretch stretch = stretch_of(p);
+    const int m0 = corner.m0, n0 = corner.n0, begin = stretch.begin, end = stretch.end;
     const int warp = int(threadIdx.x) / 32, row = warp / T::warps_n * T::wm, col = warp % T::warps_n * T::wn;
     const auto start = [&](int s) {                    // one group a slice, also an empty one
         if (s < end) {
