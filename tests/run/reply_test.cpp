@@ -216,8 +216,8 @@ TEST(Reply, AConversationComesBackFromBytes) {
     const Reply reply = back.chat("And then?", few());
     EXPECT_EQ(reply.text, expected);
     EXPECT_EQ(back.save(), session.save());
-    for (const auto& [target, part] : {std::pair{Adapted(other), "adapter"}, std::pair{Adapted(model), "adapter"}})
-        EXPECT_TRUE(contains(error_of([&] { Session(target, {.context = 128}).restore(saved); }), part));
+    for (const Adapted& target : {Adapted(other), Adapted(model)})
+        EXPECT_TRUE(contains(error_of([&] { Session(target, {.context = 128}).restore(saved); }), "adapter"));
     EXPECT_TRUE(contains(error_of([&] { Session(lora, {.context = 64}).restore(saved); }), "context"));
     const Lora one = Lora::create(model, {.rank = 4, .alpha = 16}),
                stronger = Lora::create(model, {.rank = 4, .alpha = 32});
