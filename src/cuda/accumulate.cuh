@@ -16,6 +16,6 @@ inline void run(const Call& call) { map<2>(call, Accumulate{}); }
 }  // namespace accumulate_room
 }  // namespace cuda
 
-const Kernel accumulate_cuda{cuda::accumulate_room::run};
+inline const Kernel accumulate_cuda{cuda::accumulate_room::run};
 
 }}  // namespace qlora

@@ -73,6 +73,6 @@ inline void run(const Call& call) {
 }  // namespace adamw_room
 }  // namespace cuda
 
-const Kernel adamw_cuda{cuda::adamw_room::run};
+inline const Kernel adamw_cuda{cuda::adamw_room::run};
 
 }}  // namespace qlora

@@ -110,6 +110,6 @@ inline void run(const Call& call) {
 }  // namespace adamw8_room
 }  // namespace cuda
 
-const Kernel adamw8_cuda{cuda::adamw8_room::run};
+inline const Kernel adamw8_cuda{cuda::adamw8_room::run};
 
 }}  // namespace qlora

@@ -15,6 +15,6 @@ inline void run(const Call& call) { map<2>(call, Add{}); }
 }  // namespace add_room
 }  // namespace cuda
 
-const Kernel add_cuda{cuda::add_room::run};
+inline const Kernel add_cuda{cuda::add_room::run};
 
 }}  // namespace qlora

@@ -24,6 +24,6 @@ inline int64_t scratch(const GraphImpl& g, const Node& node) {
 }  // namespace attention_room
 }  // namespace cuda
 
-const Kernel attention_cuda{cuda::attention_room::run, cuda::attention_room::scratch};
+inline const Kernel attention_cuda{cuda::attention_room::run, cuda::attention_room::scratch};
 
 }}  // namespace qlora

@@ -23,6 +23,6 @@ inline int64_t back_scratch(const GraphImpl& g, const Node& node) {
 }  // namespace attention_room
 }  // namespace cuda
 
-const Kernel attention_back_cuda{cuda::attention_room::back, cuda::attention_room::back_scratch};
+inline const Kernel attention_back_cuda{cuda::attention_room::back, cuda::attention_room::back_scratch};
 
 }}  // namespace qlora

@@ -32,7 +32,7 @@ inline void back(const Call& call) {
 }  // namespace bias_room
 }  // namespace cuda
 
-const Kernel bias_cuda{cuda::bias_room::run, cuda::factor_scratch<1>};
-const Kernel bias_back_cuda{cuda::bias_room::back, cuda::bias_room::back_scratch};
+inline const Kernel bias_cuda{cuda::bias_room::run, cuda::factor_scratch<1>};
+inline const Kernel bias_back_cuda{cuda::bias_room::back, cuda::bias_room::back_scratch};
 
 }}  // namespace qlora

@@ -64,6 +64,6 @@ inline void run(const Call& call) {
 }  // namespace clip_room
 }  // namespace cuda
 
-const Kernel global_norm_cuda{cuda::clip_room::run, cuda::clip_room::scratch};
+inline const Kernel global_norm_cuda{cuda::clip_room::run, cuda::clip_room::scratch};
 
 }}  // namespace qlora

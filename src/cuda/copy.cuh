@@ -17,6 +17,6 @@ inline void run(const Call& call) {
 }  // namespace copy_room
 }  // namespace cuda
 
-const Kernel copy_cuda{cuda::copy_room::run};
+inline const Kernel copy_cuda{cuda::copy_room::run};
 
 }}  // namespace qlora

@@ -115,7 +115,7 @@ inline void back(const Call& call) {
 }  // namespace cross_entropy_room
 }  // namespace cuda
 
-const Kernel cross_entropy_cuda{cuda::cross_entropy_room::run};
-const Kernel cross_entropy_back_cuda{cuda::cross_entropy_room::back};
+inline const Kernel cross_entropy_cuda{cuda::cross_entropy_room::run};
+inline const Kernel cross_entropy_back_cuda{cuda::cross_entropy_room::back};
 
 }}  // namespace qlora

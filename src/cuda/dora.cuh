@@ -90,8 +90,8 @@ inline void dm(const Call& call) {
 }  // namespace dora_room
 }  // namespace cuda
 
-const Kernel dora_norm_cuda{cuda::dora_room::norm};
-const Kernel dora_scale_cuda{cuda::dora_room::scale};
-const Kernel dora_scale_dm_cuda{cuda::dora_room::dm};
+inline const Kernel dora_norm_cuda{cuda::dora_room::norm};
+inline const Kernel dora_scale_cuda{cuda::dora_room::scale};
+inline const Kernel dora_scale_dm_cuda{cuda::dora_room::dm};
 
 }}  // namespace qlora

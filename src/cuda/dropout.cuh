@@ -63,6 +63,6 @@ inline void run(const Call& call) {
 }  // namespace dropout_room
 }  // namespace cuda
 
-const Kernel dropout_cuda{cuda::dropout_room::run};
+inline const Kernel dropout_cuda{cuda::dropout_room::run};
 
 }}  // namespace qlora

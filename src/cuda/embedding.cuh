@@ -75,7 +75,7 @@ inline void back(const Call& call) {
 }  // namespace embedding_room
 }  // namespace cuda
 
-const Kernel embedding_cuda{cuda::embedding_room::run};
-const Kernel embedding_back_cuda{cuda::embedding_room::back, cuda::embedding_room::back_scratch};
+inline const Kernel embedding_cuda{cuda::embedding_room::run};
+inline const Kernel embedding_back_cuda{cuda::embedding_room::back, cuda::embedding_room::back_scratch};
 
 }}  // namespace qlora

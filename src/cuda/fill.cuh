@@ -16,6 +16,6 @@ inline void run(const Call& call) { map<0>(call, Fill{call.node.attr.get<FillAtt
 }  // namespace fill_room
 }  // namespace cuda
 
-const Kernel fill_cuda{cuda::fill_room::run};
+inline const Kernel fill_cuda{cuda::fill_room::run};
 
 }}  // namespace qlora

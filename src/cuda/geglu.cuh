@@ -37,7 +37,7 @@ inline void back(const Call& call) {
 }  // namespace geglu_room
 }  // namespace cuda
 
-const Kernel geglu_cuda{cuda::geglu_room::run};
-const Kernel geglu_back_cuda{cuda::geglu_room::back};
+inline const Kernel geglu_cuda{cuda::geglu_room::run};
+inline const Kernel geglu_back_cuda{cuda::geglu_room::back};
 
 }}  // namespace qlora

@@ -197,6 +197,7 @@ inline void run(const Call& call) {
 }  // namespace linear_cross_entropy_room
 }  // namespace cuda
 
-const Kernel linear_cross_entropy_cuda{cuda::linear_cross_entropy_room::run, cuda::linear_cross_entropy_room::scratch};
+inline const Kernel linear_cross_entropy_cuda{
+    cuda::linear_cross_entropy_room::run, cuda::linear_cross_entropy_room::scratch};
 
 }}  // namespace qlora

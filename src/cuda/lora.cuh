@@ -210,7 +210,7 @@ inline void back(const Call& call) {
 }  // namespace lora_room
 }  // namespace cuda
 
-const Kernel lora_cuda{cuda::lora_room::run, cuda::lora_room::scratch<false>};
-const Kernel lora_back_cuda{cuda::lora_room::back, cuda::lora_room::scratch<true>};
+inline const Kernel lora_cuda{cuda::lora_room::run, cuda::lora_room::scratch<false>};
+inline const Kernel lora_back_cuda{cuda::lora_room::back, cuda::lora_room::scratch<true>};
 
 }}  // namespace qlora

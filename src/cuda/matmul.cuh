@@ -30,8 +30,8 @@ inline void dw(const Call& call) {
 }  // namespace matmul_room
 }  // namespace cuda
 
-const Kernel matmul_cuda{cuda::qmatmul_room::run<false>, cuda::qmatmul_room::scratch<false>};
-const Kernel matmul_dx_cuda{cuda::qmatmul_room::run<true>, cuda::qmatmul_room::scratch<true>};
-const Kernel matmul_dw_cuda{cuda::matmul_room::dw, cuda::matmul_room::dw_scratch};
+inline const Kernel matmul_cuda{cuda::qmatmul_room::run<false>, cuda::qmatmul_room::scratch<false>};
+inline const Kernel matmul_dx_cuda{cuda::qmatmul_room::run<true>, cuda::qmatmul_room::scratch<true>};
+inline const Kernel matmul_dw_cuda{cuda::matmul_room::dw, cuda::matmul_room::dw_scratch};
 
 }}  // namespace qlora

@@ -15,6 +15,6 @@ inline void run(const Call& call) { map<2>(call, Mul{}); }
 }  // namespace mul_room
 }  // namespace cuda
 
-const Kernel mul_cuda{cuda::mul_room::run};
+inline const Kernel mul_cuda{cuda::mul_room::run};
 
 }}  // namespace qlora

@@ -67,9 +67,9 @@ inline void run_of_x(std::span<const Call> calls) {
 }  // namespace qmatmul_room
 }  // namespace cuda
 
-const Kernel qmatmul_cuda{cuda::qmatmul_room::run<false>, cuda::qmatmul_room::scratch<false>};
+inline const Kernel qmatmul_cuda{cuda::qmatmul_room::run<false>, cuda::qmatmul_room::scratch<false>};
 inline const Fusion qmatmuls_cuda{"products of one x", cuda::qmatmul_room::products_of_x,
                                   cuda::qmatmul_room::run_of_x};
-const Kernel qmatmul_dx_cuda{cuda::qmatmul_room::run<true>, cuda::qmatmul_room::scratch<true>};
+inline const Kernel qmatmul_dx_cuda{cuda::qmatmul_room::run<true>, cuda::qmatmul_room::scratch<true>};
 
 }}  // namespace qlora

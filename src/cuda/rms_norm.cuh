@@ -197,8 +197,8 @@ inline void dw(const Call& call) {
 }  // namespace rms_norm_room
 }  // namespace cuda
 
-const Kernel rms_norm_cuda{cuda::rms_norm_room::run, cuda::factor_scratch<1>};
-const Kernel rms_norm_back_cuda{cuda::rms_norm_room::back, cuda::factor_scratch<1>};
-const Kernel rms_norm_dw_cuda{cuda::rms_norm_room::dw, cuda::rms_norm_room::dw_scratch};
+inline const Kernel rms_norm_cuda{cuda::rms_norm_room::run, cuda::factor_scratch<1>};
+inline const Kernel rms_norm_back_cuda{cuda::rms_norm_room::back, cuda::factor_scratch<1>};
+inline const Kernel rms_norm_dw_cuda{cuda::rms_norm_room::dw, cuda::rms_norm_room::dw_scratch};
 
 }}  // namespace qlora

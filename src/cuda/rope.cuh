@@ -93,6 +93,6 @@ inline void run(const Call& call) {
 }  // namespace rope_room
 }  // namespace cuda
 
-const Kernel rope_cuda{cuda::rope_room::run};
+inline const Kernel rope_cuda{cuda::rope_room::run};
 
 }}  // namespace qlora

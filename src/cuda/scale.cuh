@@ -22,7 +22,7 @@ inline void rows(const Call& call) { map_rows(call, values(call, 0), places(call
 }  // namespace scale_room
 }  // namespace cuda
 
-const Kernel scale_cuda{cuda::scale_room::run};
-const Kernel scale_rows_cuda{cuda::scale_room::rows};
+inline const Kernel scale_cuda{cuda::scale_room::run};
+inline const Kernel scale_rows_cuda{cuda::scale_room::rows};
 
 }}  // namespace qlora

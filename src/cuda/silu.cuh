@@ -23,7 +23,7 @@ inline void back(const Call& call) { map<2>(call, Back{}); }
 }  // namespace silu_room
 }  // namespace cuda
 
-const Kernel silu_cuda{cuda::silu_room::run};
-const Kernel silu_back_cuda{cuda::silu_room::back};
+inline const Kernel silu_cuda{cuda::silu_room::run};
+inline const Kernel silu_back_cuda{cuda::silu_room::back};
 
 }}  // namespace qlora

@@ -25,7 +25,7 @@ inline void back(const Call& call) { map<2>(call, Back{call.node.attr.get<Softca
 }  // namespace softcap_room
 }  // namespace cuda
 
-const Kernel softcap_cuda{cuda::softcap_room::run};
-const Kernel softcap_back_cuda{cuda::softcap_room::back};
+inline const Kernel softcap_cuda{cuda::softcap_room::run};
+inline const Kernel softcap_back_cuda{cuda::softcap_room::back};
 
 }}  // namespace qlora

@@ -107,6 +107,6 @@ inline void run(const Call& call) {
 }  // namespace store_rows_room
 }  // namespace cuda
 
-const Kernel store_rows_cuda{cuda::store_rows_room::run};
+inline const Kernel store_rows_cuda{cuda::store_rows_room::run};
 
 }}  // namespace qlora

@@ -58,7 +58,7 @@ inline void back(const Call& call) { map<0>(call, Back{values(call, 0)}); }
 }  // namespace sum_room
 }  // namespace cuda
 
-const Kernel sum_cuda{cuda::sum_room::run, cuda::sum_room::scratch};
-const Kernel sum_back_cuda{cuda::sum_room::back};
+inline const Kernel sum_cuda{cuda::sum_room::run, cuda::sum_room::scratch};
+inline const Kernel sum_back_cuda{cuda::sum_room::back};
 
 }}  // namespace qlora

@@ -29,7 +29,7 @@ inline void back(const Call& call) {
 }  // namespace swiglu_room
 }  // namespace cuda
 
-const Kernel swiglu_cuda{cuda::swiglu_room::run};
-const Kernel swiglu_back_cuda{cuda::swiglu_room::back};
+inline const Kernel swiglu_cuda{cuda::swiglu_room::run};
+inline const Kernel swiglu_back_cuda{cuda::swiglu_room::back};
 
 }}  // namespace qlora
