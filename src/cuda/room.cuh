@@ -1,7 +1,7 @@
 // room.cuh - what the rooms of the wing share: the device of a call, its sources as values, loops over elements and
 // rows, and how a kernel reports what it cannot throw.
 //
-// A room src/cuda/<room>.cuh is the twin of src/ops/<room>.cpp: it defines `inline const Kernel <op>_cuda{run, scratch}`
+// A room src/cuda/<room>.cuh is the twin of src/ops/<room>.cpp: it defines `inline const Kernel <op>_cuda{run, ...}`
 // for each of its operations. run() only starts work on the device's stream; it never waits and never reads device
 // memory. The order of every sum depends on shapes alone: no atomics on floats.
 #pragma once
