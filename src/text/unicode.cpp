@@ -33,8 +33,9 @@ inline std::vector<uint16_t> unpack_classes() {
     uint32_t count = 0;
     for (char letter = 0; in.next(count, letter);) classes.insert(classes.end(), count, class_of_letter(letter));
     classes.resize(last_code + 1, char_none);
-    for (char32_t space : {0x9, 0xA, 0xB, 0xC, 0xD, 0x20, 0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000})
-        classes[space] |= char_space;
+    constexpr char32_t spaces[] = {0x9,  0xA,    0xB,    0xC,    0xD,    0x20,   0x85,
+                                   0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000};
+    for (const char32_t space : spaces) classes[space] |= char_space;
     for (char32_t space = 0x2000; space <= 0x200A; ++space) classes[space] |= char_space;
     return classes;
 }
