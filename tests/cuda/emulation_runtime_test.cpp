@@ -92,7 +92,7 @@ TEST_F(CudaStreams, ACopyBeyondAnAllocationOrInAWrongDirectionIsRefused) {
 }
 
 TEST_F(CudaStreams, AFailureEmptiesThem) {
-    if (thread_sanitizer) GTEST_SKIP();
+    if (thread_sanitizer) GTEST_SKIP() << "the thread sanitizer reports planted faults itself and ends the process";
     cuda_emulation::launch(dim3(1), 32, 0, one, [] { if (threadIdx.x < 16) __syncwarp(); });
     set(one, 1);
     EXPECT_SAYS(failure([&] { cudaStreamSynchronize(one); }), "has ended");
@@ -151,7 +151,7 @@ TEST_F(CudaStreams, AGraphDoesItsWorkAtEachLaunchInAnyOrderOfItsEdges) {
 struct CudaMemory : CudaStreams {};
 
 TEST_F(CudaMemory, AKernelBeyondAnAllocationIsAnError) {
-    if (thread_sanitizer) GTEST_SKIP();
+    if (thread_sanitizer) GTEST_SKIP() << "the thread sanitizer reports planted faults itself and ends the process";
     const auto write = [&](size_t offset) {
         return failure([&] {
             cuda_emulation::launch(dim3(1), 32, 0, one, [p = reinterpret_cast<char*>(device), offset] {
@@ -170,13 +170,13 @@ TEST_F(CudaMemory, AKernelBeyondAnAllocationIsAnError) {
 }
 
 TEST_F(CudaMemory, HostCodeThatReadsItEnds) {
-    if (thread_sanitizer) GTEST_SKIP();
+    if (thread_sanitizer) GTEST_SKIP() << "the thread sanitizer reports planted faults itself and ends the process";
     EXPECT_DEATH(std::fprintf(stderr, "read %d\n", *const_cast<volatile int*>(device)),
                  "host code touches device memory: byte 0 of an allocation of 64 bytes");
 }
 
 TEST_F(CudaMemory, QueuedWorkMustNotUseWhatIsFreed) {
-    if (thread_sanitizer) GTEST_SKIP();
+    if (thread_sanitizer) GTEST_SKIP() << "the thread sanitizer reports planted faults itself and ends the process";
     void* p = nullptr;
     const auto use = [&] {
         cudaMalloc(&p, 16);
@@ -245,7 +245,7 @@ TEST_F(CudaMemory, TheNthCallFails) {
 }
 
 TEST_F(CudaMemory, ManagedMemoryMovesWhenItIsPrefetchedOrTouched) {
-    if (thread_sanitizer) GTEST_SKIP();
+    if (thread_sanitizer) GTEST_SKIP() << "the thread sanitizer reports planted faults itself and ends the process";
     auto& m = cuda_emulation::memory();
     constexpr size_t page = cuda_emulation::Memory::managed_page;
     const size_t before = std::exchange(m.capacity, m.used + 2 * page), used = m.used;

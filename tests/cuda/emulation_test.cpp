@@ -42,7 +42,7 @@ TEST_F(CudaThreads, AMissingBarrierShows) {
 }
 
 TEST_F(CudaThreads, UnequalBarriersAndWrongMasksAreErrors) {
-    if (thread_sanitizer) GTEST_SKIP();
+    if (thread_sanitizer) GTEST_SKIP() << "the thread sanitizer reports planted faults itself and ends the process";
     // legal: the rest has ended
     EXPECT_EQ(mistake(64, [] { if (threadIdx.x < 32) __syncthreads(); __syncwarp(); }), "none");
     const auto two = [] {
@@ -112,7 +112,7 @@ TEST_F(CudaThreads, SharedMemoryStartsAsNanAndIsNoBetterAlignedThanItsType) {
 }
 
 TEST_F(CudaThreads, AThreadThatNeverWaitsCostsNoSwitch) {
-    if (thread_sanitizer) GTEST_SKIP();
+    if (thread_sanitizer) GTEST_SKIP() << "the thread sanitizer reports planted faults itself and ends the process";
     const int64_t before = cuda_emulation::switches;
     cuda_emulation::run(dim3(10), 256, [] {});
     EXPECT_LE(cuda_emulation::switches - before, 20);
@@ -146,7 +146,7 @@ TEST_F(CudaCopies, AreThereWhenTheyWereWaitedForAndNotBefore) {
 }
 
 TEST_F(CudaCopies, ThatNobodyWaitsForOrThatAreMisalignedAreErrors) {
-    if (thread_sanitizer) GTEST_SKIP();
+    if (thread_sanitizer) GTEST_SKIP() << "the thread sanitizer reports planted faults itself and ends the process";
     alignas(16) const float source[8] = {};
     const auto forgotten = [&] {
         QLORA_DYNAMIC_SHARED(float, s);

@@ -54,7 +54,7 @@ TEST(CudaGemmHopper, SizesAndTheDriverChooseIt) {
 
 // ---- Mistakes. The thread sanitizer reports threads that were abandoned in the middle itself.
 #if defined(__SANITIZE_THREAD__)
-#define QLORA_SKIP_MISTAKES GTEST_SKIP()
+#define QLORA_SKIP_MISTAKES GTEST_SKIP() << "the thread sanitizer reports abandoned threads itself"
 #else
 #define QLORA_SKIP_MISTAKES
 #endif
