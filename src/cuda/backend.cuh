@@ -115,25 +115,25 @@ public:
     void zero(Buffer& at, int64_t offset, int64_t bytes) override {
         const std::lock_guard lock(mutex_);
         stream.use();
-        void* const to = bytes_at("zero", at, offset, bytes);
+        void* const to = bytes_at("cuda: zero", at, offset, bytes);
         if (bytes) check(cudaMemsetAsync(to, 0, size_t(bytes), stream.get()), "clear memory");
     }
     void copy(const Buffer& from, int64_t from_offset, Buffer& to, int64_t to_offset, int64_t bytes) override {
         const std::lock_guard lock(mutex_);
         stream.use();
-        const void* const source = bytes_at("copy", from, from_offset, bytes);
-        void* const target = bytes_at("copy", to, to_offset, bytes);
+        const void* const source = bytes_at("cuda: copy", from, from_offset, bytes);
+        void* const target = bytes_at("cuda: copy", to, to_offset, bytes);
         if (bytes) check(cudaMemcpyAsync(target, source, size_t(bytes), cudaMemcpyDefault, stream.get()), "copy");
     }
     void upload(Buffer& to, int64_t offset, const void* from, int64_t bytes) override {
         const std::lock_guard lock(mutex_);
         stream.use();
-        staging_.send(stream, bytes_at("upload", to, offset, bytes), from, bytes);
+        staging_.send(stream, bytes_at("cuda: upload", to, offset, bytes), from, bytes);
     }
     void download(const Buffer& from, int64_t offset, void* to, int64_t bytes) override {
         const std::lock_guard lock(mutex_);
         stream.use();
-        const void* const source = bytes_at("download", from, offset, bytes);
+        const void* const source = bytes_at("cuda: download", from, offset, bytes);
         wait([&] {
             if (bytes) check(cudaMemcpyAsync(to, source, size_t(bytes), cudaMemcpyDefault, stream.get()), "copy back");
         });
@@ -151,7 +151,7 @@ public:
         stream.use();
         auto held = std::make_shared<HeldWeight>();
         held->stream = queue;
-        held->on_device = HeldWeight::moved(*w, [&](const void* from, int64_t bytes) -> std::shared_ptr<const void> {
+        held->on_device = moved(*w, [&](const void* from, int64_t bytes) -> std::shared_ptr<const void> {
             // Codebooks and maps: one of each kind, by which kernels see that two weights share theirs.
             const std::string key = bytes <= 1024 ? std::string(static_cast<const char*>(from), size_t(bytes)) : "";
             if (auto same = key.empty() ? nullptr : constants_[key].lock()) return same;
@@ -194,31 +194,22 @@ public:
         if (!recorded) {
             g.recorded = recorded = std::make_shared<Recorded>(queue);
             const Work before = work();
-            start(g, plan);
+            run_steps(g, plan);
             recorded->work = {work().operations - before.operations, work().bytes - before.bytes};
             return;
         }
         if (!recorded->graph && !recorded->refused) {
             const Work before = work();
-            recorded->record([&] { start(g, plan); });
+            recorded->record([&] { run_steps(g, plan); });
             counted.add(before.operations - work().operations, before.bytes - work().bytes);   // written down, not done
         }
-        if (!recorded->graph) return start(g, plan);
+        if (!recorded->graph) return run_steps(g, plan);
         check(cudaGraphLaunch(recorded->graph, stream.get()), "start a recorded run");
         counted.add(recorded->work.operations, recorded->work.bytes);
     }
     Work work() const override { return {counted.operations.load(), counted.bytes.load()}; }
 
 private:
-    void start(GraphImpl& g, const Plan& plan) {
-        std::vector<Call> calls;
-        for (int32_t at = 0; at < int32_t(plan.steps.size()); ++at) {
-            calls.clear();
-            for (const int32_t id : plan.nodes(at)) calls.push_back(call_of(g, plan, id));
-            if (const Fusion* fusion = plan.steps[size_t(at)].fusion) fusion->run(calls);
-            else g.backend->kernel(calls[0].node.op)->run(calls[0]);
-        }
-    }
     [[noreturn]] void refuse(cudaError_t code, int64_t bytes) const {
         cudaGetLastError();
         size_t available = 0, total = 0;
@@ -242,11 +233,6 @@ private:
         fail(Errc::argument, op, ": id ", found.value, " in row ", found.row, " is outside of 0 to ",
              found.limit - 1);
     }
-    static char* bytes_at(const char* what, const Buffer& b, int64_t offset, int64_t bytes) {
-        if (offset < 0 || bytes < 0 || offset > b.bytes - bytes)
-            fail(Errc::argument, "cuda: ", what, " of bytes ", offset, " to ", offset + bytes, " of ", b.bytes);
-        return static_cast<char*>(b.data) + offset;
-    }
 
     std::string model_;
     Cpu cpu_;                                          // for work that is no graph's
@@ -261,6 +247,6 @@ private:
 std::shared_ptr<BackendImpl> make_cuda_backend(int device, Compute compute) {
     return std::make_shared<cuda::CudaBackend>(device, compute);
 }
-int64_t cuda_kernels_started() { return cuda::launches; }
+int64_t cuda_kernels_started() { return cuda::launches.load(); }
 
 }}  // namespace qlora

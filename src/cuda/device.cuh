@@ -7,6 +7,7 @@
 #pragma once
 #include "src/base/error.h"
 
+#include <atomic>
 #include <utility>
 
 #ifndef QLORA_CUDA_EMULATION
@@ -145,7 +146,7 @@ struct Launch {
     int threads = 256;
     int64_t shared = 0;                                // bytes of QLORA_DYNAMIC_SHARED
 };
-inline int64_t launches = 0;                           // of this process, for tests
+inline std::atomic<int64_t> launches{0};               // of this process, for tests
 
 #ifndef QLORA_CUDA_EMULATION
 template <class... Parameter, class... Argument>

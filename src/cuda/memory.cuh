@@ -54,32 +54,7 @@ struct HeldWeight final : Held {
     std::shared_ptr<Stream> stream;                    // of the backend, which may be gone by then
     Weight on_device;
     Weight download() const override;
-    // The same weight in other memory: move(bytes, from) -> the copy and its owner.
-    template <class F> static Weight moved(const Weight& w, const F& move);
 };
-
-template <class F> Weight HeldWeight::moved(const Weight& w, const F& move) {
-    Weight out = w;
-    out.file = nullptr;
-    out.held = nullptr;
-    auto owners = std::make_shared<std::vector<std::shared_ptr<const void>>>();
-    const auto array = [&]<class T>(const T*& at, int64_t count) {
-        if (!at) return;
-        const std::shared_ptr<const void> copy = move(at, count * int64_t(sizeof(T)));
-        at = static_cast<const T*>(copy.get());
-        owners->push_back(copy);
-    };
-    array(out.data, bytes_of(w.dtype, w.elements()));
-    FourBit& q = out.quant;
-    const int64_t blocks = (w.elements() + q.block - 1) / q.block;
-    array(q.codebook, 16);
-    array(q.absmax, blocks);
-    array(q.absmax_code, blocks);
-    array(q.absmax_map, 256);
-    array(q.absmax2, (blocks + q.block2 - 1) / q.block2);
-    out.owner = owners;
-    return out;
-}
 
 inline Weight HeldWeight::download() const {
     stream->use();

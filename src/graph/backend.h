@@ -36,6 +36,12 @@ struct Buffer {
 };
 using BufferRef = std::shared_ptr<Buffer>;
 BufferRef slice(const BufferRef&, int64_t offset, int64_t bytes);
+// Where so many bytes begin, or Error{argument} where they are not all inside. what: "cpu: copy"
+inline char* bytes_at(const char* what, const Buffer& b, int64_t offset, int64_t bytes) {
+    if (offset < 0 || bytes < 0 || offset > b.bytes - bytes)
+        fail(Errc::argument, what, " of bytes ", offset, " to ", offset + bytes, " of ", b.bytes);
+    return static_cast<char*>(b.data) + offset;
+}
 
 struct Kernel {                                        // of one operation
     void (*run)(const Call&) = nullptr;

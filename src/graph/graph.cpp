@@ -59,6 +59,19 @@ DType storage(const GraphImpl& g, const Node& n) {
     return n.op == Op::view && n.attr.get<ViewAttr>().offset >= source.elements() ? DType::f32 : source.storage;
 }
 
+Call call_of(GraphImpl& g, const Plan& plan, int32_t id) {
+    const Node& n = g.node(id);
+    Call call{g, n, g.address(id), {}, nullptr, *g.backend};
+    for (int i = 0; i < max_sources; ++i)
+        call.src[i] = n.src[size_t(i)] >= 0 ? g.address(n.src[size_t(i)]) : nullptr;
+    if (const int64_t at = plan.offset[size_t(id)]; at >= 0) g.used = std::max(g.used, at + n.bytes());
+    if (const int64_t at = plan.scratch[size_t(id)]; at >= 0) {
+        call.scratch = static_cast<char*>(g.arena->data) + at;
+        g.used = std::max(g.used, at + g.backend->kernel(n.op)->scratch(g, n));
+    }
+    return call;
+}
+
 }  // namespace graph_room
 
 BufferRef slice(const BufferRef& parent, int64_t offset, int64_t bytes) {
@@ -83,17 +96,14 @@ void* Call::writable(int i) const {
     return src[i];
 }
 
-Call call_of(GraphImpl& g, const Plan& plan, int32_t id) {
-    const Node& n = g.node(id);
-    Call call{g, n, g.address(id), {}, nullptr, *g.backend};
-    for (int i = 0; i < max_sources; ++i)
-        call.src[i] = n.src[size_t(i)] >= 0 ? g.address(n.src[size_t(i)]) : nullptr;
-    if (const int64_t at = plan.offset[size_t(id)]; at >= 0) g.used = std::max(g.used, at + n.bytes());
-    if (const int64_t at = plan.scratch[size_t(id)]; at >= 0) {
-        call.scratch = static_cast<char*>(g.arena->data) + at;
-        g.used = std::max(g.used, at + g.backend->kernel(n.op)->scratch(g, n));
+void run_steps(GraphImpl& g, const Plan& plan) {
+    std::vector<Call> calls;
+    for (int32_t at = 0; at < int32_t(plan.steps.size()); ++at) {
+        calls.clear();
+        for (const int32_t id : plan.nodes(at)) calls.push_back(graph_room::call_of(g, plan, id));
+        if (const Fusion* fusion = plan.steps[size_t(at)].fusion) fusion->run(calls);
+        else g.backend->kernel(calls[0].node.op)->run(calls[0]);
     }
-    return call;
 }
 
 WeightRef Call::matrix(int i) const {

@@ -87,8 +87,9 @@ struct Call {                                          // one node, ready to com
 private:
     void* writable(int i) const;
 };
-// For backends; notes in GraphImpl::used how far the arena is used.
-Call call_of(GraphImpl&, const Plan&, int32_t id);
+// For backends: calls the kernel or the fusion of each step in order, and notes in GraphImpl::used how far the arena is
+// used.
+void run_steps(GraphImpl&, const Plan&);
 
 // What an operation is, on any backend.
 struct OpDef {

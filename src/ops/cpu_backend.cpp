@@ -67,17 +67,17 @@ public:
     }
 
     void zero(Buffer& at, int64_t offset, int64_t bytes) override {
-        if (bytes) std::memset(bytes_at("zero", at, offset, bytes), 0, size_t(bytes));
+        if (bytes) std::memset(bytes_at("cpu: zero", at, offset, bytes), 0, size_t(bytes));
     }
     void copy(const Buffer& from, int64_t from_offset, Buffer& to, int64_t to_offset, int64_t bytes) override {
-        const char* source = bytes_at("copy", from, from_offset, bytes);
-        if (bytes) std::memmove(bytes_at("copy", to, to_offset, bytes), source, size_t(bytes));
+        const char* source = bytes_at("cpu: copy", from, from_offset, bytes);
+        if (bytes) std::memmove(bytes_at("cpu: copy", to, to_offset, bytes), source, size_t(bytes));
     }
     void upload(Buffer& to, int64_t offset, const void* from, int64_t bytes) override {
-        if (bytes) std::memcpy(bytes_at("upload", to, offset, bytes), from, size_t(bytes));
+        if (bytes) std::memcpy(bytes_at("cpu: upload", to, offset, bytes), from, size_t(bytes));
     }
     void download(const Buffer& from, int64_t offset, void* to, int64_t bytes) override {
-        if (bytes) std::memcpy(to, bytes_at("download", from, offset, bytes), size_t(bytes));
+        if (bytes) std::memcpy(to, bytes_at("cpu: download", from, offset, bytes), size_t(bytes));
     }
 
     const Kernel* kernel(Op op) const override { return cpu_kernel(op); }
@@ -85,24 +85,12 @@ public:
 
     void run(GraphImpl& g, const Plan& plan) override {
         const ThreadPool::Alone alone(choose_ && is_small(g, plan, *cpu_.kernels));
-        std::vector<Call> calls;
-        for (int32_t at = 0; at < int32_t(plan.steps.size()); ++at) {
-            calls.clear();
-            for (const int32_t id : plan.nodes(at)) calls.push_back(call_of(g, plan, id));
-            if (const Fusion* fusion = plan.steps[size_t(at)].fusion) fusion->run(calls);
-            else g.backend->kernel(calls[0].node.op)->run(calls[0]);
-        }
+        run_steps(g, plan);
     }
 
     Work work() const override { return {cpu_.work.operations.load(), cpu_.work.bytes.load()}; }
 
 private:
-    static char* bytes_at(const char* what, const Buffer& b, int64_t offset, int64_t bytes) {
-        if (offset < 0 || bytes < 0 || offset > b.bytes - bytes)
-            fail(Errc::argument, "cpu: ", what, " of bytes ", offset, " to ", offset + bytes, " of ", b.bytes);
-        return static_cast<char*>(b.data) + offset;
-    }
-
     Cpu cpu_;
     const std::array<Fusion, 2> fusions_{qmatmuls_cpu, loras_cpu};
     const bool choose_;                                // the caller left the number of threads to us

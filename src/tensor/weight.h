@@ -68,6 +68,30 @@ struct Weight {
     void check() const;    // Error{io} if its file was cut or written to: what was read from it is not the weight
 };
 
+// The same weight in other memory: copy(from, bytes) of each of its arrays gives the copy, which it owns.
+template <class F>
+Weight moved(const Weight& w, const F& copy) {
+    Weight out = w;
+    out.file = nullptr;
+    out.held = nullptr;
+    auto owners = std::make_shared<std::vector<std::shared_ptr<const void>>>();
+    const auto move = [&]<class T>(const T*& at, int64_t count) {
+        if (!at) return;
+        owners->push_back(copy(static_cast<const void*>(at), count * int64_t(sizeof(T))));
+        at = static_cast<const T*>(owners->back().get());
+    };
+    move(out.data, bytes_of(w.dtype, w.elements()));
+    FourBit& q = out.quant;
+    const int64_t blocks = (w.elements() + q.block - 1) / q.block;
+    move(q.codebook, 16);
+    move(q.absmax, blocks);
+    move(q.absmax_code, blocks);
+    move(q.absmax_map, 256);
+    move(q.absmax2, (blocks + q.block2 - 1) / q.block2);
+    out.owner = owners;
+    return out;
+}
+
 WeightPtr on_host(WeightPtr);                          // itself, or a copy of what a backend holds
 Weight dense_weight(std::string name, Shape shape, std::vector<float> values);
 // Rows `first` to `first + count` of a tensor, in its memory. Of 4-bit codes only where blocks of scales begin there.

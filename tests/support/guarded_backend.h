@@ -59,35 +59,11 @@ struct HeldWeight final : Held {
     Weight in_region;
     Weight download() const override {
         const Open open(*region);
-        return moved(in_region, [](int64_t bytes) {
+        return moved(in_region, [](const void* from, int64_t bytes) {
             auto owner = std::make_shared<std::vector<uint64_t>>(size_t(bytes + 7) / 8);
-            return std::pair(static_cast<void*>(owner->data()), std::shared_ptr<const void>(owner));
+            std::memcpy(owner->data(), from, size_t(bytes));
+            return std::shared_ptr<const void>(owner, owner->data());
         });
-    }
-    // The same weight in other memory; where(bytes) gives the memory and who owns it.
-    template <class F>
-    static Weight moved(const Weight& w, const F& where) {
-        Weight out = w;
-        out.file = nullptr;
-        out.held = nullptr;
-        auto owners = std::make_shared<std::vector<std::shared_ptr<const void>>>();
-        const auto move = [&]<class T>(const T*& at, int64_t count) {
-            if (!at) return;
-            const auto [memory, owner] = where(count * int64_t(sizeof(T)));
-            std::memcpy(memory, at, size_t(count) * sizeof(T));
-            at = static_cast<const T*>(memory);
-            owners->push_back(owner);
-        };
-        move(out.data, bytes_of(w.dtype, w.elements()));
-        FourBit& q = out.quant;
-        const int64_t blocks = (w.elements() + q.block - 1) / q.block;
-        move(q.codebook, 16);
-        move(q.absmax, blocks);
-        move(q.absmax_code, blocks);
-        move(q.absmax_map, 256);
-        move(q.absmax2, (blocks + q.block2 - 1) / q.block2);
-        out.owner = owners;
-        return out;
     }
 };
 
@@ -118,8 +94,10 @@ public:
         const Open open(*region_);
         auto held = std::make_shared<HeldWeight>();
         held->region = region_;
-        held->in_region = HeldWeight::moved(*w, [&](int64_t bytes) {
-            return std::pair(region_->take(bytes), std::shared_ptr<const void>(region_));
+        held->in_region = moved(*w, [&](const void* from, int64_t bytes) {
+            void* const to = region_->take(bytes);
+            std::memcpy(to, from, size_t(bytes));
+            return std::shared_ptr<const void>(region_, to);
         });
         w->check();
         Weight out = held->in_region;
