@@ -19,6 +19,7 @@
 #include "src/cuda/scale.cuh"                           // y = factor * x, and a factor a row
 #include "src/cuda/sum.cuh"                             // y = sum of x
 #include "src/cuda/silu.cuh"                            // y = x / (1 + exp(-x))
+#include "src/cuda/gated.cuh"                           // what swiglu and geglu share
 #include "src/cuda/swiglu.cuh"                          // y = silu(gate) * up
 #include "src/cuda/geglu.cuh"                           // y = gelu(gate) * up
 #include "src/cuda/softcap.cuh"                         // y = cap * tanh(x / cap)

@@ -2,7 +2,7 @@
 // guards against products of 0 and infinity in src/cpu/exp_constants.h.
 #pragma once
 #include "src/cpu/exp_constants.h"
-#include "src/cuda/map.cuh"
+#include "src/cuda/gated.cuh"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
@@ -26,18 +26,10 @@ struct Back {                                          // of gate, up and dy: dg
     }
 };
 
-inline void run(const Call& call) { map<2>(call, Forward{}); }
-inline void back(const Call& call) {
-    const int64_t count = call.source(0).elements();
-    const Places out = places(call);
-    map(call, count,
-        Operands<3, 2>{{values(call, 0), values(call, 1), values(call, 2)}, {out, places_from(out, count)}}, Back{});
-}
-
 }  // namespace geglu_room
 }  // namespace cuda
 
-inline const Kernel geglu_cuda{cuda::geglu_room::run};
-inline const Kernel geglu_back_cuda{cuda::geglu_room::back};
+inline const Kernel geglu_cuda{cuda::gated::run<cuda::geglu_room::Forward>};
+inline const Kernel geglu_back_cuda{cuda::gated::back<cuda::geglu_room::Back>};
 
 }}  // namespace qlora

@@ -1,6 +1,6 @@
 // swiglu.cuh - y = silu(gate) * up and its gradient, {2, elements}: formulas in src/ops/swiglu.cpp.
 #pragma once
-#include "src/cuda/map.cuh"
+#include "src/cuda/gated.cuh"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
@@ -18,18 +18,10 @@ struct Back {                                          // gate, up, dy to dgate,
     }
 };
 
-inline void run(const Call& call) { map<2>(call, Forward{}); }
-inline void back(const Call& call) {
-    const int64_t count = call.source(0).elements();
-    const Places out = places(call);
-    map(call, count,
-        Operands<3, 2>{{values(call, 0), values(call, 1), values(call, 2)}, {out, places_from(out, count)}}, Back{});
-}
-
 }  // namespace swiglu_room
 }  // namespace cuda
 
-inline const Kernel swiglu_cuda{cuda::swiglu_room::run};
-inline const Kernel swiglu_back_cuda{cuda::swiglu_room::back};
+inline const Kernel swiglu_cuda{cuda::gated::run<cuda::swiglu_room::Forward>};
+inline const Kernel swiglu_back_cuda{cuda::gated::back<cuda::swiglu_room::Back>};
 
 }}  // namespace qlora

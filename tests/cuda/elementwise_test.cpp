@@ -5,10 +5,6 @@
 
 #include "tests/ops/trial.h"
 
-namespace qlora { inline namespace QLORA_ABI {
-std::shared_ptr<BackendImpl> make_cuda_backend(int device, Compute compute);     // of qlora-cuda.cu
-}}  // namespace qlora
-
 namespace cuda_elementwise_test {
 
 using cuda_emulation::Order;

@@ -6,10 +6,6 @@
 #include "src/tensor/nf4.h"
 #include "tests/support/graph_support.h"
 
-namespace qlora { inline namespace QLORA_ABI {
-std::shared_ptr<BackendImpl> make_cuda_backend(int device, Compute compute);   // linked from backend_test.cpp
-}}  // namespace qlora
-
 namespace cuda_optimizer_test {
 
 namespace s = graph_support;
