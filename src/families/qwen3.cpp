@@ -4,7 +4,7 @@
 namespace qlora { inline namespace QLORA_ABI {
 namespace qwen3_room {
 
-void configure(Config& c) { c.q_k_norms = true; }
+void configure(Config& c) { c.q_k_norms = QkNorms::heads; }
 
 void write_hf(const Config& c, Json& j) {
     j.set("attention_bias", c.biases[size_t(Module::o_proj)]);

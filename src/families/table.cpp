@@ -32,13 +32,18 @@ std::string family_names() {
 }
 
 std::string_view activation_name(const Family& f) {
-    return f.start().activation == Activation::silu ? "silu" : "gelu_pytorch_tanh";
+    switch (f.start().activation) {
+        case Activation::silu: return "silu";
+        case Activation::gelu: return "gelu";
+        case Activation::gelu_tanh: break;
+    }
+    return "gelu_pytorch_tanh";
 }
 
 Config Family::start() const {
     Config c;
     c.family = name;
-    c.fused = fused;
+    c.names = names;
     if (configure) configure(c);
     return c;
 }

@@ -19,17 +19,18 @@ namespace adapter_config_room {
 struct Selection { Json modules{Json::Array{}}, layers, exclude, ranks{Json::Object{}}, alphas{Json::Object{}}; };
 Selection selection(const LoraImpl& lora) {
     const LoraOptions& o = lora.options;
+    const Config& c = lora.base->config;
     std::vector<Module> modules;
     for (const LoraTarget& t : lora.targets)
         if (std::find(modules.begin(), modules.end(), t.module) == modules.end()) modules.push_back(t.module);
     // PEFT has a place for one of the two
     bool described = o.exclude.empty() || o.exclude_pattern.empty(), patterns = true;
-    for (int64_t layer = 0; layer < lora.base->config.layers; ++layer)
+    for (int64_t layer = 0; layer < c.layers; ++layer)
         for (const Module m : modules)
-            described = described && selects(o, layer, m) == (lora.find(layer, m) != nullptr);
+            described = described && selects(c, o, layer, m) == (lora.find(layer, m) != nullptr);
     const auto near = [](float a, float b) { return std::fabs(a - b) <= 1e-6f * std::fabs(b); };
     for (const LoraTarget& t : lora.targets) {
-        const LoraOptions local = options_at(o, t.layer, t.module);
+        const LoraOptions local = options_at(c, o, t.layer, t.module);
         patterns = patterns && local.rank == t.rank && near(t.scale, lora_scale(local));
     }
     Selection s;
@@ -42,7 +43,7 @@ Selection selection(const LoraImpl& lora) {
         if (!o.exclude_pattern.empty()) s.exclude = Json(o.exclude_pattern);
         for (const std::string& key : o.exclude) s.exclude.push(Json(key));
     } else {
-        for (const LoraTarget& t : lora.targets) s.modules.push(Json(hf_name(t.layer, t.module)));
+        for (const LoraTarget& t : lora.targets) s.modules.push(Json(hf_name(c, t.layer, t.module)));
     }
     if (patterns) {
         for (const auto& [key, rank] : o.rank_pattern) s.ranks.set(key, Json(rank));
@@ -50,7 +51,7 @@ Selection selection(const LoraImpl& lora) {
         return s;
     }
     for (const LoraTarget& t : lora.targets) {
-        const std::string name = hf_name(t.layer, t.module).substr(6);
+        const std::string name = hf_name(c, t.layer, t.module).substr(6);
         const float alpha = o.rank_stabilized ? t.scale * std::sqrt(float(t.rank)) : t.scale * float(t.rank);
         if (t.rank != o.rank) s.ranks.set(name, Json(t.rank));
         if (!near(alpha, o.alpha)) s.alphas.set(name, Json(double(alpha)));

@@ -49,8 +49,8 @@ bool is_all_linear(std::string text) {
 
 }  // namespace adapter_names_room
 
-bool selects(const LoraOptions& o, int64_t layer, Module m) {
-    const std::string name = hf_name(layer, m);
+bool selects(const Config& c, const LoraOptions& o, int64_t layer, Module m) {
+    const std::string name = hf_name(c, layer, m);
     return adapter_names_room::in_layers(o, name) && !adapter_names_room::excluded(o, name);
 }
 
@@ -74,9 +74,9 @@ bool peft_adapts(const Json& config, const LoraOptions& o, std::string_view name
     return fits && room::in_layers(o, name);
 }
 
-LoraOptions options_at(const LoraOptions& o, int64_t layer, Module m) {
+LoraOptions options_at(const Config& c, const LoraOptions& o, int64_t layer, Module m) {
     LoraOptions local = o;
-    const std::string name = hf_name(layer, m);
+    const std::string name = hf_name(c, layer, m);
     const auto fits = [&](const auto& entry) { return adapter_names_room::expression_of(entry.first).begins(name); };
     if (const auto r = std::find_if(o.rank_pattern.begin(), o.rank_pattern.end(), fits); r != o.rank_pattern.end())
         local.rank = r->second;
@@ -89,7 +89,7 @@ void check_names(const LoraOptions& o, const Config& c) {
     const auto check = [&](const std::string& key, const char* where, const auto& fits) {
         for (int64_t layer = 0; layer < c.layers; ++layer)
             for (int m = 0; m < module_count; ++m)
-                if (fits(hf_name(layer, Module(m)))) return;
+                if (has(c, Module(m)) && fits(hf_name(c, layer, Module(m)))) return;
         fail(Errc::argument, "adapter: \"", key, "\" of ", where,
              " names no linear layer; names are like down_proj or layers.0.mlp.down_proj");
     };

@@ -48,13 +48,13 @@ SafeTensorsWriter writer_of(const LoraImpl& lora, const std::string& note) {
         writer.tensors.push_back(
             {std::move(name), "F32", std::move(shape), count * 4, [&lora, &t, at, count, width](AtomicFile& file) {
                  std::vector<float> values = lora_values(lora, at, count);
-                 check_finite(values, "save", hf_name(t.layer, t.module));
+                 check_finite(values, "save", hf_name(lora.base->config, t.layer, t.module));
                  if (width > 0) reorder(lora.base->config, t.module, values, width, true);
                  file.write(values.data(), count * 4);
              }});
     };
     for (const LoraTarget& t : lora.targets) {
-        const std::string name = std::string(prefix) + hf_name(t.layer, t.module);
+        const std::string name = std::string(prefix) + hf_name(lora.base->config, t.layer, t.module);
         add(name + ".lora_A.weight", {t.rank, t.in}, t.a, t, 0);
         add(name + ".lora_B.weight", {t.out, t.rank}, t.b, t, t.rank);
         if (t.m >= 0) add(name + ".lora_magnitude_vector", {t.out}, t.m, t, 1);
@@ -83,7 +83,7 @@ using Found = std::map<std::pair<int64_t, Module>, Parts>;
 
 // base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight -> where it belongs; null = nowhere
 const SafeTensor** place_of(std::string_view full, const Config& c, Found& found) {
-    const std::string start = std::string(prefix) + "model.layers.";
+    const std::string start = str(prefix, c.names.layers);
     if (!full.starts_with(start)) return nullptr;
     int64_t layer = -1;
     const auto [end, error] = std::from_chars(full.data() + start.size(), full.data() + full.size(), layer);
@@ -91,7 +91,7 @@ const SafeTensor** place_of(std::string_view full, const Config& c, Found& found
     const std::string_view name = full.substr(prefix.size());
     for (int m = 0; m < module_count; ++m)
         for (int part = 0; part < 4; ++part)
-            if (name == hf_name(layer, Module(m)) + std::string(part_names[part])) {
+            if (has(c, Module(m)) && name == hf_name(c, layer, Module(m)) + std::string(part_names[part])) {
                 Parts& p = found[{layer, Module(m)}];
                 return part == 0 ? &p.a : part == 1 ? &p.b : &p.m;
             }
@@ -123,17 +123,18 @@ std::vector<std::pair<int64_t, Module>> adapted(const Json& config, const LoraOp
     std::vector<std::pair<int64_t, Module>> out;
     for (int64_t layer = 0; layer < c.layers; ++layer)
         for (int m = 0; m < module_count; ++m)
-            if (peft_adapts(config, o, hf_name(layer, Module(m)), where)) out.emplace_back(layer, Module(m));
+            if (has(c, Module(m)) && peft_adapts(config, o, hf_name(c, layer, Module(m)), where))
+                out.emplace_back(layer, Module(m));
     return out;
 }
 
 // Every layer that the configuration names has what its kind of adapter consists of, and no other has anything. All
 // that is missing is listed at once.
 void check_complete(const Found& found, const std::vector<std::pair<int64_t, Module>>& wanted, const LoraOptions& o,
-                    const std::string& where, const std::string& file) {
+                    const Config& c, const std::string& where, const std::string& file) {
     for (const auto& [key, parts] : found)
         if (std::find(wanted.begin(), wanted.end(), key) == wanted.end())
-            fail(Errc::format, file, ": there are tensors for ", hf_name(key.first, key.second),
+            fail(Errc::format, file, ": there are tensors for ", hf_name(c, key.first, key.second),
                  ", which target_modules, layers_to_transform or exclude_modules of ", where, " rules out");
     std::string names;
     int64_t missing = 0;
@@ -146,7 +147,7 @@ void check_complete(const Found& found, const std::vector<std::pair<int64_t, Mod
         } all[] = {{!parts.a, part_names[0]}, {!parts.b, part_names[1]}, {o.dora && !parts.m, part_names[2]}};
         for (const auto& part : all)
             if (part.missing && ++missing <= 12)
-                names += str(missing > 1 ? ", " : "", prefix, hf_name(layer, m), part.name);
+                names += str(missing > 1 ? ", " : "", prefix, hf_name(c, layer, m), part.name);
     }
     if (missing > 12) names += str(" and ", missing - 12, " more");
     if (missing)
@@ -167,7 +168,7 @@ void check_shapes(const Parts& p, int64_t layer, Module m, const LoraOptions& lo
     for (const auto& part : all)
         if (part.tensor && part.tensor->shape != part.shape)
             fail(Errc::shape, file, ": the tensor ", part.tensor->name, " has shape ", part.tensor->shape,
-                 ", expected ", part.shape, ": the rank in ", where, " is ", local.rank, ", ", hf_name(layer, m),
+                 ", expected ", part.shape, ": the rank in ", where, " is ", local.rank, ", ", hf_name(c, layer, m),
                  " of the base model has the shape ", shape);
 }
 
@@ -224,11 +225,11 @@ std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, 
     auto lora = empty_lora(std::move(base), options);
     const Config& c = lora->base->config;
     const room::Found found = room::find_tensors(*tensors, c, file);
-    room::check_complete(found, room::adapted(j, options, c, where), options, where, file);
+    room::check_complete(found, room::adapted(j, options, c, where), options, c, where, file);
     std::string modules;
     for (const auto& [key, parts] : found) {
         const auto& [layer, m] = key;
-        const LoraOptions local = options_at(options, layer, m);
+        const LoraOptions local = options_at(c, options, layer, m);
         room::check_shapes(parts, layer, m, local, c, where, file);
         add_lora_target(*lora, layer, m, local.rank, lora_scale(local));
         if (modules.find(name_of(m)) == modules.npos) modules += (modules.empty() ? "" : ",") + std::string(name_of(m));

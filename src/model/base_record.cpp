@@ -71,6 +71,19 @@ Hash of_configuration(const Config& c) {
                           of.attention_scale,   of.attention_cap,     of.logit_cap};
     };
     if (const auto used = switches(c); used != switches({})) add(hash, used.data(), sizeof used);
+    const auto later = [](const Config& of) {
+        return std::array{float(of.gated),       float(of.norm),      float(of.norm_biases),
+                          float(of.pre_norms),   float(of.parallel),  float(of.q_k_norms),
+                          of.clip_qkv,           of.residual_scale,   of.logit_scale,
+                          float(of.learned_positions)};
+    };
+    Config qwen3;                                      // whose norms the first records knew by their tensors
+    qwen3.q_k_norms = QkNorms::heads;
+    if (const auto used = later(c); used != later({}) && used != later(qwen3)) add(hash, used.data(), sizeof used);
+    for (const std::vector<uint8_t>* list : {&c.sliding, &c.turned})
+        if (!list->empty()) add(hash, list->data(), int64_t(list->size()));
+    if (!c.sliding_frequencies.empty())
+        add(hash, c.sliding_frequencies.data(), int64_t(c.sliding_frequencies.size()) * 4);
     return hash;
 }
 

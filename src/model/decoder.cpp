@@ -3,7 +3,7 @@
 //
 //   h = norm(x);  q, k, v = h W^T (+ bias) (+ adapter);  [q, k normed per head];  q, k turned by position
 //   x = x + attention(q, k, v) Wo^T;  h = norm(x);  x = x + (act(h Wg^T) * (h Wu^T)) Wd^T
-// What is added to x is normed before where the family does so.
+// Families have norms before the two branches, behind them, or both; branches one after the other or side by side.
 #include "src/model/decoder.h"
 
 #include "src/ops/ops.h"
@@ -15,7 +15,7 @@ namespace qlora { inline namespace QLORA_ABI {
 
 namespace decoder_room {
 
-struct Inputs { Tensor positions, first, last, window_first, cache_rows, frequencies; };
+struct Inputs { Tensor positions, first, last, window_first, cache_rows, frequencies, sliding_frequencies; };
 
 struct Builder {
     GraphImpl& graph;
@@ -59,31 +59,40 @@ struct Builder {
         return add(y, add(dora_scale(qlora::lora(dropped, x, a, b, attr), magnitude, norm), scale(dropped, -1)));
     }
 
-    // q or k {rows, heads * head_dim}: normed per head where the family does so, then turned.
-    Tensor turned(Tensor x, int64_t heads, const WeightPtr& norm) {
-        const Config& c = config();
-        if (norm)
-            x = reshape(rms_norm(reshape(x, {spec.rows * heads, c.head_dim}), graph.weight(norm), c.eps),
-                        {spec.rows, heads * c.head_dim});
-        RopeAttr attr;
-        attr.head_dim = c.head_dim;
-        attr.rotated = c.rotated;
-        attr.adjacent = c.adjacent_pairs;
-        attr.magnitude = c.rope_magnitude;
-        return rope(x, in.positions, in.frequencies, attr);
-    }
-
+    // x {rows, n}
     Tensor normed(Tensor x, Slot norm, int64_t layer = -1) {
         return rms_norm(x, graph.weight(model.at(norm, layer)), config().eps);
     }
 
-    Tensor post(Tensor y, Slot norm, int64_t layer) { return config().post_norms ? normed(y, norm, layer) : y; }
-
-    Tensor layer(Tensor x, int64_t i) {
+    // q or k {rows, heads * head_dim}: normed where the family does so, then turned.
+    Tensor turned(Tensor x, int64_t heads, Slot norm, int64_t layer) {
         const Config& c = config();
-        Tensor h = normed(x, Slot::attention_norm, i);
-        const Tensor q = turned(linear(h, i, Module::q_proj), c.heads, model.at(Slot::q_norm, i));
-        Tensor k = turned(linear(h, i, Module::k_proj), c.kv_heads, model.at(Slot::k_norm, i));
+        if (c.q_k_norms == QkNorms::rows) x = normed(x, norm, layer);
+        if (c.q_k_norms == QkNorms::heads)
+            x = reshape(normed(reshape(x, {spec.rows * heads, c.head_dim}), norm, layer),
+                        {spec.rows, heads * c.head_dim});
+        if (!c.turns(layer)) return x;
+        const bool own = c.slides(layer) && !c.sliding_frequencies.empty();
+        RopeAttr attr;
+        attr.head_dim = c.head_dim;
+        attr.rotated = c.rotated;
+        attr.adjacent = c.adjacent_pairs;
+        attr.magnitude = own ? 1 : c.rope_magnitude;
+        return rope(x, in.positions, own ? in.sliding_frequencies : in.frequencies, attr);
+    }
+
+    // What a branch of a layer gets and gives.
+    Tensor before(Tensor x, Slot norm, int64_t layer) { return config().pre_norms ? normed(x, norm, layer) : x; }
+    Tensor behind(Tensor y, Slot norm, int64_t layer) {
+        const Config& c = config();
+        if (c.post_norms) y = normed(y, norm, layer);
+        return c.residual_scale == 1 ? y : scale(y, c.residual_scale);
+    }
+
+    Tensor attended(Tensor h, int64_t i) {
+        const Config& c = config();
+        const Tensor q = turned(linear(h, i, Module::q_proj), c.heads, Slot::q_norm, i);
+        Tensor k = turned(linear(h, i, Module::k_proj), c.kv_heads, Slot::k_norm, i);
         Tensor v = linear(h, i, Module::v_proj);
         if (spec.cache) {
             const Shape shape{c.kv_heads, spec.cache->capacity, c.head_dim};
@@ -94,11 +103,35 @@ struct Builder {
         const float scale = c.attention_scale > 0 ? c.attention_scale : 1 / std::sqrt(float(c.head_dim));
         const AttentionAttr attr{c.heads, c.kv_heads, c.head_dim, scale, c.attention_cap};
         const Tensor mixed = attention(q, k, v, c.slides(i) ? in.window_first : in.first, in.last, attr);
-        x = add(x, post(linear(mixed, i, Module::o_proj), Slot::attention_post_norm, i));
-        h = normed(x, Slot::feed_forward_norm, i);
+        return behind(linear(mixed, i, Module::o_proj), Slot::attention_post_norm, i);
+    }
+
+    Tensor fed_forward(Tensor h, int64_t i) {
+        const Config& c = config();
         const Tensor gate = linear(h, i, Module::gate_proj), up = linear(h, i, Module::up_proj);
         const Tensor inner = c.activation == Activation::silu ? swiglu(gate, up) : geglu(gate, up);
-        return add(x, post(linear(inner, i, Module::down_proj), Slot::feed_forward_post_norm, i));
+        return behind(linear(inner, i, Module::down_proj), Slot::feed_forward_post_norm, i);
+    }
+
+    Tensor layer(Tensor x, int64_t i) {
+        const Tensor y = add(x, attended(before(x, Slot::attention_norm, i), i));
+        return add(y, fed_forward(before(config().parallel ? x : y, Slot::feed_forward_norm, i), i));
+    }
+
+    // {rows, hidden}
+    Tensor embedded(Tensor tokens) {
+        const Config& c = config();
+        const Placement placement = placement_of(c, row_of(c, Slot::embedding));
+        Tensor x = embed(graph.weight(model.at(Slot::embedding), placement), tokens);
+        if (c.embedding_scale != 1) x = scale(x, c.embedding_scale);
+        return c.learned_positions ? add(x, embed(graph.weight(model.at(Slot::positions)), in.positions)) : x;
+    }
+
+    // Frequencies of rotary pairs, as a tensor.
+    Tensor constant(const std::vector<float>& values) {
+        const BufferRef held = model.backend->allocate(int64_t(values.size()) * 4);
+        model.backend->upload(*held, 0, values.data(), held->bytes);
+        return graph.state({int64_t(values.size())}, held);
     }
 };
 
@@ -167,12 +200,9 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
     build.in.last = last_ = graph.input(rows, DType::i32);
     if (c.window > 0) build.in.window_first = window_first_ = graph.input(rows, DType::i32);
     if (spec.cache) build.in.cache_rows = cache_rows_ = graph.input(rows, DType::i32);
-    const BufferRef frequencies = model_->backend->allocate(int64_t(c.inverse_frequencies.size()) * 4);
-    model_->backend->upload(*frequencies, 0, c.inverse_frequencies.data(), frequencies->bytes);
-    build.in.frequencies = graph.state({c.rotated / 2}, frequencies);
-    const Placement placement = placement_of(c, row_of(c, Slot::embedding));
-    Tensor x = embed(graph.weight(model_->at(Slot::embedding), placement), tokens_);
-    if (c.embedding_scale != 1) x = scale(x, c.embedding_scale);
+    build.in.frequencies = build.constant(c.inverse_frequencies);
+    if (!c.sliding_frequencies.empty()) build.in.sliding_frequencies = build.constant(c.sliding_frequencies);
+    Tensor x = build.embedded(tokens_);
     for (int64_t i = 0; i < c.layers; ++i) {
         graph.segment = int32_t(i);
         x = build.layer(x, i);
@@ -183,6 +213,7 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
         graph.output(hidden_ = x);
         return;
     }
+    if (c.logit_scale != 1) x = scale(x, c.logit_scale);   // the head is linear
     const Tensor head = graph.weight(model_->at(Slot::head));
     if (!loss) {
         if (spec.logit_rows > 0) {

@@ -109,6 +109,14 @@ void set_frequencies(Config& c, double theta, const RopeScaling& s, const std::s
     }
 }
 
+void set_sliding_frequencies(Config& c, double theta, const std::string& where) {
+    Config plain = c;
+    set_frequencies(plain, theta, {}, where);
+    if (plain.inverse_frequencies == c.inverse_frequencies && c.rope_magnitude == 1) return;
+    c.sliding_theta = float(theta);
+    c.sliding_frequencies = std::move(plain.inverse_frequencies);
+}
+
 void check_frequencies(std::span<const float> frequencies, const std::string& where) {
     for (const float f : frequencies)
         if (!(f >= FLT_MIN && f <= 1 / family_room::least_rope_factor))

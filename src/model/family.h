@@ -22,7 +22,8 @@ struct Family {
     bool attention_bias = false;    // the class has a switch for biases on all four projections of attention
     std::string_view windowed = {}; // the family that is this one with a sliding window, where that is another
     std::string_view activation_key = "hidden_act";    // in config.json
-    std::span<const Fused> fused = {};                 // which a file may have instead of the tensors of their slots
+    std::string_view eps_key = "rms_norm_eps";         // in config.json
+    Names names = {};                                  // of its tensors
     // Each may be null. What every model of the family has, before its file is asked:
     void (*configure)(Config&) = nullptr;
     // the fields that the loaders and savers of all families do not know:
@@ -48,6 +49,8 @@ void check_config(const Config&, const std::string& where);            // every 
 
 // Rotary frequencies with their scaling already applied.
 void set_frequencies(Config&, double theta, const RopeScaling&, const std::string& where);
+// Those of the layers that slide: plain ones.
+void set_sliding_frequencies(Config&, double theta, const std::string& where);
 // those that a file lists: normal numbers, none above 1000
 void check_frequencies(std::span<const float>, const std::string& where);
 // those that the model has, to the last bits: its theta with this scaling

@@ -11,16 +11,26 @@ namespace qlora { inline namespace QLORA_ABI {
 namespace hf_config_room {
 
 // Version 4: rope_theta and rope_scaling {type or rope_type, ...}. Version 5: rope_parameters {rope_theta, rope_type,
-// ...}.
+// ...}, or one such object for each kind of layer.
 void set_rope(Config& c, const HfFields& f) {
     static const Json none;
     const Json *v5 = f.find("rope_parameters"), *v4 = f.find("rope_scaling");
-    const Json& rope = v5 ? *v5 : v4 ? *v4 : none;
-    const std::string place = f.at(v5 ? "rope_parameters" : "rope_scaling");
-    if (!rope.is_null()) rope.as_object(place);
-    for (const auto& [key, value] : rope.object())
-        if (value.is_object() && key.find("attention") != key.npos)
-            fail(Errc::unsupported, place, ": parameters by kind of layer (", key, ") are not supported");
+    const Json* found = v5 ? v5 : v4 ? v4 : &none;
+    std::string place = f.at(v5 ? "rope_parameters" : "rope_scaling");
+    if (!found->is_null()) found->as_object(place);
+    double sliding = double(c.sliding_theta);          // a family may have read it
+    if (const Json* s = found->find("sliding_attention"); s && s->is_object()) {
+        const HfFields own{*s, place};
+        const std::string kind = own.text("rope_type", "default");
+        if (kind != "default")
+            fail(Errc::unsupported, place, ": rotary scaling \"", kind, "\" of layers that slide is not supported");
+        sliding = own.needed("rope_theta");
+    }
+    if (const Json* all = found->find("full_attention"); all && all->is_object()) {
+        found = all;
+        place += ".full_attention";
+    }
+    const Json& rope = *found;
     const HfFields r{rope, place};
     const std::string kind = r.text("rope_type", r.text("type", "default"));
     const double theta = r.number("rope_theta", f.number("rope_theta", 10000));
@@ -51,21 +61,32 @@ void set_rope(Config& c, const HfFields& f) {
     if (r.find("mscale") || r.find("mscale_all_dim") || !r.boolean("truncate", true))
         fail(Errc::unsupported, place, ": this variant of yarn (mscale, truncate) is not supported");
     set_frequencies(c, theta, s, place);
+    c.sliding_theta = 0;
+    if (sliding > 0 && c.window > 0) set_sliding_frequencies(c, sliding, place);
 }
 
-// layer_types spells out what the family's own fields have said already.
-void check_layer_types(const Config& c, const HfFields& f) {
+// Which layers slide: what layer_types says goes, whatever rule the family's own fields gave.
+void set_layer_types(Config& c, const HfFields& f) {
     const Json* types = f.find("layer_types");
     if (!types) return;
     const Json::Array& list = types->as_array(f.at("layer_types"));
     if (int64_t(list.size()) != c.layers)
         fail(Errc::format, f.where, ": layer_types has ", list.size(), " entries for ", c.layers, " layers");
+    std::vector<uint8_t> sliding;
+    bool as_by_rule = true;
     for (int64_t i = 0; i < c.layers; ++i) {
         const std::string& type = list[size_t(i)].as_string(f.at("layer_types"));
-        if (type != (c.slides(i) ? "sliding_attention" : "full_attention"))
+        if (type != "sliding_attention" && type != "full_attention")
             fail(Errc::unsupported, f.where, ": layer_types[", i, "] = ", type,
-                 " in this arrangement is not supported");
+                 " is not supported (sliding_attention and full_attention are)");
+        sliding.push_back(type == "sliding_attention");
+        as_by_rule = as_by_rule && c.slides(i) == bool(sliding.back());
     }
+    if (as_by_rule) return;
+    const bool any = std::find(sliding.begin(), sliding.end(), 1) != sliding.end();
+    if (any && c.window == 0)
+        fail(Errc::format, f.where, ": layer_types has layers that slide, but there is no sliding_window");
+    c.sliding = std::move(sliding);
 }
 
 void set_biases(Config& c, const HfFields& f) {
@@ -116,7 +137,7 @@ Config hf_config(const Json& json, const std::string& where, const Family* as) {
     if (!f.find("head_dim") && !defaults.head_dim && c.hidden % c.heads)
         fail(Errc::format, where, ": hidden_size ", c.hidden, " is not a multiple of num_attention_heads ", c.heads);
     c.head_dim = f.integer("head_dim", defaults.head_dim ? defaults.head_dim : c.hidden / c.heads);
-    c.eps = float(f.number("rms_norm_eps", defaults.eps));
+    c.eps = float(f.number(family->eps_key, defaults.eps));
     c.tied = f.boolean("tie_word_embeddings", defaults.tied);
     hf_config_room::set_biases(c, f);
     const double part = f.number("partial_rotary_factor", 1);
@@ -129,9 +150,9 @@ Config hf_config(const Json& json, const std::string& where, const Family* as) {
         fail(Errc::format, where, ": num_hidden_layers is ", c.layers, ", expected 1 to 4096");
     check_config(c, where);
     if (family->read_hf) family->read_hf(c, f, *family);
-    hf_config_room::check_layer_types(c, f);
+    hf_config_room::set_layer_types(c, f);
     if (c.window < 0 || c.window > (int64_t(1) << 31)) refuse_window(c, f);
-    if (c.window_from_layer >= c.layers) c.window = 0;
+    if (c.sliding.empty() && c.window_from_layer >= c.layers) c.window = 0;
     hf_config_room::set_rope(c, f);
     return c;
 }

@@ -91,7 +91,12 @@ Json hf_config_of(const ModelImpl& model) {
         .set("num_key_value_heads", c.kv_heads)
         .set("head_dim", c.head_dim)
         .set("max_position_embeddings", c.context);
-    j.set("rms_norm_eps", room::shortest(c.eps))
+    if (!c.sliding.empty()) {
+        Json::Array types;
+        for (const uint8_t slides : c.sliding) types.push_back(Json(slides ? "sliding_attention" : "full_attention"));
+        j.set("layer_types", Json(std::move(types)));
+    }
+    j.set(std::string(family.eps_key), room::shortest(c.eps))
         .set("rope_theta", room::shortest(c.rope_theta))
         .set("rope_scaling", room::rope_scaling(model));
     j.set("tie_word_embeddings", c.tied)

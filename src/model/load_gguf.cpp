@@ -56,6 +56,17 @@ RopeScaling scaling(const Source& s) {
     return r;
 }
 
+// A switch for each layer, where our own writer had to spell it out.
+std::vector<uint8_t> by_layer(const Source& s, const char* key, int64_t layers, std::vector<uint8_t> fallback) {
+    const std::vector<int64_t> list = s.file.integers(key);
+    if (list.empty()) return fallback;
+    if (int64_t(list.size()) != layers)
+        fail(Errc::format, "gguf: ", s.where, ": ", key, " has ", list.size(), " entries for ", layers, " layers");
+    std::vector<uint8_t> out;
+    for (const int64_t v : list) out.push_back(v != 0);
+    return out;
+}
+
 Config config(const Source& s, const Family& family) {
     Config c = family.start();
     c.layers = s.integer("block_count", -1);
@@ -75,6 +86,8 @@ Config config(const Source& s, const Family& family) {
     c.eps = float(s.number("attention.layer_norm_rms_epsilon", 1e-5));
     if (family.read_gguf) family.read_gguf(c, s);
     c.window_from_layer = s.file.integer("qlora.window_from_layer", 0);
+    c.sliding = by_layer(s, "qlora.sliding", c.layers, c.sliding);
+    c.turned = by_layer(s, "qlora.turned", c.layers, c.turned);
     const GgufTensor* table = s.find("token_embd.weight");
     if (!table || table->shape.size() != 2)
         fail(Errc::format, "gguf: ", s.where,
@@ -88,6 +101,9 @@ Config config(const Source& s, const Family& family) {
     for (int m = 0; m < module_count; ++m)
         if (s.find(s.place(c, row_of(c, bias_of(Module(m))), 0).name)) c.biases[size_t(m)] = true;
     set_frequencies(c, s.number("rope.freq_base", 10000), scaling(s), "gguf: " + s.where);
+    const double sliding = s.number("rope.freq_base_swa", double(c.sliding_theta));    // a family may have a default
+    c.sliding_theta = 0;
+    if (sliding > 0 && c.window > 0) set_sliding_frequencies(c, sliding, "gguf: " + s.where);
     if (s.find("rope_freqs.weight")) {                 // Llama 3.1 and later: a divisor for each frequency
         const std::vector<float> factors = s.tensor("rope_freqs.weight", {c.rotated / 2}).decoded();
         for (size_t i = 0; i < factors.size(); ++i) c.inverse_frequencies[i] /= factors[i];

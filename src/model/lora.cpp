@@ -128,8 +128,8 @@ std::shared_ptr<LoraImpl> create_lora(std::shared_ptr<const ModelImpl> base, con
     check_names(options, lora->base->config);
     for (int64_t layer = 0; layer < lora->base->config.layers; ++layer)
         for (Module m : modules) {
-            if (!selects(options, layer, m)) continue;
-            const LoraOptions local = options_at(options, layer, m);
+            if (!has(lora->base->config, m) || !selects(lora->base->config, options, layer, m)) continue;
+            const LoraOptions local = options_at(lora->base->config, options, layer, m);
             add_lora_target(*lora, layer, m, local.rank, lora_scale(local));
         }
     if (lora->targets.empty())

@@ -13,13 +13,13 @@ float lora_scale(const LoraOptions&);
 constexpr float most_alpha = 1e9f;                     // beyond any use; what a file may hold, too
 void check_alpha(float alpha, const std::string& name);
 // Which layers get an adapter, and of which rank: PEFT's rules (adapter_names.cpp).
-bool selects(const LoraOptions&, int64_t layer, Module);               // by layers, exclude and exclude_pattern
+bool selects(const Config&, const LoraOptions&, int64_t layer, Module);        // by layers, exclude and exclude_pattern
 // config: adapter_config.json, read as the options
 bool peft_adapts(const Json& config, const LoraOptions&, std::string_view name, const std::string& where);
 // a name that fits no layer is a slip of the pen: for new adapters
 void check_names(const LoraOptions&, const Config&);
 // with the rank and alpha that the patterns give this layer
-LoraOptions options_at(const LoraOptions&, int64_t layer, Module);
+LoraOptions options_at(const Config&, const LoraOptions&, int64_t layer, Module);
 // Error{numeric} for the first that is not
 void check_finite(std::span<const float>, const std::string& where, const std::string& tensor);
 void set_lora_values(LoraImpl&, const std::vector<float>&);    // allocates the flat buffer on the base's backend

@@ -149,7 +149,7 @@ std::shared_ptr<LoraImpl> with_start(const LoraImpl& plain, const LoraOptions& o
     const std::vector<float> from = lora_values(plain);
     std::vector<float> values;
     for (const LoraTarget& p : plain.targets) {
-        const LoraOptions local = options_at(options, p.layer, p.module);
+        const LoraOptions local = options_at(plain.base->config, options, p.layer, p.module);
         if (p.rank != 2 * local.rank)
             fail(Errc::format, "adapter: ", name_of(p.module), " of layer ", p.layer, " has rank ", p.rank,
                  ", twice the rank of its pissa start would be ", 2 * local.rank);

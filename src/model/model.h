@@ -20,7 +20,9 @@ struct RopeScaling {
     double low = 1, high = 4;                          // llama3
 };
 
-enum class Activation : uint8_t { silu, gelu_tanh };    // of the gate of the feed-forward
+enum class Activation : uint8_t { silu, gelu_tanh, gelu };    // of the feed-forward; gelu_tanh: approximated
+enum class Norm : uint8_t { rms, layer, layer_plain };         // plain: without weights
+enum class QkNorms : uint8_t { none, heads, rows };    // of queries and keys: each head by itself, or all heads at once
 
 struct Config {
     std::string family;    // Family::name: "llama", "qwen3", ...
@@ -29,27 +31,43 @@ struct Config {
     float eps = 1e-5f;
     bool tied = false;                                 // the head is the embedding
     Activation activation = Activation::silu;
-    bool post_norms = false;                           // what attention and feed-forward give is normed, then added
+    bool gated = true;                                 // the feed-forward is act(gate) * up, not act(up)
+    Norm norm = Norm::rms;
+    bool norm_biases = true;                           // of Norm::layer
+    bool pre_norms = true;                             // what attention and feed-forward get is normed
+    bool post_norms = false;                           // what they give is normed, then added
+    bool parallel = false;                             // both get the layer's own input, normed twice
     bool norms_from_one = false;    // norms multiply by 1 + w, and Hugging Face files hold w: here 1 + w is held
-    bool q_k_norms = false;                            // queries and keys are normed, each head by itself
+    QkNorms q_k_norms = QkNorms::none;
+    float clip_qkv = 0;                                // queries, keys and values are clamped to +- this; 0 = not
     std::array<bool, module_count> biases{};           // which linear layers have one
-    std::span<const Fused> fused{};                    // tensors of the file that hold several of the table's
+    Names names;                                       // of its tensors in folders
     int64_t window = 0;                                // sliding attention: keys a query sees, 0 = all
     int64_t window_from_layer = 0;                     // the first layer that slides
     int64_t full_every = 0;    // every so-many-th layer (the 2nd, 4th, ...) sees all keys; 0 = none
+    std::vector<uint8_t> sliding;                      // by layer, where no such rule says it; else empty
     bool slides(int64_t layer) const {
+        if (!sliding.empty()) return window > 0 && sliding[size_t(layer)];
         return window > 0 && layer >= window_from_layer && (full_every == 0 || (layer + 1) % full_every != 0);
     }
     float embedding_scale = 1;                         // of the rows of the embedding
+    float residual_scale = 1;                          // of what attention and feed-forward give
+    float logit_scale = 1;                             // of the logits, before their cap
+    bool learned_positions = false;                    // a row for each position is added to the embedding; no rotation
     float attention_scale = 0;                         // of the scores; 0 = 1 / sqrt(head_dim)
     float attention_cap = 0, logit_cap = 0;            // v becomes cap tanh(v / cap); 0 = none
     // Rotary embedding: everything that scaling schemes do ends up in inverse_frequencies {rotated / 2} and magnitude.
     int64_t rotated = 0;
+    std::vector<uint8_t> turned;                       // by layer: whether its queries and keys turn; empty = all do
+    bool turns(int64_t layer) const { return !learned_positions && (turned.empty() || turned[size_t(layer)]); }
     bool adjacent_pairs = false;    // GGUF's "llama": q and k rows are stored permuted (see adapter_peft.cpp)
     // theta is the base that the frequencies began with: only savers need it
     float rope_theta = 10000, rope_magnitude = 1;
     std::vector<float> inverse_frequencies;
     RopeScaling rope_scaling;
+    // Layers that slide may turn by plain frequencies of a base of their own; 0 and empty: they turn as all do.
+    float sliding_theta = 0;
+    std::vector<float> sliding_frequencies;
     // the source scales frequencies with the length of longer texts, which this library does not
     bool dynamic_rope = false;
 };

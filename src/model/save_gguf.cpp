@@ -71,6 +71,12 @@ void describe_config(const ModelImpl& model, const Family& family, GgufWriter& o
     const Config& c = model.config;
     const std::string prefix = std::string(family.gguf) + ".";
     auto set = [&](const char* key, int64_t value) { out.set(prefix + key, Type::u32, Json(value)); };
+    auto set_list = [&](const char* key, const std::vector<uint8_t>& by_layer) {
+        if (by_layer.empty()) return;
+        Json::Array list;
+        for (const uint8_t v : by_layer) list.push_back(Json(int64_t(v)));
+        out.set_array(key, Type::u8, std::move(list));
+    };
     out.set("general.architecture", Type::string, Json(family.gguf));
     out.set("general.type", Type::string, Json("model"));
     out.set("general.quantization_version", Type::u32, Json(2));
@@ -89,7 +95,10 @@ void describe_config(const ModelImpl& model, const Family& family, GgufWriter& o
     if (c.window) {
         set("attention.sliding_window", c.window);
         out.set("qlora.window_from_layer", Type::u32, Json(c.window_from_layer));
+        set_list("qlora.sliding", c.sliding);
     }
+    set_list("qlora.turned", c.turned);
+    if (c.sliding_theta > 0) out.set(prefix + "rope.freq_base_swa", Type::f32, Json(double(c.sliding_theta)));
     if (family.write_gguf) family.write_gguf(c, family, out, codes);
     out.set("qlora.family", Type::string, Json(c.family));
     double magnitude = double(c.rope_magnitude);
@@ -197,7 +206,7 @@ void save_gguf_model(const Draft& draft, const std::string& path) {
         out.set("qlora.adjacent_pairs", room::Type::boolean, Json(false));
     room::write_text(model, out, codes);
     for_each_tensor(c, [&](const Row& row, int64_t layer) {
-        const std::string name = tensor_name(World::gguf, row, layer);
+        const std::string name = tensor_name(World::gguf, c, row, layer);
         if (permute && row.turned) room::permuted(out, name, draft.at(row.slot, layer), c.head_dim);
         else room::tensor(out, name, draft.at(row.slot, layer));
     });

@@ -245,7 +245,7 @@ void save_hf_model(const Draft& draft, const std::string& folder, int64_t shard_
     });
     const DType type = room::dense(draft.at(Slot::embedding, -1), codes).dtype;
     for_each_tensor(model.config, [&](const Row& row, int64_t layer) {
-        const std::string name = tensor_name(World::hf, row, layer);
+        const std::string name = tensor_name(World::hf, model.config, row, layer);
         const DraftTensor t = room::as_stored(model, row.kind, draft.at(row.slot, layer), codes, type);
         if (row.turned && model.config.adjacent_pairs) room::reordered(out, name, t, model.config.head_dim);
         else room::tensor(out, name, t);

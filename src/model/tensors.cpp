@@ -8,38 +8,53 @@ namespace tensors_room {
 
 bool always(const Config&, int64_t) { return true; }
 bool untied(const Config& c, int64_t) { return !c.tied; }
-bool post_norms(const Config& c, int64_t) { return c.post_norms; }
-bool no_post_norms(const Config& c, int64_t) { return !c.post_norms; }
-bool q_k_norms(const Config& c, int64_t) { return c.q_k_norms; }
+bool gated(const Config& c, int64_t) { return c.gated; }
+bool learned_positions(const Config& c, int64_t) { return c.learned_positions; }
+bool weighted(const Config& c, int64_t) { return c.norm != Norm::layer_plain; }
+bool norm_bias(const Config& c, int64_t) { return c.norm == Norm::layer && c.norm_biases; }
+bool pre_norms(const Config& c, int64_t) { return c.pre_norms && weighted(c, 0); }
+bool pre_norms_alone(const Config& c, int64_t) { return pre_norms(c, 0) && !c.post_norms; }
+bool both_norms(const Config& c, int64_t) { return pre_norms(c, 0) && c.post_norms; }
+bool post_norms(const Config& c, int64_t) { return c.post_norms && weighted(c, 0); }
+bool norms_of_heads(const Config& c, int64_t) { return c.q_k_norms == QkNorms::heads; }
+bool norms_of_rows(const Config& c, int64_t) { return c.q_k_norms == QkNorms::rows; }
 template <Slot linear>
 bool has_bias(const Config& c, int64_t) { return c.biases[size_t(linear)]; }
 
 // A linear layer {out, in} and its bias {out}.
-#define QLORA_LINEAR(name, gguf, hf, out, in, turned)                                                       \
-    {Slot::name##_proj, Kind::linear, gguf, hf, out, in, always, turned},                                   \
+#define QLORA_LINEAR(name, gguf, hf, out, in, exists, turned)                                               \
+    {Slot::name##_proj, Kind::linear, gguf, hf, out, in, exists, turned},                                   \
     {Slot::name##_bias, Kind::bias, gguf, hf, out, Dim::none, has_bias<Slot::name##_proj>, turned}
 
 // clang-format off
 constexpr Row table[] = {
     {Slot::embedding, Kind::embedding, "token_embd", "model.embed_tokens", Dim::vocabulary, Dim::hidden, always},
-    {Slot::attention_norm, Kind::norm, "attn_norm", "input_layernorm", Dim::hidden, Dim::none, always},
+    {Slot::positions, Kind::embedding, "position_embd", "model.embed_positions", Dim::context, Dim::hidden,
+     learned_positions},
+    {Slot::attention_norm, Kind::norm, "attn_norm", "input_layernorm", Dim::hidden, Dim::none, pre_norms},
+    {Slot::attention_norm_bias, Kind::bias, "attn_norm", "input_layernorm", Dim::hidden, Dim::none, norm_bias},
     {Slot::feed_forward_norm, Kind::norm, "ffn_norm", "post_attention_layernorm", Dim::hidden, Dim::none,
-     no_post_norms},
+     pre_norms_alone},
+    {Slot::feed_forward_norm_bias, Kind::bias, "ffn_norm", "post_attention_layernorm", Dim::hidden, Dim::none,
+     norm_bias},
     {Slot::attention_post_norm, Kind::norm, "post_attention_norm", "post_attention_layernorm", Dim::hidden, Dim::none,
      post_norms},
-    {Slot::feed_forward_norm, Kind::norm, "ffn_norm", "pre_feedforward_layernorm", Dim::hidden, Dim::none, post_norms},
+    {Slot::feed_forward_norm, Kind::norm, "ffn_norm", "pre_feedforward_layernorm", Dim::hidden, Dim::none, both_norms},
     {Slot::feed_forward_post_norm, Kind::norm, "post_ffw_norm", "post_feedforward_layernorm", Dim::hidden, Dim::none,
      post_norms},
-    {Slot::q_norm, Kind::norm, "attn_q_norm", "self_attn.q_norm", Dim::head, Dim::none, q_k_norms},
-    {Slot::k_norm, Kind::norm, "attn_k_norm", "self_attn.k_norm", Dim::head, Dim::none, q_k_norms},
-    QLORA_LINEAR(q, "attn_q", "self_attn.q_proj", Dim::query, Dim::hidden, true),
-    QLORA_LINEAR(k, "attn_k", "self_attn.k_proj", Dim::key, Dim::hidden, true),
-    QLORA_LINEAR(v, "attn_v", "self_attn.v_proj", Dim::key, Dim::hidden, false),
-    QLORA_LINEAR(o, "attn_output", "self_attn.o_proj", Dim::hidden, Dim::query, false),
-    QLORA_LINEAR(gate, "ffn_gate", "mlp.gate_proj", Dim::feed_forward, Dim::hidden, false),
-    QLORA_LINEAR(up, "ffn_up", "mlp.up_proj", Dim::feed_forward, Dim::hidden, false),
-    QLORA_LINEAR(down, "ffn_down", "mlp.down_proj", Dim::hidden, Dim::feed_forward, false),
-    {Slot::final_norm, Kind::norm, "output_norm", "model.norm", Dim::hidden, Dim::none, always},
+    {Slot::q_norm, Kind::norm, "attn_q_norm", "self_attn.q_norm", Dim::head, Dim::none, norms_of_heads},
+    {Slot::k_norm, Kind::norm, "attn_k_norm", "self_attn.k_norm", Dim::head, Dim::none, norms_of_heads},
+    {Slot::q_norm, Kind::norm, "attn_q_norm", "self_attn.q_norm", Dim::query, Dim::none, norms_of_rows},
+    {Slot::k_norm, Kind::norm, "attn_k_norm", "self_attn.k_norm", Dim::key, Dim::none, norms_of_rows},
+    QLORA_LINEAR(q, "attn_q", "self_attn.q_proj", Dim::query, Dim::hidden, always, true),
+    QLORA_LINEAR(k, "attn_k", "self_attn.k_proj", Dim::key, Dim::hidden, always, true),
+    QLORA_LINEAR(v, "attn_v", "self_attn.v_proj", Dim::key, Dim::hidden, always, false),
+    QLORA_LINEAR(o, "attn_output", "self_attn.o_proj", Dim::hidden, Dim::query, always, false),
+    QLORA_LINEAR(gate, "ffn_gate", "mlp.gate_proj", Dim::feed_forward, Dim::hidden, gated, false),
+    QLORA_LINEAR(up, "ffn_up", "mlp.up_proj", Dim::feed_forward, Dim::hidden, always, false),
+    QLORA_LINEAR(down, "ffn_down", "mlp.down_proj", Dim::hidden, Dim::feed_forward, always, false),
+    {Slot::final_norm, Kind::norm, "output_norm", "model.norm", Dim::hidden, Dim::none, weighted},
+    {Slot::final_norm_bias, Kind::bias, "output_norm", "model.norm", Dim::hidden, Dim::none, norm_bias},
     {Slot::head, Kind::embedding, "output", "lm_head", Dim::vocabulary, Dim::hidden, untied},
 };
 // clang-format on
@@ -53,14 +68,20 @@ int64_t size_of(const Config& c, Dim d) {
         case Dim::key: return c.kv_heads * c.head_dim;
         case Dim::head: return c.head_dim;
         case Dim::vocabulary: return c.vocabulary;
+        case Dim::context: return c.context;
         case Dim::none: break;
     }
     return 1;
 }
 
-std::string_view layer_prefix(World world) { return world == World::gguf ? "blk." : "model.layers."; }
-template <class Named>
-std::string_view stem(World world, const Named& row) { return world == World::gguf ? row.gguf : row.hf; }
+std::string_view layer_prefix(World world, const Config& c) { return world == World::gguf ? "blk." : c.names.layers; }
+std::string_view stem(World world, const Config&, const Fused& f) { return world == World::gguf ? f.gguf : f.hf; }
+std::string_view stem(World world, const Config& c, const Row& row) {
+    if (world == World::gguf) return row.gguf;
+    for (const Renamed& r : c.names.tensors)
+        if (r.slot == row.slot || (row.kind == Kind::bias && bias_of(r.slot) == row.slot)) return r.hf;
+    return row.hf;
+}
 std::string_view suffix(const Row& row) { return row.kind == Kind::bias ? ".bias" : ".weight"; }
 
 // What follows the tensor's own name, if `name` begins with it and a new word begins there.
@@ -104,26 +125,28 @@ int64_t count_tensors(const Config& c) {
     return count;
 }
 
+bool has(const Config& c, Module m) { return row_of(c, m).exists(c, 0); }
+
 std::string_view name_of(Module m) {
     const std::string_view path = row_of({}, m).hf;
     return path.substr(path.rfind('.') + 1);
 }
 
-std::string tensor_name(World world, const Row& row, int64_t layer) {
+std::string tensor_name(World world, const Config& c, const Row& row, int64_t layer) {
     namespace room = tensors_room;
-    if (!row.in_layer()) return str(room::stem(world, row), room::suffix(row));
-    return str(room::layer_prefix(world), layer, ".", room::stem(world, row), room::suffix(row));
+    if (!row.in_layer()) return str(room::stem(world, c, row), room::suffix(row));
+    return str(room::layer_prefix(world, c), layer, ".", room::stem(world, c, row), room::suffix(row));
 }
 
 RowsInFile rows_in_file(World world, const Config& c, const Row& row, int64_t layer,
                         const std::function<bool(const std::string&)>& has) {
     namespace room = tensors_room;
     const bool bias = row.kind == Kind::bias;
-    RowsInFile own{tensor_name(world, row, layer), shape_of(c, row)};
+    RowsInFile own{tensor_name(world, c, row, layer), shape_of(c, row)};
     if (row.kind != Kind::linear && !bias) return own;
-    for (const Fused& f : c.fused) {
+    for (const Fused& f : c.names.fused) {
         RowsInFile whole = own;
-        whole.name = str(room::layer_prefix(world), layer, ".", room::stem(world, f), room::suffix(row));
+        whole.name = str(room::layer_prefix(world, c), layer, ".", room::stem(world, c, f), room::suffix(row));
         whole.shape[0] = 0;
         for (const Slot linear : f.linears) {
             const Slot slot = bias ? bias_of(linear) : linear;
@@ -134,7 +157,7 @@ RowsInFile rows_in_file(World world, const Config& c, const Row& row, int64_t la
             whole.shape[0] += shape_of(c, slot)[0];
         }
         const Row& first = row_of(c, bias ? bias_of(f.linears[0]) : f.linears[0]);
-        if (whole.fused && has(whole.name) && !has(tensor_name(world, first, layer))) return whole;
+        if (whole.fused && has(whole.name) && !has(tensor_name(world, c, first, layer))) return whole;
     }
     return own;
 }
@@ -143,12 +166,14 @@ std::string gguf_name(int64_t layer, Module m, std::string_view suffix) {
     return str("blk.", layer, ".", row_of({}, m).gguf, ".", suffix);
 }
 
-std::string hf_name(int64_t layer, Module m) { return str("model.layers.", layer, ".", row_of({}, m).hf); }
+std::string hf_name(const Config& c, int64_t layer, Module m) {
+    return str(c.names.layers, layer, ".", tensors_room::stem(World::hf, c, row_of(c, m)));
+}
 
 TensorPlace place_of(World world, const Config& c, std::string_view name, const std::string& where) {
     namespace room = tensors_room;
     TensorPlace place;
-    const std::string_view prefix = room::layer_prefix(world);
+    const std::string_view prefix = room::layer_prefix(world, c);
     const size_t dot = name.starts_with(prefix) ? name.find('.', prefix.size()) : name.npos;
     if (dot != name.npos) {
         place.layer = room::layer_number(name.substr(prefix.size(), dot - prefix.size()), c.layers, where, name);
@@ -157,16 +182,18 @@ TensorPlace place_of(World world, const Config& c, std::string_view name, const 
     const std::string_view local = dot == name.npos ? name : place.in_layer;
     for (const Row& row : room::table) {
         if (row.in_layer() != (dot != name.npos)) continue;
-        const std::optional<std::string_view> part = room::part_of(room::stem(world, row), room::suffix(row), local);
+        const std::optional<std::string_view> part =
+            room::part_of(room::stem(world, c, row), room::suffix(row), local);
         if (!part || (place.row && !row.exists(c, place.layer))) continue;
         place.row = &row;
         place.part = *part;
     }
     if (place.row || dot == name.npos) return place;
-    for (const Fused& f : c.fused)
+    for (const Fused& f : c.names.fused)
         for (const bool bias : {false, true}) {
             const Row& row = row_of(c, bias ? bias_of(f.linears[0]) : f.linears[0]);
-            const std::optional<std::string_view> part = room::part_of(room::stem(world, f), room::suffix(row), local);
+            const std::optional<std::string_view> part =
+                room::part_of(room::stem(world, c, f), room::suffix(row), local);
             if (!part) continue;
             place.row = &row;
             place.part = *part;

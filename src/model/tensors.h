@@ -16,19 +16,27 @@ enum class Slot : uint8_t {
     q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj,
     q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias,
     attention_norm, q_norm, k_norm, attention_post_norm, feed_forward_norm, feed_forward_post_norm,
-    embedding, final_norm, head
+    attention_norm_bias, feed_forward_norm_bias,
+    embedding, positions, final_norm, final_norm_bias, head
 };
 constexpr int layer_slots = int(Slot::embedding), model_slots = int(Slot::head) + 1 - layer_slots;
 
 // A linear layer of the blocks, which LoRA adapts: one of the first seven slots.
 using Module = Slot;
 constexpr int module_count = 7;
-constexpr Slot bias_of(Module m) { return Slot(module_count + int(m)); }
-std::string_view name_of(Module);                      // "q_proj", as PEFT calls it
+// Of a linear layer, or of a norm that can have one.
+constexpr Slot bias_of(Slot s) {
+    return s == Slot::attention_norm      ? Slot::attention_norm_bias
+           : s == Slot::feed_forward_norm ? Slot::feed_forward_norm_bias
+           : s == Slot::final_norm        ? Slot::final_norm_bias
+                                          : Slot(module_count + int(s));
+}
+std::string_view name_of(Module);                      // "q_proj", as PEFT calls it in most families
+bool has(const Config&, Module);                       // whether such a model has this linear layer
 
 enum class Kind : uint8_t { linear, bias, norm, embedding };
 // A side of a shape: query = heads * head_dim, key = kv_heads * head_dim.
-enum class Dim : uint8_t { none, hidden, feed_forward, query, key, head, vocabulary };
+enum class Dim : uint8_t { none, hidden, feed_forward, query, key, head, vocabulary, context };
 
 struct Row {
     Slot slot;
@@ -45,6 +53,14 @@ struct Row {
 struct Fused {
     std::string_view gguf, hf;    // as in Row: "attn_qkv", "self_attn.qkv_proj"
     std::span<const Slot> linears;
+};
+// What a family's tensors are called in Hugging Face folders where that is not what the rows say; a bias is called as
+// what it belongs to.
+struct Renamed { Slot slot; std::string_view hf; };
+struct Names {
+    std::string_view layers = "model.layers.";         // before the number of a layer
+    std::span<const Renamed> tensors = {};
+    std::span<const Fused> fused = {};                 // which a file may have instead of the tensors of their slots
 };
 
 std::span<const Row> tensor_rows();                    // in the order in which files hold them
@@ -69,9 +85,9 @@ int64_t count_tensors(const Config&);
 
 // The two worlds of files, which name tensors differently: blk.3.attn_q.weight, model.layers.3.self_attn.q_proj.weight.
 enum class World : uint8_t { gguf, hf };
-std::string tensor_name(World, const Row&, int64_t layer);
+std::string tensor_name(World, const Config&, const Row&, int64_t layer);
 std::string gguf_name(int64_t layer, Module, std::string_view suffix);  // blk.3.attn_q.weight
-std::string hf_name(int64_t layer, Module);            // model.layers.3.self_attn.q_proj
+std::string hf_name(const Config&, int64_t layer, Module);             // model.layers.3.self_attn.q_proj
 
 // Where in a file the rows of a tensor lie: all of the tensor of its own name, or those from `first` on of a fused one,
 // which counts where the tensor of its first slot is not there under its own name.

@@ -41,7 +41,8 @@ Json target_json(int64_t rank, float scale) { return Json(str("rank ", rank, ", 
 
 Json adapter_json(const LoraImpl& l) {
     Json layers{Json::Object{}};
-    for (const LoraTarget& t : l.targets) layers.set(hf_name(t.layer, t.module), target_json(t.rank, t.scale));
+    for (const LoraTarget& t : l.targets)
+        layers.set(hf_name(l.base->config, t.layer, t.module), target_json(t.rank, t.scale));
     Json out =
         Json().set("dropout", double(l.options.dropout)).set("dora", l.options.dora).set("layers", std::move(layers));
     out.set("start", l.start.empty() ? Json("of its own")
@@ -142,6 +143,7 @@ uint64_t first_fingerprint(const ModelImpl& m) {
     for (int64_t layer = 0; layer < c.layers; ++layer) {
         for (int i = 0; i < module_count; ++i) {
             const WeightPtr& w = m.at(Module(i), layer);
+            if (!w) continue;
             const int64_t kind = int64_t(w->dtype), bytes = std::min<int64_t>(4096, bytes_of(w->dtype, w->elements()));
             h = hash_bytes(&kind, sizeof kind, h);
             h = hash_bytes(on_host(w)->data, bytes, h);
@@ -161,13 +163,16 @@ Json first_adapter(const LoraImpl& now, const Json& saved, const std::string& fo
     const auto tensors = SafeTensors::open(folder + "/adapter/adapter_model.safetensors");
     const bool split = !now.start.empty();
     Json layers{Json::Object{}};
-    for (int64_t layer = 0; layer < now.base->config.layers; ++layer)
+    const Config& c = now.base->config;
+    for (int64_t layer = 0; layer < c.layers; ++layer)
         for (int m = 0; m < module_count; ++m) {
-            const SafeTensor* a = tensors->find("base_model.model." + hf_name(layer, Module(m)) + ".lora_A.weight");
+            if (!has(c, Module(m))) continue;
+            const std::string name = hf_name(c, layer, Module(m));
+            const SafeTensor* a = tensors->find("base_model.model." + name + ".lora_A.weight");
             if (!a || a->shape.size() != 2) continue;
-            LoraOptions local = options_at(o, layer, Module(m));
+            LoraOptions local = options_at(c, o, layer, Module(m));
             local.rank = a->shape[0];
-            layers.set(hf_name(layer, Module(m)), target_json(local.rank / (split ? 2 : 1), lora_scale(local)));
+            layers.set(name, target_json(local.rank / (split ? 2 : 1), lora_scale(local)));
         }
     Json out = Json()
                    .set("dropout", section(saved, "adapter", where).find("dropout")

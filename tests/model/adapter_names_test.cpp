@@ -41,10 +41,10 @@ TEST(AdapterNames, RankAndAlphaPatternsAreThoseOfPeft) {
         int64_t index = 0;
         for (int64_t layer = 0; layer < 12; ++layer)
             for (int m = 0; m < module_count; ++m, ++index) {
-                ASSERT_EQ(rules.find("names")->array()[size_t(index)].string(), hf_name(layer, Module(m)));
-                if (options_at({.rank = 4, .rank_pattern = {{key, 3}}}, layer, Module(m)).rank == 3)
+                ASSERT_EQ(rules.find("names")->array()[size_t(index)].string(), hf_name({}, layer, Module(m)));
+                if (options_at({}, {.rank = 4, .rank_pattern = {{key, 3}}}, layer, Module(m)).rank == 3)
                     by_rank.push_back(index);
-                if (options_at({.alpha = 4, .alpha_pattern = {{key, 3.0f}}}, layer, Module(m)).alpha == 3)
+                if (options_at({}, {.alpha = 4, .alpha_pattern = {{key, 3.0f}}}, layer, Module(m)).alpha == 3)
                     by_alpha.push_back(index);
             }
         EXPECT_EQ(by_rank, numbers(*entry.find("fits"))) << key;

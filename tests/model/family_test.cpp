@@ -115,7 +115,7 @@ TEST_P(PeftGradients, ScoresLossAndGradients) {
     for (const LoraTarget& t : lora->targets)
         for (const bool is_a : {true, false}) {
             const Json* list = reference.find("gradients")
-                                   ->find("base_model.model." + hf_name(t.layer, t.module) +
+                                   ->find("base_model.model." + hf_name(model->config, t.layer, t.module) +
                                           (is_a ? ".lora_A.weight" : ".lora_B.weight"));
             if (!list) continue;
             ++compared;
@@ -170,7 +170,8 @@ TEST(FamilyCases, Gemma2RefusesWhatItDoesNotCompute) {
         {"final_logit_softcapping", Json(1e30), "soft cap of the logits"},
         {"hidden_activation", Json("silu"), "only gelu_pytorch_tanh"},
         {"use_bidirectional_attention", Json(true), "causal"},
-        {"layer_types", Json(Json::Array(3, Json("full_attention"))), "layer_types[0]"}};
+        {"layer_types", Json(Json::Array(3, Json("linear_attention"))), "layer_types[0]"},
+        {"layer_types", Json(Json::Array(2, Json("full_attention"))), "2 entries for 3 layers"}};
     for (const auto& row : table) {
         Json config = good;
         config.set(row.key, row.value);

@@ -285,7 +285,7 @@ std::string folder_of(const ModelImpl& m, const std::string& name, bool shards =
         add(int(i), str("model.layers.", i, ".input_layernorm.weight"), m.at(Slot::attention_norm, i));
         add(int(i), str("model.layers.", i, ".post_attention_layernorm.weight"), m.at(Slot::feed_forward_norm, i));
         for (int k = 0; k < module_count; ++k)
-            add(int(i), hf_name(int64_t(i), Module(k)) + ".weight", m.at(Module(k), i));
+            add(int(i), hf_name(m.config, int64_t(i), Module(k)) + ".weight", m.at(Module(k), i));
     }
     if (!shards) parts[0].write(folder + "/model.safetensors");
     for (int p = 0; shards && p < 2; ++p) parts[p].write(folder + str("/model-0000", p + 1, "-of-00002.safetensors"));

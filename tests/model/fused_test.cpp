@@ -26,7 +26,7 @@ constexpr Fused fused[] = {{"attn_qkv", "self_attn.qkv_proj", qkv}, {"ffn_up", "
 
 Family with_fused(const std::string& name) {
     Family family = *family_named(name);
-    family.fused = fused;
+    family.names.fused = fused;
     return family;
 }
 
@@ -91,7 +91,9 @@ void fuse(File& tensors, const Config& c, World world) {
     for (int64_t layer = 0; layer < c.layers; ++layer)
         for (const Fused& f : fused)
             for (const bool bias : {false, true}) {
-                const auto name = [&](Slot s) { return tensor_name(world, row_of(c, bias ? bias_of(s) : s), layer); };
+                const auto name = [&](Slot s) {
+                    return tensor_name(world, c, row_of(c, bias ? bias_of(s) : s), layer);
+                };
                 if (!tensors.contains(name(f.linears[0]))) continue;
                 Stored whole;
                 for (const Slot s : f.linears) {
@@ -112,7 +114,7 @@ void expect_same_model(const ModelImpl& a, const ModelImpl& b, const std::string
         const WeightPtr &x = a.at(row.slot, layer), &y = b.at(row.slot, layer);
         EXPECT_EQ(x->dtype, y->dtype) << what;
         EXPECT_EQ(x->shape, y->shape) << what;
-        EXPECT_EQ(x->decoded(), y->decoded()) << what << ", " << tensor_name(World::hf, row, layer);
+        EXPECT_EQ(x->decoded(), y->decoded()) << what << ", " << tensor_name(World::hf, a.config, row, layer);
     });
 }
 

@@ -71,7 +71,7 @@ TEST(LoraForms, ASumAddsWhatEachAdds) {
             for (size_t k = 0; k < base.size(); ++k) expected[k] += scales[i] * (merged[k] - base[k]);
         }
         expect_near(impl_of(sum.merge())->at(row.slot, layer)->decoded(), expected, 2e-5,
-                    tensor_name(World::hf, row, layer));
+                    tensor_name(World::hf, impl_of(model)->config, row, layer));
     });
     EXPECT_EQ(impl_of(sum)->find(0, Module::q_proj)->rank, 3 + 5 + 2);
     EXPECT_EQ(impl_of(sum)->find(0, Module::up_proj)->rank, 3 + 2);

@@ -71,7 +71,7 @@ inline std::shared_ptr<ModelImpl> make(const Spec& s) {
     for_each_tensor(c, [&](const Row& row, int64_t layer) {
         const bool norm = row.kind == Kind::norm;
         const float size = norm || row.kind == Kind::bias ? 0.1f : row.kind == Kind::linear ? 0.15f : 1;
-        m->at(row.slot, layer) = random(tensor_name(World::gguf, row, layer), shape_of(c, row),
+        m->at(row.slot, layer) = random(tensor_name(World::gguf, c, row, layer), shape_of(c, row),
                                         row.slot == Slot::head ? 0.3f : size, rng, norm ? 1 : 0);
     });
     if (c.tied) m->at(Slot::head) = m->at(Slot::embedding);
