@@ -19,12 +19,16 @@
 #include "src/cuda/scale.cuh"                           // y = factor * x, and a factor a row
 #include "src/cuda/sum.cuh"                             // y = sum of x
 #include "src/cuda/silu.cuh"                            // y = x / (1 + exp(-x))
+#include "src/cuda/gelu.cuh"                            // y = x times the normal distribution's share below x
+#include "src/cuda/clamp.cuh"                           // y = x held between two bounds
 #include "src/cuda/gated.cuh"                           // what swiglu and geglu share
 #include "src/cuda/swiglu.cuh"                          // y = silu(gate) * up
 #include "src/cuda/geglu.cuh"                           // y = gelu(gate) * up
 #include "src/cuda/softcap.cuh"                         // y = cap * tanh(x / cap)
 #include "src/cuda/dropout.cuh"                         // a mask that is never stored
+#include "src/cuda/teams.cuh"                           // rows dealt out to teams of threads
 #include "src/cuda/rms_norm.cuh"                        // rows divided by their root mean square
+#include "src/cuda/layer_norm.cuh"                      // rows less their mean, divided by their spread
 #include "src/cuda/rope.cuh"                            // rotary position embedding
 #include "src/cuda/gemm_f32.cuh"                        // matrix products in f32
 #include "src/cuda/gemm_mma.cuh"                        // on tensor cores, by warps

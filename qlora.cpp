@@ -80,6 +80,8 @@
 #include "src/ops/cpu_backend.cpp"                      // Runs a planned graph on the CPU.
 #include "src/ops/graph_api.cpp"                        // Implements the public Graph and Tensor.
 #include "src/ops/silu.cpp"                             // Applies SiLU: the room to copy for a new operation.
+#include "src/ops/gelu.cpp"                             // Applies GELU (arXiv:1606.08415), exact or by tanh.
+#include "src/ops/clamp.cpp"                            // Holds values between two bounds.
 #include "src/ops/add.cpp"                              // Adds two tensors of one shape.
 #include "src/ops/mul.cpp"                              // Multiplies two tensors element by element.
 #include "src/ops/scale.cpp"                            // Multiplies by a number, or each row by its own.
@@ -97,6 +99,7 @@
 #include "src/ops/lora.cpp"                             // Adds the low-rank path of a layer (arXiv:2106.09685).
 #include "src/ops/dora.cpp"                             // Splits weights into length and direction (arXiv:2402.09353).
 #include "src/ops/rms_norm.cpp"                         // Normalizes rows by their root mean square.
+#include "src/ops/layer_norm.cpp"                       // Normalizes rows by mean and spread (arXiv:1607.06450).
 #include "src/ops/rope.cpp"                             // Rotates queries and keys by position (arXiv:2104.09864).
 #include "src/ops/store_rows.cpp"                       // Writes keys and values into a cache.
 #include "src/ops/attention.cpp"                        // Attends to a range of keys for each query.

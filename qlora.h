@@ -660,8 +660,14 @@ private:
 [[nodiscard]] Tensor operator*(Tensor, float);
 [[nodiscard]] Tensor matmul(Tensor x, Tensor w);       // x {rows, in}, w {out, in} (float or stored) -> {rows, out}
 [[nodiscard]] Tensor silu(Tensor);
+// x P(X < x) of a normal X (arXiv:1606.08415): exact, by erf, or x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
+enum class Gelu : uint8_t { erf, tanh };
+[[nodiscard]] Tensor gelu(Tensor, Gelu = Gelu::erf);
+[[nodiscard]] Tensor clamp(Tensor, float low, float high);    // into [low, high]; NaN stays; gradients pass inside
 [[nodiscard]] Tensor sum(Tensor);                      // -> {1}
 [[nodiscard]] Tensor rms_norm(Tensor x, Tensor w, float eps = 1e-5f);
+// (x - mean) / sqrt(variance + eps) * w + b by rows of n; w {n} and b {n}, each or both may be Tensor{} (none)
+[[nodiscard]] Tensor layer_norm(Tensor x, Tensor w, Tensor b, float eps = 1e-5f);
 // x {rows, heads * head_dim}, halves rotated
 [[nodiscard]] Tensor rope(Tensor x, Tensor positions, int64_t heads, float theta = 10000);
 // causal; first_key i32 {rows}

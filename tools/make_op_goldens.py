@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward
+from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb as apply_partial_rotary_pos_emb
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 torch.manual_seed(1)
@@ -114,6 +115,55 @@ targets, dy, cap = torch.tensor([3, -1, 0, 8]), torch.randn(4), 2.0
 nll = F.cross_entropy(capped(x @ w.T, cap), targets, ignore_index=-1, reduction="none")
 nll.backward(dy)
 put("capped_cross_entropy", cap=[cap], x=x, w=w, targets=targets.tolist(), dy=dy, nll=nll, dx=x.grad)
+
+# In double, as floats lose digits of rows that are far from 0: the second has a mean of 10^4 times its spread.
+x = torch.randn(3, 10)
+x[1] = x[1] * 0.5 + 5000
+x[2] = x[2] * 1e-3 + 2
+w, b, dy = torch.randn(10), torch.randn(10), torch.randn(3, 10)
+exact = [t.double().requires_grad_() for t in (x, w, b)]
+y = F.layer_norm(exact[0], (10,), exact[1], exact[2], 1e-5)
+y.backward(dy.double())
+put("layer_norm", x=x, w=w, b=b, dy=dy, y=y, dx=exact[0].grad, dw=exact[1].grad, db=exact[2].grad)
+bare = x.double().requires_grad_()
+y = F.layer_norm(bare, (10,), None, None, 1e-5)
+y.backward(dy.double())
+put("layer_norm_bare", y=y, dx=bare.grad)
+
+for name, form in (("gelu", "none"), ("gelu_tanh", "tanh")):
+    x, up, dy = torch.randn(20) * 2, torch.randn(20), torch.randn(20)
+    x[:6] = torch.tensor([-12.0, 12.0, 0.0, -1e-4, -0.7517916, 4.5])
+    exact = [t.double().requires_grad_() for t in (x, up)]
+    y = F.gelu(exact[0], approximate=form)
+    y.backward(dy.double())
+    put(name, x=x, dy=dy, y=y, dx=exact[0].grad)
+    if form == "tanh":
+        continue                                       # geglu has it above
+    exact[0].grad = None
+    y = F.gelu(exact[0], approximate=form) * exact[1]
+    y.backward(dy.double())
+    put("geglu_erf", gate=x, up=up, dy=dy, y=y, dgate=exact[0].grad, dup=exact[1].grad)
+
+x = (torch.randn(20) * 2).requires_grad_()
+x.data[:5] = torch.tensor([-1.4999999, 1.9999999, -1.5000001, 2.0000002, 0.0])    # at a bound versions differ
+dy = torch.randn(20)
+y = x.clamp(-1.5, 2.0)
+y.backward(dy)
+put("clamp", x=x, dy=dy, y=y, dx=x.grad)
+
+# GPT-NeoX: a quarter of heads of 80 turns; the same in adjacent pairs as complex numbers.
+heads, dim, rotated, positions = 2, 80, 20, [0, 3, 1000]
+q, dy = torch.randn(3, heads * dim).requires_grad_(), torch.randn(3, heads * dim)
+inverse = 10000.0 ** (-torch.arange(0, rotated, 2).float() / rotated)
+angles = torch.tensor(positions).float()[:, None] * inverse
+both = torch.cat((angles, angles), -1)[None]
+split = q.view(1, 3, heads, dim).transpose(1, 2)
+halves, _ = apply_partial_rotary_pos_emb(split, split, both.cos(), both.sin())
+halves.transpose(1, 2).reshape(3, heads * dim).backward(dy)
+pairs = torch.view_as_complex(q.detach().view(3, heads, dim)[..., :rotated].reshape(3, heads, rotated // 2, 2))
+turned = torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)[:, None, :]).reshape(3, heads, rotated)
+adjacent = torch.cat((turned, q.detach().view(3, heads, dim)[..., rotated:]), -1)
+put("partial_rope", x=q, dy=dy, positions=positions, inverse=inverse, halves=halves.transpose(1, 2), dx=q.grad, adjacent=adjacent)
 
 print("{")
 print(",\n".join(json.dumps(name) + ": {\n" + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in values.items()) + "}" for name, values in golden.items()))

@@ -33,4 +33,15 @@ constexpr float linear = 1.59576912f, cubic = 0.0713548163f;   // 2 sqrt(2 / pi)
 constexpr float most = 121.0f, finite = 0x1.fffffep127f;
 }  // namespace gelu_constants
 
+// The exact gelu(x) = x Phi(x), Phi the normal distribution, and gelu' = Phi(x) + x phi(x), phi its density. For a >= 0
+// Phi(-a) = e^(-a^2 / 2) t Q(t) with t = 1 / (1 + reach a). Q is the polynomial of degree 7 with the least relative
+// error for a up to 14 (1e-7, by iterated least squares), and `reach` the best for it. As x Phi(x) = max(x, 0) - a
+// Phi(-a) with a = |x|, nothing cancels in the left tail. a is held at `far`, where Phi(-a) is 0, so that no infinity
+// meets it.
+namespace normal_constants {
+constexpr float reach = 0.305f, density = 0.398942280f, far = 40.0f;             // density: phi(0)
+constexpr float q0 = 0x1.f23c82p-4f, q1 = 0x1.f59fbep-4f, q2 = 0x1.a79ccap-4f, q3 = 0x1.efb3e8p-4f,
+                q4 = -0x1.371924p-5f, q5 = 0x1.7c5892p-3f, q6 = -0x1.395196p-3f, q7 = 0x1.2ca36ep-5f;
+}  // namespace normal_constants
+
 }}  // namespace qlora

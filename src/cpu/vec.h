@@ -14,6 +14,7 @@ struct Vec {
     float (*max)(const float* a, int64_t n);                                   // -inf for n = 0
     void  (*axpy)(float s, const float* x, float* y, int64_t n);               // y += s x
     void  (*scale)(float s, const float* x, float* y, int64_t n);              // y = s x
+    void  (*shift)(float s, const float* x, float* y, int64_t n);              // y = x + s; y may be x
     void  (*add)(const float* a, const float* b, float* y, int64_t n);         // y = a + b
     void  (*mul)(const float* a, const float* b, float* y, int64_t n);         // y = a * b
     // y = exp(x - shift), returns their sum; y may be x
@@ -22,9 +23,12 @@ struct Vec {
     void  (*swiglu)(const float* gate, const float* up, float* y, int64_t n);  // y = silu(gate) * up
     // With s = sigmoid(gate): dgate = dy * up * s * (1 + gate * (1 - s)), dup = dy * gate * s
     void  (*swiglu_back)(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n);
-    // y = gelu(gate) * up, the gelu of tanh: exp_constants.h
+    // y = gelu(gate) * up, dgate = dy * up * gelu'(gate), dup = dy * gelu(gate), the gelu of tanh or of erf:
+    // exp_constants.h. Without up (null) y = gelu(gate), and dup stays untouched.
     void  (*geglu)(const float* gate, const float* up, float* y, int64_t n);
     void  (*geglu_back)(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n);
+    void  (*geglu_erf)(const float* gate, const float* up, float* y, int64_t n);
+    void  (*geglu_erf_back)(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n);
     // y = cap * tanh(x / cap), within 5 ulp of y; y may be x. dx = dy * (1 - (y / cap)^2); dx may be y or dy.
     void  (*softcap)(float cap, const float* x, float* y, int64_t n);
     void  (*softcap_back)(float cap, const float* y, const float* dy, float* dx, int64_t n);
@@ -32,8 +36,8 @@ struct Vec {
 
 // A table of the loops that a room has under these names.
 #define QLORA_VEC_OF(room) \
-    {room::dot, room::dots, room::sum,     room::max,  room::axpy,   room::scale, \
-     room::add, room::mul,  room::exp_sum, room::silu, room::swiglu, room::swiglu_back, \
-     room::geglu, room::geglu_back, room::softcap, room::softcap_back}
+    {room::dot,   room::dots,       room::sum,       room::max,            room::axpy,    room::scale, room::shift, \
+     room::add,   room::mul,        room::exp_sum,   room::silu,           room::swiglu,  room::swiglu_back, \
+     room::geglu, room::geglu_back, room::geglu_erf, room::geglu_erf_back, room::softcap, room::softcap_back}
 
 }}  // namespace qlora

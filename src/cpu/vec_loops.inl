@@ -28,11 +28,50 @@ static QLORA_INLINE Vector tanh_of_half(Vector d) {
     return with_sign_of(over(t, plus(set(2), t)), d);
 }
 
-static QLORA_INLINE Vector held_square(Vector x) { return smaller(set(gelu_constants::most), times(x, x)); }
-static QLORA_INLINE Vector gelu_exp(Vector x, Vector square) {
-    using namespace gelu_constants;
-    return exp_of(times(x, minus_times(set(cubic), square, set(-linear))));
-}
+// gelu(x) and its derivative, in two forms: exp_constants.h.
+struct ByTanh {
+    static QLORA_INLINE Vector held_square(Vector x) { return smaller(set(gelu_constants::most), times(x, x)); }
+    static QLORA_INLINE Vector exp(Vector x, Vector square) {
+        using namespace gelu_constants;
+        return exp_of(times(x, minus_times(set(cubic), square, set(-linear))));
+    }
+    static QLORA_INLINE Vector value(Vector x) { return times(x, inverse_of_1_and(exp(x, held_square(x)))); }
+    static QLORA_INLINE Vector value(Vector x, Vector& derivative) {
+        using namespace gelu_constants;
+        const Vector square = held_square(x), e = exp(x, square), s = inverse_of_1_and(e);
+        const Vector gelu = times(x, s), rest = times(smaller(set(finite), e), s);
+        derivative = times_plus(times(gelu, rest), times_plus(set(3 * cubic), square, set(linear)), s);
+        return gelu;
+    }
+};
+
+struct ByErf {
+    static QLORA_INLINE Vector held(Vector x) { return larger(set(-normal_constants::far), negative_size(x)); }   // -a
+    static QLORA_INLINE Vector bell(Vector a) { return exp_of(times(times(set(-0.5f), a), a)); }
+    static QLORA_INLINE Vector below(Vector minus_a, Vector bell) {              // Phi(-a)
+        using namespace normal_constants;
+        const Vector t = over(set(1), minus_times(set(reach), minus_a, set(1)));
+        Vector q = times_plus(set(q7), t, set(q6));
+        q = times_plus(q, t, set(q5));
+        q = times_plus(q, t, set(q4));
+        q = times_plus(q, t, set(q3));
+        q = times_plus(q, t, set(q2));
+        q = times_plus(q, t, set(q1));
+        q = times_plus(q, t, set(q0));
+        return times(times(q, t), bell);
+    }
+    static QLORA_INLINE Vector value(Vector x) {
+        const Vector a = held(x);
+        return times_plus(a, below(a, bell(a)), larger(zero(), x));
+    }
+    // Phi(x) = 1/2 +- (1/2 - Phi(-a)), and x phi(x) = +- a phi(a)
+    static QLORA_INLINE Vector value(Vector x, Vector& derivative) {
+        const Vector a = held(x), e = bell(a), p = below(a, e), half = set(0.5f);
+        const Vector size = minus_times(times(set(normal_constants::density), e), a, minus(half, p));
+        derivative = plus(half, with_sign_of(size, x));
+        return times_plus(a, p, larger(zero(), x));
+    }
+};
 
 static QLORA_INLINE Vector together(Vector a, Vector b, Vector c, Vector d) { return plus(plus(a, b), plus(c, d)); }
 
@@ -74,6 +113,13 @@ static void scale(float s, const float* x, float* y, int64_t n) {
     for (int64_t i = 0; i < n; i += width) {
         const Lanes lanes = first_lanes(n - i);
         store(y + i, lanes, times(set(s), load(x + i, lanes)));
+    }
+}
+
+static void shift(float s, const float* x, float* y, int64_t n) {
+    for (int64_t i = 0; i < n; i += width) {
+        const Lanes lanes = first_lanes(n - i);
+        store(y + i, lanes, plus(load(x + i, lanes), set(s)));
     }
 }
 
@@ -129,27 +175,29 @@ static void swiglu_back(const float* gate, const float* up, const float* dy, flo
     }
 }
 
-static void geglu(const float* gate, const float* up, float* y, int64_t n) {
+template <class Form>
+static void gated_by(const float* gate, const float* up, float* y, int64_t n) {
     for (int64_t i = 0; i < n; i += width) {
         const Lanes lanes = first_lanes(n - i);
-        const Vector g = load(gate + i, lanes), s = inverse_of_1_and(gelu_exp(g, held_square(g)));
-        store(y + i, lanes, times(times(g, s), load(up + i, lanes)));
+        const Vector gelu = Form::value(load(gate + i, lanes));
+        store(y + i, lanes, up ? times(gelu, load(up + i, lanes)) : gelu);
     }
 }
 
-static void geglu_back(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
-    using namespace gelu_constants;
+template <class Form>
+static void gated_by_back(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
     for (int64_t i = 0; i < n; i += width) {
         const Lanes lanes = first_lanes(n - i);
-        const Vector g = load(gate + i, lanes), u = load(up + i, lanes), d = load(dy + i, lanes);
-        const Vector square = held_square(g), e = gelu_exp(g, square), s = inverse_of_1_and(e);
-        const Vector gelu = times(g, s), rest = times(smaller(set(finite), e), s);
-        const Vector slope = times_plus(set(3 * cubic), square, set(linear));
-        const Vector dgelu = times_plus(times(gelu, rest), slope, s);
-        store(dgate + i, lanes, times(times(d, u), dgelu));
-        store(dup + i, lanes, times(d, gelu));
+        const Vector d = load(dy + i, lanes);
+        Vector derivative;
+        const Vector gelu = Form::value(load(gate + i, lanes), derivative);
+        store(dgate + i, lanes, times(up ? times(d, load(up + i, lanes)) : d, derivative));
+        if (up) store(dup + i, lanes, times(d, gelu));
     }
 }
+
+constexpr auto geglu = gated_by<ByTanh>, geglu_erf = gated_by<ByErf>;
+constexpr auto geglu_back = gated_by_back<ByTanh>, geglu_erf_back = gated_by_back<ByErf>;
 
 static void softcap(float cap, const float* x, float* y, int64_t n) {
     const float by = 2 / cap;

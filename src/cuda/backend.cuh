@@ -26,7 +26,8 @@ inline const Kernel* kernel_of(Op op) {
 inline bool is_stored_in_16_bits(Op op) {
     switch (op) {
         case Op::qmatmul: case Op::qmatmul_dx: case Op::lora: case Op::silu: case Op::silu_back: case Op::swiglu:
-        case Op::swiglu_back: case Op::geglu: case Op::geglu_back: case Op::dropout: case Op::rms_norm: case Op::rope:
+        case Op::swiglu_back: case Op::geglu: case Op::geglu_back: case Op::gelu: case Op::gelu_back: case Op::clamp:
+        case Op::clamp_back: case Op::dropout: case Op::rms_norm: case Op::layer_norm: case Op::rope:
         case Op::attention: case Op::attention_back:
             return true;
         default: return false;

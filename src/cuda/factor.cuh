@@ -14,11 +14,12 @@ inline int64_t factor_bytes(const Node& source) {
 }
 template <int i> int64_t factor_scratch(const GraphImpl& g, const Node& n) { return factor_bytes(g.source(n, i)); }
 
-inline Values factors(const Call& call, int i) {
+inline Values factors(const Call& call, int i, int64_t before = 0) {             // bytes of scratch that are in use
     const WeightRef w = call.matrix(i);
     if (is_dense(w.dtype)) return {w.data, w.dtype};
-    decode_rows(call, w, 0, w.rows, {call.scratch, DType::f32});
-    return {call.scratch, DType::f32};
+    void* const decoded = static_cast<char*>(call.scratch) + before;
+    decode_rows(call, w, 0, w.rows, {decoded, DType::f32});
+    return {decoded, DType::f32};
 }
 
 }  // namespace cuda

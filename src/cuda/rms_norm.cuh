@@ -1,38 +1,16 @@
 // rms_norm.cuh - y = x * r * w by rows of n, r = 1 / sqrt(mean(x^2) + eps), and its gradients:
 //   dx = r * (w * dy) - r^3 / n * x * sum(x * w * dy),   dw = sum over rows of dy * x * r      (src/ops/rms_norm.cpp)
 //
-// A team of threads has a row: 1 to 32 lanes for short ones, several to a warp, a block of up to 512 threads for long
-// ones. A thread holds its pieces of 8 elements in registers, up to 4 of them, so that a row is read once; rows that
-// are longer or not aligned are read twice, element by element. Sums are in f32, as on the CPU: of a thread, then of
-// the team.
+// A team of threads has a row (teams.cuh), and reads it once where it holds it; other rows are read twice, element by
+// element. Sums are in f32, as on the CPU: of a thread, then of the team.
 #pragma once
 #include "src/cuda/columns.cuh"
 #include "src/cuda/factor.cuh"
-#include "src/cuda/map.cuh"
-#include "src/cuda/mma.cuh"
+#include "src/cuda/teams.cuh"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace rms_norm_room {
-
-// How rows are dealt out. held: pieces of a thread in registers, 0 = none.
-struct Teams { int threads = 0, block = 0, held = 0; };
-constexpr int most_threads = 512;                      // of 128 registers: all that a multiprocessor has
-inline Teams teams_of(int64_t n, bool aligned) {
-    const int64_t units = aligned && n % piece_of == 0 ? n / piece_of : n, lane_units = units <= 128 ? 4 : 2;
-    int team = 1;
-    while (team < most_threads && team < units && (team < 32 || units > team * lane_units)) team *= 2;
-    const int64_t held = (units + team - 1) / team;
-    const bool holds = units != n && held <= 4;
-    return {team, std::max(team, 128), !holds ? 0 : held > 2 ? 4 : int(held)};
-}
-
-// The sum over a team in each of its threads, 32 or fewer or all of the block. All threads of a block call it.
-__device__ inline float team_sum(float v, int team) {
-    if (team > 32) return block_sum(v);
-    for (int step = team / 2; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
-    return v;
-}
 
 struct Rows {
     int64_t rows, n;
@@ -136,7 +114,7 @@ static __global__ void back_any(Rows a, int team) {
 }
 
 // r of every row, for the gradient of w.
-static __global__ void inverse_any(Rows a, float* r, int team) {
+static __global__ void inverse_any(Rows a, int team, float* r) {
     const int down = int(blockDim.x) / team, lane = int(threadIdx.x) % team;
     for (int64_t top = int64_t(blockIdx.x) * down; top < a.rows; top += int64_t(gridDim.x) * down) {
         const int64_t row = top + int(threadIdx.x) / team, first = row * a.n, n = row < a.rows ? a.n : 0;
@@ -157,28 +135,23 @@ struct Dw {
     }
 };
 
-using Started = void (*)(Rows, int);
-inline void start(const Call& call, const Rows& a, const Started (&by_held)[4]) {
-    const bool aligned = pieces_at(a.x) && pieces_at(a.w) && pieces_at(a.y) && (!a.dy.data || pieces_at(a.dy));
-    const Teams t = teams_of(a.n, aligned);
-    launch(op_def(call.node.op).name, by_held[t.held == 4 ? 3 : t.held],
-           {grid_for(call, a.rows, t.block / t.threads), t.block}, stream_of(call), a, t.threads);
-}
-
 inline Rows rows_of(const Call& call) {
     const Node& x = call.source(0);
     return {leading(x), last_dim(x), call.node.attr.get<RmsNormAttr>().eps, values(call, 0), {}, {}, places(call)};
 }
+inline bool aligned(const Rows& a) {
+    return pieces_at(a.x) && pieces_at(a.w) && pieces_at(a.y) && (!a.dy.data || pieces_at(a.dy));
+}
 inline void run(const Call& call) {
     Rows a = rows_of(call);
     a.w = factors(call, 1);
-    start(call, a, {forward_any, forward_held<1>, forward_held<2>, forward_held<4>});
+    start_teams(call, a, aligned(a), {forward_any, forward_held<1>, forward_held<2>, forward_held<4>});
 }
 inline void back(const Call& call) {
     Rows a = rows_of(call);
     a.w = factors(call, 1);
     a.dy = values(call, 2);
-    start(call, a, {back_any, back_held<1>, back_held<2>, back_held<4>});
+    start_teams(call, a, aligned(a), {back_any, back_held<1>, back_held<2>, back_held<4>});
 }
 
 inline int64_t dw_scratch(const GraphImpl& g, const Node& n) {
@@ -188,9 +161,7 @@ inline int64_t dw_scratch(const GraphImpl& g, const Node& n) {
 inline void dw(const Call& call) {
     const Rows a = rows_of(call);
     float* const r = static_cast<float*>(call.scratch);                          // {rows}, then the strips
-    const Teams t = teams_of(a.n, false);
-    launch("rms_norm_dw", inverse_any, {grid_for(call, a.rows, t.block / t.threads), t.block}, stream_of(call), a, r,
-           t.threads);
+    start_rows(call, inverse_any, a, r);
     add_columns(call, a.rows, a.n, Dw{a.x, values(call, 1), r, a.n}, r + a.rows);
 }
 

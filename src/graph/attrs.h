@@ -10,11 +10,14 @@ namespace qlora { inline namespace QLORA_ABI {
 struct ViewAttr { int64_t offset = 0; };               // elements from the start of the source's buffer
 struct FillAttr { float value = 0; };
 struct ScaleAttr { float factor = 1; };
+struct GeluAttr { Gelu form = Gelu::erf; };               // of gelu, and of geglu
+struct ClampAttr { float low = 0, high = 0; };
 struct SoftcapAttr { float cap = 0; };                 // y = cap tanh(x / cap)
 // element e is kept iff uniform(seed + step, stream, e) >= p, then divided by 1 - p; step: GraphImpl::step()
 struct DropoutAttr { float p = 0; uint64_t seed = 0, stream = 0; };
 struct LoraAttr { float scale = 1, p = 0; uint64_t seed = 0, stream = 0; };
 struct RmsNormAttr { float eps = 1e-5f; };
+struct LayerNormAttr { float eps = 1e-5f; };
 struct RopeAttr {                                      // x {rows, heads * head_dim}
     int64_t head_dim = 0, rotated = 0;    // rotated <= head_dim, even: the first so many of a head turn, the rest pass
     bool adjacent = false;                             // pairs (2i, 2i+1) instead of (i, i + rotated/2)

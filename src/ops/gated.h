@@ -8,7 +8,7 @@ namespace gated {
 
 template <Op back>
 void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
-    const Tensor both = g.add(back, {g.handle(n.src[0]), g.handle(n.src[1]), g.handle(dy)});
+    const Tensor both = g.add(back, {g.handle(n.src[0]), g.handle(n.src[1]), g.handle(dy)}, n.attr);
     g.accumulate(n.src[0], view(both, 0, n.shape));
     g.accumulate(n.src[1], view(both, n.elements(), n.shape));
 }

@@ -1,32 +1,37 @@
-// geglu.cpp - y = gelu(gate) * up, element by element, of one shape. The gelu is the one of tanh:
-//   gelu(x) = x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) = x s,  s = 1 / (1 + exp(-x w)),
-//   w = 2 sqrt(2 / pi) (1 + 0.044715 x^2)
-// With v = 2 sqrt(2 / pi) (1 + 3 * 0.044715 gate^2), the derivative of gate * w:
-//   dgate = dy * up * s * (1 + gate * (1 - s) * v),   dup = dy * gate * s
+// geglu.cpp - y = gelu(gate) * up, element by element, of one shape; gelu in either of its forms (src/ops/gelu.cpp):
+//   dgate = dy * up * gelu'(gate),   dup = dy * gelu(gate)
 // gated.h has all the rest.
 #include "src/ops/gated.h"
-
-#include <cmath>
-#include <numbers>
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace geglu_room {
 
-// The definition by tanh, which is softcap with a cap of 1.
+bool by_tanh(const Node& n) { return n.attr.get<GeluAttr>().form == Gelu::tanh; }
+
+void cpu(const Call& call) {
+    if (by_tanh(call.node)) pair_cpu<&Vec::geglu>(call);
+    else pair_cpu<&Vec::geglu_erf>(call);
+}
+
+void back_cpu(const Call& call) {
+    if (by_tanh(call.node)) gated::back_cpu<&Vec::geglu_back>(call);
+    else gated::back_cpu<&Vec::geglu_erf_back>(call);
+}
+
 Tensor composed(GraphImpl& g, const Node& n) {
-    const Tensor x = g.handle(n.src[0]), cube = mul(x, mul(x, x));
-    const Tensor inner = scale(add(x, scale(cube, 0.044715f)), std::sqrt(2 / std::numbers::pi_v<float>));
-    return mul(scale(add(x, mul(x, softcap(inner, 1))), 0.5f), g.handle(n.src[1]));
+    return mul(gelu(g.handle(n.src[0]), n.attr.get<GeluAttr>().form), g.handle(n.src[1]));
 }
 
 }  // namespace geglu_room
 
 const OpDef geglu_def{.name = "geglu", .shape = pair_shape, .grad = gated::grad<Op::geglu_back>,
                       .composed = geglu_room::composed};
-const Kernel geglu_cpu{pair_cpu<&Vec::geglu>};
+const Kernel geglu_cpu{geglu_room::cpu};
 const OpDef geglu_back_def{.name = "geglu_back", .shape = gated::back_shape};
-const Kernel geglu_back_cpu{gated::back_cpu<&Vec::geglu_back>};
+const Kernel geglu_back_cpu{geglu_room::back_cpu};
 
-Tensor geglu(Tensor gate, Tensor up) { return graph_of({gate, up}, "geglu").add(Op::geglu, {gate, up}); }
+Tensor geglu(Tensor gate, Tensor up, Gelu form) {
+    return graph_of({gate, up}, "geglu").add(Op::geglu, {gate, up}, attr_of(GeluAttr{form}));
+}
 
 }}  // namespace qlora

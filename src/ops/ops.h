@@ -14,7 +14,7 @@ Tensor mul(Tensor a, Tensor b);
 Tensor scale(Tensor x, float factor);
 Tensor scale_rows(Tensor x, Tensor s);                                 // x {rows, n} times s {rows}
 Tensor swiglu(Tensor gate, Tensor up);                                 // silu(gate) * up
-Tensor geglu(Tensor gate, Tensor up);                                  // gelu(gate) * up, the gelu of tanh
+Tensor geglu(Tensor gate, Tensor up, Gelu form = Gelu::tanh);          // gelu(gate) * up
 Tensor softcap(Tensor x, float cap);                                   // cap tanh(x / cap)
 Tensor dropout(Tensor x, const DropoutAttr&);
 // base {rows, out} + scale * dropout(x {rows, in}) A^T {in, r} B^T {r, out}; a {r, in}, b {out, r}

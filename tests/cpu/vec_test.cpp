@@ -122,6 +122,10 @@ double gelu_slope(double x) {
     const double t = std::tanh(root * (x + 0.044715 * x * x * x));
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * root * (1 + 3 * 0.044715 * x * x);
 }
+double gelu_erf(double x) { return 0.5 * x * std::erfc(-x / std::sqrt(2.0)); }
+double gelu_erf_slope(double x) {
+    return 0.5 * std::erfc(-x / std::sqrt(2.0)) + x * std::exp(-x * x / 2) / std::sqrt(2 * std::acos(-1.0));
+}
 
 TEST(Vec, ElementwiseAtEveryLengthWithoutTouchingTheNext) {
     for (const Kernels& set : every_set()) {
@@ -130,7 +134,9 @@ TEST(Vec, ElementwiseAtEveryLengthWithoutTouchingTheNext) {
             const std::vector<float> a = normals(n, 1, 2), b = normals(n, 2, 2), d = normals(n, 3, 2);
             std::vector<float> axpy = b, scale(size_t(n + 1), untouched), add = scale, mul = scale, exps = scale,
                                silu = scale, swiglu = scale, dgate = scale, dup = scale, geglu = scale,
-                               gelu_dgate = scale, gelu_dup = scale, capped = scale, dcapped = scale;
+                               gelu_dgate = scale, gelu_dup = scale, erf = scale, erf_dgate = scale,
+                               erf_dup = scale, alone = scale, alone_dx = scale, shift = scale, capped = scale,
+                               dcapped = scale;
             axpy.push_back(untouched);
             v.axpy(0.7f, a.data(), axpy.data(), n);
             v.scale(0.7f, a.data(), scale.data(), n);
@@ -142,6 +148,11 @@ TEST(Vec, ElementwiseAtEveryLengthWithoutTouchingTheNext) {
             v.swiglu_back(a.data(), b.data(), d.data(), dgate.data(), dup.data(), n);
             v.geglu(a.data(), b.data(), geglu.data(), n);
             v.geglu_back(a.data(), b.data(), d.data(), gelu_dgate.data(), gelu_dup.data(), n);
+            v.geglu_erf(a.data(), b.data(), erf.data(), n);
+            v.geglu_erf_back(a.data(), b.data(), d.data(), erf_dgate.data(), erf_dup.data(), n);
+            v.geglu_erf(a.data(), nullptr, alone.data(), n);
+            v.geglu_erf_back(a.data(), nullptr, d.data(), alone_dx.data(), nullptr, n);
+            v.shift(0.7f, a.data(), shift.data(), n);
             v.softcap(1.5f, a.data(), capped.data(), n);
             v.softcap_back(1.5f, capped.data(), d.data(), dcapped.data(), n);
             double total = 0;
@@ -168,12 +179,20 @@ TEST(Vec, ElementwiseAtEveryLengthWithoutTouchingTheNext) {
                 ASSERT_NEAR(gelu_dgate[at], g * y * gelu_slope(x), 5e-7 * std::abs(g * y))
                     << set.name << " x " << x;
                 near(gelu_dup[at], g * gelu(x), "dup of geglu");
+                near(erf[at], gelu_erf(x) * y, "geglu of erf");
+                ASSERT_NEAR(erf_dgate[at], g * y * gelu_erf_slope(x), 5e-7 * std::abs(g * y))
+                    << set.name << " x " << x;
+                near(erf_dup[at], g * gelu_erf(x), "dup of geglu of erf");
+                near(alone[at], gelu_erf(x), "gelu");
+                ASSERT_NEAR(alone_dx[at], g * gelu_erf_slope(x), 5e-7 * std::abs(g)) << set.name << " x " << x;
+                near(shift[at], x + double(0.7f), "shift");
                 near(capped[at], 1.5 * std::tanh(x / 1.5), "softcap");
                 near(dcapped[at], g * (1 - std::pow(capped[at] / 1.5, 2)), "softcap_back");
             }
             EXPECT_NEAR(sum, total, 1e-6 * total);
             for (const auto* out : {&axpy, &scale, &add, &mul, &exps, &silu, &swiglu, &dgate, &dup, &geglu, &gelu_dgate,
-                                    &gelu_dup, &capped, &dcapped})
+                                    &gelu_dup, &erf, &erf_dgate, &erf_dup, &alone, &alone_dx, &shift, &capped,
+                                    &dcapped})
                 ASSERT_EQ((*out)[size_t(n)], untouched) << set.name << " n " << n;
         }
     }
@@ -193,30 +212,58 @@ TEST(Vec, SwigluOfLargeGates) {
     }
 }
 
-// The error of gelu is measured in x: far on the left, where gelu goes to 0, its relative error grows with the argument
-// of exp, like x^3.
+// The error of gelu is measured in x: far on the left, where gelu goes to 0, the relative error of the form of tanh
+// grows with the argument of exp, like x^3.
 TEST(Vec, GegluFromTailToTail) {
     std::vector<float> x;
     for (float v = -14; v < 14; v += 0.00137f) x.push_back(v);
     for (float v : {0.0f, -0.0f, 1e-30f, -1e-30f, 1e10f, -1e10f, 1e30f, -1e30f, 3e38f, -3e38f}) x.push_back(v);
     const std::vector<float> ones(x.size(), 1.0f);
     for (const Kernels& set : every_set()) {
-        std::vector<float> y(x.size()), dgate = y, dup = y;
-        set.vec.geglu(x.data(), ones.data(), y.data(), int64_t(x.size()));
-        set.vec.geglu_back(x.data(), ones.data(), ones.data(), dgate.data(), dup.data(), int64_t(x.size()));
-        double worst = 0, worst_slope = 0;
-        for (size_t i = 0; i < x.size(); ++i) {
-            const double far = std::abs(x[i]), want = far < 100 ? gelu(x[i]) : std::max(x[i], 0.0f),
-                         slope = far < 100 ? gelu_slope(x[i]) : x[i] > 0;
-            worst = std::max(worst, std::abs(y[i] - want) / std::max(far, 1e-30));
-            worst_slope = std::max(worst_slope, std::abs(dgate[i] - slope));
-            ASSERT_EQ(y[i], dup[i]) << set.name << " x " << x[i];
-            ASSERT_TRUE(std::isfinite(y[i]) && std::isfinite(dgate[i])) << set.name << " x " << x[i];
+        for (const bool erf : {false, true}) {
+            const std::string title = std::string(set.name) + (erf ? ", erf" : ", tanh");
+            std::vector<float> y(x.size()), dgate = y, dup = y, alone = y, dx = y;
+            const auto forward = erf ? set.vec.geglu_erf : set.vec.geglu;
+            const auto back = erf ? set.vec.geglu_erf_back : set.vec.geglu_back;
+            forward(x.data(), ones.data(), y.data(), int64_t(x.size()));
+            back(x.data(), ones.data(), ones.data(), dgate.data(), dup.data(), int64_t(x.size()));
+            forward(x.data(), nullptr, alone.data(), int64_t(x.size()));
+            back(x.data(), nullptr, ones.data(), dx.data(), nullptr, int64_t(x.size()));
+            double worst = 0, worst_slope = 0;
+            for (size_t i = 0; i < x.size(); ++i) {
+                const double far = std::abs(x[i]);
+                const double value = far >= 100 ? std::max(x[i], 0.0f) : erf ? gelu_erf(x[i]) : gelu(x[i]),
+                             slope = far >= 100 ? x[i] > 0 : erf ? gelu_erf_slope(x[i]) : gelu_slope(x[i]);
+                worst = std::max(worst, std::abs(y[i] - value) / std::max(far, 1e-30));
+                worst_slope = std::max(worst_slope, std::abs(dgate[i] - slope));
+                if (erf && x[i] > -5 && x[i] < 0) {    // the left tail keeps its digits, but for those of x^2
+                    ASSERT_NEAR(y[i], value, 2e-6 * std::abs(value)) << title << " x " << x[i];
+                }
+                ASSERT_EQ(y[i], dup[i]) << title << " x " << x[i];
+                ASSERT_TRUE(std::isfinite(y[i]) && std::isfinite(dgate[i])) << title << " x " << x[i];
+            }
+            EXPECT_EQ(alone, y) << title;
+            EXPECT_EQ(dx, dgate) << title;
+            EXPECT_LE(worst, 3e-7) << title;
+            EXPECT_LE(worst_slope, 5e-7) << title;
+            const std::string key = std::string(set.name) + (erf ? "_erf" : "");
+            RecordProperty("worst_of_x_" + key, std::to_string(1e7 * worst) + "e-7");
+            RecordProperty("worst_slope_" + key, std::to_string(1e7 * worst_slope) + "e-7");
         }
-        EXPECT_LE(worst, 3e-7) << set.name;
-        EXPECT_LE(worst_slope, 5e-7) << set.name;
-        RecordProperty("worst_of_x_" + std::string(set.name), std::to_string(1e7 * worst) + "e-7");
-        RecordProperty("worst_slope_" + std::string(set.name), std::to_string(1e7 * worst_slope) + "e-7");
+    }
+}
+
+TEST(Vec, GeluByErfOfSpecialValues) {
+    for (const Kernels& set : every_set()) {
+        const float x[3] = {-infinity, infinity, std::numeric_limits<float>::quiet_NaN()}, ones[3] = {1, 1, 1};
+        float y[3], dx[3];
+        set.vec.geglu_erf(x, nullptr, y, 3);
+        set.vec.geglu_erf_back(x, nullptr, ones, dx, nullptr, 3);
+        EXPECT_EQ(y[0], 0.0f) << set.name;
+        EXPECT_EQ(y[1], infinity) << set.name;
+        EXPECT_EQ(dx[0], 0.0f) << set.name;
+        EXPECT_EQ(dx[1], 1.0f) << set.name;
+        EXPECT_TRUE(std::isnan(y[2]) && std::isnan(dx[2])) << set.name;
     }
 }
 

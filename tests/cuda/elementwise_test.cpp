@@ -3,6 +3,7 @@
 // type. backend_test.cpp compiles the wing.
 #include "tests/cuda-emulation/cuda_emulation.h"
 
+#include "src/base/half.h"
 #include "tests/ops/trial.h"
 
 namespace cuda_elementwise_test {
@@ -10,6 +11,7 @@ namespace cuda_elementwise_test {
 using cuda_emulation::Order;
 using qlora::Compute;
 using qlora::DType;
+using qlora::Gelu;
 using qlora::GraphImpl;
 using qlora::Op;
 using qlora::Shape;
@@ -68,6 +70,8 @@ TEST(CudaElementwise, PiecesRestsAndMemoryThatIsNotAligned) {
             check(Op::mul, 2, [](const Sources& t) { return mul(t[0], t[1]); });
             check(Op::silu, 1, [](const Sources& t) { return silu(t[0]); });
             check(Op::geglu, 2, [](const Sources& t) { return geglu(t[0], t[1]); });
+            check(Op::gelu, 1, [](const Sources& t) { return gelu(t[0]); });
+            check(Op::clamp, 1, [](const Sources& t) { return clamp(t[0], -0.5f, 1); });
             check(Op::softcap, 1, [](const Sources& t) { return softcap(t[0], 0.7f); });
             check(Op::dropout, 1, [](const Sources& t) { return dropout(t[0], {.p = 0.4f, .seed = 5, .stream = 1}); });
         }
@@ -77,7 +81,8 @@ TEST(CudaElementwise, PiecesRestsAndMemoryThatIsNotAligned) {
 TEST(CudaElementwise, FarFromZeroNothingBecomesNaN) {
     const Sample s{Op::geglu, "large", {{Kind::trained, {40}}, {Kind::trained, {40}}},
                    [](GraphImpl&, const Sources& t) {
-                       return add(geglu(scale(t[0], 1e4f), t[1]), softcap(scale(t[0], 1e5f), 30));
+                       const Tensor far = scale(t[0], 1e4f), both = add(geglu(far, t[1]), geglu(far, t[1], Gelu::erf));
+                       return add(both, softcap(scale(t[0], 1e5f), 30));
                    },
                    {}};
     expect_as_on_the_cpu(s);
@@ -132,6 +137,39 @@ TEST(CudaElementwise, NormsOfEveryKindOfTeam) {
         const Source x{Kind::trained, {rows, n}};
         expect_as_on_the_cpu({Op::rms_norm, qlora::str(rows, " x ", n), {x, {Kind::trained, {n}}},
                               [](GraphImpl&, const Sources& t) { return rms_norm(t[0], t[1], 1e-3f); }, {}}, 2e-5);
+        const Source factor{Kind::trained, {n}};
+        expect_as_on_the_cpu({Op::layer_norm, qlora::str(rows, " x ", n), {x, factor, factor},
+                              [](GraphImpl&, const Sources& t) { return layer_norm(t[0], t[1], t[2], 1e-3f); }, {}},
+                             2e-5);
+        expect_as_on_the_cpu({Op::layer_norm, qlora::str("bare, ", rows, " x ", n), {x},
+                              [](GraphImpl&, const Sources& t) { return layer_norm(t[0], {}, {}, 1e-3f); }, {}}, 2e-5);
+    }
+}
+
+// 10^4 times their spread away from 0, rows that are held in registers and rows that are not.
+TEST(CudaElementwise, NormsOfRowsFarFromZeroKeepTheirDigits) {
+    for (const int64_t n : {5, 64, 3584, 9001}) {
+        std::vector<std::vector<float>> results;
+        for (const bool on_device : {false, true}) {
+            GraphImpl g(on_device ? cuda(Compute::f32) : cpu());
+            const Tensor x = g.param({2, n}), w = g.param({n}), y = layer_norm(x, w, {});
+            std::vector<float> values = samples::normal_values(2 * n, 4), factors(size_t(n), 1.0f);
+            for (float& v : values) v += 1e4f;
+            g.write(x, values.data(), 2 * n * 4);
+            g.write(w, factors.data(), n * 4);
+            g.backward(sum(mul(y, mul(y, y))));
+            std::vector<Tensor> all{y};
+            for (const Tensor leaf : {x, w}) all.push_back(g.handle(g.grads[size_t(leaf.id())]));
+            for (const Tensor t : all) g.output(t);
+            g.run();
+            results.emplace_back();
+            for (const Tensor t : all) {
+                std::vector<float> part(size_t(g.node(t.id()).elements()));
+                g.read(t, part.data(), int64_t(part.size()) * 4);
+                results.back().insert(results.back().end(), part.begin(), part.end());
+            }
+        }
+        samples::expect_close({results[1]}, {results[0]}, 2e-6, qlora::str("n ", n));
     }
 }
 
@@ -157,12 +195,19 @@ TEST(CudaElementwise, FactorsAreStoredWeightsOfAnyType) {
                               [=](GraphImpl& g, const Sources& t) { return rms_norm(t[0], g.weight(w), 1e-5f); }, {}});
         expect_as_on_the_cpu({Op::bias, std::string(qlora::name_of(type)), {x},
                               [=](GraphImpl& g, const Sources& t) { return bias(t[0], g.weight(w)); }, {}});
+        const auto b = weight_of(DType::q8_0, 64);     // both may have to be decoded
+        expect_as_on_the_cpu({Op::layer_norm, std::string(qlora::name_of(type)), {x},
+                              [=](GraphImpl& g, const Sources& t) {
+                                  return layer_norm(t[0], g.weight(w), g.weight(b));
+                              },
+                              {}});
     }
 }
 
 TEST(CudaElementwise, HeadsTurnWholeOrInPart) {
     struct Heads { int64_t count, size, rotated; };
-    const Heads all[] = {{1, 2, 2}, {3, 64, 64}, {5, 128, 64}, {2, 80, 32}, {2, 24, 24}, {40, 16, 16}, {2, 40, 24}};
+    const Heads all[] = {{1, 2, 2},  {3, 64, 64}, {5, 128, 64}, {2, 80, 32}, {2, 24, 24}, {40, 16, 16},
+                         {2, 40, 24}, {2, 80, 20}, {2, 80, 80}, {3, 64, 16}};
     for (const Heads& h : all) {
         for (const bool adjacent : {false, true}) {
             const qlora::RopeAttr a{.head_dim = h.size, .rotated = h.rotated, .adjacent = adjacent, .magnitude = 1.1f};
@@ -171,6 +216,42 @@ TEST(CudaElementwise, HeadsTurnWholeOrInPart) {
                                    {Kind::index, {3}, {0, 5, 4000}},
                                    {Kind::value, {h.rotated / 2}}},
                                   [=](GraphImpl&, const Sources& t) { return rope(t[0], t[1], t[2], a); }, {}});
+        }
+    }
+}
+
+// Forward and backward, in f32 and in 16 bits: what does not turn is what came in, to the bit.
+TEST(CudaElementwise, TheRestOfAHeadPasses) {
+    for (const bool adjacent : {false, true}) {
+        for (const int64_t rotated : {20, 32}) {       // one by one, and in pieces
+            for (const Compute compute : {Compute::f32, Compute::bf16}) {
+                GraphImpl g(cuda(compute));
+                const Tensor x = g.param({3, 160}), at = g.input({3}, DType::i32), f = g.input({rotated / 2}),
+                             dy = g.input({3, 160}),
+                             y = rope(x, at, f, {.head_dim = 80, .rotated = rotated, .adjacent = adjacent});
+                g.backward(sum(mul(y, dy)));
+                const Tensor dx = g.handle(g.grads[size_t(x.id())]);
+                g.output(y);
+                g.output(dx);
+                std::vector<float> in[2], out[2];
+                for (size_t i = 0; i < 2; ++i) {
+                    in[i] = samples::normal_values(480, 4 + i);
+                    if (compute == Compute::bf16)      // what 16 bits hold
+                        for (float& v : in[i]) v = qlora::f32_from_bf16(qlora::bf16_from_f32(v));
+                    g.write(i ? dy : x, in[i].data(), 480 * 4);
+                    out[i].resize(480);
+                }
+                const std::vector<int32_t> positions{1, 30, 4000};
+                g.write(at, positions.data(), 12);
+                g.run();
+                g.read(y, out[0].data(), 480 * 4);
+                g.read(dx, out[1].data(), 480 * 4);
+                for (size_t i = 0; i < 480; ++i) {
+                    if (int64_t(i) % 80 < rotated) continue;
+                    ASSERT_EQ(in[0][i], out[0][i]) << rotated << " value " << i;
+                    ASSERT_EQ(in[1][i], out[1][i]) << rotated << " gradient " << i;
+                }
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-// geglu_test.cpp - geglu against PyTorch's gelu of tanh, far into both tails.
+// geglu_test.cpp - geglu against PyTorch, by tanh and by erf, far into both tails.
 #include "tests/support/op_golden.h"
 
 namespace geglu_test {
@@ -10,15 +10,19 @@ using q::Tensor;
 
 TEST(Geglu, EqualsPyTorch) {
     for (const bool fused : {true, false}) {
-        GraphImpl g(s::cpu());
-        const Tensor gate = g.param({20}), up = g.param({20});
-        s::set(gate, op_golden::floats("geglu", "gate"));
-        s::set(up, op_golden::floats("geglu", "up"));
-        const Tensor one = q::geglu(gate, up), y = fused ? one : q::op_def(q::Op::geglu).composed(g, g.node(one.id()));
-        op_golden::run_with_gradient(y, op_golden::floats("geglu", "dy"), {gate, up});
-        op_golden::expect_near(s::get(y), op_golden::floats("geglu", "y"), 1e-6);
-        op_golden::expect_near(s::get(s::grad_of(gate)), op_golden::floats("geglu", "dgate"), 1e-6);
-        op_golden::expect_near(s::get(s::grad_of(up)), op_golden::floats("geglu", "dup"), 1e-6);
+        for (const q::Gelu form : {q::Gelu::tanh, q::Gelu::erf}) {
+            const char* name = form == q::Gelu::tanh ? "geglu" : "geglu_erf";
+            GraphImpl g(s::cpu());
+            const Tensor gate = g.param({20}), up = g.param({20});
+            s::set(gate, op_golden::floats(name, "gate"));
+            s::set(up, op_golden::floats(name, "up"));
+            const Tensor one = q::geglu(gate, up, form),
+                         y = fused ? one : q::op_def(q::Op::geglu).composed(g, g.node(one.id()));
+            op_golden::run_with_gradient(y, op_golden::floats(name, "dy"), {gate, up});
+            op_golden::expect_near(s::get(y), op_golden::floats(name, "y"), 1e-6);
+            op_golden::expect_near(s::get(s::grad_of(gate)), op_golden::floats(name, "dgate"), 1e-6);
+            op_golden::expect_near(s::get(s::grad_of(up)), op_golden::floats(name, "dup"), 1e-6);
+        }
     }
 }
 

@@ -51,6 +51,29 @@ TEST(Rope, TheRestOfAHeadPassesAndTheInverseTurnsBack) {
     }
 }
 
+// Heads of 80 of which 20 turn, forward and backward. What does not turn is the same bits.
+TEST(Rope, AQuarterOfAHeadEqualsGptNeox) {
+    for (const bool adjacent : {false, true}) {
+        SCOPED_TRACE(adjacent ? "adjacent" : "halves");
+        GraphImpl g(s::cpu());
+        const std::vector<float> values = op_golden::floats("partial_rope", "x"),
+                                 dy = op_golden::floats("partial_rope", "dy");
+        const Tensor x = g.param({3, 160}), pos = s::indices(g, op_golden::integers("partial_rope", "positions")),
+                     f = s::input(g, {10}, op_golden::floats("partial_rope", "inverse"));
+        s::set(x, values);
+        const Tensor y = q::rope(x, pos, f, {.head_dim = 80, .rotated = 20, .adjacent = adjacent});
+        op_golden::run_with_gradient(y, dy, {x});
+        const std::vector<float> turned = s::get(y), dx = s::get(s::grad_of(x));
+        op_golden::expect_near(turned, op_golden::floats("partial_rope", adjacent ? "adjacent" : "halves"), 2e-6);
+        if (!adjacent) op_golden::expect_near(dx, op_golden::floats("partial_rope", "dx"), 2e-6);
+        for (size_t i = 0; i < values.size(); ++i) {
+            if (i % 80 < 20) continue;
+            ASSERT_EQ(values[i], turned[i]) << i;
+            ASSERT_EQ(dy[i], dx[i]) << i;
+        }
+    }
+}
+
 TEST(Rope, TheMagnitudeScalesOnlyWhatTurns) {
     GraphImpl g(s::cpu());
     const Tensor x = s::input(g, {1, 6}, std::vector<float>{1, 2, 3, 4, 5, 6}), pos = s::indices(g, {0}),

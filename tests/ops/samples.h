@@ -12,6 +12,7 @@
 namespace samples {
 
 using qlora::DType;
+using qlora::Gelu;
 using qlora::GraphImpl;
 using qlora::Op;
 using qlora::Shape;
@@ -122,8 +123,17 @@ inline std::vector<Sample> all(bool large) {
     s.push_back({Op::silu, "", {x}, [](GraphImpl&, const Sources& t) { return silu(t[0]); }, {}});
     s.push_back(
         {Op::swiglu, "", {x, x}, [](GraphImpl&, const Sources& t) { return swiglu(t[0], t[1]); }, {{1, odd, 0}}});
-    s.push_back(
-        {Op::geglu, "", {x, x}, [](GraphImpl&, const Sources& t) { return geglu(t[0], t[1]); }, {{1, odd, 0}}});
+    for (const Gelu form : {Gelu::tanh, Gelu::erf}) {
+        const char* note = form == Gelu::tanh ? "tanh" : "erf";
+        s.push_back({Op::gelu, note, {x}, [=](GraphImpl&, const Sources& t) { return gelu(t[0], form); }, {}});
+        s.push_back({Op::geglu,
+                     note,
+                     {x, x},
+                     [=](GraphImpl&, const Sources& t) { return geglu(t[0], t[1], form); },
+                     {{1, odd, 0}}});
+    }
+    // in the small sample no value is near a bound, where a difference would cross it
+    s.push_back({Op::clamp, "", {x}, [](GraphImpl&, const Sources& t) { return clamp(t[0], -0.9f, 1.2f); }, {}});
     s.push_back({Op::softcap, "", {x}, [](GraphImpl&, const Sources& t) { return softcap(t[0], 1.5f); }, {}});
     s.push_back({Op::dropout,
                  "",
@@ -188,6 +198,26 @@ inline std::vector<Sample> all(bool large) {
                  {x, per_column},
                  [](GraphImpl&, const Sources& t) { return rms_norm(t[0], t[1]); },
                  {{1, {n + 1}, 0}}});
+    s.push_back({Op::layer_norm,
+                 "",
+                 {x, per_column, per_column},
+                 [](GraphImpl&, const Sources& t) { return layer_norm(t[0], t[1], t[2]); },
+                 {{1, {n + 1}, 0}, {2, {n + 1}, 0}}});
+    s.push_back({Op::layer_norm,
+                 "no bias",
+                 {x, per_column},
+                 [](GraphImpl&, const Sources& t) { return layer_norm(t[0], t[1], {}); },
+                 {{1, {n + 1}, 0}}});
+    s.push_back({Op::layer_norm,
+                 "no weight",
+                 {x, per_column},
+                 [](GraphImpl&, const Sources& t) { return layer_norm(t[0], {}, t[1]); },
+                 {{1, {n + 1}, 0}}});
+    s.push_back({Op::layer_norm,
+                 "bare",
+                 {x},
+                 [](GraphImpl&, const Sources& t) { return layer_norm(t[0], {}, {}); },
+                 {}});
 
     const int64_t head_dim = large ? 24 : 6, heads = large ? 4 : 2;
     for (const bool adjacent : {false, true}) {
@@ -303,14 +333,15 @@ inline const std::set<Op>& leaves() {
     return set;
 }
 inline const std::map<Op, Op>& gradient_of() {
-    static const std::map<Op, Op> map{{Op::bias_back, Op::bias},           {Op::sum_back, Op::sum},
-                                      {Op::silu_back, Op::silu},           {Op::swiglu_back, Op::swiglu},
-                                      {Op::geglu_back, Op::geglu},         {Op::softcap_back, Op::softcap},
-                                      {Op::embedding_back, Op::embedding}, {Op::matmul_dx, Op::matmul},
-                                      {Op::matmul_dw, Op::matmul},         {Op::qmatmul_dx, Op::qmatmul},
-                                      {Op::lora_back, Op::lora},           {Op::dora_scale_dm, Op::dora_scale},
-                                      {Op::rms_norm_back, Op::rms_norm},   {Op::rms_norm_dw, Op::rms_norm},
-                                      {Op::attention_back, Op::attention}, {Op::cross_entropy_back, Op::cross_entropy}};
+    static const std::map<Op, Op> map{
+        {Op::bias_back, Op::bias},             {Op::sum_back, Op::sum},           {Op::silu_back, Op::silu},
+        {Op::gelu_back, Op::gelu},             {Op::clamp_back, Op::clamp},       {Op::swiglu_back, Op::swiglu},
+        {Op::geglu_back, Op::geglu},           {Op::softcap_back, Op::softcap},   {Op::embedding_back, Op::embedding},
+        {Op::matmul_dx, Op::matmul},           {Op::matmul_dw, Op::matmul},       {Op::qmatmul_dx, Op::qmatmul},
+        {Op::lora_back, Op::lora},             {Op::dora_scale_dm, Op::dora_scale},
+        {Op::rms_norm_back, Op::rms_norm},     {Op::rms_norm_dw, Op::rms_norm},
+        {Op::layer_norm_back, Op::layer_norm}, {Op::layer_norm_dw, Op::layer_norm},
+        {Op::attention_back, Op::attention},   {Op::cross_entropy_back, Op::cross_entropy}};
     return map;
 }
 

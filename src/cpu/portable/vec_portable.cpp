@@ -95,6 +95,10 @@ void scale(float s, const float* x, float* y, int64_t n) {
     for (int64_t i = 0; i < n; ++i) y[i] = s * x[i];
 }
 
+void shift(float s, const float* x, float* y, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) y[i] = x[i] + s;
+}
+
 void add(const float* a, const float* b, float* y, int64_t n) {
     for (int64_t i = 0; i < n; ++i) y[i] = a[i] + b[i];
 }
@@ -128,23 +132,49 @@ void swiglu_back(const float* gate, const float* up, const float* dy, float* dga
     }
 }
 
-void geglu(const float* gate, const float* up, float* y, int64_t n) {
-    using namespace gelu_constants;
+// gelu(x) and its derivative, in two forms: exp_constants.h.
+struct ByTanh {
+    static float value(float x, float& derivative) {
+        using namespace gelu_constants;
+        const float square = std::min(x * x, most), e = exp1(-x * (linear + cubic * square)), s = 1 / (1 + e),
+                    gelu = x * s;
+        derivative = s + gelu * (std::min(e, finite) * s) * (linear + 3 * cubic * square);
+        return gelu;
+    }
+};
+
+struct ByErf {
+    static float value(float x, float& derivative) {
+        using namespace normal_constants;
+        const float size = std::abs(x), a = size > far ? far : size;             // NaN stays
+        const float t = 1 / (1 + reach * a), e = exp1(-0.5f * a * a);
+        const float q = ((((((q7 * t + q6) * t + q5) * t + q4) * t + q3) * t + q2) * t + q1) * t + q0;
+        const float below = q * t * e;
+        derivative = 0.5f + std::copysign(0.5f - below + density * e * a, x);
+        return (x < 0 ? 0 : x) - a * below;
+    }
+};
+
+template <class Form>
+void gated_by(const float* gate, const float* up, float* y, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
-        const float g = gate[i], e = exp1(-g * (linear + cubic * std::min(g * g, most))), s = 1 / (1 + e);
-        y[i] = g * s * up[i];
+        float unused;
+        y[i] = Form::value(gate[i], unused) * (up ? up[i] : 1);
     }
 }
 
-void geglu_back(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
-    using namespace gelu_constants;
+template <class Form>
+void gated_by_back(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
-        const float g = gate[i], u = up[i], d = dy[i], square = std::min(g * g, most);
-        const float e = exp1(-g * (linear + cubic * square)), s = 1 / (1 + e), gelu = g * s;
-        dgate[i] = d * u * (s + gelu * (std::min(e, finite) * s) * (linear + 3 * cubic * square));
-        dup[i] = d * gelu;
+        float derivative;
+        const float d = dy[i], gelu = Form::value(gate[i], derivative);
+        dgate[i] = (up ? d * up[i] : d) * derivative;
+        if (up) dup[i] = d * gelu;
     }
 }
+
+constexpr auto geglu = gated_by<ByTanh>, geglu_erf = gated_by<ByErf>;
+constexpr auto geglu_back = gated_by_back<ByTanh>, geglu_erf_back = gated_by_back<ByErf>;
 
 void softcap(float cap, const float* x, float* y, int64_t n) {
     const float by = 2 / cap;
