@@ -175,25 +175,41 @@ static void swiglu_back(const float* gate, const float* up, const float* dy, flo
     }
 }
 
-template <class Form>
-static void gated_by(const float* gate, const float* up, float* y, int64_t n) {
+template <class Form, bool gated>
+static void gelu_loop(const float* gate, const float* up, float* y, int64_t n) {
     for (int64_t i = 0; i < n; i += width) {
         const Lanes lanes = first_lanes(n - i);
-        const Vector gelu = Form::value(load(gate + i, lanes));
-        store(y + i, lanes, up ? times(gelu, load(up + i, lanes)) : gelu);
+        Vector gelu = Form::value(load(gate + i, lanes));
+        if constexpr (gated) gelu = times(gelu, load(up + i, lanes));
+        store(y + i, lanes, gelu);
+    }
+}
+
+template <class Form, bool gated>
+static void gelu_back_loop(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
+    for (int64_t i = 0; i < n; i += width) {
+        const Lanes lanes = first_lanes(n - i);
+        const Vector d = load(dy + i, lanes);
+        Vector derivative, du = d;
+        const Vector gelu = Form::value(load(gate + i, lanes), derivative);
+        if constexpr (gated) {
+            du = times(d, load(up + i, lanes));
+            store(dup + i, lanes, times(d, gelu));
+        }
+        store(dgate + i, lanes, times(du, derivative));
     }
 }
 
 template <class Form>
+static void gated_by(const float* gate, const float* up, float* y, int64_t n) {
+    if (up) gelu_loop<Form, true>(gate, up, y, n);
+    else gelu_loop<Form, false>(gate, up, y, n);
+}
+
+template <class Form>
 static void gated_by_back(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
-    for (int64_t i = 0; i < n; i += width) {
-        const Lanes lanes = first_lanes(n - i);
-        const Vector d = load(dy + i, lanes);
-        Vector derivative;
-        const Vector gelu = Form::value(load(gate + i, lanes), derivative);
-        store(dgate + i, lanes, times(up ? times(d, load(up + i, lanes)) : d, derivative));
-        if (up) store(dup + i, lanes, times(d, gelu));
-    }
+    if (up) gelu_back_loop<Form, true>(gate, up, dy, dgate, dup, n);
+    else gelu_back_loop<Form, false>(gate, up, dy, dgate, dup, n);
 }
 
 constexpr auto geglu = gated_by<ByTanh>, geglu_erf = gated_by<ByErf>;

@@ -1,5 +1,5 @@
-// layer_norm_test.cpp - against PyTorch in double, with and without weight and bias; rows far from 0 beside their spread;
-// over stored weights.
+// layer_norm_test.cpp - against PyTorch in double, with and without weight and bias; rows far from 0 beside their
+// spread; over stored weights.
 #include "src/base/half.h"
 #include "tests/support/op_golden.h"
 
@@ -75,7 +75,7 @@ TEST(LayerNorm, FactorsStoredInHalfAreDecoded) {
     std::vector<uint16_t> halves[2];
     std::vector<float> floats[2];
     for (size_t i = 0; i < 2; ++i) {
-        for (const float v : s::random_values(10, 5 + int(i))) {
+        for (const float v : s::random_values(10, 5 + i)) {
             halves[i].push_back(q::bf16_from_f32(v));
             floats[i].push_back(q::f32_from_bf16(halves[i].back()));
         }
