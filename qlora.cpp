@@ -190,6 +190,9 @@
 #include "src/families/qwen2.cpp"                       // Describes Qwen 1.5 to 2.5: biases on queries, keys, values.
 #include "src/families/qwen3.cpp"                       // Describes Qwen 3: queries and keys normed by heads.
 #include "src/families/gemma2.cpp"                      // Describes Gemma 2: four norms a layer, caps, windows.
+#include "src/families/starcoder2.cpp"                  // Describes StarCoder 2: layer norms, no gate, biases.
+#include "src/families/olmo.cpp"                        // Describes OLMo 1: layer norms without weights, clamped keys.
+#include "src/families/deci.cpp"                        // Describes DeciLM: key-value heads by layer.
 
 // run: data, training, sessions, measuring
 #include "src/run/record_files.cpp"                     // Finds the file of a data set, and cuts it into records.

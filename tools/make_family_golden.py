@@ -41,11 +41,23 @@ cases |= {
 }
 # Sizes that nothing divides: heads that do not make up the hidden size, seven to a key, a vocabulary of no round number; tied where the case above is not.
 odd = dict(hidden_size=28, intermediate_size=46, num_attention_heads=7, num_key_value_heads=1, head_dim=10, vocab_size=67)
+whole = dict(odd, hidden_size=42)  # of families whose heads make up the hidden size
+del whole["head_dim"]
 cases |= {
     "llama_odd": ("Llama", dict(odd, tie_word_embeddings=True, rope_parameters=dict(rope_type="default", rope_theta=500000.0))),
     "mistral_odd": ("Mistral", dict(odd, head_dim=6, sliding_window=5, tie_word_embeddings=True)),
     "qwen2_odd": ("Qwen2", dict(odd, num_attention_heads=14, num_key_value_heads=2, head_dim=6)),
     "gemma2_odd": ("Gemma2", dict(gemma, **dict(odd, head_dim=12, query_pre_attn_scalar=12, sliding_window=3))),
+    # windows where no rule of the family's fields has them
+    "qwen2_types": ("Qwen2", dict(use_sliding_window=True, sliding_window=3, layer_types=["full_attention", "sliding_attention", "full_attention"])),
+    "qwen3_types": ("Qwen3", dict(head_dim=16, use_sliding_window=True, sliding_window=3, layer_types=["sliding_attention", "full_attention", "sliding_attention"])),
+    "starcoder2": ("Starcoder2", dict(norm_epsilon=1e-4, tie_word_embeddings=True)),
+    "starcoder2_odd": ("Starcoder2", dict(whole, sliding_window=3, norm_epsilon=1e-5)),
+    "starcoder2_plain": ("Starcoder2", dict(use_bias=False, norm_epsilon=1e-5)),
+    "olmo": ("Olmo", dict(clip_qkv=0.8)),
+    "olmo_odd": ("Olmo", dict(whole, tie_word_embeddings=True, attention_bias=True)),
+    # not in transformers: Llama with a list of key-value heads
+    "deci": ("Llama", dict(model_type="deci", num_key_value_heads_per_layer=[1, 2, 4])),
     "qwen3_odd": ("Qwen3", dict(odd, head_dim=12, use_sliding_window=True, sliding_window=3, max_window_layers=1, tie_word_embeddings=True)),
 }
 
@@ -70,6 +82,11 @@ def build(case):
     config = getattr(transformers, kind + "Config")(**{**base, **extra})
     torch.manual_seed(0)
     model = getattr(transformers, kind + "ForCausalLM")(config).float().eval()
+    for layer, heads in zip(model.model.layers, extra.get("num_key_value_heads_per_layer", [])):
+        attention, width = layer.self_attn, heads * model.model.layers[0].self_attn.head_dim
+        attention.num_key_value_groups = config.num_attention_heads // heads
+        for name in ("k_proj", "v_proj"):
+            setattr(attention, name, torch.nn.Linear(config.hidden_size, width, bias=False))
     fill(model)
     return model
 
@@ -88,6 +105,7 @@ for case in cases:
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0]
     config = json.loads(model.config.to_json_string())
+    config["model_type"] = cases[case][1].get("model_type", config["model_type"])
     families["cases"][case] = {"config": config, "tensors": {n: list(p.shape) for n, p in model.named_parameters()}, "logits": rows(logits, (0, 4, 8, 11))}
 json.dump(families, open(f"{target}/families.json", "w"))
 

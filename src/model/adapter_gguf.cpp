@@ -134,7 +134,7 @@ std::shared_ptr<LoraImpl> load_lora_gguf(std::shared_ptr<const ModelImpl> base, 
     for (const auto& [key, ab] : found) {
         const auto& [layer, m] = key;
         const int64_t rank = ab.second->shape[1];
-        const Shape shape = shape_of(c, m), a{rank, shape[1]}, b{shape[0], rank};
+        const Shape shape = shape_of(c, m, layer), a{rank, shape[1]}, b{shape[0], rank};
         if (ab.first->shape != a || ab.second->shape != b)
             fail(Errc::shape, path, ": ", gguf_name(layer, m, "weight"), " has A of shape ", ab.first->shape,
                  " and B of shape ", ab.second->shape, ", expected ", a, " and ", b);

@@ -158,7 +158,7 @@ void check_complete(const Found& found, const std::vector<std::pair<int64_t, Mod
 
 void check_shapes(const Parts& p, int64_t layer, Module m, const LoraOptions& local, const Config& c,
                   const std::string& where, const std::string& file) {
-    const Shape shape = shape_of(c, m);
+    const Shape shape = shape_of(c, m, layer);
     if (p.m && !local.dora)
         fail(Errc::format, file, ": the tensor ", p.m->name, " is there, but use_dora of ", where, " is false");
     const struct {

@@ -80,6 +80,7 @@ Hash of_configuration(const Config& c) {
     Config qwen3;                                      // whose norms the first records knew by their tensors
     qwen3.q_k_norms = QkNorms::heads;
     if (const auto used = later(c); used != later({}) && used != later(qwen3)) add(hash, used.data(), sizeof used);
+    if (!c.kv_heads_of.empty()) add(hash, c.kv_heads_of.data(), int64_t(c.kv_heads_of.size()) * 8);
     for (const std::vector<uint8_t>* list : {&c.sliding, &c.turned})
         if (!list->empty()) add(hash, list->data(), int64_t(list->size()));
     if (!c.sliding_frequencies.empty())

@@ -59,9 +59,13 @@ struct Builder {
         return add(y, add(dora_scale(qlora::lora(dropped, x, a, b, attr), magnitude, norm), scale(dropped, -1)));
     }
 
+    Tensor weight_or_none(const WeightPtr& w) { return w ? graph.weight(w) : Tensor{}; }
+
     // x {rows, n}
     Tensor normed(Tensor x, Slot norm, int64_t layer = -1) {
-        return rms_norm(x, graph.weight(model.at(norm, layer)), config().eps);
+        const WeightPtr& w = model.at(norm, layer);
+        if (config().norm == Norm::rms) return rms_norm(x, graph.weight(w), config().eps);
+        return layer_norm(x, weight_or_none(w), weight_or_none(model.at(bias_of(norm), layer)), config().eps);
     }
 
     // q or k {rows, heads * head_dim}: normed where the family does so, then turned.
@@ -89,28 +93,46 @@ struct Builder {
         return c.residual_scale == 1 ? y : scale(y, c.residual_scale);
     }
 
+    // queries, keys or values
+    Tensor projected(Tensor h, int64_t layer, Module m) {
+        const float clip = config().clip_qkv;
+        const Tensor y = linear(h, layer, m);
+        return clip > 0 ? clamp(y, -clip, clip) : y;
+    }
+
     Tensor attended(Tensor h, int64_t i) {
         const Config& c = config();
-        const Tensor q = turned(linear(h, i, Module::q_proj), c.heads, Slot::q_norm, i);
-        Tensor k = turned(linear(h, i, Module::k_proj), c.kv_heads, Slot::k_norm, i);
-        Tensor v = linear(h, i, Module::v_proj);
+        const int64_t kv_heads = c.kv_heads_at(i);
+        const Tensor q = turned(projected(h, i, Module::q_proj), c.heads, Slot::q_norm, i);
+        Tensor k = turned(projected(h, i, Module::k_proj), kv_heads, Slot::k_norm, i);
+        Tensor v = projected(h, i, Module::v_proj);
         if (spec.cache) {
-            const Shape shape{c.kv_heads, spec.cache->capacity, c.head_dim};
+            const Shape shape{kv_heads, spec.cache->capacity, c.head_dim};
             const DType type = spec.cache->type;
             k = store_rows(graph.state(shape, spec.cache->keys[size_t(i)], type), k, in.cache_rows);
             v = store_rows(graph.state(shape, spec.cache->values[size_t(i)], type), v, in.cache_rows);
         }
         const float scale = c.attention_scale > 0 ? c.attention_scale : 1 / std::sqrt(float(c.head_dim));
-        const AttentionAttr attr{c.heads, c.kv_heads, c.head_dim, scale, c.attention_cap};
+        const AttentionAttr attr{c.heads, kv_heads, c.head_dim, scale, c.attention_cap};
         const Tensor mixed = attention(q, k, v, c.slides(i) ? in.window_first : in.first, in.last, attr);
         return behind(linear(mixed, i, Module::o_proj), Slot::attention_post_norm, i);
     }
 
-    Tensor fed_forward(Tensor h, int64_t i) {
+    // act(gate) * up, or act(up)
+    Tensor activated(Tensor h, int64_t i) {
         const Config& c = config();
+        const bool silu_ = c.activation == Activation::silu;
+        const Gelu form = c.activation == Activation::gelu ? Gelu::erf : Gelu::tanh;
+        if (!c.gated) {
+            const Tensor up = linear(h, i, Module::up_proj);
+            return silu_ ? silu(up) : gelu(up, form);
+        }
         const Tensor gate = linear(h, i, Module::gate_proj), up = linear(h, i, Module::up_proj);
-        const Tensor inner = c.activation == Activation::silu ? swiglu(gate, up) : geglu(gate, up);
-        return behind(linear(inner, i, Module::down_proj), Slot::feed_forward_post_norm, i);
+        return silu_ ? swiglu(gate, up) : geglu(gate, up, form);
+    }
+
+    Tensor fed_forward(Tensor h, int64_t i) {
+        return behind(linear(activated(h, i), i, Module::down_proj), Slot::feed_forward_post_norm, i);
     }
 
     Tensor layer(Tensor x, int64_t i) {
@@ -160,20 +182,23 @@ KvCache make_cache(const ModelImpl& model, int64_t capacity, DType type) {
     if (type != DType::f32 && type != DType::f16 && type != DType::bf16 && type != DType::q8_0)
         fail(Errc::argument, "cache: keys and values are not held as ", name_of(type),
              "; choose f32, f16, bf16 or q8_0");
-    const int64_t row = model.config.kv_heads * model.config.head_dim, block = type_info(type).block;
-    if (model.config.head_dim % block)
-        fail(Errc::shape, "cache: a key has ", model.config.head_dim, " numbers, not whole blocks of ", block, " as ",
+    const Config& c = model.config;
+    const int64_t block = type_info(type).block;
+    if (c.head_dim % block)
+        fail(Errc::shape, "cache: a key has ", c.head_dim, " numbers, not whole blocks of ", block, " as ",
              name_of(type), " has; choose f16 or bf16");
     KvCache cache;
     cache.capacity = capacity;
     cache.type = type;
-    const int64_t bytes = checked_mul(capacity, bytes_of(type, row), "cache");
-    require_memory(*model.backend, checked_mul(bytes, 2 * model.config.layers, "cache"),
-                   "the keys and values of the context", "a smaller context");
-    for (int64_t i = 0; i < model.config.layers; ++i) {
-        cache.keys.push_back(model.backend->allocate(bytes));
-        cache.values.push_back(model.backend->allocate(bytes));
-    }
+    // of one head of a layer, at most 2^14 of 2^14 numbers
+    const int64_t head = checked_mul(capacity, bytes_of(type, c.head_dim), "cache");
+    int64_t heads = 0;
+    for (int64_t i = 0; i < c.layers; ++i) heads += c.kv_heads_at(i);
+    require_memory(*model.backend, checked_mul(head, 2 * heads, "cache"), "the keys and values of the context",
+                   "a smaller context");
+    for (int64_t i = 0; i < c.layers; ++i)
+        for (auto* side : {&cache.keys, &cache.values})
+            side->push_back(model.backend->allocate(head * c.kv_heads_at(i)));
     return cache;
 }
 

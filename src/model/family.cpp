@@ -63,6 +63,23 @@ void check_config(const Config& c, const std::string& where) {
         fail(Errc::format, where, ": the sliding window is ", c.window, " from layer ", c.window_from_layer);
 }
 
+void set_kv_heads(Config& c, const std::string& where) {
+    if (c.kv_heads_of.empty()) return;
+    if (int64_t(c.kv_heads_of.size()) == 1) c.kv_heads_of.assign(size_t(c.layers), c.kv_heads_of[0]);
+    if (int64_t(c.kv_heads_of.size()) != c.layers)
+        fail(Errc::format, where, ": key-value heads for ", c.kv_heads_of.size(), " layers, the model has ", c.layers);
+    for (const int64_t n : c.kv_heads_of)
+        if (n < 1 || c.heads % n)
+            fail(Errc::format, where, ": ", c.heads, " heads are not a multiple of the ", n,
+                 " key-value heads of a layer");
+    c.kv_heads = *std::max_element(c.kv_heads_of.begin(), c.kv_heads_of.end());
+    if (std::count(c.kv_heads_of.begin(), c.kv_heads_of.end(), c.kv_heads) == c.layers) c.kv_heads_of.clear();
+}
+
+std::string_view eps_key(const Config& c) {
+    return c.norm == Norm::rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon";
+}
+
 void check_context(const Config& c, int64_t tokens, std::string_view what) {
     if (tokens <= c.context) return;
     fail(Errc::argument, what, ": a text of ", tokens, " tokens, the model's context is ", c.context,

@@ -20,6 +20,8 @@ struct Family {
     bool adjacent_pairs = false;    // in GGUF: rotary pairs (2i, 2i+1), so q and k rows are stored permuted
     bool rope_freqs = false;        // llama.cpp reads a divisor for each frequency, rope_freqs.weight
     bool attention_bias = false;    // the class has a switch for biases on all four projections of attention
+    bool use_bias = false;          // and one for all linear layers
+    bool kv_heads_by_layer = false; // GGUF's head_count_kv may differ from layer to layer
     std::string_view windowed = {}; // the family that is this one with a sliding window, where that is another
     std::string_view activation_key = "hidden_act";    // in config.json
     std::string_view eps_key = "rms_norm_eps";         // in config.json
@@ -44,6 +46,9 @@ const Family* family_of_gguf(std::string_view architecture);           // the fi
 std::string family_names();                            // for error messages
 
 std::string_view activation_name(const Family&);       // of its activation, in config.json
+std::string_view eps_key(const Config&);               // of the norms' epsilon, in GGUF
+// kv_heads from kv_heads_of, which is emptied where all layers have the same
+void set_kv_heads(Config&, const std::string& where);
 [[noreturn]] void refuse_window(const Config&, const HfFields&);
 void check_config(const Config&, const std::string& where);            // every bound that later code relies on
 

@@ -65,6 +65,13 @@ void set_rope(Config& c, const HfFields& f) {
     if (sliding > 0 && c.window > 0) set_sliding_frequencies(c, sliding, place);
 }
 
+std::vector<int64_t> by_layer(const HfFields& f, std::string_view key) {
+    std::vector<int64_t> out;
+    if (const Json* list = f.find(key))
+        for (const Json& v : list->as_array(f.at(key))) out.push_back(v.as_int(f.at(key)));
+    return out;
+}
+
 // Which layers slide: what layer_types says goes, whatever rule the family's own fields gave.
 void set_layer_types(Config& c, const HfFields& f) {
     const Json* types = f.find("layer_types");
@@ -89,10 +96,11 @@ void set_layer_types(Config& c, const HfFields& f) {
     c.sliding = std::move(sliding);
 }
 
-void set_biases(Config& c, const HfFields& f) {
-    const bool attention = f.boolean("attention_bias", false), mlp = f.boolean("mlp_bias", false);
+void set_biases(Config& c, const HfFields& f, const Family& family) {
+    const bool all = family.use_bias && f.boolean("use_bias", true);
+    const bool attention = all || f.boolean("attention_bias", false), mlp = all || f.boolean("mlp_bias", false);
     for (int m = 0; m < module_count; ++m)
-        c.biases[size_t(m)] = c.biases[size_t(m)] || (m <= int(Module::o_proj) ? attention : mlp);
+        if (has(c, Module(m)) && (m <= int(Module::o_proj) ? attention : mlp)) c.biases[size_t(m)] = true;
 }
 
 void check_activation(const HfFields& f, const Family& family) {
@@ -137,9 +145,9 @@ Config hf_config(const Json& json, const std::string& where, const Family* as) {
     if (!f.find("head_dim") && !defaults.head_dim && c.hidden % c.heads)
         fail(Errc::format, where, ": hidden_size ", c.hidden, " is not a multiple of num_attention_heads ", c.heads);
     c.head_dim = f.integer("head_dim", defaults.head_dim ? defaults.head_dim : c.hidden / c.heads);
-    c.eps = float(f.number(family->eps_key, defaults.eps));
+    c.eps = float(family->eps_key.empty() ? defaults.eps : f.number(family->eps_key, defaults.eps));
     c.tied = f.boolean("tie_word_embeddings", defaults.tied);
-    hf_config_room::set_biases(c, f);
+    hf_config_room::set_biases(c, f, *family);
     const double part = f.number("partial_rotary_factor", 1);
     if (part <= 0 || part > 1)
         fail(Errc::format, where, ": partial_rotary_factor is ", part, ", expected a number in (0, 1]");
@@ -149,6 +157,8 @@ Config hf_config(const Json& json, const std::string& where, const Family* as) {
     if (c.layers < 0 || c.layers > 4096)
         fail(Errc::format, where, ": num_hidden_layers is ", c.layers, ", expected 1 to 4096");
     check_config(c, where);
+    if (family->kv_heads_by_layer) c.kv_heads_of = hf_config_room::by_layer(f, "num_key_value_heads_per_layer");
+    set_kv_heads(c, where);
     if (family->read_hf) family->read_hf(c, f, *family);
     hf_config_room::set_layer_types(c, f);
     if (c.window < 0 || c.window > (int64_t(1) << 31)) refuse_window(c, f);

@@ -59,6 +59,13 @@ Json rope_scaling(const ModelImpl& model) {
 void check_biases(const ModelImpl& model, const Family& family) {
     const auto &biases = model.config.biases, own = family.start().biases;
     const bool by_class = own[size_t(Module::q_proj)];
+    if (family.use_bias) {
+        for (int m = 0; m < module_count; ++m)
+            if (has(model.config, Module(m)) && biases[size_t(m)] != biases[size_t(Module::q_proj)])
+                fail(Errc::unsupported, "save: ", model.path, ": ", family.hf_class,
+                     " has biases on all linear layers or on none");
+        return;
+    }
     int some = 0;
     for (int m = 0; m <= int(Module::o_proj); ++m) some += biases[size_t(m)] ? 1 : 0;
     for (int m = int(Module::o_proj); m < module_count; ++m)
@@ -96,8 +103,17 @@ Json hf_config_of(const ModelImpl& model) {
         for (const uint8_t slides : c.sliding) types.push_back(Json(slides ? "sliding_attention" : "full_attention"));
         j.set("layer_types", Json(std::move(types)));
     }
-    j.set(std::string(family.eps_key), room::shortest(c.eps))
-        .set("rope_theta", room::shortest(c.rope_theta))
+    if (!family.eps_key.empty()) j.set(std::string(family.eps_key), room::shortest(c.eps));
+    else if (c.eps != float(family.defaults.eps))
+        fail(Errc::unsupported, "save: ", model.path, " has norms with an epsilon of ", c.eps, ", ", family.hf_class,
+             " knows ", family.defaults.eps, " only");
+    if (family.use_bias) j.set("use_bias", c.biases[size_t(Module::q_proj)]);
+    if (!c.kv_heads_of.empty()) {
+        Json::Array list;
+        for (const int64_t n : c.kv_heads_of) list.push_back(Json(n));
+        j.set("num_key_value_heads_per_layer", Json(std::move(list)));
+    }
+    j.set("rope_theta", room::shortest(c.rope_theta))
         .set("rope_scaling", room::rope_scaling(model));
     j.set("tie_word_embeddings", c.tied)
         .set(std::string(family.activation_key), activation_name(family))

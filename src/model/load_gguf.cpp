@@ -72,7 +72,9 @@ Config config(const Source& s, const Family& family) {
     c.layers = s.integer("block_count", -1);
     c.hidden = s.integer("embedding_length", -1);
     c.heads = s.integer("attention.head_count", -1);
-    c.kv_heads = s.integer("attention.head_count_kv", c.heads);
+    c.kv_heads_of = s.file.integers(s.key("attention.head_count_kv"));
+    c.kv_heads = c.kv_heads_of.empty() ? c.heads : c.kv_heads_of[0];
+    if (!family.kv_heads_by_layer) c.kv_heads = s.integer("attention.head_count_kv", c.heads);
     c.feed_forward = s.integer("feed_forward_length", -1);
     c.context = s.integer("context_length", -1);
     if (c.heads < 1) fail(Errc::format, "gguf: ", s.where, ": ", s.key("attention.head_count"), " is ", c.heads);
@@ -83,7 +85,7 @@ Config config(const Source& s, const Family& family) {
         fail(Errc::unsupported, "gguf: ", s.where, ": mixtures of experts are not supported");
     c.rotated = s.integer("rope.dimension_count", c.head_dim);
     c.adjacent_pairs = s.file.boolean("qlora.adjacent_pairs", family.adjacent_pairs);
-    c.eps = float(s.number("attention.layer_norm_rms_epsilon", 1e-5));
+    c.eps = float(s.number(eps_key(c), 1e-5));
     if (family.read_gguf) family.read_gguf(c, s);
     c.window_from_layer = s.file.integer("qlora.window_from_layer", 0);
     c.sliding = by_layer(s, "qlora.sliding", c.layers, c.sliding);
@@ -98,6 +100,7 @@ Config config(const Source& s, const Family& family) {
              ", token_embd.weight has ", c.vocabulary, " rows");
     c.tied = !s.find("output.weight");
     check_config(c, "gguf: " + s.where);
+    set_kv_heads(c, "gguf: " + s.where);
     for (int m = 0; m < module_count; ++m)
         if (s.find(s.place(c, row_of(c, bias_of(Module(m))), 0).name)) c.biases[size_t(m)] = true;
     set_frequencies(c, s.number("rope.freq_base", 10000), scaling(s), "gguf: " + s.where);
@@ -131,7 +134,7 @@ Weight whole(const Source& s, const Row& row, const std::string& name, const Sha
 Weight read(const Source& s, const Config& c, const Row& row, int64_t layer, FusedTensor& cut) {
     const RowsInFile at = s.place(c, row, layer);
     const auto all = [&] { return whole(s, row, at.name, at.shape); };
-    return at.fused ? cut.rows(at, shape_of(c, row)[0], all) : all();
+    return at.fused ? cut.rows(at, shape_of(c, row, layer)[0], all) : all();
 }
 
 // A tensor that no part of the model took would silently change what the model computes.

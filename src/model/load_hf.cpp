@@ -36,7 +36,8 @@ struct Loader {
 
     Weight read(const Row& row, int64_t layer) {
         const RowsInFile at = place(row, layer);
-        if (at.fused) return cut.rows(at, shape_of(config, row)[0], [&] { return whole(row, at.name, at.shape); });
+        const auto all = [&] { return whole(row, at.name, at.shape); };
+        if (at.fused) return cut.rows(at, shape_of(config, row, layer)[0], all);
         Weight w = whole(row, at.name, at.shape);
         return row.kind == Kind::norm && config.norms_from_one ? plus(w, 1) : w;
     }

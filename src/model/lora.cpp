@@ -39,7 +39,7 @@ std::vector<Module> parse_modules(std::string_view text) {
 }
 
 void add_lora_target(LoraImpl& lora, int64_t layer, Module m, int64_t rank, float scale) {
-    const Shape shape = shape_of(lora.base->config, m);
+    const Shape shape = shape_of(lora.base->config, m, layer);
     const int64_t most = 2 * std::max(shape[0], shape[1]);             // twice: a pissa adapter on its original base
     if (rank < 1 || rank > most)
         fail(Errc::argument, "adapter: rank ", rank, " for ", name_of(m), " of shape ", shape, ", expected 1 to ",

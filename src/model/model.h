@@ -28,6 +28,8 @@ struct Config {
     std::string family;    // Family::name: "llama", "qwen3", ...
     int64_t vocabulary = 0, hidden = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, feed_forward = 0,
             context = 0;
+    std::vector<int64_t> kv_heads_of;                  // by layer, where they differ: kv_heads is the most; else empty
+    int64_t kv_heads_at(int64_t layer) const { return kv_heads_of.empty() ? kv_heads : kv_heads_of[size_t(layer)]; }
     float eps = 1e-5f;
     bool tied = false;                                 // the head is the embedding
     Activation activation = Activation::silu;

@@ -71,11 +71,10 @@ void describe_config(const ModelImpl& model, const Family& family, GgufWriter& o
     const Config& c = model.config;
     const std::string prefix = std::string(family.gguf) + ".";
     auto set = [&](const char* key, int64_t value) { out.set(prefix + key, Type::u32, Json(value)); };
-    auto set_list = [&](const char* key, const std::vector<uint8_t>& by_layer) {
-        if (by_layer.empty()) return;
+    auto set_list = [&](const std::string& key, Type type, const auto& by_layer) {
         Json::Array list;
-        for (const uint8_t v : by_layer) list.push_back(Json(int64_t(v)));
-        out.set_array(key, Type::u8, std::move(list));
+        for (const auto v : by_layer) list.push_back(Json(int64_t(v)));
+        if (!list.empty()) out.set_array(key, type, std::move(list));
     };
     out.set("general.architecture", Type::string, Json(family.gguf));
     out.set("general.type", Type::string, Json("model"));
@@ -86,18 +85,19 @@ void describe_config(const ModelImpl& model, const Family& family, GgufWriter& o
     set("block_count", c.layers);
     set("feed_forward_length", c.feed_forward);
     set("attention.head_count", c.heads);
-    set("attention.head_count_kv", c.kv_heads);
+    if (c.kv_heads_of.empty()) set("attention.head_count_kv", c.kv_heads);
+    else set_list(prefix + "attention.head_count_kv", Type::u32, c.kv_heads_of);
     set("attention.key_length", c.head_dim);
     set("attention.value_length", c.head_dim);
     set("rope.dimension_count", c.rotated);
-    out.set(prefix + "attention.layer_norm_rms_epsilon", Type::f32, Json(double(c.eps)));
+    out.set(prefix + std::string(eps_key(c)), Type::f32, Json(double(c.eps)));
     out.set(prefix + "rope.freq_base", Type::f32, Json(double(c.rope_theta)));
     if (c.window) {
         set("attention.sliding_window", c.window);
         out.set("qlora.window_from_layer", Type::u32, Json(c.window_from_layer));
-        set_list("qlora.sliding", c.sliding);
+        set_list("qlora.sliding", Type::u8, c.sliding);
     }
-    set_list("qlora.turned", c.turned);
+    set_list("qlora.turned", Type::u8, c.turned);
     if (c.sliding_theta > 0) out.set(prefix + "rope.freq_base_swa", Type::f32, Json(double(c.sliding_theta)));
     if (family.write_gguf) family.write_gguf(c, family, out, codes);
     out.set("qlora.family", Type::string, Json(c.family));

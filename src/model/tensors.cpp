@@ -60,12 +60,12 @@ constexpr Row table[] = {
 // clang-format on
 #undef QLORA_LINEAR
 
-int64_t size_of(const Config& c, Dim d) {
+int64_t size_of(const Config& c, Dim d, int64_t layer) {
     switch (d) {
         case Dim::hidden: return c.hidden;
         case Dim::feed_forward: return c.feed_forward;
         case Dim::query: return c.heads * c.head_dim;
-        case Dim::key: return c.kv_heads * c.head_dim;
+        case Dim::key: return c.kv_heads_at(layer) * c.head_dim;
         case Dim::head: return c.head_dim;
         case Dim::vocabulary: return c.vocabulary;
         case Dim::context: return c.context;
@@ -112,9 +112,9 @@ const Row& row_of(const Config& c, Slot slot) {
     return *found;
 }
 
-Shape shape_of(const Config& c, const Row& row) {
-    using tensors_room::size_of;
-    return row.in == Dim::none ? Shape{size_of(c, row.out)} : Shape{size_of(c, row.out), size_of(c, row.in)};
+Shape shape_of(const Config& c, const Row& row, int64_t layer) {
+    const int64_t out = tensors_room::size_of(c, row.out, layer);
+    return row.in == Dim::none ? Shape{out} : Shape{out, tensors_room::size_of(c, row.in, layer)};
 }
 
 int64_t layers_of(const Config& c) { return c.layers; }
@@ -142,7 +142,7 @@ RowsInFile rows_in_file(World world, const Config& c, const Row& row, int64_t la
                         const std::function<bool(const std::string&)>& has) {
     namespace room = tensors_room;
     const bool bias = row.kind == Kind::bias;
-    RowsInFile own{tensor_name(world, c, row, layer), shape_of(c, row)};
+    RowsInFile own{tensor_name(world, c, row, layer), shape_of(c, row, layer)};
     if (row.kind != Kind::linear && !bias) return own;
     for (const Fused& f : c.names.fused) {
         RowsInFile whole = own;
@@ -154,7 +154,7 @@ RowsInFile rows_in_file(World world, const Config& c, const Row& row, int64_t la
                 whole.first = whole.shape[0];
                 whole.fused = true;
             }
-            whole.shape[0] += shape_of(c, slot)[0];
+            whole.shape[0] += shape_of(c, slot, layer)[0];
         }
         const Row& first = row_of(c, bias ? bias_of(f.linears[0]) : f.linears[0]);
         if (whole.fused && has(whole.name) && !has(tensor_name(world, c, first, layer))) return whole;

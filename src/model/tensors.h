@@ -35,7 +35,7 @@ std::string_view name_of(Module);                      // "q_proj", as PEFT call
 bool has(const Config&, Module);                       // whether such a model has this linear layer
 
 enum class Kind : uint8_t { linear, bias, norm, embedding };
-// A side of a shape: query = heads * head_dim, key = kv_heads * head_dim.
+// A side of a shape: query = heads * head_dim, key = kv_heads * head_dim (of its layer).
 enum class Dim : uint8_t { none, hidden, feed_forward, query, key, head, vocabulary, context };
 
 struct Row {
@@ -65,8 +65,8 @@ struct Names {
 
 std::span<const Row> tensor_rows();                    // in the order in which files hold them
 const Row& row_of(const Config&, Slot);                // the one that exists, else any of that slot
-Shape shape_of(const Config&, const Row&);
-inline Shape shape_of(const Config& c, Slot s) { return shape_of(c, row_of(c, s)); }
+Shape shape_of(const Config&, const Row&, int64_t layer);
+inline Shape shape_of(const Config& c, Slot s, int64_t layer) { return shape_of(c, row_of(c, s), layer); }
 
 int64_t layers_of(const Config&);
 // f(row, layer) for every tensor that such a model has; layer is -1 outside of the layers.

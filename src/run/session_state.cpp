@@ -50,7 +50,8 @@ void for_each_stretch(const SessionImpl& s, int64_t rows, const F& f) {
     const int64_t row = bytes_of(s.cache.type, c.head_dim);
     for (size_t layer = 0; layer < s.cache.keys.size(); ++layer)
         for (const BufferRef& buffer : {s.cache.keys[layer], s.cache.values[layer]})
-            for (int64_t head = 0; head < c.kv_heads; ++head) f(*buffer, head * s.cache.capacity * row, rows * row);
+            for (int64_t head = 0; head < c.kv_heads_at(int64_t(layer)); ++head)
+                f(*buffer, head * s.cache.capacity * row, rows * row);
 }
 
 int64_t state_bytes(const SessionImpl& s, int64_t rows) {
@@ -108,7 +109,7 @@ std::unique_ptr<SessionImpl> SessionImpl::fork() const {
         for (const BufferRef& from : {cache.keys[layer], cache.values[layer]}) {
             const BufferRef& to = side++ == 0 ? other->cache.keys[layer] : other->cache.values[layer];
             const int64_t row = bytes_of(cache.type, model->config.head_dim);
-            for (int64_t head = 0; head < model->config.kv_heads; ++head)
+            for (int64_t head = 0; head < model->config.kv_heads_at(int64_t(layer)); ++head)
                 model->backend->copy(*from, head * cache.capacity * row, *to, head * cache.capacity * row, rows * row);
         }
     }

@@ -30,9 +30,10 @@ std::string temporary(const std::string& name) {
 }
 
 TEST(ModelFiles, EveryFamilySavesAndLoadsBitForBit) {
-    for (const char* family : {"llama", "qwen2", "qwen3", "gemma2"})
+    for (const char* family : {"llama", "qwen2", "qwen3", "gemma2", "starcoder2", "olmo", "deci"})
         for (const bool tied : {false, true}) {
-            const auto model = tiny::make({.family = family, .tied = tied, .adjacent = std::string(family) == "llama"});
+            const auto model = tiny::make(
+                {.family = family, .tied = tied, .adjacent = family_named(family)->adjacent_pairs});
             const std::string path = temporary("family.gguf");
             save_gguf_model(*model, path);
             const auto again = tiny::load(path);

@@ -55,8 +55,8 @@ std::string model_folder(const std::string& name) {
         add(str("model.layers.", i, ".input_layernorm.weight"), {c.hidden});
         add(str("model.layers.", i, ".post_attention_layernorm.weight"), {c.hidden});
         for (int m = 0; m < module_count; ++m) {
-            add(hf_name(c, i, Module(m)) + ".weight", shape_of(c, Module(m)));
-            add(hf_name(c, i, Module(m)) + ".bias", {shape_of(c, Module(m))[0]});
+            add(hf_name(c, i, Module(m)) + ".weight", shape_of(c, Module(m), i));
+            add(hf_name(c, i, Module(m)) + ".bias", {shape_of(c, Module(m), i)[0]});
         }
     }
     w.write(folder + "/model.safetensors");

@@ -130,7 +130,8 @@ TEST_P(LoraFamilies, GradientsMatchFiniteDifferences) {
         }
     set(*lora, v);
 }
-INSTANTIATE_TEST_SUITE_P(Lora, LoraFamilies, testing::Values("llama", "mistral", "qwen2", "qwen3", "gemma2"),
+INSTANTIATE_TEST_SUITE_P(Lora, LoraFamilies,
+                         testing::Values("llama", "mistral", "qwen2", "qwen3", "gemma2", "starcoder2", "olmo", "deci"),
                          [](const auto& of) { return std::string(of.param); });
 
 TEST(LoraGradients, CheckpointingAndAccumulationChangeNothing) {

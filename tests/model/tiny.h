@@ -61,6 +61,11 @@ inline std::shared_ptr<ModelImpl> make(const Spec& s) {
         c.attention_cap = 5;
         c.logit_cap = 3;
     }
+    if (s.family == "starcoder2")
+        for (int k = 0; k < module_count; ++k) c.biases[size_t(k)] = has(c, Module(k));
+    if (s.family == "olmo") c.clip_qkv = 2;
+    if (s.family == "deci")
+        for (int64_t i = 0; i < c.layers; ++i) c.kv_heads_of.push_back(i % 2 ? s.kv_heads : 1);
     c.tied = s.tied || s.family == "gemma2";
     c.adjacent_pairs = s.adjacent;
     set_frequencies(c, 10000, {}, "tiny");
@@ -71,7 +76,7 @@ inline std::shared_ptr<ModelImpl> make(const Spec& s) {
     for_each_tensor(c, [&](const Row& row, int64_t layer) {
         const bool norm = row.kind == Kind::norm;
         const float size = norm || row.kind == Kind::bias ? 0.1f : row.kind == Kind::linear ? 0.15f : 1;
-        m->at(row.slot, layer) = random(tensor_name(World::gguf, c, row, layer), shape_of(c, row),
+        m->at(row.slot, layer) = random(tensor_name(World::gguf, c, row, layer), shape_of(c, row, layer),
                                         row.slot == Slot::head ? 0.3f : size, rng, norm ? 1 : 0);
     });
     if (c.tied) m->at(Slot::head) = m->at(Slot::embedding);

@@ -122,7 +122,7 @@ TEST(DoraAdapters, StartAsTheBaseAndFollowTheirFactors) {
         const qlora::Lora plain = qlora::Lora::create(model, {.rank = 4, .alpha = 8, .init = init});
         const qlora::Config& c = impl_of(model)->config;
         int64_t rows = 0;
-        for (int m = 0; m < qlora::module_count; ++m) rows += c.layers * qlora::shape_of(c, qlora::Module(m))[0];
+        for (int m = 0; m < qlora::module_count; ++m) rows += c.layers * qlora::shape_of(c, qlora::Module(m), 0)[0];
         EXPECT_EQ(lora.parameters() - plain.parameters(), rows);
         qlora::DecoderSpec spec;
         spec.rows = int64_t(ids().size());
