@@ -17,6 +17,7 @@
 #include "src/base/mapped_file.cpp"                     // Maps files for reading, and survives files that are cut.
 #include "src/base/source.cpp"                          // Finds files by path, or in memory.
 #include "src/base/stop.cpp"                            // Asks the caller whether long work goes on.
+#include "src/base/base64.cpp"                          // Writes bytes as printable text, and reads them.
 #include "src/base/json.cpp"                            // Reads and writes JSON by the letter of RFC 8259.
 #include "src/base/limits.cpp"                          // Finds what the system lets this process use.
 #include "src/base/threads.cpp"                         // Runs tasks on a pool of workers.
@@ -125,10 +126,17 @@
 #include "src/text/normalize.cpp"                       // Rewrites a text, and remembers where its bytes came from.
 #include "src/text/pretokenize.cpp"                     // Cuts text into words, as the model families do.
 #include "src/text/pattern.cpp"                         // Matches regular expressions as Python's re reads them.
+#include "src/text/charsmap.cpp"                        // Replaces characters as a SentencePiece model says.
 #include "src/text/token_core.cpp"                      // Implements what every tokenizer shares.
 #include "src/text/bpe.cpp"                             // Merges the neighbours of best rank.
-#include "src/text/spm.cpp"                             // Merges as SentencePiece's BPE in GGUF does.
+#include "src/text/unigram.cpp"                         // Finds the cut of a text with the best sum of scores.
+#include "src/text/spm.cpp"                             // Merges and cuts as SentencePiece does.
+#include "src/text/tokenizer_config.cpp"                // Reads what tokenizer_config.json says of tokens.
+#include "src/text/tokenizer_steps.cpp"                 // Reads the normalizers and pre-tokenizers of tokenizer.json.
 #include "src/text/tokenizer_json.cpp"                  // Reads tokenizer.json of Hugging Face.
+#include "src/text/sentencepiece.cpp"                   // Reads the models of SentencePiece.
+#include "src/text/tiktoken.cpp"                        // Reads the lists of tiktoken.
+#include "src/text/tokenizer_model.cpp"                 // Reads tokenizer.model, whichever of both it is.
 #include "src/text/token_starts.cpp"                    // Finds the bytes that each token stands for.
 
 // text: chat templates, in the Jinja that Hugging Face runs

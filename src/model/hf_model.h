@@ -27,10 +27,12 @@ std::optional<DType> torch_dtype(std::string_view name);
 // P.weight with its bitsandbytes companions as one 4-bit Weight; nothing when P.weight is an ordinary tensor.
 std::optional<Weight> read_bitsandbytes(const HfTensors&, const std::string& name);
 
-// The text files of a folder that travel with a model; tokenizer.json may have another name.
+// The text files of a folder that travel with a model: its tokenizer.json or, where there is none, its tokenizer.model
+// (or tiktoken's list), and what is beside it. tokenizer: the name of that file, if it has another one.
 std::vector<TextFile> read_text_files(const Source& folder, const std::string& tokenizer = "tokenizer.json",
                                       bool to_save = true);
-// Of Metadata::config and files, which have a tokenizer.json; `where` is its path.
+const TextFile* tokenizer_file(const Metadata&);       // tokenizer.json or tokenizer.model; null: the folder has none
+// Of Metadata::config and files, which have a tokenizer; `where` is its path.
 std::shared_ptr<const TokenizerImpl> hf_tokenizer(const Metadata&, const std::string& where);
 
 // as: instead of the family that model_type names

@@ -94,8 +94,8 @@ std::shared_ptr<ModelImpl> load_hf_model(const Source& folder, const LoadOptions
     load.refuse_leftovers();
     Loading(options, model->path, c).fill(*model, [&](const Row& row, int64_t layer) { return load.read(row, layer); });
     metadata->files = read_text_files(folder);
-    if (metadata->file("tokenizer.json"))
-        model->tokenizer = hf_tokenizer(*metadata, path_in(folder, "tokenizer.json"));
+    if (const TextFile* file = tokenizer_file(*metadata))
+        model->tokenizer = hf_tokenizer(*metadata, path_in(folder, file->name));
     check_text(*model);
     model->metadata = std::move(metadata);
     return model;

@@ -11,11 +11,7 @@ public:
         : TokenCore(std::move(vocabulary), std::move(decode), where), options_(std::move(options)) {
         if (!added.empty()) set_added(std::move(added));
         for (int b = 0; b < 256; ++b) {
-            static const char* digit = "0123456789ABCDEF";
-            const std::string byte(1, char(b));
-            const std::string name = options_.byte_level ? byte_level_text(byte)
-                                                         : std::string("<0x") + digit[b / 16] + digit[b % 16] + ">";
-            byte_ids_[b] = text_token(name);
+            byte_ids_[b] = text_token(options_.byte_level ? byte_level_text(std::string(1, char(b))) : token_of_byte(b));
             byte_fallback_ = byte_fallback_ && byte_ids_[b] >= 0;
         }
         byte_fallback_ = byte_fallback_ && options_.byte_fallback;
@@ -77,7 +73,7 @@ private:
             results[rank] = std::string(left).append(right);
             const int32_t whole = symbol(results[rank]);
             if (whole < size() && is_control(whole)) continue;
-            merges_.add(symbol(left), symbol(right), {int32_t(rank), whole});
+            merges_.add(symbol(left), symbol(right), {vocabulary_.rank_of_result ? whole : int32_t(rank), whole});
         }
         vocabulary_.merges = {};
     }
@@ -152,14 +148,19 @@ std::shared_ptr<const TokenizerImpl> make_bpe(Vocabulary vocabulary, BpeOptions 
                                                     std::move(added), where);
 }
 
-std::shared_ptr<const TokenizerImpl> make_tokenizer(Vocabulary vocabulary, std::string_view where) {
-    if (vocabulary.kind == Vocabulary::Kind::spm) return make_spm(std::move(vocabulary), where);
+std::shared_ptr<const TokenizerImpl> make_byte_bpe(Vocabulary vocabulary, std::vector<AddedToken> added,
+                                                   std::string_view where) {
     BpeOptions options;
     options.words = word_scanners(vocabulary.pre, where);
     if (whole_words_first(vocabulary.pre)) vocabulary.ignore_merges = true;
     DecodeRules decode;
     decode.byte_level = true;
-    return make_bpe(std::move(vocabulary), std::move(options), std::move(decode), {}, where);
+    return make_bpe(std::move(vocabulary), std::move(options), std::move(decode), std::move(added), where);
+}
+
+std::shared_ptr<const TokenizerImpl> make_tokenizer(Vocabulary vocabulary, std::string_view where) {
+    if (vocabulary.kind != Vocabulary::Kind::byte_bpe) return make_spm(std::move(vocabulary), {}, where);
+    return make_byte_bpe(std::move(vocabulary), {}, where);
 }
 
 }}  // namespace qlora

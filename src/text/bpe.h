@@ -19,6 +19,11 @@ struct BpeOptions {
 
 std::shared_ptr<const TokenizerImpl> make_bpe(Vocabulary vocabulary, BpeOptions options, DecodeRules decode,
                                               std::vector<AddedToken> added, std::string_view where);
-std::shared_ptr<const TokenizerImpl> make_spm(Vocabulary vocabulary, std::string_view where);
+// added: instead of those that the types of the vocabulary give
+std::shared_ptr<const TokenizerImpl> make_byte_bpe(Vocabulary vocabulary, std::vector<AddedToken> added,
+                                                   std::string_view where);
+// added: of a SentencePiece model, beside its own control tokens
+std::shared_ptr<const TokenizerImpl> make_spm(Vocabulary vocabulary, std::vector<AddedToken> added,
+                                              std::string_view where);
 
 }}  // namespace qlora

@@ -106,7 +106,10 @@ void NormalText::strip(bool left, bool right) {
     }
     if (!left) begin = 0;
     if (!right) end = text_.size();
-    begin = std::min(begin, end);
+    keep(std::min(begin, end), end);
+}
+
+void NormalText::keep(size_t begin, size_t end) {
     if (begin == 0 && end == text_.size()) return;
     if (origin_.empty())
         for (size_t i = 0; i < text_.size(); ++i) origin_.push_back(uint32_t(i));

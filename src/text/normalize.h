@@ -21,10 +21,11 @@ public:
     void replace(std::string_view from, std::string_view to);
     void prepend(std::string_view front);              // to a text that is not empty
     void strip(bool left, bool right);                 // white space off the ends
-private:
+    void keep(size_t begin, size_t end);               // and nothing else of the text
     // appends what stands for the text from `at` and returns how much that was
     using Piece = std::function<size_t(size_t at, std::string& out)>;
     void rewrite(const Piece& piece);
+private:
     std::string text_;
     std::vector<uint32_t> origin_;                     // by byte of text_, rising; empty: nothing has moved
     size_t size_;                                      // of the original

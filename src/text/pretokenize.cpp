@@ -105,6 +105,12 @@ inline size_t scan_words(std::string_view text, size_t at, int64_t digits, unsig
 }
 
 inline size_t scan_llama3(std::string_view text, size_t at) { return scan_words(text, at, 3, char_letter); }
+// tiktoken's cl100k_base: as scan_llama3, but white space at the end of the text is one word, line ends or not.
+inline size_t scan_cl100k(std::string_view text, size_t at) {
+    const size_t end = scan_llama3(text, at);
+    if (!read(text, at).is(char_space)) return end;
+    return skip(text, at, char_space) == text.size() ? text.size() : end;
+}
 inline size_t scan_qwen2(std::string_view text, size_t at) { return scan_words(text, at, 1, char_letter); }
 inline size_t scan_qwen35(std::string_view text, size_t at) { return scan_words(text, at, 1, char_letter | char_mark); }
 
@@ -253,6 +259,7 @@ inline const std::vector<Family>& families() {
         {{scan_qwen2},
          {"qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez", "grok-2"},
          {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
+        {{scan_cl100k}, {"cl100k"}, {}},
         {{scan_qwen35},
          {"qwen35"},
          {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},

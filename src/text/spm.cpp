@@ -1,6 +1,13 @@
-// spm.cpp - SentencePiece's BPE as GGUF stores it: neighbours merge if their text is a token, the one with the highest
-// score first. A space is U+2581; characters that are no token become the tokens of their bytes.
+// spm.cpp - SentencePiece's vocabularies. A space is U+2581, and one goes in front. BPE: neighbours merge if their text
+// is a token, the one with the highest score first. Unigram: see unigram.h. Characters that are no token become the
+// tokens of their bytes, or the unknown token, once for a run of them.
+//
+// From a SentencePiece model (Vocabulary::pieces) its rules hold to the letter: text goes through its character map,
+// user-defined pieces are found inside of text and never merge, pieces that are unused fall apart into what they were
+// merged from. In GGUF files of the kind "llama" such pieces are cut out of the text before, as llama.cpp does.
 #include "src/text/bpe.h"
+#include "src/text/charsmap.h"
+#include "src/text/unigram.h"
 
 #include <cmath>
 
@@ -13,28 +20,85 @@ inline DecodeRules decode_rules(const Vocabulary& v) {
     DecodeRules rules;
     rules.byte_tokens = true;
     rules.replace = {{std::string(lower_block), " "}};
-    rules.strip_left = v.add_space_prefix ? 1 : 0;
+    rules.strip_left = v.add_space_prefix || (v.pieces && v.remove_extra_spaces) ? 1 : 0;
     return rules;
 }
 
 class SpmTokenizer final : public TokenCore {
 public:
-    SpmTokenizer(Vocabulary vocabulary, DecodeRules decode, std::string_view where)
-        : TokenCore(std::move(vocabulary), std::move(decode), where) {
+    SpmTokenizer(Vocabulary vocabulary, std::vector<AddedToken> added, DecodeRules decode, std::string_view where)
+        : TokenCore(std::move(vocabulary), std::move(decode), where), charsmap_(vocabulary_.charsmap, where) {
         std::fill(byte_ids_, byte_ids_ + 256, -1);
         for (size_t i = 0; i < vocabulary_.tokens.size(); ++i) {
             const int byte = byte_of_token(vocabulary_.tokens[i]);
             if (byte >= 0 && !is_control(Token(i))) byte_ids_[byte] = Token(i);
         }
-        rank_tokens();
-        words_ = {scan_before_spaces(vocabulary_.tokens)};
-        strip_after_controls();
+        for (size_t i = 0; i < vocabulary_.scores.size(); ++i)
+            if (std::isnan(vocabulary_.scores[i]))
+                fail(Errc::format, where_, ": the score of token ", i, " is not a number");
+        find_inner();
+        if (vocabulary_.kind == Vocabulary::Kind::unigram) {
+            make_unigram();
+        } else {
+            rank_tokens();
+            words_ = {scan_before_spaces(vocabulary_.tokens)};
+        }
+        if (vocabulary_.pieces) add_controls(std::move(added));
+        else strip_after_controls();
     }
 
 protected:
-    void encode_segment(std::string_view text, bool, Tokens& out) const override {
-        const std::string escaped = replace_all((vocabulary_.add_space_prefix ? " " : "") + std::string(text), " ",
-                                                lower_block);
+    // What SentencePiece makes of the characters; spaces stay spaces until they are encoded.
+    void normalize(NormalText& text) const override {
+        const bool trim = vocabulary_.remove_extra_spaces;
+        if (!vocabulary_.pieces || (charsmap_.empty() && !trim && utf8_valid(text.text()))) return;
+        text.rewrite([&, after_space = trim](size_t at, std::string& out) mutable {
+            auto [piece, length] = normal_form(text.text(), at);
+            while (after_space && piece.starts_with(' ')) piece.remove_prefix(1);
+            out += piece;
+            if (!piece.empty()) after_space = trim && piece.ends_with(' ');
+            return length;
+        });
+        std::string_view rest = text.text();
+        while (trim && (rest.ends_with(' ') || rest.ends_with(lower_block)))
+            rest.remove_suffix(rest.ends_with(' ') ? 1 : lower_block.size());
+        if (rest.size() < text.text().size()) text.keep(0, rest.size());
+    }
+
+    void encode_segment(std::string_view text, bool first, Tokens& out) const override {
+        const bool front = vocabulary_.add_space_prefix && (first || !vocabulary_.prefix_once);
+        const std::string escaped = replace_all((front ? " " : "") + std::string(text), " ", lower_block);
+        const size_t begin = out.size();
+        if (unigram_) cut_best(escaped, out);
+        else merge_words(escaped, out);
+        if (!vocabulary_.pieces || vocabulary_.unk < 0) return;
+        const auto unknown = [&](Token a, Token b) { return a == vocabulary_.unk && b == a; };
+        out.erase(std::unique(out.begin() + int64_t(begin), out.end(), unknown), out.end());
+    }
+
+private:
+    TokenTrie::Match inner_at(std::string_view text, size_t at) const {
+        return inner_.empty() ? TokenTrie::Match{} : inner_.longest(text, at);
+    }
+
+    Charsmap::Match normal_form(std::string_view text, size_t at) const {
+        if (const auto match = inner_at(text, at); match.value >= 0) return {text.substr(at, match.length), match.length};
+        if (const auto match = charsmap_.longest(text, at); match.length) return match;
+        const Utf8Char c = utf8_at(text, at);
+        if (!c.valid) return {"\xEF\xBF\xBD", 1};
+        return {text.substr(at, size_t(c.bytes)), size_t(c.bytes)};
+    }
+
+    void cut_best(std::string_view text, Tokens& out) const {
+        std::vector<Unigram::Cut> cuts;
+        unigram_->cut(text, cuts);
+        for (const Unigram::Cut& c : cuts) {
+            if (c.id >= 0) out.push_back(c.id);
+            else add_unknown(text.substr(c.begin, c.end - c.begin), out);
+        }
+    }
+
+    void merge_words(std::string_view text, Tokens& out) const {
         WordMemory memory(out);
         MergeScratch scratch;
         const auto emit = [&](std::string_view word) {
@@ -43,24 +107,54 @@ protected:
             merge_word(word, scratch, out);
             memory.remember(word, from);
         };
-        for_each_word(words_, escaped, emit);
+        for_each_word(words_, text, emit);
     }
 
-private:
+    // Of every unused token the two that were last found to make it.
+    using Parts = std::unordered_map<std::string_view, std::pair<std::string_view, std::string_view>>;
+
     void merge_word(std::string_view word, MergeScratch& scratch, Tokens& out) const {
         scratch.start();
         for (size_t at = 0; at < word.size();) {
-            const int bytes = utf8_at(word, at).bytes;
-            scratch.add(int32_t(at), bytes, token_of(word.substr(at, size_t(bytes))).id);
-            at += size_t(bytes);
+            const TokenTrie::Match inner = inner_at(word, at);
+            const size_t bytes = inner.value >= 0 ? inner.length : size_t(utf8_at(word, at).bytes);
+            scratch.add(int32_t(at), int32_t(bytes),
+                        inner.value >= 0 ? inner.value : token_of(word.substr(at, bytes)).id);
+            at += bytes;
         }
+        Parts parts;
+        const auto text_of = [&](const Symbol& s) { return word.substr(size_t(s.begin), size_t(s.length)); };
         merge_all(scratch, [&](const Symbol& a, const Symbol& b) {
-            return token_of(word.substr(size_t(a.begin), size_t(a.length + b.length)));
+            if (inner(a.id) || inner(b.id)) return MergeRule{};
+            const std::string_view both = word.substr(size_t(a.begin), size_t(a.length + b.length));
+            const MergeRule rule = token_of(both);
+            if (unused(rule.id)) parts[both] = {text_of(a), text_of(b)};
+            return rule;
         });
-        for (const Symbol& s : scratch.symbols) {
-            if (s.length == 0) continue;
-            if (s.id >= 0) out.push_back(s.id);
-            else for (int32_t i = 0; i < s.length; ++i) add_byte(uint8_t(word[size_t(s.begin + i)]), out);
+        for (const Symbol& s : scratch.symbols)
+            if (s.length) add_symbol(text_of(s), s.id, parts, out);
+    }
+
+    bool inner(Token id) const { return id >= 0 && !inner_.empty() && type_of(id) == Vocabulary::Type::user_defined; }
+    bool unused(Token id) const { return id >= 0 && vocabulary_.pieces && type_of(id) == Vocabulary::Type::unused; }
+
+    void add_symbol(std::string_view text, Token id, const Parts& parts, Tokens& out) const {
+        std::vector<std::string_view> open;            // an unused token falls apart, and so may its parts
+        if (unused(id)) open = {text};
+        else if (id >= 0) return out.push_back(id);
+        else return add_unknown(text, out);
+        while (!open.empty()) {
+            const std::string_view whole = open.back();
+            open.pop_back();
+            const Token known = token_of(whole).id;
+            const auto found = unused(known) ? parts.find(whole) : parts.end();
+            if (found == parts.end()) {
+                if (known >= 0) out.push_back(known);
+                else add_unknown(whole, out);
+                continue;
+            }
+            open.push_back(found->second.second);
+            open.push_back(found->second.first);
         }
     }
 
@@ -71,9 +165,35 @@ private:
         return {ranks_[size_t(found->second)], found->second};
     }
 
-    void add_byte(uint8_t byte, Tokens& out) const {
-        if (byte_ids_[byte] >= 0) out.push_back(byte_ids_[byte]);
-        else if (vocabulary_.unk >= 0) out.push_back(vocabulary_.unk);
+    void add_unknown(std::string_view text, Tokens& out) const {
+        if (!vocabulary_.byte_fallback) {
+            if (vocabulary_.unk >= 0) out.push_back(vocabulary_.unk);
+            return;
+        }
+        for (const char c : text) {
+            const Token id = byte_ids_[uint8_t(c)];
+            if (id >= 0) out.push_back(id);
+            else if (vocabulary_.unk >= 0) out.push_back(vocabulary_.unk);
+        }
+    }
+
+    // Tokens that text may become: not the control, unknown and byte tokens, nor those that a model did not have.
+    bool of_text(size_t id) const {
+        return !is_control(Token(id)) && type_of(Token(id)) != Vocabulary::Type::byte &&
+               (!vocabulary_.pieces || id < size_t(vocabulary_.pieces));
+    }
+
+    // The user-defined pieces of a SentencePiece model.
+    void find_inner() {
+        std::vector<std::pair<std::string_view, int32_t>> strings;
+        for (size_t i = 0; i < size_t(vocabulary_.pieces); ++i) {
+            if (type_of(Token(i)) != Vocabulary::Type::user_defined) continue;
+            if (vocabulary_.tokens[i].size() > Unigram::longest)
+                fail(Errc::format, where_, ": the user-defined piece ", i, " has ", vocabulary_.tokens[i].size(),
+                     " bytes; ", Unigram::longest, " are the most");
+            strings.emplace_back(vocabulary_.tokens[i], int32_t(i));
+        }
+        inner_ = TokenTrie(strings);
     }
 
     // Equal scores share a rank, so that the leftmost pair goes first. Control, unknown and byte tokens are never made
@@ -83,9 +203,7 @@ private:
         ranks_.assign(count, -1);
         std::vector<Token> order;
         for (size_t i = 0; i < count; ++i) {
-            if (is_control(Token(i)) || type_of(Token(i)) == Vocabulary::Type::byte) continue;
-            if (!vocabulary_.scores.empty() && std::isnan(vocabulary_.scores[i]))
-                fail(Errc::format, where_, ": the score of token ", i, " is not a number");
+            if (!of_text(i)) continue;
             order.push_back(Token(i));
             longest_ = std::max(longest_, vocabulary_.tokens[i].size());
         }
@@ -96,6 +214,42 @@ private:
             if (i && score(order[i]) < score(order[i - 1])) ++rank;
             ranks_[size_t(order[i])] = rank;
         }
+    }
+
+    // The unknown token is 10 worse than the worst of the normal ones; a user-defined one is nearly as good as if each
+    // of its bytes were the best token.
+    void make_unigram() {
+        constexpr float penalty = 10;
+        float worst = 0, best = 0;
+        bool any = false;
+        for (size_t i = 0; i < vocabulary_.tokens.size(); ++i) {
+            if (type_of(Token(i)) != Vocabulary::Type::normal || vocabulary_.scores.empty()) continue;
+            worst = any ? std::min(worst, vocabulary_.scores[i]) : vocabulary_.scores[i];
+            best = any ? std::max(best, vocabulary_.scores[i]) : vocabulary_.scores[i];
+            any = true;
+        }
+        if (!any) fail(Errc::format, where_, ": a Unigram vocabulary without a token that has a score");
+        std::vector<Unigram::Piece> pieces;
+        for (size_t i = 0; i < vocabulary_.tokens.size(); ++i) {
+            const Vocabulary::Type type = type_of(Token(i));
+            if (!of_text(i) || type == Vocabulary::Type::unused) continue;
+            const std::string& text = vocabulary_.tokens[i];
+            pieces.push_back({text, Token(i), type == Vocabulary::Type::user_defined
+                                                  ? double(float(text.size()) * best) - 0.1
+                                                  : double(vocabulary_.scores[i])});
+        }
+        unigram_.emplace(pieces, double(worst - penalty), true, where_);
+    }
+
+    void add_controls(std::vector<AddedToken> added) {
+        std::vector<char> known(vocabulary_.tokens.size(), 0);
+        for (AddedToken& token : added) {
+            token.control = token.control || is_control(token.id);
+            known[size_t(token.id)] = 1;
+        }
+        for (size_t i = 0; i < known.size(); ++i)
+            if (!known[i] && is_control(Token(i))) added.push_back({Token(i), true});
+        set_added(std::move(added));
     }
 
     // Phi-3's control tokens take the white space after them along; GGUF has no field for it, so the vocabulary is
@@ -114,6 +268,9 @@ private:
         set_added(std::move(added));
     }
 
+    Charsmap charsmap_;
+    TokenTrie inner_;                                  // user-defined pieces, by id
+    std::optional<Unigram> unigram_;
     WordScanners words_;
     std::vector<int32_t> ranks_;                       // by id; -1: text does not become this token
     Token byte_ids_[256];
@@ -122,9 +279,10 @@ private:
 
 }  // namespace spm_room
 
-std::shared_ptr<const TokenizerImpl> make_spm(Vocabulary vocabulary, std::string_view where) {
+std::shared_ptr<const TokenizerImpl> make_spm(Vocabulary vocabulary, std::vector<AddedToken> added,
+                                              std::string_view where) {
     DecodeRules decode = spm_room::decode_rules(vocabulary);
-    return std::make_shared<spm_room::SpmTokenizer>(std::move(vocabulary), std::move(decode), where);
+    return std::make_shared<spm_room::SpmTokenizer>(std::move(vocabulary), std::move(added), std::move(decode), where);
 }
 
 }}  // namespace qlora

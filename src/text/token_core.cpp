@@ -67,6 +67,10 @@ inline size_t skip_space_back(std::string_view text, size_t at, size_t stop) {
 // Two vocabularies of the same tokens cut text alike where this is the same.
 uint64_t hash_of_rules(const Vocabulary& v) {
     std::string all = str(int(v.kind), v.add_space_prefix, v.ignore_merges, ' ', v.pre, ' ', v.rules, '\n');
+    if (v.pieces)
+        all += str(v.pieces, ' ', v.remove_extra_spaces, v.byte_fallback, v.prefix_once, ' ',
+                   hash_bytes(v.charsmap.data(), int64_t(v.charsmap.size())), '\n');
+    if (v.rank_of_result) all += "ranks\n";
     for (const std::string& merge : v.merges) all += merge + '\n';
     all.append(reinterpret_cast<const char*>(v.scores.data()), v.scores.size() * sizeof(float));
     return hash_bytes(all.data(), int64_t(all.size()));
@@ -132,6 +136,11 @@ int byte_of_token(std::string_view token) {
     const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; };
     const int high = digit(token[3]), low = digit(token[4]);
     return high < 0 || low < 0 ? -1 : high * 16 + low;
+}
+
+std::string token_of_byte(int byte) {
+    static constexpr char digit[] = "0123456789ABCDEF";
+    return std::string("<0x") + digit[byte / 16] + digit[byte % 16] + ">";
 }
 
 std::span<const std::string_view> reply_end_names() {

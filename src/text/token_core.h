@@ -24,6 +24,18 @@ public:
     explicit TokenTrie(const std::vector<std::pair<std::string_view, int32_t>>& strings = {});
     struct Match { int32_t value = -1; size_t length = 0; };
     Match longest(std::string_view text, size_t at) const;
+    // f(value, end) for every string that the text has at `at`, the shortest first
+    template <class F>
+    void each(std::string_view text, size_t at, const F& f) const {
+        int32_t node = 0;
+        for (size_t i = at; i < text.size();) {
+            const MergeRule edge = edges_(node, uint8_t(text[i]));
+            if (edge.rank < 0) break;
+            node = edge.id;
+            ++i;
+            if (values_[size_t(node)] >= 0) f(values_[size_t(node)], i);
+        }
+    }
     bool empty() const { return values_.size() == 1; }
 private:
     MergeTable edges_;                                 // (node, byte) -> node
@@ -42,6 +54,7 @@ struct DecodeRules {                                   // from the text of a tok
 std::string byte_level_text(std::string_view bytes);   // bytes in GPT-2's alphabet, as UTF-8
 std::string byte_level_bytes(std::string_view text);   // back; a text with other characters stays as it is
 int byte_of_token(std::string_view token);             // "<0x0A>" -> 10; -1 for every other text
+std::string token_of_byte(int byte);                   // 10 -> "<0x0A>"
 bool ends_reply_by_name(std::string_view token);       // "<|im_end|>", "<|eot_id|>", ...
 std::string replace_all(std::string text, std::string_view from, std::string_view to);
 

@@ -1,5 +1,5 @@
-// tokenizer.h - text to ids and back: byte-level BPE and SPM-style BPE, from a GGUF vocabulary or a Hugging Face
-// tokenizer.json.
+// tokenizer.h - text to ids and back: byte-level BPE, SentencePiece's BPE and Unigram, from a GGUF vocabulary, a Hugging
+// Face tokenizer.json, a SentencePiece model or a list of tiktoken.
 //
 // Linear or n log n in the length of the text, whatever the text. Control tokens are never matched inside user text:
 // only encode_template(), which is fed by the chat template, turns "<|im_end|>" into its id.
@@ -8,17 +8,24 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
-struct Vocabulary {    // as the file gives it; the loaders (gguf, tokenizer.json) fill it
-    enum class Kind : uint8_t { byte_bpe, spm };       // "gpt2" | "llama" of tokenizer.ggml.model
+struct Vocabulary {    // as the file gives it; the loaders (gguf, tokenizer.json, tokenizer.model) fill it
+    enum class Kind : uint8_t { byte_bpe, spm, unigram };              // "gpt2" | "llama" | "t5" of tokenizer.ggml.model
     enum class Type : uint8_t { normal = 1, unknown, control, user_defined, unused, byte };
     Kind kind = Kind::byte_bpe;
     std::string pre;                                   // name of the pre-tokenizer: "smollm", "llama-bpe", "qwen2", ...
     std::vector<std::string> tokens;                   // by id
-    std::vector<float> scores;                         // spm; empty = none
+    std::vector<float> scores;                         // spm, unigram; empty = none
     std::vector<Type> types;                           // by id; empty = all normal
     std::vector<std::string> merges;                   // byte_bpe: "left right", best first
     Token bos = -1, eos = -1, eot = -1, unk = -1, pad = -1;
     bool add_bos = false, add_eos = false, add_space_prefix = true, ignore_merges = false;
+    // SentencePiece: how many of the tokens are its own, whose rules then hold to the letter. 0: those of llama.cpp.
+    int64_t pieces = 0;
+    // no two spaces in a row and none at the ends; characters without a token become their bytes; the space in front
+    // goes before the text only, not before every stretch between added tokens
+    bool remove_extra_spaces = false, byte_fallback = true, prefix_once = false;
+    std::string charsmap;                              // SentencePiece's compiled normalizer; see charsmap.h
+    bool rank_of_result = false;    // byte_bpe: merges are as good as the token they make (tiktoken)
     std::vector<Token> ends;    // more tokens that end a reply (generation_config.json names them)
     std::string rules;    // what else decides how text is cut, as the file spells it (tokenizer.json's components)
     std::string chat_template;                         // jinja; empty = none

@@ -2,43 +2,22 @@
 // else is an error that names it, because a step left out would silently give other tokens.
 //
 //   text -> added tokens cut out -> normalizer -> pre_tokenizer -> BPE -> ids        ids -> decoder -> text
-#include "src/text/bpe.h"
+#include "src/text/tokenizer_parts.h"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace tokenizer_json_room {
 
-inline bool starts_with(std::string_view text, std::string_view front) { return text.substr(0, front.size()) == front; }
-
-struct Reader {
+struct Reader : TokenizerParts {
     const Json& json;
     const Json& config;
-    std::string where;
     Vocabulary vocabulary{};
     BpeOptions options{};
     DecodeRules decode{};
     std::vector<AddedToken> added{};
-    bool byte_level = false;                           // ByteLevel has been met: nothing may follow it
     std::optional<std::string> begin_token{}, end_token{};             // of TemplateProcessing
 
-    // -- access: absent and null are the same.
-    static const Json* get(const Json& from, std::string_view key) {
-        const Json* found = from.find(key);
-        return found && !found->is_null() ? found : nullptr;
-    }
-    std::string name(std::string_view key) const { return str(where, ": ", key); }
-    bool flag(const Json& from, std::string_view key, bool fallback) const {
-        const Json* found = get(from, key);
-        return found ? found->as_bool(name(key)) : fallback;
-    }
-    std::string text(const Json& from, std::string_view key) const {
-        const Json* found = from.find(key);
-        if (!found) fail(Errc::format, where, ": \"", key, "\" is missing in ", from.dump().substr(0, 120));
-        return found->as_string(name(key));
-    }
-    [[noreturn]] void unsupported(std::string_view what, std::string_view value) const {
-        fail(Errc::unsupported, where, ": ", what, " \"", value,
-             "\" is not supported; export the tokenizer without it, or use the model's GGUF");
-    }
+    Reader(const Json& tokenizer, const Json& tokenizer_config, std::string_view file)
+        : TokenizerParts{std::string(file)}, json(tokenizer), config(tokenizer_config) {}
 
     // -- model
     void read_model() {
@@ -61,20 +40,6 @@ struct Reader {
         if (const Json* unk = get(*model, "unk_token")) vocabulary.unk = find(unk->as_string(name("model.unk_token")));
     }
 
-    void place(int64_t id, const std::string& token, size_t most) {
-        if (id < 0 || id >= int64_t(most))
-            fail(Errc::format, where, ": token \"", token, "\" has the id ", id, ", beyond anything its ", most / 2,
-                 " tokens need");
-        if (size_t(id) >= vocabulary.tokens.size()) {
-            vocabulary.tokens.resize(size_t(id) + 1);
-            vocabulary.types.resize(size_t(id) + 1, Vocabulary::Type::unused);
-        }
-        std::string& slot = vocabulary.tokens[size_t(id)];
-        if (!slot.empty() && slot != token)
-            fail(Errc::format, where, ": id ", id, " is both \"", slot, "\" and \"", token, "\"");
-        slot = token;
-    }
-
     void read_vocab(const Json::Object& vocab) {
         const Json* more = get(json, "added_tokens");
         const size_t count = vocab.size() + (more && more->is_array() ? more->array().size() : 0);
@@ -83,7 +48,7 @@ struct Reader {
         const std::string of_vocab = name("model.vocab");
         for (const auto& [token, id] : vocab) {
             const int64_t at = id.as_int(of_vocab);
-            place(at, token, most);
+            place_token(vocabulary, at, token, most, where);
             vocabulary.types[size_t(at)] = Vocabulary::Type::normal;
         }
         if (!more) return;
@@ -92,14 +57,9 @@ struct Reader {
             const Json* id = get(entry, "id");
             if (!id) fail(Errc::format, where, ": the added token \"", content, "\" has no id");
             const int64_t at = id->as_int(name("added_tokens.id"));
-            place(at, content, most);
+            place_token(vocabulary, at, content, most, where);
             if (content.empty()) continue;
-            AddedToken token{Token(at)};
-            token.control = flag(entry, "special", false) || ends_reply_by_name(content);
-            token.single_word = flag(entry, "single_word", false);
-            token.normalized = flag(entry, "normalized", !flag(entry, "special", false));
-            token.left_strip = flag(entry, "lstrip", false);
-            token.right_strip = flag(entry, "rstrip", false);
+            const AddedToken token = added_token(entry, Token(at), content);
             vocabulary.types[size_t(token.id)] = token.control ? Vocabulary::Type::control
                                                                : Vocabulary::Type::user_defined;
             added.push_back(token);
@@ -123,138 +83,7 @@ struct Reader {
         }
     }
 
-    Token find(std::string_view token) const {         // used for a handful of names
-        const auto at = std::find(vocabulary.tokens.begin(), vocabulary.tokens.end(), token);
-        return at == vocabulary.tokens.end() ? -1 : Token(at - vocabulary.tokens.begin());
-    }
-
-    // -- normalizer
-    void read_normalizer(const Json& n) {
-        const std::string type = text(n, "type");
-        if (type == "Sequence") {
-            for (const Json& part : list(n, "normalizers")) read_normalizer(part);
-        } else if (type == "NFC") {
-            options.normalizers.push_back([](NormalText& t) { t.compose(); });
-        } else if (type == "Lowercase") {
-            options.normalizers.push_back([](NormalText& t) { t.lower(); });
-        } else if (type == "Replace") {
-            options.normalizers.push_back(
-                [from = literal(n, "Replace"), to = text(n, "content")](NormalText& t) { t.replace(from, to); });
-        } else if (type == "Prepend") {
-            options.normalizers.push_back([front = text(n, "prepend")](NormalText& t) { t.prepend(front); });
-        } else if (type == "Strip") {
-            options.normalizers.push_back([left = flag(n, "strip_left", true), right = flag(n, "strip_right", true)](
-                                              NormalText& t) { t.strip(left, right); });
-        } else {
-            unsupported("normalizer", type);
-        }
-    }
-
-    const Json::Array& list(const Json& from, std::string_view key) const {
-        const Json* found = from.find(key);
-        if (!found) fail(Errc::format, where, ": \"", key, "\" is missing in ", from.dump().substr(0, 120));
-        return found->as_array(name(key));
-    }
-
-    std::string literal(const Json& from, std::string_view of) const {         // {"pattern": {"String": ...}}
-        const Json* pattern = get(from, "pattern");
-        const Json* string = pattern ? get(*pattern, "String") : nullptr;
-        if (!string) unsupported(str(of, " pattern"), pattern ? pattern->dump() : "null");
-        return string->as_string(name("pattern"));
-    }
-
-    // -- pre_tokenizer
-    void read_pre_tokenizer(const Json& p) {
-        const std::string type = text(p, "type");
-        if (byte_level) unsupported("a pre-tokenizer after ByteLevel:", type);
-        if (type == "Sequence") {
-            for (const Json& part : list(p, "pretokenizers")) read_pre_tokenizer(part);
-        } else if (type == "ByteLevel") {
-            byte_level = true;
-            if (flag(p, "add_prefix_space", true)) {
-                if (!options.words.empty())
-                    unsupported("ByteLevel.add_prefix_space after another pre-tokenizer:", "true");
-                options.changes.push_back([](std::string& s, bool) {
-                    if (!s.empty() && s[0] != ' ') s.insert(0, 1, ' ');
-                });
-            }
-            if (flag(p, "use_regex", true)) options.words.push_back(scan_gpt2);
-        } else if (type == "Split") {
-            read_split(p);
-        } else if (type == "Digits") {
-            options.words.push_back(flag(p, "individual_digits", false) ? scan_digit : scan_digits);
-        } else if (type == "Metaspace") {
-            read_metaspace(p);
-        } else {
-            unsupported("pre-tokenizer", type);
-        }
-    }
-
-    void read_split(const Json& p) {
-        const std::string behavior = text(p, "behavior");
-        const bool invert = flag(p, "invert", false);
-        const Json* pattern = get(p, "pattern");
-        if (const Json* regex = pattern ? get(*pattern, "Regex") : nullptr) {
-            const std::string& source = regex->as_string(name("Split.pattern"));
-            const WordScanners known = word_scanners_of_regex(source);
-            if (known.empty()) unsupported("the regular expression of Split", source);
-            // Keeping only the matches is the same as isolating them if they leave nothing out, as those ending in |\s+
-            // do.
-            const bool covers = source.size() > 4 && source.substr(source.size() - 4) == R"(|\s+)";
-            if (!(behavior == "Isolated" && !invert) && !(behavior == "Removed" && invert && covers))
-                unsupported("Split behavior", behavior);
-            options.words.insert(options.words.end(), known.begin(), known.end());
-            return;
-        }
-        const std::string at = literal(p, "Split");
-        if (invert) unsupported("Split.invert with the string", at);
-        if (at.empty()) unsupported("Split pattern", "");
-        options.words.push_back(split_scanner(at, behavior));
-    }
-
-    WordScanner split_scanner(const std::string& mark, const std::string& behavior) const {
-        const auto next = [](std::string_view s, std::string_view m, size_t from) {
-            return std::min(s.find(m, from), s.size());
-        };
-        if (behavior == "Isolated" || behavior == "Contiguous")
-            return [mark, next, run = behavior == "Contiguous"](std::string_view s, size_t at) {
-                size_t end = at;
-                while (starts_with(s.substr(end), mark)) {
-                    end += mark.size();
-                    if (!run) break;
-                }
-                return end > at ? end : next(s, mark, at);
-            };
-        if (behavior == "MergedWithPrevious")
-            return [mark, next](std::string_view s, size_t at) {
-                return std::min(next(s, mark, at) + mark.size(), s.size());
-            };
-        if (behavior == "MergedWithNext")
-            return [mark, next](std::string_view s, size_t at) {
-                return next(s, mark, at + (starts_with(s.substr(at), mark) ? mark.size() : 0));
-            };
-        unsupported("Split behavior", behavior);
-    }
-
-    // Spaces become the mark; in front goes another, always or only where the text begins; words begin with the mark.
-    void read_metaspace(const Json& p) {
-        if (!options.words.empty()) unsupported("Metaspace after another pre-tokenizer:", "Metaspace");
-        const std::string mark = text(p, "replacement"), scheme = prepend_scheme(p);
-        if (mark.empty()) unsupported("Metaspace replacement", "");
-        options.changes.push_back([mark, scheme](std::string& s, bool first) {
-            s = replace_all(std::move(s), " ", mark);
-            if ((scheme == "always" || (scheme == "first" && first)) && !starts_with(s, mark)) s.insert(0, mark);
-        });
-        if (flag(p, "split", true)) options.words.push_back(split_scanner(mark, "MergedWithNext"));
-    }
-
-    std::string prepend_scheme(const Json& p) const {
-        const Json* scheme = get(p, "prepend_scheme");
-        if (!scheme) return flag(p, "add_prefix_space", true) ? "always" : "never";
-        const std::string& value = scheme->as_string(name("prepend_scheme"));
-        if (value != "always" && value != "first" && value != "never") unsupported("prepend_scheme", value);
-        return value;
-    }
+    Token find(std::string_view token) const { return find_token(vocabulary, token); }
 
     // -- post_processor: only what goes before and after a single text
     void read_post_processor(const Json& p) {
@@ -310,52 +139,18 @@ struct Reader {
         }
     }
 
-    // -- tokenizer_config.json
-    std::string config_token(std::string_view key) const {    // "<s>" or {"content": "<s>", ...}; "" when absent
-        const Json* found = get(config, key);
-        if (found && found->is_object()) found = get(*found, "content");
-        return found ? found->as_string(in_config(key)) : "";
-    }
-    std::string in_config(std::string_view key) const { return str(where, ": tokenizer_config.json: ", key); }
-
-    void read_config() {
-        Vocabulary& v = vocabulary;
-        if (!config.is_null()) config.as_object(in_config("the file"));
-        for (const auto& token : {begin_token, end_token})
-            if (token && find_named(*token) < 0)
-                fail(Errc::format, where, ": post_processor adds the token \"", *token, "\", which does not exist");
-        v.bos = find_named(config_token("bos_token"));
-        const std::string eos = config_token("eos_token");
-        v.eos = find_named(eos);
-        if (v.eos < 0 && !eos.empty())
-            fail(Errc::format, in_config("eos_token"), " is \"", eos,
-                 "\", which is not in the vocabulary: the model would never end a text");
-        v.pad = find_named(config_token("pad_token"));
-        if (v.bos < 0 && begin_token) v.bos = find_named(*begin_token);
-        if (v.eos < 0 && end_token) v.eos = find_named(*end_token);
-        if (v.eos < 0 && config.is_null())             // the file stands alone: it does not say which token ends a text
-            for (const char* usual : {"</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>"})
-                if (v.eos < 0) v.eos = find_named(usual);
-        v.add_bos = flag(config, "add_bos_token", begin_token.has_value());
-        v.add_eos = flag(config, "add_eos_token", end_token.has_value());
-        const Json* chat = get(config, "chat_template");
-        if (chat && chat->is_string()) v.chat_template = chat->string();
-        else if (chat)
-            for (const Json& entry : chat->as_array(in_config("chat_template")))
-                if (text(entry, "name") == "default") v.chat_template = text(entry, "template");
-    }
-    Token find_named(const std::string& token) const { return token.empty() ? -1 : find(token); }
-
     std::shared_ptr<const TokenizerImpl> read() {
         read_model();
-        if (const Json* part = get(json, "normalizer")) read_normalizer(*part);
-        if (const Json* part = get(json, "pre_tokenizer")) read_pre_tokenizer(*part);
+        const bool byte_level = read_tokenizer_steps(get(json, "normalizer"), get(json, "pre_tokenizer"), options, where);
         for (const char* decides : {"normalizer", "pre_tokenizer"})
             if (const Json* part = get(json, decides)) vocabulary.rules += part->dump();
         if (const Json* part = get(json, "post_processor")) read_post_processor(*part);
         const Json* decoder = get(json, "decoder");
         if (decoder) read_decoder(*decoder);
-        read_config();
+        for (const auto& token : {begin_token, end_token})
+            if (token && find(*token) < 0)
+                fail(Errc::format, where, ": post_processor adds the token \"", *token, "\", which does not exist");
+        read_tokenizer_config(config, vocabulary, begin_token, end_token, where);
         options.byte_level = byte_level;
         options.strict = true;
         if (byte_level) decode.byte_level = true;
@@ -373,7 +168,7 @@ struct Reader {
 
 std::shared_ptr<const TokenizerImpl> load_tokenizer_json(const Json& tokenizer, const Json& config,
                                                          std::string_view where, std::vector<Token> ends) {
-    tokenizer_json_room::Reader reader{tokenizer, config, std::string(where)};
+    tokenizer_json_room::Reader reader(tokenizer, config, where);
     reader.vocabulary.ends = std::move(ends);
     return reader.read();
 }
