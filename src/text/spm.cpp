@@ -20,7 +20,8 @@ inline DecodeRules decode_rules(const Vocabulary& v) {
     DecodeRules rules;
     rules.byte_tokens = true;
     rules.replace = {{std::string(lower_block), " "}};
-    rules.strip_left = v.add_space_prefix || (v.pieces && v.remove_extra_spaces) ? 1 : 0;
+    // where spaces never follow each other, all in front are of the kind that is not printed
+    rules.strip_left = v.pieces && v.remove_extra_spaces ? INT64_MAX : v.add_space_prefix ? 1 : 0;
     return rules;
 }
 
@@ -235,7 +236,7 @@ private:
             if (!of_text(i) || type == Vocabulary::Type::unused) continue;
             const std::string& text = vocabulary_.tokens[i];
             pieces.push_back({text, Token(i), type == Vocabulary::Type::user_defined
-                                                  ? double(float(text.size()) * best) - 0.1
+                                                  ? double(float(double(float(text.size()) * best) - 0.1))
                                                   : double(vocabulary_.scores[i])});
         }
         unigram_.emplace(pieces, double(worst - penalty), true, where_);

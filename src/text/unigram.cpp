@@ -38,9 +38,8 @@ void Unigram::cut(std::string_view text, std::vector<Cut>& out) const {
         const size_t next = at + size_t(utf8_at(text, at).bytes);
         const auto reach = [&](size_t end, Token id, double score) {
             unigram_room::Node& node = ends[end];
-            // there the unknown token alone is added in float
-            const double sum = floats_ && id < 0 ? double(float(score + here)) : score + here;
-            if (!node.reached || sum > node.score) node = {floats_ ? double(float(sum)) : sum, at, id, true};
+            const double sum = floats_ ? double(float(score + here)) : score + here;
+            if (!node.reached || sum > node.score) node = {sum, at, id, true};
         };
         bool single = false;
         trie_.each(text, at, [&](int32_t value, size_t end) {
