@@ -120,9 +120,11 @@
 // text: characters and tokenizers
 #include "src/text/utf8.cpp"                            // Reads UTF-8, valid or not.
 #include "src/text/unicode_tables.cpp"                  // Holds the characters as tokenizers 0.23.3 sees them.
-#include "src/text/unicode.cpp"                         // Classifies characters, and composes text to NFC.
+#include "src/text/unicode_compatible_tables.cpp"       // Holds what compatible characters become.
+#include "src/text/unicode.cpp"                         // Classifies characters, and brings text into normal forms.
 #include "src/text/unicode_case_tables.cpp"             // Holds the case of characters as Python 3.11 sees it.
 #include "src/text/unicode_case.cpp"                    // Finds the upper, lower and title case of characters.
+#include "src/text/split.cpp"                           // Finds patterns in a text, and cuts it at them.
 #include "src/text/normalize.cpp"                       // Rewrites a text, and remembers where its bytes came from.
 #include "src/text/pretokenize.cpp"                     // Cuts text into words, as the model families do.
 #include "src/text/pattern.cpp"                         // Matches regular expressions as Python's re reads them.

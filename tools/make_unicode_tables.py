@@ -2,24 +2,22 @@
 """Writes src/text/unicode_tables.cpp: general categories, canonical decompositions, combining classes and lower case as packed text.
 
     python3 tools/make_unicode_tables.py > src/text/unicode_tables.cpp
+    python3 tools/make_unicode_tables.py compatible > src/text/unicode_compatible_tables.cpp
 
 Each is that of the package `tokenizers`, asked character by character, because ids must agree with it: its regular expressions and its
 lower case know a newer Unicode than its normal forms, which are those of Unicode 9 (marks that are newer are starters to it).
 Numbers are base 32 (0-9a-v); the upper-case letter that ends a number says what it was. A number before a class that is 1 is left out.
 """
+import sys
 import unicodedata
 
 import tokenizers
 from tokenizers import Regex, normalizers
 
-nfc, nfd, lower = (form.normalize_str for form in (normalizers.NFC(), normalizers.NFD(), normalizers.Lowercase()))
+nfc, nfd, nfkd, lower = (form.normalize_str for form in (normalizers.NFC(), normalizers.NFD(), normalizers.NFKD(), normalizers.Lowercase()))
 LAST = 0x110000
 CLASS = {"Lu": "U", "Ll": "L", "Lt": "T", "Lm": "M", "Lo": "O", "M": "K", "N": "N", "P": "P", "S": "S"}
 CODES = [code for code in range(LAST) if not 0xD800 <= code < 0xE000]           # half of a surrogate pair is no character
-CATEGORY = {}
-for name, letter in CLASS.items():
-    drop = normalizers.Replace(Regex(f"\\p{{{name}}}"), "").normalize_str
-    CATEGORY.update((code, letter) for code in CODES if drop(chr(code)) == "")
 
 
 def base32(n):
@@ -48,7 +46,11 @@ def order(code):
 
 
 def classes():
-    return "".join((base32(n) if n > 1 else "") + c for n, c in runs(lambda code: CATEGORY.get(code, "Z")))
+    category = {}
+    for name, letter in CLASS.items():
+        drop = normalizers.Replace(Regex(f"\\p{{{name}}}"), "").normalize_str
+        category.update((code, letter) for code in CODES if drop(chr(code)) == "")
+    return "".join((base32(n) if n > 1 else "") + c for n, c in runs(lambda code: category.get(code, "Z")))
 
 
 def combining():
@@ -90,18 +92,41 @@ def lowercase():
     return "".join(out)
 
 
+def compatible():
+    """Characters whose compatibility decomposition is another than the canonical one, whole: runs of characters that become one
+    character each, equally far away, or one and its parts."""
+    pairs = [(code, [ord(c) for c in nfkd(chr(code))]) for code in CODES if nfkd(chr(code)) != nfd(chr(code))]
+    out, last, i = [], 0, 0
+    while i < len(pairs):
+        code, parts = pairs[i]
+        n = 1
+        while len(parts) == 1 and i + n < len(pairs) and pairs[i + n] == (code + n, [parts[0] + n]):
+            n += 1
+        out.append(base32(code - last) + "D" + (base32(n) + "N" if n > 1 else "") + "".join(base32(p) + "P" for p in parts) + "E")
+        last = code
+        i += n
+    return "".join(out)
+
+
 def literal(name, text):
     print(f"const char {name}[] =")
-    for i in range(0, len(text), 128):
-        print(f'    "{text[i:i + 128]}"' + (";" if i + 128 >= len(text) else ""))
+    for i in range(0, len(text), 112):
+        print(f'    "{text[i:i + 112]}"' + (";" if i + 112 >= len(text) else ""))
     print()
 
 
-print(f"// unicode_tables.cpp - the characters as tokenizers {tokenizers.__version__} sees them; written by tools/make_unicode_tables.py, which explains the packing.")
-print('#include "src/text/unicode.h"\n')
-print("namespace qlora { inline namespace QLORA_ABI {\n")
-literal("unicode_class_runs", classes())
-literal("unicode_combining_runs", combining())
-literal("unicode_decompositions", decompositions())
-literal("unicode_lowercase_runs", lowercase())
-print("}}  // namespace qlora")
+def file(name, what, tables):
+    print(f"// {name} - {what} as tokenizers {tokenizers.__version__} sees them;")
+    print("// written by tools/make_unicode_tables.py, which explains the packing.")
+    print('#include "src/text/unicode.h"\n')
+    print("namespace qlora { inline namespace QLORA_ABI {\n")
+    for table in tables:
+        literal(*table)
+    print("}}  // namespace qlora")
+
+
+if sys.argv[1:] == ["compatible"]:
+    file("unicode_compatible_tables.cpp", "compatibility decompositions", [("unicode_compatible", compatible())])
+else:
+    file("unicode_tables.cpp", "the characters", [("unicode_class_runs", classes()), ("unicode_combining_runs", combining()),
+                                                  ("unicode_decompositions", decompositions()), ("unicode_lowercase_runs", lowercase())])

@@ -32,6 +32,9 @@ std::optional<Weight> read_bitsandbytes(const HfTensors&, const std::string& nam
 std::vector<TextFile> read_text_files(const Source& folder, const std::string& tokenizer = "tokenizer.json",
                                       bool to_save = true);
 const TextFile* tokenizer_file(const Metadata&);       // tokenizer.json or tokenizer.model; null: the folder has none
+std::string tokenizer_form(const Metadata&);           // of that file; see tiktoken.h
+// tokenizer_config.json with what files beside it add; `where` is the path of the tokenizer
+Json tokenizer_config_of(const Metadata&, const std::string& where);
 // Of Metadata::config and files, which have a tokenizer; `where` is its path.
 std::shared_ptr<const TokenizerImpl> hf_tokenizer(const Metadata&, const std::string& where);
 

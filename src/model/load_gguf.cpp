@@ -3,6 +3,8 @@
 #include "src/base/access.h"
 #include "src/model/family.h"
 #include "src/model/gguf_model.h"
+#include "src/model/vocabulary.h"
+#include "src/text/tokenizer_model.h"
 
 #include <algorithm>
 #include <cmath>
@@ -167,21 +169,37 @@ std::shared_ptr<const Metadata> metadata_of(const Source& source, const Config& 
 
 }  // namespace load_gguf_room
 
+namespace load_gguf_room {
+
+// "t5": the rules are SentencePiece's, but for the bytes that characters do not become.
+void read_unigram(const GgufPairs& file, Vocabulary& v) {
+    if (v.scores.empty() || v.types.empty())
+        fail(Errc::format, "gguf: ", file.path(), ": a vocabulary of kind t5 without tokenizer.ggml.scores or token_type");
+    v.pieces = int64_t(v.tokens.size());
+    v.byte_fallback = false;
+    v.remove_extra_spaces = file.boolean("tokenizer.ggml.remove_extra_whitespaces", false);
+    v.add_eos = file.boolean("tokenizer.ggml.add_eos_token", true);
+    for (const int64_t byte : file.integers("tokenizer.ggml.precompiled_charsmap")) v.charsmap += char(uint8_t(byte));
+}
+
+}  // namespace load_gguf_room
+
 Vocabulary gguf_vocabulary(const GgufPairs& file) {
     Vocabulary v;
     const std::string kind = file.string("tokenizer.ggml.model", "none");
     if (kind == "llama") v.kind = Vocabulary::Kind::spm;
     else if (kind == "gpt2") v.kind = Vocabulary::Kind::byte_bpe;
+    else if (kind == "t5") v.kind = Vocabulary::Kind::unigram;
     else
         fail(Errc::unsupported, "gguf: ", file.path(), ": tokenizer.ggml.model \"", kind,
-             "\" is not supported (llama and gpt2 are)");
-    const bool spm = v.kind == Vocabulary::Kind::spm;
+             "\" is not supported (llama, gpt2 and t5 are)");
+    const bool spm = v.kind == Vocabulary::Kind::spm, bpe = v.kind == Vocabulary::Kind::byte_bpe;
     v.pre = file.string("tokenizer.ggml.pre", "default");
     v.tokens = file.strings("tokenizer.ggml.tokens");
     v.scores = file.floats("tokenizer.ggml.scores");
     v.merges = file.strings("tokenizer.ggml.merges");
     if (v.tokens.empty()) fail(Errc::format, "gguf: ", file.path(), ": tokenizer.ggml.tokens is missing or empty");
-    if (!spm && v.merges.empty())
+    if (bpe && v.merges.empty())
         fail(Errc::format, "gguf: ", file.path(),
              ": tokenizer.ggml.merges is missing or empty, without which a vocabulary of kind gpt2 gives single bytes; "
              "convert the model again");
@@ -194,7 +212,7 @@ Vocabulary gguf_vocabulary(const GgufPairs& file) {
         if (!file.pair(std::string("tokenizer.ggml.") + key))
             v.notes.push_back(str(file.path(), " has no tokenizer.ggml.", key, ": ", instead));
     };
-    if (!spm) missing("pre", "text is cut into words as \"default\" does, which may not be how the model was trained");
+    if (bpe) missing("pre", "text is cut into words as \"default\" does, which may not be how the model was trained");
     if (spm) missing("scores", "all merges count the same, which is hardly how the model was trained");
     missing("token_type", "only tokens known by name (<|im_end|>, ...) count as control tokens");
     for (const auto& [name, size] : {std::pair{"token_type", v.types.size()}, std::pair{"scores", v.scores.size()}})
@@ -210,8 +228,8 @@ Vocabulary gguf_vocabulary(const GgufPairs& file) {
         return Token(value);
     };
     v.bos = id("bos_token_id", spm ? 1 : -1);
-    v.eos = id("eos_token_id", spm ? 2 : -1);
-    v.unk = id("unknown_token_id", spm ? 0 : -1);
+    v.eos = id("eos_token_id", spm ? 2 : bpe ? -1 : 1);
+    v.unk = id("unknown_token_id", spm ? 0 : bpe ? -1 : 2);
     v.eot = id("eot_token_id", -1);
     v.pad = id("padding_token_id", -1);
     // Defaults of llama.cpp, where files leave these out.
@@ -221,29 +239,34 @@ Vocabulary gguf_vocabulary(const GgufPairs& file) {
     v.add_bos = file.boolean("tokenizer.ggml.add_bos_token", spm || llama3);
     v.add_eos = file.boolean("tokenizer.ggml.add_eos_token", false);
     v.add_space_prefix = file.boolean("tokenizer.ggml.add_space_prefix", spm);
+    if (v.kind == Vocabulary::Kind::unigram) load_gguf_room::read_unigram(file, v);
     v.chat_template = file.string("tokenizer.chat_template", "");
     return v;
 }
 
 std::shared_ptr<const TokenizerImpl> gguf_tokenizer(const GgufPairs& file) {
     // How we keep the text side of a Hugging Face folder: exact where the other keys are llama.cpp's nearest.
-    const bool kept = file.pair("tokenizer.huggingface.json") && file.pair("qlora.family");
+    const std::optional<TextFiles> model = gguf_tokenizer_model(file);
+    const bool kept = model || (file.pair("tokenizer.huggingface.json") && file.pair("qlora.family"));
     if (!kept && file.pair("tokenizer.ggml.tokens")) return make_tokenizer(gguf_vocabulary(file), file.path());
-    if (file.pair("tokenizer.huggingface.json")) {
-        const Json tokenizer = Json::parse(file.string("tokenizer.huggingface.json", ""),
-                                           file.path() + ": tokenizer.huggingface.json");
-        const std::string text = file.string("qlora.tokenizer_config", ""),
-                          chat = file.string("tokenizer.chat_template", "");
-        Json config = text.empty() ? Json() : Json::parse(text, file.path() + ": qlora.tokenizer_config");
-        // the folder may have had it in a file of its own
-        if (!chat.empty() && (config.is_null() || config.is_object())) config.set("chat_template", Json(chat));
-        std::vector<Token> ends;
-        // too large: refused there
-        if (const int64_t eot = file.integer("tokenizer.ggml.eot_token_id", -1); eot >= 0)
-            ends.push_back(Token(std::min<int64_t>(eot, INT32_MAX)));
-        return load_tokenizer_json(tokenizer, config, file.path(), std::move(ends));
+    if (!kept && !file.pair("tokenizer.huggingface.json")) return nullptr;
+    const std::string text = file.string("qlora.tokenizer_config", ""),
+                      chat = file.string("tokenizer.chat_template", "");
+    Json config = text.empty() ? Json() : Json::parse(text, file.path() + ": qlora.tokenizer_config");
+    // the folder may have had it in a file of its own
+    if (!chat.empty() && (config.is_null() || config.is_object())) config.set("chat_template", Json(chat));
+    std::vector<Token> ends;
+    // too large: refused there
+    if (const int64_t eot = file.integer("tokenizer.ggml.eot_token_id", -1); eot >= 0)
+        ends.push_back(Token(std::min<int64_t>(eot, INT32_MAX)));
+    if (model) {
+        TokenizerModel read = read_tokenizer_model(model->model, model->form, config, file.path());
+        read.vocabulary.ends = std::move(ends);
+        return make_tokenizer(std::move(read), file.path());
     }
-    return nullptr;
+    const Json tokenizer = Json::parse(file.string("tokenizer.huggingface.json", ""),
+                                       file.path() + ": tokenizer.huggingface.json");
+    return load_tokenizer_json(tokenizer, config, file.path(), std::move(ends));
 }
 
 std::shared_ptr<ModelImpl> load_gguf_model(const Source& from, const LoadOptions& options, const Family* as) {

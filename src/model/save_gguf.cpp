@@ -170,9 +170,10 @@ void write_text(const ModelImpl& model, GgufWriter& out, bool codes) {
     const std::optional<TextFiles> files = original_text(model);
     if (!files && model.metadata->gguf) return;        // its own keys have been copied
     if (!files)
-        fail(Errc::argument, "save: ", model.path, " has a tokenizer without the tokenizer.json that it was read from; "
+        fail(Errc::argument, "save: ", model.path, " has a tokenizer without the file that it was read from; "
              "save the model without it");
-    out.set("tokenizer.huggingface.json", Type::string, Json(files->tokenizer));
+    if (files->model.empty()) out.set("tokenizer.huggingface.json", Type::string, Json(files->tokenizer));
+    else write_tokenizer_model(out, *files);
     if (!files->config.empty()) out.set("qlora.tokenizer_config", Type::string, Json(files->config));
     if (!files->chat_template.empty()) out.set("tokenizer.chat_template", Type::string, Json(files->chat_template));
     if (!write_gguf_vocabulary(out, *files, model) && !codes)

@@ -8,6 +8,7 @@
 #include "src/model/hf_model.h"
 #include "src/model/vocabulary.h"
 #include "src/tensor/encode.h"
+#include "src/text/tiktoken.h"
 
 #include <algorithm>
 #include <cmath>
@@ -192,8 +193,10 @@ std::vector<TextFile> text_files(const ModelImpl& model) {
     const std::optional<TextFiles> kept = original_text(model);
     const TextFiles files = kept ? *kept : hf_vocabulary(model);
     for (const auto& [name, content] :
-         {std::pair{"tokenizer.json", &files.tokenizer}, std::pair{"tokenizer_config.json", &files.config},
-          std::pair{"chat_template.jinja", &files.chat_template}})
+         {std::pair{std::string("tokenizer.json"), &files.tokenizer},
+          std::pair{std::string(tiktoken_file(files.form)), &files.model},
+          std::pair{std::string("tokenizer_config.json"), &files.config},
+          std::pair{std::string("chat_template.jinja"), &files.chat_template}})
         if (!content->empty()) out.push_back({name, *content});
     out.push_back({"generation_config.json", hf_generation_config(model).dump(2) + "\n"});
     return out;

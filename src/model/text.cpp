@@ -46,11 +46,6 @@ std::string model_file(const Source& folder, const std::string& named) {
     return {};
 }
 
-std::string_view form_of(std::string_view file, const Json& config) {
-    const Json* type = config.find("model_type");
-    return tiktoken_form(file, type && type->is_string() ? type->string() : "");
-}
-
 // Folders older than added_tokens_decoder have added_tokens.json: {"<|im_start|>": 32000, ...}
 Json with_added_tokens(Json config, const Json& added, const std::string& where) {
     const Json* decoder = config.find("added_tokens_decoder");
@@ -99,18 +94,29 @@ const TextFile* tokenizer_file(const Metadata& from) {
     return nullptr;
 }
 
+std::string tokenizer_form(const Metadata& from) {
+    const Json* type = from.config.find("model_type");
+    return std::string(tiktoken_form(tokenizer_file(from)->name, type && type->is_string() ? type->string() : ""));
+}
+
+Json tokenizer_config_of(const Metadata& from, const std::string& where) {
+    using text_room::beside;
+    Json config;
+    if (const std::string* text = from.file("tokenizer_config.json"))
+        config = Json::parse(*text, beside(where, "tokenizer_config.json"));
+    if (const std::string* text = from.file("added_tokens.json")) {
+        const std::string file = beside(where, "added_tokens.json");
+        config = text_room::with_added_tokens(std::move(config), Json::parse(*text, file), file);
+    }
+    return config;
+}
+
 // Newer folders keep the chat template in a file of its own. What ends a reply is in generation_config.json, without it
 // in config.json.
 std::shared_ptr<const TokenizerImpl> hf_tokenizer(const Metadata& from, const std::string& where) {
     using text_room::beside;
     const TextFile& tokenizer = *tokenizer_file(from);
-    Json config;
-    if (const std::string* text = from.file("tokenizer_config.json"))
-        config = Json::parse(*text, beside(where, "tokenizer_config.json"));
-    if (const std::string* text = from.file("added_tokens.json"); text && tokenizer.name != "tokenizer.json") {
-        const std::string file = beside(where, "added_tokens.json");
-        config = text_room::with_added_tokens(std::move(config), Json::parse(*text, file), file);
-    }
+    Json config = tokenizer_config_of(from, where);
     if (const std::string* text = from.file("chat_template.jinja")) config.set("chat_template", Json(*text));
     std::vector<Token> ends;
     if (const std::string* text = from.file("generation_config.json")) {
@@ -121,8 +127,7 @@ std::shared_ptr<const TokenizerImpl> hf_tokenizer(const Metadata& from, const st
     }
     if (tokenizer.name == "tokenizer.json")
         return load_tokenizer_json(Json::parse(tokenizer.content, where), config, where, std::move(ends));
-    TokenizerModel model = read_tokenizer_model(tokenizer.content, text_room::form_of(tokenizer.name, from.config),
-                                                config, where);
+    TokenizerModel model = read_tokenizer_model(tokenizer.content, tokenizer_form(from), config, where);
     model.vocabulary.ends = std::move(ends);
     return make_tokenizer(std::move(model), where);
 }

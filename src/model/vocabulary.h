@@ -6,12 +6,18 @@
 namespace qlora { inline namespace QLORA_ABI {
 
 // The files of a Hugging Face folder, as text; "" = none.
-// tokenizer.json, tokenizer_config.json, chat_template.jinja
-struct TextFiles { std::string tokenizer, config, chat_template; };
+struct TextFiles {
+    std::string tokenizer, config, chat_template;      // tokenizer.json, tokenizer_config.json, chat_template.jinja
+    std::string model = {}, form = {};    // tokenizer.model, where there is no tokenizer.json; of tiktoken_form()
+};
 
 // As the model came with them (from the folder, or kept in a GGUF file by our writer); nothing when it has a GGUF
 // vocabulary only.
 std::optional<TextFiles> original_text(const ModelImpl&);
+
+// A tokenizer.model in a GGUF file of ours, and back; nothing when it has none.
+void write_tokenizer_model(GgufWriter&, const TextFiles&);
+std::optional<TextFiles> gguf_tokenizer_model(const GgufPairs&);
 
 // Those of a model whose file has a GGUF vocabulary.
 TextFiles hf_vocabulary(const ModelImpl&);

@@ -1,11 +1,15 @@
-// vocabulary_gguf.cpp - a tokenizer.json as the keys that llama.cpp reads. It knows two kinds:
+// vocabulary_gguf.cpp - a tokenizer.json as the keys that llama.cpp reads. It knows three kinds:
 //
 //   gpt2   byte-level BPE: tokens, merges, and the name of the expression that cuts text into words
 //   llama  SentencePiece's BPE: tokens and scores. A tokenizer.json of that kind lists merges instead, by falling score
 //          of their result, so that minus the rank of a token's first merge is a score that merges in the same order.
+//   t5     SentencePiece's Unigram: tokens, scores and its normalizer, out of a tokenizer.model.
 #include "src/model/vocabulary.h"
 
-#include "src/text/token_core.h"
+#include "src/base/base64.h"
+#include "src/model/hf_model.h"
+#include "src/text/tiktoken.h"
+#include "src/text/tokenizer_model.h"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace vocabulary_gguf_room {
@@ -145,19 +149,89 @@ Json::Array scores_of(const Lists& lists) {
     return scores;
 }
 
+struct Keys {                                          // what is written
+    std::string kind = {}, pre = {};
+    Lists lists = {};
+    Json::Array scores = {};                           // of llama and t5
+    bool space_prefix = false;
+};
+
+std::optional<Keys> keys_of_json(const Json& json, int64_t rows) {
+    const std::optional<Kind> kind = kind_of(json);
+    if (!kind) return {};
+    Keys keys{kind->spm ? "llama" : "gpt2", kind->spm ? "default" : kind->pre, lists_of(json, *kind, rows)};
+    if (kind->spm) keys.scores = scores_of(keys.lists);
+    keys.space_prefix = kind->space_prefix;
+    return keys;
+}
+
+// llama.cpp gives the kind "llama" no normalizer and "t5" no bytes, and knows the names of other expressions.
+std::optional<Keys> keys_of_model(const Vocabulary& v, int64_t rows) {
+    using VocabularyKind = Vocabulary::Kind;
+    const bool bpe = v.kind == VocabularyKind::byte_bpe, unigram = v.kind == VocabularyKind::unigram;
+    if (unigram && v.byte_fallback) return {};
+    if (v.kind == VocabularyKind::spm && (!v.charsmap.empty() || v.remove_extra_spaces)) return {};
+    if (bpe && v.pre == "cl100k") return {};
+    Keys keys{bpe ? "gpt2" : unigram ? "t5" : "llama", bpe ? v.pre : "default", {v.tokens, v.types, v.merges}};
+    Lists& lists = keys.lists;
+    lists.tokens.resize(size_t(rows));
+    lists.types.resize(size_t(rows), Type::unused);
+    for (int64_t i = 0; i < rows; ++i) {
+        std::string& token = lists.tokens[size_t(i)];
+        if (token.empty()) token = str("[PAD", i, "]");
+        if (!bpe) keys.scores.push_back(Json(size_t(i) < v.scores.size() ? double(v.scores[size_t(i)]) : 0.0));
+    }
+    keys.space_prefix = v.add_space_prefix;
+    return keys;
+}
+
+void write_normalizer(GgufWriter& out, const Vocabulary& v) {
+    using Key = GgufWriter::Type;
+    out.set("tokenizer.ggml.remove_extra_whitespaces", Key::boolean, Json(v.remove_extra_spaces));
+    if (v.charsmap.empty()) return;
+    Json::Array bytes;
+    for (const char c : v.charsmap) bytes.push_back(Json(int64_t(uint8_t(c))));
+    out.set_array("tokenizer.ggml.precompiled_charsmap", Key::u8, std::move(bytes));
+}
+
 }  // namespace vocabulary_gguf_room
+
+void write_tokenizer_model(GgufWriter& out, const TextFiles& files) {
+    using Key = GgufWriter::Type;
+    out.set("qlora.tokenizer_model", Key::string, Json(base64(files.model)));
+    if (!files.form.empty()) out.set("qlora.tokenizer_form", Key::string, Json(files.form));
+}
+
+std::optional<TextFiles> gguf_tokenizer_model(const GgufPairs& file) {
+    if (!file.pair("qlora.tokenizer_model") || !file.pair("qlora.family")) return {};
+    TextFiles files{"", file.string("qlora.tokenizer_config", ""), file.string("tokenizer.chat_template", "")};
+    files.form = file.string("qlora.tokenizer_form", "");
+    if (!base64_bytes(file.string("qlora.tokenizer_model", ""), files.model))
+        fail(Errc::format, "gguf: ", file.path(), ": qlora.tokenizer_model is not base64: the file is damaged");
+    return files;
+}
 
 std::optional<TextFiles> original_text(const ModelImpl& model) {
     const Metadata& from = *model.metadata;
     if (from.gguf) {
+        if (std::optional<TextFiles> files = gguf_tokenizer_model(*from.gguf)) return files;
         if (!from.gguf->pair("tokenizer.huggingface.json") || !from.gguf->pair("qlora.family")) return {};
         return TextFiles{from.gguf->string("tokenizer.huggingface.json", ""),
                          from.gguf->string("qlora.tokenizer_config", ""),
                          from.gguf->string("tokenizer.chat_template", "")};
     }
-    const std::string *tokenizer = from.file("tokenizer.json"), *config = from.file("tokenizer_config.json");
-    if (!tokenizer) return {};
-    return TextFiles{*tokenizer, config ? *config : "", model.tokenizer ? model.tokenizer->chat_template : ""};
+    const TextFile* file = tokenizer_file(from);
+    if (!file) return {};
+    const std::string* config = from.file("tokenizer_config.json");
+    TextFiles files{"", config ? *config : "", model.tokenizer ? model.tokenizer->chat_template : ""};
+    if (file->name == "tokenizer.json") {
+        files.tokenizer = file->content;
+        return files;
+    }
+    files.model = file->content;
+    files.form = tokenizer_form(from);
+    if (from.file("added_tokens.json")) files.config = tokenizer_config_of(from, model.path).dump(2) + "\n";
+    return files;
 }
 
 bool write_gguf_vocabulary(GgufWriter& out, const TextFiles& files, const ModelImpl& model) {
@@ -165,24 +239,30 @@ bool write_gguf_vocabulary(GgufWriter& out, const TextFiles& files, const ModelI
     using Key = GgufWriter::Type;
     if (!model.tokenizer) return false;
     const TokenizerImpl& t = *model.tokenizer;    // it has read the same file, so everything in it is known to be there
-    const Json json = Json::parse(files.tokenizer, "tokenizer.json"),
-               config = files.config.empty() ? Json() : Json::parse(files.config, "tokenizer_config.json");
-    const std::optional<room::Kind> kind = room::kind_of(json);
-    if (!kind) return false;
-    const room::Lists lists = room::lists_of(json, *kind, model.config.vocabulary);
+    const Json config = files.config.empty() ? Json() : Json::parse(files.config, "tokenizer_config.json");
+    std::optional<room::Keys> keys;
+    if (files.model.empty()) {
+        keys = room::keys_of_json(Json::parse(files.tokenizer, "tokenizer.json"), model.config.vocabulary);
+    } else {
+        const Vocabulary v = read_tokenizer_model(files.model, files.form, config, model.path).vocabulary;
+        keys = room::keys_of_model(v, model.config.vocabulary);
+        if (keys && v.kind == Vocabulary::Kind::unigram) room::write_normalizer(out, v);
+    }
+    if (!keys) return false;
+    const bool spm = keys->kind != "gpt2";
     Json::Array tokens, types, merges;
-    for (const std::string& token : lists.tokens) tokens.push_back(Json(token));
-    for (const Vocabulary::Type type : lists.types) types.push_back(Json(int(type)));
-    for (const std::string& merge : lists.merges) merges.push_back(Json(merge));
+    for (const std::string& token : keys->lists.tokens) tokens.push_back(Json(token));
+    for (const Vocabulary::Type type : keys->lists.types) types.push_back(Json(int(type)));
+    for (const std::string& merge : keys->lists.merges) merges.push_back(Json(merge));
     const auto set_id = [&](const char* key, Token id) {
         if (id >= 0 && id < model.config.vocabulary)
             out.set(std::string("tokenizer.ggml.") + key, Key::u32, Json(int64_t(id)));
     };
-    out.set("tokenizer.ggml.model", Key::string, Json(kind->spm ? "llama" : "gpt2"));
-    out.set("tokenizer.ggml.pre", Key::string, Json(kind->spm ? std::string("default") : kind->pre));
+    out.set("tokenizer.ggml.model", Key::string, Json(keys->kind));
+    out.set("tokenizer.ggml.pre", Key::string, Json(keys->pre));
     out.set_array("tokenizer.ggml.tokens", Key::string, std::move(tokens));
     out.set_array("tokenizer.ggml.token_type", Key::i32, std::move(types));
-    if (kind->spm) out.set_array("tokenizer.ggml.scores", Key::f32, room::scores_of(lists));
+    if (spm) out.set_array("tokenizer.ggml.scores", Key::f32, std::move(keys->scores));
     else out.set_array("tokenizer.ggml.merges", Key::string, std::move(merges));
     set_id("bos_token_id", t.bos);
     set_id("eos_token_id", t.eos);
@@ -198,7 +278,7 @@ bool write_gguf_vocabulary(GgufWriter& out, const TextFiles& files, const ModelI
     }
     out.set("tokenizer.ggml.add_bos_token", Key::boolean, Json(t.add_bos));
     out.set("tokenizer.ggml.add_eos_token", Key::boolean, Json(t.add_eos));
-    if (kind->spm) out.set("tokenizer.ggml.add_space_prefix", Key::boolean, Json(kind->space_prefix));
+    if (spm) out.set("tokenizer.ggml.add_space_prefix", Key::boolean, Json(keys->space_prefix));
     return true;
 }
 

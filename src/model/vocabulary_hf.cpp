@@ -194,6 +194,9 @@ Json config(const Vocabulary& v, int64_t context) {
 TextFiles hf_vocabulary(const ModelImpl& model) {
     namespace room = vocabulary_hf_room;
     const Vocabulary v = gguf_vocabulary(*model.metadata->gguf);
+    if (v.kind == Vocabulary::Kind::unigram)
+        fail(Errc::unsupported, "save: ", model.path, ": a vocabulary of kind t5 has no counterpart in a tokenizer.json; "
+             "save a GGUF file, or load the original Hugging Face folder");
     return {room::tokenizer(v, model.path).dump() + "\n", room::config(v, model.config.context).dump(2) + "\n",
             v.chat_template};
 }

@@ -1,5 +1,6 @@
 // bpe.cpp - see bpe.h. A word starts as its bytes (or characters); the best-ranked neighbours merge until none is left.
 #include "src/text/bpe.h"
+#include "src/text/unigram.h"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace bpe_room {
@@ -17,7 +18,8 @@ public:
         byte_fallback_ = byte_fallback_ && options_.byte_fallback;
         if (!options_.byte_level && options_.words.empty() && !vocabulary_.ignore_merges && byte_fallback_)
             options_.words.push_back(scan_before_spaces(vocabulary_.tokens));
-        read_merges();
+        if (options_.scores.empty()) read_merges();
+        else make_unigram();
     }
 
 protected:
@@ -85,8 +87,40 @@ private:
         if (vocabulary_.ignore_merges)
             whole = text_token(options_.byte_level ? byte_level_text(word) : std::string(word));
         if (whole >= 0) work.out.push_back(whole);
+        else if (unigram_) cut_word(word, work.out);
         else merge_word(word, work);
         work.memory.remember(word, from);
+    }
+
+    // The unknown token is 10 worse than the worst of all.
+    void make_unigram() {
+        constexpr double penalty = 10;
+        std::vector<Unigram::Piece> pieces;
+        for (size_t i = 0; i < options_.scores.size(); ++i)
+            if (text_token(vocabulary_.tokens[i]) == Token(i))
+                pieces.push_back({vocabulary_.tokens[i], Token(i), options_.scores[i]});
+        const double worst = *std::min_element(options_.scores.begin(), options_.scores.end());
+        unigram_.emplace(pieces, worst - penalty, false, where_);
+    }
+
+    // What is unknown is looked up once more as a whole, and falls apart into bytes only if all of them are tokens.
+    void cut_word(std::string_view word, Tokens& out) const {
+        std::vector<Unigram::Cut> cuts;
+        unigram_->cut(word, cuts);
+        for (size_t i = 0; i < cuts.size();) {
+            if (cuts[i].id >= 0) {
+                out.push_back(cuts[i++].id);
+                continue;
+            }
+            const size_t begin = cuts[i].begin;
+            for (; i < cuts.size() && cuts[i].id < 0; ++i) {}
+            const std::string_view unknown = word.substr(begin, cuts[i - 1].end - begin);
+            const auto known = [this](char byte) { return byte_ids_[uint8_t(byte)] >= 0; };
+            if (const Token whole = text_token(unknown); whole >= 0) out.push_back(whole);
+            else if (options_.byte_fallback && std::all_of(unknown.begin(), unknown.end(), known))
+                for (const char byte : unknown) out.push_back(byte_ids_[uint8_t(byte)]);
+            else if (vocabulary_.unk >= 0) out.push_back(vocabulary_.unk);
+        }
     }
 
     void merge_word(std::string_view word, Work& work) const {
@@ -136,6 +170,7 @@ private:
 
     BpeOptions options_;
     MergeTable merges_;
+    std::optional<Unigram> unigram_;
     Token byte_ids_[256];
     bool byte_fallback_ = true;                        // every byte has its token
 };

@@ -1,5 +1,5 @@
-// bpe.h - BPE by a list of merges: byte-level (GPT-2, Llama 3, Qwen, ...) or over characters (tokenizer.json of Llama
-// 2, Mistral, Gemma).
+// bpe.h - what tokenizer.json describes: text is cut into words, and these into tokens by BPE with a list of merges,
+// byte-level (GPT-2, Llama 3, Qwen, ...) or over characters (Llama 2, Mistral, Gemma), or by Unigram.
 #pragma once
 #include "src/text/token_core.h"
 
@@ -15,6 +15,7 @@ struct BpeOptions {
     bool strict = false;    // tokenizer.json: merges must be of tokens; symbols that are no token vanish before merging
     // of characters that are no token: their bytes as "<0xE2>", else the unknown token
     bool byte_fallback = false, fuse_unknown = false;
+    std::vector<double> scores;                        // of Unigram, by id; empty: BPE
 };
 
 std::shared_ptr<const TokenizerImpl> make_bpe(Vocabulary vocabulary, BpeOptions options, DecodeRules decode,

@@ -33,24 +33,24 @@ void NormalText::rewrite(const Piece& piece) {
     origin_ = std::move(origin);
 }
 
-// A piece is what NFC may change together: a character and all behind it that do not begin a piece of their own. A run
+// A piece is what the form may change together: a character and all behind it that do not begin a piece of their own. A run
 // of characters that stay as they are is one piece.
-void NormalText::compose() {
-    const auto begins = [](const Utf8Char& c) { return !c.bytes || !c.valid || nfc_begins(c.code); };
+void NormalText::bring_into(Form form) {
+    const auto begins = [form](const Utf8Char& c) { return !c.bytes || !c.valid || form_begins(form, c.code); };
     // Of the plain characters letters compose with what follows, and < = > with U+0338 alone: others are pieces of
     // their own, also before a text that does not stay as it is.
-    const auto stays = [this](size_t at) {
+    const auto stays = [this, form](size_t at) {
         const char c = text_[at];
         if (uint8_t(c) >= 0x80 || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')) return false;
         if (c < '<' || c > '>') return true;
-        for (Utf8Char next = utf8_at(text_, ++at); next.bytes && next.valid && !nfc_begins(next.code);
+        for (Utf8Char next = utf8_at(text_, ++at); next.bytes && next.valid && !form_begins(form, next.code);
              next = utf8_at(text_, at += size_t(next.bytes)))
             if (next.code == 0x338) return false;
         return true;
     };
     rewrite([&](size_t at, std::string& out) {
         size_t end = at;
-        for (Utf8Char c = utf8_at(text_, at), next; c.bytes && (!c.valid || nfc_settled(c.code)); c = next) {
+        for (Utf8Char c = utf8_at(text_, at), next; c.bytes && (!c.valid || form_settled(form, c.code)); c = next) {
             next = utf8_at(text_, end + size_t(c.bytes));
             if (!begins(next) && !stays(end)) break;
             end += size_t(c.bytes);
@@ -58,7 +58,7 @@ void NormalText::compose() {
         if (end > at) return out.append(text_, at, end - at), end - at;
         end = at + size_t(utf8_at(text_, at).bytes);
         for (Utf8Char c = utf8_at(text_, end); !begins(c); c = utf8_at(text_, end)) end += size_t(c.bytes);
-        out += nfc(std::string_view(text_).substr(at, end - at));
+        out += normal_form(form, std::string_view(text_).substr(at, end - at));
         return end - at;
     });
 }
@@ -72,12 +72,15 @@ void NormalText::lower() {
 }
 
 void NormalText::replace(std::string_view from, std::string_view to) {
-    if (from.empty() || text_.find(from) == text_.npos) return;
+    if (!from.empty() && text_.find(from) != text_.npos) replace(match_text(std::string(from)), to);
+}
+
+void NormalText::replace(const Matcher& from, std::string_view to) {
     rewrite([&](size_t at, std::string& out) {
-        const size_t hit = std::min(text_.find(from, at), text_.size());
-        if (hit > at) out.append(text_, at, hit - at);
+        const Found found = from(text_, at);
+        if (found.begin > at) out.append(text_, at, found.begin - at);
         else out += to;
-        return hit > at ? hit - at : from.size();
+        return found.begin > at ? found.begin - at : found.end - at;
     });
 }
 

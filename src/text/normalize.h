@@ -1,8 +1,6 @@
 // normalize.h - a text on its way through normalizers, which remembers where each of its bytes came from.
 #pragma once
-#include "src/text/unicode.h"
-
-#include <functional>
+#include "src/text/split.h"
 
 namespace qlora { inline namespace QLORA_ABI {
 
@@ -16,9 +14,10 @@ public:
     }
     size_t until(size_t end) const;
 
-    void compose();                                    // NFC
+    void bring_into(Form);
     void lower();
     void replace(std::string_view from, std::string_view to);
+    void replace(const Matcher& from, std::string_view to);
     void prepend(std::string_view front);              // to a text that is not empty
     void strip(bool left, bool right);                 // white space off the ends
     void keep(size_t begin, size_t end);               // and nothing else of the text

@@ -1,13 +1,9 @@
 // pretokenize.h - cuts text into words before byte-level BPE merges inside each: the known regular expressions as
 // linear scanners.
 #pragma once
-#include "src/text/unicode.h"
+#include "src/text/split.h"
 
 namespace qlora { inline namespace QLORA_ABI {
-
-// The end of the word that begins at `at` (at < text.size()); always beyond `at`.
-using WordScanner = std::function<size_t(std::string_view text, size_t at)>;
-using WordScanners = std::vector<WordScanner>;         // passes: each cuts the words of the one before it
 
 // By the name in tokenizer.ggml.pre ("" = "default"). An unknown name is an error: a wrong cut is silently a worse
 // model.
@@ -31,7 +27,8 @@ void for_each_word(std::span<const WordScanner> passes, std::string_view text, E
     if (passes.empty()) return emit(text);
     for (size_t at = 0; at < text.size();) {
         const size_t end = passes[0](text, at);
-        for_each_word(passes.subspan(1), text.substr(at, end - at), emit);
+        const std::string_view word = text.substr(at, end - at);
+        if (!passes[0].dropped || !passes[0].dropped(word)) for_each_word(passes.subspan(1), word, emit);
         at = end;
     }
 }

@@ -131,6 +131,12 @@ std::string_view tiktoken_form(std::string_view file_name, std::string_view mode
     return {};
 }
 
+std::string_view tiktoken_file(std::string_view name) {
+    for (const tiktoken_room::Form& form : tiktoken_room::forms())
+        if (form.name == name && !form.files.empty()) return form.files[0];
+    return "tokenizer.model";
+}
+
 Vocabulary read_tiktoken(std::string_view bytes, std::string_view form_name, const Json& config, std::string_view where) {
     namespace room = tiktoken_room;
     const room::Form& form = room::form_named(form_name, where);

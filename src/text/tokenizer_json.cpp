@@ -2,6 +2,7 @@
 // else is an error that names it, because a step left out would silently give other tokens.
 //
 //   text -> added tokens cut out -> normalizer -> pre_tokenizer -> BPE -> ids        ids -> decoder -> text
+#include "src/base/file.h"
 #include "src/text/tokenizer_parts.h"
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -23,8 +24,9 @@ struct Reader : TokenizerParts {
     void read_model() {
         const Json* model = get(json, "model");
         if (!model || !model->is_object()) fail(Errc::format, where, ": no \"model\": this is not a tokenizer.json");
-        if (const Json* type = get(*model, "type"); type && type->as_string(name("model.type")) != "BPE")
-            unsupported("model type", type->string());
+        const Json* type = get(*model, "type");
+        if (type && type->as_string(name("model.type")) == "Unigram") return read_unigram(*model);
+        if (type && type->string() != "BPE") unsupported("model type", type->string());
         if (const Json* dropout = get(*model, "dropout"); dropout && dropout->as_number(name("model.dropout")) != 0)
             unsupported("model option", "dropout");
         for (const char* affix : {"continuing_subword_prefix", "end_of_word_suffix"})
@@ -40,17 +42,49 @@ struct Reader : TokenizerParts {
         if (const Json* unk = get(*model, "unk_token")) vocabulary.unk = find(unk->as_string(name("model.unk_token")));
     }
 
+    // The tokens are in the order of their ids, each with its score: [["<unk>", 0.0], ["▁", -2.5], ...]
+    void read_unigram(const Json& model) {
+        options.byte_fallback = flag(model, "byte_fallback", false);
+        const Json::Array& vocab = list(model, "vocab");
+        const std::string of_vocab = name("model.vocab");
+        double worst = 0;
+        for (const Json& entry : vocab) {
+            const Json::Array& pair = entry.as_array(of_vocab);
+            if (pair.size() != 2) fail(Errc::format, of_vocab, " has ", entry.dump().substr(0, 120));
+            vocabulary.tokens.push_back(pair[0].as_string(of_vocab));
+            options.scores.push_back(pair[1].as_number(of_vocab));
+            worst = std::min(worst, options.scores.back());
+        }
+        vocabulary.types.assign(vocab.size(), Vocabulary::Type::normal);
+        vocabulary.rules += str(hash_bytes(options.scores.data(), int64_t(options.scores.size() * sizeof(double))));
+        read_added(vocab.size());
+        if (const Json* unk = get(model, "unk_id")) {
+            const int64_t id = unk->as_int(name("model.unk_id"));
+            if (id < 0 || id >= int64_t(vocab.size()))
+                fail(Errc::format, where, ": model.unk_id is ", id, ", there are ", vocab.size(), " tokens");
+            vocabulary.unk = Token(id);
+        }
+    }
+
     void read_vocab(const Json::Object& vocab) {
-        const Json* more = get(json, "added_tokens");
-        const size_t count = vocab.size() + (more && more->is_array() ? more->array().size() : 0);
-        // ids may have gaps, but not so many that a small file asks for much memory
-        const size_t most = count * 2 + 1000;
         const std::string of_vocab = name("model.vocab");
         for (const auto& [token, id] : vocab) {
             const int64_t at = id.as_int(of_vocab);
-            place_token(vocabulary, at, token, most, where);
+            place_token(vocabulary, at, token, most_ids(vocab.size()), where);
             vocabulary.types[size_t(at)] = Vocabulary::Type::normal;
         }
+        read_added(vocab.size());
+    }
+
+    // ids may have gaps, but not so many that a small file asks for much memory
+    size_t most_ids(size_t of_vocab) const {
+        const Json* more = get(json, "added_tokens");
+        return (of_vocab + (more && more->is_array() ? more->array().size() : 0)) * 2 + 1000;
+    }
+
+    void read_added(size_t of_vocab) {
+        const Json* more = get(json, "added_tokens");
+        const size_t most = most_ids(of_vocab);
         if (!more) return;
         for (const Json& entry : more->as_array(name("added_tokens"))) {
             const std::string content = text(entry, "content");
@@ -142,6 +176,7 @@ struct Reader : TokenizerParts {
     std::shared_ptr<const TokenizerImpl> read() {
         read_model();
         const bool byte_level = read_tokenizer_steps(get(json, "normalizer"), get(json, "pre_tokenizer"), options, where);
+        if (byte_level && !options.scores.empty()) unsupported("ByteLevel with the model", "Unigram");
         for (const char* decides : {"normalizer", "pre_tokenizer"})
             if (const Json* part = get(json, decides)) vocabulary.rules += part->dump();
         if (const Json* part = get(json, "post_processor")) read_post_processor(*part);

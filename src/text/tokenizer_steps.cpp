@@ -11,17 +11,24 @@ struct Reader : TokenizerParts {
     bool byte_level = false;                           // ByteLevel has been met: nothing may follow it
 
     // -- normalizer
+    static std::optional<Form> form_named(std::string_view type) {
+        static constexpr std::pair<std::string_view, Form> names[] = {
+            {"NFC", Form::nfc}, {"NFD", Form::nfd}, {"NFKC", Form::nfkc}, {"NFKD", Form::nfkd}};
+        for (const auto& [name, form] : names) if (name == type) return form;
+        return {};
+    }
+
     void read_normalizer(const Json& n) {
         const std::string type = text(n, "type");
         if (type == "Sequence") {
             for (const Json& part : list(n, "normalizers")) read_normalizer(part);
-        } else if (type == "NFC") {
-            options.normalizers.push_back([](NormalText& t) { t.compose(); });
+        } else if (const std::optional<Form> form = form_named(type)) {
+            options.normalizers.push_back([f = *form](NormalText& t) { t.bring_into(f); });
         } else if (type == "Lowercase") {
             options.normalizers.push_back([](NormalText& t) { t.lower(); });
         } else if (type == "Replace") {
             options.normalizers.push_back(
-                [from = literal(n, "Replace"), to = text(n, "content")](NormalText& t) { t.replace(from, to); });
+                [from = pattern(n, "Replace"), to = text(n, "content")](NormalText& t) { t.replace(from, to); });
         } else if (type == "Prepend") {
             options.normalizers.push_back([front = text(n, "prepend")](NormalText& t) { t.prepend(front); });
         } else if (type == "Strip") {
@@ -52,6 +59,15 @@ struct Reader : TokenizerParts {
             read_split(p);
         } else if (type == "Digits") {
             options.words.push_back(flag(p, "individual_digits", false) ? scan_digit : scan_digits);
+        } else if (type == "Punctuation") {
+            const Json* behavior = get(p, "behavior");
+            options.words.push_back(split_at(match_punctuation(), behavior ? split_named(text(p, "behavior"))
+                                                                           : Split::isolated));
+        } else if (type == "WhitespaceSplit") {
+            options.words.push_back(split_at(match_white_space(), Split::removed));
+        } else if (type == "BertPreTokenizer") {
+            options.words.push_back(split_at(match_white_space(), Split::removed));
+            options.words.push_back(split_at(match_punctuation(), Split::isolated));
         } else if (type == "Metaspace") {
             read_metaspace(p);
         } else {
@@ -62,46 +78,41 @@ struct Reader : TokenizerParts {
     void read_split(const Json& p) {
         const std::string behavior = text(p, "behavior");
         const bool invert = flag(p, "invert", false);
-        const Json* pattern = get(p, "pattern");
-        if (const Json* regex = pattern ? get(*pattern, "Regex") : nullptr) {
-            const std::string& source = regex->as_string(name("Split.pattern"));
-            const WordScanners known = word_scanners_of_regex(source);
-            if (known.empty()) unsupported("the regular expression of Split", source);
+        const Json *found = get(p, "pattern"), *regex = found ? get(*found, "Regex") : nullptr;
+        if (const WordScanners known = regex ? word_scanners_of_regex(regex->as_string(name("Split.pattern")))
+                                             : WordScanners();
+            !known.empty()) {
             // Keeping only the matches is the same as isolating them if they leave nothing out, as those ending in |\s+
             // do.
-            const bool covers = source.size() > 4 && source.substr(source.size() - 4) == R"(|\s+)";
-            if (!(behavior == "Isolated" && !invert) && !(behavior == "Removed" && invert && covers))
+            const bool covers = regex->string().ends_with(R"(|\s+)");
+            if (behavior != "Isolated" && !(behavior == "Removed" && invert && covers))
                 unsupported("Split behavior", behavior);
             options.words.insert(options.words.end(), known.begin(), known.end());
             return;
         }
-        const std::string at = literal(p, "Split");
-        if (invert) unsupported("Split.invert with the string", at);
-        if (at.empty()) unsupported("Split pattern", "");
-        options.words.push_back(split_scanner(at, behavior));
+        options.words.push_back(split_at(pattern(p, "Split"), split_named(behavior), invert));
     }
 
-    WordScanner split_scanner(const std::string& mark, const std::string& behavior) const {
-        const auto next = [](std::string_view s, std::string_view m, size_t from) {
-            return std::min(s.find(m, from), s.size());
-        };
-        if (behavior == "Isolated" || behavior == "Contiguous")
-            return [mark, next, run = behavior == "Contiguous"](std::string_view s, size_t at) {
-                size_t end = at;
-                while (starts_with(s.substr(end), mark)) {
-                    end += mark.size();
-                    if (!run) break;
-                }
-                return end > at ? end : next(s, mark, at);
-            };
-        if (behavior == "MergedWithPrevious")
-            return [mark, next](std::string_view s, size_t at) {
-                return std::min(next(s, mark, at) + mark.size(), s.size());
-            };
-        if (behavior == "MergedWithNext")
-            return [mark, next](std::string_view s, size_t at) {
-                return next(s, mark, at + (starts_with(s.substr(at), mark) ? mark.size() : 0));
-            };
+    Matcher pattern(const Json& from, std::string_view of) const {
+        const Json *p = get(from, "pattern"), *regex = p ? get(*p, "Regex") : nullptr;
+        if (!regex) {
+            const std::string string = literal(from, of);
+            if (string.empty()) unsupported(str(of, " pattern"), "");
+            return match_text(string);
+        }
+        const std::string& source = regex->as_string(name("pattern"));
+        Matcher matcher = match_expression(source);
+        if (!matcher) unsupported(str("the regular expression of ", of), source);
+        return matcher;
+    }
+
+    Split split_named(const std::string& behavior) const {
+        static constexpr std::pair<std::string_view, Split> names[] = {{"Isolated", Split::isolated},
+                                                                       {"Contiguous", Split::contiguous},
+                                                                       {"MergedWithPrevious", Split::with_previous},
+                                                                       {"MergedWithNext", Split::with_next},
+                                                                       {"Removed", Split::removed}};
+        for (const auto& [known, split] : names) if (known == behavior) return split;
         unsupported("Split behavior", behavior);
     }
 
@@ -114,7 +125,7 @@ struct Reader : TokenizerParts {
             s = replace_all(std::move(s), " ", mark);
             if ((scheme == "always" || (scheme == "first" && first)) && !starts_with(s, mark)) s.insert(0, mark);
         });
-        if (flag(p, "split", true)) options.words.push_back(split_scanner(mark, "MergedWithNext"));
+        if (flag(p, "split", true)) options.words.push_back(split_at(match_text(mark), Split::with_next));
     }
 };
 

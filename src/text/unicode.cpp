@@ -1,8 +1,10 @@
-// unicode.cpp - unpacks the character tables once, and composes text to NFC (Unicode Standard Annex 15).
+// unicode.cpp - unpacks the character tables once, and brings text into the normal forms (Unicode Standard Annex 15).
 #include "src/text/unicode.h"
 #include "src/text/unicode_packed.h"
 
 #include <algorithm>
+#include <array>
+#include <mutex>
 #include <unordered_map>
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -75,6 +77,34 @@ inline const Composition& composition() {
     return tables;
 }
 
+// Characters that compatibility takes apart otherwise, and all of what they become.
+using Compatible = std::unordered_map<char32_t, std::u32string>;
+inline Compatible unpack_compatible() {
+    Compatible out;
+    PackedReader in{unicode_compatible};
+    uint32_t number = 0, count = 1;
+    char32_t code = 0;
+    std::u32string parts;
+    for (char letter = 0; in.next(number, letter);) {
+        if (letter == 'D') code += number;
+        else if (letter == 'N') count = number;
+        else if (letter == 'P') parts += char32_t(number);
+        else {
+            for (char32_t i = 0; i < count; ++i, ++parts[0]) out[code + i] = parts;
+            parts.clear();
+            count = 1;
+        }
+    }
+    return out;
+}
+inline const Compatible& compatible() {
+    static const Compatible tables = unpack_compatible();
+    return tables;
+}
+
+inline bool composes(Form form) { return form == Form::nfc || form == Form::nfkc; }
+inline bool plain(Form form) { return form == Form::nfkc || form == Form::nfkd; }
+
 // Hangul syllables are composed by arithmetic: L (19), V (21) and T (28, the first of them "none").
 constexpr char32_t hangul_s = 0xAC00, hangul_l = 0x1100, hangul_v = 0x1161, hangul_t = 0x11A7;
 
@@ -97,6 +127,15 @@ inline void decompose(const Composition& tables, char32_t code, std::vector<Mark
     out.push_back({code, order == tables.combining.end() ? uint8_t(0) : order->second});
 }
 
+inline void decompose(const Composition& tables, Form form, char32_t code, std::vector<Mark>& out) {
+    if (plain(form))
+        if (const auto parts = compatible().find(code); parts != compatible().end()) {
+            for (const char32_t part : parts->second) decompose(tables, part, out);
+            return;
+        }
+    decompose(tables, code, out);
+}
+
 inline char32_t compose_pair(const Composition& tables, char32_t a, char32_t b) {      // 0: they do not compose
     if (a >= hangul_l && a < hangul_l + 19 && b >= hangul_v && b < hangul_v + 21)
         return hangul_s + ((a - hangul_l) * 21 + (b - hangul_v)) * 28;
@@ -108,7 +147,7 @@ inline char32_t compose_pair(const Composition& tables, char32_t a, char32_t b) 
 
 // Puts marks into canonical order, then joins each starter with what follows it unless something of the same or a
 // higher class is between.
-inline void order_and_compose(const Composition& tables, std::vector<Mark>& run) {
+inline void order_and_compose(const Composition& tables, Form form, std::vector<Mark>& run) {
     for (size_t i = 0; i < run.size();) {
         size_t end = i;
         while (end < run.size() && run[end].order) ++end;
@@ -116,6 +155,7 @@ inline void order_and_compose(const Composition& tables, std::vector<Mark>& run)
                          [](Mark a, Mark b) { return a.order < b.order; });
         i = end + 1;
     }
+    if (!composes(form)) return;
     size_t kept = 0, starter = SIZE_MAX;
     uint8_t last = 0;                                  // class of the last kept character after the starter
     for (const Mark& m : run) {
@@ -133,31 +173,41 @@ inline void order_and_compose(const Composition& tables, std::vector<Mark>& run)
     run.resize(kept);
 }
 
-// By code point: 1 begins, 2 settled. A character begins where the first of its decomposition is no mark and is second
-// in no pair; Hangul syllables are their own normal form.
-inline std::vector<uint8_t> unpack_borders() {
+// By code point: 1 begins, 2 settled. A character begins where the first of its decomposition is no mark and, in the
+// composed forms, is second in no pair; Hangul syllables are their own normal form there.
+inline std::vector<uint8_t> unpack_borders(Form form) {
     const Composition& tables = composition();
     std::vector<uint8_t> borders(last_code + 1, 3);
-    const auto joins = [&](char32_t first, char32_t last) {
-        std::fill(borders.begin() + first, borders.begin() + last + 1, uint8_t(0));
+    const auto set = [&](char32_t first, char32_t last, uint8_t border) {
+        std::fill(borders.begin() + first, borders.begin() + last + 1, border);
     };
-    for (const auto& [code, order] : tables.combining) joins(code, code);
-    for (const auto& [pair, whole] : tables.together) joins(char32_t(pair & 0xFFFFFFFF), char32_t(pair & 0xFFFFFFFF));
-    joins(hangul_v, hangul_v + 20);
-    joins(hangul_t + 1, hangul_t + 27);
-    std::vector<Mark> parts;
-    for (const auto& [code, pair] : tables.apart) {
-        parts.clear();
-        decompose(tables, code, parts);
-        const char32_t first = parts[0].code;          // has no decomposition: what it is stands in the table already
-        order_and_compose(tables, parts);
-        borders[code] = uint8_t(!borders[first] ? 0 : parts.size() == 1 && parts[0].code == code ? 3 : 1);
+    for (const auto& [code, order] : tables.combining) set(code, code, 0);
+    if (composes(form)) {
+        for (const auto& [pair, whole] : tables.together)
+            set(char32_t(pair & 0xFFFFFFFF), char32_t(pair & 0xFFFFFFFF), 0);
+        set(hangul_v, hangul_v + 20, 0);
+        set(hangul_t + 1, hangul_t + 27, 0);
+    } else {
+        set(hangul_s, hangul_s + 11171, 1);
     }
+    std::vector<Mark> parts;
+    const auto look = [&](char32_t code) {
+        parts.clear();
+        decompose(tables, form, code, parts);
+        const char32_t first = parts[0].code;          // has no decomposition: what it is stands in the table already
+        order_and_compose(tables, form, parts);
+        borders[code] = uint8_t(!borders[first] ? 0 : parts.size() == 1 && parts[0].code == code ? 3 : 1);
+    };
+    for (const auto& [code, pair] : tables.apart) look(code);
+    if (plain(form)) for (const auto& [code, plain_text] : compatible()) look(code);
     return borders;
 }
-inline uint8_t border(char32_t code) {
-    static const std::vector<uint8_t> borders = unpack_borders();
-    return code <= last_code ? borders[code] : uint8_t(3);
+inline uint8_t border(Form form, char32_t code) {
+    // each unpacked when it is first asked for: 1 MB
+    static std::array<std::vector<uint8_t>, 4> borders;
+    static std::array<std::once_flag, 4> once;
+    std::call_once(once[size_t(form)], [form] { borders[size_t(form)] = unpack_borders(form); });
+    return code <= last_code ? borders[size_t(form)][code] : uint8_t(3);
 }
 
 }  // namespace unicode_room
@@ -167,10 +217,10 @@ uint16_t char_class(char32_t code) {
     return code <= unicode_room::last_code ? classes[code] : uint16_t(char_none);
 }
 
-bool nfc_begins(char32_t code) { return unicode_room::border(code) & 1; }
-bool nfc_settled(char32_t code) { return unicode_room::border(code) & 2; }
+bool form_begins(Form form, char32_t code) { return unicode_room::border(form, code) & 1; }
+bool form_settled(Form form, char32_t code) { return unicode_room::border(form, code) & 2; }
 
-std::string nfc(std::string_view text) {
+std::string normal_form(Form form, std::string_view text) {
     const auto plain = [](char c) { return uint8_t(c) < 0x80; };
     if (std::all_of(text.begin(), text.end(), plain)) return std::string(text);
     const unicode_room::Composition& tables = unicode_room::composition();
@@ -178,14 +228,14 @@ std::string nfc(std::string_view text) {
     out.reserve(text.size());
     std::vector<unicode_room::Mark> run;
     const auto flush = [&] {
-        unicode_room::order_and_compose(tables, run);
+        unicode_room::order_and_compose(tables, form, run);
         for (const unicode_room::Mark& m : run) utf8_append(out, m.code);
         run.clear();
     };
     for (size_t at = 0; at < text.size();) {
         const Utf8Char c = utf8_at(text, at);
-        if (!c.valid || nfc_begins(c.code)) flush();
-        if (c.valid) unicode_room::decompose(tables, c.code, run);
+        if (!c.valid || form_begins(form, c.code)) flush();
+        if (c.valid) unicode_room::decompose(tables, form, c.code, run);
         else out += text[at];
         at += size_t(c.bytes);
     }

@@ -1,4 +1,4 @@
-// unicode.h - what tokenizers must know of characters: general categories, white space, and the normal form NFC.
+// unicode.h - what tokenizers must know of characters: general categories, white space, and the normal forms.
 #pragma once
 #include "src/text/utf8.h"
 
@@ -15,9 +15,10 @@ enum CharClass : uint16_t {
 
 uint16_t char_class(char32_t code);
 
-std::string nfc(std::string_view text);                // canonical composition; invalid bytes stay as they are
-bool nfc_begins(char32_t code);                        // what precedes it never changes it, nor the other way round
-bool nfc_settled(char32_t code);                       // that, and alone it is its own normal form
+enum class Form : uint8_t { nfc, nfd, nfkc, nfkd };    // composed or apart; k: compatible characters become the plain ones
+std::string normal_form(Form, std::string_view text);  // invalid bytes stay as they are
+bool form_begins(Form, char32_t code);                 // what precedes it never changes it, nor the other way round
+bool form_settled(Form, char32_t code);                // that, and alone it is its own normal form
 
 std::string lowercase(std::string_view text);          // character by character, whatever stands around it
 
@@ -35,6 +36,7 @@ bool python_printable(char32_t code);                  // repr() shows it as it 
 extern const char unicode_class_runs[];
 extern const char unicode_combining_runs[];
 extern const char unicode_decompositions[];
+extern const char unicode_compatible[];                // unicode_compatible_tables.cpp
 extern const char unicode_lowercase_runs[];
 extern const char unicode_uppercase_runs[];            // from here on: unicode_case_tables.cpp
 extern const char unicode_titlecase_runs[];

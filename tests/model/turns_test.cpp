@@ -228,7 +228,7 @@ struct Tally { int64_t rendered = 0, refused = 0, turns = 0, trained = 0, silent
 void check_tokens(const qlora::TokenizerImpl& t, const qlora::TrainingText& r, const qlora::Turn& turn) {
     const auto plain = [](std::string s) {             // SPM prints U+2581 as a space
         for (size_t at = 0; (at = s.find("\u2581", at)) != s.npos;) s.replace(at, 3, " ");
-        return qlora::nfc(s);
+        return qlora::normal_form(qlora::Form::nfc, s);
     };
     const std::string wanted = plain(r.text.substr(size_t(turn.begin), size_t(turn.end - turn.begin)));
     const auto spelled = [&](int64_t first, int64_t last) {

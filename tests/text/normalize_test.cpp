@@ -56,8 +56,9 @@ TEST(NormalText, KnowsWhereItsBytesCameFrom) {
     for (int i = 0; i < 3000; ++i) {
         const std::string text = random_text(rng);
         NormalText t(text);
-        t.compose();
-        ASSERT_EQ(t.text(), nfc(text));
+        const Form form = Form(rng.below(4));
+        t.bring_into(form);
+        ASSERT_EQ(t.text(), normal_form(form, text));
         check_origins(t, text.size());
         if (rng.below(2)) t.lower();
         if (rng.below(2)) t.replace("ab", "x");
@@ -67,7 +68,7 @@ TEST(NormalText, KnowsWhereItsBytesCameFrom) {
         check_origins(t, text.size());
     }
     NormalText t("\xC3\x84 e\xCC\x81 ab");              // "Ä é ab", its é in two characters
-    t.compose();
+    t.bring_into(Form::nfc);
     t.replace("ab", "xyz");
     EXPECT_EQ(t.text(), "\xC3\x84 \xC3\xA9 xyz");
     EXPECT_EQ(t.from(0), 0u);
@@ -81,19 +82,21 @@ TEST(NormalText, KnowsWhereItsBytesCameFrom) {
 // Where a character begins a piece the text can be cut: for every character, behind what joins with marks, vowels and
 // final consonants.
 TEST(NormalText, PiecesComposeAlone) {
-    for (const std::string before :
-         {"a", "e\xCC\x81", "\xE1\x84\x80", "\xEA\xB0\x80", "\xE3\x81\x8B", "\xE0\xA7\x87", "\xF0\x91\x84\xB1"}) {
-        const std::string left = nfc(before);
-        for (char32_t code = 0x80; code < 0x30000; ++code) {
-            if (code >= 0xD800 && code < 0xE000) continue;
-            std::string one;
-            utf8_append(one, code);
-            if (nfc_begins(code)) {
-                ASSERT_EQ(nfc(before + one), left + nfc(one)) << before << " and " << std::hex << uint32_t(code);
+    for (const Form form : {Form::nfc, Form::nfd, Form::nfkc, Form::nfkd})
+        for (const std::string before :
+             {"a", "e\xCC\x81", "\xE1\x84\x80", "\xEA\xB0\x80", "\xE3\x81\x8B", "\xE0\xA7\x87", "\xF0\x91\x84\xB1"}) {
+            const std::string left = normal_form(form, before);
+            for (char32_t code = 0x80; code < 0x30000; ++code) {
+                if (code >= 0xD800 && code < 0xE000) continue;
+                std::string one;
+                utf8_append(one, code);
+                const std::string alone = normal_form(form, one);
+                if (form_begins(form, code)) {
+                    ASSERT_EQ(normal_form(form, before + one), left + alone) << before << std::hex << uint32_t(code);
+                }
+                ASSERT_EQ(form_settled(form, code), form_begins(form, code) && alone == one) << uint32_t(code);
             }
-            ASSERT_EQ(nfc_settled(code), nfc_begins(code) && nfc(one) == one) << std::hex << uint32_t(code);
         }
-    }
 }
 
 // The letter is in the original where it is in the text, whatever is composed behind it.
@@ -102,7 +105,7 @@ TEST(NormalText, OneComposedCharacterMovesNoOther) {
         const std::string text = neighbour + "\xE4\xB8\xAD" + "e\xCC\x81" + "\xED\x95\x9C" +
                                  "\xE1\x84\x80\xE1\x85\xA1" + neighbour;
         NormalText t(text);
-        t.compose();
+        t.bring_into(Form::nfc);
         const size_t n = neighbour.size();
         ASSERT_EQ(t.text(), neighbour + "\xE4\xB8\xAD\xC3\xA9\xED\x95\x9C\xEA\xB0\x80" + neighbour);
         EXPECT_EQ(t.from(n), n);
