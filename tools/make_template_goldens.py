@@ -102,4 +102,5 @@ def main():
     print(len(rows), "rows,", sum("error" in r for r in rows), "refused")
 
 
-main()
+if __name__ == "__main__":
+    main()

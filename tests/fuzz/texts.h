@@ -1,7 +1,9 @@
 // texts.h - fuzz targets of tokenizers, of the text that goes into them, and of chat templates.
 #pragma once
 #include "src/text/pretokenize.h"
+#include "src/text/tokenizer_model.h"
 #include "tests/fuzz/samples.h"
+#include "tests/support/sentencepiece_file.h"
 
 namespace fuzz {
 
@@ -187,6 +189,26 @@ inline void read_tokenizer_config(std::string_view bytes) {
     for (const bool reply : {false, true}) render_chat(*t, dialogue, {.reply_next = reply});
 }
 
+// A SentencePiece model of every kind, with a character map, bytes and pieces of every type; and a list of tiktoken.
+inline Seeds model_seeds() {
+    namespace file = sentencepiece_file;
+    // U+FB01 -> "fi": a double array in which each byte leads to a place of its own
+    std::string bytes, more = file::piece("ab", -1, 4) + file::piece("xhe", -1, 5) + file::piece("\xC3\xA9", -2);
+    for (int b = 0; b < 256; ++b) bytes += file::piece(token_of_byte(b), 0, 6);
+    const std::string map("\x08\0\0\0\0\x04\0\0h\x05\0\0x\0", 14);
+    const std::string rules = file::bytes(2, map) + file::number(3, 0);
+    return {file::model(2, more), file::model(1, more, rules), file::model(1, more),
+            file::model(2, bytes) + file::bytes(2, file::number(35, 1)), file::ranks().substr(0, 60), file::ranks()};
+}
+
+inline void read_model_file(std::string_view bytes) {
+    static const Json config = Json::parse(
+        R"({"added_tokens_decoder": {"300": {"content": "<n>", "normalized": true}}, "legacy": false})", "seed");
+    for (const char* form : {"", "qwen"})
+        for (const Json& beside : {Json(), config})
+            use(*make_tokenizer(read_tokenizer_model(bytes, form, beside, "fuzz"), "fuzz"), greeting);
+}
+
 inline Targets texts() {
     const auto one = [](auto text) { return [=] { return Seeds{text}; }; };
     return {
@@ -212,6 +234,7 @@ inline Targets texts() {
               put("tokenizer/chat_template.jinja", bytes);
               read_tokenizer_config(R"({"eos_token": "</s>"})");
           }}},
+        {"tokenizer_model", {model_seeds, read_model_file}},
         {"text", {one(std::string(greeting)), read_text}},
         {"words", {word_seeds, read_words}},
         {"template", {template_seeds, read_template}},

@@ -40,6 +40,11 @@ std::vector<Template> all_templates() {
         for (const auto& [name, source] : entry.object())
             all.push_back({str("ollama ", number, " ", name), source.string()});
     }
+    std::istringstream families(qlora::read_file("tests/golden/family_templates.jsonl"));
+    for (std::string line; std::getline(families, line);) {
+        const Json entry = Json::parse(line, "family_templates.jsonl");
+        all.push_back({str("family ", entry.find("name")->string()), entry.find("source")->string()});
+    }
     for (const char* folder : {"gemma3", "llama3_1", "qwen3"}) {
         const std::string config = data_path(str("tokenizer/hf/", folder, "/tokenizer_config.json"));
         all.push_back({folder, Json::parse(qlora::read_file(config), config).find("chat_template")->string()});
@@ -165,6 +170,7 @@ const std::vector<std::string> end_marks{"<|im_end|>",
                                          "<|END_OF_TURN_TOKEN|>",
                                          "<｜end▁of▁sentence｜>",
                                          "<|EOT|>",
+                                         "<|end_of_text|>",
                                          "<end_message>",
                                          " <step> "};
 

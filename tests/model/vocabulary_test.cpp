@@ -151,6 +151,59 @@ TEST(Vocabulary, WithoutACounterpart) {
     EXPECT_EQ(Gguf::open(path)->string("tokenizer.ggml.model", ""), "none");
 }
 
+// A tokenizer.model: as llama.cpp sees it, in our own GGUF files and in folders, also out of such a file.
+class ModelFile : public testing::TestWithParam<std::tuple<const char*, const char*, const char*>> {};
+
+TEST_P(ModelFile, IsSavedInBothKindsOfFiles) {
+    const auto& [from, name, kind] = GetParam();
+    const std::string folder = temporary("model_folder"), path = temporary("model.gguf"), back = temporary("back");
+    std::filesystem::create_directory(folder);
+    write_file_atomic(folder + "/" + name, read_file(golden_path(from)));
+    write_file_atomic(folder + "/tokenizer_config.json", R"({"add_bos_token": true, "chat_template": "{{ bos_token }}"})");
+    const std::string type = kind == std::string("gpt2") ? "llama" : "mistral";
+    write_file_atomic(folder + "/config.json", R"({"model_type": ")" + type + "\"}");
+    auto model = model_of(folder);
+    auto metadata = std::make_shared<Metadata>(*model->metadata);
+    metadata->config = Json::parse(read_file(folder + "/config.json"), "config");
+    model->metadata = metadata;
+    save_gguf_model(*model, path);
+    const auto file = Gguf::open(path);
+    EXPECT_EQ(file->string("tokenizer.ggml.model", ""), kind);
+    const auto plain = make_tokenizer(gguf_vocabulary(*file), path);
+    const auto loaded = tiny::load(path);
+    save_hf_model(*loaded, back);
+    EXPECT_TRUE(read_file(back + "/" + name) == read_file(folder + "/" + name));
+    EXPECT_FALSE(exists(back + "/tokenizer.json"));
+    const auto again = load_tokenizer(back);
+    EXPECT_EQ(loaded->tokenizer->chat_template, "{{ bos_token }}");
+    EXPECT_EQ(loaded->tokenizer->end_of_reply, model->tokenizer->end_of_reply);
+    EXPECT_EQ(loaded->tokenizer->rules, model->tokenizer->rules) << "an adapter's base is the same";
+    for (const std::string& text : texts(1000)) {
+        const Tokens expected = encode(*model->tokenizer, text);
+        ASSERT_EQ(encode(*loaded->tokenizer, text), expected) << text;
+        ASSERT_EQ(encode(*again, text), expected) << text;
+        ASSERT_EQ(encode(*plain, text), expected) << text;
+    }
+}
+INSTANTIATE_TEST_SUITE_P(
+    Vocabulary, ModelFile,
+    testing::Values(std::tuple("sentencepiece/llama.model", "tokenizer.model", "llama"),
+                    std::tuple("sentencepiece/t5.model", "tokenizer.model", "t5"),
+                    std::tuple("tiktoken/llama3/tokenizer.model", "tokenizer.model", "gpt2"),
+                    std::tuple("tiktoken/qwen/qwen.tiktoken", "qwen.tiktoken", "gpt2")));
+
+// A normalizer, which llama.cpp does not know for BPE.
+TEST(Vocabulary, ModelFilesWithoutACounterpart) {
+    for (const char* name : {"sentencepiece/bpe_nfkc.model", "sentencepiece/unigram_bytes.model"}) {
+        const std::string folder = temporary("nfkc"), path = temporary("nfkc.gguf");
+        std::filesystem::create_directory(folder);
+        write_file_atomic(folder + "/tokenizer.model", read_file(golden_path(name)));
+        std::string error = "saved";
+        try { save_gguf_model(*model_of(folder), path); } catch (const Error& e) { error = e.what(); }
+        EXPECT_NE(error.find("no counterpart"), std::string::npos) << error;
+    }
+}
+
 class ToHuggingFace : public testing::TestWithParam<const char*> {};
 
 TEST_P(ToHuggingFace, GivesTheSameIds) {

@@ -5,6 +5,10 @@
 
 #include <gtest/gtest.h>
 
+#include <sstream>
+
+#include <map>
+
 namespace chat_template_test {
 
 using namespace qlora;
@@ -60,6 +64,31 @@ TEST(ChatTemplate, RealTemplatesRenderAsJinja2Does) {
         else EXPECT_NE(error, "") << "jinja2 refuses: " << row.find("error")->string();
     }
     EXPECT_GT(rows, 250);
+}
+
+// Layouts of the families that have no template in ../shared/data (tools/make_family_template_golden.py).
+TEST(ChatTemplate, LayoutsOfFamiliesRenderAsJinja2Does) {
+    std::map<std::string, std::string> sources;
+    const auto lines = [](const char* file, const auto& each) {
+        std::istringstream in(read_file(golden_path(file)));
+        for (std::string line; std::getline(in, line);) each(Json::parse(line, file));
+    };
+    lines("family_templates.jsonl",
+          [&](const Json& row) { sources[row.find("name")->string()] = row.find("source")->string(); });
+    int64_t rows = 0;
+    lines("family_renderings.jsonl", [&](const Json& row) {
+        ++rows;
+        const std::string& name = row.find("name")->string();
+        std::string text, error;
+        try {
+            text = ChatTemplate::parse(sources.at(name), name)->render(*row.find("variables")).text;
+        } catch (const Error& e) {
+            error = e.what();
+        }
+        if (const Json* expected = row.find("expected")) EXPECT_EQ(text, expected->string()) << name << error;
+        else EXPECT_NE(error, "") << name << ": jinja2 refuses";
+    });
+    EXPECT_EQ(rows, int64_t(sources.size()) * 6);
 }
 
 TEST(ChatTemplate, WhitespaceControl) {
