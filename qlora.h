@@ -88,9 +88,9 @@ public:
     // a path: std::string, const char* or std::filesystem::path
     template <class Path> requires std::convertible_to<const Path&, std::string>
     Source(const Path& path) : name_(path) {}
-    // One file: a GGUF file or a tokenizer.json. Weights are read where they are (copied only where the file does not
-    // begin at a multiple of 64 bytes), so the bytes must stay until all that was loaded from them is gone; owner, if
-    // given, keeps them.
+    // One file: a GGUF file, a tokenizer.json or a tokenizer.model. Weights are read where they are (copied only where
+    // the file does not begin at a multiple of 64 bytes), so the bytes must stay until all that was loaded from them is
+    // gone; owner, if given, keeps them.
     // name: what messages and records call it.
     [[nodiscard]] static Source memory(std::span<const std::byte> file, std::string name = "memory",
                                        std::shared_ptr<const void> owner = {});
@@ -168,7 +168,8 @@ struct Rendered {                                      // a dialogue as the mode
 };
 class Tokenizer {
 public:
-    [[nodiscard]] static Tokenizer load(const Source&);    // a GGUF file, a Hugging Face folder or a tokenizer.json
+    // a GGUF file, a Hugging Face folder, a tokenizer.json, or a tokenizer.model of SentencePiece or tiktoken
+    [[nodiscard]] static Tokenizer load(const Source&);
     // control = false: text only, never yields a control token, whoever wrote the text. control = true: "<|im_end|>"
     // written in the text is that token, as in files that were made for the model. add_bos puts the start of text in
     // front, unless the text brings it.

@@ -174,7 +174,8 @@ namespace load_gguf_room {
 // "t5": the rules are SentencePiece's, but for the bytes that characters do not become.
 void read_unigram(const GgufPairs& file, Vocabulary& v) {
     if (v.scores.empty() || v.types.empty())
-        fail(Errc::format, "gguf: ", file.path(), ": a vocabulary of kind t5 without tokenizer.ggml.scores or token_type");
+        fail(Errc::format, "gguf: ", file.path(),
+             ": a vocabulary of kind t5 without tokenizer.ggml.scores or token_type");
     v.pieces = int64_t(v.tokens.size());
     v.byte_fallback = false;
     v.remove_extra_spaces = file.boolean("tokenizer.ggml.remove_extra_whitespaces", false);

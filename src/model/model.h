@@ -128,7 +128,7 @@ std::shared_ptr<ModelImpl> load_gguf_model(const Source&, const LoadOptions&,
                                            const struct Family* as = nullptr);
 std::shared_ptr<ModelImpl> load_hf_model(const Source& folder, const LoadOptions&,
                                          const struct Family* as = nullptr);
-// GGUF (vocabulary-only too), folder, tokenizer.json
+// GGUF (vocabulary-only too), folder, tokenizer.json, tokenizer.model
 std::shared_ptr<const TokenizerImpl> load_tokenizer(const Source&);
 ModelInfo describe(const ModelImpl&);
 // Error{argument} where a text is longer than the model's context: rotary positions beyond it were never trained, and

@@ -172,7 +172,8 @@ std::shared_ptr<const TokenizerImpl> load_tokenizer(const Source& source) {
     const Form form = named_json ? Form::json : text_room::form_of(source);
     if (form == Form::model || named_json) {
         const size_t slash = path.find_last_of('/');
-        if (!memory) return text_room::of_folder(slash == path.npos ? "." : path.substr(0, slash), path.substr(slash + 1));
+        const std::string folder = slash == path.npos ? "." : path.substr(0, slash);
+        if (!memory) return text_room::of_folder(folder, path.substr(slash + 1));
         return make_tokenizer(read_tokenizer_model(text_of(source, {}, text_room::most), "", Json(), path), path);
     }
     if (memory && form == Form::json)

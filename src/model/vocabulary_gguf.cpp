@@ -91,7 +91,7 @@ std::optional<Kind> bpe_kind(const Json& model, const std::vector<const Json*>& 
 
 std::optional<Kind> kind_of(const Json& tokenizer) {
     const Json* model = tokenizer.find("model");
-    if (!model) return {};
+    if (!model || text_at(*model, "type") == "Unigram") return {};
     const auto normal = steps(tokenizer, "normalizer", "normalizers"),
                cut = steps(tokenizer, "pre_tokenizer", "pretokenizers");
     const std::optional<Kind> bpe = bpe_kind(*model, normal, cut);

@@ -37,7 +37,8 @@ Json pre_tokenizer(const std::string& pre, const std::string& where) {
     const std::string_view regex = regex_of_pre(pre);
     if (regex.empty())
         fail(Errc::unsupported, "save: ", where, ": the pre-tokenizer \"", pre,
-             "\" has no counterpart in a tokenizer.json; save a GGUF file, or load the original Hugging Face folder");
+             "\" has no counterpart in a tokenizer.json; "
+             "save a GGUF file, or load the original Hugging Face folder");
     if (family_of_pre(pre) == "gpt-2") return byte_level(true);
     return list({step("Split", {{"pattern", pattern("Regex", regex)}, {"behavior", "Isolated"}, {"invert", false}}),
                  byte_level(false)},
@@ -195,7 +196,8 @@ TextFiles hf_vocabulary(const ModelImpl& model) {
     namespace room = vocabulary_hf_room;
     const Vocabulary v = gguf_vocabulary(*model.metadata->gguf);
     if (v.kind == Vocabulary::Kind::unigram)
-        fail(Errc::unsupported, "save: ", model.path, ": a vocabulary of kind t5 has no counterpart in a tokenizer.json; "
+        fail(Errc::unsupported, "save: ", model.path,
+             ": a vocabulary of kind t5 has no counterpart in a tokenizer.json; "
              "save a GGUF file, or load the original Hugging Face folder");
     return {room::tokenizer(v, model.path).dump() + "\n", room::config(v, model.config.context).dump(2) + "\n",
             v.chat_template};

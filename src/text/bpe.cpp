@@ -12,7 +12,8 @@ public:
         : TokenCore(std::move(vocabulary), std::move(decode), where), options_(std::move(options)) {
         if (!added.empty()) set_added(std::move(added));
         for (int b = 0; b < 256; ++b) {
-            byte_ids_[b] = text_token(options_.byte_level ? byte_level_text(std::string(1, char(b))) : token_of_byte(b));
+            const std::string byte(1, char(b));
+            byte_ids_[b] = text_token(options_.byte_level ? byte_level_text(byte) : token_of_byte(b));
             byte_fallback_ = byte_fallback_ && byte_ids_[b] >= 0;
         }
         byte_fallback_ = byte_fallback_ && options_.byte_fallback;

@@ -35,7 +35,8 @@ Charsmap::Match Charsmap::longest(std::string_view text, size_t at) const {
         if ((u & 0x800000FFu) != uint8_t(text[i])) break;
         node ^= children(u);
         if (!(u >> 8 & 1)) continue;
-        const size_t strings = 4 + units_ * 4, from = node < units_ ? strings + (unit(node) & 0x7FFFFFFFu) : blob_.size();
+        const size_t strings = 4 + units_ * 4;
+        const size_t from = node < units_ ? strings + (unit(node) & 0x7FFFFFFFu) : blob_.size();
         if (from >= blob_.size())
             fail(Errc::format, where_, ": the character map of the normalizer points outside of itself");
         best = {std::string_view(blob_.data() + from), i + 1 - at};    // ends at a zero: the last byte is one

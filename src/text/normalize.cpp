@@ -33,8 +33,8 @@ void NormalText::rewrite(const Piece& piece) {
     origin_ = std::move(origin);
 }
 
-// A piece is what the form may change together: a character and all behind it that do not begin a piece of their own. A run
-// of characters that stay as they are is one piece.
+// A piece is what the form may change together: a character and all behind it that do not begin a piece of their own.
+// A run of characters that stay as they are is one piece.
 void NormalText::bring_into(Form form) {
     const auto begins = [form](const Utf8Char& c) { return !c.bytes || !c.valid || form_begins(form, c.code); };
     // Of the plain characters letters compose with what follows, and < = > with U+0338 alone: others are pieces of

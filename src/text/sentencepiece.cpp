@@ -84,7 +84,8 @@ struct Reader {
         const size_t id = v.tokens.size();
         if (text.empty()) fail(Errc::format, where, ": piece ", id, " is empty");
         if (!std::isfinite(score)) fail(Errc::format, where, ": the score of piece ", id, " is ", score);
-        if (type < 1 || type > 6) fail(Errc::format, where, ": piece ", id, " is of the type ", type, ", expected 1 to 6");
+        if (type < 1 || type > 6)
+            fail(Errc::format, where, ": piece ", id, " is of the type ", type, ", expected 1 to 6");
         if (!seen.insert(text).second) fail(Errc::format, where, ": the piece \"", text, "\" is there twice");
         if (Type(type) == Type::unknown) {
             if (v.unk >= 0) fail(Errc::format, where, ": pieces ", v.unk, " and ", id, " are both the unknown one");
@@ -129,7 +130,7 @@ struct Reader {
 
     void check() {
         if (v.tokens.empty()) fail(Errc::format, where, ": a SentencePiece model without pieces");
-        if (kind != 1 && kind != 2) unsupported(str("a SentencePiece model of the type ", kind, " (words or characters)"));
+        if (kind != 1 && kind != 2) unsupported(str("a SentencePiece model of type ", kind, " (words, characters)"));
         if (suffix) unsupported("white space behind words (treat_whitespace_as_suffix)");
         if (!escaped) unsupported("white space that is not U+2581 (escape_whitespaces: false)");
         if (v.unk < 0) fail(Errc::format, where, ": no piece is the unknown one");
@@ -167,7 +168,8 @@ struct Reader {
 
 }  // namespace sentencepiece_room
 
-bool is_sentencepiece(std::string_view bytes) {        // the key of field 1, a piece; a JSON may begin with a line end too
+// The key of field 1, a piece, is a line end, with which a JSON may begin too.
+bool is_sentencepiece(std::string_view bytes) {
     const size_t begin = bytes.find_first_not_of(" \t\r\n");
     return bytes.starts_with('\n') && begin != bytes.npos && bytes[begin] != '{';
 }

@@ -19,8 +19,8 @@ struct Class {                                         // of characters
     }
 };
 
-// Runs of what `test` says, of at least `least` and at most `most` characters. Linear: a run that is too short is passed
-// over whole.
+// Runs of what `test` says, of at least `least` and at most `most` characters. Linear: a run that is too short is
+// passed over whole.
 template <class Test>
 Matcher match_runs(Test test, size_t least, size_t most) {
     return [test, least, most](std::string_view text, size_t from) {
@@ -155,7 +155,8 @@ Matcher match_text(std::string mark) {
 }
 
 Matcher match_expression(std::string_view source) {
-    if (source.find_first_of(split_room::special) == source.npos) return source.empty() ? Matcher() : match_text(std::string(source));
+    if (source.empty()) return {};
+    if (source.find_first_of(split_room::special) == source.npos) return match_text(std::string(source));
     return split_room::Reader(source).matcher();
 }
 

@@ -83,7 +83,7 @@ private:
     }
 
     Charsmap::Match normal_form(std::string_view text, size_t at) const {
-        if (const auto match = inner_at(text, at); match.value >= 0) return {text.substr(at, match.length), match.length};
+        if (const auto own = inner_at(text, at); own.value >= 0) return {text.substr(at, own.length), own.length};
         if (const auto match = charsmap_.longest(text, at); match.length) return match;
         const Utf8Char c = utf8_at(text, at);
         if (!c.valid) return {"\xEF\xBF\xBD", 1};

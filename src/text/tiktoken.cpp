@@ -59,8 +59,9 @@ inline const std::vector<Form>& forms() {
 inline const Form& form_named(std::string_view name, std::string_view where) {
     for (const Form& form : forms())
         if (form.name == name) return form;
-    fail(Errc::unsupported, where, ": a list of tiktoken does not say how text is cut into words, and neither the name of "
-         "the file nor config.json's model_type is one that is known (qwen.tiktoken, cl100k_base.tiktoken, "
+    fail(Errc::unsupported, where,
+         ": a list of tiktoken does not say how text is cut into words, and neither the name of the file nor "
+         "config.json's model_type is one that is known (qwen.tiktoken, cl100k_base.tiktoken, "
          "o200k_base.tiktoken; tokenizer.model of llama); use the model's tokenizer.json or GGUF");
 }
 
@@ -77,7 +78,8 @@ inline void read_lines(std::string_view bytes, Vocabulary& v, std::string_view w
             fail(Errc::format, where, ": line ", number, " is not a token in base64 and its rank: \"",
                  utf8_sanitize(text.substr(0, 60)), "\"");
         if (line.rank >= int64_t(most))
-            fail(Errc::format, where, ": line ", number, " has the rank ", line.rank, ", the file has not so many tokens");
+            fail(Errc::format, where, ": line ", number, " has the rank ", line.rank,
+                 ", the file has not so many tokens");
         if (size_t(line.rank) >= v.tokens.size()) v.tokens.resize(size_t(line.rank) + 1);
         std::string& slot = v.tokens[size_t(line.rank)];
         if (!slot.empty()) fail(Errc::format, where, ": line ", number, ": the rank ", line.rank, " is there twice");
@@ -85,7 +87,8 @@ inline void read_lines(std::string_view bytes, Vocabulary& v, std::string_view w
         singles += line.bytes.size() == 1;
     }
     if (singles != 256)
-        fail(Errc::format, where, ": ", singles, " of the 256 bytes are tokens; without all of them a text may have no ids");
+        fail(Errc::format, where, ": ", singles,
+             " of the 256 bytes are tokens; without all of them a text may have no ids");
 }
 
 inline void make_merges(Vocabulary& v, std::string_view where) {
@@ -137,7 +140,8 @@ std::string_view tiktoken_file(std::string_view name) {
     return "tokenizer.model";
 }
 
-Vocabulary read_tiktoken(std::string_view bytes, std::string_view form_name, const Json& config, std::string_view where) {
+Vocabulary read_tiktoken(std::string_view bytes, std::string_view form_name, const Json& config,
+                         std::string_view where) {
     namespace room = tiktoken_room;
     const room::Form& form = room::form_named(form_name, where);
     Vocabulary v;

@@ -1,5 +1,5 @@
-// tokenizer.h - text to ids and back: byte-level BPE, SentencePiece's BPE and Unigram, from a GGUF vocabulary, a Hugging
-// Face tokenizer.json, a SentencePiece model or a list of tiktoken.
+// tokenizer.h - text to ids and back: byte-level BPE, SentencePiece's BPE and Unigram, from a GGUF vocabulary, a
+// Hugging Face tokenizer.json, a SentencePiece model or a list of tiktoken.
 //
 // Linear or n log n in the length of the text, whatever the text. Control tokens are never matched inside user text:
 // only encode_template(), which is fed by the chat template, turns "<|im_end|>" into its id.
@@ -9,7 +9,7 @@
 namespace qlora { inline namespace QLORA_ABI {
 
 struct Vocabulary {    // as the file gives it; the loaders (gguf, tokenizer.json, tokenizer.model) fill it
-    enum class Kind : uint8_t { byte_bpe, spm, unigram };              // "gpt2" | "llama" | "t5" of tokenizer.ggml.model
+    enum class Kind : uint8_t { byte_bpe, spm, unigram };    // "gpt2" | "llama" | "t5" of tokenizer.ggml.model
     enum class Type : uint8_t { normal = 1, unknown, control, user_defined, unused, byte };
     Kind kind = Kind::byte_bpe;
     std::string pre;                                   // name of the pre-tokenizer: "smollm", "llama-bpe", "qwen2", ...

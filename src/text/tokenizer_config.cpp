@@ -51,9 +51,11 @@ struct Reader : TokenizerParts {
         const size_t most = (v.tokens.size() + decoder->as_object(file).size()) * 2 + 1000;
         for (const auto& [key, entry] : decoder->object()) {
             int64_t id = 0;
-            for (const char c : key) id = c >= '0' && c <= '9' && id < INT32_MAX ? id * 10 + (c - '0') : int64_t(INT32_MAX);
+            for (const char c : key)
+                id = c >= '0' && c <= '9' && id < INT32_MAX ? id * 10 + (c - '0') : int64_t(INT32_MAX);
             const std::string content = text(entry, "content");
-            if (key.empty() || content.empty()) fail(Errc::format, file, " has the token \"", key, "\": \"", content, "\"");
+            if (key.empty() || content.empty())
+                fail(Errc::format, file, " has the token \"", key, "\": \"", content, "\"");
             place_token(v, id, content, most, file);
             added.push_back(added_token(entry, Token(id), content));
             Vocabulary::Type& type = v.types[size_t(id)];

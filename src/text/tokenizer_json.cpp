@@ -175,7 +175,8 @@ struct Reader : TokenizerParts {
 
     std::shared_ptr<const TokenizerImpl> read() {
         read_model();
-        const bool byte_level = read_tokenizer_steps(get(json, "normalizer"), get(json, "pre_tokenizer"), options, where);
+        const bool byte_level = read_tokenizer_steps(get(json, "normalizer"), get(json, "pre_tokenizer"), options,
+                                                     where);
         if (byte_level && !options.scores.empty()) unsupported("ByteLevel with the model", "Unigram");
         for (const char* decides : {"normalizer", "pre_tokenizer"})
             if (const Json* part = get(json, decides)) vocabulary.rules += part->dump();

@@ -15,7 +15,8 @@ enum CharClass : uint16_t {
 
 uint16_t char_class(char32_t code);
 
-enum class Form : uint8_t { nfc, nfd, nfkc, nfkd };    // composed or apart; k: compatible characters become the plain ones
+// composed or apart; k: compatible characters become the plain ones
+enum class Form : uint8_t { nfc, nfd, nfkc, nfkd };
 std::string normal_form(Form, std::string_view text);  // invalid bytes stay as they are
 bool form_begins(Form, char32_t code);                 // what precedes it never changes it, nor the other way round
 bool form_settled(Form, char32_t code);                // that, and alone it is its own normal form

@@ -5,9 +5,8 @@
 
 #include <gtest/gtest.h>
 
-#include <sstream>
-
 #include <map>
+#include <sstream>
 
 namespace chat_template_test {
 

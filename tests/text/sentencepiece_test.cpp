@@ -62,7 +62,8 @@ TEST(SentencePiece, AsTheLibrary) {
 
 TEST(Tiktoken, AsTheLibrary) {
     std::map<std::string, Tokenizer> all;
-    for (const char* name : {"llama3", "qwen", "cl100k"}) all[name] = load_tokenizer(golden_path(str("tiktoken/", name)));
+    for (const char* name : {"llama3", "qwen", "cl100k"})
+        all[name] = load_tokenizer(golden_path(str("tiktoken/", name)));
     all["o200k"] = load_tokenizer(golden_path("tiktoken/o200k/o200k_base.tiktoken"));
     check_golden("tiktoken.jsonl", all, 60);
 }
@@ -150,15 +151,21 @@ TEST(SentencePiece, DamagedFilesSayWhatIsWrong) {
 TEST(SentencePiece, HostileFilesSayWhatIsWrong) {
     const float nan = std::numeric_limits<float>::quiet_NaN(), infinite = std::numeric_limits<float>::infinity();
     for (const auto& [bytes, said] :
-         {std::pair(file::model(2, file::piece("he", -1)), "twice"), std::pair(file::model(2, file::piece("x", nan)), "score"),
-          std::pair(file::model(2, file::piece("x", infinite)), "score"), std::pair(file::model(2, file::piece("", 0)), "empty"),
-          std::pair(file::model(2, file::piece("x", 0, 7)), "type 7"), std::pair(file::model(2, file::piece("x", 0, 2)), "both the unknown"),
-          std::pair(file::model(3), "not supported"), std::pair(file::model(2) + file::bytes(2, file::number(35, 1)), "byte_fallback"),
+         {std::pair(file::model(2, file::piece("he", -1)), "twice"),
+          std::pair(file::model(2, file::piece("x", nan)), "score"),
+          std::pair(file::model(2, file::piece("x", infinite)), "score"),
+          std::pair(file::model(2, file::piece("", 0)), "empty"),
+          std::pair(file::model(2, file::piece("x", 0, 7)), "type 7"),
+          std::pair(file::model(2, file::piece("x", 0, 2)), "both the unknown"),
+          std::pair(file::model(3), "not supported"),
+          std::pair(file::model(2) + file::bytes(2, file::number(35, 1)), "byte_fallback"),
           std::pair(file::model(2) + file::bytes(2, file::number(24, 1)), "suffix"),
           std::pair(file::model(2, "", file::number(5, 0)), "escape_whitespaces"),
           std::pair(file::model(2, "", file::bytes(2, std::string("\xFF\xFF\xFF\xFFx\0", 6))), "character map"),
-          std::pair(file::piece("a", 0), "unknown one"), std::pair(std::string("\x0A\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x7F"), "not a whole"),
-          std::pair(std::string("\x0A\xFF\xFF\xFF\x7F"), "are said to follow"), std::pair(std::string("\x0F"), "not a whole"),
+          std::pair(file::piece("a", 0), "unknown one"),
+          std::pair(std::string("\x0A\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x7F"), "not a whole"),
+          std::pair(std::string("\x0A\xFF\xFF\xFF\x7F"), "are said to follow"),
+          std::pair(std::string("\x0F"), "not a whole"),
           std::pair(file::model(1, file::piece(std::string(2000, 'a'), -1)), "2000 bytes")}) {
         std::string error = "read";
         try { make(bytes); } catch (const Error& e) { error = e.what(); }
