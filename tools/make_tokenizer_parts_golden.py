@@ -25,6 +25,10 @@ def plain(count, seed):
     return [s for s in strings(count, seed) if not any(end in s for end in ENDS)]
 
 
+# Found among 20,000: sums that differ in their last bit, and signs that only a newer Unicode has as punctuation.
+NEAR = ["नियs> \n\n\nはiC  rvolΣΥΦ", "Ⴌ๱࠶ა႟࣯௪ இ ౷ৃ ॑ କުಜ ܑ࿺क ", "༮ ੶ࠨ৊رಏ௼ ݐ঺ ໥४໾୮ ఔཉ "]
+
+
 def corpus():
     return [s for n, s in enumerate(plain(8000, seed=8)) if n % 4 < 2]
 
@@ -94,7 +98,7 @@ def main():
         del rest["model"]
         print(json.dumps([name, model, rest], ensure_ascii=False))
         t.encode_special_tokens = True
-        for text in plain(count, seed=9):
+        for text in plain(count, seed=9) + NEAR:
             out = t.encode(text, add_special_tokens=False).ids
             decoded = t.decode([i for i in out if i > 1])
             print(json.dumps([name, text, out, decoded if decoded != text else None], ensure_ascii=False))

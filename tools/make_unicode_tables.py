@@ -12,7 +12,7 @@ import sys
 import unicodedata
 
 import tokenizers
-from tokenizers import Regex, normalizers
+from tokenizers import Regex, normalizers, pre_tokenizers
 
 nfc, nfd, nfkd, lower = (form.normalize_str for form in (normalizers.NFC(), normalizers.NFD(), normalizers.NFKD(), normalizers.Lowercase()))
 LAST = 0x110000
@@ -108,6 +108,25 @@ def compatible():
     return "".join(out)
 
 
+def other_punctuation():
+    """Where Punctuation, which knows an older Unicode, is of another opinion than \\p{P}."""
+    split = pre_tokenizers.Punctuation().pre_tokenize_str
+    drop = normalizers.Replace(Regex(r"\p{P}"), "").normalize_str
+    other = {code for code in CODES if code >= 0x80 and (len(split("a" + chr(code) + "a")) == 3) != (drop(chr(code)) == "")}
+    return "".join(base32(n) + "S" + base32(m) + "N" for n, m in gaps(other))
+
+
+def gaps(codes):
+    """[codes that are not, codes that are] ..., up to the last of them."""
+    start, inside, begin = 0, False, 0
+    for code in range(max(codes) + 2):
+        if (code in codes) != inside:
+            if inside:
+                yield begin - start, code - begin
+                start = code
+            begin, inside = code, not inside
+
+
 def literal(name, text):
     print(f"const char {name}[] =")
     for i in range(0, len(text), 112):
@@ -126,7 +145,7 @@ def file(name, what, tables):
 
 
 if sys.argv[1:] == ["compatible"]:
-    file("unicode_compatible_tables.cpp", "compatibility decompositions", [("unicode_compatible", compatible())])
+    file("unicode_compatible_tables.cpp", "compatibility decompositions", [("unicode_compatible", compatible()), ("unicode_other_punctuation", other_punctuation())])
 else:
     file("unicode_tables.cpp", "the characters", [("unicode_class_runs", classes()), ("unicode_combining_runs", combining()),
                                                   ("unicode_decompositions", decompositions()), ("unicode_lowercase_runs", lowercase())])

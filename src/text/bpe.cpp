@@ -17,7 +17,8 @@ public:
             byte_fallback_ = byte_fallback_ && byte_ids_[b] >= 0;
         }
         byte_fallback_ = byte_fallback_ && options_.byte_fallback;
-        if (!options_.byte_level && options_.words.empty() && !vocabulary_.ignore_merges && byte_fallback_)
+        if (!options_.byte_level && options_.words.empty() && !vocabulary_.ignore_merges && byte_fallback_ &&
+            options_.scores.empty())    // Unigram would round its sums otherwise
             options_.words.push_back(scan_before_spaces(vocabulary_.tokens));
         if (options_.scores.empty()) read_merges();
         else make_unigram();

@@ -2,10 +2,30 @@
 // between two of them.
 #include "src/text/split.h"
 
+#include "src/text/unicode_packed.h"
+
+#include <algorithm>
+
 namespace qlora { inline namespace QLORA_ABI {
 namespace split_room {
 
 constexpr std::string_view special = ".^$*+?()[]{}|\\";
+
+// Characters of which the pre-tokenizer Punctuation thinks otherwise than \p{P} does.
+inline bool otherwise(char32_t code) {
+    static const std::vector<std::pair<char32_t, char32_t>> runs = [] {
+        std::vector<std::pair<char32_t, char32_t>> out;
+        unicode_packed_room::PackedReader in{unicode_other_punctuation};
+        uint32_t number = 0;
+        char32_t at = 0;
+        for (char letter = 0; in.next(number, letter); at += number)
+            if (letter == 'N') out.emplace_back(at, at + number);
+        return out;
+    }();
+    const auto after = std::upper_bound(runs.begin(), runs.end(), code,
+                                        [](char32_t c, const auto& run) { return c < run.first; });
+    return after != runs.begin() && code < std::prev(after)->second;
+}
 
 struct Class {                                         // of characters
     std::vector<std::pair<char32_t, char32_t>> ranges{};               // both ends included
@@ -168,8 +188,10 @@ Matcher match_punctuation() {
     return split_room::match_runs(
         [](char32_t c) {
             const unsigned mask = char_class(c);
-            return (mask & char_punctuation) || (c < 128 && (mask & char_symbol));
-        }, 1, 1);
+            if (c < 128) return (mask & (char_punctuation | char_symbol)) != 0;
+            return ((mask & char_punctuation) != 0) != split_room::otherwise(c);
+        },
+        1, 1);
 }
 
 WordScanner split_at(Matcher match, Split split, bool inverted) {

@@ -38,6 +38,7 @@ extern const char unicode_class_runs[];
 extern const char unicode_combining_runs[];
 extern const char unicode_decompositions[];
 extern const char unicode_compatible[];                // unicode_compatible_tables.cpp
+extern const char unicode_other_punctuation[];
 extern const char unicode_lowercase_runs[];
 extern const char unicode_uppercase_runs[];            // from here on: unicode_case_tables.cpp
 extern const char unicode_titlecase_runs[];

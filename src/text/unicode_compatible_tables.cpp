@@ -213,4 +213,8 @@ const char unicode_compatible[] =
     "1Dpo9PE1Dpo8PE1Dt9jPE1DkjiPE1DldmPE1D14adPE5Dc0kPppcPc0lPE1Dc0kPjg9Pc0lPE1Dc0kPjkcPc0lPE1Dc0kPms9Pc0lPE1Dc0kPs5p"
     "Pc0lPE1Dc0kPoijPc0lPE1Dc0kPtmnPc0lPE1Dc0kPkmtPc0lPE1Dc0kPpanPc0lPE8DnsnPE1DkvfPE";
 
+const char unicode_other_punctuation[] =
+    "1gtS1NuvS1N3oS1Ng0S1NcS1N2f8S1N170S2N1dS3N4m3SdN2ScN1nogS1N9uS1N57S5N1cS4NhvS1NgaS2N1S2N3iS5NaS2N1S1Ng2SdN2cS1Nc"
+    "1S1N88S3N4rS1N2sS8N2jS3N1S5N2tSaN6nS1N2vS5N1aS2Nk5S2N2aSdN5fS1N3vhS2NfbqS3N97S4Na7S1NtgsS1NquS2N";
+
 }}  // namespace qlora

@@ -81,6 +81,8 @@ TEST(SentencePiece, WhatTheConfigurationSays) {
     EXPECT_EQ(encode(plain, "he<s>he"), (Tokens{7, 0, 6})) << "control tokens in user text are text";
     EXPECT_EQ(encode(plain, "he<s>he", true), (Tokens{7, 1, 7}));
     EXPECT_EQ(encode(make(file::model(), R"({"legacy": false})"), "he<s>he", true), (Tokens{7, 1, 6}));
+    EXPECT_EQ(encode(make(file::model(), R"({"legacy": false})"), " he"), (Tokens{7}));
+    EXPECT_EQ(encode(plain, " he"), (Tokens{3, 7}));
     EXPECT_EQ(encode(make(file::model(), R"({"add_prefix_space": false})"), "he he"), (Tokens{6, 7}));
     const Tokenizer chat = make(file::model(), R"({"add_bos_token": false, "eos_token": {"content": "<|im_end|>"}, "bos_token": null, "chat_template": "x",
         "added_tokens_decoder": {"9": {"content": "<|im_end|>", "special": true}, "8": {"content": "<n>", "special": false, "normalized": false, "rstrip": true}}})");
