@@ -154,6 +154,7 @@ struct Keys {                                          // what is written
     Lists lists = {};
     Json::Array scores = {};                           // of llama and t5
     bool space_prefix = false;
+    Token unknown = -1;                                // where tokenizer_config.json need not name it
 };
 
 std::optional<Keys> keys_of_json(const Json& json, int64_t rows) {
@@ -182,6 +183,7 @@ std::optional<Keys> keys_of_model(const Vocabulary& v, int64_t rows) {
         if (!bpe) keys.scores.push_back(Json(size_t(i) < v.scores.size() ? double(v.scores[size_t(i)]) : 0.0));
     }
     keys.space_prefix = v.add_space_prefix;
+    keys.unknown = v.unk;
     return keys;
 }
 
@@ -266,6 +268,7 @@ bool write_gguf_vocabulary(GgufWriter& out, const TextFiles& files, const ModelI
     else out.set_array("tokenizer.ggml.merges", Key::string, std::move(merges));
     set_id("bos_token_id", t.bos);
     set_id("eos_token_id", t.eos);
+    set_id("unknown_token_id", keys->unknown);
     const auto turn = std::find_if(t.end_of_reply.begin(), t.end_of_reply.end(), [&](Token id) { return id != t.eos; });
     // the file has room for one: that of generation_config.json comes first
     if (turn != t.end_of_reply.end()) set_id("eot_token_id", *turn);

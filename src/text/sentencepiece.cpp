@@ -63,7 +63,7 @@ struct Reader {
     Vocabulary v{};
     std::unordered_set<std::string> seen{};
     uint64_t kind = 1;                                 // of TrainerSpec.model_type: Unigram
-    bool bytes = false, suffix = false, escaped = true;
+    bool bytes = false, suffix = false, escaped = true, trained = false, normalized = false;
     std::string bos = "<s>", eos = "</s>", pad = "<pad>";
 
     std::string_view text(const Message& in, const Field& f) const {
@@ -98,6 +98,7 @@ struct Reader {
 
     void trainer(std::string_view message) {
         Message in(message, where);
+        trained = true;
         for (Field f; in.next(f);) {
             if (f.number == 3) kind = f.value;
             else if (f.number == 24) suffix = f.value != 0;
@@ -110,6 +111,7 @@ struct Reader {
 
     void normalizer(std::string_view message) {
         Message in(message, where);
+        normalized = true;
         for (Field f; in.next(f);) {
             if (f.number == 2) v.charsmap = text(in, f);
             else if (f.number == 3) v.add_space_prefix = f.value != 0;
@@ -130,6 +132,9 @@ struct Reader {
 
     void check() {
         if (v.tokens.empty()) fail(Errc::format, where, ": a SentencePiece model without pieces");
+        if (!trained || !normalized)                   // all files have both: a cut one may be whole fields
+            fail(Errc::format, where, ": not a whole SentencePiece model: its ", trained ? "normalizer" : "kind",
+                 " is missing; fetch the file again");
         if (kind != 1 && kind != 2) unsupported(str("a SentencePiece model of type ", kind, " (words, characters)"));
         if (suffix) unsupported("white space behind words (treat_whitespace_as_suffix)");
         if (!escaped) unsupported("white space that is not U+2581 (escape_whitespaces: false)");

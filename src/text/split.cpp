@@ -127,7 +127,9 @@ private:
         at_ += size_t(u.bytes);
         if (u.code != '\\') {
             c.ranges = {{u.code, u.code}};
-            return inside ? u.code != '-' : u.code >= 128 || special.find(char(u.code)) == special.npos;
+            // the last of a set is itself
+            if (inside) return u.code != '-' || s_.substr(at_, 1) == "]";
+            return u.code >= 128 || special.find(char(u.code)) == special.npos;
         }
         const Utf8Char e = utf8_at(s_, at_);
         if (!e.valid) return false;
