@@ -157,6 +157,7 @@ const std::vector<std::pair<std::string, std::string>> openings_of_old_turns{
     {"deepseek", "<｜Assistant｜>"},
     {"CohereForAI", "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"},
     {"codellama-70b", "Source: assistant\n"},
+    {"olmo-2", "<|assistant|>\n"},
     {"chatqa", "Assistant:"},
     {"Hermes", "<|im_start|>assistant\n"},
     {"functionary-medium-v3.2", "<|start_header_id|>assistant<|end_header_id|>\n\n"}};
