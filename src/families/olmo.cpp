@@ -1,5 +1,5 @@
-// olmo.cpp - OLMo 1 (arXiv:2402.00838): layer norms without weights; queries, keys and values clamped where the file says
-// so.
+// olmo.cpp - OLMo 1 (arXiv:2402.00838): layer norms without weights; queries, keys and values clamped where the file
+// says so.
 #include "src/model/family.h"
 
 namespace qlora { inline namespace QLORA_ABI {
