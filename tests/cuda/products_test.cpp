@@ -167,8 +167,8 @@ TEST(CudaProducts, FewVectorsMeetCodesOnTensorCores) {
 TEST(CudaProducts, PanelsGiveEveryResultOnce) {
     const int64_t usual = std::exchange(cuda::panels_room::panel_bytes, 1);    // panels of 256 rows or columns
     for (const bool to_x : {false, true}) {
-        for (const DType type : {DType::nf4, DType::q4_k, DType::bf16, DType::f32, DType::f16, DType::q8_0, DType::nvfp4,
-                                 DType::f8_e4m3}) {
+        for (const DType type : {DType::nf4, DType::q4_k, DType::bf16, DType::f32, DType::f16, DType::q8_0,
+                                 DType::nvfp4, DType::f8_e4m3}) {
             if (is_slow && type != DType::nf4) continue;
             const int64_t out = to_x ? 40 : 520, in = to_x ? 768 : 256;
             check({type, 18, out, in}, Compute::bf16, to_x);
