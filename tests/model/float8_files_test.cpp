@@ -77,7 +77,8 @@ struct Folder {
     }
 
     void replace(const Row& row, int64_t layer, Style style) {
-        const std::string name = tensor_name(World::hf, row, layer), stem = name.substr(0, name.size() - 7);
+        const std::string name = tensor_name(World::hf, dense->config, row, layer),
+                          stem = name.substr(0, name.size() - 7);
         const Shape shape = shape_of(dense->config, row);
         const int64_t out = shape[0], in = shape[1];
         Rng rng{9, uint64_t(layer), uint64_t(row.slot)};
@@ -138,7 +139,7 @@ struct Folder {
     std::shared_ptr<ModelImpl> in_floats() const {
         auto out = std::make_shared<ModelImpl>(*tiny::load(path));
         for_each_tensor(out->config, [&](const Row& row, int64_t layer) {
-            const auto it = values.find(tensor_name(World::hf, row, layer));
+            const auto it = values.find(tensor_name(World::hf, out->config, row, layer));
             if (it == values.end()) return;
             out->at(row.slot, layer) = std::make_shared<const Weight>(
                 dense_weight(it->first, shape_of(out->config, row), it->second));
@@ -158,7 +159,7 @@ TEST(Float8Files, EveryLayoutIsReadBitForBit) {
         const Folder folder("layouts", style);
         const auto model = tiny::load(folder.path);
         for_each_tensor(model->config, [&](const Row& row, int64_t layer) {
-            const auto it = folder.values.find(tensor_name(World::hf, row, layer));
+            const auto it = folder.values.find(tensor_name(World::hf, model->config, row, layer));
             if (it == folder.values.end()) return;
             EXPECT_EQ(model->at(row.slot, layer)->dtype, is_nvfp4(style) ? DType::nvfp4 : DType::f8_e4m3);
             EXPECT_EQ(model->at(row.slot, layer)->decoded(), it->second) << it->first;
