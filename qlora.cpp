@@ -24,6 +24,7 @@
 
 // tensor: number types, weights, 4-bit quantization
 #include "src/tensor/dtype.cpp"                         // Lists the number types in the order of the enum.
+#include "src/tensor/float8.cpp"                        // Decodes 8-bit floats, and blocks whose scales they are.
 #include "src/tensor/blocks.cpp"                        // Decodes the block types of GGUF.
 #include "src/tensor/weight.cpp"                        // Decodes any part of any stored tensor.
 #include "src/tensor/nf4.cpp"                           // Quantizes to NF4 and FP4, and the scales once more.
@@ -170,6 +171,8 @@
 #include "src/model/hf_config.cpp"                      // Reads config.json of Hugging Face.
 #include "src/model/hf_config_of.cpp"                   // Writes a configuration as config.json.
 #include "src/model/hf_tensors.cpp"                     // Finds the tensors of a Hugging Face folder, also in 4 bits.
+#include "src/model/hf_float8.cpp"                      // Reads FP8 and NVFP4 out of such folders.
+#include "src/model/hf_quantization.cpp"                // Says which quantized folders are read, or what to do.
 #include "src/model/gguf_four_bit.cpp"                  // Keeps nf4 and fp4 tensors in GGUF files, bit for bit.
 #include "src/model/load.cpp"                           // Implements what both loaders share.
 #include "src/model/text.cpp"                           // Loads the tokenizer out of any kind of file.

@@ -63,11 +63,12 @@ struct Error : std::runtime_error {
 
 // ---- Types of stored numbers. The first four are dense; the others are blocks (see src/tensor/dtype.h for their
 // layouts). nf4 and fp4 are the 4-bit types of QLoRA (arXiv:2305.14314) as bitsandbytes defines them (src/tensor/nf4.h:
-// how exactly); the rest are GGUF's.
+// how exactly); the rest are GGUF's, but for f8_e4m3, which is read from folders (src/tensor/float8.h, as nvfp4).
 enum class DType : uint8_t {
     f32, f16, bf16, i32, nf4, fp4,
     q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4,
-    u8    // codes of an 8-bit optimizer: no type of weights
+    u8,    // codes of an 8-bit optimizer: no type of weights
+    nvfp4, f8_e4m3
 };
 [[nodiscard]] std::string_view name_of(DType);         // "nf4", "q4_k", ...
 using Shape  = std::vector<int64_t>;                   // row-major, last dimension contiguous; a weight is {out, in}

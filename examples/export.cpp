@@ -29,6 +29,9 @@ static qlora::DType type_of(const Settings& s) {
 
 static void check_output(const Settings& s) {
     std::error_code error;
+    if (s.type == "stored" && !s.model.adapter.empty())
+        throw UsageError("--type stored writes a model as it is; merged with an adapter its weights are others: choose "
+                         "their type");
     if (s.type == "lora" && s.model.adapter.empty())
         throw UsageError("--type lora writes an adapter: name it with --adapter DIR");
     if ((s.type == "q8_0" || s.type == "q4_0" || s.type == "iq4_nl") && !s.gguf())
@@ -126,7 +129,9 @@ static void export_converted(const Settings& s) {
     std::string reason;
     std::optional<Measure> on;
     if (s.check) on = Measure::choose(s.measure, "", model.tokenizer(), reason);
-    model.save(s.out, {.as = qlora::Format(type_of(s), s.model.double_quant), .on_progress = on_progress});
+    std::optional<qlora::Format> as;
+    if (s.type != "stored") as = qlora::Format(type_of(s), s.model.double_quant);
+    model.save(s.out, {.as = as, .on_progress = on_progress});
     const qlora::Model written = describe_result(s, model);
     if (!on || interrupted()) return;
     double before, after;
@@ -156,8 +161,10 @@ static int body(int argc, char** argv) {
     flags.add("--adapter --lora --adapter-path", s.model.adapter, "DIR",
               "a LoRA adapter to merge: a PEFT folder or a GGUF adapter");
     flags.add("-o --output --out", s.out, "OUT", "a name ending in .gguf, or a folder").required();
-    flags.choice("--type --outtype", s.type, {"auto", "f16", "bf16", "f32", "q8_0", "q4_0", "iq4_nl", "nf4", "lora"},
-                 "type of the weights; lora = only the adapter; auto = f16 as GGUF, bf16 as a folder");
+    flags.choice("--type --outtype", s.type,
+                 {"auto", "f16", "bf16", "f32", "q8_0", "q4_0", "iq4_nl", "nf4", "stored", "lora"},
+                 "type of the weights; stored = the bits of MODEL, where OUT can hold its types; lora = only the "
+                 "adapter; auto = f16 as GGUF, bf16 as a folder");
     flags
         .choice("--base-type --quant --quant-type", s.model.quant, {"nf4", "fp4", "none"},
                 "merge into the base held in this type; none = as stored")

@@ -86,11 +86,12 @@ void floats_task(const Kernels& kernels, const WeightRef& w, int64_t first, int6
 
 enum class Way : uint8_t { codes, blocks, floats };
 
-// x in 16-bit integers: unless exactness was asked for, wherever weights have codes that are small integers.
+// x in 16-bit integers: unless exactness was asked for, wherever weights have codes that are small integers, and their
+// scales in the same block.
 bool rounds(const Cpu& cpu, const WeightRef& w) {
-    const int64_t block = type_info(w.dtype).block;
+    const TypeInfo& info = type_info(w.dtype);
     return cpu.compute != Compute::f32 && cpu.kernels->dots16 &&
-           (is_4bit(w.dtype) ? has_runs_of_64(w) : block > 1 && w.cols % block == 0);
+           (is_4bit(w.dtype) ? has_runs_of_64(w) : info.block > 1 && info.decode && w.cols % info.block == 0);
 }
 
 Way way(const Cpu& cpu, const WeightRef& w) {

@@ -3,6 +3,7 @@
 //
 //   block types     w = scale q (+ added), q an integer or an entry of a table; 16 elements share scale and added
 //   nf4, fp4        w = codebook[code] * absmax(block)
+//   f8_e4m3         w = e4m3(code) * scale(tile)
 //   f32, f16, bf16  w
 // Every product and every sum is rounded by itself, as on the CPU: none may become a fused multiply-add.
 //
@@ -41,7 +42,7 @@ struct Line { float scale, added; };                   // of 16 elements
 //   four(p, j)  the codes of elements j to j + 3 in the bytes of a word; j is a multiple of 4
 template <int elements_, int bytes_, int bias = 0, bool has_added_ = false> struct Layout {
     static constexpr int elements = elements_, bytes = bytes_;
-    static constexpr bool has_added = has_added_;
+    static constexpr bool has_added = has_added_, has_table = false;
     static __device__ float value(uint32_t code) { return float(int(code) - bias); }
     static __device__ uint32_t word(const uint8_t* p) { return four_at<bytes_>(p); }
     // Codes of 32 elements in 16 bytes: elements 0..15 in the low nibbles.
@@ -171,9 +172,19 @@ template <> struct Blocks<DType::mxfp4> : Layout<32, 17> {
     static __device__ uint32_t four(const uint8_t* p, int j) { return nibbles(p + 1, j); }
 };
 
+// Scales are looked up in the table of the tensor: src/tensor/float8.h.
+template <> struct Blocks<DType::nvfp4> : Layout<64, 36> {
+    static constexpr bool has_table = true;
+    static __device__ float value(uint32_t code) { return e2m1_doubled[code]; }
+    static __device__ Line line(const uint8_t* p, int j, const float* scales) { return {scales[p[j / 16]], 0}; }
+    static __device__ uint32_t four(const uint8_t* p, int j) {
+        return word(p + 4 + j / 16 * 8 + (j & 7)) >> (j & 8 ? 4 : 0) & 0x0f0f0f0fu;
+    }
+};
+
 #define QLORA_BLOCK_TYPES(use)                                                                                   \
     use(q4_0) use(q4_1) use(q5_0) use(q5_1) use(q8_0) use(q2_k) use(q3_k) use(q4_k) use(q5_k) use(q6_k) use(iq4_nl) \
-    use(iq4_xs) use(mxfp4)
+    use(iq4_xs) use(mxfp4) use(nvfp4)
 
 template <class B> __device__ inline float element_of_line(const Line& line, uint32_t code) {
     const float product = __fmul_rn(line.scale, B::value(code));
@@ -181,11 +192,29 @@ template <class B> __device__ inline float element_of_line(const Line& line, uin
     else return product;                               // not plus zero: that would lose the sign of a zero
 }
 
-template <class B> __device__ inline float element_of_block(const void* data, int64_t i) {
-    const uint8_t* p = static_cast<const uint8_t*>(data) + i / B::elements * B::bytes;
-    const int j = int(i % B::elements);
-    return element_of_line<B>(B::line(p, j), B::four(p, j & ~3) >> (8 * (j & 3)) & 255);
+template <class B> __device__ inline Line line_of(const uint8_t* p, int j, const float* table) {
+    if constexpr (B::has_table) return B::line(p, j, table);
+    else return B::line(p, j);
 }
+
+// Readers: eight(e, v) gives elements e to e + 7, e a multiple of 8.
+template <class B> struct BlockReader {
+    const uint8_t* data;
+    const float* table;                                // FourBit::absmax_map
+    __device__ float one(int64_t i) const {
+        const uint8_t* p = data + i / B::elements * B::bytes;
+        const int j = int(i % B::elements);
+        return element_of_line<B>(line_of<B>(p, j, table), B::four(p, j & ~3) >> (8 * (j & 3)) & 255);
+    }
+    __device__ void eight(int64_t e, float (&v)[8]) const {
+        const uint8_t* p = data + e / B::elements * B::bytes;
+        const int j = int(e % B::elements);
+        const Line line = line_of<B>(p, j, table);
+        const uint32_t codes[2] = {B::four(p, j), B::four(p, j + 4)};
+        QLORA_UNROLL
+        for (int k = 0; k < 8; ++k) v[k] = element_of_line<B>(line, codes[k / 4] >> (8 * (k & 3)) & 255);
+    }
+};
 
 // ---- 4-bit types.
 // Both are positive; in 32 bits the division is several times faster.
@@ -198,27 +227,53 @@ __device__ inline float scale_of(const FourBit& q, int64_t block) {
     return __fadd_rn(__fmul_rn(q.absmax_map[q.absmax_code[block]], q.absmax2[quotient(block, q.block2)]), q.offset);
 }
 
+// ---- f8_e4m3. The bits, moved to where f32 has them, are 2^-120 times the number, subnormal ones too.
+__device__ inline float f32_of_e4m3(uint32_t code) {
+    const uint32_t magnitude = code & 127;
+    if (magnitude == 127) return __uint_as_float(0x7fc00000u);
+    return __fmul_rn(__uint_as_float(magnitude << 20 | (code & 128) << 24), 0x1p120f);
+}
+
+struct ByteReader {
+    const uint8_t* codes;
+    Tiles tiles;
+    __device__ float scale(int64_t e) const {
+        const int64_t row = quotient(e, tiles.row), col = e - row * tiles.row,
+                      across = quotient(tiles.row + tiles.cols - 1, tiles.cols);
+        return tiles.scale[quotient(row, tiles.rows) * across + quotient(col, tiles.cols)];
+    }
+    __device__ float one(int64_t e) const { return __fmul_rn(f32_of_e4m3(codes[e]), scale(e)); }
+    __device__ void eight(int64_t e, float (&v)[8]) const {    // of one tile
+        const uint32_t* words = reinterpret_cast<const uint32_t*>(codes + e);
+        const uint32_t two[2] = {words[0], words[1]};
+        const float by = scale(e);
+        QLORA_UNROLL
+        for (int k = 0; k < 8; ++k) v[k] = __fmul_rn(f32_of_e4m3(two[k / 4] >> (8 * (k & 3)) & 255), by);
+    }
+};
+
 }  // namespace decode_room
 
 // Element i of a stored tensor of any type but the integers.
 __device__ inline float element(const WeightRef& w, int64_t i) {
+    const uint8_t* data = static_cast<const uint8_t*>(w.data);
     switch (w.dtype) {
         case DType::f32: return static_cast<const float*>(w.data)[i];
         case DType::f16: return f32_of_f16(static_cast<const uint16_t*>(w.data)[i]);
         case DType::bf16: return f32_of_bf16(static_cast<const uint16_t*>(w.data)[i]);
         case DType::nf4:
         case DType::fp4:
-            return __fmul_rn(w.quant.codebook[nf4_room::code_at(static_cast<const uint8_t*>(w.data), i)],
+            return __fmul_rn(w.quant.codebook[nf4_room::code_at(data, i)],
                              decode_room::scale_of(w.quant, decode_room::quotient(i, w.quant.block)));
 #define QLORA_CASE(type) \
-    case DType::type: return decode_room::element_of_block<decode_room::Blocks<DType::type>>(w.data, i);
+    case DType::type:        \
+        return decode_room::BlockReader<decode_room::Blocks<DType::type>>{data, w.quant.absmax_map}.one(i);
         QLORA_BLOCK_TYPES(QLORA_CASE)
 #undef QLORA_CASE
+        case DType::f8_e4m3: return decode_room::ByteReader{data, w.tiles}.one(i);
         default: return 0;
     }
 }
-
-inline bool can_decode(DType t) { return is_4bit(t) || type_info(t).decode; }
 
 namespace decode_room {
 
@@ -245,18 +300,13 @@ __device__ inline void store_eight(const Places& out, int64_t at, const float* v
         make_uint4(word[0] | word[1] << 16, word[2] | word[3] << 16, word[4] | word[5] << 16, word[6] | word[7] << 16);
 }
 
-template <class B> struct EightOfBlock {
-    const void* data;
+template <class Reader> struct Eights {
+    Reader reader;
     int64_t first;
     Places out;
     __device__ void operator()(int64_t i) const {
-        const int64_t e = first + 8 * i;
-        const uint8_t* p = static_cast<const uint8_t*>(data) + e / B::elements * B::bytes;
-        const int j = int(e % B::elements);
-        const Line line = B::line(p, j);
-        const uint32_t codes[2] = {B::four(p, j), B::four(p, j + 4)};
         float v[8];
-        for (int k = 0; k < 8; ++k) v[k] = element_of_line<B>(line, codes[k / 4] >> (8 * (k & 3)) & 255);
+        reader.eight(first + 8 * i, v);
         store_eight(out, 8 * i, v);
     }
 };
@@ -301,9 +351,26 @@ static __global__ void eights_of_nibbles(const uint8_t* codes, nf4_room::Scales 
 
 inline bool is_power_of_two(int64_t n) { return n > 0 && (n & (n - 1)) == 0; }
 
+// start(reader of its blocks or bytes); false for other types.
+template <class Start> bool with_reader(const WeightRef& w, const Start& start) {
+    const uint8_t* data = static_cast<const uint8_t*>(w.data);
+    switch (w.dtype) {
+#define QLORA_CASE(type)                                                         \
+    case DType::type:                                                            \
+        start(BlockReader<Blocks<DType::type>>{data, w.quant.absmax_map});       \
+        return true;
+        QLORA_BLOCK_TYPES(QLORA_CASE)
+#undef QLORA_CASE
+        case DType::f8_e4m3: start(ByteReader{data, w.tiles}); return true;
+        default: return false;
+    }
+}
+
 // Whether 8 codes at a time can be taken.
 inline bool takes_eights(const WeightRef& w, int64_t first, int64_t count, const Places& out) {
     if (first % 8 || count % 8 || !nf4_room::aligned_to(out.data, 16) || !nf4_room::aligned_to(w.data, 4)) return false;
+    if (w.dtype == DType::f8_e4m3)
+        return w.tiles.row % 8 == 0 && (w.tiles.cols % 8 == 0 || w.tiles.cols >= w.tiles.row);
     if (!is_4bit(w.dtype)) return type_info(w.dtype).block % 8 == 0;
     return w.quant.block % 8 == 0 && is_power_of_two(w.quant.block) && is_power_of_two(w.quant.block2);
 }
@@ -317,7 +384,8 @@ inline void decode_rows(const Call& call, const WeightRef& w, int64_t first_row,
     if (first_row < 0 || rows < 0 || first_row > w.rows - rows)
         fail(Errc::argument, "decode_rows: rows ", first_row, " to ", first_row + rows, " of ", w.rows);
     if (count == 0) return;
-    if (type_info(w.dtype).block == 1 && first % 8 == 0 && count % 8 == 0 && nf4_room::aligned_to(w.data, 16) &&
+    const TypeInfo& info = type_info(w.dtype);
+    if (info.decode && info.block == 1 && first % 8 == 0 && count % 8 == 0 && nf4_room::aligned_to(w.data, 16) &&
         nf4_room::aligned_to(out.data, 16)) {
         each(call, count / 8, decode_room::EightOfDense{w.data, w.dtype, first, out});
         return;
@@ -326,15 +394,10 @@ inline void decode_rows(const Call& call, const WeightRef& w, int64_t first_row,
         each(call, count, decode_room::Single{w, first, out});
         return;
     }
-    switch (w.dtype) {
-#define QLORA_CASE(type)                                                                                               \
-    case DType::type:                                                                                                  \
-        each(call, count / 8, decode_room::EightOfBlock<decode_room::Blocks<DType::type>>{w.data, first, out});        \
-        return;
-        QLORA_BLOCK_TYPES(QLORA_CASE)
-#undef QLORA_CASE
-        default: break;
-    }
+    const bool started = decode_room::with_reader(w, [&]<class Reader>(const Reader& reader) {
+        each(call, count / 8, decode_room::Eights<Reader>{reader, first, out});
+    });
+    if (started) return;
     constexpr int threads = 256;
     launch("decode_rows", decode_room::eights_of_nibbles, {grid_for(call, count / 8, threads), threads},
            stream_of(call), static_cast<const uint8_t*>(w.data), nf4_room::scales_of(w, "decode_rows"), first,

@@ -13,6 +13,7 @@
 #ifndef QLORA_CUDA_EMULATION
 #include <cuda_runtime.h>
 #define QLORA_SHARED(type, name, count) __shared__ type name[count]
+#define QLORA_UNROLL _Pragma("unroll")                 // g++ warns of a pragma that it does not know
 // as many bytes as the launch asks for
 #define QLORA_DYNAMIC_SHARED(type, name)                              \
     extern __shared__ __align__(1024) unsigned char dynamic_shared[]; \

@@ -10,18 +10,7 @@ namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace gemv_room {
 
-// Readers: eight(e, v) gives elements e to e + 7, e a multiple of 8.
-template <class B> struct BlockReader {
-    const uint8_t* data;
-    __device__ void eight(int64_t e, float (&v)[8]) const {
-        const uint8_t* p = data + e / B::elements * B::bytes;
-        const int j = int(e % B::elements);
-        const decode_room::Line line = B::line(p, j);
-        const uint32_t codes[2] = {B::four(p, j), B::four(p, j + 4)};
-        QLORA_UNROLL
-        for (int k = 0; k < 8; ++k) v[k] = decode_room::element_of_line<B>(line, codes[k / 4] >> (8 * (k & 3)) & 255);
-    }
-};
+// Readers as those of decode.cuh.
 struct NibbleReader {
     const uint8_t* codes;
     nf4_room::Scales s;
@@ -126,13 +115,7 @@ inline void run_general(const Engine& engine, const WeightRef& w, const Vectors&
     if (is_float && w.cols % 8 == 0 && nf4_room::aligned_to(data, 16)) return start(FloatReader{{data, w.dtype}});
     if (w.cols % 8 == 0 && decode_room::takes_eights(w, 0, w.cols, {})) {
         if (is_4bit(w.dtype)) return start(NibbleReader{data, nf4_room::scales_of(w, "product with vectors")});
-        switch (w.dtype) {
-#define QLORA_CASE(type) \
-    case DType::type: return start(BlockReader<decode_room::Blocks<DType::type>>{data});
-            QLORA_BLOCK_TYPES(QLORA_CASE)
-#undef QLORA_CASE
-            default: break;
-        }
+        if (decode_room::with_reader(w, start)) return;
     }
     launch("product with vectors", one_by_one, blocks, engine.stream, w, x, put);
 }

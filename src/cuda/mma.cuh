@@ -20,7 +20,6 @@ using cuda_emulation::mma_bf16;
 #else
 #define QLORA_SM80(...) __trap()
 #endif
-#define QLORA_UNROLL _Pragma("unroll")                 // g++ warns of a pragma that it does not know
 
 __device__ inline unsigned shared_address(const void* p) { return unsigned(__cvta_generic_to_shared(p)); }
 

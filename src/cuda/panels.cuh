@@ -35,13 +35,13 @@ inline Panels panels_of(const Engine& engine, int64_t count, int64_t length) {
 }
 
 // ---- Columns of W: `eights` 8s of elements of each row, from element `first` on.
-template <class B> struct EightOfWindow {
-    const void* data;
+template <class Reader> struct EightsOfWindow {
+    Reader reader;
     int64_t first, cols, eights;
     Places out;
     __device__ void operator()(int64_t i) const {
         const int64_t row = decode_room::quotient(i, eights), e = first + row * cols + (i - row * eights) * 8;
-        decode_room::EightOfBlock<B>{data, e - 8 * i, out}(i);
+        decode_room::Eights<Reader>{reader, e - 8 * i, out}(i);
     }
 };
 struct SingleOfWindow {
@@ -77,15 +77,10 @@ inline void decode_columns(const Call& call, const WeightRef& w, int64_t col, in
     const int64_t count = w.rows * width;
     if (w.cols % 8 || col % 8 || !decode_room::takes_eights(w, col, width, out))
         return each(call, count, SingleOfWindow{w, col, width, out});
-    switch (w.dtype) {
-#define QLORA_CASE(type)                                                                                \
-    case DType::type:                                                                                   \
-        return each(call, count / 8,                                                                    \
-                    EightOfWindow<decode_room::Blocks<DType::type>>{w.data, col, w.cols, width / 8, out});
-        QLORA_BLOCK_TYPES(QLORA_CASE)
-#undef QLORA_CASE
-        default: break;
-    }
+    const bool started = decode_room::with_reader(w, [&]<class Reader>(const Reader& reader) {
+        each(call, count / 8, EightsOfWindow<Reader>{reader, col, w.cols, width / 8, out});
+    });
+    if (started) return;
     launch("decode columns", window_of_nibbles, {grid_for(call, count / 8, 256), 256}, stream_of(call),
            static_cast<const uint8_t*>(w.data), nf4_room::scales_of(w, "decode columns"), col, w.cols, width / 8,
            count / 8, out);

@@ -3,6 +3,7 @@
 #include "src/format/gguf_values.h"
 
 #include "src/base/stop.h"
+#include "src/tensor/float8.h"
 
 #include <algorithm>
 #include <cstring>
@@ -206,6 +207,7 @@ Weight Gguf::view(const GgufTensor& t) const {
     w.dtype = type->dtype;
     w.shape = t.shape;
     w.data = file_->data() + t.offset;
+    if (w.dtype == DType::nvfp4) w.quant.absmax_map = nvfp4_scales();
     w.owner = file_;
     w.file = file_.get();
     return w;

@@ -32,9 +32,16 @@ void add(Hash& hash, const WeightPtr& held) {
 }
 
 void add_scales(Hash& hash, const WeightPtr& held) {
-    if (!held || !is_4bit(held->dtype)) return;
+    if (!held) return;
     const WeightPtr w = on_host(held);
     const FourBit& q = w->quant;
+    if (w->dtype == DType::nvfp4) add(hash, q.absmax_map, 256 * 4);
+    if (const Tiles& t = w->tiles; t.scale) {
+        const int64_t sizes[] = {t.rows, t.cols};
+        add(hash, sizes, sizeof sizes);
+        add(hash, t.scale, t.count(w->elements()) * 4);
+    }
+    if (!is_4bit(w->dtype)) return;
     const int64_t blocks = (w->elements() + q.block - 1) / q.block;
     add(hash, q.codebook, 16 * 4);
     if (q.absmax) return add(hash, q.absmax, blocks * 4);

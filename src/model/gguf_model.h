@@ -14,6 +14,12 @@ namespace qlora { inline namespace QLORA_ABI {
 
 constexpr int ggml_i8 = 24;
 
+// A tensor in nvfp4 has GGUF's blocks and, where it is not 1, a scale of the whole tensor in a tensor of its own: of
+// X.weight it is X.scale, one f32.
+inline std::string gguf_scale_name(const std::string& weight) {
+    return weight.substr(0, weight.rfind('.')) + ".scale";
+}
+
 Vocabulary gguf_vocabulary(const GgufPairs&);
 std::shared_ptr<const TokenizerImpl> gguf_tokenizer(const GgufPairs&); // null if the file has no vocabulary
 Weight read_four_bit(const Gguf&, const std::string& name);

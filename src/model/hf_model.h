@@ -27,6 +27,24 @@ std::optional<DType> torch_dtype(std::string_view name);
 // P.weight with its bitsandbytes companions as one 4-bit Weight; nothing when P.weight is an ordinary tensor.
 std::optional<Weight> read_bitsandbytes(const HfTensors&, const std::string& name);
 
+// What config.json says of quantization that the tensors do not. Error{unsupported} for a method that is not read,
+// with what to do about it.
+struct HfQuantization { int64_t tile_rows = 128, tile_cols = 128; };
+HfQuantization hf_quantization(const Json& config, const std::string& where);
+
+// P.weight in f8_e4m3 or nvfp4, with its scales; nothing when it is of another type. See hf_float8.cpp.
+std::optional<Weight> read_float8(const HfTensors&, const std::string& name, const HfQuantization&);
+bool is_float8(const HfTensors&, const std::string& name);
+bool has_matrix(const HfTensors&, const std::string& name);            // P.weight under any of its names
+
+// A tensor that belongs to P.weight by its name: a part of it, or scales of activations or of a cache, which nothing
+// here is rounded to.
+struct HfCompanion {
+    std::string tensor;                                // P.weight
+    enum class Role : uint8_t { weight, activations, cache } role;
+};
+std::optional<HfCompanion> hf_companion(std::string_view name);
+
 // The text files of a folder that travel with a model: its tokenizer.json or, where there is none, its tokenizer.model
 // (or tiktoken's list), and what is beside it. tokenizer: the name of that file, if it has another one.
 std::vector<TextFile> read_text_files(const Source& folder, const std::string& tokenizer = "tokenizer.json",

@@ -40,7 +40,7 @@ Loading::Loading(const LoadOptions& options, std::string where, const Config& co
 
 // Once more, as the tensors read since brought pages of their neighbours back.
 Loading::~Loading() {
-    for (const WeightPtr& w : quantized_) w->file->forget(w->data, w->bytes());
+    for (const WeightPtr& w : quantized_) w->file->forget(w->data, bytes_of(w->dtype, w->elements()));
 }
 
 void Loading::linear(ModelImpl& model, Module m, int64_t layer, Weight stored) {
@@ -60,7 +60,8 @@ void Loading::linear(ModelImpl& model, Module m, int64_t layer, Weight stored) {
     Weight quantized = quantize_4bit(w, *options_.quantize, options_.double_quant, pool);
     const auto original = std::make_shared<const Weight>(std::move(stored));
     if (original->file) {
-        original->file->forget(original->data, original->bytes());     // else the peak would be the source and its copy
+        // else the peak would be the source and its copy
+        original->file->forget(original->data, bytes_of(original->dtype, original->elements()));
         quantized_.push_back(original);
     }
     model.replace(m, layer, std::make_shared<const Weight>(std::move(quantized)), original);
@@ -135,6 +136,7 @@ ModelInfo describe(const ModelImpl& m) {
         if (row.kind == Kind::linear) types.insert(str(name_of(w->dtype), twice));
     });
     if (m.tokenizer) info.notes = m.tokenizer->notes;
+    info.notes.insert(info.notes.end(), m.notes.begin(), m.notes.end());
     if (c.dynamic_rope)
         info.notes.push_back(str(m.path, " asks for rotary scaling \"dynamic\", which changes nothing up to ",
                                  c.context, " tokens; longer texts are refused"));

@@ -4,6 +4,7 @@
 #include "src/model/family.h"
 #include "src/model/gguf_model.h"
 #include "src/model/vocabulary.h"
+#include "src/tensor/float8.h"
 #include "src/text/tokenizer_model.h"
 
 #include <algorithm>
@@ -124,10 +125,27 @@ Config config(const Source& s, const Family& family) {
     return c;
 }
 
+constexpr int ggml_nvfp4 = 40;
+
+// Of a tensor in nvfp4 whose scale is one number more: blk.0.attn_q.scale beside blk.0.attn_q.weight.
+Weight scaled(const Source& s, Weight w) {
+    const GgufTensor* t = w.dtype == DType::nvfp4 ? s.find(gguf_scale_name(w.name)) : nullptr;
+    if (!t) return w;
+    const std::string what = str("gguf: ", s.where, ": tensor ", t->name);
+    if (t->ggml_type != 0 || t->shape != Shape{1})
+        fail(Errc::format, what, " has type ", t->ggml_type, " and shape ", t->shape, ", expected one f32");
+    const float scale = s.file.weight(*t).decoded()[0];
+    struct Kept { std::shared_ptr<const void> file; std::vector<float> scales; };
+    const auto kept = std::make_shared<Kept>(Kept{w.owner, nvfp4_scales(scale, false, what)});
+    w.quant.absmax_map = kept->scales.data();
+    w.owner = kept;
+    return w;
+}
+
 Weight whole(const Source& s, const Row& row, const std::string& name, const Shape& shape) {
     const GgufTensor* t = s.find(name);
     if (row.kind != Kind::linear || !t || t->ggml_type != ggml_i8 || !s.file.pair("qlora.type"))
-        return s.tensor(name, shape, row.kind == Kind::linear);
+        return scaled(s, s.tensor(name, shape, row.kind == Kind::linear));
     Weight w = read_four_bit(s.file, name);
     check_shape(w, shape, "gguf: " + s.where);
     return w;
@@ -139,21 +157,37 @@ Weight read(const Source& s, const Config& c, const Row& row, int64_t layer, Fus
     return at.fused ? cut.rows(at, shape_of(c, row, layer)[0], all) : all();
 }
 
+// The tensor in nvfp4 that such a name is a scale of, else the name.
+std::string owner_of(const Source& s, const std::string& name) {
+    for (const std::string_view suffix : {".scale", ".input_scale"}) {
+        if (!name.ends_with(suffix)) continue;
+        const std::string weight = name.substr(0, name.size() - suffix.size()) + ".weight";
+        if (const GgufTensor* t = s.find(weight); t && t->ggml_type == ggml_nvfp4) return weight;
+    }
+    return name;
+}
+
 // A tensor that no part of the model took would silently change what the model computes.
-void refuse_leftovers(const ModelImpl& model, const Source& s) {
+void refuse_leftovers(ModelImpl& model, const Source& s) {
     const Config& c = model.config;
+    bool activations = false;
     for (const GgufTensor& t : s.file.tensors()) {
-        const TensorPlace place = place_of(World::gguf, c, t.name, "gguf: " + s.where);
+        const std::string name = owner_of(s, t.name);
+        activations = activations || (name != t.name && t.name.ends_with(".input_scale"));
+        const TensorPlace place = place_of(World::gguf, c, name, "gguf: " + s.where);
         const bool frequencies = t.name == "rope_freqs.weight" || place.in_layer == "rope_freqs.weight" ||
                                  place.in_layer == "attn_rot_embd.weight";
         const bool taken = place.row && place.row->exists(c, place.layer) &&
                            (place.part.empty() || place.row->kind == Kind::linear) &&
                            s.place(c, *place.row, place.layer).name ==
-                               t.name.substr(0, t.name.size() - place.part.size());
+                               name.substr(0, name.size() - place.part.size());
         if (!taken && !frequencies)
             fail(Errc::unsupported, "gguf: ", s.where, ": the tensor ", t.name, " is not part of a ", c.family,
                  " model as this library knows it");
     }
+    if (activations)
+        model.notes.push_back(s.where + " has scales to round activations with (input_scale), which are not used: only "
+                                        "its weights are in few bits here");
 }
 
 std::shared_ptr<const Metadata> metadata_of(const Source& source, const Config& c) {

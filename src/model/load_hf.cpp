@@ -1,6 +1,6 @@
 // load_hf.cpp - a model out of a Hugging Face folder: config.json, safetensors (one file or shards), tokenizer.json.
-// Linear layers may be stored in 4 bits as bitsandbytes writes them; each tensor says so itself, so that mixed
-// checkpoints load too.
+// Linear layers may be stored in 4 bits as bitsandbytes writes them, or in f8_e4m3 or nvfp4; each tensor says so
+// itself, so that mixed checkpoints load too.
 #include "src/base/access.h"
 #include "src/model/hf_model.h"
 
@@ -11,6 +11,7 @@ namespace load_hf_room {
 struct Loader {
     const HfTensors& tensors;
     const Config& config;
+    HfQuantization said = {};
     FusedTensor cut = {};
 
     Weight plain(const std::string& name, const Shape& shape, bool view) {
@@ -21,16 +22,20 @@ struct Loader {
     }
 
     RowsInFile place(const Row& row, int64_t layer) const {
-        return rows_in_file(World::hf, config, row, layer, [&](const std::string& n) { return tensors.find(n); });
+        const auto has = [&](const std::string& name) { return has_matrix(tensors, name); };
+        return rows_in_file(World::hf, config, row, layer, has);
     }
 
     Weight whole(const Row& row, const std::string& name, const Shape& shape) {
         const bool linear = row.kind == Kind::linear;
-        if (linear || row.slot == Slot::head)
-            if (std::optional<Weight> w = read_bitsandbytes(tensors, name)) {
+        if (linear || row.slot == Slot::head) {
+            std::optional<Weight> w = read_bitsandbytes(tensors, name);
+            if (!w) w = read_float8(tensors, name, said);
+            if (w) {
                 check_shape(*w, shape, tensors.folder());
                 return std::move(*w);
             }
+        }
         return plain(name, shape, linear);
     }
 
@@ -42,9 +47,20 @@ struct Loader {
         return row.kind == Kind::norm && config.norms_from_one ? plus(w, 1) : w;
     }
 
+    // Whether the model takes a tensor as a part of a linear layer that has parts.
+    bool takes(const HfCompanion& part, const std::string& file) const {
+        const TensorPlace place = place_of(World::hf, config, part.tensor, file);
+        const Row* row = place.row;
+        if (!row || !place.part.empty() || (row->kind != Kind::linear && row->slot != Slot::head)) return false;
+        if (part.role == HfCompanion::Role::cache) return true;
+        return this->place(*row, place.layer).name == part.tensor && is_float8(tensors, part.tensor);
+    }
+
     // A tensor that no part of the model took would silently change what the model computes.
     void refuse_leftovers() const {
         for (const auto& [name, entry] : tensors.all()) {
+            const std::optional<HfCompanion> part = hf_companion(name);
+            if (part && takes(*part, entry.file->path())) continue;
             const TensorPlace place = place_of(World::hf, config, name, entry.file->path());
             const Row* row = place.row;
             const bool there = row && (row->exists(config, place.layer) || row->slot == Slot::head) &&
@@ -59,22 +75,25 @@ struct Loader {
                  " model as this library knows it");
         }
     }
-};
 
-void check_quantization(const Json& json, const std::string& where) {
-    const Json* q = json.find("quantization_config");
-    if (!q || q->is_null()) return;
-    q->as_object(where + ": quantization_config");
-    const Json *method = q->find("quant_method"), *bits8 = q->find("load_in_8bit");
-    const std::string name = method && !method->is_null()
-                                 ? method->as_string(where + ": quantization_config.quant_method")
-                                 : "";
-    if (name != "bitsandbytes")
-        fail(Errc::unsupported, where, ": quant_method \"", name,
-             "\" is not supported; load the original checkpoint, or one in bitsandbytes 4-bit or GGUF");
-    if (bits8 && !bits8->is_null() && bits8->as_bool(where + ": quantization_config.load_in_8bit"))
-        fail(Errc::unsupported, where, ": bitsandbytes in 8 bits is not supported, only in 4");
-}
+    // What the folder asks for beside the weights, each said once.
+    std::vector<std::string> notes() const {
+        bool activations = false, cache = false;
+        for (const auto& [name, entry] : tensors.all()) {
+            const std::optional<HfCompanion> part = hf_companion(name);
+            activations = activations || (part && part->role == HfCompanion::Role::activations);
+            cache = cache || (part && part->role == HfCompanion::Role::cache);
+        }
+        std::vector<std::string> out;
+        if (activations)
+            out.push_back(tensors.folder() + " has scales to round activations with (input_scale), which are not "
+                                             "used: only its weights are in few bits here");
+        if (cache)
+            out.push_back(tensors.folder() + " has scales for a cache in 8 bits (k_scale, v_scale), which are not "
+                                             "used: the cache is held in the type that is asked for");
+        return out;
+    }
+};
 
 }  // namespace load_hf_room
 
@@ -82,16 +101,17 @@ std::shared_ptr<ModelImpl> load_hf_model(const Source& folder, const LoadOptions
     const std::string where = path_in(folder, "config.json");
     auto metadata = std::make_shared<Metadata>();
     metadata->config = Json::parse(text_of(folder, "config.json", int64_t(16) << 20), where);
-    load_hf_room::check_quantization(metadata->config, where);
+    const HfQuantization said = hf_quantization(metadata->config, where);
     auto model = std::make_shared<ModelImpl>();
     model->path = folder.name();
     model->backend = impl_of(options.backend);
     model->config = hf_config(metadata->config, where, as);
     Config& c = model->config;
     const HfTensors tensors(folder);
-    c.tied = c.tied || !tensors.find("lm_head.weight");
-    load_hf_room::Loader load{tensors, c};
+    c.tied = c.tied || !has_matrix(tensors, "lm_head.weight");
+    load_hf_room::Loader load{tensors, c, said};
     load.refuse_leftovers();
+    model->notes = load.notes();
     Loading(options, model->path, c).fill(*model, [&](const Row& row, int64_t layer) { return load.read(row, layer); });
     metadata->files = read_text_files(folder);
     if (const TextFile* file = tokenizer_file(*metadata))

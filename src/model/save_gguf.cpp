@@ -5,6 +5,7 @@
 #include "src/model/draft.h"
 #include "src/model/gguf_model.h"
 #include "src/model/vocabulary.h"
+#include "src/tensor/float8.h"
 
 #include <algorithm>
 #include <cmath>
@@ -51,7 +52,7 @@ void set_file_type(const Draft& draft, GgufWriter& out) {
         DType type;
         int64_t number;
     } numbers[] = {{DType::f32, 0},  {DType::f16, 1},     {DType::q4_0, 2},
-                   {DType::q8_0, 7}, {DType::iq4_nl, 25}, {DType::bf16, 32}};
+                   {DType::q8_0, 7}, {DType::iq4_nl, 25}, {DType::bf16, 32}, {DType::nvfp4, 39}};
     const DType type = draft.at(Slot::q_proj, 0).dtype;
     if (const int before = draft.model.metadata->stored_type; before >= 0 && before == type_info(type).ggml) return;
     for (const auto& row : numbers) {
@@ -117,11 +118,25 @@ void describe_config(const ModelImpl& model, const Family& family, GgufWriter& o
     if (std::fabs(magnitude - 1) > 1e-6) out.set(prefix + "rope.scaling.attn_factor", Type::f32, Json(magnitude));
 }
 
+int number_of(const std::string& name, DType dtype) {
+    const int type = type_info(dtype).ggml;
+    if (type < 0)
+        fail(Errc::unsupported, "save: ", name, " is of type ", name_of(dtype),
+             ", which GGUF cannot hold; choose bf16 or q8_0 for the file (export --type)");
+    return type;
+}
+
+// The scale of a whole tensor in nvfp4, where it is not 1.
+void scale_of(GgufWriter& out, const std::string& name, const DraftTensor& t) {
+    const float scale = t.dtype == DType::nvfp4 ? nvfp4_tensor_scale(t.now()->quant.absmax_map) : 1;
+    if (scale != 1)
+        out.add({gguf_scale_name(name), 0, {1}, 4, [scale](AtomicFile& f) { f.write(&scale, sizeof scale); }});
+}
+
 void tensor(GgufWriter& out, const std::string& name, const DraftTensor& t) {
     if (is_4bit(t.dtype)) return write_four_bit(out, name, t.now());
-    const int type = type_info(t.dtype).ggml;
-    if (type < 0)
-        fail(Errc::unsupported, "save: ", name, " is of type ", name_of(t.dtype), ", which GGUF cannot hold");
+    const int type = number_of(name, t.dtype);
+    scale_of(out, name, t);
     out.add({name, type, t.shape, t.bytes(), [t](AtomicFile& f) {
         const WeightPtr made = t.now();
         f.write(made->data, made->bytes());
@@ -132,7 +147,9 @@ void tensor(GgufWriter& out, const std::string& name, const DraftTensor& t) {
 // A q or k matrix (or bias) in Hugging Face row order, written in GGUF's order for adjacent pairs: whole rows move.
 void permuted(GgufWriter& out, const std::string& name, const DraftTensor& t, int64_t head_dim) {
     const int64_t rows = t.shape[0], row = t.bytes() / rows;
-    out.add({name, type_info(t.dtype).ggml, t.shape, t.bytes(), [t, rows, row, head_dim](AtomicFile& f) {
+    const int type = number_of(name, t.dtype);
+    scale_of(out, name, t);
+    out.add({name, type, t.shape, t.bytes(), [t, rows, row, head_dim](AtomicFile& f) {
         const WeightPtr made = t.now();
         for (int64_t r = 0; r < rows; ++r) f.write(made->data + hf_row_of_gguf(r, head_dim) * row, row);
         made->check();

@@ -167,7 +167,9 @@ Json config(const Draft& draft, DType type) {
     if (!first) return dense_config(std::move(j), draft.at(Slot::q_proj, 0).dtype);
     if (!of_folder) j.set("torch_dtype", torch_name(type));
     const Json* before = j.find("quantization_config");
-    if (before && !before->is_object()) before = nullptr;
+    const Json* method = before && before->is_object() ? before->find("quant_method") : nullptr;
+    // what another method says does not hold for these codes
+    if (!method || !method->is_string() || method->string() != "bitsandbytes") before = nullptr;
     Json q = before ? *before : Json{Json::Object{}};
     if (!before) {
         q.set("_load_in_4bit", Json(true))

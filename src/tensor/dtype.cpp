@@ -27,6 +27,8 @@ constexpr TypeInfo table[dtype_count] = {
     {DType::iq4_xs, "iq4_xs", 256, 136, 23, decode_iq4_xs},
     {DType::mxfp4, "mxfp4", 32, 17, 39, decode_mxfp4},
     {DType::u8, "u8", 1, 1, -1, nullptr},
+    {DType::nvfp4, "nvfp4", 64, 36, 40, nullptr},
+    {DType::f8_e4m3, "f8_e4m3", 1, 1, -1, nullptr},
 };
 
 constexpr bool in_order() {

@@ -175,7 +175,7 @@ Weight convert_weight(const Weight& source, DType type, bool double_quant, Threa
         fail(Errc::shape, "convert ", source.name, ": rows of ", source.cols(), " are not whole blocks of ", info.block,
              " as ", info.name, " needs");
     const int64_t n = source.elements();
-    const WeightRef flat{source.dtype, source.data, source.quant, 1, n};
+    const WeightRef flat = source.flat();
     auto bytes = std::make_shared<std::vector<uint8_t>>(size_t(bytes_of(type, n)));
     const auto task = [&](int64_t number, int) {
         const int64_t first = number * room::piece, count = std::min(room::piece, n - first);

@@ -217,7 +217,7 @@ Weight quantize_4bit(const Weight& source, DType type, bool double_quant, Thread
     if (!is_4bit(type))
         fail(Errc::argument, "quantize ", source.name, ": the type must be nf4 or fp4, is ", name_of(type));
     const int64_t n = source.elements(), blocks = (n + nf4_room::block - 1) / nf4_room::block;
-    const WeightRef flat{source.dtype, source.data, source.quant, 1, n};
+    const WeightRef flat = source.flat();
     auto s = std::make_shared<nf4_room::Storage>();
     s->codes.resize(size_t(bytes_of(type, n)));
     s->absmax.resize(size_t(blocks));

@@ -1,5 +1,5 @@
 // weight.cpp - decoding any part of any stored tensor.
-#include "src/tensor/weight.h"
+#include "src/tensor/float8.h"
 
 #include "src/base/mapped_file.h"
 
@@ -11,22 +11,24 @@ namespace weight_room {
 
 constexpr int64_t largest_block = 256;
 
-// Blocks cut by the ends of the range are decoded aside; those between, in one call.
-void decode_blocks(const TypeInfo& info, const uint8_t* data, int64_t first, int64_t count, float* out) {
+// Blocks cut by the ends of the range are decoded aside; those between, in one call of whole_blocks(at, out, count).
+template <class Decode>
+void decode_blocks(const TypeInfo& info, const uint8_t* data, const Decode& whole_blocks, int64_t first, int64_t count,
+                   float* out) {
     const auto at = [&](int64_t element) { return data + element / info.block * info.bytes; };
     float whole[largest_block];
     if (const int64_t skip = first % info.block; skip != 0 && count > 0) {
         const int64_t take = std::min(count, info.block - skip);
-        info.decode(at(first), whole, info.block);
+        whole_blocks(at(first), whole, info.block);
         std::copy_n(whole + skip, take, out);
         first += take;
         count -= take;
         out += take;
     }
     const int64_t middle = count / info.block * info.block;
-    if (middle > 0) info.decode(at(first), out, middle);
+    if (middle > 0) whole_blocks(at(first), out, middle);
     if (middle == count) return;
-    info.decode(at(first + middle), whole, info.block);
+    whole_blocks(at(first + middle), whole, info.block);
     std::copy_n(whole, count - middle, out + middle);
 }
 
@@ -66,15 +68,21 @@ void decode(const WeightRef& w, int64_t first, int64_t count, float* out) {
     if (first < 0 || count < 0 || first > elements - count)
         fail(Errc::argument, "decode: ", count, " elements from position ", first, " of a [", w.rows, ", ", w.cols,
              "] tensor of type ", info.name);
+    const uint8_t* data = static_cast<const uint8_t*>(w.data);
+    const auto nvfp4 = [&](const void* blocks, float* to, int64_t n) {
+        decode_nvfp4(blocks, w.quant.absmax_map, to, n);
+    };
     if (is_4bit(w.dtype)) weight_room::decode_4bit(w, first, count, out);
-    else if (info.decode) weight_room::decode_blocks(info, static_cast<const uint8_t*>(w.data), first, count, out);
+    else if (w.dtype == DType::f8_e4m3) decode_f8_e4m3(w, first, count, out);
+    else if (w.dtype == DType::nvfp4) weight_room::decode_blocks(info, data, nvfp4, first, count, out);
+    else if (info.decode) weight_room::decode_blocks(info, data, info.decode, first, count, out);
     else fail(Errc::unsupported, "decode: type ", info.name, " holds integers");
 }
 
 int64_t WeightRef::bytes() const {
     const TypeInfo& info = type_info(dtype);
     const int64_t n = rows * cols, codes = (n + info.block - 1) / info.block * info.bytes;
-    if (!is_4bit(dtype)) return codes;
+    if (!is_4bit(dtype)) return codes + tiles.count(n) * int64_t(sizeof(float));
     const int64_t blocks = (n + quant.block - 1) / quant.block, blocks2 = (blocks + quant.block2 - 1) / quant.block2;
     return codes + (quant.absmax ? blocks * int64_t(sizeof(float)) : blocks + blocks2 * int64_t(sizeof(float)));
 }
@@ -82,8 +90,7 @@ int64_t WeightRef::bytes() const {
 std::vector<float> Weight::decoded() const {
     if (held) return held->download().decoded();
     std::vector<float> out(static_cast<size_t>(elements()));
-    // one row: right for any number of dimensions
-    decode({dtype, data, quant, 1, elements()}, 0, elements(), out.data());
+    decode(flat(), 0, elements(), out.data());
     check();
     return out;
 }
@@ -96,9 +103,9 @@ void Weight::check() const { if (file) file->check(); }
 
 void align(Weight& w) {
     // the widest number that a kernel reads from these types as one
-    const uintptr_t unit = w.dtype == DType::f32 ? 4 : is_4bit(w.dtype) ? 1 : 2;
+    const uintptr_t unit = w.dtype == DType::f32 ? 4 : is_4bit(w.dtype) || w.dtype == DType::f8_e4m3 ? 1 : 2;
     if (reinterpret_cast<uintptr_t>(w.data) % unit == 0) return;
-    const int64_t bytes = w.bytes();
+    const int64_t bytes = bytes_of(w.dtype, w.elements());
     auto copy = std::make_shared<std::vector<uint32_t>>(size_t(bytes + 3) / 4);
     if (bytes) std::memcpy(copy->data(), w.data, size_t(bytes));
     w.check();                                         // the copy is whole, or an error
@@ -122,6 +129,13 @@ Weight rows_of(const Weight& whole, int64_t first, int64_t count) {
              " elements are not whole blocks of ", unit, " (", info.name,
              "), so that they cannot be cut out; load the original model in f32, f16 or bf16, with quantize = nf4");
     part.data += begin / info.block * info.bytes;
+    if (Tiles& t = part.tiles; t.scale && t.rows < all) {
+        if (first % t.rows || (count % t.rows && first + count < all))
+            fail(Errc::unsupported, whole.name, ": rows ", first, " to ", first + count, " are not whole tiles of ",
+                 t.rows, " rows (", info.name,
+                 "), so that they cannot be cut out; load the original model in f32, f16 or bf16");
+        t.scale += first / t.rows * t.across();
+    }
     if (!is_4bit(whole.dtype)) return part;
     if (q.absmax) q.absmax += begin / q.block;
     else q.absmax_code += begin / q.block, q.absmax2 += begin / unit;

@@ -1,4 +1,4 @@
-// weight.h - a frozen tensor in its stored form: dense, GGUF blocks, or 4-bit codes with their scales.
+// weight.h - a frozen tensor in its stored form: dense, GGUF blocks, or codes of 4 or 8 bits with scales beside them.
 #pragma once
 #include "src/tensor/dtype.h"
 
@@ -26,13 +26,25 @@ struct FourBit {
     }
 };
 
+// The scales of f8_e4m3, one for each tile of a matrix whose rows have `row` elements; tiles at its ends may be cut:
+//   w[r, c] = e4m3(code[r, c]) * scale[r / rows, c / cols]
+struct Tiles {
+    const float* scale = nullptr;                      // [ceil(rows of the matrix / rows), across()], borrowed too
+    int64_t rows = 1, cols = 1, row = 1;
+    int64_t across() const { return (row + cols - 1) / cols; }
+    int64_t count(int64_t elements) const {            // 0: of a weight that has none
+        return scale ? (elements / row + rows - 1) / rows * across() : 0;
+    }
+};
+
 // What a kernel needs to read a stored matrix: borrowed, trivially copyable. A float matrix of the graph is one too
 // (dtype f32).
 struct WeightRef {
     DType dtype = DType::f32;
     const void* data = nullptr;                        // packed codes: element e in byte e / 2, high nibble first
-    FourBit quant;                                     // nf4 and fp4 only
+    FourBit quant;                                     // nf4 and fp4; of nvfp4 absmax_map, see float8.h
     int64_t rows = 0, cols = 0;                        // {out, in}
+    Tiles tiles = {};                                  // f8_e4m3
     int64_t bytes() const;                             // all of it: codes and scales
 };
 
@@ -54,6 +66,7 @@ struct Weight {
     Shape shape;                                       // {out, in} or {n}
     const uint8_t* data = nullptr;
     FourBit quant;
+    Tiles tiles;
     std::shared_ptr<const void> owner;                 // the mapped file or the allocation behind the pointers
     const MappedFile* file = nullptr;                  // the mapped file behind them, if any
     std::shared_ptr<const void> counted;    // of memory of its own: its part of a backend's limit (memory_limit.h)
@@ -62,8 +75,9 @@ struct Weight {
     int64_t elements() const { return elements_of(shape); }
     int64_t rows() const { return shape.size() < 2 ? 1 : shape[0]; }
     int64_t cols() const { return shape.empty() ? 1 : shape.back(); }
-    int64_t bytes() const { return WeightRef{dtype, data, quant, 1, elements()}.bytes(); }
-    WeightRef ref() const { return {dtype, data, quant, rows(), cols()}; }
+    int64_t bytes() const { return flat().bytes(); }
+    WeightRef ref() const { return {dtype, data, quant, rows(), cols(), tiles}; }
+    WeightRef flat() const { return {dtype, data, quant, 1, elements(), tiles}; }      // right for any dimensions
     std::vector<float> decoded() const;                // the whole tensor as floats
     void check() const;    // Error{io} if its file was cut or written to: what was read from it is not the weight
 };
@@ -88,13 +102,14 @@ Weight moved(const Weight& w, const F& copy) {
     move(q.absmax_code, blocks);
     move(q.absmax_map, 256);
     move(q.absmax2, (blocks + q.block2 - 1) / q.block2);
+    move(out.tiles.scale, w.tiles.count(w.elements()));
     out.owner = owners;
     return out;
 }
 
 WeightPtr on_host(WeightPtr);                          // itself, or a copy of what a backend holds
 Weight dense_weight(std::string name, Shape shape, std::vector<float> values);
-// Rows `first` to `first + count` of a tensor, in its memory. Of 4-bit codes only where blocks of scales begin there.
+// Rows `first` to `first + count` of a tensor, in its memory. Only where blocks or tiles of scales begin there.
 Weight rows_of(const Weight&, int64_t first, int64_t count);
 void align(Weight&);    // copies a dense or block tensor that a file put where kernels cannot read its elements
 

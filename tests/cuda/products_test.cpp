@@ -46,6 +46,7 @@ Stored stored(DType type, int64_t rows, int64_t cols, bool double_quant) {
         s.w.dtype = type;
         s.w.shape = {rows, cols};
         s.w.data = s.bytes.data();
+        blocks_support::add_scales(s.w);
     }
     s.values = s.w.decoded();
     return s;
@@ -146,7 +147,7 @@ TEST(CudaProducts, FewVectorsMeetWeightsOfEveryType) {
     for (int t = 0; t < qlora::dtype_count; ++t) {
         const DType type = DType(t);
         const qlora::TypeInfo& info = qlora::type_info(type);
-        if ((!info.decode && !qlora::is_4bit(type)) || (is_slow && t % 4)) continue;
+        if (!qlora::can_decode(type) || (is_slow && t % 4)) continue;
         const int64_t in = std::max<int64_t>(info.block, 64) * (info.block > 64 ? 1 : 5);
         check({type, 2, 9, in}, Compute::bf16, false);
         check({type, 1, 11, in, DType::f32, DType::f32}, Compute::f32, false);
@@ -166,7 +167,8 @@ TEST(CudaProducts, FewVectorsMeetCodesOnTensorCores) {
 TEST(CudaProducts, PanelsGiveEveryResultOnce) {
     const int64_t usual = std::exchange(cuda::panels_room::panel_bytes, 1);    // panels of 256 rows or columns
     for (const bool to_x : {false, true}) {
-        for (const DType type : {DType::nf4, DType::q4_k, DType::bf16, DType::f32, DType::f16, DType::q8_0}) {
+        for (const DType type : {DType::nf4, DType::q4_k, DType::bf16, DType::f32, DType::f16, DType::q8_0,
+                                 DType::nvfp4, DType::f8_e4m3}) {
             if (is_slow && type != DType::nf4) continue;
             const int64_t out = to_x ? 40 : 520, in = to_x ? 768 : 256;
             check({type, 18, out, in}, Compute::bf16, to_x);

@@ -75,6 +75,8 @@ inline Targets folders() {
         {"tensors", model_file(Folder::plain, "model.safetensors")},
         {"four_bit_config", model_file(Folder::four_bit, "config.json")},
         {"four_bit_tensors", model_file(Folder::four_bit, "model.safetensors")},
+        {"float8_config", model_file(Folder::float8, "config.json")},
+        {"float8_tensors", model_file(Folder::float8, "model.safetensors")},
         {"index", model_file(Folder::shards, "model.safetensors.index.json")},
         {"adapter_config", adapter_target("adapter_config.json")},
         {"adapter", adapter_target("adapter_model.safetensors")},

@@ -77,6 +77,16 @@ inline Targets formats() {
               return seeds;
           },
           read_gguf}},
+        {"gguf_nvfp4",
+         {[] {
+              // the layers of a folder that have blocks of GGUF, and those that have none as bf16
+              const auto m = std::make_shared<ModelImpl>(*tiny::load(hugging_face(Folder::float8)));
+              for_each_weight(*m, [](const Row&, WeightPtr& w) {
+                  if (w->dtype == DType::f8_e4m3) w = std::make_shared<const Weight>(convert_weight(*w, DType::bf16));
+              });
+              return Seeds{gguf_of(*m)};
+          },
+          read_gguf}},
         {"vocabulary",
          {[] {
               return Seeds{vocabulary(true), vocabulary(false)};

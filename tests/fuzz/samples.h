@@ -5,6 +5,7 @@
 #include "src/model/gguf_model.h"
 #include "src/model/lora.h"
 #include "src/run/merge.h"
+#include "src/tensor/encode.h"
 #include "src/text/token_core.h"
 #include "tests/fuzz/targets.h"
 
@@ -136,8 +137,42 @@ inline const std::string& adapter() {
 
 inline std::string adapter_file(const char* name) { return bytes_of(adapter() + "/" + name); }
 
-// Hugging Face folders: as it is, in 4 bits, and in shards.
-enum class Folder { plain, four_bit, shards };
+// The tensors of a folder with attention in f8_e4m3 and the rest of the linear layers in nvfp4, in both of its layouts.
+inline void write_float8(const std::string& folder) {
+    const auto file = SafeTensors::open(folder + "/model.safetensors");
+    SafeTensorsWriter out;
+    const auto add = [&](const std::string& name, const char* type, Shape shape, std::string bytes) {
+        out.tensors.push_back({name, type, std::move(shape), int64_t(bytes.size()), [bytes](AtomicFile& f) {
+            f.write(bytes.data(), int64_t(bytes.size()));
+        }});
+    };
+    for (const SafeTensor& t : file->tensors()) {
+        const size_t n = size_t(elements_of(t.shape));
+        const std::string stem = t.name.substr(0, t.name.rfind('.'));
+        const bool packed = stem.ends_with("up_proj");
+        if (stem.find(".self_attn.") != stem.npos) {
+            add(t.name, "F8_E4M3", t.shape, std::string(n, '\x31'));
+            out.add(stem + ".weight_scale_inv", {1, 1}, {0.1f});
+        } else if (stem.find(".mlp.") != stem.npos) {
+            add(stem + (packed ? ".weight_packed" : ".weight"), "U8", {t.shape[0], t.shape[1] / 2},
+                std::string(n / 2, '\x3a'));
+            add(stem + ".weight_scale", "F8_E4M3", {t.shape[0], t.shape[1] / 16}, std::string(n / 16, '\x38'));
+            out.add(stem + (packed ? ".weight_global_scale" : ".weight_scale_2"), {1}, {packed ? 9.0f : 0.1f});
+        } else {
+            add(t.name, t.dtype.c_str(), t.shape, {reinterpret_cast<const char*>(t.data), size_t(t.bytes)});
+        }
+    }
+    out.write(folder + "/model.safetensors");
+    Json config = Json::parse(bytes_of(folder + "/config.json"), "seed");
+    config.set("quantization_config",
+               Json::parse(R"({"quant_method": "compressed-tensors", "format": "mixed-precision", "config_groups": {"group_0":
+                   {"format": "float-quantized", "weights": {"num_bits": 8, "block_structure": [128, 128]}}, "group_1": {"format": null}}})",
+                           "seed"));
+    write_file_atomic(folder + "/config.json", config.dump());
+}
+
+// Hugging Face folders: as it is, in 4 bits, in shards, and in 8-bit floats.
+enum class Folder { plain, four_bit, shards, float8 };
 inline const std::string& hugging_face(Folder kind) {
     static std::map<Folder, std::string> made;
     std::string& path = made[kind];
@@ -147,6 +182,7 @@ inline const std::string& hugging_face(Folder kind) {
     const auto source = tiny::load(folder() + "/source.gguf");
     if (kind == Folder::four_bit) save_hf_model(*convert_model(*source, DType::nf4, true), path);
     else save_hf_model(*source, path, kind == Folder::shards ? 20000 : 5'000'000'000);
+    if (kind == Folder::float8) write_float8(path);
     return path;
 }
 

@@ -2,7 +2,7 @@
 #pragma once
 #include "src/base/half.h"
 #include "src/base/rng.h"
-#include "src/tensor/dtype.h"
+#include "src/tensor/float8.h"
 
 #include <cstring>
 #include <vector>
@@ -39,6 +39,8 @@ inline std::vector<uint8_t> random_blocks(DType type, int64_t elements) {
         return bytes;
     }
     for (uint8_t& b : bytes) b = uint8_t(rng.next());
+    if (type == DType::f8_e4m3)
+        for (uint8_t& b : bytes) b = (b & 127) == 127 ? uint8_t(b - 1) : b;            // not a number
     const int64_t size = type_info(type).bytes;
     for (int64_t at = 0; at < int64_t(bytes.size()); at += size) {
         for (const int64_t offset : halves_of(type)) {
@@ -48,6 +50,24 @@ inline std::vector<uint8_t> random_blocks(DType type, int64_t elements) {
         }
     }
     return bytes;
+}
+
+// The scales that such a weight in nvfp4 or f8_e4m3 has beside its blocks, in its care.
+inline void add_scales(Weight& w, int64_t tile_rows = 3, int64_t tile_cols = 16) {
+    auto scales = std::make_shared<std::vector<float>>();
+    if (w.dtype == DType::nvfp4) {
+        *scales = nvfp4_scales(0.0037f, false, "scale");
+        w.quant.absmax_map = scales->data();
+    } else if (w.dtype == DType::f8_e4m3) {
+        Rng rng{4, uint64_t(w.elements())};
+        w.tiles = {scales->data(), tile_rows, tile_cols, w.cols()};
+        const int64_t down = (w.rows() + tile_rows - 1) / tile_rows;
+        for (int64_t i = 0; i < down * w.tiles.across(); ++i) scales->push_back(0.01f * (0.5f + rng.uniform()));
+        w.tiles.scale = scales->data();
+    } else {
+        return;
+    }
+    w.owner = scales;
 }
 
 }  // namespace blocks_support
