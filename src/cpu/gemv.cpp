@@ -41,6 +41,7 @@ struct Vectors {
     int64_t ld = 0;
     const Run16* rounded = nullptr;                    // instead of the floats
     int64_t ld16 = 0;
+    const uint16_t* halves = nullptr;                  // instead of either
 };
 
 void codes_task(const Kernels& kernels, const WeightRef& w, int64_t first, int64_t count, const Vectors& x,
@@ -50,7 +51,9 @@ void codes_task(const Kernels& kernels, const WeightRef& w, int64_t first, int64
     float *sums = memory.floats(count * (to.m + runs)), *scales = sums + count * to.m;
     run_scales(kernels, w.quant, first * runs, 0, 1, count * runs, scales);
     const uint8_t* codes = static_cast<const uint8_t*>(w.data) + first * w.cols / 2;
-    if (x.rounded) kernels.dots16->codes(codes, scales, w.quant.codebook, count, w.cols, x.rounded, x.ld16, to.m, sums);
+    if (x.halves) kernels.rows_bf16->codes(codes, scales, w.quant.codebook, count, w.cols, x.halves, to.m, sums);
+    else if (x.rounded)
+        kernels.dots16->codes(codes, scales, w.quant.codebook, count, w.cols, x.rounded, x.ld16, to.m, sums);
     else kernels.four_bit->dots(codes, scales, w.quant.codebook, count, w.cols, x.floats, x.ld, to.m, sums);
     put_all(to, first, count, sums);
 }
@@ -61,7 +64,9 @@ void blocks_task(const Kernels& kernels, const WeightRef& w, int64_t first, int6
     float* sums = memory.floats(count * to.m);
     const int64_t row_bytes = bytes_of(w.dtype, w.cols);
     const uint8_t* rows = static_cast<const uint8_t*>(w.data) + first * row_bytes;
-    if (x.rounded) kernels.dots16->blocks(w.dtype, rows, row_bytes, count, w.cols, x.rounded, x.ld16, to.m, sums);
+    if (x.halves) kernels.rows_bf16->blocks(w.dtype, rows, row_bytes, count, w.cols, x.halves, to.m, sums);
+    else if (x.rounded)
+        kernels.dots16->blocks(w.dtype, rows, row_bytes, count, w.cols, x.rounded, x.ld16, to.m, sums);
     else kernels.dots_of(w.dtype)(w.dtype, rows, row_bytes, count, w.cols, x.floats, x.ld, to.m, sums);
     put_all(to, first, count, sums);
 }
@@ -86,15 +91,23 @@ void floats_task(const Kernels& kernels, const WeightRef& w, int64_t first, int6
 
 enum class Way : uint8_t { codes, blocks, floats };
 
+bool is_regular(const WeightRef& w) {                  // every row begins with a block, and each is whole
+    return is_4bit(w.dtype) ? has_runs_of_64(w) : w.cols % type_info(w.dtype).block == 0;
+}
+
 // x in 16-bit integers: unless exactness was asked for, wherever weights have codes that are small integers.
 bool rounds(const Cpu& cpu, const WeightRef& w) {
-    const int64_t block = type_info(w.dtype).block;
-    return cpu.compute != Compute::f32 && cpu.kernels->dots16 &&
-           (is_4bit(w.dtype) ? has_runs_of_64(w) : block > 1 && w.cols % block == 0);
+    return cpu.compute != Compute::f32 && cpu.kernels->dots16 && type_info(w.dtype).block > 1 && is_regular(w);
+}
+
+// x and the weights in bf16, in which order of x; -1: no.
+int halves_order(const Cpu& cpu, const WeightRef& w) {
+    const RowsBf16* bf16 = cpu.compute == Compute::bf16 ? cpu.kernels->rows_bf16 : nullptr;
+    return bf16 && is_regular(w) ? bf16->order(w.dtype) : -1;
 }
 
 Way way(const Cpu& cpu, const WeightRef& w) {
-    const bool rounded = rounds(cpu, w);
+    const bool rounded = halves_order(cpu, w) >= 0 || rounds(cpu, w);
     if (has_runs_of_64(w)) {
         const FourBitKernels* codes = cpu.kernels->four_bit;
         return rounded || (codes && codes->dots) ? Way::codes : Way::floats;
@@ -104,8 +117,10 @@ Way way(const Cpu& cpu, const WeightRef& w) {
 }
 
 // How the products want their vectors.
-enum class Form : uint8_t { floats, spread, pairs, blocks };
+enum class Form : uint8_t { floats, spread, pairs, blocks, halves };
+constexpr size_t forms = 6;                            // the last one has two orders
 Form form(const Cpu& cpu, Way way, const WeightRef& w) {
+    if (const int order = halves_order(cpu, w); order >= 0) return Form(int(Form::halves) + order);
     if (rounds(cpu, w)) return way == Way::codes ? Form::pairs : Form::blocks;
     return way == Way::codes && cpu.kernels->four_bit->spreads ? Form::spread : Form::floats;
 }
@@ -113,21 +128,26 @@ Form form(const Cpu& cpu, Way way, const WeightRef& w) {
 // As the products take them: floats as they are or spread, or 16-bit integers. The memory is used again by the thread's
 // next call.
 Vectors prepared(const Cpu& cpu, Form form, int64_t cols, int64_t m, const float* x, int64_t ldx) {
-    if (form == Form::floats) return {x, ldx};
-    thread_local Scratch memory_of[4];
+    if (form == Form::floats) return {.floats = x, .ld = ldx};
+    thread_local Scratch memory_of[forms];
     Scratch& memory = memory_of[size_t(form)];
     if (form == Form::spread) {
         const int64_t size = spread_size(cols);
         float* spread = memory.floats(m * size);
         for (int64_t t = 0; t < m; ++t) spread_for_codes(x + t * ldx, cols, spread + t * size);
-        return {spread, size};
+        return {.floats = spread, .ld = size};
+    }
+    if (form >= Form::halves) {
+        uint16_t* halves = static_cast<uint16_t*>(memory.bytes(m * RowsBf16::size(cols) * 2));
+        cpu.kernels->rows_bf16->round(int(form) - int(Form::halves), x, ldx, m, cols, halves);
+        return {.halves = halves};
     }
     const int64_t runs = runs16(cols);
     Run16* to = static_cast<Run16*>(memory.bytes(m * runs * int64_t(sizeof(Run16))));
     for (int64_t t = 0; t < m; ++t)
         cpu.kernels->dots16->round(x + t * ldx, cols, form == Form::pairs ? Order16::pairs : Order16::blocks,
                                    to + t * runs);
-    return {nullptr, 0, to, runs};
+    return {.rounded = to, .ld16 = runs};
 }
 
 // One of the matrices that meet the same x.
@@ -150,13 +170,19 @@ void task(const Kernels& kernels, const Job& job, int64_t number) {
 
 }  // namespace gemv_room
 
+int64_t rows_alike(const Cpu& cpu, const WeightRef& w) {
+    // the factors of adapters beside such weights
+    const bool dense = w.dtype == DType::f32 && cpu.compute == Compute::bf16 && cpu.kernels->rows_bf16;
+    return dense || gemv_room::halves_order(cpu, w) >= 0 ? most_gemv_rows : gemv_rows;
+}
+
 void gemv(Cpu& cpu, int64_t m, std::span<const Gemv> products) {
     using namespace gemv_room;
     if (products.size() > size_t(most_gemvs))
         fail(Errc::argument, "gemv: ", products.size(), " matrices at a time, at most ", most_gemvs);
     Job jobs[most_gemvs];
-    const Gemv* prepared_of[4] = {};                   // by Form: x is prepared once for all who want it so
-    Vectors vectors[4];
+    const Gemv* prepared_of[forms] = {};               // by Form: x is prepared once for all who want it so
+    Vectors vectors[forms];
     int64_t tasks = 0, count = 0, work = 0;
     for (const Gemv& p : products) {
         cpu.work.add(2 * m * p.w.rows * p.w.cols, p.w.bytes());

@@ -9,6 +9,7 @@
 #include "src/cpu/dots16.h"
 #include "src/cpu/drop.h"
 #include "src/cpu/gemm.h"
+#include "src/cpu/rows_bf16.h"
 #include "src/cpu/scratch.h"
 #include "src/cpu/tile.h"
 #include "src/cpu/vec.h"
@@ -73,6 +74,7 @@ struct Kernels {
     BlockDecoder (*decoder)(DType) = nullptr;          // null, or for a type null: decode()
     BlockDots (*dots)(DType) = nullptr;                // null, or for a type null: decoding a row
     const Dots16* dots16 = nullptr;                    // null: floats are as fast
+    const RowsBf16* rows_bf16 = nullptr;               // null: with Compute::bf16 what there is for Compute::mixed
     const DropRuns* drop = nullptr;                    // null: one element after the other
 
     const GemmKernels& gemm_for(Compute compute) const {

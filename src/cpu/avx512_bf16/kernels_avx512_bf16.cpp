@@ -23,6 +23,7 @@ constinit const Kernels kernels_avx512_bf16{.name = "avx512_bf16",
                                             .decoder = decoder_avx2,
                                             .dots = dots_avx512,
                                             .dots16 = &dots16_avx2,
+                                            .rows_bf16 = &rows_avx512_bf16,
                                             .drop = &drop_avx512};
 #else
 constinit const Kernels kernels_avx512_bf16 = kernels_of_others("avx512_bf16");
