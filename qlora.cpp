@@ -67,6 +67,7 @@
 // cpu/avx512_bf16: AVX-512 with products of bf16
 #include "src/cpu/avx512_bf16/kernels_avx512_bf16.cpp"  // Lists the kernels of AVX-512 with bf16.
 #include "src/cpu/avx512_bf16/gemm_avx512_bf16.cpp"     // Packs factors, and multiplies register tiles of bf16.
+#include "src/cpu/avx512_bf16/dots16_avx512_bf16.cpp"   // Multiplies 4-bit codes with 16-bit integers.
 #include "src/cpu/avx512_bf16/rows_avx512_bf16.cpp"     // Multiplies stored rows with up to sixteen vectors.
 
 // graph: nodes, autograd, the memory plan, the backend interface

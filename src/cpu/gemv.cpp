@@ -31,8 +31,8 @@ int64_t rows_of_a_task(const WeightRef& w, int64_t threads) {
 }
 
 void put_all(const Output& to, int64_t first, int64_t count, const float* sums) {
-    for (int64_t r = 0; r < count; ++r)
-        for (int64_t t = 0; t < to.m; ++t) to.put(t, first + r, sums[r * to.m + t]);
+    for (int64_t t = 0; t < to.m; ++t)                 // rows of y are far apart: one after the other
+        for (int64_t r = 0; r < count; ++r) to.put(t, first + r, sums[r * to.m + t]);
 }
 
 // What the rows of a stored weight are multiplied with: m vectors, ld apart.
@@ -49,7 +49,7 @@ void codes_task(const Kernels& kernels, const WeightRef& w, int64_t first, int64
     thread_local Scratch memory;
     const int64_t runs = w.cols / 64;                  // of a row
     float *sums = memory.floats(count * (to.m + runs)), *scales = sums + count * to.m;
-    run_scales(kernels, w.quant, first * runs, 0, 1, count * runs, scales);
+    run_scales(w.quant, first * runs, 0, 1, count * runs, scales);
     const uint8_t* codes = static_cast<const uint8_t*>(w.data) + first * w.cols / 2;
     if (x.halves) kernels.rows_bf16->codes(codes, scales, w.quant.codebook, count, w.cols, x.halves, to.m, sums);
     else if (x.rounded)

@@ -45,8 +45,6 @@ struct FourBitKernels {
     void (*dots)(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols,
                  const float* x, int64_t ldx, int64_t m, float* out);
     bool spreads;
-    // scales = map[code] * by + offset, rounded twice like FourBit::scale(); null where a plain loop is as good.
-    void (*look_up)(const uint8_t* codes, const float* map, float by, float offset, int64_t count, float* scales);
 };
 
 // Whole blocks to floats like TypeInfo::decode, with the same bits.
@@ -115,7 +113,6 @@ FloatRows float_rows(const Kernels&, const WeightRef&, int64_t ld, int64_t row, 
 
 bool has_runs_of_64(const WeightRef&);                 // 4-bit, and no run of 64 elements straddles rows or blocks
 // scales[r * count + i] = the scale of run first + r * stride + i.
-void run_scales(const Kernels&, const FourBit&, int64_t first, int64_t stride, int64_t rows, int64_t count,
-                float* scales);
+void run_scales(const FourBit&, int64_t first, int64_t stride, int64_t rows, int64_t count, float* scales);
 
 }}  // namespace qlora

@@ -11,17 +11,14 @@ bool has_runs_of_64(const WeightRef& w) { return is_4bit(w.dtype) && w.cols % 64
 
 namespace unpack_room {
 
-// Scales that were quantized again, for runs that are blocks, [first, first + count).
-void double_scales(const FourBitKernels* codes, const FourBit& quant, int64_t first, int64_t count, float* scales) {
+// Scales that were quantized again, for runs that are blocks, [first, first + count). Looking up and scaling are loops
+// of their own: the first moves words, which costs vector units nothing, and the second is vectors.
+void double_scales(const FourBit& quant, int64_t first, int64_t count, float* scales) {
     while (count > 0) {
         const int64_t group = first / quant.block2, some = std::min(count, (group + 1) * quant.block2 - first);
         const float by = quant.absmax2[group];
-        if (codes && codes->look_up && some >= 16) {
-            codes->look_up(quant.absmax_code + first, quant.absmax_map, by, quant.offset, some, scales);
-        } else {
-            for (int64_t i = 0; i < some; ++i)
-                scales[i] = quant.absmax_map[quant.absmax_code[first + i]] * by + quant.offset;
-        }
+        for (int64_t i = 0; i < some; ++i) scales[i] = quant.absmax_map[quant.absmax_code[first + i]];
+        for (int64_t i = 0; i < some; ++i) scales[i] = scales[i] * by + quant.offset;
         first += some;
         count -= some;
         scales += some;
@@ -31,8 +28,7 @@ void double_scales(const FourBitKernels* codes, const FourBit& quant, int64_t fi
 }  // namespace unpack_room
 
 // scale(run * 64 / block) for rows of runs; runs are blocks in all files that bitsandbytes writes by default.
-void run_scales(const Kernels& kernels, const FourBit& quant, int64_t first, int64_t stride, int64_t rows,
-                int64_t count, float* scales) {
+void run_scales(const FourBit& quant, int64_t first, int64_t stride, int64_t rows, int64_t count, float* scales) {
     // A division a run would cost as much as the run: short rows shift instead, for the sizes that occur.
     const bool shifts = count < 16 && std::has_single_bit(uint64_t(quant.block2));
     const int shift = std::countr_zero(uint64_t(quant.block2));
@@ -45,7 +41,7 @@ void run_scales(const Kernels& kernels, const FourBit& quant, int64_t first, int
             for (int64_t i = first; i < first + count; ++i)
                 scales[i - first] = quant.absmax_map[quant.absmax_code[i]] * quant.absmax2[i >> shift] + quant.offset;
         } else {
-            unpack_room::double_scales(kernels.four_bit, quant, first, count, scales);
+            unpack_room::double_scales(quant, first, count, scales);
         }
     }
 }
@@ -58,7 +54,7 @@ FloatRows float_rows(const Kernels& kernels, const WeightRef& w, int64_t ld, int
     if (const FourBitKernels* codes = whole_halves ? kernels.four_bit : nullptr) {
         const int64_t half = first % 64 / 32, runs = (cols + half * 32 + 63) / 64;
         float* scales = scratch + rows * cols;
-        run_scales(kernels, w.quant, first / 64, w.cols / 64, rows, runs, scales);
+        run_scales(w.quant, first / 64, w.cols / 64, rows, runs, scales);
         codes->unpack(static_cast<const uint8_t*>(w.data) + first / 2, w.cols / 2, scales, half, w.quant.codebook,
                       rows, cols, scratch);
         return {scratch, cols};

@@ -8,7 +8,9 @@ namespace qlora { inline namespace QLORA_ABI {
 #if defined(__x86_64__)
 namespace kernels_avx512_bf16_room {
 
-bool supported() { return kernels_avx512.supported() && __builtin_cpu_supports("avx512bf16"); }
+bool supported() {
+    return kernels_avx512.supported() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+}
 
 }  // namespace kernels_avx512_bf16_room
 
@@ -22,7 +24,7 @@ constinit const Kernels kernels_avx512_bf16{.name = "avx512_bf16",
                                             .four_bit = &four_bit_avx512,
                                             .decoder = decoder_avx2,
                                             .dots = dots_avx512,
-                                            .dots16 = &dots16_avx2,
+                                            .dots16 = &dots16_avx512_bf16,
                                             .rows_bf16 = &rows_avx512_bf16,
                                             .drop = &drop_avx512};
 #else

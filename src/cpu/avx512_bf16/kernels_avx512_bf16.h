@@ -7,5 +7,6 @@ namespace qlora { inline namespace QLORA_ABI {
 extern const Kernels kernels_avx512_bf16;
 extern const GemmKernels gemm_avx512_bf16;
 extern const RowsBf16 rows_avx512_bf16;
+extern const Dots16 dots16_avx512_bf16;
 
 }}  // namespace qlora

@@ -16,15 +16,6 @@ QLORA_TARGET_BEGIN(avx512_bf16)
 namespace qlora { inline namespace QLORA_ABI {
 namespace rows_avx512_bf16_room {
 
-// So far ahead of the weights being read the next ones are asked for, line by line in the order of memory although
-// several rows are read side by side: only then do the prefetchers of the machine help. In the order of the rows that
-// use them it was 15 GB/s instead of 36 on two Zen 4 cores.
-constexpr int64_t prefetch_ahead = 4096;
-
-static QLORA_INLINE void prefetch(const uint8_t* p) {
-    _mm_prefetch(reinterpret_cast<const char*>(p + prefetch_ahead), _MM_HINT_T0);
-}
-
 // 128 weights of a row: numbers {step, 32}, and what their products are multiplied with, unless that is in them.
 struct Group { __m512bh steps[4]; __m512 scale; };
 
@@ -113,16 +104,12 @@ static QLORA_INLINE void rows_of(const int high, const int m, const Rows& rows, 
     __m512 sums[4][4];
     QLORA_UNROLL
     for (int i = 0; i < high * m; ++i) sums[i / m][i % m] = _mm512_setzero_ps();
-    const uint8_t* ahead = rows.bytes();
+    Ahead ahead(rows.bytes());
     const auto add = [&](int64_t group, int64_t left) QLORA_INLINED {
         Group g[4];
         QLORA_UNROLL
         for (int r = 0; r < high; ++r) rows.row(r).read(group, left, g[r]);
-        // a line more than there are rows, where a group is longer than a line
-        constexpr int more = Rows::group_bytes > 64;
-        QLORA_UNROLL
-        for (int i = 0; i < high + more; ++i) prefetch(ahead + i * (high * Rows::group_bytes) / (high + more));
-        ahead += high * Rows::group_bytes;
+        ahead.ask(high * Rows::group_bytes);
         __m512 part[4][4];
         QLORA_UNROLL
         for (int i = 0; i < high * m; ++i) part[i / m][i % m] = Rows::late ? _mm512_setzero_ps() : sums[i / m][i % m];
@@ -199,13 +186,13 @@ static QLORA_INLINE void fill(Tile& tile, const Rows& rows, int64_t count, int64
     const int64_t groups = std::min<int64_t>(tile_groups, (cols - from * 128 + 127) / 128);
     for (int64_t r = 0; r < tile_high; ++r) {
         const Rows row = rows.row(std::min(r, count - 1));
+        Ahead ahead(row.bytes() + from * Rows::group_bytes);
         for (int64_t g = 0; g < groups; ++g) {
             Group made;
             const int64_t left = cols - (from + g) * 128;
             if (left >= 128) row.read(from + g, 128, made);
             else row.read(from + g, left, made);
-            prefetch(row.bytes() + (from + g) * Rows::group_bytes);
-            if (Rows::group_bytes > 64) prefetch(row.bytes() + (from + g) * Rows::group_bytes + 63);
+            ahead.ask(Rows::group_bytes);
             QLORA_UNROLL
             for (int p = 0; p < 4; ++p) tile.numbers[g][p][r] = made.steps[p];
             if (Rows::late) tile.scales[g][r] = made.scale;
