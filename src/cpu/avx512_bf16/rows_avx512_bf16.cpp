@@ -97,6 +97,29 @@ struct Q4_0 {
     }
 };
 
+// ---- Sums of lanes: halves, halves of those, and so on. Of one vector, and of sixteen at a time in the same order.
+static QLORA_INLINE float total(__m512 v) {
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    const __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    const __m128 two = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+// Quarters of four: {a, b, c, d}
+static QLORA_INLINE __m512 quarters(__m512 a, __m512 b, __m512 c, __m512 d) {
+    const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee)),
+                 cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+}
+static QLORA_INLINE __m512 totals(const __m512 (&v)[16]) {
+    __m512 q[4];                                       // quarter i of q[j] is of vector 4 i + j
+    QLORA_UNROLL
+    for (int j = 0; j < 4; ++j) q[j] = quarters(v[j], v[4 + j], v[8 + j], v[12 + j]);
+    const __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(q[0], q[1]), _mm512_unpackhi_ps(q[0], q[1])),
+                 b = _mm512_add_ps(_mm512_unpacklo_ps(q[2], q[3]), _mm512_unpackhi_ps(q[2], q[3]));
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+}
+
 // ---- In registers: `high` rows side by side times m <= 4 vectors. Both are constants wherever this is inlined.
 template <class Rows>
 static QLORA_INLINE void rows_of(const int high, const int m, const Rows& rows, int64_t cols, const uint16_t* x,
@@ -130,7 +153,7 @@ static QLORA_INLINE void rows_of(const int high, const int m, const Rows& rows, 
     for (int64_t c = 0; c + 128 <= cols; c += 128) add(c / 128, 128);
     if (cols % 128) add(cols / 128, cols % 128);
     QLORA_UNROLL
-    for (int i = 0; i < high * m; ++i) out[i] = _mm512_reduce_add_ps(sums[i / m][i % m]);
+    for (int i = 0; i < high * m; ++i) out[i] = total(sums[i / m][i % m]);
 }
 
 template <int m, class Rows>
@@ -146,7 +169,7 @@ constexpr int tile_high = 4, tile_groups = 4;          // rows, and groups of 12
 struct Tile {
     alignas(64) __m512bh numbers[tile_groups][4][tile_high];
     __m512 scales[tile_groups][tile_high];
-    __m512 sums[most_gemv_rows][tile_high];
+    __m512 sums[tile_high][most_gemv_rows];
 };
 
 // m <= 4 of the `of` vectors, from vector `first` on
@@ -155,7 +178,7 @@ __attribute__((noinline)) static void add_tile(Tile& tile, int64_t groups, const
                                                int64_t first) {
     __m512 sums[tile_high][m];
     QLORA_UNROLL
-    for (int i = 0; i < tile_high * m; ++i) sums[i / m][i % m] = tile.sums[first + i % m][i / m];
+    for (int i = 0; i < tile_high * m; ++i) sums[i / m][i % m] = tile.sums[i / m][first + i % m];
     for (int64_t group = 0; group < groups; ++group) {
         __m512 part[tile_high][m];
         QLORA_UNROLL
@@ -178,7 +201,7 @@ __attribute__((noinline)) static void add_tile(Tile& tile, int64_t groups, const
                                       : part[i / m][i % m];
     }
     QLORA_UNROLL
-    for (int i = 0; i < tile_high * m; ++i) tile.sums[first + i % m][i / m] = sums[i / m][i % m];
+    for (int i = 0; i < tile_high * m; ++i) tile.sums[i / m][first + i % m] = sums[i / m][i % m];
 }
 
 template <class Rows>
@@ -206,8 +229,8 @@ static QLORA_INLINE void by_tiles(const Rows& rows, int64_t count, int64_t cols,
     Tile tile;
     const int64_t groups = (cols + 127) / 128;
     for (int64_t r = 0; r < count; r += tile_high) {
-        for (int64_t t = 0; t < m; ++t)
-            for (int64_t i = 0; i < tile_high; ++i) tile.sums[t][i] = _mm512_setzero_ps();
+        for (auto& row : tile.sums)
+            for (__m512& sum : row) sum = _mm512_setzero_ps();
         for (int64_t from = 0; from < groups; from += tile_groups) {
             fill(tile, rows.row(r), count - r, from, cols);
             const int64_t some = std::min<int64_t>(tile_groups, groups - from);
@@ -221,8 +244,9 @@ static QLORA_INLINE void by_tiles(const Rows& rows, int64_t count, int64_t cols,
                 default: break;
             }
         }
+        const __mmask16 all = __mmask16((1u << m) - 1);
         for (int64_t i = 0; i < std::min<int64_t>(tile_high, count - r); ++i)
-            for (int64_t t = 0; t < m; ++t) out[(r + i) * m + t] = _mm512_reduce_add_ps(tile.sums[t][i]);
+            _mm512_mask_storeu_ps(out + (r + i) * m, all, totals(tile.sums[i]));
     }
 }
 
