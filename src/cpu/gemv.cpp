@@ -132,7 +132,7 @@ Way way(const Cpu& cpu, const WeightRef& w) {
 
 // How the products want their vectors.
 enum class Form : uint8_t { floats, spread, pairs, blocks, halves };
-constexpr size_t forms = 6;                            // the last one has two orders
+constexpr size_t forms = 7;                            // the last one has three orders
 Form form(const Cpu& cpu, Way way, const WeightRef& w) {
     if (const int order = halves_order(cpu, w); order >= 0) return Form(int(Form::halves) + order);
     if (rounds(cpu, w)) return way == Way::codes ? Form::pairs : Form::blocks;

@@ -12,7 +12,7 @@
 namespace qlora { inline namespace QLORA_ABI {
 
 struct RowsBf16 {
-    // In which order products with such weights take x: 0 or 1, or -1: they do not exist. 4-bit codes only with
+    // In which order products with such weights take x: 0, 1 or 2, or -1: they do not exist. 4-bit codes only with
     // has_runs_of_64.
     int (*order)(DType);
     // m <= most_gemv_rows vectors, ldx floats apart, to m * size(cols) halves in that order

@@ -189,7 +189,7 @@ Rounded of_few(const Cpu& cpu, const WeightRef& w) {
     if (cpu.effective() == Compute::f32) return Rounded::nothing;
     const RowsBf16* bf16 = cpu.effective() == Compute::bf16 ? cpu.kernels->rows_bf16 : nullptr;
     if (!bf16 || bf16->order(w.dtype) < 0 || rows_alike(cpu, w) == gemv_rows) return Rounded::x16;
-    return is_4bit(w.dtype) ? Rounded::bf16 : Rounded::x_bf16;
+    return is_4bit(w.dtype) || type_info(w.dtype).block == 1 ? Rounded::bf16 : Rounded::x_bf16;
 }
 
 void check_weight_products(Cpu& cpu, Kind kind, int64_t m, int64_t n, int64_t k, float alpha, float beta) {

@@ -1,6 +1,6 @@
-// dots16_avx512_bf16.cpp - products of 4-bit codes and 16-bit integers on processors with products of bf16, all of which
-// have the instruction that adds two products of 16 bits to a sum (VNNI). dots16.h has the formula; blocks go the way of
-// AVX2.
+// dots16_avx512_bf16.cpp - products of 4-bit codes and 16-bit integers on processors with products of bf16, which also
+// have an instruction that adds two products of 16 bits to a sum (VNNI). dots16.h has the formula; blocks go the way
+// of AVX2.
 //
 // 128 weights of a row are four steps of 32: step p takes nibble p of each of the 32 words that hold their codes, and
 // one permutation makes 32 levels of them. x is put in that order behind the rounding of AVX2. A lane adds eight

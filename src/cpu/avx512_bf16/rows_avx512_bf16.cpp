@@ -28,7 +28,6 @@ struct Codes {
     __m512 levels;
     int64_t cols;
 
-    int64_t row_bytes() const { return cols / 2; }
     static constexpr int64_t group_bytes = 64;
     Codes row(int64_t r) const { return {codes + r * (cols / 2), scales + r * (cols / 64), levels, cols}; }
     const uint8_t* bytes() const { return codes; }
@@ -67,7 +66,6 @@ struct Q4_0 {
     const uint8_t* data;
     int64_t stride;
 
-    int64_t row_bytes() const { return stride; }
     static constexpr int64_t group_bytes = 72;
     Q4_0 row(int64_t r) const { return {data + r * stride, stride}; }
     const uint8_t* bytes() const { return data; }
@@ -94,6 +92,33 @@ struct Q4_0 {
         for (int p4 = 0; p4 < 4; ++p4)
             to.steps[p4] = (__m512bh)_mm512_permutexvar_epi16(p4 ? _mm512_srli_epi16(words, 4 * unsigned(p4)) : words,
                                                               book);
+    }
+};
+
+// ---- f16 and bf16: steps of 32 neighbours.
+static QLORA_INLINE __mmask32 first_lanes(int64_t n) {
+    return n >= 32 ? ~__mmask32(0) : n > 0 ? (__mmask32(1) << n) - 1 : 0;
+}
+
+template <bool bf16>
+struct Halves {
+    static constexpr bool late = false;
+    const uint8_t* data;
+    int64_t stride;
+
+    static constexpr int64_t group_bytes = 256;
+    Halves row(int64_t r) const { return {data + r * stride, stride}; }
+    const uint8_t* bytes() const { return data; }
+
+    QLORA_INLINE void read(int64_t group, int64_t left, Group& to) const {
+        QLORA_UNROLL
+        for (int p = 0; p < 4; ++p) {
+            const __mmask32 lanes = left >= 128 ? ~__mmask32(0) : first_lanes(left - p * 32);
+            const __m512i h = _mm512_maskz_loadu_epi16(lanes, data + group * group_bytes + p * 64);
+            to.steps[p] = bf16 ? (__m512bh)h
+                               : _mm512_cvtne2ps_pbh(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(h, 1)),
+                                                     _mm512_cvtph_ps(_mm512_castsi512_si256(h)));
+        }
     }
 };
 
@@ -267,12 +292,21 @@ static void codes(const uint8_t* codes, const float* scales, const float* codebo
     dots(Codes{codes, scales, _mm512_loadu_ps(codebook), cols}, rows, cols, x, m, out);
 }
 
-static void blocks(DType, const void* weights, int64_t row_bytes, int64_t rows, int64_t cols, const uint16_t* x,
+static void blocks(DType type, const void* weights, int64_t row_bytes, int64_t rows, int64_t cols, const uint16_t* x,
                    int64_t m, float* out) {
-    dots(Q4_0{static_cast<const uint8_t*>(weights), row_bytes}, rows, cols, x, m, out);
+    const uint8_t* data = static_cast<const uint8_t*>(weights);
+    if (type == DType::q4_0) dots(Q4_0{data, row_bytes}, rows, cols, x, m, out);
+    else if (type == DType::f16) dots(Halves<false>{data, row_bytes}, rows, cols, x, m, out);
+    else dots(Halves<true>{data, row_bytes}, rows, cols, x, m, out);
 }
 
-static int order(DType type) { return is_4bit(type) ? 0 : type == DType::q4_0 ? 1 : -1; }
+enum Order { of_pairs, of_q4_0, of_neighbours };
+static int order(DType type) {
+    return is_4bit(type)                                    ? of_pairs
+           : type == DType::q4_0                            ? of_q4_0
+           : type == DType::f16 || type == DType::bf16      ? of_neighbours
+                                                            : -1;
+}
 
 // ---- x in the order of the steps. The first 16 halves of a step are of the first 64 elements of a group, the others
 // lie in the same way in the other 64.
@@ -280,17 +314,21 @@ static void round(int order, const float* x, int64_t ldx, int64_t m, int64_t col
     alignas(64) uint16_t places[4][32] = {};
     for (int p = 0; p < 4; ++p)
         for (int i = 0; i < 16; ++i)
-            places[p][i] = uint16_t(order == 0 ? 4 * i + (p ^ 1) : i / 8 * 32 + p % 2 * 16 + i % 8 * 2 + p / 2);
+            places[p][i] = uint16_t(order == of_pairs ? 4 * i + (p ^ 1) : i / 8 * 32 + p % 2 * 16 + i % 8 * 2 + p / 2);
     for (int64_t t = 0; t < m; ++t)
         for (int64_t c = 0; c < cols; c += 128) {
             __m512i halves[4];                         // 32 each, in order
             QLORA_UNROLL
             for (int i = 0; i < 4; ++i) {
-                const int64_t left = cols - c - i * 32;
-                const float* v = x + t * ldx + c + (left > 0 ? i * 32 : 0);
-                const __mmask16 all = left > 0 ? __mmask16(0xffff) : __mmask16(0);
-                halves[i] = (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(all, v + 16),
-                                                         _mm512_maskz_loadu_ps(all, v));
+                const __mmask32 lanes = first_lanes(cols - c - i * 32);
+                const float* v = x + t * ldx + c + (lanes ? i * 32 : 0);
+                halves[i] = (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(__mmask16(lanes >> 16), v + 16),
+                                                         _mm512_maskz_loadu_ps(__mmask16(lanes), v));
+            }
+            if (order == of_neighbours) {
+                QLORA_UNROLL
+                for (int p = 0; p < 4; ++p) _mm512_store_si512(to + ((c / 32 + p) * m + t) * 32, halves[p]);
+                continue;
             }
             QLORA_UNROLL
             for (int p = 0; p < 4; ++p) {
