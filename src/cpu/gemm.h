@@ -24,8 +24,8 @@ int64_t rows_alike(const Cpu&, const WeightRef&);
 void gemm_nt(Cpu&, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha = 1,
              float beta = 0);
 
-// Several such products at a time for at most rows_alike(w) rows of each: no bit of any y depends on the others. Stored matrices
-// that are not dense f32 have one x.
+// Several such products at a time for at most rows_alike(w) rows of each: no bit of any y depends on the others. Stored
+// matrices that are not dense f32 have one x.
 constexpr int64_t most_gemvs = 4;
 struct Gemv { WeightRef w; const float* x; int64_t ldx; float* y; int64_t ldy; float alpha = 1, beta = 0; };
 void gemv(Cpu&, int64_t m, std::span<const Gemv>);

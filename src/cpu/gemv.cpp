@@ -60,7 +60,7 @@ void codes_task(const Kernels& kernels, const WeightRef& w, int64_t first, int64
     prefetch_scales(w.quant, first * runs, some * runs);
     for (int64_t row = first, rows; row < first + count; row += rows) {
         rows = std::min(some, first + count - row);
-        run_scales(w.quant, row * runs, 0, 1, rows * runs, scales);
+        run_scales(kernels, w.quant, row * runs, 0, 1, rows * runs, scales);
         prefetch_scales(w.quant, (row + rows) * runs, std::min(some, w.rows - row - rows) * runs);
         const uint8_t* codes = static_cast<const uint8_t*>(w.data) + row * w.cols / 2;
         const float* book = w.quant.codebook;

@@ -47,6 +47,9 @@ struct FourBitKernels {
     bool spreads;
 };
 
+// The scales of blocks [first, first + count) that were quantized again: the bits of FourBit::scale().
+using DoubleScales = void (*)(const FourBit&, int64_t first, int64_t count, float* scales);
+
 // Whole blocks to floats like TypeInfo::decode, with the same bits.
 using BlockDecoder = void (*)(const void* blocks, float* out, int64_t count);
 
@@ -69,6 +72,7 @@ struct Kernels {
     const GemmKernels& gemm;
     const GemmKernels* gemm_bf16 = nullptr;            // null: where bf16 is asked for, products are of floats
     const FourBitKernels* four_bit = nullptr;          // null: decode()
+    DoubleScales double_scales = nullptr;              // null: a plain loop
     BlockDecoder (*decoder)(DType) = nullptr;          // null, or for a type null: decode()
     BlockDots (*dots)(DType) = nullptr;                // null, or for a type null: decoding a row
     const Dots16* dots16 = nullptr;                    // null: floats are as fast
@@ -113,6 +117,7 @@ FloatRows float_rows(const Kernels&, const WeightRef&, int64_t ld, int64_t row, 
 
 bool has_runs_of_64(const WeightRef&);                 // 4-bit, and no run of 64 elements straddles rows or blocks
 // scales[r * count + i] = the scale of run first + r * stride + i.
-void run_scales(const FourBit&, int64_t first, int64_t stride, int64_t rows, int64_t count, float* scales);
+void run_scales(const Kernels&, const FourBit&, int64_t first, int64_t stride, int64_t rows, int64_t count,
+                float* scales);
 
 }}  // namespace qlora

@@ -28,7 +28,8 @@ void double_scales(const FourBit& quant, int64_t first, int64_t count, float* sc
 }  // namespace unpack_room
 
 // scale(run * 64 / block) for rows of runs; runs are blocks in all files that bitsandbytes writes by default.
-void run_scales(const FourBit& quant, int64_t first, int64_t stride, int64_t rows, int64_t count, float* scales) {
+void run_scales(const Kernels& kernels, const FourBit& quant, int64_t first, int64_t stride, int64_t rows,
+                int64_t count, float* scales) {
     // A division a run would cost as much as the run: short rows shift instead, for the sizes that occur.
     const bool shifts = count < 16 && std::has_single_bit(uint64_t(quant.block2));
     const int shift = std::countr_zero(uint64_t(quant.block2));
@@ -40,6 +41,8 @@ void run_scales(const FourBit& quant, int64_t first, int64_t stride, int64_t row
         } else if (shifts) {
             for (int64_t i = first; i < first + count; ++i)
                 scales[i - first] = quant.absmax_map[quant.absmax_code[i]] * quant.absmax2[i >> shift] + quant.offset;
+        } else if (kernels.double_scales && count >= 64) {
+            kernels.double_scales(quant, first, count, scales);
         } else {
             unpack_room::double_scales(quant, first, count, scales);
         }
@@ -54,7 +57,7 @@ FloatRows float_rows(const Kernels& kernels, const WeightRef& w, int64_t ld, int
     if (const FourBitKernels* codes = whole_halves ? kernels.four_bit : nullptr) {
         const int64_t half = first % 64 / 32, runs = (cols + half * 32 + 63) / 64;
         float* scales = scratch + rows * cols;
-        run_scales(w.quant, first / 64, w.cols / 64, rows, runs, scales);
+        run_scales(kernels, w.quant, first / 64, w.cols / 64, rows, runs, scales);
         codes->unpack(static_cast<const uint8_t*>(w.data) + first / 2, w.cols / 2, scales, half, w.quant.codebook,
                       rows, cols, scratch);
         return {scratch, cols};

@@ -138,7 +138,7 @@ TEST(Unpack, ScalesOfLongStripsAreThoseOfTheFormula) {
             for (const Kernels& set : every_set()) {
                 for (const int64_t first : {0, 1, 200, 255}) {
                     const int64_t count = blocks - 256 - first;
-                    run_scales(quant, first, 0, 1, count, got.data());
+                    run_scales(set, quant, first, 0, 1, count, got.data());
                     for (int64_t i = 0; i < count; ++i)
                         ASSERT_EQ(got[size_t(i)], quant.scale(first + i))
                             << set.name << " block " << first + i << " block2 " << block2;
