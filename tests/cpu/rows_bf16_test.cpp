@@ -38,7 +38,7 @@ Matrix matrix(DType type, int64_t rows, int64_t cols) {
     if (!is_4bit(type)) {
         m.bytes = random_blocks(type, rows * cols);
         Rng rng{4, uint64_t(cols)};
-        for (size_t i = 0; type == DType::bf16 && i < m.bytes.size(); i += 2) {        // random ones are NaN now and then
+        for (size_t i = 0; type == DType::bf16 && i < m.bytes.size(); i += 2) {    // random ones are NaN now and then
             const uint16_t half = bf16_from_f32(rng.normal());
             std::memcpy(&m.bytes[i], &half, 2);
         }
