@@ -152,7 +152,7 @@ void multiply(Cpu& cpu, Compute compute, const Left& left, const Right& right, i
 
 void gemm_nt(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha,
              float beta) {
-    if (m > 0 && m <= gemv_rows && w.cols > 0) {
+    if (m > 0 && w.cols > 0 && m <= rows_alike(cpu, w)) {
         const Gemv product{w, x, ldx, y, ldy, alpha, beta};
         return gemv(cpu, m, std::span(&product, 1));
     }

@@ -5,9 +5,9 @@
 // index in an order that depends on the shapes only: the same bytes for any number of threads.
 // With Compute::bf16 (and the instructions) both factors are rounded to bf16 and the products summed in f32; with
 // Compute::mixed in gemm_nn and gemm_tn, of which gradients are made, but not in gemm_nt.
-// Row t of y is the same bytes in every batch of more than gemv_rows rows, and in every batch of at most gemv_rows
-// rows; gemm_nt computes these small ones another way: in f32, whose sums may differ in the last bits, or (unless
-// Compute::f32 was asked for) with x in 16-bit integers, as dots16.h says.
+// Row t of y is the same bytes in every batch of at most rows_alike(w) rows, and in every batch of more; gemm_nt
+// computes the small ones another way: in f32, whose sums may differ in the last bits, or (unless Compute::f32 was
+// asked for) with x in 16-bit integers, as dots16.h says, or with Compute::bf16 in bf16, as rows_bf16.h says.
 #pragma once
 #include "src/cpu/cpu.h"
 
@@ -15,15 +15,17 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
-constexpr int64_t gemv_rows = 4;
+constexpr int64_t gemv_rows = 4;                       // of any weight
+constexpr int64_t most_gemv_rows = 16;                 // of those that the set has kernels for
+int64_t rows_alike(const Cpu&, const WeightRef&);
 
 // y[m, w.rows] = alpha * x[m, w.cols] W^T + beta * y.
 // beta 0 ignores what y held (NaN included). Small m takes the GEMV path.
 void gemm_nt(Cpu&, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha = 1,
              float beta = 0);
 
-// Several such products at a time for at most gemv_rows rows: no bit of any y depends on the others. Stored matrices
-// that are not dense f32 have one x.
+// Several such products at a time for at most rows_alike(w) rows of each: no bit of any y depends on the others. Stored
+// matrices that are not dense f32 have one x.
 constexpr int64_t most_gemvs = 4;
 struct Gemv { WeightRef w; const float* x; int64_t ldx; float* y; int64_t ldy; float alpha = 1, beta = 0; };
 void gemv(Cpu&, int64_t m, std::span<const Gemv>);

@@ -31,8 +31,8 @@ int64_t rows_of_a_task(const WeightRef& w, int64_t threads) {
 }
 
 void put_all(const Output& to, int64_t first, int64_t count, const float* sums) {
-    for (int64_t r = 0; r < count; ++r)
-        for (int64_t t = 0; t < to.m; ++t) to.put(t, first + r, sums[r * to.m + t]);
+    for (int64_t t = 0; t < to.m; ++t)                 // rows of y are far apart: one after the other
+        for (int64_t r = 0; r < count; ++r) to.put(t, first + r, sums[r * to.m + t]);
 }
 
 // What the rows of a stored weight are multiplied with: m vectors, ld apart.
@@ -41,18 +41,35 @@ struct Vectors {
     int64_t ld = 0;
     const Run16* rounded = nullptr;                    // instead of the floats
     int64_t ld16 = 0;
+    const uint16_t* halves = nullptr;                  // instead of either
 };
 
+// The codes of the scales of [first, first + count): they lie apart from the weights, and nobody else asks for them.
+void prefetch_scales(const FourBit& quant, int64_t first, int64_t count) {
+    if (quant.block != 64 || quant.absmax) return;
+    for (int64_t i = first; i < first + count; i += 64) __builtin_prefetch(quant.absmax_code + i);
+}
+
+// A few rows at a time, whose scales stay in first-level cache.
 void codes_task(const Kernels& kernels, const WeightRef& w, int64_t first, int64_t count, const Vectors& x,
                 const Output& to) {
     thread_local Scratch memory;
     const int64_t runs = w.cols / 64;                  // of a row
-    float *sums = memory.floats(count * (to.m + runs)), *scales = sums + count * to.m;
-    run_scales(kernels, w.quant, first * runs, 0, 1, count * runs, scales);
-    const uint8_t* codes = static_cast<const uint8_t*>(w.data) + first * w.cols / 2;
-    if (x.rounded) kernels.dots16->codes(codes, scales, w.quant.codebook, count, w.cols, x.rounded, x.ld16, to.m, sums);
-    else kernels.four_bit->dots(codes, scales, w.quant.codebook, count, w.cols, x.floats, x.ld, to.m, sums);
-    put_all(to, first, count, sums);
+    const int64_t some = std::min(count, std::max<int64_t>(1024 / runs / 4, 1) * 4);
+    float *sums = memory.floats(some * (to.m + runs)), *scales = sums + some * to.m;
+    prefetch_scales(w.quant, first * runs, some * runs);
+    for (int64_t row = first, rows; row < first + count; row += rows) {
+        rows = std::min(some, first + count - row);
+        run_scales(kernels, w.quant, row * runs, 0, 1, rows * runs, scales);
+        prefetch_scales(w.quant, (row + rows) * runs, std::min(some, w.rows - row - rows) * runs);
+        const uint8_t* codes = static_cast<const uint8_t*>(w.data) + row * w.cols / 2;
+        const float* book = w.quant.codebook;
+        if (x.halves) kernels.rows_bf16->codes(codes, scales, book, rows, w.cols, x.halves, to.m, sums);
+        else if (x.rounded)
+            kernels.dots16->codes(codes, scales, book, rows, w.cols, x.rounded, x.ld16, to.m, sums);
+        else kernels.four_bit->dots(codes, scales, book, rows, w.cols, x.floats, x.ld, to.m, sums);
+        put_all(to, row, rows, sums);
+    }
 }
 
 void blocks_task(const Kernels& kernels, const WeightRef& w, int64_t first, int64_t count, const Vectors& x,
@@ -61,7 +78,9 @@ void blocks_task(const Kernels& kernels, const WeightRef& w, int64_t first, int6
     float* sums = memory.floats(count * to.m);
     const int64_t row_bytes = bytes_of(w.dtype, w.cols);
     const uint8_t* rows = static_cast<const uint8_t*>(w.data) + first * row_bytes;
-    if (x.rounded) kernels.dots16->blocks(w.dtype, rows, row_bytes, count, w.cols, x.rounded, x.ld16, to.m, sums);
+    if (x.halves) kernels.rows_bf16->blocks(w.dtype, rows, row_bytes, count, w.cols, x.halves, to.m, sums);
+    else if (x.rounded)
+        kernels.dots16->blocks(w.dtype, rows, row_bytes, count, w.cols, x.rounded, x.ld16, to.m, sums);
     else kernels.dots_of(w.dtype)(w.dtype, rows, row_bytes, count, w.cols, x.floats, x.ld, to.m, sums);
     put_all(to, first, count, sums);
 }
@@ -86,16 +105,26 @@ void floats_task(const Kernels& kernels, const WeightRef& w, int64_t first, int6
 
 enum class Way : uint8_t { codes, blocks, floats };
 
+bool is_regular(const WeightRef& w) {                  // every row begins with a block, and each is whole
+    return is_4bit(w.dtype) ? has_runs_of_64(w) : w.cols % type_info(w.dtype).block == 0;
+}
+
 // x in 16-bit integers: unless exactness was asked for, wherever weights have codes that are small integers, and their
-// scales in the same block.
+// scales in the same block or by rule.
 bool rounds(const Cpu& cpu, const WeightRef& w) {
     const TypeInfo& info = type_info(w.dtype);
-    return cpu.compute != Compute::f32 && cpu.kernels->dots16 &&
-           (is_4bit(w.dtype) ? has_runs_of_64(w) : info.block > 1 && info.decode && w.cols % info.block == 0);
+    return cpu.compute != Compute::f32 && cpu.kernels->dots16 && info.block > 1 && (is_4bit(w.dtype) || info.decode) &&
+           is_regular(w);
+}
+
+// x and the weights in bf16, in which order of x; -1: no.
+int halves_order(const Cpu& cpu, const WeightRef& w) {
+    const RowsBf16* bf16 = cpu.compute == Compute::bf16 ? cpu.kernels->rows_bf16 : nullptr;
+    return bf16 && is_regular(w) ? bf16->order(w.dtype) : -1;
 }
 
 Way way(const Cpu& cpu, const WeightRef& w) {
-    const bool rounded = rounds(cpu, w);
+    const bool rounded = halves_order(cpu, w) >= 0 || rounds(cpu, w);
     if (has_runs_of_64(w)) {
         const FourBitKernels* codes = cpu.kernels->four_bit;
         return rounded || (codes && codes->dots) ? Way::codes : Way::floats;
@@ -105,8 +134,10 @@ Way way(const Cpu& cpu, const WeightRef& w) {
 }
 
 // How the products want their vectors.
-enum class Form : uint8_t { floats, spread, pairs, blocks };
+enum class Form : uint8_t { floats, spread, pairs, blocks, halves };
+constexpr size_t forms = 7;                            // the last one has three orders
 Form form(const Cpu& cpu, Way way, const WeightRef& w) {
+    if (const int order = halves_order(cpu, w); order >= 0) return Form(int(Form::halves) + order);
     if (rounds(cpu, w)) return way == Way::codes ? Form::pairs : Form::blocks;
     return way == Way::codes && cpu.kernels->four_bit->spreads ? Form::spread : Form::floats;
 }
@@ -114,21 +145,26 @@ Form form(const Cpu& cpu, Way way, const WeightRef& w) {
 // As the products take them: floats as they are or spread, or 16-bit integers. The memory is used again by the thread's
 // next call.
 Vectors prepared(const Cpu& cpu, Form form, int64_t cols, int64_t m, const float* x, int64_t ldx) {
-    if (form == Form::floats) return {x, ldx};
-    thread_local Scratch memory_of[4];
+    if (form == Form::floats) return {.floats = x, .ld = ldx};
+    thread_local Scratch memory_of[forms];
     Scratch& memory = memory_of[size_t(form)];
     if (form == Form::spread) {
         const int64_t size = spread_size(cols);
         float* spread = memory.floats(m * size);
         for (int64_t t = 0; t < m; ++t) spread_for_codes(x + t * ldx, cols, spread + t * size);
-        return {spread, size};
+        return {.floats = spread, .ld = size};
+    }
+    if (form >= Form::halves) {
+        uint16_t* halves = static_cast<uint16_t*>(memory.bytes(m * RowsBf16::size(cols) * 2));
+        cpu.kernels->rows_bf16->round(int(form) - int(Form::halves), x, ldx, m, cols, halves);
+        return {.halves = halves};
     }
     const int64_t runs = runs16(cols);
     Run16* to = static_cast<Run16*>(memory.bytes(m * runs * int64_t(sizeof(Run16))));
     for (int64_t t = 0; t < m; ++t)
         cpu.kernels->dots16->round(x + t * ldx, cols, form == Form::pairs ? Order16::pairs : Order16::blocks,
                                    to + t * runs);
-    return {nullptr, 0, to, runs};
+    return {.rounded = to, .ld16 = runs};
 }
 
 // One of the matrices that meet the same x.
@@ -151,13 +187,19 @@ void task(const Kernels& kernels, const Job& job, int64_t number) {
 
 }  // namespace gemv_room
 
+int64_t rows_alike(const Cpu& cpu, const WeightRef& w) {
+    // the factors of adapters beside such weights
+    const bool dense = w.dtype == DType::f32 && cpu.compute == Compute::bf16 && cpu.kernels->rows_bf16;
+    return dense || gemv_room::halves_order(cpu, w) >= 0 ? most_gemv_rows : gemv_rows;
+}
+
 void gemv(Cpu& cpu, int64_t m, std::span<const Gemv> products) {
     using namespace gemv_room;
     if (products.size() > size_t(most_gemvs))
         fail(Errc::argument, "gemv: ", products.size(), " matrices at a time, at most ", most_gemvs);
     Job jobs[most_gemvs];
-    const Gemv* prepared_of[4] = {};                   // by Form: x is prepared once for all who want it so
-    Vectors vectors[4];
+    const Gemv* prepared_of[forms] = {};               // by Form: x is prepared once for all who want it so
+    Vectors vectors[forms];
     int64_t tasks = 0, count = 0, work = 0;
     for (const Gemv& p : products) {
         cpu.work.add(2 * m * p.w.rows * p.w.cols, p.w.bytes());

@@ -9,6 +9,7 @@
 #include "src/cpu/dots16.h"
 #include "src/cpu/drop.h"
 #include "src/cpu/gemm.h"
+#include "src/cpu/rows_bf16.h"
 #include "src/cpu/scratch.h"
 #include "src/cpu/tile.h"
 #include "src/cpu/vec.h"
@@ -44,9 +45,10 @@ struct FourBitKernels {
     void (*dots)(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols,
                  const float* x, int64_t ldx, int64_t m, float* out);
     bool spreads;
-    // scales = map[code] * by + offset, rounded twice like FourBit::scale(); null where a plain loop is as good.
-    void (*look_up)(const uint8_t* codes, const float* map, float by, float offset, int64_t count, float* scales);
 };
+
+// The scales of blocks [first, first + count) that were quantized again: the bits of FourBit::scale().
+using DoubleScales = void (*)(const FourBit&, int64_t first, int64_t count, float* scales);
 
 // Whole blocks to floats like TypeInfo::decode, with the same bits.
 using BlockDecoder = void (*)(const void* blocks, float* out, int64_t count);
@@ -70,9 +72,11 @@ struct Kernels {
     const GemmKernels& gemm;
     const GemmKernels* gemm_bf16 = nullptr;            // null: where bf16 is asked for, products are of floats
     const FourBitKernels* four_bit = nullptr;          // null: decode()
+    DoubleScales double_scales = nullptr;              // null: a plain loop
     BlockDecoder (*decoder)(DType) = nullptr;          // null, or for a type null: decode()
     BlockDots (*dots)(DType) = nullptr;                // null, or for a type null: decoding a row
     const Dots16* dots16 = nullptr;                    // null: floats are as fast
+    const RowsBf16* rows_bf16 = nullptr;               // null: with Compute::bf16 what there is for Compute::mixed
     const DropRuns* drop = nullptr;                    // null: one element after the other
 
     const GemmKernels& gemm_for(Compute compute) const {

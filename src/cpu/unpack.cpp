@@ -11,17 +11,14 @@ bool has_runs_of_64(const WeightRef& w) { return is_4bit(w.dtype) && w.cols % 64
 
 namespace unpack_room {
 
-// Scales that were quantized again, for runs that are blocks, [first, first + count).
-void double_scales(const FourBitKernels* codes, const FourBit& quant, int64_t first, int64_t count, float* scales) {
+// Scales that were quantized again, for runs that are blocks, [first, first + count). Looking up and scaling are loops
+// of their own: the first moves words, which costs vector units nothing, and the second is vectors.
+void double_scales(const FourBit& quant, int64_t first, int64_t count, float* scales) {
     while (count > 0) {
         const int64_t group = first / quant.block2, some = std::min(count, (group + 1) * quant.block2 - first);
         const float by = quant.absmax2[group];
-        if (codes && codes->look_up && some >= 16) {
-            codes->look_up(quant.absmax_code + first, quant.absmax_map, by, quant.offset, some, scales);
-        } else {
-            for (int64_t i = 0; i < some; ++i)
-                scales[i] = quant.absmax_map[quant.absmax_code[first + i]] * by + quant.offset;
-        }
+        for (int64_t i = 0; i < some; ++i) scales[i] = quant.absmax_map[quant.absmax_code[first + i]];
+        for (int64_t i = 0; i < some; ++i) scales[i] = scales[i] * by + quant.offset;
         first += some;
         count -= some;
         scales += some;
@@ -44,8 +41,10 @@ void run_scales(const Kernels& kernels, const FourBit& quant, int64_t first, int
         } else if (shifts) {
             for (int64_t i = first; i < first + count; ++i)
                 scales[i - first] = quant.absmax_map[quant.absmax_code[i]] * quant.absmax2[i >> shift] + quant.offset;
+        } else if (kernels.double_scales && count >= 64) {
+            kernels.double_scales(quant, first, count, scales);
         } else {
-            unpack_room::double_scales(kernels.four_bit, quant, first, count, scales);
+            unpack_room::double_scales(quant, first, count, scales);
         }
     }
 }

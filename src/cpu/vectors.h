@@ -1,6 +1,7 @@
 // vectors.h - what files of vector code need: the compiler's intrinsics, target regions, and loops that become
 // registers.
 #pragma once
+#include "qlora.h"
 
 #if defined(__x86_64__)
 #if !defined(__clang__)
@@ -18,7 +19,7 @@
 // templates and lambdas too, wherever they are used. Headers that are not of that set are included before.
 #define QLORA_TARGET_avx2 "avx2,fma,f16c"
 #define QLORA_TARGET_avx512 "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"
-#define QLORA_TARGET_avx512_bf16 "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"
+#define QLORA_TARGET_avx512_bf16 "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,avx512vbmi"
 
 #define QLORA_PRAGMA_AS_WRITTEN(...) _Pragma(#__VA_ARGS__)
 #define QLORA_PRAGMA(...) QLORA_PRAGMA_AS_WRITTEN(__VA_ARGS__)
@@ -39,3 +40,24 @@
 #endif
 #define QLORA_INLINED __attribute__((always_inline))     // of a lambda
 #define QLORA_INLINE inline QLORA_INLINED
+
+#if defined(__x86_64__)
+namespace qlora { inline namespace QLORA_ABI {
+
+// Weights that are read once are asked for so many bytes ahead, line by line in the order of memory although several
+// rows may be read side by side: only so do the prefetchers of processors join in. Two Zen 4 cores read 15 GB/s of NF4
+// in the order of four rows and 36 to 45 in that of memory; from 4 to 8 KiB, speed was the same within a tenth. Asking
+// beyond the end of a matrix does no harm.
+class Ahead {
+public:
+    explicit Ahead(const void* start) : at_(static_cast<const char*>(start) + 6144) {}
+    QLORA_INLINE void ask(const int64_t bytes) {       // what the next `bytes` that are read stand for
+        for (int64_t line = 0; line < bytes; line += 64) _mm_prefetch(at_ + line, _MM_HINT_T0);
+        at_ += bytes;
+    }
+private:
+    const char* at_;
+};
+
+}}  // namespace qlora
+#endif

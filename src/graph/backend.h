@@ -96,6 +96,8 @@ struct BackendImpl {
     virtual DType cache_type(DType half) const { return half; }
     // Batches are padded to a multiple of so many rows, so that a few graphs serve batches of all sizes.
     virtual int64_t row_step() const { return 32; }
+    // In products with such a weight of up to so many rows, each row is what it would be alone, to the last bit.
+    virtual int64_t rows_alike(const WeightRef&) const { return 4; }
     virtual void run(GraphImpl&, const Plan&) = 0;     // may record the plan at first and replay it then
     virtual Work work() const { return {}; }           // of every run so far
 };

@@ -14,6 +14,7 @@ namespace attention_room {
 // So few query rows are not worth packing tiles for (generation has one): each row then reads the keys where they lie,
 // once for all heads that share them.
 constexpr int64_t few_rows = 4;
+constexpr int64_t most_apart = most_gemv_rows;         // and so many that share no key: sequences of a batch
 constexpr int64_t few_keys = 256;                      // keys a step of the softmax on that path
 // keys that are decoded at a time: 16 KB of floats for a head of 128, half a first-level cache
 constexpr int64_t decoded_keys = 32;
@@ -148,6 +149,16 @@ void forward_few(const Problem& p, ThreadPool& pool, float* scratch, int64_t scr
     });
 }
 
+// Whether no two rows see the same key.
+bool are_apart(const Problem& p) {
+    for (int64_t a = 0; a < p.rows; ++a)
+        for (int64_t b = 0; b < a; ++b) {
+            const Range x = p.range(a), y = p.range(b);
+            if (std::max(x.first, y.first) < std::min(x.last, y.last)) return false;
+        }
+    return true;
+}
+
 void forward(const Call& call) {
     const Problem p = problem(call, 0);
     ThreadPool& pool = cpu_of(call).pool;
@@ -157,7 +168,7 @@ void forward(const Call& call) {
     float* scratch = static_cast<float*>(call.scratch);
     const int64_t heads = p.attr.heads;
     const bool decode = decodes(call.source(1));
-    if (p.rows <= few_rows)
+    if (p.rows <= few_rows || (p.rows <= most_apart && are_apart(p)))
         return forward_few(p, pool, scratch, row_floats(p.group, p.attr.head_dim, decode), out, logsum);
     const int64_t blocks = (p.rows + query_block - 1) / query_block, floats = forward_floats(p.width, decode);
     // last rows first: under a causal mask they are the longest
@@ -178,10 +189,9 @@ int64_t scratch(const GraphImpl& g, const Node& node) {
     const AttentionAttr a = node.attr.get<AttentionAttr>();
     const int64_t threads = g.backend->host().pool.size();
     const bool decode = decodes(g.source(node, 1));
-    return threads *
-           (node.shape[0] <= few_rows ? row_floats(a.heads / a.kv_heads, a.head_dim, decode)
-                                      : forward_floats(tile_up(a.head_dim, tile_cols), decode)) *
-           4;
+    const int64_t few = row_floats(a.heads / a.kv_heads, a.head_dim, decode),
+                  many = forward_floats(tile_up(a.head_dim, tile_cols), decode);
+    return threads * (node.shape[0] <= few_rows ? few : std::max(few, many)) * 4;
 }
 
 void grad(GraphImpl& g, const Node& forward, int32_t self, int32_t dy) {

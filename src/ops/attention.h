@@ -107,7 +107,7 @@ inline void count_work(Cpu& cpu, const Problem& p, int64_t products) {
     int64_t pairs = 0;
     for (int64_t t = 0; t < p.rows; ++t) pairs += std::max<int64_t>(p.range(t).last - p.range(t).first, 0);
     const Range seen = p.range_of(0, p.rows);
-    const int64_t keys = seen.empty() ? 0 : seen.last - seen.first;
+    const int64_t keys = std::min(pairs, seen.empty() ? 0 : seen.last - seen.first);
     cpu.work.add(2 * products * pairs * p.attr.head_dim * p.attr.heads, 2 * bytes_of(p.k.dtype, keys * p.ldk));
 }
 

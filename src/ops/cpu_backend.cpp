@@ -88,6 +88,8 @@ public:
         run_steps(g, plan);
     }
 
+    int64_t rows_alike(const WeightRef& w) const override { return qlora::rows_alike(cpu_, w); }
+
     Work work() const override { return {cpu_.work.operations.load(), cpu_.work.bytes.load()}; }
 
 private:

@@ -74,7 +74,7 @@ void forward(const Call& call) {
 // ---- Several low-rank paths of one x, when it has few rows: two rounds of products instead of two for each.
 std::vector<int32_t> paths_of_x(const GraphImpl& g, std::span<const int32_t> run, size_t first) {
     const Node& node = g.node(run[first]);
-    if (node.op != Op::lora || node.shape[0] > gemv_rows) return {};
+    if (node.op != Op::lora || node.shape[0] > g.backend->rows_alike(WeightRef{})) return {};    // dense factors
     std::vector<int32_t> group = neighbours(g, run, first, 1, size_t(most_gemvs));
     // each without dropout, and added to a base that is there before any of them
     const auto apart = [&](int32_t id) {

@@ -51,8 +51,12 @@ void dx(const Call& call) {
 // ---- Several products of one x, as q, k, v or gate and up are, when it has few rows.
 std::vector<int32_t> products_of_x(const GraphImpl& g, std::span<const int32_t> run, size_t first) {
     const Node& node = g.node(run[first]);
-    if (node.op != Op::qmatmul || node.shape[0] > gemv_rows) return {};
-    return neighbours(g, run, first, 0, size_t(most_gemvs));
+    if (node.op != Op::qmatmul || node.shape[0] > most_gemv_rows) return {};
+    std::vector<int32_t> group = neighbours(g, run, first, 0, size_t(most_gemvs));
+    const auto few = [&](int32_t id) {
+        return node.shape[0] <= g.backend->rows_alike(g.source(g.node(id), 1).weight->ref());
+    };
+    return std::all_of(group.begin(), group.end(), few) ? group : std::vector<int32_t>{};
 }
 
 void forward_of_x(std::span<const Call> calls) {

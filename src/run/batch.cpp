@@ -1,7 +1,6 @@
 // batch.cpp - see batch.h.
 #include "src/run/batch.h"
 
-#include "src/cpu/gemm.h"
 #include "src/run/session.h"
 
 #include <algorithm>
@@ -23,6 +22,13 @@ BatchImpl::BatchImpl(std::shared_ptr<const ModelImpl> m, const BatchOptions& opt
     cache = make_cache(*model, checked_mul(options.slots, context, "Batch"),
                        options.cache.value_or(cache_type(*model)));
     slots_.resize(size_t(options.slots));
+    together_ = model->backend->rows_alike(WeightRef{});       // the factors of adapters
+    const auto meets = [&](const WeightPtr& w) {
+        if (w) together_ = std::min(together_, model->backend->rows_alike(w->ref()));
+    };
+    meets(model->at(qlora::Slot::head));
+    for (const auto& layer : model->layers)
+        for (size_t i = 0; i < size_t(module_count); ++i) meets(layer[i]);
 }
 
 Decoder& BatchImpl::decoder(const std::shared_ptr<const LoraImpl>& lora, int64_t rows, int64_t logit_rows) {
@@ -160,7 +166,7 @@ bool BatchImpl::step(const OnSlotText& on_text) {
     std::stable_sort(waiting.begin(), waiting.end(),
                      [&](int64_t a, int64_t b) { return std::less<const LoraImpl*>()(adapter(a), adapter(b)); });
     for (size_t first = 0, last = 0; first < waiting.size(); first = last) {
-        const size_t most = std::min(waiting.size(), first + size_t(gemv_rows));
+        const size_t most = std::min(waiting.size(), first + size_t(together_));
         while (last < most && adapter(waiting[last]) == adapter(waiting[first])) ++last;
         decode(std::span(waiting).subspan(first, last - first));
     }

@@ -1,8 +1,8 @@
 // batch.h - several sequences over slots of one cache.
 //
 // Slot s has the cache rows [s * context, (s + 1) * context). Sequences that share an adapter are decoded together, at
-// most gemv_rows of them in a run: so many rows of a product read the weights once, and each row is what it would be
-// alone. Prompts are read one by one, in the chunks of a session.
+// most so many in a run as BackendImpl::rows_alike allows: the weights are read once, and each row of a product is what
+// it would be alone. Prompts are read one by one, in the chunks of a session.
 #pragma once
 #include "src/base/exclusive.h"
 #include "src/run/decoders.h"
@@ -42,6 +42,7 @@ private:
     void choose(const OnSlotText&);
     void decode(std::span<const int64_t> slots);
     Decoder& decoder(const std::shared_ptr<const LoraImpl>&, int64_t rows, int64_t logit_rows);
+    int64_t together_ = 0;                             // sequences in a run, at most
     std::vector<Slot> slots_;
     // The owner keeps the adapter: its address cannot be another's while it is a key.
     struct Made { std::shared_ptr<const LoraImpl> owner; std::unique_ptr<Decoder> decoder; };

@@ -14,6 +14,8 @@
 // where a float sum depends on the build: nf4.h says how far apart that can be.
 #include "src/tensor/nf4.h"
 
+#include "src/base/large_pages.h"
+
 #include <algorithm>
 #include <array>
 #include <cfloat>
@@ -120,7 +122,8 @@ float quantize_block(DType type, const float* x, int count, uint8_t* packed) {
 
 // What a quantized tensor owns.
 struct Storage {
-    std::vector<uint8_t> codes, absmax_code;
+    std::vector<uint8_t, LargePages<uint8_t>> codes;
+    std::vector<uint8_t> absmax_code;
     std::vector<float> absmax, absmax2;
 };
 

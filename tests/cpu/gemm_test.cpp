@@ -111,8 +111,8 @@ struct Product {
     std::vector<float> a, b;                           // [rows, depth], [depth, cols]
 };
 
-// to bf16 both factors, to 16-bit integers the first one (as dots16.h says)
-enum class Rounded : uint8_t { nothing, bf16, x16 };
+// to bf16 both factors or the first one, to 16-bit integers the first one (as dots16.h says)
+enum class Rounded : uint8_t { nothing, bf16, x_bf16, x16 };
 
 // How far the rounding of the first factor to integers can move element i, j: half a step of its group for each x, half
 // a step of the levels of 4-bit codes for each weight.
@@ -142,7 +142,7 @@ void expect_product(const Product& p, Rounded rounds, float alpha, float beta, c
             }
             double sum = 0, size = 0;
             for (int64_t r = 0; r < p.depth; ++r) {
-                const double term = double(rounded(p.a[size_t(i * p.depth + r)], bf16)) *
+                const double term = double(rounded(p.a[size_t(i * p.depth + r)], bf16 || rounds == Rounded::x_bf16)) *
                                     rounded(p.b[size_t(r * p.cols + j)], bf16);
                 sum += term;
                 size += std::abs(term);
@@ -184,10 +184,18 @@ Rounded of_gradients(const Cpu& cpu) {
     return cpu.kernels->gemm_bf16 && cpu.compute != Compute::f32 ? Rounded::bf16 : Rounded::nothing;
 }
 
+// The products of at most rows_alike rows.
+Rounded of_few(const Cpu& cpu, const WeightRef& w) {
+    if (cpu.effective() == Compute::f32) return Rounded::nothing;
+    const RowsBf16* bf16 = cpu.effective() == Compute::bf16 ? cpu.kernels->rows_bf16 : nullptr;
+    if (!bf16 || bf16->order(w.dtype) < 0 || rows_alike(cpu, w) == gemv_rows) return Rounded::x16;
+    return is_4bit(w.dtype) || type_info(w.dtype).block == 1 ? Rounded::bf16 : Rounded::x_bf16;
+}
+
 void check_weight_products(Cpu& cpu, Kind kind, int64_t m, int64_t n, int64_t k, float alpha, float beta) {
     const auto w = stored(kind, n, k);
     const Rounded gradients = of_gradients(cpu);
-    const Rounded few = cpu.effective() == Compute::f32 ? Rounded::nothing : Rounded::x16;
+    const Rounded few = of_few(cpu, w->ref);
     const Rounded many = cpu.effective() == Compute::bf16 ? Rounded::bf16 : Rounded::nothing;
     const int64_t pad = 3;
     {
@@ -195,7 +203,7 @@ void check_weight_products(Cpu& cpu, Kind kind, int64_t m, int64_t n, int64_t k,
         const std::vector<float> x = spread(p.a, m, k, k + pad), before = junk(m * (n + pad), beta);
         std::vector<float> y = before;
         gemm_nt(cpu, m, x.data(), k + pad, w->ref, y.data(), n + pad, alpha, beta);
-        expect_product(p, m > gemv_rows ? many : few, alpha, beta, before, y, n + pad,
+        expect_product(p, m > rows_alike(cpu, w->ref) ? many : few, alpha, beta, before, y, n + pad,
                        label("gemm_nt", cpu, kind, m, n, k));
     }
     {
@@ -331,8 +339,10 @@ TEST(Gemm, ARowIsTheSameInEveryBatchOfItsPath) {
                     EXPECT_EQ(std::memcmp(part_dx.data(), dx.data() + (of - m) * k, part_dx.size() * 4), 0)
                         << label("gemm_nn", cpu, kind, m, n, k) << " of " << of;
                 };
-                for (int64_t m : {5, 8, 12, 13, 48}) same(m, most);
-                for (int64_t m : {1, 2, 3}) same(m, gemv_rows);
+                const int64_t few = rows_alike(cpu, w->ref);
+                for (int64_t m : {5, 8, 12, 13, 17, 48})
+                    if (m > few) same(m, most);
+                for (int64_t m = 1; m < few; ++m) same(m, few);
             }
         }
     }

@@ -96,6 +96,27 @@ TEST(Unpack, ProductsMadeInRegistersHaveTheBitsOfDecodingFirst) {
     }
 }
 
+// Those of many blocks, which have loops of their own: the bits of FourBit::scale().
+TEST(Unpack, ManyScalesThatWereQuantizedAgain) {
+    Rng rng{6, 1};
+    std::vector<uint8_t> codes(2000);
+    std::vector<float> map(256), absmax2(400), got(1500);
+    for (uint8_t& c : codes) c = uint8_t(rng.next());
+    for (auto* list : {&map, &absmax2})
+        for (float& v : *list) v = rng.normal();
+    for (const Kernels& set : every_set())
+        for (const int64_t block2 : {256, 64, 100, 5}) {
+            const FourBit quant{64, block2, nullptr, nullptr, codes.data(), map.data(), absmax2.data(), 0.25f};
+            for (const int64_t first : {0, 1, 250, 320})
+                for (const int64_t count : {64, 65, 100, 256, 1037}) {
+                    run_scales(set, quant, first, 0, 1, count, got.data());
+                    for (int64_t i = 0; i < count; ++i)
+                        ASSERT_EQ(got[size_t(i)], quant.scale(first + i))
+                            << set.name << " block2 " << block2 << ": " << i << " of " << count << " from " << first;
+                }
+        }
+}
+
 TEST(Unpack, FourBitWithEveryKindOfScale) {
     const int64_t rows = 4;
     // whole runs, an odd number of them, and rows that start inside a run

@@ -13,18 +13,23 @@ using run_support::shakespeare;
 
 struct Sequence { Tokens prompt; Sampling sampling; int lora = -1; };
 
+Model shakespeare_in_4_bits(int threads) {
+    return Model::load("models/tiny.gguf",
+                       {.backend = Backend::cpu(threads, Compute::bf16), .quantize = DType::nf4});
+}
+
 // Of different lengths, greedy and drawn, with and without adapters.
 std::vector<Sequence> sequences(const Model& model) {
     std::vector<Sequence> out;
     const char* texts[] = {"O Romeo", "Who goes there?", "Now is the winter of our discontent made glorious summer by",
                            "To be", "My lord,", "Speak, speak, and", "What", "A horse! a horse! my kingdom for"};
-    for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < 16; ++i) {
         Sampling s{.temperature = i % 3 ? 0.8f : 0.0f, .repeat_penalty = i % 2 ? 1.1f : 1.0f};
-        s.max_tokens = 6 + 3 * i;
+        s.max_tokens = 6 + 2 * i;
         s.seed = uint64_t(i);
         s.logprobs = true;
         if (i != 2) s = endless(model, s);
-        out.push_back({model.tokenizer().encode(texts[i], true), s, i % 4 - 2});
+        out.push_back({model.tokenizer().encode(texts[i % 8], true), s, i % 8 < 6 ? -1 : i % 8 - 6});
     }
     return out;
 }
@@ -37,10 +42,12 @@ void expect_same(const Reply& a, const Reply& b, const std::string& what) {
 }
 
 TEST(Batch, BytesDoNotDependOnTheNeighbours) {
-    for (const Compute compute : {Compute::f32, Compute::mixed}) {
+    for (const Compute compute : {Compute::f32, Compute::mixed, Compute::bf16}) {
         std::vector<Reply> alone;
         for (const int threads : {1, 3}) {
-            const Model model = shakespeare(threads, compute);
+            // of 4-bit codes, for bf16: more sequences run together
+            const bool four = compute == Compute::bf16;
+            const Model model = four ? shakespeare_in_4_bits(threads) : shakespeare(threads, compute);
             const std::vector<Lora> loras{random_adapter(model, 1), random_adapter(model, 2)};
             const std::vector<Sequence> all = sequences(model);
             const auto lora_of = [&](const Sequence& s) {
@@ -51,7 +58,7 @@ TEST(Batch, BytesDoNotDependOnTheNeighbours) {
                 qlora::Session session(lora ? Adapted(*lora) : Adapted(model), {.context = 96});
                 alone.push_back(session.complete(all[i].prompt, all[i].sampling));
             }
-            for (const int64_t slots : {1, 3, 8}) {
+            for (const int64_t slots : {1, 3, 8, 16}) {
                 Batch batch(model, {.slots = slots, .context = 96});
                 std::vector<std::pair<int64_t, size_t>> running;       // slot, sequence
                 size_t next = 0;

@@ -184,15 +184,11 @@ static QLORA_INLINE void rows_of(const DType type, const int rows, const int m, 
     Sums sums[most];
     QLORA_UNROLL
     for (int i = 0; i < rows * m * 4; ++i) sums[i / (m * 4)].of[i / 4 % m][i % 4] = _mm256_setzero_ps();
+    Ahead ahead(data);
     for (int64_t i = 0; i < cols; i += block_codes_avx2::elements_of(type), data += block_codes_avx2::bytes_of(type)) {
+        ahead.ask(rows * block_codes_avx2::bytes_of(type));
         QLORA_UNROLL
-        for (int r = 0; r < rows; ++r) {
-            const uint8_t* p = data + r * row_bytes;
-            QLORA_UNROLL
-            for (int64_t line = 0; line < block_codes_avx2::bytes_of(type); line += 64)
-                _mm_prefetch(reinterpret_cast<const char*>(p + line + prefetch_ahead), _MM_HINT_T0);
-            add_block(type, m, p, x + i, ldx, sums[r]);
-        }
+        for (int r = 0; r < rows; ++r) add_block(type, m, data + r * row_bytes, x + i, ldx, sums[r]);
     }
     QLORA_UNROLL
     for (int i = 0; i < rows * m; ++i) out[i] = total(type, sums[i / m].of[i % m]);

@@ -14,10 +14,6 @@ QLORA_TARGET_BEGIN(avx2)
 namespace qlora { inline namespace QLORA_ABI {
 namespace codes_avx2 {
 
-// So far ahead of the weights being read the next ones are asked for. These loops read slowly, so memory needs many
-// lines in flight: from 1 to 4 KiB, speed still rose by a third. Asking beyond the end of a matrix does no harm.
-constexpr int64_t prefetch_ahead = 4096;
-
 struct Four { __m256 of[4]; };                         // 32 numbers in order
 
 static QLORA_INLINE uint32_t word32(const uint8_t* p) {

@@ -208,16 +208,12 @@ static QLORA_INLINE void rows_of_blocks(const DType type, const int rows, const 
     QLORA_UNROLL
     for (int i = 0; i < rows * m; ++i) sums[i / m][i % m] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     const int64_t run_bytes = block_codes_avx2::bytes_of(type) * (256 / block_codes_avx2::elements_of(type));
+    Ahead ahead(data);
     int64_t i = 0;
     for (; i + 256 <= cols; i += 256, data += run_bytes, ++x) {
+        ahead.ask(rows * run_bytes);
         QLORA_UNROLL
-        for (int r = 0; r < rows; ++r) {
-            const uint8_t* p = data + r * row_bytes;
-            QLORA_UNROLL
-            for (int64_t line = 0; line < run_bytes; line += 64)
-                _mm_prefetch(reinterpret_cast<const char*>(p + line + prefetch_ahead), _MM_HINT_T0);
-            add_run(type, m, p, 8, true, x, ldx, sums[r]);
-        }
+        for (int r = 0; r < rows; ++r) add_run(type, m, data + r * row_bytes, 8, true, x, ldx, sums[r]);
     }
     if (block_codes_avx2::elements_of(type) == 32 && i < cols) {
         QLORA_UNROLL
@@ -294,11 +290,12 @@ static QLORA_INLINE void rows_of_codes(const int rows, const int m, const uint8_
     __m256 sums[2][gemv_rows];
     QLORA_UNROLL
     for (int i = 0; i < rows * m; ++i) sums[i / m][i % m] = _mm256_setzero_ps();
+    Ahead ahead(codes);
     for (int64_t i = 0; i < cols; i += 64) {
+        ahead.ask(32 * rows);
         QLORA_UNROLL
         for (int r = 0; r < rows; ++r) {
             const uint8_t* p = codes + r * (cols / 2) + i / 2;
-            _mm_prefetch(reinterpret_cast<const char*>(p + prefetch_ahead), _MM_HINT_T0);
             add_pairs(m, p, scales[r * (cols / 64) + i / 64], levels, x + i / 256, ldx, i % 256, sums[r]);
         }
     }

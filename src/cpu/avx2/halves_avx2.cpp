@@ -14,13 +14,14 @@ static QLORA_INLINE __m256 halves8(const bool bf16, const uint8_t* p) {
                 : _mm256_cvtph_ps(load16(p));
 }
 
-// A cache line at a time, and the one that comes a page later asked for: keys and values are a stream like weights.
+// A cache line at a time, and one that comes later asked for: keys and values are a stream like weights.
 template <bool bf16>
 static void decode(const void* blocks, float* out, int64_t count) {
     const uint8_t* p = static_cast<const uint8_t*>(blocks);
+    Ahead ahead(p);
     int64_t i = 0;
     for (; i + 32 <= count; i += 32) {
-        _mm_prefetch(reinterpret_cast<const char*>(p + 2 * i + prefetch_ahead), _MM_HINT_T0);
+        ahead.ask(64);
         QLORA_UNROLL
         for (int64_t j = i; j < i + 32; j += 8) _mm256_storeu_ps(out + j, halves8(bf16, p + 2 * j));
     }
@@ -49,9 +50,10 @@ static QLORA_INLINE void halves_of(const bool bf16, const int m, const uint8_t* 
     __m256 sums[gemv_rows], more[gemv_rows];
     QLORA_UNROLL
     for (int t = 0; t < m; ++t) sums[t] = more[t] = _mm256_setzero_ps();
+    Ahead ahead(p);
     int64_t i = 0;
     for (; i + 16 <= cols; i += 16) {
-        _mm_prefetch(reinterpret_cast<const char*>(p + i * 2 + prefetch_ahead), _MM_HINT_T0);
+        ahead.ask(32);
         const Pair w = halves16(bf16, p + i * 2);
         QLORA_UNROLL
         for (int t = 0; t < m; ++t) {

@@ -37,11 +37,12 @@ static QLORA_INLINE void rows_of(const int rows, const int m, const uint8_t* cod
     __m256 sums[4][4];                                 // of row r and vector t at r * m + t
     QLORA_UNROLL
     for (int i = 0; i < rows * m * 4; ++i) sums[i / 4][i % 4] = _mm256_setzero_ps();
+    Ahead ahead(codes);
     for (int64_t i = 0; i < cols; i += 64) {
+        ahead.ask(32 * rows);
         QLORA_UNROLL
         for (int r = 0; r < rows; ++r) {
             const uint8_t* p = codes + r * (cols / 2) + i / 2;
-            _mm_prefetch(reinterpret_cast<const char*>(p + prefetch_ahead), _MM_HINT_T0);
             const __m256 scale = _mm256_broadcast_ss(scales + r * (cols / 64) + i / 64);
             QLORA_UNROLL
             for (int half = 0; half < 2; ++half) {
@@ -72,7 +73,7 @@ static void dots(const uint8_t* codes, const float* scales, const float* codeboo
 
 }  // namespace unpack_avx2_room
 
-constinit const FourBitKernels four_bit_avx2{unpack_avx2_room::unpack, unpack_avx2_room::dots, false, nullptr};
+constinit const FourBitKernels four_bit_avx2{unpack_avx2_room::unpack, unpack_avx2_room::dots, false};
 
 }}  // namespace qlora
 

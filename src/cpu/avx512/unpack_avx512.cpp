@@ -65,7 +65,9 @@ static QLORA_INLINE void rows_of(const int high, const int m, const uint8_t* cod
     }
     __m512i words[4];
     __m512 scales[4];
+    Ahead ahead(codes);
     for (int64_t c = 0; c < whole; c += 128) {
+        ahead.ask(64 * high);
         QLORA_UNROLL
         for (int r = 0; r < high; ++r) {
             words[r] = _mm512_loadu_si512(codes + (r * cols + c) / 2);
@@ -110,32 +112,9 @@ static void dots(const uint8_t* codes, const float* scales, const float* codeboo
     }
 }
 
-// 256 entries are sixteen registers: each pair answers for 32 codes, and the top three bits say which pair to believe.
-// The product is rounded before the sum, and the intrinsic with a rounding mode keeps the compiler from fusing the two.
-static void look_up(const uint8_t* codes, const float* map, float by, float offset, int64_t count, float* scales) {
-    __m512 entries[16];
-    QLORA_UNROLL
-    for (int p = 0; p < 16; ++p) entries[p] = _mm512_loadu_ps(map + p * 16);
-    for (int64_t i = 0; i < count; i += 16) {
-        const __mmask16 lanes = count - i >= 16 ? __mmask16(0xffff) : __mmask16((1u << (count - i)) - 1);
-        const __m512i code = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(lanes, codes + i)),
-                      pair = _mm512_srli_epi32(code, 5);
-        __m512 value = _mm512_permutex2var_ps(entries[0], code, entries[1]);
-        QLORA_UNROLL
-        for (int p = 1; p < 8; ++p) {
-            const __m512 other = _mm512_permutex2var_ps(entries[2 * p], code, entries[2 * p + 1]);
-            value = _mm512_mask_mov_ps(value, _mm512_cmpeq_epi32_mask(pair, _mm512_set1_epi32(p)), other);
-        }
-        const __m512 product = _mm512_mul_round_ps(value, _mm512_set1_ps(by),
-                                                   _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-        _mm512_mask_storeu_ps(scales + i, lanes, _mm512_add_ps(product, _mm512_set1_ps(offset)));
-    }
-}
-
 }  // namespace unpack_avx512_room
 
-constinit const FourBitKernels four_bit_avx512{unpack_avx512_room::unpack, unpack_avx512_room::dots, true,
-                                     unpack_avx512_room::look_up};
+constinit const FourBitKernels four_bit_avx512{unpack_avx512_room::unpack, unpack_avx512_room::dots, true};
 
 }}  // namespace qlora
 

@@ -8,7 +8,11 @@ namespace qlora { inline namespace QLORA_ABI {
 #if defined(__x86_64__)
 namespace kernels_avx512_bf16_room {
 
-bool supported() { return kernels_avx512.supported() && __builtin_cpu_supports("avx512bf16"); }
+// Products of bf16 come with VNNI, and but for one generation (Cooper Lake, which takes AVX-512) with VBMI.
+bool supported() {
+    return kernels_avx512.supported() && __builtin_cpu_supports("avx512bf16") &&
+           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+}
 
 }  // namespace kernels_avx512_bf16_room
 
@@ -20,9 +24,11 @@ constinit const Kernels kernels_avx512_bf16{.name = "avx512_bf16",
                                             .gemm = gemm_avx512,
                                             .gemm_bf16 = &gemm_avx512_bf16,
                                             .four_bit = &four_bit_avx512,
+                                            .double_scales = double_scales_avx512_bf16,
                                             .decoder = decoder_avx2,
                                             .dots = dots_avx512,
-                                            .dots16 = &dots16_avx2,
+                                            .dots16 = &dots16_avx512_bf16,
+                                            .rows_bf16 = &rows_avx512_bf16,
                                             .drop = &drop_avx512};
 #else
 constinit const Kernels kernels_avx512_bf16 = kernels_of_others("avx512_bf16");

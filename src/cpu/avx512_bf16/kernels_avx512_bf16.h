@@ -6,5 +6,8 @@ namespace qlora { inline namespace QLORA_ABI {
 
 extern const Kernels kernels_avx512_bf16;
 extern const GemmKernels gemm_avx512_bf16;
+extern const RowsBf16 rows_avx512_bf16;
+extern const Dots16 dots16_avx512_bf16;
+void double_scales_avx512_bf16(const FourBit&, int64_t first, int64_t count, float* scales);
 
 }}  // namespace qlora
