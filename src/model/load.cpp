@@ -135,6 +135,7 @@ ModelInfo describe(const ModelImpl& m) {
         if (row.kind == Kind::linear) types.insert(str(name_of(w->dtype), twice));
     });
     if (m.tokenizer) info.notes = m.tokenizer->notes;
+    info.notes.insert(info.notes.end(), m.metadata->notes.begin(), m.metadata->notes.end());
     if (c.dynamic_rope)
         info.notes.push_back(str(m.path, " asks for rotary scaling \"dynamic\", which changes nothing up to ",
                                  c.context, " tokens; longer texts are refused"));

@@ -81,14 +81,19 @@ void check_quantization(const Json& json, const std::string& where) {
 std::shared_ptr<ModelImpl> load_hf_model(const Source& folder, const LoadOptions& options, const Family* as) {
     const std::string where = path_in(folder, "config.json");
     auto metadata = std::make_shared<Metadata>();
-    metadata->config = Json::parse(text_of(folder, "config.json", int64_t(16) << 20), where);
+    bool sees = false;
+    metadata->config = text_configuration(Json::parse(text_of(folder, "config.json", int64_t(16) << 20), where), where,
+                                          sees);
     load_hf_room::check_quantization(metadata->config, where);
     auto model = std::make_shared<ModelImpl>();
     model->path = folder.name();
     model->backend = impl_of(options.backend);
     model->config = hf_config(metadata->config, where, as);
     Config& c = model->config;
-    const HfTensors tensors(folder);
+    HfTensors tensors(folder);
+    if (sees)
+        metadata->notes.push_back(str(folder.name(), " sees as well: ", tensors.keep_text(),
+                                      " tensors of that part are left out, only text is read and written"));
     c.tied = c.tied || !tensors.find("lm_head.weight");
     load_hf_room::Loader load{tensors, c};
     load.refuse_leftovers();

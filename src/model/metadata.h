@@ -19,6 +19,7 @@ struct Metadata {
     // Of a folder: config.json, and the small files that travel with a model.
     Json config;
     std::vector<TextFile> files;
+    std::vector<std::string> notes;                    // what loading left out
 
     bool of_folder() const { return config.is_object(); }
     const std::string* file(std::string_view name) const {             // null: it was not there
