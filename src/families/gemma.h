@@ -50,7 +50,7 @@ inline void write_scale(const Config& c, Json& j) {
 
 // What llama.cpp multiplies scores by: it knows the model of 27 billion parameters by its layers.
 inline float scale_in_gguf(const Config& c, int64_t layers_of_27b) {
-    return 1 / std::sqrt(float(c.layers == layers_of_27b ? c.hidden / c.heads : c.head_dim));
+    return float(1 / std::sqrt(double(c.layers == layers_of_27b ? c.hidden / c.heads : c.head_dim)));
 }
 
 inline void read_scale(Config& c, const GgufFields& f, float told) {
