@@ -147,6 +147,8 @@ void set_frequencies(Config& c, double theta, const RopeScaling& s, const std::s
 void set_sliding_frequencies(Config& c, double theta, const std::string& where) {
     Config plain = c;
     set_frequencies(plain, theta, {}, where);
+    c.sliding_theta = 0;
+    c.sliding_frequencies.clear();
     if (plain.inverse_frequencies == c.inverse_frequencies && c.rope_magnitude == 1) return;
     c.sliding_theta = float(theta);
     c.sliding_frequencies = std::move(plain.inverse_frequencies);
