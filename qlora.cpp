@@ -207,7 +207,7 @@
 #include "src/families/olmo3.cpp"                       // Describes OLMo 3: OLMo 2 with windows.
 #include "src/families/gemma.cpp"                       // Describes Gemma: gelu, norms by 1 + w, scaled embeddings.
 #include "src/families/gemma2.cpp"                      // Describes Gemma 2: four norms a layer, caps, windows.
-#include "src/families/gemma3.cpp"                      // Describes Gemma 3: norms of heads, windows, two rotary bases.
+#include "src/families/gemma3.cpp"                      // Describes Gemma 3: norms of heads, two rotary bases.
 #include "src/families/starcoder2.cpp"                  // Describes StarCoder 2: layer norms, no gate, biases.
 #include "src/families/olmo.cpp"                        // Describes OLMo 1: layer norms without weights, clamped keys.
 #include "src/families/deci.cpp"                        // Describes DeciLM: key-value heads by layer.

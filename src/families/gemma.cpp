@@ -1,4 +1,4 @@
-// gemma.cpp - Gemma (arXiv:2403.08295) and CodeGemma: Llama with gelu, norms by 1 + w and embeddings times sqrt(hidden).
+// gemma.cpp - Gemma (arXiv:2403.08295) and CodeGemma: Llama with gelu, norms by 1 + w, embeddings times sqrt(hidden).
 #include "src/families/gemma.h"
 
 namespace qlora { inline namespace QLORA_ABI {

@@ -1,5 +1,5 @@
-// ministral3.cpp - Ministral 3: Mistral whose frequencies are stretched by yarn and whose queries grow with the position,
-// once for each length of the original context.
+// ministral3.cpp - Ministral 3: Mistral whose frequencies are stretched by yarn and whose queries grow with the
+// position, once for each length of the original context.
 #include "src/model/family.h"
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -35,10 +35,15 @@ void write_hf(const Config& c, Json& j) {
     j.set("sliding_window", c.window ? Json(c.window) : Json());
     Json rope = *j.find("rope_scaling");
     if (rope.is_null()) rope.set("rope_type", "default");
+    const Json* original = rope.find("original_max_position_embeddings");
+    if (original && original->integer() != c.query_growth_every)
+        fail(Errc::unsupported, "save: a config.json of Ministral3ForCausalLM has one original context for frequencies "
+             "and queries; here they are ", original->integer(), " and ", c.query_growth_every);
     rope.set("rope_theta", *j.find("rope_theta"));
     rope.set("llama_4_scaling_beta", double(c.query_growth));
     rope.set("original_max_position_embeddings", c.query_growth_every);
-    std::erase_if(j.object(), [](const Json::Member& m) { return m.first == "rope_scaling" || m.first == "rope_theta"; });
+    std::erase_if(j.object(),
+                  [](const Json::Member& m) { return m.first == "rope_scaling" || m.first == "rope_theta"; });
     j.set("rope_parameters", std::move(rope));
 }
 

@@ -1,5 +1,5 @@
-// olmo2.h - what OLMo 2 and OLMo 3 share: norms behind attention and feed-forward only, queries and keys normed over all
-// heads at once. GGUF has one architecture for both.
+// olmo2.h - what OLMo 2 and OLMo 3 share: norms behind attention and feed-forward only, queries and keys normed over
+// all heads at once. GGUF has one architecture for both.
 #pragma once
 #include "src/model/family.h"
 

@@ -23,7 +23,8 @@ void write_hf(const Config& c, Json& j) { j.set("sliding_window", c.window ? Jso
 void read_gguf(Config& c, const GgufFields& f) { c.window = f.integer("attention.sliding_window", 0); }
 
 void write_gguf(const Config& c, const Family& family, GgufWriter&, bool codes) {
-    if (!codes) refuse_for_llama_cpp(family, c.biases[size_t(Module::q_proj)] ? nullptr : "linear layers without biases");
+    const bool biased = c.biases[size_t(Module::q_proj)];
+    if (!codes) refuse_for_llama_cpp(family, biased ? nullptr : "linear layers without biases");
 }
 
 }  // namespace starcoder2_room

@@ -41,8 +41,8 @@ Json tokenizer_config_of(const Metadata&, const std::string& where);
 // Of Metadata::config and files, which have a tokenizer; `where` is its path.
 std::shared_ptr<const TokenizerImpl> hf_tokenizer(const Metadata&, const std::string& where);
 
-// A config.json of a model that sees as well: that of its text part, which a model of text would have. Any other one: as
-// it is. sees: which it was.
+// A config.json of a model that sees as well: that of its text part, which a model of text would have. Any other one:
+// as it is. sees: which it was.
 Json text_configuration(Json config, const std::string& where, bool& sees);
 // as: instead of the family that model_type names
 Config hf_config(const Json& config, const std::string& where, const struct Family* as = nullptr);

@@ -3,9 +3,9 @@
 //   a' = magnitude * (a cos t - b sin t),  b' = magnitude * (b cos t + a sin t),
 //   t = positions[row] * inverse_frequencies[i]
 // Pairs are (i, i + rotated / 2), or (2i, 2i + 1) when adjacent; the rest of a head passes. Whatever a scaling scheme
-// does to the frequencies is already in inverse_frequencies. Where there is a `period`, all of a head is then multiplied
-// by 1 + growth ln(1 + floor(position / period)). The derivative is the transposed matrix: the same turn backwards
-// (`inverse`), by the same factors.
+// does to the frequencies is already in inverse_frequencies. Where there is a `period`, all of a head is then
+// multiplied by 1 + growth ln(1 + floor(position / period)). The derivative is the transposed matrix: the same turn
+// backwards (`inverse`), by the same factors.
 #include "src/ops/rooms.h"
 
 #include <cmath>

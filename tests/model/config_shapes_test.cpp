@@ -1,5 +1,5 @@
-// config_shapes_test.cpp - config.json as the models of the field have it: fields that their authors wrote, numbers made
-// small. Each loads as the family that it is, each field that would change what is computed counts or is refused.
+// config_shapes_test.cpp - config.json as the models of the field have it: fields that their authors wrote, numbers
+// made small. Each loads as the family that it is, each field that would change what is computed counts or is refused.
 #include "src/base/access.h"
 #include "src/model/hf_model.h"
 #include "tests/model/reference.h"

@@ -267,9 +267,11 @@ TEST(GgufToFolder, IsTheSameModel) {
             if (family_named(family)->plain_sliding) set_sliding_frequencies(model->config, 500000, "test");
             const std::string path = temporary("model.gguf"), folder = temporary("folder");
             const bool divisors = family_named(family)->rope_freqs;
-            // llama.cpp reads divisors of frequencies in some files only, and yarn in all layers or with its own context
-            const bool otherwise = family == "gemma3_text" || family == "ministral3";
-            if ((!divisors && kind == Kind::llama3) || (otherwise && kind == Kind::yarn)) {
+            // Queries grow by yarn's original context, which config.json has once.
+            if (model->config.query_growth > 0 && (kind == Kind::yarn || kind == Kind::llama3))
+                model->config.query_growth_every = int64_t(s.original_context);
+            // llama.cpp reads divisors of frequencies in some files only, and turns all layers by yarn.
+            if ((!divisors && kind == Kind::llama3) || (family == "gemma3_text" && kind == Kind::yarn)) {
                 EXPECT_THROW(save_gguf_model(*model, path), Error);
                 model = quantized(*model);
             }

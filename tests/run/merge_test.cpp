@@ -112,7 +112,8 @@ TEST(Convert, EveryTypeRoundTripsThroughGguf) {
     for (const std::string& family : tiny::every_family())
         for (const bool adjacent : {false, true}) {
             if (adjacent && family != "llama") continue;
-            const auto model = tiny::make({.family = family, .hidden = 64, .feed_forward = 96, .adjacent = adjacent});
+            const auto model = tiny::make(
+                {.family = family, .hidden = 64, .head_dim = 16, .feed_forward = 96, .adjacent = adjacent});
             for (const DType type :
                  {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::iq4_nl, DType::nf4}) {
                 const auto merged = merge_lora(*trained(model), type, true);
