@@ -29,7 +29,8 @@ void read_hf(Config& c, const HfFields& f, const Family& family) {
 }
 
 void write_hf(const Config& c, Json& j) {
-    j.set("sliding_window", c.window ? Json(c.window) : Json());
+    // the class wants a window, whether layers slide or not
+    j.set("sliding_window", c.window ? c.window : int64_t(4096));
     // by which older versions know the layers
     j.set("sliding_window_pattern", c.window == 0 ? int64_t(1) : c.full_every);
     j.set("rope_local_base_freq", double(c.sliding_theta > 0 ? c.sliding_theta : c.rope_theta));

@@ -16,7 +16,8 @@ void read_hf(Config& c, const HfFields& f, const Family& family) {
     if (c.window == 0 && !f.find("layer_types")) refuse_window(c, f);
 }
 
-void write_hf(const Config& c, Json& j) { j.set("sliding_window", c.window ? Json(c.window) : Json()); }
+// The class wants a window, whether layers slide or not.
+void write_hf(const Config& c, Json& j) { j.set("sliding_window", c.window ? c.window : int64_t(4096)); }
 
 }  // namespace olmo3_room
 
