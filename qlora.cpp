@@ -171,6 +171,7 @@
 // model: configuration, weights, files, decoder, adapters, dialogues
 #include "src/model/tensors.cpp"                        // Lists the tensors of a decoder, with names and shapes.
 #include "src/model/family.cpp"                         // Checks a configuration, and sets its rotary frequencies.
+#include "src/model/hf_text_config.cpp"                 // Finds the text part of a model that sees as well.
 #include "src/model/hf_config.cpp"                      // Reads config.json of Hugging Face.
 #include "src/model/hf_config_of.cpp"                   // Writes a configuration as config.json.
 #include "src/model/hf_tensors.cpp"                     // Finds the tensors of a Hugging Face folder, also in 4 bits.
@@ -205,7 +206,14 @@
 #include "src/families/mistral.cpp"                     // Describes Mistral: Llama with a sliding window.
 #include "src/families/qwen2.cpp"                       // Describes Qwen 1.5 to 2.5: biases on queries, keys, values.
 #include "src/families/qwen3.cpp"                       // Describes Qwen 3: queries and keys normed by heads.
+#include "src/families/ministral3.cpp"                  // Describes Ministral 3: queries that grow with the position.
+#include "src/families/smollm3.cpp"                     // Describes SmolLM3: every fourth layer does not turn.
+#include "src/families/granite.cpp"                     // Describes Granite: Llama with four factors.
+#include "src/families/olmo2.cpp"                       // Describes OLMo 2: norms behind, norms of rows.
+#include "src/families/olmo3.cpp"                       // Describes OLMo 3: OLMo 2 with windows.
+#include "src/families/gemma.cpp"                       // Describes Gemma: gelu, norms by 1 + w, scaled embeddings.
 #include "src/families/gemma2.cpp"                      // Describes Gemma 2: four norms a layer, caps, windows.
+#include "src/families/gemma3.cpp"                      // Describes Gemma 3: norms of heads, two rotary bases.
 #include "src/families/starcoder2.cpp"                  // Describes StarCoder 2: layer norms, no gate, biases.
 #include "src/families/olmo.cpp"                        // Describes OLMo 1: layer norms without weights, clamped keys.
 #include "src/families/deci.cpp"                        // Describes DeciLM: key-value heads by layer.

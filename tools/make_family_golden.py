@@ -1,7 +1,7 @@
 # make_family_golden.py - reference numbers for tests/model/family_test.cpp from transformers, peft and bitsandbytes:
 #   families.json   scores of small models of every family, whose weights follow a formula that the test repeats
 #   peft/           an adapter as PEFT saves it, for the llama of families.json; peft.json: its scores, loss and gradients
-#   peft_gemma2/    the same for the gemma2 of families.json, and peft_gemma2.json
+#   peft_gemma2/    the same for the gemma2 of families.json, and peft_gemma2.json; so for other families, by name
 #   peft_patterns/  an adapter with ranks and alphas by name, on some layers, without some modules; peft_patterns.json: its scores
 #   peft_expressions/  the same by regular expressions; peft_expressions.json: its scores
 #   peft_pissa/     an adapter that started as PiSSA, a little trained; init.json: its scores, and parts of what LoftQ makes of a layer
@@ -61,6 +61,34 @@ cases |= {
     "qwen3_odd": ("Qwen3", dict(odd, head_dim=12, use_sliding_window=True, sliding_window=3, max_window_layers=1, tie_word_embeddings=True)),
 }
 
+gemma3 = dict(head_dim=8, sliding_window=4, sliding_window_pattern=3, query_pre_attn_scalar=8, tie_word_embeddings=True)
+kinds = lambda full, base: dict(full_attention=full, sliding_attention=dict(rope_type="default", rope_theta=base))
+yarn = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=16)
+ministral = dict(yarn, original_max_position_embeddings=4, mscale=1.0, mscale_all_dim=0.5, beta_fast=24.0, llama_4_scaling_beta=0.3)
+factors = dict(embedding_multiplier=6.0, attention_multiplier=0.2, residual_multiplier=0.3, logits_scaling=3.0)
+mixed = ["full_attention", "sliding_attention", "full_attention"]
+cases |= {
+    "gemma": ("Gemma", dict(head_dim=8, tie_word_embeddings=True)),
+    "gemma_odd": ("Gemma", dict(odd, tie_word_embeddings=True)),
+    "gemma_silu": ("Gemma", dict(head_dim=8, hidden_act="silu", attention_bias=True)),
+    "gemma3": ("Gemma3Text", dict(gemma3, rope_parameters=kinds(dict(rope_type="linear", rope_theta=1e6, factor=8.0), 500.0))),
+    "gemma3_odd": ("Gemma3Text", dict(gemma3, **dict(whole, head_dim=10, query_pre_attn_scalar=10, tie_word_embeddings=False, layer_types=mixed, final_logit_softcapping=3.0))),
+    "gemma3_bias": ("Gemma3Text", dict(gemma3, query_pre_attn_scalar=11, attention_bias=True, hidden_activation="gelu", rope_parameters=kinds(yarn, 10000.0))),
+    "smollm3": ("SmolLM3", dict(num_hidden_layers=4, tie_word_embeddings=True, pad_token_id=None)),
+    "smollm3_odd": ("SmolLM3", dict(whole, no_rope_layers=[0, 1, 0], attention_bias=True, mlp_bias=True, use_sliding_window=True, sliding_window=3, pad_token_id=None)),
+    "granite": ("Granite", factors),
+    "granite_odd": ("Granite", dict(whole, tie_word_embeddings=True, attention_bias=True, mlp_bias=True, logits_scaling=0.5)),
+    "olmo2": ("Olmo2", {}),
+    "olmo2_odd": ("Olmo2", dict(odd, tie_word_embeddings=True, attention_bias=True)),
+    "olmo3": ("Olmo3", dict(num_hidden_layers=4, sliding_window=4, rope_parameters=kinds(yarn, 10000.0))),
+    "olmo3_odd": ("Olmo3", dict(whole, sliding_window=3, layer_types=mixed)),
+    "ministral3": ("Ministral3", dict(head_dim=16, rope_parameters=ministral)),
+    "ministral3_odd": ("Ministral3", dict(odd, tie_word_embeddings=True, pad_token_id=None, rope_parameters=dict(rope_type="default", rope_theta=500.0, original_max_position_embeddings=3, llama_4_scaling_beta=0.7))),
+    "llama_mscale": ("Llama", dict(rope_parameters=dict(yarn, mscale=0.7, mscale_all_dim=1.5))),
+    "llama_whole": ("Llama", dict(rope_parameters=dict(yarn, truncate=False))),
+    "llama_gelu": ("Llama", dict(hidden_act="gelu", mlp_bias=True)),
+}
+
 
 def value(name, index, size):  # the formula: the test has it too
     seed = sum((i + 1) * ord(c) for i, c in enumerate(name)) % 1000
@@ -81,7 +109,7 @@ def build(case):
     kind, extra = cases[case]
     config = getattr(transformers, kind + "Config")(**{**base, **extra})
     torch.manual_seed(0)
-    model = getattr(transformers, kind + "ForCausalLM")(config).float().eval()
+    model = getattr(transformers, kind.removesuffix("Text") + "ForCausalLM")(config).float().eval()
     for layer, heads in zip(model.model.layers, extra.get("num_key_value_heads_per_layer", [])):
         attention, width = layer.self_attn, heads * model.model.layers[0].self_attn.head_dim
         attention.num_key_value_groups = config.num_attention_heads // heads
@@ -120,12 +148,12 @@ def adapted(folder, case="llama", **options):
     return model
 
 
-def differentiated(name, model):
+def differentiated(name, model, kept=range(len(ids))):
     logits = model(torch.tensor([ids])).logits[0]
     loss = torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(ids[1:]), reduction="sum")
     loss.backward()
     gradients = {n.replace(".default", ""): [exact(v) for v in p.grad.flatten()] for n, p in model.named_parameters() if p.grad is not None and ".layers.1." in n}
-    json.dump({"logits": rows(logits.detach()), "loss": float(loss), "gradients": gradients}, open(f"{target}/{name}.json", "w"))
+    json.dump({"logits": rows(logits.detach(), kept), "loss": float(loss), "gradients": gradients}, open(f"{target}/{name}.json", "w"))
 
 
 model = adapted("peft_patterns", r=2, lora_alpha=3, target_modules=["q_proj", "v_proj", "up_proj", "down_proj"], use_rslora=True, layers_to_transform=[0, 2],
@@ -142,6 +170,9 @@ model = adapted("peft", r=3, lora_alpha=6, target_modules=["q_proj", "k_proj", "
 differentiated("peft", model)
 model = adapted("peft_gemma2", "gemma2", r=2, lora_alpha=4, target_modules=["q_proj", "k_proj", "gate_proj", "down_proj"])
 differentiated("peft_gemma2", model)
+for case in ("gemma", "gemma3", "smollm3", "granite", "olmo2", "olmo3", "ministral3"):
+    model = adapted(f"peft_{case}", case, r=1, lora_alpha=2, target_modules=["q_proj", "k_proj", "gate_proj", "down_proj"])
+    differentiated(f"peft_{case}", model, (0, 11))
 
 # PiSSA: the folder says so, and PEFT splits the base again when it loads it.
 model = get_peft_model(build("llama"), LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "down_proj"], init_lora_weights="pissa", task_type="CAUSAL_LM"))

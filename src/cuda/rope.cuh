@@ -14,6 +14,8 @@ struct Rope {
     int64_t rows;
     int n, head, pairs;                                // elements of a row and of a head
     float cosine, sine;                                // factors: the magnitude, and backwards is -
+    float growth;
+    int64_t period;                                    // 0: heads are as long everywhere
     const int32_t* positions;
     Values frequencies, x;
     Places y;
@@ -36,11 +38,12 @@ template <Unit unit> __global__ void rope_kernel(Rope r) {
     for (int64_t row = blockIdx.x; row < r.rows; row += gridDim.x) {
         __syncthreads();                               // the row before is done with the table
         const float position = float(r.positions[row]);
+        const float passing = r.period > 0 ? 1 + r.growth * logf(float(1 + r.positions[row] / r.period)) : 1;
         for (int i = int(threadIdx.x); i < r.pairs; i += int(blockDim.x)) {
             float s, c;
             sincosf(position * r.frequencies[i], &s, &c);
-            cosines[i] = c * r.cosine;
-            sines[i] = s * r.sine;
+            cosines[i] = c * (r.cosine * passing);
+            sines[i] = s * (r.sine * passing);
         }
         __syncthreads();
         for (int u = int(threadIdx.x); u < units; u += int(blockDim.x)) {
@@ -68,7 +71,7 @@ template <Unit unit> __global__ void rope_kernel(Rope r) {
         }
         for (int i = int(threadIdx.x); i < r.n / r.head * rest; i += int(blockDim.x)) {
             const int64_t at = row * r.n + int64_t(i / rest) * r.head + 2 * r.pairs + i % rest;
-            r.y.set(at, r.x[at]);
+            r.y.set(at, r.x[at] * passing);
         }
     }
 }
@@ -79,8 +82,8 @@ inline void run(const Call& call) {
     if (n > 0x3fffffff || pairs > 4096)                // indices of a row are 32-bit, 32 KiB hold the table
         fail(Errc::unsupported, "rope: ", a.rotated, " rotated dimensions in rows of ", n, " on a CUDA device");
     const float sine = a.inverse ? -a.magnitude : a.magnitude;
-    const Rope r{leading(call.node),    int(n),          int(a.head_dim), int(pairs),  a.magnitude, sine,
-                 call.in<int32_t>(1), values(call, 2), values(call, 0), places(call)};
+    const Rope r{leading(call.node), int(n),    int(a.head_dim),      int(pairs),      a.magnitude,     sine,
+                 a.growth,           a.period, call.in<int32_t>(1), values(call, 2), values(call, 0), places(call)};
     const bool aligned = pieces_at(r.x) && pieces_at(r.y) && a.head_dim % piece_of == 0;
     const bool pieces = aligned && pairs % (a.adjacent ? piece_of / 2 : piece_of) == 0;
     const auto kernel = a.adjacent ? (pieces ? rope_kernel<Unit::adjacent> : rope_kernel<Unit::adjacent_pair>)

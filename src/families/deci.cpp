@@ -17,6 +17,7 @@ const Family deci_family{.name = "deci",
                          .adjacent_pairs = true,
                          .rope_freqs = true,
                          .attention_bias = true,
-                         .kv_heads_by_layer = true};
+                         .kv_heads_by_layer = true,
+                         .gguf_biases = true};
 
 }}  // namespace qlora

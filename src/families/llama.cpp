@@ -6,10 +6,6 @@ namespace llama_room {
 
 void read_gguf(Config& c, const GgufFields& f) { c.window = f.integer("attention.sliding_window", 0); }
 
-void write_hf(const Config& c, Json& j) {
-    j.set("attention_bias", c.biases[size_t(Module::o_proj)]).set("mlp_bias", false);
-}
-
 }  // namespace llama_room
 
 const Family llama_family{.name = "llama",
@@ -26,8 +22,9 @@ const Family llama_family{.name = "llama",
                           .adjacent_pairs = true,
                           .rope_freqs = true,
                           .attention_bias = true,
+                          .mlp_bias = true,
+                          .gguf_biases = true,
                           .windowed = "mistral",
-                          .write_hf = llama_room::write_hf,
                           .read_gguf = llama_room::read_gguf};
 
 }}  // namespace qlora

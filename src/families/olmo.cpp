@@ -18,7 +18,6 @@ void read_hf(Config& c, const HfFields& f, const Family&) {
 }
 
 void write_hf(const Config& c, Json& j) {
-    j.set("attention_bias", c.biases[size_t(Module::o_proj)]);
     j.set("clip_qkv", c.clip_qkv > 0 ? Json(double(c.clip_qkv)) : Json());
 }
 
@@ -27,10 +26,7 @@ void read_gguf(Config& c, const GgufFields& f) {
     check(c, "gguf: " + f.where);
 }
 
-void write_gguf(const Config& c, const Family& family, GgufWriter& out, bool codes) {
-    if (c.biases[size_t(Module::o_proj)] && !codes)
-        fail(Errc::unsupported, "save: llama.cpp runs no ", family.name, " with biases; save a Hugging Face folder, or "
-             "4-bit codes, which only this library reads");
+void write_gguf(const Config& c, const Family& family, GgufWriter& out, bool) {
     if (c.clip_qkv > 0)
         out.set(std::string(family.gguf) + ".attention.clamp_kqv", GgufWriter::Type::f32, Json(double(c.clip_qkv)));
 }

@@ -6,11 +6,6 @@ namespace qwen3_room {
 
 void configure(Config& c) { c.q_k_norms = QkNorms::heads; }
 
-void write_hf(const Config& c, Json& j) {
-    j.set("attention_bias", c.biases[size_t(Module::o_proj)]);
-    qwen_window::write_hf(c, j);
-}
-
 }  // namespace qwen3_room
 
 const Family qwen3_family{.name = "qwen3",
@@ -28,7 +23,7 @@ const Family qwen3_family{.name = "qwen3",
                           .attention_bias = true,
                           .configure = qwen3_room::configure,
                           .read_hf = qwen_window::read_hf,
-                          .write_hf = qwen3_room::write_hf,
+                          .write_hf = qwen_window::write_hf,
                           .read_gguf = qwen_window::read_gguf};
 
 }}  // namespace qlora

@@ -23,9 +23,8 @@ void write_hf(const Config& c, Json& j) { j.set("sliding_window", c.window ? Jso
 void read_gguf(Config& c, const GgufFields& f) { c.window = f.integer("attention.sliding_window", 0); }
 
 void write_gguf(const Config& c, const Family& family, GgufWriter&, bool codes) {
-    if (!c.biases[size_t(Module::q_proj)] && !codes)
-        fail(Errc::unsupported, "save: llama.cpp runs no ", family.name, " without biases; save a Hugging Face folder, "
-             "or 4-bit codes, which only this library reads");
+    const bool biased = c.biases[size_t(Module::q_proj)];
+    if (!codes) refuse_for_llama_cpp(family, biased ? nullptr : "linear layers without biases");
 }
 
 }  // namespace starcoder2_room
@@ -44,6 +43,7 @@ const Family starcoder2_family{.name = "starcoder2",
                                             .eps = 1e-5,
                                             .tied = true},
                                .use_bias = true,
+                               .gguf_biases = true,
                                .eps_key = "norm_epsilon",
                                .names = {.tensors = starcoder2_room::names},
                                .configure = starcoder2_room::configure,

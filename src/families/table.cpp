@@ -31,13 +31,29 @@ std::string family_names() {
     return names;
 }
 
-std::string_view activation_name(const Family& f) {
-    switch (f.start().activation) {
+std::string_view activation_name(Activation a) {
+    switch (a) {
         case Activation::silu: return "silu";
         case Activation::gelu: return "gelu";
         case Activation::gelu_tanh: break;
     }
     return "gelu_pytorch_tanh";
+}
+
+std::optional<Activation> activation_named(std::string_view name) {
+    static constexpr std::pair<std::string_view, Activation> names[] = {
+        {"silu", Activation::silu},          {"swish", Activation::silu},         {"gelu", Activation::gelu},
+        {"gelu_python", Activation::gelu},   {"gelu_new", Activation::gelu_tanh}, {"gelu_fast", Activation::gelu_tanh},
+        {"gelu_pytorch_tanh", Activation::gelu_tanh}};
+    for (const auto& [known, activation] : names)
+        if (known == name) return activation;
+    return {};
+}
+
+void refuse_for_llama_cpp(const Family& f, const char* what) {
+    if (what)
+        fail(Errc::unsupported, "save: llama.cpp runs no ", f.name, " with ", what,
+             "; save a Hugging Face folder, or 4-bit codes, which only this library reads");
 }
 
 Config Family::start() const {

@@ -23,6 +23,9 @@ struct RopeAttr {                                      // x {rows, heads * head_
     bool adjacent = false;                             // pairs (2i, 2i+1) instead of (i, i + rotated/2)
     bool inverse = false;                              // turns back: the gradient
     float magnitude = 1;                               // factor on sine and cosine (yarn, longrope)
+    // of whole heads: times 1 + growth ln(1 + floor(position / period)); period 0 = not
+    float growth = 0;
+    int64_t period = 0;
 };
 struct AttentionAttr {    // q {rows, heads * head_dim}, k and v {keys, kv_heads * head_dim}
     int64_t heads = 0, kv_heads = 0, head_dim = 0;

@@ -82,7 +82,7 @@ Hash of_configuration(const Config& c) {
         return std::array{float(of.gated),       float(of.norm),      float(of.norm_biases),
                           float(of.pre_norms),   float(of.parallel),  float(of.q_k_norms),
                           of.clip_qkv,           of.residual_scale,   of.logit_scale,
-                          float(of.learned_positions)};
+                          float(of.learned_positions), of.query_growth, float(of.query_growth_every)};
     };
     Config qwen3;                                      // whose norms the first records knew by their tensors
     qwen3.q_k_norms = QkNorms::heads;

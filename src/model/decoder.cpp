@@ -69,7 +69,7 @@ struct Builder {
     }
 
     // q or k {rows, heads * head_dim}: normed where the family does so, then turned.
-    Tensor turned(Tensor x, int64_t heads, Slot norm, int64_t layer) {
+    Tensor turned(Tensor x, int64_t heads, Slot norm, int64_t layer, int64_t period = 0) {
         const Config& c = config();
         if (c.q_k_norms == QkNorms::rows) x = normed(x, norm, layer);
         if (c.q_k_norms == QkNorms::heads)
@@ -82,6 +82,8 @@ struct Builder {
         attr.rotated = c.rotated;
         attr.adjacent = c.adjacent_pairs;
         attr.magnitude = own ? 1 : c.rope_magnitude;
+        attr.growth = c.query_growth;
+        attr.period = period;
         return rope(x, in.positions, own ? in.sliding_frequencies : in.frequencies, attr);
     }
 
@@ -103,7 +105,7 @@ struct Builder {
     Tensor attended(Tensor h, int64_t i) {
         const Config& c = config();
         const int64_t kv_heads = c.kv_heads_at(i);
-        const Tensor q = turned(projected(h, i, Module::q_proj), c.heads, Slot::q_norm, i);
+        const Tensor q = turned(projected(h, i, Module::q_proj), c.heads, Slot::q_norm, i, c.query_growth_every);
         Tensor k = turned(projected(h, i, Module::k_proj), kv_heads, Slot::k_norm, i);
         Tensor v = projected(h, i, Module::v_proj);
         if (spec.cache) {

@@ -87,6 +87,18 @@ void check_context(const Config& c, int64_t tokens, std::string_view what) {
          "; shorten the text, or cut it into pieces of ", c.context, " tokens at most");
 }
 
+void set_sliding(Config& c, std::vector<uint8_t> by_layer) {
+    bool any = false, as_by_rule = true;
+    c.sliding.clear();
+    for (int64_t i = 0; i < c.layers; ++i) {
+        const bool slides = by_layer.empty() ? c.slides(i) : by_layer[size_t(i)] != 0;
+        any = any || slides;
+        as_by_rule = as_by_rule && c.slides(i) == slides;
+    }
+    if (!any) c.window = 0;
+    else if (!as_by_rule) c.sliding = std::move(by_layer);
+}
+
 // Plain rotary embedding turns pair i by position * theta^(-2i / rotated). The schemes that stretch a context change
 // that frequency:
 //   linear  divides all by the factor;
@@ -104,8 +116,14 @@ void set_frequencies(Config& c, double theta, const RopeScaling& s, const std::s
     double low = 0, high = 0;
     c.rope_magnitude = s.attention_factor > 0 ? float(s.attention_factor) : 1;
     if (s.kind == RopeScaling::Kind::yarn) {
-        low = std::max(std::floor(turning(s.beta_fast)), 0.0);
-        high = std::min(std::ceil(turning(s.beta_slow)), n - 1);
+        low = turning(s.beta_fast);
+        high = turning(s.beta_slow);
+        if (s.truncate) {
+            low = std::floor(low);
+            high = std::ceil(high);
+        }
+        low = std::max(low, 0.0);
+        high = std::min(high, n - 1);
         if (s.attention_factor <= 0 && s.factor > 1) c.rope_magnitude = float(0.1 * std::log(s.factor) + 1);
     }
     c.rope_theta = float(theta);
@@ -129,6 +147,8 @@ void set_frequencies(Config& c, double theta, const RopeScaling& s, const std::s
 void set_sliding_frequencies(Config& c, double theta, const std::string& where) {
     Config plain = c;
     set_frequencies(plain, theta, {}, where);
+    c.sliding_theta = 0;
+    c.sliding_frequencies.clear();
     if (plain.inverse_frequencies == c.inverse_frequencies && c.rope_magnitude == 1) return;
     c.sliding_theta = float(theta);
     c.sliding_frequencies = std::move(plain.inverse_frequencies);

@@ -14,7 +14,7 @@ struct Family {
     // 0: kv_heads = heads, head_dim = hidden / heads
     struct Defaults {
         int64_t vocabulary, hidden, layers, heads, kv_heads, head_dim, feed_forward, context, window = 0;
-        double eps = 1e-6;
+        double eps = 1e-6, theta = 10000;              // theta: the rotary base
         bool tied = false;
     } defaults;
     bool adjacent_pairs = false;    // in GGUF: rotary pairs (2i, 2i+1), so q and k rows are stored permuted
@@ -22,9 +22,15 @@ struct Family {
     bool attention_bias = false;    // the class has a switch for biases on all four projections of attention
     bool use_bias = false;          // and one for all linear layers
     bool kv_heads_by_layer = false; // GGUF's head_count_kv may differ from layer to layer
+    bool mlp_bias = false;          // and one for those of the feed-forward
+    bool gguf_biases = false;       // llama.cpp reads biases of all linear layers, not only of q, k and v
+    bool gguf_pattern = false;      // and which layers slide: attention.sliding_window_pattern
+    bool plain_sliding = false;     // layers that slide turn by plain frequencies: sliding_theta, else the base of all
+    enum class Head { either, tied, own } gguf_head = Head::either;    // and which head: the embedding, one of its own
     std::string_view windowed = {}; // the family that is this one with a sliding window, where that is another
     std::string_view activation_key = "hidden_act";    // in config.json
     std::string_view eps_key = "rms_norm_eps";         // in config.json
+    std::string_view rope_parameters = {};             // of a config.json that has none, as JSON
     Names names = {};                                  // of its tensors
     // Each may be null. What every model of the family has, before its file is asked:
     void (*configure)(Config&) = nullptr;
@@ -45,10 +51,15 @@ const Family* family_named(std::string_view model_type);               // null =
 const Family* family_of_gguf(std::string_view architecture);           // the first of those that share it
 std::string family_names();                            // for error messages
 
-std::string_view activation_name(const Family&);       // of its activation, in config.json
 std::string_view eps_key(const Config&);               // of the norms' epsilon, in GGUF
 // kv_heads from kv_heads_of, which is emptied where all layers have the same
 void set_kv_heads(Config&, const std::string& where);
+std::string_view activation_name(Activation);          // in config.json
+std::optional<Activation> activation_named(std::string_view name);     // nothing: not supported
+// Error{unsupported}: llama.cpp does not run such models with that; null: it does.
+void refuse_for_llama_cpp(const Family&, const char* what);
+// Which layers slide, where that is not what the rule of the family gives; nothing slides where none does.
+void set_sliding(Config&, std::vector<uint8_t> by_layer);
 [[noreturn]] void refuse_window(const Config&, const HfFields&);
 void check_config(const Config&, const std::string& where);            // every bound that later code relies on
 

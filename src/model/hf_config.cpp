@@ -12,10 +12,11 @@ namespace hf_config_room {
 
 // Version 4: rope_theta and rope_scaling {type or rope_type, ...}. Version 5: rope_parameters {rope_theta, rope_type,
 // ...}, or one such object for each kind of layer.
-void set_rope(Config& c, const HfFields& f) {
-    static const Json none;
+void set_rope(Config& c, const HfFields& f, const Family& family) {
+    const std::string_view of_class = family.rope_parameters;
+    const Json by_class = of_class.empty() ? Json() : Json::parse(of_class, "the defaults of the class");
     const Json *v5 = f.find("rope_parameters"), *v4 = f.find("rope_scaling");
-    const Json* found = v5 ? v5 : v4 ? v4 : &none;
+    const Json* found = v5 ? v5 : v4 ? v4 : &by_class;
     std::string place = f.at(v5 ? "rope_parameters" : "rope_scaling");
     if (!found->is_null()) found->as_object(place);
     double sliding = double(c.sliding_theta);          // a family may have read it
@@ -24,24 +25,28 @@ void set_rope(Config& c, const HfFields& f) {
         const std::string kind = own.text("rope_type", "default");
         if (kind != "default")
             fail(Errc::unsupported, place, ": rotary scaling \"", kind, "\" of layers that slide is not supported");
-        sliding = own.needed("rope_theta");
+        sliding = own.number("rope_theta", sliding > 0 ? sliding : family.defaults.theta);
     }
     if (const Json* all = found->find("full_attention"); all && all->is_object()) {
         found = all;
         place += ".full_attention";
+        if (!HfFields{*all, place}.boolean("truncate", true))          // transformers looks for it beside these objects
+            fail(Errc::unsupported, place, ": truncate = false for one kind of layers is not supported");
     }
     const Json& rope = *found;
     const HfFields r{rope, place};
     const std::string kind = r.text("rope_type", r.text("type", "default"));
-    const double theta = r.number("rope_theta", f.number("rope_theta", 10000));
+    const double theta = r.number("rope_theta", f.number("rope_theta", family.defaults.theta));
     RopeScaling s;
     const bool scales = kind == "linear" || kind == "llama3" || kind == "yarn", llama3 = kind == "llama3";
-    s.factor = scales ? r.needed("factor") : 1;
     s.original_context = llama3 ? r.needed("original_max_position_embeddings")
                                 : r.number("original_max_position_embeddings", double(c.context));
     if (!(s.original_context >= 1 && s.original_context <= 2147483648.0))
         fail(Errc::format, r.at("original_max_position_embeddings"), " is ", s.original_context,
              ", expected a number of tokens");
+    const Json* factor = rope.find("factor");          // a null of yarn: the ratio of the two contexts
+    if (kind == "yarn" && factor && factor->is_null()) s.factor = double(c.context) / s.original_context;
+    else if (scales) s.factor = r.needed("factor");
     if (kind == "linear") s.kind = RopeScaling::Kind::linear;
     else if (kind == "llama3") s.kind = RopeScaling::Kind::llama3;
     else if (kind == "yarn") s.kind = RopeScaling::Kind::yarn;
@@ -58,9 +63,15 @@ void set_rope(Config& c, const HfFields& f) {
     s.attention_factor = r.number("attention_factor", 0);
     if (r.find("attention_factor") && !(s.attention_factor > 0))
         fail(Errc::format, r.at("attention_factor"), " is ", s.attention_factor, ", expected a number above 0");
-    if (r.find("mscale") || r.find("mscale_all_dim") || !r.boolean("truncate", true))
-        fail(Errc::unsupported, place, ": this variant of yarn (mscale, truncate) is not supported");
+    // two factors of ln(factor), whose ratio is the attention factor
+    const double some = r.number("mscale", 0), all_dim = r.number("mscale_all_dim", 0);
+    for (const auto& [key, value] : {std::pair{"mscale", some}, std::pair{"mscale_all_dim", all_dim}})
+        if (!(value >= 0 && value <= 1000)) fail(Errc::format, r.at(key), " is ", value, ", expected 0 to 1000");
+    if (kind == "yarn" && s.attention_factor == 0 && some > 0 && all_dim > 0 && s.factor > 1)
+        s.attention_factor = (0.1 * some * std::log(s.factor) + 1) / (0.1 * all_dim * std::log(s.factor) + 1);
+    s.truncate = r.boolean("truncate", true);
     set_frequencies(c, theta, s, place);
+    if (sliding <= 0 && family.plain_sliding) sliding = theta;
     c.sliding_theta = 0;
     if (sliding > 0 && c.window > 0) set_sliding_frequencies(c, sliding, place);
 }
@@ -75,25 +86,22 @@ std::vector<int64_t> by_layer(const HfFields& f, std::string_view key) {
 // Which layers slide: what layer_types says goes, whatever rule the family's own fields gave.
 void set_layer_types(Config& c, const HfFields& f) {
     const Json* types = f.find("layer_types");
-    if (!types) return;
+    if (!types) return set_sliding(c, c.sliding);
     const Json::Array& list = types->as_array(f.at("layer_types"));
     if (int64_t(list.size()) != c.layers)
         fail(Errc::format, f.where, ": layer_types has ", list.size(), " entries for ", c.layers, " layers");
     std::vector<uint8_t> sliding;
-    bool as_by_rule = true;
     for (int64_t i = 0; i < c.layers; ++i) {
         const std::string& type = list[size_t(i)].as_string(f.at("layer_types"));
         if (type != "sliding_attention" && type != "full_attention")
             fail(Errc::unsupported, f.where, ": layer_types[", i, "] = ", type,
                  " is not supported (sliding_attention and full_attention are)");
         sliding.push_back(type == "sliding_attention");
-        as_by_rule = as_by_rule && c.slides(i) == bool(sliding.back());
     }
-    if (as_by_rule) return;
     const bool any = std::find(sliding.begin(), sliding.end(), 1) != sliding.end();
     if (any && c.window == 0)
         fail(Errc::format, f.where, ": layer_types has layers that slide, but there is no sliding_window");
-    c.sliding = std::move(sliding);
+    set_sliding(c, std::move(sliding));
 }
 
 void set_biases(Config& c, const HfFields& f, const Family& family) {
@@ -103,12 +111,13 @@ void set_biases(Config& c, const HfFields& f, const Family& family) {
         if (has(c, Module(m)) && (m <= int(Module::o_proj) ? attention : mlp)) c.biases[size_t(m)] = true;
 }
 
-void check_activation(const HfFields& f, const Family& family) {
-    const std::string_view only = activation_name(family);
-    const std::string act = f.text(family.activation_key, only);
-    if (act != only && !(act == "swish" && only == "silu"))
-        fail(Errc::unsupported, f.where, ": ", family.activation_key, " \"", act, "\" is not supported, only ", only,
-             " is");
+void set_activation(Config& c, const HfFields& f, const Family& family) {
+    const std::string name = f.text(family.activation_key, activation_name(c.activation));
+    const std::optional<Activation> known = activation_named(name);
+    if (!known)
+        fail(Errc::unsupported, f.where, ": ", family.activation_key, " \"", name,
+             "\" is not supported (silu, gelu and gelu_pytorch_tanh are)");
+    c.activation = *known;
 }
 
 }  // namespace hf_config_room
@@ -126,9 +135,9 @@ Config hf_config(const Json& json, const std::string& where, const Family* as) {
             classes->array()[0].as_string(f.at("architectures")) != family->hf_class)
             fail(Errc::unsupported, where, ": the class ", classes->array()[0].string(), " is not supported, expected ",
                  family->hf_class);
-    hf_config_room::check_activation(f, *family);
     const Family::Defaults& defaults = family->defaults;
     Config c = family->start();
+    hf_config_room::set_activation(c, f, *family);
     c.vocabulary = f.integer("vocab_size", defaults.vocabulary);
     c.hidden = f.integer("hidden_size", defaults.hidden);
     c.layers = f.integer("num_hidden_layers", defaults.layers);
@@ -160,10 +169,9 @@ Config hf_config(const Json& json, const std::string& where, const Family* as) {
     if (family->kv_heads_by_layer) c.kv_heads_of = hf_config_room::by_layer(f, "num_key_value_heads_per_layer");
     set_kv_heads(c, where);
     if (family->read_hf) family->read_hf(c, f, *family);
-    hf_config_room::set_layer_types(c, f);
     if (c.window < 0 || c.window > (int64_t(1) << 31)) refuse_window(c, f);
-    if (c.sliding.empty() && c.window_from_layer >= c.layers) c.window = 0;
-    hf_config_room::set_rope(c, f);
+    hf_config_room::set_layer_types(c, f);
+    hf_config_room::set_rope(c, f, *family);
     return c;
 }
 

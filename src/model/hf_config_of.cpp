@@ -26,6 +26,7 @@ Json rope_scaling(const ModelImpl& model) {
     using Kind = RopeScaling::Kind;
     const Config& c = model.config;
     RopeScaling s = c.rope_scaling;
+    if (s.kind == Kind::yarn && !gives_frequencies(c, s)) s.truncate = !s.truncate;    // which GGUF has no key for
     if (!gives_frequencies(c, s)) {
         Config plain = c;
         set_frequencies(plain, double(c.rope_theta), {}, "save");
@@ -52,30 +53,47 @@ Json rope_scaling(const ModelImpl& model) {
         j.set("attention_factor", shortest(c.rope_magnitude))
             .set("beta_fast", s.beta_fast)
             .set("beta_slow", s.beta_slow);
+    if (!s.truncate) j.set("truncate", false);
     return j;
 }
 
-// Llama's class has biases on all four projections of attention or none; the others have theirs by definition.
+// As version 5 of transformers says it of the layers of either kind: j has what version 4 says, which is of all keys.
+Json by_kind(const Config& c, const Json& j) {
+    Json full = *j.find("rope_scaling"), sliding;
+    if (full.is_null()) full.set("rope_type", "default");
+    full.set("rope_theta", *j.find("rope_theta"));
+    sliding.set("rope_type", "default").set("rope_theta", shortest(c.sliding_theta > 0 ? c.sliding_theta
+                                                                                       : c.rope_theta));
+    return Json().set("full_attention", std::move(full)).set("sliding_attention", std::move(sliding));
+}
+
+// A class has the biases it has by definition, and may have a switch for those of all projections of attention, and one
+// for the feed-forward.
 void check_biases(const ModelImpl& model, const Family& family) {
-    const auto &biases = model.config.biases, own = family.start().biases;
-    const bool by_class = own[size_t(Module::q_proj)];
+    const Config& c = model.config;
+    const auto &biases = c.biases, own = family.start().biases;
     if (family.use_bias) {
         for (int m = 0; m < module_count; ++m)
-            if (has(model.config, Module(m)) && biases[size_t(m)] != biases[size_t(Module::q_proj)])
+            if (has(c, Module(m)) && biases[size_t(m)] != biases[size_t(Module::q_proj)])
                 fail(Errc::unsupported, "save: ", model.path, ": ", family.hf_class,
                      " has biases on all linear layers or on none");
         return;
     }
-    int some = 0;
-    for (int m = 0; m <= int(Module::o_proj); ++m) some += biases[size_t(m)] ? 1 : 0;
-    for (int m = int(Module::o_proj); m < module_count; ++m)
-        if (biases[size_t(m)] && (by_class || m != int(Module::o_proj)))
-            fail(Errc::unsupported, "save: ", model.path, ": ", family.hf_class, " has no bias on ",
-                 name_of(Module(m)));
-    if (by_class || some == 0) return;
-    if (some != 4 || !family.attention_bias)
-        fail(Errc::unsupported, "save: ", model.path, ": ", family.hf_class, " cannot have biases on ", some,
-             " of the projections of attention");
+    const auto check = [&](Module first, Module last, bool with_switch, const char* where) {
+        int64_t some = 0, all = 0;
+        bool by_class = true;
+        for (int m = int(first); m <= int(last); ++m) {
+            if (!has(c, Module(m))) continue;
+            ++all;
+            some += biases[size_t(m)] ? 1 : 0;
+            by_class = by_class && biases[size_t(m)] == own[size_t(m)];
+        }
+        if (!by_class && !(with_switch && some == all))
+            fail(Errc::unsupported, "save: ", model.path, ": ", family.hf_class, " cannot have biases on ", some,
+                 " of the ", all, " layers of ", where);
+    };
+    check(Module::q_proj, Module::o_proj, family.attention_bias, "attention");
+    check(Module::gate_proj, Module::down_proj, family.mlp_bias, "the feed-forward");
 }
 
 }  // namespace hf_config_of_room
@@ -98,9 +116,10 @@ Json hf_config_of(const ModelImpl& model) {
         .set("num_key_value_heads", c.kv_heads)
         .set("head_dim", c.head_dim)
         .set("max_position_embeddings", c.context);
-    if (!c.sliding.empty()) {
+    if (!c.sliding.empty() || family.start().full_every) {
         Json::Array types;
-        for (const uint8_t slides : c.sliding) types.push_back(Json(slides ? "sliding_attention" : "full_attention"));
+        for (int64_t i = 0; i < c.layers; ++i)
+            types.push_back(Json(c.slides(i) ? "sliding_attention" : "full_attention"));
         j.set("layer_types", Json(std::move(types)));
     }
     if (!family.eps_key.empty()) j.set(std::string(family.eps_key), room::shortest(c.eps));
@@ -115,11 +134,17 @@ Json hf_config_of(const ModelImpl& model) {
     }
     j.set("rope_theta", room::shortest(c.rope_theta))
         .set("rope_scaling", room::rope_scaling(model));
+    if (c.window && (family.plain_sliding || c.sliding_theta > 0)) j.set("rope_parameters", room::by_kind(c, j));
     j.set("tie_word_embeddings", c.tied)
-        .set(std::string(family.activation_key), activation_name(family))
+        .set(std::string(family.activation_key), activation_name(c.activation))
         .set("attention_dropout", 0.0);
     room::check_biases(model, family);
+    if (family.attention_bias) j.set("attention_bias", c.biases[size_t(Module::o_proj)]);
+    if (family.mlp_bias) j.set("mlp_bias", c.biases[size_t(Module::down_proj)]);
     if (family.write_hf) family.write_hf(c, j);
+    if (!c.turned.empty() && !j.find("no_rope_layers"))
+        fail(Errc::unsupported, "save: ", model.path, " has layers that do not turn, which a config.json of ",
+             family.hf_class, " cannot say");
     const Json ends = hf_generation_config(model);
     for (const char* key : {"bos_token_id", "eos_token_id"})
         if (const Json* v = ends.find(key)) j.set(key, *v);

@@ -14,6 +14,9 @@ public:
     const Entry& get(const std::string& name) const;   // Error{format} when missing
     const std::unordered_map<std::string, Entry>& all() const { return entries_; }
     const std::string& folder() const { return folder_.name(); }
+    // Of a model that sees as well: the tensors of its text part get the names that they have in a model of text, the
+    // others are left out. Returns how many those are.
+    int64_t keep_text();
 private:
     void add(const std::string& file);
     Source folder_;
@@ -56,6 +59,9 @@ Json tokenizer_config_of(const Metadata&, const std::string& where);
 // Of Metadata::config and files, which have a tokenizer; `where` is its path.
 std::shared_ptr<const TokenizerImpl> hf_tokenizer(const Metadata&, const std::string& where);
 
+// A config.json of a model that sees as well: that of its text part, which a model of text would have. Any other one:
+// as it is. sees: which it was.
+Json text_configuration(Json config, const std::string& where, bool& sees);
 // as: instead of the family that model_type names
 Config hf_config(const Json& config, const std::string& where, const struct Family* as = nullptr);
 // the way back, for a model that has no config.json: what hf_config() reads as the same

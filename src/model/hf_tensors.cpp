@@ -57,6 +57,29 @@ void HfTensors::add(const std::string& name) {
             fail(Errc::format, folder(), ": the tensor ", t.name, " lies in two files");
 }
 
+int64_t HfTensors::keep_text() {
+    constexpr std::string_view text[][2] = {{"model.language_model.", "model."}, {"language_model.", ""}};
+    constexpr std::string_view other[] = {"vision_tower.", "model.vision_tower.", "multi_modal_projector.",
+                                          "model.multi_modal_projector."};
+    std::unordered_map<std::string, Entry> kept;
+    int64_t left_out = 0;
+    for (auto& [name, entry] : entries_) {
+        std::string own = name;
+        bool is_other = false;
+        for (const std::string_view prefix : other) is_other = is_other || name.starts_with(prefix);
+        for (const auto& [prefix, instead] : text)
+            if (name.starts_with(prefix)) {
+                own = str(instead, std::string_view(name).substr(prefix.size()));
+                break;
+            }
+        if (is_other) ++left_out;
+        else if (!kept.emplace(own, entry).second)
+            fail(Errc::format, folder(), ": there are two tensors for ", own, ", one of them ", name);
+    }
+    entries_ = std::move(kept);
+    return left_out;
+}
+
 const HfTensors::Entry* HfTensors::find(const std::string& name) const {
     const auto it = entries_.find(name);
     return it == entries_.end() ? nullptr : &it->second;

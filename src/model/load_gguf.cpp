@@ -51,16 +51,23 @@ RopeScaling scaling(const Source& s) {
     };
     r.attention_factor = attention("rope.scaling.attn_factor");
     if (r.kind == RopeScaling::Kind::yarn) {
-        r.attention_factor *= attention("rope.scaling.yarn_attn_factor") *
-                              (0.1 * std::log(std::max(r.factor, 1.0)) + 1);
+        // Converters put the model's own factor in yarn_attn_factor where it says one.
+        const double stretched = std::log(std::max(r.factor, 1.0)),
+                     all_dim = s.number("rope.scaling.yarn_log_multiplier", 0);
+        if (!(all_dim >= 0 && all_dim <= 1000))
+            fail(Errc::format, "gguf: ", s.where, ": ", s.key("rope.scaling.yarn_log_multiplier"), " is ", all_dim,
+                 ", expected 0 to 1000");
+        r.attention_factor *= s.file.pair(s.key("rope.scaling.yarn_attn_factor"))
+                                  ? attention("rope.scaling.yarn_attn_factor")
+                                  : (0.1 * stretched + 1) / (0.1 * all_dim * stretched + 1);
         r.beta_fast = s.number("rope.scaling.yarn_beta_fast", 32);
         r.beta_slow = s.number("rope.scaling.yarn_beta_slow", 1);
     }
     return r;
 }
 
-// A switch for each layer, where our own writer had to spell it out.
-std::vector<uint8_t> by_layer(const Source& s, const char* key, int64_t layers, std::vector<uint8_t> fallback) {
+// A switch for each layer, where the writer had to spell it out.
+std::vector<uint8_t> by_layer(const Source& s, const std::string& key, int64_t layers, std::vector<uint8_t> fallback) {
     const std::vector<int64_t> list = s.file.integers(key);
     if (list.empty()) return fallback;
     if (int64_t(list.size()) != layers)
@@ -68,6 +75,17 @@ std::vector<uint8_t> by_layer(const Source& s, const char* key, int64_t layers, 
     std::vector<uint8_t> out;
     for (const int64_t v : list) out.push_back(v != 0);
     return out;
+}
+
+// attention.sliding_window_pattern: a switch for each layer, or every how many layers one sees all keys.
+std::vector<uint8_t> pattern(const Source& s, Config& c) {
+    const std::string key = s.key("attention.sliding_window_pattern");
+    const GgufPair* pair = s.file.pair(key);
+    if (!pair) return {};
+    if (GgufWriter::Type(pair->type) == GgufWriter::Type::array) return by_layer(s, key, c.layers, {});
+    c.full_every = s.file.integer(key);
+    if (c.full_every < 0) fail(Errc::format, "gguf: ", s.where, ": ", key, " is ", c.full_every);
+    return {};
 }
 
 Config config(const Source& s, const Family& family) {
@@ -89,9 +107,13 @@ Config config(const Source& s, const Family& family) {
     c.rotated = s.integer("rope.dimension_count", c.head_dim);
     c.adjacent_pairs = s.file.boolean("qlora.adjacent_pairs", family.adjacent_pairs);
     c.eps = float(s.number(eps_key(c), 1e-5));
+    const std::string activation = s.file.string("qlora.activation", activation_name(c.activation));
+    if (const std::optional<Activation> known = activation_named(activation)) c.activation = *known;
+    else fail(Errc::unsupported, "gguf: ", s.where, ": qlora.activation \"", activation, "\" is not supported");
     if (family.read_gguf) family.read_gguf(c, s);
     c.window_from_layer = s.file.integer("qlora.window_from_layer", 0);
-    c.sliding = by_layer(s, "qlora.sliding", c.layers, c.sliding);
+    if (family.gguf_pattern && c.window > 0) c.sliding = pattern(s, c);
+    if (c.window > 0) set_sliding(c, by_layer(s, "qlora.sliding", c.layers, c.sliding));
     c.turned = by_layer(s, "qlora.turned", c.layers, c.turned);
     const GgufTensor* table = s.find("token_embd.weight");
     if (!table || table->shape.size() != 2)
@@ -107,7 +129,9 @@ Config config(const Source& s, const Family& family) {
     for (int m = 0; m < module_count; ++m)
         if (s.find(s.place(c, row_of(c, bias_of(Module(m))), 0).name)) c.biases[size_t(m)] = true;
     set_frequencies(c, s.number("rope.freq_base", 10000), scaling(s), "gguf: " + s.where);
-    const double sliding = s.number("rope.freq_base_swa", double(c.sliding_theta));    // a family may have a default
+    // a family may have a default
+    double sliding = s.number("rope.freq_base_swa", double(c.sliding_theta));
+    if (sliding <= 0 && family.plain_sliding) sliding = double(c.rope_theta);
     c.sliding_theta = 0;
     if (sliding > 0 && c.window > 0) set_sliding_frequencies(c, sliding, "gguf: " + s.where);
     if (s.find("rope_freqs.weight")) {                 // Llama 3.1 and later: a divisor for each frequency

@@ -100,18 +100,23 @@ struct Loader {
 std::shared_ptr<ModelImpl> load_hf_model(const Source& folder, const LoadOptions& options, const Family* as) {
     const std::string where = path_in(folder, "config.json");
     auto metadata = std::make_shared<Metadata>();
-    metadata->config = Json::parse(text_of(folder, "config.json", int64_t(16) << 20), where);
+    const Json all = Json::parse(text_of(folder, "config.json", int64_t(16) << 20), where);
+    bool sees = false;
+    metadata->config = text_configuration(all, where, sees);
     const HfQuantization said = hf_quantization(metadata->config, where);
     auto model = std::make_shared<ModelImpl>();
     model->path = folder.name();
     model->backend = impl_of(options.backend);
     model->config = hf_config(metadata->config, where, as);
     Config& c = model->config;
-    const HfTensors tensors(folder);
+    HfTensors tensors(folder);
+    if (sees)
+        model->notes.push_back(str(folder.name(), " sees as well: ", tensors.keep_text(),
+                                   " tensors of that part are left out, only text is read and written"));
     c.tied = c.tied || !has_matrix(tensors, "lm_head.weight");
     load_hf_room::Loader load{tensors, c, said};
     load.refuse_leftovers();
-    model->notes = load.notes();
+    for (std::string& note : load.notes()) model->notes.push_back(std::move(note));
     Loading(options, model->path, c).fill(*model, [&](const Row& row, int64_t layer) { return load.read(row, layer); });
     metadata->files = read_text_files(folder);
     if (const TextFile* file = tokenizer_file(*metadata))

@@ -17,6 +17,7 @@ struct RopeScaling {
     double factor = 1, original_context = 0;
     double attention_factor = 0;                       // magnitude; 0 = 1, with yarn 0.1 ln(factor) + 1
     double beta_fast = 32, beta_slow = 1;              // yarn
+    bool truncate = true;                              // yarn: its bounds are whole pairs
     double low = 1, high = 4;                          // llama3
 };
 
@@ -70,6 +71,9 @@ struct Config {
     // Layers that slide may turn by plain frequencies of a base of their own; 0 and empty: they turn as all do.
     float sliding_theta = 0;
     std::vector<float> sliding_frequencies;
+    // Queries of far positions are longer: times 1 + query_growth ln(1 + floor(position / query_growth_every)).
+    float query_growth = 0;
+    int64_t query_growth_every = 0;
     // the source scales frequencies with the length of longer texts, which this library does not
     bool dynamic_rope = false;
 };
@@ -99,7 +103,7 @@ struct ModelImpl {
     std::shared_ptr<const TokenizerImpl> tokenizer;    // may be null: a model without a vocabulary runs on ids
     std::shared_ptr<BackendImpl> backend;
     std::shared_ptr<const Metadata> metadata = std::make_shared<const Metadata>();
-    std::vector<std::string> notes;                    // what the files say that was not followed
+    std::vector<std::string> notes;                    // what the files say that was not followed, or hold that was left out
     mutable KeptFingerprint fingerprint;
 
     // The weights of a linear layer before they were quantized, for adapters that start from them: as their file has

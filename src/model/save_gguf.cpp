@@ -66,6 +66,21 @@ bool by_parameters(const Config& c) {
     return c.rope_scaling.kind == RopeScaling::Kind::linear || c.rope_scaling.kind == RopeScaling::Kind::yarn;
 }
 
+// What no key of llama.cpp says, of any family.
+void check_for_llama_cpp(const Config& c, const Family& family) {
+    const Config start = family.start();
+    bool biased = false;
+    for (const Module m : {Module::o_proj, Module::gate_proj, Module::up_proj, Module::down_proj})
+        biased = biased || (c.biases[size_t(m)] && !start.biases[size_t(m)]);
+    refuse_for_llama_cpp(family, c.activation != start.activation           ? "another activation in its feed-forward"
+                                 : biased && !family.gguf_biases            ? "biases on all linear layers"
+                                 : family.gguf_head == Family::Head::tied && !c.tied ? "a head of its own"
+                                 : family.gguf_head == Family::Head::own && c.tied   ? "the embedding as its head"
+                                 : c.sliding_theta > 0 && !family.plain_sliding
+                                     ? "a rotary base of its own on the layers that slide"
+                                     : nullptr);
+}
+
 // The keys of a model that did not come from GGUF. Stretched rotary frequencies go where llama.cpp looks for them:
 // linear and yarn as parameters, llama3 as a divisor of each in rope_freqs.weight.
 void describe_config(const ModelImpl& model, const Family& family, GgufWriter& out, bool codes) {
@@ -77,6 +92,7 @@ void describe_config(const ModelImpl& model, const Family& family, GgufWriter& o
         for (const auto v : by_layer) list.push_back(Json(int64_t(v)));
         if (!list.empty()) out.set_array(key, type, std::move(list));
     };
+    if (!codes) check_for_llama_cpp(c, family);
     out.set("general.architecture", Type::string, Json(family.gguf));
     out.set("general.type", Type::string, Json("model"));
     out.set("general.quantization_version", Type::u32, Json(2));
@@ -96,10 +112,17 @@ void describe_config(const ModelImpl& model, const Family& family, GgufWriter& o
     if (c.window) {
         set("attention.sliding_window", c.window);
         out.set("qlora.window_from_layer", Type::u32, Json(c.window_from_layer));
-        set_list("qlora.sliding", Type::u8, c.sliding);
+        if (family.gguf_pattern) {
+            Json::Array slides;
+            for (int64_t i = 0; i < c.layers; ++i) slides.push_back(Json(c.slides(i)));
+            out.set_array(prefix + "attention.sliding_window_pattern", Type::boolean, std::move(slides));
+        } else set_list("qlora.sliding", Type::u8, c.sliding);
+        const float sliding = c.sliding_theta > 0 ? c.sliding_theta : family.plain_sliding ? c.rope_theta : 0;
+        if (sliding > 0) out.set(prefix + "rope.freq_base_swa", Type::f32, Json(double(sliding)));
     }
     set_list("qlora.turned", Type::u8, c.turned);
-    if (c.sliding_theta > 0) out.set(prefix + "rope.freq_base_swa", Type::f32, Json(double(c.sliding_theta)));
+    if (c.activation != family.start().activation)
+        out.set("qlora.activation", Type::string, Json(activation_name(c.activation)));
     if (family.write_gguf) family.write_gguf(c, family, out, codes);
     out.set("qlora.family", Type::string, Json(c.family));
     double magnitude = double(c.rope_magnitude);
@@ -161,7 +184,9 @@ void permuted(GgufWriter& out, const std::string& name, const DraftTensor& t, in
 void frequencies(GgufWriter& out, const ModelImpl& model, const Family& family, bool codes) {
     const Config& c = model.config;
     Config told = c;                                   // what the keys say by themselves
-    set_frequencies(told, double(c.rope_theta), by_parameters(c) ? c.rope_scaling : RopeScaling{}, "save");
+    RopeScaling said = by_parameters(c) ? c.rope_scaling : RopeScaling{};
+    said.truncate = true;
+    set_frequencies(told, double(c.rope_theta), said, "save");
     std::vector<float> divisors(c.inverse_frequencies.size());
     for (size_t i = 0; i < divisors.size(); ++i) divisors[i] = told.inverse_frequencies[i] / c.inverse_frequencies[i];
     if (std::all_of(divisors.begin(), divisors.end(), [](float d) { return d == 1; })) return;

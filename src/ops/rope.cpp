@@ -3,8 +3,9 @@
 //   a' = magnitude * (a cos t - b sin t),  b' = magnitude * (b cos t + a sin t),
 //   t = positions[row] * inverse_frequencies[i]
 // Pairs are (i, i + rotated / 2), or (2i, 2i + 1) when adjacent; the rest of a head passes. Whatever a scaling scheme
-// does to the frequencies is already in inverse_frequencies. The derivative is the transposed matrix: the same turn
-// backwards (`inverse`).
+// does to the frequencies is already in inverse_frequencies. Where there is a `period`, all of a head is then
+// multiplied by 1 + growth ln(1 + floor(position / period)). The derivative is the transposed matrix: the same turn
+// backwards (`inverse`), by the same factors.
 #include "src/ops/rooms.h"
 
 #include <cmath>
@@ -19,6 +20,7 @@ void shape(const GraphImpl& g, Node& n) {
         fail(Errc::argument, "rope: ", a.rotated, " rotated dimensions of a head of ", a.head_dim,
              ", expected an even number from 2 to the head's size");
     if (last_dim(x) % a.head_dim) fail(Errc::shape, "rope: rows of ", x.shape, " are not whole heads of ", a.head_dim);
+    if (a.period < 0) fail(Errc::argument, "rope: a period of ", a.period, " positions, expected at least 1, or 0");
     index_source(g, n, 1, leading(x));
     if (f.elements() != a.rotated / 2)
         fail(Errc::shape, "rope: inverse frequencies of shape ", f.shape, ", expected [", a.rotated / 2, "]");
@@ -26,6 +28,10 @@ void shape(const GraphImpl& g, Node& n) {
 }
 
 int64_t scratch(const GraphImpl&, const Node& n) { return leading(n) * n.attr.get<RopeAttr>().rotated * 4; }
+
+float grown(const RopeAttr& a, int32_t position) {
+    return a.period > 0 ? 1 + a.growth * std::log(float(1 + position / a.period)) : 1;
+}
 
 // One head: pair i lies at x[i * step] and x[i * step + apart].
 void turn(const float* x, float* y, const float* cosine, const float* sine, int64_t pairs, int64_t step,
@@ -44,19 +50,19 @@ void cpu(const Call& call) {
     const int32_t* position = call.in<int32_t>(1);
     // table {rows, 2, pairs}: cosines, sines, shared by the heads
     float *y = call.result(), *table = static_cast<float*>(call.scratch);
-    const float direction = a.inverse ? -a.magnitude : a.magnitude;
     split(call, leading(call.node), n, [&](int64_t first, int64_t last) {
         for (int64_t row = first; row < last; ++row) {
             float *cosine = table + row * a.rotated, *sine = cosine + pairs;
+            const float passing = grown(a, position[row]), magnitude = a.magnitude * passing;
             for (int64_t i = 0; i < pairs; ++i) {
                 const float t = float(position[row]) * frequency[i];
-                cosine[i] = std::cos(t) * a.magnitude;
-                sine[i] = std::sin(t) * direction;
+                cosine[i] = std::cos(t) * magnitude;
+                sine[i] = std::sin(t) * (a.inverse ? -magnitude : magnitude);
             }
             for (int64_t head = row * n; head < (row + 1) * n; head += a.head_dim) {
                 if (a.adjacent) turn(x + head, y + head, cosine, sine, pairs, 2, 1);
                 else turn(x + head, y + head, cosine, sine, pairs, 1, pairs);
-                std::copy(x + head + a.rotated, x + head + a.head_dim, y + head + a.rotated);
+                for (int64_t i = head + a.rotated; i < head + a.head_dim; ++i) y[i] = x[i] * passing;
             }
         }
     });

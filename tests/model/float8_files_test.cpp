@@ -79,7 +79,7 @@ struct Folder {
     void replace(const Row& row, int64_t layer, Style style) {
         const std::string name = tensor_name(World::hf, dense->config, row, layer),
                           stem = name.substr(0, name.size() - 7);
-        const Shape shape = shape_of(dense->config, row);
+        const Shape shape = shape_of(dense->config, row, layer);
         const int64_t out = shape[0], in = shape[1];
         Rng rng{9, uint64_t(layer), uint64_t(row.slot)};
         std::vector<float>& v = values[name];
@@ -142,7 +142,7 @@ struct Folder {
             const auto it = values.find(tensor_name(World::hf, out->config, row, layer));
             if (it == values.end()) return;
             out->at(row.slot, layer) = std::make_shared<const Weight>(
-                dense_weight(it->first, shape_of(out->config, row), it->second));
+                dense_weight(it->first, shape_of(out->config, row, layer), it->second));
         });
         return out;
     }

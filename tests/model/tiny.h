@@ -34,6 +34,41 @@ struct Spec {
     uint64_t seed = 1;
 };
 
+// All that there are: who loops over them sees the next one too.
+inline std::vector<std::string> every_family() {
+    std::vector<std::string> names;
+    for (const Family* f : families()) names.emplace_back(f->name);
+    return names;
+}
+
+// What a file of the family would say, every switch of it on; 2 layers are enough to have one of each kind.
+inline void set_switches(Config& c, const Spec& s) {
+    if (s.family.starts_with("gemma")) {
+        c.embedding_scale = std::sqrt(float(c.hidden));
+        c.attention_scale = float(1 / std::sqrt(double(c.head_dim)));
+    }
+    if (s.family == "gemma2" || s.family == "gemma3_text" || s.family == "olmo3") {
+        c.window = s.window ? s.window : 5;
+        std::vector<uint8_t> alternating;
+        for (int64_t i = 0; i < c.layers; ++i) alternating.push_back(i % 2 == 0);
+        set_sliding(c, std::move(alternating));
+    }
+    if (s.family == "gemma2") c.attention_cap = 5;
+    if (s.family == "gemma2" || s.family == "gemma3_text") c.logit_cap = 3;
+    if (s.family == "granite") {
+        c.embedding_scale = 1.5f;
+        c.attention_scale = 0.3f;
+        c.residual_scale = 0.5f;
+        c.logit_scale = 0.25f;
+    }
+    if (s.family == "smollm3")
+        for (int64_t i = 0; i < c.layers; ++i) c.turned.push_back((i + 1) % 4 != 0);
+    if (s.family == "ministral3") {
+        c.query_growth = 0.3f;
+        c.query_growth_every = 4;
+    }
+}
+
 inline WeightPtr random(std::string name, Shape shape, float size, Rng& rng, float mean = 0) {
     std::vector<float> values(size_t(elements_of(shape)));
     for (float& v : values) v = mean + size * rng.normal();
@@ -54,21 +89,17 @@ inline std::shared_ptr<ModelImpl> make(const Spec& s) {
     c.context = 128;
     c.rotated = s.head_dim;
     c.window = s.window;
-    if (s.family == "gemma2") {
-        c.window = s.window ? s.window : 5;
-        c.embedding_scale = std::sqrt(float(c.hidden));
-        c.attention_scale = 1 / std::sqrt(float(c.head_dim));
-        c.attention_cap = 5;
-        c.logit_cap = 3;
-    }
+    set_switches(c, s);
     if (s.family == "starcoder2")
         for (int k = 0; k < module_count; ++k) c.biases[size_t(k)] = has(c, Module(k));
     if (s.family == "olmo") c.clip_qkv = 2;
     if (s.family == "deci")
         for (int64_t i = 0; i < c.layers; ++i) c.kv_heads_of.push_back(i % 2 ? s.kv_heads : 1);
-    c.tied = s.tied || s.family == "gemma2";
+    const Family::Head head = family_named(s.family)->gguf_head;
+    c.tied = head == Family::Head::tied || (s.tied && head != Family::Head::own);
     c.adjacent_pairs = s.adjacent;
     set_frequencies(c, 10000, {}, "tiny");
+    if (s.family == "gemma3_text") set_sliding_frequencies(c, 500, "tiny");
     m->path = "tiny";
     m->backend = backend();
     Rng rng{s.seed, 0, 0};

@@ -255,18 +255,23 @@ std::shared_ptr<ModelImpl> quantized(const ModelImpl& model) {
 TEST(GgufToFolder, IsTheSameModel) {
     const Tokens ids{1, 17, 5, 22, 9, 31, 2, 8, 14, 30};
     using Kind = RopeScaling::Kind;
-    for (const char* family : {"llama", "mistral", "qwen2", "qwen3", "gemma2", "starcoder2", "olmo", "deci"})
+    for (const std::string& family : tiny::every_family())
         for (const Kind kind : {Kind::none, Kind::linear, Kind::yarn, Kind::llama3}) {
             auto model = tiny::make(
-                {.family = family, .window = std::string(family) == "mistral" ? 3 : 0, .tied = kind == Kind::linear});
+                {.family = family, .window = family == "mistral" ? 3 : 0, .tied = kind == Kind::linear});
             RopeScaling s;
             s.kind = kind;
             s.factor = kind == Kind::none ? 1 : 8;
             s.original_context = kind == Kind::llama3 ? 8192 : double(model->config.context);
             set_frequencies(model->config, 500000, s, "test");
+            if (family_named(family)->plain_sliding) set_sliding_frequencies(model->config, 500000, "test");
             const std::string path = temporary("model.gguf"), folder = temporary("folder");
             const bool divisors = family_named(family)->rope_freqs;
-            if (!divisors && kind == Kind::llama3) {  // llama.cpp reads divisors of frequencies in some files only
+            // Queries grow by yarn's original context, which config.json has once.
+            if (model->config.query_growth > 0 && (kind == Kind::yarn || kind == Kind::llama3))
+                model->config.query_growth_every = int64_t(s.original_context);
+            // llama.cpp reads divisors of frequencies in some files only, and turns all layers by yarn.
+            if ((!divisors && kind == Kind::llama3) || (family == "gemma3_text" && kind == Kind::yarn)) {
                 EXPECT_THROW(save_gguf_model(*model, path), Error);
                 model = quantized(*model);
             }

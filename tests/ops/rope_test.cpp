@@ -2,6 +2,8 @@
 // far positions.
 #include "tests/support/op_golden.h"
 
+#include <cmath>
+
 namespace rope_test {
 
 namespace q = qlora;
@@ -80,6 +82,31 @@ TEST(Rope, TheMagnitudeScalesOnlyWhatTurns) {
                  f = s::input(g, {2}, std::vector<float>{1, 1});
     EXPECT_EQ((std::vector<float>{2, 4, 6, 8, 5, 6}),
               s::value_of(q::rope(x, pos, f, {.head_dim = 6, .rotated = 4, .magnitude = 2})));
+}
+
+// All of a head, by 1 + growth ln(1 + floor(position / period)), forwards and backwards.
+TEST(Rope, HeadsGrowWithThePosition) {
+    GraphImpl g(s::cpu());
+    const std::vector<float> values = s::random_values(4 * 6, 5);
+    const Tensor x = s::input(g, {4, 6}, values), pos = s::indices(g, {0, 9, 10, 35}),
+                 f = s::input(g, {2}, std::vector<float>{1, 0.1f});
+    q::RopeAttr a{.head_dim = 6, .rotated = 4};
+    const Tensor plain = q::rope(x, pos, f, a);
+    a.growth = 0.5f;
+    a.period = 10;
+    const Tensor grown = q::rope(x, pos, f, a);
+    a.inverse = true;
+    const Tensor back = q::rope(grown, pos, f, a);
+    for (const Tensor t : {plain, grown, back}) g.output(t);
+    g.run();
+    const std::vector<float> before = s::get(plain), after = s::get(grown), again = s::get(back);
+    const float factors[] = {1, 1, 1 + 0.5f * std::log(2.0f), 1 + 0.5f * std::log(4.0f)};
+    for (size_t i = 0; i < values.size(); ++i) {
+        EXPECT_NEAR(after[i], before[i] * factors[i / 6], 1e-6) << i;
+        EXPECT_NEAR(again[i], values[i] * factors[i / 6] * factors[i / 6], 1e-5) << i;
+    }
+    a.period = -1;
+    EXPECT_TRUE(s::contains(s::error_of([&] { (void)q::rope(x, pos, f, a); }), "period of -1"));
 }
 
 TEST(Rope, WrongSizesAreNamed) {

@@ -233,6 +233,16 @@ inline std::vector<Sample> all(bool large) {
                      },
                      {{0, {rows, heads * head_dim + 1}}, {2, {head_dim / 2}}}});
     }
+    s.push_back({Op::rope,
+                 "growing",
+                 {{Kind::trained, {rows, heads * head_dim}},
+                  {Kind::index, {rows}, counting(rows, 3)},
+                  {Kind::value, {head_dim / 2 - 1}}},
+                 [=](GraphImpl&, const Sources& t) {
+                     return rope(t[0], t[1], t[2],
+                                 {.head_dim = head_dim, .rotated = head_dim - 2, .growth = 0.6f, .period = 2});
+                 },
+                 {}});
     const int64_t keys = rows + 2;
     qlora::AttentionAttr a;
     a.heads = heads;

@@ -1,0 +1,184 @@
+// config_shapes_test.cpp - config.json as the models of the field have it: fields that their authors wrote, numbers
+// made small. Each loads as the family that it is, each field that would change what is computed counts or is refused.
+#include "src/base/access.h"
+#include "src/model/hf_model.h"
+#include "tests/model/reference.h"
+
+namespace config_shapes_test {
+
+using namespace qlora;
+using reference::folder_of, reference::golden, reference::reference_ids;
+
+Json parsed(const char* text) { return Json::parse(text, "config"); }
+
+const char* sizes = R"("hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 40)";
+
+TEST(ConfigShapes, OlderModelsAreOfTheFamiliesTheySayTheyAre) {
+    const struct { const char *model, *family, *fields; int64_t window; double theta; bool tied; } table[] = {
+        {"Qwen1.5", "qwen2",
+         R"("architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 1, "eos_token_id": 2,
+            "hidden_act": "silu", "initializer_range": 0.02, "max_position_embeddings": 32768, "max_window_layers": 21,
+            "model_type": "qwen2", "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "sliding_window": 32768,
+            "tie_word_embeddings": false, "use_cache": true, "use_sliding_window": false)", 0, 1e6, false},
+        {"Yi", "llama",
+         R"("architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "hidden_act": "silu",
+            "max_position_embeddings": 4096, "model_type": "llama", "pad_token_id": 0, "pretraining_tp": 1,
+            "rms_norm_eps": 1e-05, "rope_scaling": null, "rope_theta": 5000000.0, "tie_word_embeddings": false)",
+         0, 5e6, false},
+        {"SOLAR", "llama",
+         R"("_name_or_path": "x", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "model_type": "llama",
+            "max_position_embeddings": 4096, "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_scaling": null,
+            "rope_theta": 10000.0, "tie_word_embeddings": false, "use_cache": true)", 0, 1e4, false},
+        {"Tulu 2", "llama",
+         R"("architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "max_position_embeddings": 8192,
+            "model_type": "llama", "pad_token_id": 0, "rms_norm_eps": 1e-05, "rope_scaling": null)", 0, 1e4, false},
+        {"WizardLM", "llama",
+         R"("architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "max_length": 2048, "model_type": "llama",
+            "max_position_embeddings": 2048, "max_sequence_length": 2048, "rms_norm_eps": 1e-06)", 0, 1e4, false},
+        {"Smaug", "qwen2",
+         R"("architectures": ["Qwen2ForCausalLM"], "hidden_act": "silu", "max_window_layers": 35, "model_type": "qwen2",
+            "max_position_embeddings": 32768, "rope_theta": 1000000, "sliding_window": 32768,
+            "tie_word_embeddings": false, "use_sliding_window": false)", 0, 1e6, false},
+        {"Starling", "mistral",
+         R"("architectures": ["MistralForCausalLM"], "attention_dropout": 0.0, "hidden_act": "silu",
+            "max_position_embeddings": 8192, "model_type": "mistral", "rms_norm_eps": 1e-05, "rope_theta": 10000.0,
+            "sliding_window": 4096, "tie_word_embeddings": false)", 4096, 1e4, false},
+        {"CodeGemma", "gemma",
+         R"("architectures": ["GemmaForCausalLM"], "attention_bias": false, "head_dim": 8, "hidden_act": "gelu",
+            "hidden_activation": "gelu_pytorch_tanh", "max_position_embeddings": 8192, "model_type": "gemma",
+            "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 10000.0)", 0, 1e4, true},
+        {"SmolLM3", "smollm3",
+         R"("architectures": ["SmolLM3ForCausalLM"], "attention_bias": false, "hidden_act": "silu", "mlp_bias": false,
+            "layer_types": ["full_attention", "full_attention", "full_attention", "full_attention"],
+            "max_position_embeddings": 65536, "max_window_layers": 28, "model_type": "smollm3", "no_rope_layer_interval": 4,
+            "no_rope_layers": [1, 1, 1, 0], "pretraining_tp": 2, "rope_scaling": null, "rope_theta": 5000000.0,
+            "sliding_window": null, "use_sliding_window": false)", 0, 5e6, true},
+        {"Granite 3", "granite",
+         R"("architectures": ["GraniteForCausalLM"], "attention_multiplier": 0.015625, "embedding_multiplier": 12.0,
+            "hidden_act": "silu", "logits_scaling": 8.0, "max_position_embeddings": 131072, "model_type": "granite",
+            "mlp_bias": false, "residual_multiplier": 0.22, "rope_scaling": null, "rope_theta": 10000000.0,
+            "tie_word_embeddings": true)", 0, 1e7, true},
+        {"OLMo 3", "olmo3",
+         R"("architectures": ["Olmo3ForCausalLM"], "attention_bias": false, "hidden_act": "silu", "model_type": "olmo3",
+            "max_position_embeddings": 65536, "rms_norm_eps": 1e-06, "rope_theta": 500000, "sliding_window": 4096,
+            "layer_types": ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"],
+            "rope_scaling": {"attention_factor": 1.2079441541679836, "beta_fast": 32, "beta_slow": 1, "factor": 8.0,
+                             "original_max_position_embeddings": 8192, "rope_type": "yarn"})", 4096, 5e5, false}};
+    for (const auto& row : table) {
+        const Config c = hf_config(parsed(str("{", sizes, ", ", row.fields, "}").c_str()), row.model);
+        EXPECT_EQ(c.family, row.family) << row.model;
+        EXPECT_EQ(c.window, row.window) << row.model;
+        EXPECT_EQ(double(c.rope_theta), row.theta) << row.model;
+        EXPECT_EQ(c.tied, row.tied) << row.model;
+        EXPECT_TRUE(c.sliding.empty()) << row.model << ": as the rule of the family has it";
+    }
+}
+
+// What classes take for fields that a file leaves out.
+TEST(ConfigShapes, DefaultsOfTheClasses) {
+    const Config gemma3 = hf_config(parsed(R"({"model_type": "gemma3_text"})"), "c");
+    EXPECT_EQ(gemma3.window, 4096);
+    EXPECT_EQ(gemma3.full_every, 6);
+    EXPECT_EQ(gemma3.rope_theta, 1e6f);
+    EXPECT_EQ(gemma3.sliding_theta, 1e4f);
+    EXPECT_EQ(gemma3.attention_scale, 1 / 16.0f);
+    EXPECT_EQ(gemma3.logit_cap, 0);
+    const Config ministral = hf_config(parsed(R"({"model_type": "ministral3"})"), "c");
+    EXPECT_EQ(ministral.query_growth, 0.1f);
+    EXPECT_EQ(ministral.query_growth_every, 16384);
+    EXPECT_EQ(ministral.rope_scaling.factor, 16);
+    EXPECT_EQ(ministral.rope_magnitude, 1);
+    const Config smollm3 = hf_config(parsed(R"({"model_type": "smollm3"})"), "c");
+    EXPECT_EQ(smollm3.rope_theta, 2e6f);
+    EXPECT_EQ(smollm3.turned[2], 1);
+    EXPECT_EQ(smollm3.turned[3], 0);
+    const Config olmo3 = hf_config(parsed(R"({"model_type": "olmo3"})"), "c");
+    EXPECT_EQ(olmo3.rope_theta, 5e5f);
+    EXPECT_TRUE(olmo3.slides(2) && !olmo3.slides(3));
+    const Config granite = hf_config(parsed(R"({"model_type": "granite"})"), "c");
+    EXPECT_EQ(granite.attention_scale, 1);
+}
+
+TEST(ConfigShapes, EveryWrongFieldIsNamed) {
+    const Json families = golden("families.json");
+    const struct { const char *of, *key; Json value; const char* says; } table[] = {
+        {"gemma", "hidden_activation", Json("gelu"), "hidden_activation"},
+        {"gemma", "hidden_act", Json("quick_gelu"), "quick_gelu"},
+        {"gemma", "use_bidirectional_attention", Json(true), "causal"},
+        {"gemma3", "sliding_window_pattern", Json(0), "sliding_window_pattern"},
+        {"gemma3", "sliding_window", Json(-1), "sliding_window"},
+        {"gemma3", "sliding_window", Json(), "sliding_window"},
+        {"gemma3", "attn_logit_softcapping", Json(50.0), "attn_logit_softcapping"},
+        {"gemma3", "final_logit_softcapping", Json(-1.0), "soft cap of the logits"},
+        {"gemma3", "query_pre_attn_scalar", Json(0), "query_pre_attn_scalar"},
+        {"smollm3", "no_rope_layers", Json(Json::Array(3, Json(1))), "3 entries for 4 layers"},
+        {"smollm3", "no_rope_layers", Json("all"), "no_rope_layers"},
+        {"smollm3", "no_rope_layer_interval", Json(0), "no_rope_layer_interval"},
+        {"granite", "residual_multiplier", Json(0.0), "residual_multiplier"},
+        {"granite", "logits_scaling", Json(1e9), "logits_scaling"},
+        {"granite", "attention_multiplier", Json(-1), "attention_multiplier"},
+        {"olmo3", "layer_types", Json(Json::Array(4, Json("chunked_attention"))), "layer_types[0]"},
+        {"olmo3", "sliding_window", Json(), "sliding_window"},
+        {"ministral3", "sliding_window", Json(0), "sliding_window"},
+        {"ministral3", "rope_parameters",
+         parsed(R"({"rope_type": "default", "llama_4_scaling_beta": -1, "original_max_position_embeddings": 4})"),
+         "growth of queries"},
+        {"llama_mscale", "rope_parameters",
+         parsed(R"({"rope_type": "yarn", "factor": 4.0, "mscale": -1.0, "mscale_all_dim": 1.0})"), "mscale"},
+        {"olmo3", "rope_parameters",
+         parsed(R"({"full_attention": {"rope_type": "yarn", "factor": 4.0, "truncate": false}})"), "truncate"}};
+    for (const auto& row : table) {
+        Json config = *families.find("cases")->find(row.of)->find("config");
+        if (std::string_view(row.key) == "sliding_window") config.set("layer_types", Json());
+        config.set(row.key, row.value);
+        std::string error = "read";
+        try { hf_config(config, "config.json"); } catch (const Error& e) { error = e.what(); }
+        EXPECT_NE(error.find(row.says), std::string::npos) << row.of << ", " << row.key << ": " << error;
+    }
+}
+
+// A folder of a model that sees as well, in both orders of names: its text part is the model of text, the rest is left
+// out, which is said. What is saved is a model of text.
+TEST(ConfigShapes, TheTextPartOfAModelThatSees) {
+    const Json families = golden("families.json");
+    const struct { const char *of, *type, *hf_class, *before, *layers; } table[] = {
+        {"gemma3", "gemma3", "Gemma3ForConditionalGeneration", "language_model.", "language_model.model."},
+        {"gemma3_odd", "gemma3", "Gemma3ForConditionalGeneration", "", "model.language_model."},
+        {"ministral3", "mistral3", "Mistral3ForConditionalGeneration", "", "model.language_model."},
+        {"mistral", "mistral3", "Mistral3ForConditionalGeneration", "language_model.", "language_model.model."}};
+    for (const auto& row : table) {
+        const Json& reference = *families.find("cases")->find(row.of);
+        const auto plain = tiny::load(folder_of("plain_text", reference));
+        const std::string folder = folder_of("sees", reference), saved = testing::TempDir() + "qlora_family_text";
+        const auto tensors = SafeTensors::open(folder + "/model.safetensors");
+        SafeTensorsWriter w;
+        for (const SafeTensor& t : tensors->tensors())
+            w.add(t.name.starts_with("model.") ? row.layers + t.name.substr(6) : row.before + t.name, t.shape,
+                  tensors->floats(t));
+        w.add(std::string(row.before).empty() ? "model.vision_tower.patch.weight" : "vision_tower.patch.weight", {2},
+              {1, 2});
+        w.write(folder + "/model.safetensors");
+        Json config;
+        config.set("architectures", Json(Json::Array{Json(row.hf_class)})).set("model_type", row.type);
+        config.set("torch_dtype", "float32").set("vision_config", Json(Json::Object{}));
+        Json text = *reference.find("config");
+        std::erase_if(text.object(), [](const Json::Member& m) { return m.first == "architectures"; });
+        std::ofstream(folder + "/config.json") << config.set("text_config", text).dump();
+        const auto model = tiny::load(folder);
+        EXPECT_EQ(tiny::logits(model, nullptr, reference_ids()), tiny::logits(plain, nullptr, reference_ids()));
+        const ModelInfo info = describe(*model);
+        ASSERT_EQ(info.notes.size(), 1u);
+        EXPECT_NE(info.notes[0].find("1 tensors of that part are left out"), std::string::npos) << info.notes[0];
+        std::filesystem::remove_all(saved);
+        save_hf_model(*model, saved);
+        EXPECT_EQ(tiny::logits(tiny::load(saved), nullptr, reference_ids()),
+                  tiny::logits(plain, nullptr, reference_ids()));
+        EXPECT_EQ(describe(*tiny::load(saved)).notes.size(), 0u);
+        config.set("architectures", Json(Json::Array{Json("SomethingElse")}));
+        std::ofstream(folder + "/config.json") << config.dump();
+        EXPECT_THROW(tiny::load(folder), Error);
+    }
+}
+
+}  // namespace config_shapes_test
