@@ -103,7 +103,7 @@ struct ModelImpl {
     std::shared_ptr<const TokenizerImpl> tokenizer;    // may be null: a model without a vocabulary runs on ids
     std::shared_ptr<BackendImpl> backend;
     std::shared_ptr<const Metadata> metadata = std::make_shared<const Metadata>();
-    std::vector<std::string> notes;                    // what the files say that was not followed, or hold that was left out
+    std::vector<std::string> notes;    // what the files say that was not followed, or hold that was left out
     mutable KeptFingerprint fingerprint;
 
     // The weights of a linear layer before they were quantized, for adapters that start from them: as their file has
