@@ -31,8 +31,8 @@ std::string family_names() {
     return names;
 }
 
-std::string_view activation_name(const Family& f) {
-    switch (f.start().activation) {
+std::string_view activation_name(Activation a) {
+    switch (a) {
         case Activation::silu: return "silu";
         case Activation::gelu: return "gelu";
         case Activation::gelu_tanh: break;

@@ -6,26 +6,34 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
+constexpr std::string_view q_and_v[] = {"q_proj", "v_proj"};
+
 struct Family {
     std::string_view name;                             // Config::family and Hugging Face's model_type
     std::string_view gguf;                             // general.architecture
     std::string_view hf_class;                         // architectures[0]
     // The defaults of the class, which Hugging Face leaves out of config.json.
-    // 0: kv_heads = heads, head_dim = hidden / heads
+    // 0: kv_heads = heads, head_dim = hidden / heads, feed_forward = 4 hidden
     struct Defaults {
         int64_t vocabulary, hidden, layers, heads, kv_heads, head_dim, feed_forward, context, window = 0;
         double eps = 1e-6;
         bool tied = false;
+        double rotated = 1;                            // the part of a head that turns
     } defaults;
     bool adjacent_pairs = false;    // in GGUF: rotary pairs (2i, 2i+1), so q and k rows are stored permuted
     bool rope_freqs = false;        // llama.cpp reads a divisor for each frequency, rope_freqs.weight
+    bool partial_rotation = false;  // the class may turn a part of each head (partial_rotary_factor)
     bool attention_bias = false;    // the class has a switch for biases on all four projections of attention
     bool use_bias = false;          // and one for all linear layers
     bool kv_heads_by_layer = false; // GGUF's head_count_kv may differ from layer to layer
     std::string_view windowed = {}; // the family that is this one with a sliding window, where that is another
     std::string_view activation_key = "hidden_act";    // in config.json
+    bool any_gelu = false;                             // files may name another gelu than the family's
     std::string_view eps_key = "rms_norm_eps";         // in config.json
     Names names = {};                                  // of its tensors
+    // Names in config.json where the class has others: {"hidden_size", "n_embd"}
+    std::span<const Alias> aliases = {};
+    std::span<const std::string_view> peft_targets = q_and_v;          // what PEFT adapts where nothing is named
     // Each may be null. What every model of the family has, before its file is asked:
     void (*configure)(Config&) = nullptr;
     // the fields that the loaders and savers of all families do not know:
@@ -45,7 +53,7 @@ const Family* family_named(std::string_view model_type);               // null =
 const Family* family_of_gguf(std::string_view architecture);           // the first of those that share it
 std::string family_names();                            // for error messages
 
-std::string_view activation_name(const Family&);       // of its activation, in config.json
+std::string_view activation_name(Activation);          // in config.json
 std::string_view eps_key(const Config&);               // of the norms' epsilon, in GGUF
 // kv_heads from kv_heads_of, which is emptied where all layers have the same
 void set_kv_heads(Config&, const std::string& where);

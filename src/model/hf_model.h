@@ -14,6 +14,8 @@ public:
     const Entry& get(const std::string& name) const;   // Error{format} when missing
     const std::unordered_map<std::string, Entry>& all() const { return entries_; }
     const std::string& folder() const { return folder_.name(); }
+    // Tensors are asked for with `root` before their names, which a file saved of the inner model lacks.
+    void put_under(const std::string& root);
 private:
     void add(const std::string& file);
     Source folder_;

@@ -88,6 +88,9 @@ Config config(const Source& s, const Family& family) {
     c.rotated = s.integer("rope.dimension_count", c.head_dim);
     c.adjacent_pairs = s.file.boolean("qlora.adjacent_pairs", family.adjacent_pairs);
     c.eps = float(s.number(eps_key(c), 1e-5));
+    const std::string act = s.file.string("qlora.activation", "");
+    for (const Activation a : {Activation::gelu, Activation::gelu_tanh})
+        if (family.any_gelu && act == activation_name(a)) c.activation = a;
     if (family.read_gguf) family.read_gguf(c, s);
     c.window_from_layer = s.file.integer("qlora.window_from_layer", 0);
     c.sliding = by_layer(s, "qlora.sliding", c.layers, c.sliding);
@@ -105,7 +108,14 @@ Config config(const Source& s, const Family& family) {
     set_kv_heads(c, "gguf: " + s.where);
     for (int m = 0; m < module_count; ++m)
         if (s.find(s.place(c, row_of(c, bias_of(Module(m))), 0).name)) c.biases[size_t(m)] = true;
-    set_frequencies(c, s.number("rope.freq_base", 10000), scaling(s), "gguf: " + s.where);
+    RopeScaling rope = scaling(s);
+    if (s.find("rope_factors_long.weight") || s.find("rope_factors_short.weight")) {
+        rope.kind = RopeScaling::Kind::longrope;
+        rope.factor = double(c.context) / rope.original_context;
+        rope.long_factors = s.tensor("rope_factors_long.weight", {c.rotated / 2}).decoded();
+        rope.short_factors = s.tensor("rope_factors_short.weight", {c.rotated / 2}).decoded();
+    }
+    set_frequencies(c, s.number("rope.freq_base", 10000), rope, "gguf: " + s.where);
     const double sliding = s.number("rope.freq_base_swa", double(c.sliding_theta));    // a family may have a default
     c.sliding_theta = 0;
     if (sliding > 0 && c.window > 0) set_sliding_frequencies(c, sliding, "gguf: " + s.where);
@@ -133,10 +143,10 @@ Weight whole(const Source& s, const Row& row, const std::string& name, const Sha
     return w;
 }
 
-Weight read(const Source& s, const Config& c, const Row& row, int64_t layer, FusedTensor& cut) {
+Stored read(const Source& s, const Config& c, const Row& row, int64_t layer, FusedTensor& cut) {
     const RowsInFile at = s.place(c, row, layer);
-    const auto all = [&] { return whole(s, row, at.name, at.shape); };
-    return at.fused ? cut.rows(at, shape_of(c, row, layer)[0], all) : all();
+    const auto all = [&] { return Stored{std::make_shared<const Weight>(whole(s, row, at.name, at.shape))}; };
+    return at.fused ? cut.rows(at, all) : all();
 }
 
 // A tensor that no part of the model took would silently change what the model computes.
@@ -144,7 +154,9 @@ void refuse_leftovers(const ModelImpl& model, const Source& s) {
     const Config& c = model.config;
     for (const GgufTensor& t : s.file.tensors()) {
         const TensorPlace place = place_of(World::gguf, c, t.name, "gguf: " + s.where);
-        const bool frequencies = t.name == "rope_freqs.weight" || place.in_layer == "rope_freqs.weight" ||
+        const bool by_length = !c.long_frequencies.empty() &&
+                               (t.name == "rope_factors_long.weight" || t.name == "rope_factors_short.weight");
+        const bool frequencies = by_length || t.name == "rope_freqs.weight" || place.in_layer == "rope_freqs.weight" ||
                                  place.in_layer == "attn_rot_embd.weight";
         const bool taken = place.row && place.row->exists(c, place.layer) &&
                            (place.part.empty() || place.row->kind == Kind::linear) &&

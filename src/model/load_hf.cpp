@@ -4,6 +4,8 @@
 #include "src/base/access.h"
 #include "src/model/hf_model.h"
 
+#include <algorithm>
+
 namespace qlora { inline namespace QLORA_ABI {
 
 namespace load_hf_room {
@@ -24,22 +26,24 @@ struct Loader {
         return rows_in_file(World::hf, config, row, layer, [&](const std::string& n) { return tensors.find(n); });
     }
 
-    Weight whole(const Row& row, const std::string& name, const Shape& shape) {
+    Stored whole(const Row& row, const std::string& name, const Shape& shape) {
         const bool linear = row.kind == Kind::linear;
         if (linear || row.slot == Slot::head)
             if (std::optional<Weight> w = read_bitsandbytes(tensors, name)) {
                 check_shape(*w, shape, tensors.folder());
-                return std::move(*w);
+                return {std::make_shared<const Weight>(std::move(*w))};
             }
-        return plain(name, shape, linear);
+        const bool transpose = linear && config.names.transposed;
+        const Shape there = transpose ? Shape{shape[1], shape[0]} : shape;
+        Weight w = plain(name, there, linear);
+        if (row.kind == Kind::norm && config.norms_from_one) w = plus(w, 1);
+        return {std::make_shared<const Weight>(std::move(w)), {}, transpose};
     }
 
-    Weight read(const Row& row, int64_t layer) {
+    Stored read(const Row& row, int64_t layer) {
         const RowsInFile at = place(row, layer);
         const auto all = [&] { return whole(row, at.name, at.shape); };
-        if (at.fused) return cut.rows(at, shape_of(config, row, layer)[0], all);
-        Weight w = whole(row, at.name, at.shape);
-        return row.kind == Kind::norm && config.norms_from_one ? plus(w, 1) : w;
+        return at.fused ? cut.rows(at, all) : all();
     }
 
     // A tensor that no part of the model took would silently change what the model computes.
@@ -49,7 +53,9 @@ struct Loader {
             const Row* row = place.row;
             const bool there = row && (row->exists(config, place.layer) || row->slot == Slot::head) &&
                                this->place(*row, place.layer).name == name.substr(0, name.size() - place.part.size());
+            const auto& ignored = config.names.ignored;
             if (place.in_layer == "self_attn.rotary_emb.inv_freq" ||
+                std::find(ignored.begin(), ignored.end(), place.in_layer) != ignored.end() ||
                 (there && (place.part.empty() || row->kind == Kind::linear)))
                 continue;
             if (row && row->kind == Kind::bias && place.part.empty())  // transformers would leave it out
@@ -88,8 +94,12 @@ std::shared_ptr<ModelImpl> load_hf_model(const Source& folder, const LoadOptions
     model->backend = impl_of(options.backend);
     model->config = hf_config(metadata->config, where, as);
     Config& c = model->config;
-    const HfTensors tensors(folder);
-    c.tied = c.tied || !tensors.find("lm_head.weight");
+    HfTensors tensors(folder);
+    const std::string root(c.names.layers.substr(0, c.names.layers.find('.') + 1)),
+        embedding = tensor_name(World::hf, c, row_of(c, Slot::embedding), -1);
+    if (!tensors.find(embedding) && embedding.starts_with(root) && tensors.find(embedding.substr(root.size())))
+        tensors.put_under(root);
+    c.tied = c.tied || !tensors.find(tensor_name(World::hf, c, row_of(c, Slot::head), -1));
     load_hf_room::Loader load{tensors, c};
     load.refuse_leftovers();
     Loading(options, model->path, c).fill(*model, [&](const Row& row, int64_t layer) { return load.read(row, layer); });
