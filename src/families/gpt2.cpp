@@ -1,5 +1,5 @@
-// gpt2.cpp - GPT-2: a learned row for each position in the place of rotation; layer norms and biases everywhere; queries,
-// keys and values in one layer. Its class has matrices the other way round, {in, out}.
+// gpt2.cpp - GPT-2: a learned row for each position in the place of rotation; layer norms and biases everywhere;
+// queries, keys and values in one layer. Its class has matrices the other way round, {in, out}.
 #include "src/families/gpt2.h"
 
 namespace qlora { inline namespace QLORA_ABI {

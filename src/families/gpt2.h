@@ -31,7 +31,8 @@ inline void configure(Config& c) {
 
 inline void check_heads(const Config& c, const std::string& where) {
     if (c.heads * c.head_dim != c.hidden)
-        fail(Errc::format, where, ": ", c.heads, " heads of ", c.head_dim, " do not make up the hidden size ", c.hidden);
+        fail(Errc::format, where, ": ", c.heads, " heads of ", c.head_dim, " do not make up the hidden size ",
+             c.hidden);
 }
 
 inline void read_hf(Config& c, const HfFields& f) {

@@ -3,7 +3,8 @@
 //
 // Files are in Hugging Face row order. Where the base is a GGUF file with permuted q and k rows (adjacent rotary
 // pairs), or has parts of a fused layer that take turns in the file, the rows of B are permuted on the way out and back
-// on the way in; A acts on the input side and stays as it is. Loading is strict: every tensor must find its place and its partners.
+// on the way in; A acts on the input side and stays as it is. Loading is strict: every tensor must find its
+// place and its partners.
 #include "src/format/safetensors.h"
 #include "src/model/family.h"
 #include "src/model/lora_impl.h"

@@ -122,8 +122,9 @@ void set_biases(Config& c, const HfFields& f, const Family& family) {
 // Several names are one function.
 Activation read_activation(const HfFields& f, const Family& family, Activation own) {
     static constexpr std::pair<std::string_view, Activation> names[] = {
-        {"silu", Activation::silu},      {"swish", Activation::silu},         {"gelu_pytorch_tanh", Activation::gelu_tanh},
-        {"gelu", Activation::gelu},      {"gelu_new", Activation::gelu_tanh}, {"gelu_fast", Activation::gelu_tanh},
+        {"silu", Activation::silu},          {"swish", Activation::silu},
+        {"gelu", Activation::gelu},          {"gelu_pytorch_tanh", Activation::gelu_tanh},
+        {"gelu_new", Activation::gelu_tanh}, {"gelu_fast", Activation::gelu_tanh},
     };
     const std::string act = f.text(family.activation_key, activation_name(own));
     for (const auto& [name, activation] : names)

@@ -37,7 +37,8 @@ Json long_rope(const Config& c) {
     s.attention_factor = 0;
     s.factor = double(c.context) / s.original_context;
     set_frequencies(told, double(c.rope_theta), s, "save");
-    if (std::fabs(told.rope_magnitude - c.rope_magnitude) > 1e-6f) j.set("attention_factor", shortest(c.rope_magnitude));
+    const bool same = std::fabs(told.rope_magnitude - c.rope_magnitude) <= 1e-6f;
+    if (!same) j.set("attention_factor", shortest(c.rope_magnitude));
     return j;
 }
 

@@ -52,8 +52,8 @@ void split(Cpu& cpu, const LoraTarget& t, const std::vector<float>& w, float* a,
 
 void check(const LoraImpl& lora, const LoraTarget& t, const char* name) {
     if (t.rank > std::min(t.in, t.out))
-        fail(Errc::argument, "adapter: ", name, " splits ", module_name(lora.base->config, t.module), " of shape {", t.out, ", ", t.in,
-             "} into at most ", std::min(t.in, t.out), " directions, the rank is ", t.rank);
+        fail(Errc::argument, "adapter: ", name, " splits ", module_name(lora.base->config, t.module), " of shape {", t.out,
+             ", ", t.in, "} into at most ", std::min(t.in, t.out), " directions, the rank is ", t.rank);
     if (!(t.scale > 0)) fail(Errc::argument, "adapter: ", name, " needs a positive alpha, is ", lora.options.alpha);
 }
 
@@ -172,8 +172,8 @@ std::shared_ptr<LoraImpl> with_start(const LoraImpl& plain, const LoraOptions& o
     for (const LoraTarget& p : plain.targets) {
         const LoraOptions local = options_at(plain.base->config, options, p.layer, p.module);
         if (p.rank != 2 * local.rank)
-            fail(Errc::format, "adapter: ", module_name(plain.base->config, p.module), " of layer ", p.layer, " has rank ", p.rank,
-                 ", twice the rank of its pissa start would be ", 2 * local.rank);
+            fail(Errc::format, "adapter: ", module_name(plain.base->config, p.module), " of layer ", p.layer,
+                 " has rank ", p.rank, ", twice the rank of its pissa start would be ", 2 * local.rank);
         add_lora_target(*out, p.layer, p.module, local.rank, lora_scale(local));
         const LoraTarget& t = out->targets.back();
         values.resize(size_t(out->parameters));

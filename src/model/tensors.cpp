@@ -178,9 +178,11 @@ int64_t first_row(const Config& c, Slot linear, int64_t layer) {
 std::string module_name(const Config& c, Module m) {
     const auto last = [](std::string_view path) { return path.substr(path.rfind('.') + 1); };
     const std::string_view own = tensors_room::hf_stem(c, m);
-    for (int other = 0; other < module_count; ++other)
-        if (Module(other) != m && is_module(c, Module(other)) && last(tensors_room::hf_stem(c, Module(other))) == last(own))
+    for (int i = 0; i < module_count; ++i) {
+        const Module other = Module(i);
+        if (other != m && is_module(c, other) && last(tensors_room::hf_stem(c, other)) == last(own))
             return std::string(own);
+    }
     return std::string(last(own));
 }
 

@@ -1,9 +1,9 @@
 // rows.cpp - rows of a stored tensor as a tensor of their own, and the way back. Families keep queries, keys and values
 // in one matrix, which is stored and quantized as one; what computes has them apart.
 //
-// Element e of 4-bit codes has the scale of block e / block, and that has the group block / block2. A range of rows that
-// begins inside of a block or a group is made of smaller ones, each with what it had as a part of the larger: the values
-// stay as they were, and joined() finds the larger ones again.
+// Element e of 4-bit codes has the scale of block e / block, and that has the group block / block2. A range of rows
+// that begins inside of a block or a group is made of smaller ones, each with what it had as a part of the larger: the
+// values stay as they were, and joined() finds the larger ones again.
 #include "src/tensor/weight.h"
 
 #include "src/base/mapped_file.h"
@@ -89,7 +89,8 @@ Weight four_bit_rows(const Weight& whole, std::span<const RowRange> ranges, int6
     if (block < least_block)
         fail(Errc::unsupported, whole.name, ": rows ", ranges[0].first, " to ",
              ranges.back().first + ranges.back().count, " of ", row, " elements begin inside of ", least_block,
-             " codes, so that they cannot be cut out; load the original model in f32, f16 or bf16, and do not quantize it");
+             " codes, so that they cannot be cut out; load the original model in f32, f16 or bf16, and do not "
+             "quantize it");
     Weight part = whole;
     FourBit& q = part.quant;
     auto copy = std::make_shared<Copied>();

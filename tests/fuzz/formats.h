@@ -55,7 +55,7 @@ inline Targets formats() {
         {"gguf",
          {[] {
               Seeds seeds;
-              for (const char* family : {"llama", "qwen2", "qwen3", "gemma2", "starcoder2", "olmo", "deci"})
+              for (const char* family : {"llama", "qwen2", "qwen3", "gemma2", "starcoder2", "olmo", "deci", "phi3", "gpt2", "gpt_bigcode", "gpt_neox"})
                   seeds.push_back(gguf_of(*tiny::make({.family = family,
                                                        .layers = 1,
                                                        .hidden = 8,

@@ -30,7 +30,7 @@ std::string temporary(const std::string& name) {
 }
 
 TEST(ModelFiles, EveryFamilySavesAndLoadsBitForBit) {
-    for (const char* family : {"llama", "qwen2", "qwen3", "gemma2", "starcoder2", "olmo", "deci"})
+    for (const char* family : {"llama", "qwen2", "qwen3", "gemma2", "starcoder2", "olmo", "deci", "phi3", "gpt2", "gpt_bigcode", "gpt_neox"})
         for (const bool tied : {false, true}) {
             const auto model = tiny::make(
                 {.family = family, .tied = tied, .adjacent = family_named(family)->adjacent_pairs});

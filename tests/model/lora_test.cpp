@@ -131,7 +131,7 @@ TEST_P(LoraFamilies, GradientsMatchFiniteDifferences) {
     set(*lora, v);
 }
 INSTANTIATE_TEST_SUITE_P(Lora, LoraFamilies,
-                         testing::Values("llama", "mistral", "qwen2", "qwen3", "gemma2", "starcoder2", "olmo", "deci"),
+                         testing::Values("llama", "mistral", "qwen2", "qwen3", "gemma2", "starcoder2", "olmo", "deci", "phi3", "gpt2", "gpt_bigcode", "gpt_neox"),
                          [](const auto& of) { return std::string(of.param); });
 
 TEST(LoraGradients, CheckpointingAndAccumulationChangeNothing) {

@@ -255,7 +255,7 @@ std::shared_ptr<ModelImpl> quantized(const ModelImpl& model) {
 TEST(GgufToFolder, IsTheSameModel) {
     const Tokens ids{1, 17, 5, 22, 9, 31, 2, 8, 14, 30};
     using Kind = RopeScaling::Kind;
-    for (const char* family : {"llama", "mistral", "qwen2", "qwen3", "gemma2", "starcoder2", "olmo", "deci"})
+    for (const char* family : {"llama", "mistral", "qwen2", "qwen3", "gemma2", "starcoder2", "olmo", "deci", "phi3", "gpt2", "gpt_bigcode", "gpt_neox"})
         for (const Kind kind : {Kind::none, Kind::linear, Kind::yarn, Kind::llama3}) {
             auto model = tiny::make(
                 {.family = family, .window = std::string(family) == "mistral" ? 3 : 0, .tied = kind == Kind::linear});

@@ -46,7 +46,7 @@ double farthest(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 TEST(Merge, IsTheBaseWithTheAdapter) {
-    for (const char* family : {"llama", "mistral", "qwen2", "qwen3", "gemma2", "starcoder2", "olmo", "deci"})
+    for (const char* family : {"llama", "mistral", "qwen2", "qwen3", "gemma2", "starcoder2", "olmo", "deci", "phi3", "gpt2", "gpt_bigcode", "gpt_neox"})
         for (const bool tied : {false, true})
             for (const bool four_bit : {false, true}) {
                 auto model = tiny::make(
@@ -109,7 +109,7 @@ TEST(Convert, EachTensorHasItsType) {
 }
 
 TEST(Convert, EveryTypeRoundTripsThroughGguf) {
-    for (const char* family : {"llama", "qwen2", "qwen3", "gemma2", "starcoder2", "olmo", "deci"})
+    for (const char* family : {"llama", "qwen2", "qwen3", "gemma2", "starcoder2", "olmo", "deci", "phi3", "gpt2", "gpt_bigcode", "gpt_neox"})
         for (const bool adjacent : {false, true}) {
             if (adjacent && std::string(family) != "llama") continue;
             const auto model = tiny::make({.family = family, .hidden = 64, .feed_forward = 96, .adjacent = adjacent});

@@ -75,7 +75,8 @@ TEST(Rows, CutAndJoined) {
         }
         ++number;
         for (const Weight& whole : stored) {
-            const std::string what = str("case ", number, ", ", name_of(whole.dtype), whole.quant.absmax ? "" : " twice");
+            const char* twice = whole.quant.absmax ? "" : " twice";
+            const std::string what = str("case ", number, ", ", name_of(whole.dtype), twice);
             const std::vector<float> values = whole.decoded();
             std::vector<Part> parts;
             for (const Ranges& ranges : c.parts) {
