@@ -96,8 +96,8 @@ struct Builder {
         attr.magnitude = own ? 1 : c.rope_magnitude;
         if (own || c.long_frequencies.empty())
             return rope(x, in.positions, own ? in.sliding_frequencies : in.frequencies, attr);
-        // Rows of short texts are at position 0 of the second turn, which leaves them as they are, those of long ones at
-        // position 0 of the first.
+        // Rows of short texts are at position 0 of the second turn, which leaves them as they are, those of long ones
+        // at position 0 of the first.
         x = rope(x, in.short_positions, in.frequencies, attr);
         attr.magnitude = 1;
         return rope(x, in.long_positions, in.long_frequencies, attr);

@@ -38,8 +38,7 @@ bool is_module(const Config&, Slot linear);            // and has it by itself, 
 std::span<const Slot> parts_of(const Config&, Slot linear);    // of the module to which it belongs; often itself alone
 inline Module module_of(const Config& c, Slot linear) { return parts_of(c, linear)[0]; }
 Shape module_shape(const Config&, Module, int64_t layer);             // {rows of all parts, in}
-// Of a part, where its module's parts lie below each other.
-int64_t first_row(const Config&, Slot linear, int64_t layer);
+int64_t first_row(const Config&, Slot linear, int64_t layer);          // of a part of a module
 // The shortest name that PEFT takes for this module alone: "q_proj", "qkv_proj", "attn.c_proj".
 std::string module_name(const Config&, Module);
 

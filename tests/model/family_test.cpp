@@ -50,7 +50,8 @@ TEST_P(FolderFamilies, ScoresMatchTransformers) {
     expect_rows(tiny::logits(model, nullptr, reference_ids()), *reference.find("logits"));
     EXPECT_THROW(save_gguf_model(*model, testing::TempDir() + "qlora_family_refused.gguf"), Error);
 }
-INSTANTIATE_TEST_SUITE_P(Model, FolderFamilies, testing::Values("starcoder2_plain", "olmo_odd", "gpt2_odd", "gpt_neox_odd"),
+INSTANTIATE_TEST_SUITE_P(Model, FolderFamilies,
+                         testing::Values("starcoder2_plain", "olmo_odd", "gpt2_odd", "gpt_neox_odd"),
                          [](const auto& of) { return std::string(of.param); });
 
 // What a case is about must show in its scores, or the comparison above would pass without it.
