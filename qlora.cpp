@@ -27,6 +27,7 @@
 #include "src/tensor/float8.cpp"                        // Decodes 8-bit floats, and blocks whose scales they are.
 #include "src/tensor/blocks.cpp"                        // Decodes the block types of GGUF.
 #include "src/tensor/weight.cpp"                        // Decodes any part of any stored tensor.
+#include "src/tensor/rows.cpp"                          // Cuts rows out of stored tensors, and joins them again.
 #include "src/tensor/nf4.cpp"                           // Quantizes to NF4 and FP4, and the scales once more.
 #include "src/tensor/best_scale.cpp"                    // Finds the best scale of a block by least squares.
 #include "src/tensor/encode.cpp"                        // Encodes floats as halves and as blocks.
@@ -178,6 +179,7 @@
 #include "src/model/hf_float8.cpp"                      // Reads FP8 and NVFP4 out of such folders.
 #include "src/model/hf_quantization.cpp"                // Says which quantized folders are read, or what to do.
 #include "src/model/gguf_four_bit.cpp"                  // Keeps nf4 and fp4 tensors in GGUF files, bit for bit.
+#include "src/model/fused.cpp"                          // Joins the parts of fused layers for files and quantization.
 #include "src/model/load.cpp"                           // Implements what both loaders share.
 #include "src/model/text.cpp"                           // Loads the tokenizer out of any kind of file.
 #include "src/model/load_gguf.cpp"                      // Loads a model from a GGUF file.
@@ -217,6 +219,10 @@
 #include "src/families/starcoder2.cpp"                  // Describes StarCoder 2: layer norms, no gate, biases.
 #include "src/families/olmo.cpp"                        // Describes OLMo 1: layer norms without weights, clamped keys.
 #include "src/families/deci.cpp"                        // Describes DeciLM: key-value heads by layer.
+#include "src/families/phi3.cpp"                        // Describes Phi 3 to 4: fused queries, keys, values; gate and up.
+#include "src/families/gpt2.cpp"                        // Describes GPT-2: learned positions, layer norms.
+#include "src/families/gpt_bigcode.cpp"                 // Describes StarCoder: GPT-2 with one key-value head.
+#include "src/families/gpt_neox.cpp"                    // Describes GPT-NeoX and Pythia: branches side by side.
 
 // run: data, training, sessions, measuring
 #include "src/run/record_files.cpp"                     // Finds the file of a data set, and cuts it into records.

@@ -5,6 +5,8 @@
 #   peft_patterns/  an adapter with ranks and alphas by name, on some layers, without some modules; peft_patterns.json: its scores
 #   peft_expressions/  the same by regular expressions; peft_expressions.json: its scores
 #   peft_pissa/     an adapter that started as PiSSA, a little trained; init.json: its scores, and parts of what LoftQ makes of a layer
+#   peft_phi3/      the same for the phi3 of families.json, whose layers are fused; peft_phi3.json
+#   fused.json      what bitsandbytes makes of fused matrices: codes and scales
 #   bnb/            a checkpoint with 4-bit linear layers as bitsandbytes saves it; bnb.json: its scores
 #   python tools/make_family_golden.py tests/golden/model
 import json
@@ -60,6 +62,21 @@ cases |= {
     "deci": ("Llama", dict(model_type="deci", num_key_value_heads_per_layer=[1, 2, 4])),
     "qwen3_odd": ("Qwen3", dict(odd, head_dim=12, use_sliding_window=True, sliding_window=3, max_window_layers=1, tie_word_embeddings=True)),
 }
+cases |= {
+    "phi3": ("Phi3", dict(sliding_window=4, pad_token_id=0, partial_rotary_factor=0.75)),
+    "phi3_odd": ("Phi3", dict(odd, pad_token_id=0, tie_word_embeddings=True)),
+}
+gpt = dict(num_attention_heads=4, activation_function="gelu_new", attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0, tie_word_embeddings=True, layer_norm_epsilon=1e-5)
+cases |= {
+    "gpt2": ("GPT2LMHead", dict(gpt, n_inner=None)),
+    "gpt2_odd": ("GPT2LMHead", dict(gpt, n_inner=46, hidden_size=42, num_attention_heads=7, vocab_size=67, tie_word_embeddings=False, scale_attn_weights=False)),
+    "gpt_bigcode": ("GPTBigCode", dict(gpt, n_inner=48, activation_function="gelu_pytorch_tanh")),
+    "gpt_bigcode_odd": ("GPTBigCode", dict(gpt, n_inner=46, hidden_size=42, num_attention_heads=7, vocab_size=67, multi_query=False, activation_function="gelu_pytorch_tanh")),
+    "gpt_neox": ("GPTNeoX", dict(rotary_pct=0.5)),
+    "gpt_neox_odd": ("GPTNeoX", dict(hidden_size=70, intermediate_size=46, num_attention_heads=7, vocab_size=67, rotary_pct=0.41, rotary_emb_base=500, use_parallel_residual=False, attention_bias=False, tie_word_embeddings=True, hidden_act="gelu_fast")),
+    # texts longer than the original context of 8
+    "phi3_long": ("Phi3", dict(pad_token_id=0, original_max_position_embeddings=8, rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, short_factor=[1.0, 1.1, 1.5, 2.0], long_factor=[1.0, 2.0, 4.5, 16.0], original_max_position_embeddings=8))),
+}
 
 gemma3 = dict(head_dim=8, sliding_window=4, sliding_window_pattern=3, query_pre_attn_scalar=8, tie_word_embeddings=True)
 kinds = lambda full, base: dict(full_attention=full, sliding_attention=dict(rope_type="default", rope_theta=base))
@@ -95,19 +112,24 @@ def value(name, index, size):  # the formula: the test has it too
     return size * np.sin(np.float64(seed) + 1.7 * index + 0.01 * index * index)
 
 
+def saved_parameters(model):  # by their names in files
+    neox = type(model).__name__.startswith("GPTNeoX")
+    return [(name.replace("lm_head.", "embed_out.") if neox else name, p) for name, p in model.named_parameters()]
+
+
 def fill(model):
     with torch.no_grad():
-        for name, p in model.named_parameters():
+        for name, p in saved_parameters(model):
             n = p.numel()
-            v = value(name, np.arange(n), 1.0 if "embed" in name else 0.3)
-            if "norm" in name:
+            v = value(name, np.arange(n), 1.0 if "embed" in name or "wte" in name or "wpe" in name else 0.3)
+            if "norm" in name or "ln_" in name:
                 v = 1 + v / 3
             p.copy_(torch.from_numpy(v.astype(np.float32)).reshape(p.shape))
 
 
 def build(case):
     kind, extra = cases[case]
-    config = getattr(transformers, kind + "Config")(**{**base, **extra})
+    config = getattr(transformers, kind.replace("LMHead", "") + "Config")(**{**base, **extra})
     torch.manual_seed(0)
     model = getattr(transformers, kind.removesuffix("Text") + "ForCausalLM")(config).float().eval()
     for layer, heads in zip(model.model.layers, extra.get("num_key_value_heads_per_layer", [])):
@@ -115,6 +137,8 @@ def build(case):
         attention.num_key_value_groups = config.num_attention_heads // heads
         for name in ("k_proj", "v_proj"):
             setattr(attention, name, torch.nn.Linear(config.hidden_size, width, bias=False))
+}
+    model = getattr(transformers, kind + ("Model" if kind == "GPT2LMHead" else "ForCausalLM"))(config).float().eval()
     fill(model)
     return model
 
@@ -133,7 +157,7 @@ for case in cases:
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0]
     config = json.loads(model.config.to_json_string())
-    config["model_type"] = cases[case][1].get("model_type", config["model_type"])
+    families["cases"][case] = {"config": config, "tensors": {n: list(p.shape) for n, p in saved_parameters(model)}, "logits": rows(logits, (0, 4, 8, 11))}
     families["cases"][case] = {"config": config, "tensors": {n: list(p.shape) for n, p in model.named_parameters()}, "logits": rows(logits, (0, 4, 8, 11))}
 json.dump(families, open(f"{target}/families.json", "w"))
 
@@ -152,7 +176,7 @@ def differentiated(name, model, kept=range(len(ids))):
     logits = model(torch.tensor([ids])).logits[0]
     loss = torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(ids[1:]), reduction="sum")
     loss.backward()
-    gradients = {n.replace(".default", ""): [exact(v) for v in p.grad.flatten()] for n, p in model.named_parameters() if p.grad is not None and ".layers.1." in n}
+    gradients = {n.replace(".default", ""): [exact(v) for v in p.grad.flatten()] for n, p in model.named_parameters() if p.grad is not None and (".layers.1." in n or ".h.1." in n)}
     json.dump({"logits": rows(logits.detach(), kept), "loss": float(loss), "gradients": gradients}, open(f"{target}/{name}.json", "w"))
 
 
@@ -173,6 +197,12 @@ differentiated("peft_gemma2", model)
 for case in ("gemma", "gemma3", "smollm3", "granite", "olmo2", "olmo3", "ministral3"):
     model = adapted(f"peft_{case}", case, r=1, lora_alpha=2, target_modules=["q_proj", "k_proj", "gate_proj", "down_proj"])
     differentiated(f"peft_{case}", model, (0, 11))
+model = adapted("peft_phi3", "phi3", r=2, lora_alpha=4, target_modules=["qkv_proj", "o_proj", "gate_up_proj", "down_proj"], rank_pattern={"layers.1.self_attn.qkv_proj": 3})
+differentiated("peft_phi3", model)
+model = adapted("peft_gpt2", "gpt2", r=2, lora_alpha=4, target_modules=["c_attn", "c_fc", "mlp.c_proj", "attn.c_proj"], fan_in_fan_out=True)
+differentiated("peft_gpt2", model)
+model = adapted("peft_gpt_neox", "gpt_neox", r=2, lora_alpha=4, target_modules=["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"], use_dora=True)
+differentiated("peft_gpt_neox", model)
 
 # PiSSA: the folder says so, and PEFT splits the base again when it loads it.
 model = get_peft_model(build("llama"), LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "down_proj"], init_lora_weights="pissa", task_type="CAUSAL_LM"))
@@ -228,3 +258,20 @@ with torch.no_grad():
     written["architectures"] = ["LlamaForCausalLM"]
     json.dump(written, open(f"{target}/bnb/config.json", "w"), indent=2)
     json.dump({"logits": rows(model(torch.tensor([ids])).logits[0]), "decoded": decoded}, open(f"{target}/bnb.json", "w"))
+
+# Fused matrices are quantized as one: the parts share the mean of their scales, and blocks that lie across their borders.
+fused = {}
+for case, kind, extra in (("phi3", "Phi3", dict(pad_token_id=0)), ("gpt2", "GPT2LMHead", dict(gpt, n_inner=80)), ("gpt_neox", "GPTNeoX", {})):
+    config = getattr(transformers, kind.replace("LMHead", "") + "Config")(**{**base, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 1, **extra})
+    model = getattr(transformers, kind + ("Model" if kind == "GPT2LMHead" else "ForCausalLM"))(config).float().eval()
+    fill(model)
+    fused[case] = {"config": json.loads(config.to_json_string()), "tensors": {n: list(p.shape) for n, p in saved_parameters(model)}, "quantized": {}}
+    for name, module in model.named_modules():
+        if type(module).__name__ not in ("Linear", "Conv1D") or name in ("lm_head", "embed_out"):
+            continue
+        w = module.weight.detach()
+        w = (w.T if type(module).__name__ == "Conv1D" else w).contiguous()
+        codes, state = bnb.quantize_4bit(w.clone(), blocksize=64, compress_statistics=True, quant_type="nf4")
+        fused[case]["quantized"][name + ".weight"] = {"codes": codes.flatten().numpy().tobytes().hex(), "absmax": state.absmax.numpy().tobytes().hex(),
+                                                      "nested_absmax": [exact(v) for v in state.state2.absmax], "offset": exact(state.offset)}
+json.dump(fused, open(f"{target}/fused.json", "w"))

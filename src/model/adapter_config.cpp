@@ -36,7 +36,7 @@ Selection selection(const LoraImpl& lora) {
     Selection s;
     if (described) {
         std::vector<std::string> list;
-        for (const Module m : modules) list.emplace_back(name_of(m));
+        for (const Module m : modules) list.push_back(module_name(c, m));
         std::sort(list.begin(), list.end());
         for (const std::string& m : list) s.modules.push(Json(m));
         for (const int64_t layer : o.layers) s.layers.push(Json(layer));
@@ -51,7 +51,7 @@ Selection selection(const LoraImpl& lora) {
         return s;
     }
     for (const LoraTarget& t : lora.targets) {
-        const std::string name = hf_name(c, t.layer, t.module).substr(6);
+        const std::string full = hf_name(c, t.layer, t.module), name = full.substr(full.find('.') + 1);
         const float alpha = o.rank_stabilized ? t.scale * std::sqrt(float(t.rank)) : t.scale * float(t.rank);
         if (t.rank != o.rank) s.ranks.set(name, Json(t.rank));
         if (!near(alpha, o.alpha)) s.alphas.set(name, Json(double(alpha)));
@@ -70,7 +70,7 @@ Json peft_config(const LoraImpl& lora) {
     j.set("base_model_name_or_path", Json(lora.base->path));
     j.set("bias", Json("none"));
     j.set("exclude_modules", std::move(s.exclude));
-    j.set("fan_in_fan_out", Json(false));
+    j.set("fan_in_fan_out", Json(lora.base->config.names.transposed));
     j.set("inference_mode", Json(true));
     j.set("init_lora_weights", o.init == LoraInit::pissa ? Json("pissa") : Json(true));    // pissa: in the note alone
     j.set("layers_pattern", Json());
@@ -111,7 +111,8 @@ constexpr Field fields[] = {{"alora_invocation_tokens", Field::unused},
                             {"ensure_weight_tying", Field::harmless, boolean},
                             {"eva_config", Field::harmless, object},
                             {"exclude_modules", Field::read},
-                            {"fan_in_fan_out", Field::unused},
+                            // PEFT sets it as the layer needs it, whatever is said here
+                            {"fan_in_fan_out", Field::harmless, boolean},
                             {"inference_mode", Field::harmless, boolean},
                             {"init_lora_weights", Field::read},
                             {"kasa_config", Field::unused},
@@ -221,7 +222,7 @@ LoraInit read_init(const Json& v, const std::string& where) {
 
 }  // namespace adapter_config_room
 
-LoraOptions read_peft_config(const Json& j, const std::string& where) {
+LoraOptions read_peft_config(const Json& j, const std::string& where, std::string_view layers) {
     namespace room = adapter_config_room;
     room::check_method(j, where);
     room::check_fields(j, where);
@@ -265,8 +266,8 @@ LoraOptions read_peft_config(const Json& j, const std::string& where) {
     for (const Json& layer : list("layers_to_transform", true))
         o.layers.push_back(layer.as_int(at("layers_to_transform")));
     for (const Json& key : list("layers_pattern", true))
-        if (const std::string& k = key.as_string(at("layers_pattern")); k != "layers" && !k.empty())
-            fail(Errc::unsupported, at("layers_pattern"), " = ", k, " is not supported, only layers");
+        if (const std::string& k = key.as_string(at("layers_pattern")); k != layers && !k.empty())
+            fail(Errc::unsupported, at("layers_pattern"), " = ", k, " is not supported, only ", layers);
     room::check_alphas(o, where);
     if (const Json* v = j.find("init_lora_weights")) o.init = room::read_init(*v, at("init_lora_weights"));
     return o;

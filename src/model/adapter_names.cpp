@@ -7,7 +7,7 @@
 //      whole names.
 //      target_modules, a list:    names or their ends, as above. Where only the end fits, layers_to_transform rules out
 //                                 all other layers; a layer named in full has an adapter whatever it says.
-//      target_modules, null:      the two modules that PEFT takes for these families, as if they were listed.
+//      target_modules, null:      the modules that PEFT takes for the family, as if they were listed.
 //   3. rank_pattern, alpha_pattern: of the keys in their order, the first that fits as the expression (.*\.)?(KEY)$
 //      from the start of the name.
 #include "src/model/family.h"
@@ -17,12 +17,13 @@
 #include <algorithm>
 
 namespace qlora { inline namespace QLORA_ABI {
-namespace adapter_names_room {
 
 bool names(std::string_view key, std::string_view name) {
     return !key.empty() && name.ends_with(key) &&
            (name.size() == key.size() || name[name.size() - key.size() - 1] == '.');
 }
+
+namespace adapter_names_room {
 
 // The expression is put together as PEFT does it, so that even a key with an unbalanced | means what it means there.
 Pattern expression_of(const std::string& key) {
@@ -54,22 +55,26 @@ bool selects(const Config& c, const LoraOptions& o, int64_t layer, Module m) {
     return adapter_names_room::in_layers(o, name) && !adapter_names_room::excluded(o, name);
 }
 
-bool peft_adapts(const Json& config, const LoraOptions& o, std::string_view name, const std::string& where) {
+bool peft_adapts(const Config& c, const Json& config, const LoraOptions& o, std::string_view name,
+                 const std::string& where) {
     namespace room = adapter_names_room;
     if (room::excluded(o, name)) return false;
     const Json* targets = config.find("target_modules");
     if (targets && targets->is_string()) {
-        if (room::is_all_linear(targets->string())) return name.find(".layers.") != name.npos;
+        if (room::is_all_linear(targets->string())) return name.starts_with(c.names.layers);
         return Pattern(targets->string(), where + ": target_modules").fits(name);
     }
-    const Json::Array of_family{Json("q_proj"), Json("v_proj")};       // of llama, mistral, qwen2 and qwen3 alike
-    const Json::Array& keys = targets && !targets->is_null() ? targets->as_array(where + ": target_modules")
-                                                             : of_family;
+    Json::Array of_family;
+    for (const std::string_view key : family_named(c.family)->peft_targets) of_family.push_back(Json(key));
+    const bool given = targets && !targets->is_null();
+    const Json::Array& keys = given ? targets->as_array(where + ": target_modules") : of_family;
+    if (keys.empty() && !given)
+        fail(Errc::format, where, ": target_modules is null, and PEFT knows none for ", c.family, "; name them");
     bool fits = false;
     for (const Json& key : keys) {
         const std::string& k = key.as_string(where + ": target_modules");
         if (k == name) return true;
-        fits = fits || room::names(k, name);
+        fits = fits || names(k, name);
     }
     return fits && room::in_layers(o, name);
 }
@@ -89,7 +94,7 @@ void check_names(const LoraOptions& o, const Config& c) {
     const auto check = [&](const std::string& key, const char* where, const auto& fits) {
         for (int64_t layer = 0; layer < c.layers; ++layer)
             for (int m = 0; m < module_count; ++m)
-                if (has(c, Module(m)) && fits(hf_name(c, layer, Module(m)))) return;
+                if (is_module(c, Module(m)) && fits(hf_name(c, layer, Module(m)))) return;
         fail(Errc::argument, "adapter: \"", key, "\" of ", where,
              " names no linear layer; names are like down_proj or layers.0.mlp.down_proj");
     };
@@ -98,7 +103,7 @@ void check_names(const LoraOptions& o, const Config& c) {
         check(key, where, [&](const std::string& name) { return pattern.begins(name); });
     };
     for (const std::string& key : o.exclude)
-        check(key, "exclude", [&](const std::string& name) { return adapter_names_room::names(key, name); });
+        check(key, "exclude", [&](const std::string& name) { return names(key, name); });
     if (!o.exclude_pattern.empty()) {
         const Pattern pattern(o.exclude_pattern, "adapter: exclude_pattern");
         check(o.exclude_pattern, "exclude_pattern", [&](const std::string& name) { return pattern.fits(name); });

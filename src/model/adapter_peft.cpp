@@ -2,8 +2,9 @@
 // adapter_model.safetensors.
 //
 // Files are in Hugging Face row order. Where the base is a GGUF file with permuted q and k rows (adjacent rotary
-// pairs), the rows of B of q_proj and k_proj are permuted on the way out and back on the way in; A acts on the input
-// side and stays as it is. Loading is strict: every tensor must find its place and its partners.
+// pairs), or has parts of a fused layer that take turns in the file, the rows of B are permuted on the way out and back
+// on the way in; A acts on the input side and stays as it is. Loading is strict: every tensor must find its
+// place and its partners.
 #include "src/format/safetensors.h"
 #include "src/model/family.h"
 #include "src/model/lora_impl.h"
@@ -19,16 +20,14 @@ namespace adapter_peft_room {
 
 constexpr std::string_view prefix = "base_model.model.";
 
-bool permuted(const Config& c, Module m) { return c.adjacent_pairs && (m == Module::q_proj || m == Module::k_proj); }
-
 // B {out, rank} between the order of the file and that of the model.
-void reorder(const Config& c, Module m, std::vector<float>& b, int64_t rank, bool to_file) {
-    if (!permuted(c, m)) return;
+void reorder(const Config& c, Module m, int64_t layer, std::vector<float>& b, int64_t rank, bool to_file) {
+    const std::vector<int64_t> rows = model_rows(World::hf, c, m, layer, false);
+    if (rows.empty()) return;
     std::vector<float> out(b.size());
-    const int64_t rows = int64_t(b.size()) / rank;
-    for (int64_t r = 0; r < rows; ++r) {
-        const int64_t from = to_file ? gguf_row_of_hf(r, c.head_dim) : hf_row_of_gguf(r, c.head_dim);
-        std::copy_n(b.begin() + from * rank, rank, out.begin() + r * rank);
+    for (size_t r = 0; r < rows.size(); ++r) {
+        const int64_t file = int64_t(r), from = to_file ? rows[r] : file, to = to_file ? file : rows[r];
+        std::copy_n(b.begin() + from * rank, rank, out.begin() + to * rank);
     }
     b = std::move(out);
 }
@@ -49,7 +48,7 @@ SafeTensorsWriter writer_of(const LoraImpl& lora, const std::string& note) {
             {std::move(name), "F32", std::move(shape), count * 4, [&lora, &t, at, count, width](AtomicFile& file) {
                  std::vector<float> values = lora_values(lora, at, count);
                  check_finite(values, "save", hf_name(lora.base->config, t.layer, t.module));
-                 if (width > 0) reorder(lora.base->config, t.module, values, width, true);
+                 if (width > 0) reorder(lora.base->config, t.module, t.layer, values, width, true);
                  file.write(values.data(), count * 4);
              }});
     };
@@ -91,7 +90,7 @@ const SafeTensor** place_of(std::string_view full, const Config& c, Found& found
     const std::string_view name = full.substr(prefix.size());
     for (int m = 0; m < module_count; ++m)
         for (int part = 0; part < 4; ++part)
-            if (has(c, Module(m)) && name == hf_name(c, layer, Module(m)) + std::string(part_names[part])) {
+            if (is_module(c, Module(m)) && name == hf_name(c, layer, Module(m)) + std::string(part_names[part])) {
                 Parts& p = found[{layer, Module(m)}];
                 return part == 0 ? &p.a : part == 1 ? &p.b : &p.m;
             }
@@ -116,14 +115,17 @@ Found find_tensors(const SafeTensors& tensors, const Config& c, const std::strin
 // refused.
 std::vector<std::pair<int64_t, Module>> adapted(const Json& config, const LoraOptions& o, const Config& c,
                                                 const std::string& where) {
-    for (const char* other : {"lm_head", "model.embed_tokens"})
-        if (peft_adapts(config, o, other, where))
-            fail(Errc::unsupported, where, ": target_modules names ", other,
+    for (const Slot other : {Slot::head, Slot::embedding, Slot::positions}) {
+        const std::string tensor = tensor_name(World::hf, c, row_of(c, other), -1);
+        const std::string name = tensor.substr(0, tensor.rfind('.'));  // without .weight
+        if (peft_adapts(c, config, o, name, where))
+            fail(Errc::unsupported, where, ": target_modules names ", name,
                  "; adapters on the head and the embedding are not supported");
+    }
     std::vector<std::pair<int64_t, Module>> out;
     for (int64_t layer = 0; layer < c.layers; ++layer)
         for (int m = 0; m < module_count; ++m)
-            if (has(c, Module(m)) && peft_adapts(config, o, hf_name(c, layer, Module(m)), where))
+            if (is_module(c, Module(m)) && peft_adapts(c, config, o, hf_name(c, layer, Module(m)), where))
                 out.emplace_back(layer, Module(m));
     return out;
 }
@@ -158,7 +160,7 @@ void check_complete(const Found& found, const std::vector<std::pair<int64_t, Mod
 
 void check_shapes(const Parts& p, int64_t layer, Module m, const LoraOptions& local, const Config& c,
                   const std::string& where, const std::string& file) {
-    const Shape shape = shape_of(c, m, layer);
+    const Shape shape = module_shape(c, m, layer);
     if (p.m && !local.dora)
         fail(Errc::format, file, ": the tensor ", p.m->name, " is there, but use_dora of ", where, " is false");
     const struct {
@@ -213,7 +215,8 @@ std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, 
     namespace room = adapter_peft_room;
     const std::string where = path_in(folder, room::config_file), file = path_in(folder, room::weights_file);
     const Json j = Json::parse(text_of(folder, room::config_file, int64_t(16) << 20), where);
-    const LoraOptions options = read_peft_config(j, where);
+    const std::string_view path = base->config.names.layers, list = path.substr(0, path.size() - 1);
+    const LoraOptions options = read_peft_config(j, where, list.substr(list.rfind('.') + 1));
     if (!has_file(folder, room::weights_file) && has_file(folder, "adapter_model.bin"))
         fail(Errc::unsupported, "load ", folder.name(), ": only adapter_model.bin is there; convert it to "
              "safetensors first");
@@ -232,7 +235,7 @@ std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, 
         const LoraOptions local = options_at(c, options, layer, m);
         room::check_shapes(parts, layer, m, local, c, where, file);
         add_lora_target(*lora, layer, m, local.rank, lora_scale(local));
-        if (modules.find(name_of(m)) == modules.npos) modules += (modules.empty() ? "" : ",") + std::string(name_of(m));
+        add_module(modules, c, m);
     }
     lora->options.modules = modules;
     std::vector<float> values(size_t(lora->parameters));
@@ -240,7 +243,7 @@ std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, 
         const room::Parts& parts = found.at({t.layer, t.module});
         const auto put = [&](const SafeTensor& tensor, int64_t at, int64_t width) {
             std::vector<float> v = room::finite_floats(*tensors, tensor, file);
-            if (width > 0) room::reorder(c, t.module, v, width, false);
+            if (width > 0) room::reorder(c, t.module, t.layer, v, width, false);
             std::copy(v.begin(), v.end(), values.begin() + at);
         };
         put(*parts.a, t.a, 0);

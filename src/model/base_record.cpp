@@ -5,7 +5,7 @@
 #include "src/base/stop.h"
 #include "src/cpu/cpu.h"
 #include "src/format/gguf.h"
-#include "src/tensor/nf4.h"
+#include "src/model/fused.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -90,6 +90,10 @@ Hash of_configuration(const Config& c) {
     if (!c.kv_heads_of.empty()) add(hash, c.kv_heads_of.data(), int64_t(c.kv_heads_of.size()) * 8);
     for (const std::vector<uint8_t>* list : {&c.sliding, &c.turned})
         if (!list->empty()) add(hash, list->data(), int64_t(list->size()));
+    if (!c.long_frequencies.empty()) {
+        add(hash, c.long_frequencies.data(), int64_t(c.long_frequencies.size()) * 4);
+        add(hash, &c.rope_scaling.original_context, sizeof c.rope_scaling.original_context);
+    }
     if (!c.sliding_frequencies.empty())
         add(hash, c.sliding_frequencies.data(), int64_t(c.sliding_frequencies.size()) * 4);
     return hash;
@@ -114,12 +118,17 @@ std::shared_ptr<const ModelImpl> quantized(const ModelImpl& from, DType type, bo
     auto model = std::make_shared<ModelImpl>(from);
     ThreadPool* pool = &from.backend->host().pool;
     for_each_tensor(from.config, [&](const Row& row, int64_t layer) {
-        const WeightPtr& w = from.at(row.slot, layer);
+        if (row.kind != Kind::linear || !is_module(from.config, row.slot)) return;
+        const std::span<const Slot> slots = parts_of(from.config, row.slot);
         // as when a file is loaded: what is in the type already stays as it is
-        if (row.kind != Kind::linear || w->dtype == type) return;
-        WeightPtr to = from.backend->hold(std::make_shared<const Weight>(quantize_4bit(*w, type, double_quant, pool)),
-                                          Placement::device);
-        model->replace(row.slot, layer, std::move(to), from.stored(row.slot, layer));
+        if (from.at(row.slot, layer)->dtype == type) return;
+        std::vector<Weight> parts;
+        for (const Slot part : slots) parts.push_back(*on_host(from.at(part, layer)));
+        parts = convert_module(from.config, row.slot, layer, parts, type, double_quant, pool);
+        for (size_t i = 0; i < slots.size(); ++i)
+            model->replace(slots[i], layer,
+                           from.backend->hold(std::make_shared<const Weight>(std::move(parts[i])), Placement::device),
+                           from.stored(slots[i], layer));
     });
     return model;
 }

@@ -15,7 +15,10 @@ namespace qlora { inline namespace QLORA_ABI {
 
 namespace decoder_room {
 
-struct Inputs { Tensor positions, first, last, window_first, cache_rows, frequencies, sliding_frequencies; };
+struct Inputs {
+    Tensor positions, first, last, window_first, cache_rows, frequencies, sliding_frequencies;
+    Tensor short_positions, long_positions, long_frequencies;          // longrope
+};
 
 struct Builder {
     GraphImpl& graph;
@@ -29,7 +32,10 @@ struct Builder {
 
     const Config& config() const { return model.config; }
 
+    // Parts of a fused layer share A, and its gradient.
     Tensor param(Shape shape, int64_t offset) {
+        for (const Adapted& a : adapted)
+            if (a.offset == offset) return a.param;
         const int64_t bytes = elements_of(shape) * 4;
         adapted.push_back({graph.param(std::move(shape), slice(lora->values, offset * 4, bytes)), offset});
         return adapted.back().param;
@@ -40,20 +46,26 @@ struct Builder {
         const Tensor weight = graph.weight(model.at(m, layer));
         Tensor y = matmul(x, weight);
         if (const LoraTarget* t = lora ? lora->find(layer, m) : nullptr) {
-            const Tensor a = param({t->rank, t->in}, t->a), b = param({t->out, t->rank}, t->b);
+            const int64_t first = first_row(config(), m, layer), out = shape_of(config(), m, layer)[0];
+            const Tensor a = param({t->rank, t->in}, t->a), b = param({out, t->rank}, t->b + first * t->rank);
             // Each adapter drops its own elements: its place in the list is its stream.
             const LoraAttr attr{t->scale, spec.dropout ? lora->options.dropout : 0.0f, spec.seed,
                                 uint64_t(t - lora->targets.data())};
-            y = t->m < 0 ? qlora::lora(y, x, a, b, attr) : dora(y, x, weight, a, b, *t, attr);
+            y = t->m < 0 ? qlora::lora(y, x, a, b, attr)
+                         : dora(y, x, weight, a, b, param({out}, t->m + first), norm_of(*t, first, out), attr);
         }
         const WeightPtr& added = model.at(bias_of(m), layer);
         return added ? bias(y, graph.weight(added)) : y;
     }
 
+    Tensor norm_of(const LoraTarget& t, int64_t first, int64_t rows) {
+        return graph.state({rows}, slice(norms, (t.norm + first) * 4, rows * 4));
+    }
+
     // y = W x becomes m / n (W x + s B A x). With dropout PEFT puts y + (m / n - 1) W drop(x) + m / n s B A drop(x),
     // the same mask in both places.
-    Tensor dora(Tensor y, Tensor x, Tensor weight, Tensor a, Tensor b, const LoraTarget& t, const LoraAttr& attr) {
-        const Tensor magnitude = param({t.out}, t.m), norm = graph.state({t.out}, slice(norms, t.norm * 4, t.out * 4));
+    Tensor dora(Tensor y, Tensor x, Tensor weight, Tensor a, Tensor b, Tensor magnitude, Tensor norm,
+                const LoraAttr& attr) {
         if (attr.p == 0) return dora_scale(qlora::lora(y, x, a, b, attr), magnitude, norm);
         const Tensor dropped = matmul(dropout(x, {attr.p, attr.seed, attr.stream}), weight);
         return add(y, add(dora_scale(qlora::lora(dropped, x, a, b, attr), magnitude, norm), scale(dropped, -1)));
@@ -84,7 +96,14 @@ struct Builder {
         attr.magnitude = own ? 1 : c.rope_magnitude;
         attr.growth = c.query_growth;
         attr.period = period;
-        return rope(x, in.positions, own ? in.sliding_frequencies : in.frequencies, attr);
+        if (own || c.long_frequencies.empty())
+            return rope(x, in.positions, own ? in.sliding_frequencies : in.frequencies, attr);
+        // Rows of short texts are at position 0 of the second turn, which leaves them as they are, those of long ones
+        // at position 0 of the first.
+        x = rope(x, in.short_positions, in.frequencies, attr);
+        attr.magnitude = 1;
+        attr.growth = 0;
+        return rope(x, in.long_positions, in.long_frequencies, attr);
     }
 
     // What a branch of a layer gets and gives.
@@ -228,6 +247,11 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
     if (c.window > 0) build.in.window_first = window_first_ = graph.input(rows, DType::i32);
     if (spec.cache) build.in.cache_rows = cache_rows_ = graph.input(rows, DType::i32);
     build.in.frequencies = build.constant(c.inverse_frequencies);
+    if (!c.long_frequencies.empty()) {
+        build.in.long_frequencies = build.constant(c.long_frequencies);
+        build.in.short_positions = short_positions_ = graph.input(rows, DType::i32);
+        build.in.long_positions = long_positions_ = graph.input(rows, DType::i32);
+    }
     if (!c.sliding_frequencies.empty()) build.in.sliding_frequencies = build.constant(c.sliding_frequencies);
     Tensor x = build.embedded(tokens_);
     for (int64_t i = 0; i < c.layers; ++i) {
@@ -283,6 +307,7 @@ void Decoder::run(const DecoderBatch& batch) {
     write(positions_, batch.positions);
     write(first_, batch.first);
     write(last_, batch.last);
+    if (long_positions_.id() >= 0) write_long(batch);
     if (window_first_.id() >= 0) {    // the last key of a row is its own: a window of w keys begins w before the end
         std::vector<int32_t> windowed = batch.first;
         for (size_t i = 0; i < rows; ++i)
@@ -309,6 +334,25 @@ void Decoder::run(const DecoderBatch& batch) {
     if (lora_ && lora_->norms) refresh_norms(*lora_);
     if (spec_.dropout) graph_->set_step(batch.dropout_step);
     graph_->run();
+}
+
+// A text is long by what it may become in a cache, which holds keys that are turned already; else by what it is.
+void Decoder::write_long(const DecoderBatch& batch) {
+    const int64_t original = int64_t(model_->config.rope_scaling.original_context);
+    const size_t rows = batch.positions.size();
+    std::vector<int32_t> length(rows);                 // of the text that begins at a row
+    for (size_t i = 0; i < rows && !spec_.cache; ++i)
+        if (batch.last[i] > batch.first[i])
+            length[size_t(batch.first[i])] = std::max(length[size_t(batch.first[i])], batch.last[i] - batch.first[i]);
+    const int64_t text = !spec_.cache ? 0 : spec_.cache->text ? spec_.cache->text : spec_.cache->capacity;
+    std::vector<int32_t> at_short(rows), at_long(rows);
+    for (size_t i = 0; i < rows; ++i) {
+        const bool padding = batch.last[i] <= batch.first[i];
+        const int64_t keys = spec_.cache ? text : padding ? 0 : length[size_t(batch.first[i])];
+        (keys > original ? at_long : at_short)[i] = batch.positions[i];
+    }
+    graph_->write(short_positions_, at_short.data(), int64_t(rows) * 4);
+    graph_->write(long_positions_, at_long.data(), int64_t(rows) * 4);
 }
 
 std::vector<float> Decoder::logits() const {

@@ -10,6 +10,7 @@ namespace qlora { inline namespace QLORA_ABI {
 
 struct KvCache {    // one buffer a layer and side: {kv_heads, capacity, head_dim} of `type`
     int64_t capacity = 0, used = 0;
+    int64_t text = 0;                                  // keys that one text may have: 0 = capacity
     DType type = DType::f32;
     std::vector<BufferRef> keys, values;
     int64_t bytes() const { return keys.empty() ? 0 : 2 * int64_t(keys.size()) * keys[0]->bytes; }
@@ -58,7 +59,9 @@ private:
     std::unique_ptr<GraphImpl> graph_;
     std::shared_ptr<const ModelImpl> model_;
     const LoraImpl* lora_;                             // the caller keeps it
+    void write_long(const DecoderBatch&);
     Tensor tokens_, positions_, first_, last_, window_first_, cache_rows_, targets_, logit_rows_;
+    Tensor short_positions_, long_positions_;          // longrope: 0 for rows of the other kind
     Tensor logits_, nll_, hidden_;                     // one of them
     Tensor weights_;
 };

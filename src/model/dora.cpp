@@ -23,9 +23,14 @@ std::shared_ptr<DoraNorms> make_norms(const LoraImpl& lora) {
     norms->buffer = lora.base->backend->allocate(count * 4);
     for (const LoraTarget& t : lora.targets) {
         const Tensor a = norms->graph->state({t.rank, t.in}, slice(lora.values, t.a * 4, t.rank * t.in * 4));
-        const Tensor b = norms->graph->state({t.out, t.rank}, slice(lora.values, t.b * 4, t.out * t.rank * 4));
-        copy(norms->graph->state({t.out}, slice(norms->buffer, t.norm * 4, t.out * 4)),
-             dora_norm(norms->graph->weight(lora.base->at(t.module, t.layer)), a, b, t.scale));
+        for (const Slot part : parts_of(lora.base->config, t.module)) {
+            const Config& c = lora.base->config;
+            const int64_t first = first_row(c, part, t.layer), out = shape_of(c, part, t.layer)[0];
+            const Tensor b = norms->graph->state(
+                {out, t.rank}, slice(lora.values, (t.b + first * t.rank) * 4, out * t.rank * 4));
+            copy(norms->graph->state({out}, slice(norms->buffer, (t.norm + first) * 4, out * 4)),
+                 dora_norm(norms->graph->weight(lora.base->at(part, t.layer)), a, b, t.scale));
+        }
     }
     return norms;
 }

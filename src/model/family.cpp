@@ -20,6 +20,7 @@ void check_rope(double theta, const RopeScaling& s, const std::string& where) {
     } bounds[] = {{"rotary base", theta, 1, 1e15, true},
                   {"rotary scaling factor", s.factor, least_rope_factor, most_rope_factor, true},
                   {"original context length of the rotary scaling", s.original_context, 1, 0x1p31, by_context},
+                  {"original context length of longrope", s.original_context, 2, 0x1p31, s.kind == Kind::longrope},
                   {"rotary attention factor", s.attention_factor, 1e-3, 1e3, s.attention_factor != 0},
                   {"rotary low frequency factor", s.low, 1e-6, 1e6, s.kind == Kind::llama3},
                   {"rotary high frequency factor", s.high, 1e-6, 1e6, s.kind == Kind::llama3},
@@ -31,6 +32,11 @@ void check_rope(double theta, const RopeScaling& s, const std::string& where) {
     if (theta == 1) fail(Errc::format, where, ": the rotary base is 1, expected a number above 1");
     if (s.kind == Kind::llama3 && s.high <= s.low)
         fail(Errc::format, where, ": the rotary low and high frequency factors are ", s.low, " and ", s.high);
+    for (const std::vector<float>* factors : {&s.short_factors, &s.long_factors})
+        for (const float f : *factors)
+            if (!(f >= float(least_rope_factor) && f <= float(most_rope_factor)))
+                fail(Errc::format, where, ": a factor of longrope is ", f, ", expected ", least_rope_factor, " to ",
+                     most_rope_factor);
     if (s.kind == Kind::yarn && s.beta_fast <= s.beta_slow)
         fail(Errc::format, where, ": yarn's beta_fast and beta_slow are ", s.beta_fast, " and ", s.beta_slow);
 }
@@ -105,7 +111,9 @@ void set_sliding(Config& c, std::vector<uint8_t> by_layer) {
 //   yarn    (arXiv:2309.00071) divides those that turn less than beta_slow times over the original context, keeps those
 //           that turn more than beta_fast times, mixes linearly in between, and scales sine and cosine by the attention
 //           factor;
-//   llama3  does the same by wavelength: longer than context / low divided, shorter than context / high kept.
+//   llama3  does the same by wavelength: longer than context / low divided, shorter than context / high kept;
+//   longrope (arXiv:2402.13753) divides each by a number of its own, one list for texts up to the original context and
+//           one for longer texts, and scales sine and cosine by sqrt(1 + ln(factor) / ln(original context)).
 void set_frequencies(Config& c, double theta, const RopeScaling& s, const std::string& where) {
     family_room::check_rope(theta, s, where);
     constexpr double two_pi = 6.283185307179586;
@@ -126,8 +134,17 @@ void set_frequencies(Config& c, double theta, const RopeScaling& s, const std::s
         high = std::min(high, n - 1);
         if (s.attention_factor <= 0 && s.factor > 1) c.rope_magnitude = float(0.1 * std::log(s.factor) + 1);
     }
+    if (s.kind == RopeScaling::Kind::longrope) {
+        for (const std::vector<float>* factors : {&s.short_factors, &s.long_factors})
+            if (int64_t(factors->size()) != c.rotated / 2)
+                fail(Errc::format, where, ": longrope has ", factors->size(), " factors for ", c.rotated / 2,
+                     " frequencies");
+        if (s.attention_factor <= 0 && s.factor > 1)
+            c.rope_magnitude = float(std::sqrt(1 + std::log(s.factor) / std::log(s.original_context)));
+    }
     c.rope_theta = float(theta);
     c.rope_scaling = s;
+    c.long_frequencies.clear();
     c.inverse_frequencies.resize(size_t(c.rotated / 2));
     for (int64_t i = 0; i < c.rotated / 2; ++i) {
         double f = std::pow(theta, -2.0 * double(i) / n);
@@ -136,6 +153,9 @@ void set_frequencies(Config& c, double theta, const RopeScaling& s, const std::s
         } else if (s.kind == RopeScaling::Kind::yarn) {
             const double divided = std::clamp((double(i) - low) / std::max(high - low, 0.001), 0.0, 1.0);
             f = f / s.factor * divided + f * (1 - divided);
+        } else if (s.kind == RopeScaling::Kind::longrope) {
+            c.long_frequencies.push_back(float(f / double(s.long_factors[size_t(i)])));
+            f /= double(s.short_factors[size_t(i)]);
         } else if (s.kind == RopeScaling::Kind::llama3) {
             const double kept = std::clamp((s.original_context * f / two_pi - s.low) / (s.high - s.low), 0.0, 1.0);
             f = f / s.factor * (1 - kept) + f * kept;

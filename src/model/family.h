@@ -6,19 +6,23 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
+constexpr std::string_view q_and_v[] = {"q_proj", "v_proj"};
+
 struct Family {
     std::string_view name;                             // Config::family and Hugging Face's model_type
     std::string_view gguf;                             // general.architecture
     std::string_view hf_class;                         // architectures[0]
     // The defaults of the class, which Hugging Face leaves out of config.json.
-    // 0: kv_heads = heads, head_dim = hidden / heads
+    // 0: kv_heads = heads, head_dim = hidden / heads, feed_forward = 4 hidden
     struct Defaults {
         int64_t vocabulary, hidden, layers, heads, kv_heads, head_dim, feed_forward, context, window = 0;
         double eps = 1e-6, theta = 10000;              // theta: the rotary base
         bool tied = false;
+        double rotated = 1;                            // the part of a head that turns
     } defaults;
     bool adjacent_pairs = false;    // in GGUF: rotary pairs (2i, 2i+1), so q and k rows are stored permuted
     bool rope_freqs = false;        // llama.cpp reads a divisor for each frequency, rope_freqs.weight
+    bool partial_rotation = false;  // the class may turn a part of each head (partial_rotary_factor)
     bool attention_bias = false;    // the class has a switch for biases on all four projections of attention
     bool use_bias = false;          // and one for all linear layers
     bool kv_heads_by_layer = false; // GGUF's head_count_kv may differ from layer to layer
@@ -32,6 +36,9 @@ struct Family {
     std::string_view eps_key = "rms_norm_eps";         // in config.json
     std::string_view rope_parameters = {};             // of a config.json that has none, as JSON
     Names names = {};                                  // of its tensors
+    // Names in config.json where the class has others: {"hidden_size", "n_embd"}
+    std::span<const Alias> aliases = {};
+    std::span<const std::string_view> peft_targets = q_and_v;          // what PEFT adapts where nothing is named
     // Each may be null. What every model of the family has, before its file is asked:
     void (*configure)(Config&) = nullptr;
     // the fields that the loaders and savers of all families do not know:

@@ -5,18 +5,29 @@
 
 #include <cfloat>
 #include <cmath>
+#include <span>
 
 namespace qlora { inline namespace QLORA_ABI {
+
+struct Alias { std::string_view key, there; };         // what most classes call so, and what this one calls it
 
 struct HfFields {                                      // an object of config.json; null counts as absent
     const Json& json;
     const std::string& where;
+    std::span<const Alias> aliases = {};
 
+    // The object's own name for a key: transformers reads both.
+    std::string_view own(std::string_view key) const {
+        for (const Alias& a : aliases)
+            if (a.key == key && (json.find(a.there) || !json.find(key))) return a.there;
+        return key;
+    }
+    const Json* any(std::string_view key) const { return json.find(own(key)); }        // even a null
     const Json* find(std::string_view key) const {
-        const Json* v = json.find(key);
+        const Json* v = any(key);
         return v && !v->is_null() ? v : nullptr;
     }
-    std::string at(std::string_view key) const { return where + ": " + std::string(key); }
+    std::string at(std::string_view key) const { return where + ": " + std::string(own(key)); }
     int64_t integer(std::string_view key, int64_t fallback) const {
         const Json* v = find(key);
         return v ? v->as_int(at(key)) : fallback;

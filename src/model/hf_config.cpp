@@ -10,6 +10,14 @@ namespace qlora { inline namespace QLORA_ABI {
 
 namespace hf_config_room {
 
+std::vector<float> factors(const HfFields& f, std::string_view key) {
+    std::vector<float> out;
+    const Json* list = f.find(key);
+    if (!list) fail(Errc::format, f.at(key), " is missing");
+    for (const Json& v : list->as_array(f.at(key))) out.push_back(float(v.as_number(f.at(key))));
+    return out;
+}
+
 // Version 4: rope_theta and rope_scaling {type or rope_type, ...}. Version 5: rope_parameters {rope_theta, rope_type,
 // ...}, or one such object for each kind of layer.
 void set_rope(Config& c, const HfFields& f, const Family& family) {
@@ -39,8 +47,11 @@ void set_rope(Config& c, const HfFields& f, const Family& family) {
     const double theta = r.number("rope_theta", f.number("rope_theta", family.defaults.theta));
     RopeScaling s;
     const bool scales = kind == "linear" || kind == "llama3" || kind == "yarn", llama3 = kind == "llama3";
+    const bool longrope = kind == "longrope" || kind == "su";          // the first files said su
+    const double context = longrope ? f.number("original_max_position_embeddings", double(c.context))
+                                    : double(c.context);
     s.original_context = llama3 ? r.needed("original_max_position_embeddings")
-                                : r.number("original_max_position_embeddings", double(c.context));
+                                : r.number("original_max_position_embeddings", context);
     if (!(s.original_context >= 1 && s.original_context <= 2147483648.0))
         fail(Errc::format, r.at("original_max_position_embeddings"), " is ", s.original_context,
              ", expected a number of tokens");
@@ -50,12 +61,17 @@ void set_rope(Config& c, const HfFields& f, const Family& family) {
     if (kind == "linear") s.kind = RopeScaling::Kind::linear;
     else if (kind == "llama3") s.kind = RopeScaling::Kind::llama3;
     else if (kind == "yarn") s.kind = RopeScaling::Kind::yarn;
-    else if (kind == "dynamic") {                      // changes nothing up to this length
+    else if (longrope) {
+        s.kind = RopeScaling::Kind::longrope;
+        s.factor = r.number("factor", double(c.context) / s.original_context);
+        s.short_factors = factors(r, "short_factor");
+        s.long_factors = factors(r, "long_factor");
+    } else if (kind == "dynamic") {                      // changes nothing up to this length
         c.context = std::min<int64_t>(c.context, int64_t(s.original_context));
         c.dynamic_rope = true;
     } else if (kind != "default")
         fail(Errc::unsupported, r.at("rope_type"), ": rotary scaling \"", kind,
-             "\" is not supported (default, linear, llama3, yarn and dynamic are)");
+             "\" is not supported (default, linear, llama3, yarn, longrope and dynamic are)");
     s.low = llama3 ? r.needed("low_freq_factor") : 1;
     s.high = llama3 ? r.needed("high_freq_factor") : 4;
     s.beta_fast = r.number("beta_fast", 32);
@@ -124,12 +140,12 @@ void set_activation(Config& c, const HfFields& f, const Family& family) {
 
 Config hf_config(const Json& json, const std::string& where, const Family* as) {
     if (!json.is_object()) fail(Errc::format, where, " must hold an object");
-    const HfFields f{json, where};
-    const std::string type = f.text("model_type", "");
+    const std::string type = HfFields{json, where}.text("model_type", "");
     const Family* family = as ? as : family_named(type);
     if (!family)
         fail(Errc::unsupported, where, ": model_type \"", type,
              "\" is not supported; supported families: ", family_names());
+    const HfFields f{json, where, family->aliases};
     if (const Json* classes = f.find("architectures"))
         if (!classes->as_array(f.at("architectures")).empty() &&
             classes->array()[0].as_string(f.at("architectures")) != family->hf_class)
@@ -143,10 +159,10 @@ Config hf_config(const Json& json, const std::string& where, const Family* as) {
     c.layers = f.integer("num_hidden_layers", defaults.layers);
     c.heads = f.integer("num_attention_heads", defaults.heads);
     // A null here means as many as heads; a missing key means the default of the class.
-    const Json* kv = json.find("num_key_value_heads");
+    const Json* kv = f.any("num_key_value_heads");
     const int64_t by_class = defaults.kv_heads ? defaults.kv_heads : c.heads;
     c.kv_heads = kv && kv->is_null() ? c.heads : f.integer("num_key_value_heads", by_class);
-    c.feed_forward = f.integer("intermediate_size", defaults.feed_forward);
+    c.feed_forward = f.integer("intermediate_size", defaults.feed_forward ? defaults.feed_forward : 4 * c.hidden);
     c.context = f.integer("max_position_embeddings", defaults.context);
     if (c.heads < 1) fail(Errc::format, where, ": num_attention_heads is ", c.heads);
     if (c.hidden < 1 || c.hidden > (1 << 20))
@@ -157,7 +173,10 @@ Config hf_config(const Json& json, const std::string& where, const Family* as) {
     c.eps = float(family->eps_key.empty() ? defaults.eps : f.number(family->eps_key, defaults.eps));
     c.tied = f.boolean("tie_word_embeddings", defaults.tied);
     hf_config_room::set_biases(c, f, *family);
-    const double part = f.number("partial_rotary_factor", 1);
+    static const Json none{Json::Object{}};
+    const Json* rope = f.find("rope_parameters");      // which version 5 moved it into
+    const HfFields r{rope && rope->is_object() ? *rope : none, where, family->aliases};
+    const double part = r.number("partial_rotary_factor", f.number("partial_rotary_factor", defaults.rotated));
     if (part <= 0 || part > 1)
         fail(Errc::format, where, ": partial_rotary_factor is ", part, ", expected a number in (0, 1]");
     if (c.head_dim < 1 || c.head_dim > (1 << 14))

@@ -21,6 +21,27 @@ Json shortest(float v) {
     return Json(d);
 }
 
+// Version 4 of transformers takes these three fields and no other, where the ratio of the contexts gives the magnitude.
+Json long_rope(const Config& c) {
+    const auto list = [](const std::vector<float>& factors) {
+        Json::Array out;
+        for (const float f : factors) out.push_back(shortest(f));
+        return Json(std::move(out));
+    };
+    Json j;
+    j.set("type", "longrope")
+        .set("short_factor", list(c.rope_scaling.short_factors))
+        .set("long_factor", list(c.rope_scaling.long_factors));
+    Config told = c;
+    RopeScaling s = c.rope_scaling;
+    s.attention_factor = 0;
+    s.factor = double(c.context) / s.original_context;
+    set_frequencies(told, double(c.rope_theta), s, "save");
+    const bool same = std::fabs(told.rope_magnitude - c.rope_magnitude) <= 1e-6f;
+    if (!same) j.set("attention_factor", shortest(c.rope_magnitude));
+    return j;
+}
+
 // As the source says it; where that was one divisor a frequency, the parameters of llama3 that made them.
 Json rope_scaling(const ModelImpl& model) {
     using Kind = RopeScaling::Kind;
@@ -43,6 +64,7 @@ Json rope_scaling(const ModelImpl& model) {
     }
     if (s.kind == Kind::none) return {};
     Json j;
+    if (s.kind == Kind::longrope) return long_rope(c);
     j.set("rope_type", s.kind == Kind::linear ? "linear"
                        : s.kind == Kind::yarn ? "yarn"
                                               : "llama3")
@@ -103,7 +125,7 @@ Json hf_config_of(const ModelImpl& model) {
     const Config& c = model.config;
     const Family* named = family_named(c.family);
     const Family& family = c.window && !named->windowed.empty() ? *family_named(named->windowed) : *named;
-    if (c.rotated != c.head_dim)
+    if (c.rotated != c.head_dim && !family.partial_rotation)
         fail(Errc::unsupported, "save: ", model.path, " rotates ", c.rotated, " of ", c.head_dim,
              " dimensions of a head, which a config.json of ", family.hf_class, " cannot say");
     Json j;
@@ -116,6 +138,7 @@ Json hf_config_of(const ModelImpl& model) {
         .set("num_key_value_heads", c.kv_heads)
         .set("head_dim", c.head_dim)
         .set("max_position_embeddings", c.context);
+    if (c.rotated != c.head_dim) j.set("partial_rotary_factor", double(c.rotated) / double(c.head_dim));
     if (!c.sliding.empty() || family.start().full_every) {
         Json::Array types;
         for (int64_t i = 0; i < c.layers; ++i)
@@ -132,9 +155,11 @@ Json hf_config_of(const ModelImpl& model) {
         for (const int64_t n : c.kv_heads_of) list.push_back(Json(n));
         j.set("num_key_value_heads_per_layer", Json(std::move(list)));
     }
-    j.set("rope_theta", room::shortest(c.rope_theta))
-        .set("rope_scaling", room::rope_scaling(model));
+    if (!c.learned_positions)
+        j.set("rope_theta", room::shortest(c.rope_theta)).set("rope_scaling", room::rope_scaling(model));
     if (c.window && (family.plain_sliding || c.sliding_theta > 0)) j.set("rope_parameters", room::by_kind(c, j));
+    if (c.rope_scaling.kind == RopeScaling::Kind::longrope)
+        j.set("original_max_position_embeddings", int64_t(c.rope_scaling.original_context));
     j.set("tie_word_embeddings", c.tied)
         .set(std::string(family.activation_key), activation_name(c.activation))
         .set("attention_dropout", 0.0);
@@ -145,6 +170,9 @@ Json hf_config_of(const ModelImpl& model) {
     if (!c.turned.empty() && !j.find("no_rope_layers"))
         fail(Errc::unsupported, "save: ", model.path, " has layers that do not turn, which a config.json of ",
              family.hf_class, " cannot say");
+    for (Json::Member& member : j.object())
+        for (const Alias& a : family.aliases)
+            if (member.first == a.key) member.first = a.there;
     const Json ends = hf_generation_config(model);
     for (const char* key : {"bos_token_id", "eos_token_id"})
         if (const Json* v = ends.find(key)) j.set(key, *v);

@@ -17,6 +17,8 @@ public:
     // Of a model that sees as well: the tensors of its text part get the names that they have in a model of text, the
     // others are left out. Returns how many those are.
     int64_t keep_text();
+    // Tensors are asked for with `root` before their names, which a file saved of the inner model lacks.
+    void put_under(const std::string& root);
 private:
     void add(const std::string& file);
     Source folder_;

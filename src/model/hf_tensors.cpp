@@ -85,6 +85,12 @@ const HfTensors::Entry* HfTensors::find(const std::string& name) const {
     return it == entries_.end() ? nullptr : &it->second;
 }
 
+void HfTensors::put_under(const std::string& root) {
+    std::unordered_map<std::string, Entry> named;
+    for (auto& [name, entry] : entries_) named.emplace(name.starts_with(root) ? name : root + name, entry);
+    entries_ = std::move(named);
+}
+
 const HfTensors::Entry& HfTensors::get(const std::string& name) const {
     const Entry* e = find(name);
     if (!e) fail(Errc::format, "load ", folder(), ": the tensor ", name, " is missing");

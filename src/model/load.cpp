@@ -6,7 +6,7 @@
 #include "src/base/limits.h"
 #include "src/base/stop.h"
 #include "src/cpu/cpu.h"
-#include "src/tensor/nf4.h"
+#include "src/model/fused.h"
 
 #include <algorithm>
 #include <set>
@@ -15,9 +15,8 @@ namespace qlora { inline namespace QLORA_ABI {
 
 // A small tensor of a file is copied: touching its page maps up to 2 MiB of its neighbours, which may be there in 4
 // bits already.
-WeightPtr as_f32(Weight w) {
-    if (w.dtype == DType::f32 && !w.file) return std::make_shared<const Weight>(std::move(w));
-    return std::make_shared<const Weight>(dense_weight(w.name, w.shape, w.decoded()));
+Weight as_f32(Weight w) {
+    return w.dtype == DType::f32 && !w.file ? w : dense_weight(w.name, w.shape, w.decoded());
 }
 
 Weight plus(const Weight& w, float what) {
@@ -43,41 +42,65 @@ Loading::~Loading() {
     for (const WeightPtr& w : quantized_) w->file->forget(w->data, bytes_of(w->dtype, w->elements()));
 }
 
-void Loading::linear(ModelImpl& model, Module m, int64_t layer, Weight stored) {
-    Weight w = stored;
-    align(w);
-    // What is stored in the wanted type stays as it is: quantizing it again would only add error.
-    if (!options_.quantize || w.dtype == *options_.quantize) {
-        model.at(m, layer) = std::make_shared<const Weight>(std::move(w));
-        return;
+WeightPtr Loading::held(const ModelImpl& model, const Row& row, Weight w) const {
+    const auto made = std::make_shared<const Weight>(std::move(w));
+    return model.backend ? model.backend->hold(made, placement_of(model.config, row)) : made;
+}
+
+// What is stored in the wanted type stays as it is: quantizing it again would only add error. Other parts of a fused
+// layer wait for its last one.
+void Loading::linear(ModelImpl& model, const Row& row, int64_t layer, Stored stored) {
+    if (!options_.quantize || stored.tensor->dtype == *options_.quantize) {
+        Weight w = stored.now();
+        align(w);
+        model.at(row.slot, layer) = held(model, row, std::move(w));
+    } else {
+        waiting_.push_back({&row, std::move(stored)});
+    }
+    if (row.slot != parts_of(model.config, row.slot).back()) return;
+    const std::vector<Waiting> all = std::move(waiting_);
+    waiting_.clear();
+    const size_t parts = parts_of(model.config, row.slot).size();
+    for (size_t i = 0; i < all.size(); i += all.size() == parts ? parts : 1)
+        quantize(model, layer, std::span(all).subspan(i, all.size() == parts ? parts : 1));
+}
+
+void Loading::quantize(ModelImpl& model, int64_t layer, std::span<const Waiting> of) {
+    const DType type = *options_.quantize;
+    std::vector<Weight> parts;
+    int64_t needed = 0;
+    for (const Waiting& part : of) {
+        parts.push_back(part.stored.now());
+        align(parts.back());
+        needed += bytes_of(type, parts.back().elements());
     }
     // Tensor by tensor, since memory that was filled no longer counts as free: an error here, where the system would
     // end some process later.
-    if (const int64_t needed = bytes_of(*options_.quantize, w.elements()), left = available_memory(); needed > left)
-        fail(Errc::memory, "load ", where_, ": ", w.name, " as ", name_of(*options_.quantize), " needs ", needed,
-             " bytes, ", left, " are free; use a smaller model");
+    if (const int64_t left = available_memory(); needed > left)
+        fail(Errc::memory, "load ", where_, ": ", parts[0].name, " as ", name_of(type), " needs ", needed, " bytes, ",
+             left, " are free; use a smaller model");
     ThreadPool* pool = impl_of(options_.backend) ? &impl_of(options_.backend)->host().pool : nullptr;
-    Weight quantized = quantize_4bit(w, *options_.quantize, options_.double_quant, pool);
-    const auto original = std::make_shared<const Weight>(std::move(stored));
-    if (original->file) {
-        // else the peak would be the source and its copy
-        original->file->forget(original->data, bytes_of(original->dtype, original->elements()));
-        quantized_.push_back(original);
+    std::vector<Weight> quantized = convert_module(model.config, of[0].row->slot, layer, parts, type,
+                                                   options_.double_quant, pool);
+    for (size_t i = 0; i < of.size(); ++i) {
+        const WeightPtr& file = of[i].stored.tensor;
+        if (file->file) {
+            // else the peak would be the source and its copy
+            file->file->forget(file->data, bytes_of(file->dtype, file->elements()));
+            quantized_.push_back(file);
+        }
+        model.replace(of[i].row->slot, layer, held(model, *of[i].row, std::move(quantized[i])), of[i].stored);
     }
-    model.replace(m, layer, std::make_shared<const Weight>(std::move(quantized)), original);
 }
 
-void Loading::fill(ModelImpl& model, const std::function<Weight(const Row&, int64_t)>& read) {
+void Loading::fill(ModelImpl& model, const std::function<Stored(const Row&, int64_t)>& read) {
     const Config& c = model.config;
     model.layers.resize(size_t(c.layers));
     for_each_tensor(c, [&](const Row& row, int64_t layer) {
-        WeightPtr& w = model.at(row.slot, layer);
-        switch (row.kind) {
-            case Kind::linear: linear(model, row.slot, layer, read(row, layer)); break;
-            case Kind::norm: case Kind::bias: w = as_f32(read(row, layer)); break;
-            case Kind::embedding: w = std::make_shared<const Weight>(read(row, layer)); break;
-        }
-        if (model.backend) w = model.backend->hold(std::move(w), placement_of(c, row));
+        Stored stored = read(row, layer);
+        if (row.kind == Kind::linear) linear(model, row, layer, std::move(stored));
+        else if (row.kind == Kind::embedding) model.at(row.slot, layer) = held(model, row, stored.now());
+        else model.at(row.slot, layer) = held(model, row, as_f32(stored.now()));
         tick();
     });
     if (c.tied) model.at(Slot::head) = model.at(Slot::embedding);
@@ -100,25 +123,25 @@ void check_text(const ModelImpl& model) {
         ChatTemplate::parse(model.tokenizer->chat_template, model.path + ": chat template");
 }
 
-WeightPtr ModelImpl::stored(Module m, int64_t layer) const {
-    const WeightPtr from = originals_.empty() ? nullptr : originals_.at(size_t(layer))[size_t(m)];
-    return from ? from : at(m, layer);
+Stored ModelImpl::stored(Slot linear, int64_t layer) const {
+    const Stored from = originals_.empty() ? Stored{} : originals_.at(size_t(layer))[size_t(linear)];
+    return from.tensor ? from : Stored{at(linear, layer)};
 }
 
-WeightPtr ModelImpl::original(Module m, int64_t layer) const {
-    const WeightPtr from = stored(m, layer);
-    if (from == at(m, layer)) return from;
-    Weight w = *from;
+WeightPtr ModelImpl::original(Slot linear, int64_t layer) const {
+    const Stored from = stored(linear, layer);
+    if (from.tensor == at(linear, layer)) return from.tensor;
+    Weight w = from.now();
     align(w);
     return std::make_shared<const Weight>(std::move(w));
 }
 
-void ModelImpl::replace(Module m, int64_t layer, WeightPtr w, WeightPtr original) {
-    at(m, layer) = std::move(w);
+void ModelImpl::replace(Slot linear, int64_t layer, WeightPtr w, Stored original) {
+    at(linear, layer) = std::move(w);
     originals_.resize(layers.size());
     // what is in no file would take the memory that its replacement saves
-    const bool free = original && original->file && !original->held;
-    originals_[size_t(layer)][size_t(m)] = free ? std::move(original) : nullptr;
+    const bool free = original.tensor && original.tensor->file && !original.tensor->held;
+    originals_[size_t(layer)][size_t(linear)] = free ? std::move(original) : Stored{};
 }
 
 ModelInfo describe(const ModelImpl& m) {
@@ -140,6 +163,10 @@ ModelInfo describe(const ModelImpl& m) {
     if (c.dynamic_rope)
         info.notes.push_back(str(m.path, " asks for rotary scaling \"dynamic\", which changes nothing up to ",
                                  c.context, " tokens; longer texts are refused"));
+    if (!c.long_frequencies.empty())
+        info.notes.push_back(str(m.path, ": texts of more than ", int64_t(c.rope_scaling.original_context),
+                                 " tokens have rotary frequencies of their own (longrope): in training and measuring "
+                                 "each text by its length, in sessions all by the context that they were opened with"));
     for (const std::string& t : types) info.weights += (info.weights.empty() ? "" : " + ") + t;
     return info;
 }

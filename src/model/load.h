@@ -4,7 +4,7 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
-WeightPtr as_f32(Weight);                              // norms and biases: the kernels read them as floats
+Weight as_f32(Weight);                                 // norms and biases: the kernels read them as floats
 Weight plus(const Weight&, float);                     // each of its numbers, as f32
 void check_shape(const Weight&, const Shape& expected, const std::string& where);
 
@@ -15,10 +15,14 @@ public:
     ~Loading();
     Loading(const Loading&) = delete;
     // Fills every tensor of the model with what read(row, layer) gives, of linear layers the view().
-    void fill(ModelImpl&, const std::function<Weight(const Row&, int64_t layer)>& read);
+    void fill(ModelImpl&, const std::function<Stored(const Row&, int64_t layer)>& read);
 private:
-    void linear(ModelImpl&, Module, int64_t layer, Weight);            // quantized if asked for
+    struct Waiting { const Row* row; Stored stored; };
+    void linear(ModelImpl&, const Row&, int64_t layer, Stored);        // quantized if asked for
+    void quantize(ModelImpl&, int64_t layer, std::span<const Waiting>);
+    WeightPtr held(const ModelImpl&, const Row&, Weight) const;
     void tick();
+    std::vector<Waiting> waiting_;                     // parts of a fused layer
     std::vector<WeightPtr> quantized_;                 // what is no longer needed of the files
     const LoadOptions& options_;
     std::string where_;
@@ -27,11 +31,11 @@ private:
 
 // A tensor that holds several slots, read once for all of them.
 struct FusedTensor {
-    struct Whole { std::string name; Weight weight; } matrix, bias;    // the rows of the table take turns with them
-    Weight rows(const RowsInFile& at, int64_t count, const std::function<Weight()>& read) {
+    struct Whole { std::string name; Stored tensor; } matrix, bias;    // the rows of the table take turns with them
+    Stored rows(const RowsInFile& at, const std::function<Stored()>& read) {
         Whole& whole = at.shape.size() == 1 ? bias : matrix;
         if (whole.name != at.name) whole = {at.name, read()};
-        return rows_of(whole.weight, at.first, count);
+        return {whole.tensor.tensor, at.rows, whole.tensor.transpose};
     }
 };
 

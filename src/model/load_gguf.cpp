@@ -128,7 +128,14 @@ Config config(const Source& s, const Family& family) {
     set_kv_heads(c, "gguf: " + s.where);
     for (int m = 0; m < module_count; ++m)
         if (s.find(s.place(c, row_of(c, bias_of(Module(m))), 0).name)) c.biases[size_t(m)] = true;
-    set_frequencies(c, s.number("rope.freq_base", 10000), scaling(s), "gguf: " + s.where);
+    RopeScaling rope = scaling(s);
+    if (s.find("rope_factors_long.weight") || s.find("rope_factors_short.weight")) {
+        rope.kind = RopeScaling::Kind::longrope;
+        rope.factor = double(c.context) / rope.original_context;
+        rope.long_factors = s.tensor("rope_factors_long.weight", {c.rotated / 2}).decoded();
+        rope.short_factors = s.tensor("rope_factors_short.weight", {c.rotated / 2}).decoded();
+    }
+    set_frequencies(c, s.number("rope.freq_base", 10000), rope, "gguf: " + s.where);
     // a family may have a default
     double sliding = s.number("rope.freq_base_swa", double(c.sliding_theta));
     if (sliding <= 0 && family.plain_sliding) sliding = double(c.rope_theta);
@@ -175,10 +182,10 @@ Weight whole(const Source& s, const Row& row, const std::string& name, const Sha
     return w;
 }
 
-Weight read(const Source& s, const Config& c, const Row& row, int64_t layer, FusedTensor& cut) {
+Stored read(const Source& s, const Config& c, const Row& row, int64_t layer, FusedTensor& cut) {
     const RowsInFile at = s.place(c, row, layer);
-    const auto all = [&] { return whole(s, row, at.name, at.shape); };
-    return at.fused ? cut.rows(at, shape_of(c, row, layer)[0], all) : all();
+    const auto all = [&] { return Stored{std::make_shared<const Weight>(whole(s, row, at.name, at.shape))}; };
+    return at.fused ? cut.rows(at, all) : all();
 }
 
 // The tensor in nvfp4 that such a name is a scale of, else the name.
@@ -199,7 +206,9 @@ void refuse_leftovers(ModelImpl& model, const Source& s) {
         const std::string name = owner_of(s, t.name);
         activations = activations || (name != t.name && t.name.ends_with(".input_scale"));
         const TensorPlace place = place_of(World::gguf, c, name, "gguf: " + s.where);
-        const bool frequencies = t.name == "rope_freqs.weight" || place.in_layer == "rope_freqs.weight" ||
+        const bool by_length = !c.long_frequencies.empty() &&
+                               (t.name == "rope_factors_long.weight" || t.name == "rope_factors_short.weight");
+        const bool frequencies = by_length || t.name == "rope_freqs.weight" || place.in_layer == "rope_freqs.weight" ||
                                  place.in_layer == "attn_rot_embd.weight";
         const bool taken = place.row && place.row->exists(c, place.layer) &&
                            (place.part.empty() || place.row->kind == Kind::linear) &&

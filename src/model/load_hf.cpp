@@ -4,6 +4,8 @@
 #include "src/base/access.h"
 #include "src/model/hf_model.h"
 
+#include <algorithm>
+
 namespace qlora { inline namespace QLORA_ABI {
 
 namespace load_hf_room {
@@ -26,25 +28,27 @@ struct Loader {
         return rows_in_file(World::hf, config, row, layer, has);
     }
 
-    Weight whole(const Row& row, const std::string& name, const Shape& shape) {
+    Stored whole(const Row& row, const std::string& name, const Shape& shape) {
         const bool linear = row.kind == Kind::linear;
         if (linear || row.slot == Slot::head) {
             std::optional<Weight> w = read_bitsandbytes(tensors, name);
             if (!w) w = read_float8(tensors, name, said);
             if (w) {
                 check_shape(*w, shape, tensors.folder());
-                return std::move(*w);
+                return {std::make_shared<const Weight>(std::move(*w))};
             }
         }
-        return plain(name, shape, linear);
+        const bool transpose = linear && config.names.transposed;
+        const Shape there = transpose ? Shape{shape[1], shape[0]} : shape;
+        Weight w = plain(name, there, linear);
+        if (row.kind == Kind::norm && config.norms_from_one) w = plus(w, 1);
+        return {std::make_shared<const Weight>(std::move(w)), {}, transpose};
     }
 
-    Weight read(const Row& row, int64_t layer) {
+    Stored read(const Row& row, int64_t layer) {
         const RowsInFile at = place(row, layer);
         const auto all = [&] { return whole(row, at.name, at.shape); };
-        if (at.fused) return cut.rows(at, shape_of(config, row, layer)[0], all);
-        Weight w = whole(row, at.name, at.shape);
-        return row.kind == Kind::norm && config.norms_from_one ? plus(w, 1) : w;
+        return at.fused ? cut.rows(at, all) : all();
     }
 
     // Whether the model takes a tensor as a part of a linear layer that has parts.
@@ -65,7 +69,9 @@ struct Loader {
             const Row* row = place.row;
             const bool there = row && (row->exists(config, place.layer) || row->slot == Slot::head) &&
                                this->place(*row, place.layer).name == name.substr(0, name.size() - place.part.size());
+            const auto& ignored = config.names.ignored;
             if (place.in_layer == "self_attn.rotary_emb.inv_freq" ||
+                std::find(ignored.begin(), ignored.end(), place.in_layer) != ignored.end() ||
                 (there && (place.part.empty() || row->kind == Kind::linear)))
                 continue;
             if (row && row->kind == Kind::bias && place.part.empty())  // transformers would leave it out
@@ -113,7 +119,11 @@ std::shared_ptr<ModelImpl> load_hf_model(const Source& folder, const LoadOptions
     if (sees)
         model->notes.push_back(str(folder.name(), " sees as well: ", tensors.keep_text(),
                                    " tensors of that part are left out, only text is read and written"));
-    c.tied = c.tied || !has_matrix(tensors, "lm_head.weight");
+    const std::string root(c.names.layers.substr(0, c.names.layers.find('.') + 1)),
+        embedding = tensor_name(World::hf, c, row_of(c, Slot::embedding), -1);
+    if (!tensors.find(embedding) && embedding.starts_with(root) && tensors.find(embedding.substr(root.size())))
+        tensors.put_under(root);
+    c.tied = c.tied || !has_matrix(tensors, tensor_name(World::hf, c, row_of(c, Slot::head), -1));
     load_hf_room::Loader load{tensors, c, said};
     load.refuse_leftovers();
     for (std::string& note : load.notes()) model->notes.push_back(std::move(note));

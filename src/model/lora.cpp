@@ -10,10 +10,36 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
-std::vector<Module> parse_modules(std::string_view text) {
+namespace lora_room {
+
+std::string list_of(const Config& c) {
+    std::string names;
+    for (int m = 0; m < module_count; ++m)
+        if (is_module(c, Module(m))) names += (names.empty() ? "" : ", ") + module_name(c, Module(m));
+    return names;
+}
+
+// The layers that a word names, by what they are called in the family, or everywhere.
+std::vector<Module> named(const Config& c, std::string_view word) {
+    std::vector<Module> out;
+    for (int i = 0; i < module_count; ++i) {
+        const Module m = Module(i);
+        if (is_module(c, m) && names(word, hf_name(c, 0, m))) out.push_back(m);
+        if (name_of(m) != word || !has(c, m)) continue;
+        if (parts_of(c, m).size() > 1)
+            fail(Errc::argument, "adapter: ", word, " of a ", c.family, " model is a part of ",
+                 module_name(c, module_of(c, m)), ", which has one adapter as a whole; name that");
+        if (out.empty() || out.back() != m) out.push_back(m);
+    }
+    return out;
+}
+
+}  // namespace lora_room
+
+std::vector<Module> parse_modules(const Config& c, std::string_view text) {
     std::vector<Module> out;
     auto add = [&](Module m) {
-        if (std::find(out.begin(), out.end(), m) == out.end()) out.push_back(m);
+        if (is_module(c, m) && std::find(out.begin(), out.end(), m) == out.end()) out.push_back(m);
     };
     auto add_range = [&](int from, int to) { for (int m = from; m < to; ++m) add(Module(m)); };
     for (size_t at = 0; at <= text.size();) {
@@ -25,26 +51,29 @@ std::vector<Module> parse_modules(std::string_view text) {
         if (word == "all" || word == "all-linear") { add_range(0, module_count); continue; }
         if (word == "attention") { add_range(0, int(Module::gate_proj)); continue; }
         if (word == "mlp") { add_range(int(Module::gate_proj), module_count); continue; }
-        int found = -1;
-        for (int m = 0; m < module_count; ++m)
-            if (name_of(Module(m)) == word) found = m;
-        if (found < 0)
+        const std::vector<Module> found = lora_room::named(c, word);
+        if (found.empty())
             fail(Errc::argument, "adapter: there is no module \"", word,
-                 "\"; use all, attention, mlp, or a list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, "
-                 "down_proj");
-        add(Module(found));
+                 "\"; use all, attention, mlp, or a list of ", lora_room::list_of(c));
+        for (const Module m : found) add(m);
     }
     std::sort(out.begin(), out.end());
     return out;
 }
 
+void add_module(std::string& list, const Config& c, Module m) {
+    const std::string name = module_name(c, m);
+    if (("," + list + ",").find("," + name + ",") == std::string::npos) list += (list.empty() ? "" : ",") + name;
+}
+
 void add_lora_target(LoraImpl& lora, int64_t layer, Module m, int64_t rank, float scale) {
-    const Shape shape = shape_of(lora.base->config, m, layer);
+    const Config& c = lora.base->config;
+    const Shape shape = module_shape(c, m, layer);
     const int64_t most = 2 * std::max(shape[0], shape[1]);             // twice: a pissa adapter on its original base
     if (rank < 1 || rank > most)
-        fail(Errc::argument, "adapter: rank ", rank, " for ", name_of(m), " of shape ", shape, ", expected 1 to ",
-             most);
-    if (!std::isfinite(scale)) fail(Errc::argument, "adapter: the scale of ", name_of(m), " is ", scale);
+        fail(Errc::argument, "adapter: rank ", rank, " for ", module_name(c, m), " of shape ", shape,
+             ", expected 1 to ", most);
+    if (!std::isfinite(scale)) fail(Errc::argument, "adapter: the scale of ", module_name(c, m), " is ", scale);
     LoraTarget t;
     t.layer = layer; t.module = m; t.rank = rank; t.scale = scale;
     t.out = shape[0]; t.in = shape[1];
@@ -113,7 +142,8 @@ std::vector<float> lora_values(const LoraImpl& lora, int64_t first, int64_t coun
 }
 std::vector<float> lora_values(const LoraImpl& lora) { return lora_values(lora, 0, lora.parameters); }
 
-const LoraTarget* LoraImpl::find(int64_t layer, Module m) const {
+const LoraTarget* LoraImpl::find(int64_t layer, Slot linear) const {
+    const Module m = module_of(base->config, linear);
     const auto it = std::lower_bound(
         targets.begin(), targets.end(), std::pair(layer, m),
         [](const LoraTarget& t, const auto& key) { return std::pair(t.layer, t.module) < key; });
@@ -123,12 +153,12 @@ const LoraTarget* LoraImpl::find(int64_t layer, Module m) const {
 // A ~ U(-1 / sqrt(in), 1 / sqrt(in)), which is what PEFT's kaiming_uniform(a = sqrt(5)) amounts to; B = 0, so that the
 // adapter starts as the base model. Target t draws from stream t of the seed: the values depend on nothing else.
 std::shared_ptr<LoraImpl> create_lora(std::shared_ptr<const ModelImpl> base, const LoraOptions& options) {
-    const std::vector<Module> modules = parse_modules(options.modules);
+    const std::vector<Module> modules = parse_modules(base->config, options.modules);
     auto lora = empty_lora(std::move(base), options);
     check_names(options, lora->base->config);
     for (int64_t layer = 0; layer < lora->base->config.layers; ++layer)
         for (Module m : modules) {
-            if (!has(lora->base->config, m) || !selects(lora->base->config, options, layer, m)) continue;
+            if (!selects(lora->base->config, options, layer, m)) continue;
             const LoraOptions local = options_at(lora->base->config, options, layer, m);
             add_lora_target(*lora, layer, m, local.rank, lora_scale(local));
         }

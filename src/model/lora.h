@@ -13,8 +13,8 @@ namespace qlora { inline namespace QLORA_ABI {
 
 struct LoraTarget {
     int64_t layer = 0;
-    Module module = Module::q_proj;
-    int64_t in = 0, out = 0, rank = 0;
+    Module module = Module::q_proj;                    // of a fused layer the first part; its parts share A,
+    int64_t in = 0, out = 0, rank = 0;                 // and their rows of B and m lie below each other
     float scale = 1;                                   // alpha / rank, or alpha / sqrt(rank)
     int64_t a = 0, b = 0;    // offsets in floats into the flat buffer: A {rank, in}, B {out, rank}
     int64_t m = -1;                                    // dora: of the magnitudes {out}, else -1
@@ -72,7 +72,7 @@ struct LoraImpl {
     std::vector<float> start;    // pissa: the factors that left the original base, laid out as the buffer; else empty
     std::shared_ptr<struct DoraNorms> norms;           // dora only
     std::shared_ptr<struct BaseOfAdapter> record;      // of the base that it was made for: base_of()
-    const LoraTarget* find(int64_t layer, Module) const;
+    const LoraTarget* find(int64_t layer, Slot linear) const;          // of the module to which it belongs
 };
 
 std::shared_ptr<LoraImpl> create_lora(std::shared_ptr<const ModelImpl>, const LoraOptions&);
@@ -90,6 +90,6 @@ Files lora_files(const LoraImpl&);                     // the same in memory
 void save_lora_gguf(const LoraImpl&, const std::string& path);
 BufferRef refresh_norms(const LoraImpl&);    // dora: the norms that belong to the values as they are now
 int64_t norm_bytes(const LoraImpl&);                                   // dora: of memory for them
-std::vector<Module> parse_modules(std::string_view modules);           // "all", "attention", "q_proj,v_proj"
+std::vector<Module> parse_modules(const Config&, std::string_view modules);    // "all", "attention", "q_proj,v_proj"
 
 }}  // namespace qlora

@@ -72,10 +72,10 @@ std::shared_ptr<LoraImpl> sum_loras(std::span<const std::shared_ptr<LoraImpl>> l
         for (const LoraTarget& t : loras[i]->targets) places.insert({t.layer, t.module});
     }
     LoraOptions options;
-    std::set<std::string_view> modules;
-    for (const auto& [layer, m] : places) modules.insert(name_of(m));
+    std::set<std::string> modules;
+    for (const auto& [layer, m] : places) modules.insert(module_name(loras[0]->base->config, m));
     options.modules.clear();
-    for (const std::string_view name : modules) options.modules += str(options.modules.empty() ? "" : ",", name);
+    for (const std::string& name : modules) options.modules += str(options.modules.empty() ? "" : ",", name);
     options.rank = 0;
     for (const auto& lora : loras) options.rank += lora->options.rank;
     options.alpha = float(options.rank);               // the factors of the parts are in B

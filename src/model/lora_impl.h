@@ -13,9 +13,12 @@ float lora_scale(const LoraOptions&);
 constexpr float most_alpha = 1e9f;                     // beyond any use; what a file may hold, too
 void check_alpha(float alpha, const std::string& name);
 // Which layers get an adapter, and of which rank: PEFT's rules (adapter_names.cpp).
+bool names(std::string_view key, std::string_view name);               // all of it, or its end behind a dot
 bool selects(const Config&, const LoraOptions&, int64_t layer, Module);        // by layers, exclude and exclude_pattern
 // config: adapter_config.json, read as the options
-bool peft_adapts(const Json& config, const LoraOptions&, std::string_view name, const std::string& where);
+bool peft_adapts(const Config&, const Json& config, const LoraOptions&, std::string_view name,
+                 const std::string& where);
+void add_module(std::string& list, const Config&, Module);             // its name, once
 // a name that fits no layer is a slip of the pen: for new adapters
 void check_names(const LoraOptions&, const Config&);
 // with the rank and alpha that the patterns give this layer
@@ -36,7 +39,8 @@ std::shared_ptr<LoraImpl> without_start(const LoraImpl&);
 std::shared_ptr<LoraImpl> with_start(const LoraImpl& plain, const LoraOptions&);
 bool can_split(const LoraImpl&);    // are the weights that pissa splits at hand, and can the rest be encoded?
 Json peft_config(const LoraImpl&);                                     // adapter_config.json
-LoraOptions read_peft_config(const Json&, const std::string& where);
+// layers: what the family calls the list of its layers, as in model.layers.3
+LoraOptions read_peft_config(const Json&, const std::string& where, std::string_view layers = "layers");
 std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl>, const Source& folder);
 std::shared_ptr<LoraImpl> load_lora_gguf(std::shared_ptr<const ModelImpl>, const Source&);
 

@@ -13,6 +13,7 @@
 // W is what the base was quantized from when it was loaded: ModelImpl::original().
 #include "src/base/stop.h"
 #include "src/cpu/gemm.h"
+#include "src/model/fused.h"
 #include "src/model/lora_impl.h"
 #include "src/model/svd.h"
 #include "src/tensor/encode.h"
@@ -25,6 +26,17 @@ namespace lora_init_room {
 
 const WeightPtr& linear_of(const ModelImpl& model, const LoraTarget& t) {
     return model.at(t.module, t.layer);
+}
+
+// All rows of an adapted layer in floats, of f(part); its parts below each other, as B has them.
+template <class F>
+std::vector<float> rows(const Config& c, const LoraTarget& t, const F& f) {
+    std::vector<float> out;
+    for (const Slot part : parts_of(c, t.module)) {
+        const std::vector<float> values = f(part)->decoded();
+        out.insert(out.end(), values.begin(), values.end());
+    }
+    return out;
 }
 
 // s B A = the best of this rank of w.
@@ -40,8 +52,8 @@ void split(Cpu& cpu, const LoraTarget& t, const std::vector<float>& w, float* a,
 
 void check(const LoraImpl& lora, const LoraTarget& t, const char* name) {
     if (t.rank > std::min(t.in, t.out))
-        fail(Errc::argument, "adapter: ", name, " splits ", name_of(t.module), " of shape {", t.out, ", ", t.in,
-             "} into at most ", std::min(t.in, t.out), " directions, the rank is ", t.rank);
+        fail(Errc::argument, "adapter: ", name, " splits ", module_name(lora.base->config, t.module),
+             " of shape {", t.out, ", ", t.in, "} into at most ", std::min(t.in, t.out), " directions, the rank is ", t.rank);
     if (!(t.scale > 0)) fail(Errc::argument, "adapter: ", name, " needs a positive alpha, is ", lora.options.alpha);
 }
 
@@ -49,10 +61,12 @@ void loftq(LoraImpl& lora, std::vector<float>& values, Cpu& cpu) {
     int64_t improved = 0;
     for (const LoraTarget& t : lora.targets) {
         check(lora, t, "loftq");
-        const WeightPtr from = lora.base->original(t.module, t.layer), &held = linear_of(*lora.base, t);
-        if (from->dtype == held->dtype) continue;      // nothing was lost here: the usual start
-        std::vector<float> lost = from->decoded();
-        const std::vector<float> kept = held->decoded();
+        const Config& c = lora.base->config;
+        const Stored from = lora.base->stored(t.module, t.layer);
+        // nothing was lost here: the usual start
+        if (from.tensor->dtype == linear_of(*lora.base, t)->dtype) continue;
+        std::vector<float> lost = rows(c, t, [&](Slot s) { return lora.base->original(s, t.layer); });
+        const std::vector<float> kept = rows(c, t, [&](Slot s) { return lora.base->at(s, t.layer); });
         for (size_t e = 0; e < lost.size(); ++e) lost[e] -= kept[e];
         if (std::all_of(lost.begin(), lost.end(), [](float v) { return v == 0; })) continue;
         split(cpu, t, lost, values.data() + t.a, values.data() + t.b);
@@ -72,22 +86,29 @@ std::shared_ptr<const ModelImpl> residual(LoraImpl& lora, Cpu& cpu) {
     lora.start.resize(size_t(lora.parameters));
     for (const LoraTarget& t : lora.targets) {
         check(lora, t, "pissa");
-        const WeightPtr from = lora.base->original(t.module, t.layer), &held = linear_of(*lora.base, t);
-        if (!splits(*from, *held))
-            fail(Errc::argument, "adapter: pissa splits the original weights, and ", name_of(t.module), " of layer ",
-                 t.layer, " is stored as ", name_of(from->dtype),
+        const Config& c = lora.base->config;
+        const Stored from = lora.base->stored(t.module, t.layer);
+        const WeightPtr& held = linear_of(*lora.base, t);
+        if (!splits(*from.tensor, *held))
+            fail(Errc::argument, "adapter: pissa splits the original weights, and ", module_name(c, t.module),
+                 " of layer ", t.layer, " is stored as ", name_of(from.tensor->dtype),
                  "; load a model in f32, f16, bf16 or q8_0, with quantize = nf4 if it is to be in 4 bits");
-        std::vector<float> w = from->decoded();
+        std::vector<float> w = rows(c, t, [&](Slot s) { return lora.base->original(s, t.layer); });
         float *a = lora.start.data() + t.a, *b = lora.start.data() + t.b;
         if (!known) split(cpu, t, w, a, b);
         gemm_nn(cpu, t.out, b, t.rank, dense_ref(a, t.rank, t.in), w.data(), t.in, -t.scale, 1);
         const bool double_quant = is_4bit(held->dtype) && !held->quant.absmax;
-        Weight rest = convert_weight(dense_weight(held->name, held->shape, std::move(w)), held->dtype, double_quant,
-                                     &cpu.pool);
+        const Weight whole = dense_weight(held->name, {t.out, t.in}, std::move(w));
+        const std::span<const Slot> slots = parts_of(c, t.module);
+        std::vector<Weight> rest;
+        for (const Slot s : slots)
+            rest.push_back(rows_of(whole, std::vector{RowRange{first_row(c, s, t.layer), shape_of(c, s, t.layer)[0]}}));
+        rest = convert_module(c, t.module, t.layer, rest, held->dtype, double_quant, &cpu.pool);
         // what was taken out is in no weight of this model: its layers are their own originals
-        model->replace(t.module, t.layer,
-                       model->backend->hold(std::make_shared<const Weight>(std::move(rest)), Placement::device),
-                       nullptr);
+        for (size_t i = 0; i < slots.size(); ++i)
+            model->replace(slots[i], t.layer,
+                           model->backend->hold(std::make_shared<const Weight>(std::move(rest[i])), Placement::device),
+                           {});
     }
     return model;
 }
@@ -111,7 +132,7 @@ void start_lora(LoraImpl& lora, std::vector<float>* values) {
 bool can_split(const LoraImpl& lora) {
     namespace room = lora_init_room;
     return std::all_of(lora.targets.begin(), lora.targets.end(), [&](const LoraTarget& t) {
-        return room::splits(*lora.base->stored(t.module, t.layer), *room::linear_of(*lora.base, t));
+        return room::splits(*lora.base->stored(t.module, t.layer).tensor, *room::linear_of(*lora.base, t));
     });
 }
 
@@ -151,8 +172,8 @@ std::shared_ptr<LoraImpl> with_start(const LoraImpl& plain, const LoraOptions& o
     for (const LoraTarget& p : plain.targets) {
         const LoraOptions local = options_at(plain.base->config, options, p.layer, p.module);
         if (p.rank != 2 * local.rank)
-            fail(Errc::format, "adapter: ", name_of(p.module), " of layer ", p.layer, " has rank ", p.rank,
-                 ", twice the rank of its pissa start would be ", 2 * local.rank);
+            fail(Errc::format, "adapter: ", module_name(plain.base->config, p.module), " of layer ", p.layer,
+                 " has rank ", p.rank, ", twice the rank of its pissa start would be ", 2 * local.rank);
         add_lora_target(*out, p.layer, p.module, local.rank, lora_scale(local));
         const LoraTarget& t = out->targets.back();
         values.resize(size_t(out->parameters));

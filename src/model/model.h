@@ -13,12 +13,13 @@ namespace qlora { inline namespace QLORA_ABI {
 
 // How the rotary frequencies were stretched, as the source says it: only savers need it.
 struct RopeScaling {
-    enum class Kind { none, linear, yarn, llama3 } kind = Kind::none;
+    enum class Kind { none, linear, yarn, llama3, longrope } kind = Kind::none;
     double factor = 1, original_context = 0;
     double attention_factor = 0;                       // magnitude; 0 = 1, with yarn 0.1 ln(factor) + 1
     double beta_fast = 32, beta_slow = 1;              // yarn
     bool truncate = true;                              // yarn: its bounds are whole pairs
     double low = 1, high = 4;                          // llama3
+    std::vector<float> short_factors, long_factors;    // longrope: a divisor of each frequency
 };
 
 enum class Activation : uint8_t { silu, gelu_tanh, gelu };    // of the feed-forward; gelu_tanh: approximated
@@ -67,6 +68,8 @@ struct Config {
     // theta is the base that the frequencies began with: only savers need it
     float rope_theta = 10000, rope_magnitude = 1;
     std::vector<float> inverse_frequencies;
+    // longrope: those of texts longer than rope_scaling.original_context; else empty
+    std::vector<float> long_frequencies;
     RopeScaling rope_scaling;
     // Layers that slide may turn by plain frequencies of a base of their own; 0 and empty: they turn as all do.
     float sliding_theta = 0;
@@ -108,12 +111,12 @@ struct ModelImpl {
 
     // The weights of a linear layer before they were quantized, for adapters that start from them: as their file has
     // them, which stays mapped (and takes no memory that is missed). Of a layer that is as it was stored, those held.
-    WeightPtr original(Module, int64_t layer) const;
-    WeightPtr stored(Module, int64_t layer) const;     // the same, which kernels may not be able to read: not aligned
-    // Holds w there; `original` null: nothing else is original there any more.
-    void replace(Module, int64_t layer, WeightPtr w, WeightPtr original);
+    WeightPtr original(Slot linear, int64_t layer) const;
+    Stored stored(Slot linear, int64_t layer) const;   // the same, which kernels may not be able to read: not aligned
+    // Holds w there; `original` empty: nothing else is original there any more.
+    void replace(Slot linear, int64_t layer, WeightPtr w, Stored original);
 private:
-    std::vector<std::array<WeightPtr, module_count>> originals_;       // where they differ; maybe not aligned
+    std::vector<std::array<Stored, module_count>> originals_;          // where they differ; maybe not aligned
 };
 
 // Few rows of an embedding are read at a time, unless it is the head too.

@@ -2,7 +2,7 @@
 // their stored types; what came from a Hugging Face folder gets the keys of its family. Dense and block types give a
 // file that llama.cpp reads; 4-bit codes give one that only this library reads (gguf_model.h), and it loads again bit
 // for bit.
-#include "src/model/draft.h"
+#include "src/model/fused.h"
 #include "src/model/gguf_model.h"
 #include "src/model/vocabulary.h"
 #include "src/tensor/float8.h"
@@ -19,8 +19,8 @@ using Type = GgufWriter::Type;
 // The first linear layer that is held in 4-bit codes, or null. Type and blocks are the same for all of them.
 WeightPtr four_bit(const Draft& draft) {
     WeightPtr first;
-    for_each_tensor(draft.model.config, [&](const Row& row, int64_t layer) {
-        const WeightPtr w = draft.at(row.slot, layer).weight;
+    for_each_in_file(World::gguf, draft, [&](const Row& row, int64_t, const std::string&, const DraftTensor& t) {
+        const WeightPtr& w = t.weight;
         if (!w || !is_4bit(w->dtype)) return;
         if (row.kind != Kind::linear)
             fail(Errc::unsupported, "save: ", w->name,
@@ -106,9 +106,11 @@ void describe_config(const ModelImpl& model, const Family& family, GgufWriter& o
     else set_list(prefix + "attention.head_count_kv", Type::u32, c.kv_heads_of);
     set("attention.key_length", c.head_dim);
     set("attention.value_length", c.head_dim);
-    set("rope.dimension_count", c.rotated);
+    if (!c.learned_positions) set("rope.dimension_count", c.rotated);
     out.set(prefix + std::string(eps_key(c)), Type::f32, Json(double(c.eps)));
-    out.set(prefix + "rope.freq_base", Type::f32, Json(double(c.rope_theta)));
+    if (!c.learned_positions) out.set(prefix + "rope.freq_base", Type::f32, Json(double(c.rope_theta)));
+    if (c.activation != family.start().activation)
+        out.set("qlora.activation", Type::string, Json(activation_name(c.activation)));
     if (c.window) {
         set("attention.sliding_window", c.window);
         out.set("qlora.window_from_layer", Type::u32, Json(c.window_from_layer));
@@ -138,6 +140,8 @@ void describe_config(const ModelImpl& model, const Family& family, GgufWriter& o
             magnitude /= 0.1 * std::log(std::max(c.rope_scaling.factor, 1.0)) + 1;
         }
     }
+    if (!c.long_frequencies.empty())
+        set("rope.scaling.original_context_length", int64_t(c.rope_scaling.original_context));
     if (std::fabs(magnitude - 1) > 1e-6) out.set(prefix + "rope.scaling.attn_factor", Type::f32, Json(magnitude));
 }
 
@@ -184,7 +188,7 @@ void permuted(GgufWriter& out, const std::string& name, const DraftTensor& t, in
 void frequencies(GgufWriter& out, const ModelImpl& model, const Family& family, bool codes) {
     const Config& c = model.config;
     Config told = c;                                   // what the keys say by themselves
-    RopeScaling said = by_parameters(c) ? c.rope_scaling : RopeScaling{};
+    RopeScaling said = by_parameters(c) || !c.long_frequencies.empty() ? c.rope_scaling : RopeScaling{};
     said.truncate = true;
     set_frequencies(told, double(c.rope_theta), said, "save");
     std::vector<float> divisors(c.inverse_frequencies.size());
@@ -201,6 +205,18 @@ void frequencies(GgufWriter& out, const ModelImpl& model, const Family& family, 
              {int64_t(divisors.size())},
              int64_t(divisors.size()) * 4,
              [d = divisors](AtomicFile& f) { f.write(d.data(), int64_t(d.size()) * 4); }});
+}
+
+// longrope: the divisors of both lists, which llama.cpp reads in files of architecture phi3.
+void long_factors(GgufWriter& out, const ModelImpl& model, const Family& family, bool codes) {
+    const RopeScaling& s = model.config.rope_scaling;
+    if (family.gguf != "phi3" && !codes)
+        fail(Errc::unsupported, "save: llama.cpp has no counterpart for the longrope of ", model.path,
+             "; save a Hugging Face folder, or 4-bit codes, which only this library reads");
+    for (const auto& [name, factors] : {std::pair{"rope_factors_long.weight", &s.long_factors},
+                                        std::pair{"rope_factors_short.weight", &s.short_factors}})
+        out.add({name, 0, {int64_t(factors->size())}, int64_t(factors->size()) * 4,
+                 [f = *factors](AtomicFile& file) { file.write(f.data(), int64_t(f.size()) * 4); }});
 }
 
 // The tokenizer of a Hugging Face folder travels as its own files do, for us, and as llama.cpp reads it.
@@ -248,11 +264,11 @@ void save_gguf_model(const Draft& draft, const std::string& path) {
     if (family.adjacent_pairs && !c.adjacent_pairs && !permute)
         out.set("qlora.adjacent_pairs", room::Type::boolean, Json(false));
     room::write_text(model, out, codes);
-    for_each_tensor(c, [&](const Row& row, int64_t layer) {
-        const std::string name = tensor_name(World::gguf, c, row, layer);
-        if (permute && row.turned) room::permuted(out, name, draft.at(row.slot, layer), c.head_dim);
-        else room::tensor(out, name, draft.at(row.slot, layer));
+    for_each_in_file(World::gguf, draft, [&](const Row& row, int64_t, const std::string& name, const DraftTensor& t) {
+        if (permute && row.turned) room::permuted(out, name, t, c.head_dim);
+        else room::tensor(out, name, t);
     });
+    if (!c.long_frequencies.empty()) room::long_factors(out, model, family, codes);
     if (model.metadata->rope_freqs) room::tensor(out, "rope_freqs.weight", model.metadata->rope_freqs);
     else if (!as_it_came) room::frequencies(out, model, family, codes);
     out.write(path);

@@ -4,7 +4,7 @@
 // A model out of a GGUF file gets both files written anew, and q and k in Hugging Face row order where GGUF has
 // another.
 #include "src/base/half.h"
-#include "src/model/draft.h"
+#include "src/model/fused.h"
 #include "src/model/hf_model.h"
 #include "src/model/vocabulary.h"
 #include "src/tensor/encode.h"
@@ -129,6 +129,12 @@ DraftTensor from_type(const DraftTensor& t, DType type) {
     return std::make_shared<const Weight>(std::move(said));
 }
 
+// {out, in} -> {in, out}, which only dense matrices are stored as.
+DraftTensor turned_over(const DraftTensor& t) {
+    if (is_4bit(t.dtype)) return t;
+    return {t.dtype, Shape{t.shape[1], t.shape[0]}, [t] { return transposed(*t.now()); }};
+}
+
 DraftTensor as_stored(const ModelImpl& model, Kind kind, const DraftTensor& t, bool codes, DType type) {
     switch (kind) {
         case Kind::embedding: return dense(t, codes);
@@ -158,9 +164,8 @@ Json config(const Draft& draft, DType type) {
     Json j = of_folder ? model.metadata->config : hf_config_of(model);
     WeightPtr first;
     bool mixed = false;
-    for_each_tensor(model.config, [&](const Row& row, int64_t layer) {
+    for_each_in_file(World::hf, draft, [&](const Row& row, int64_t, const std::string&, const DraftTensor& t) {
         if (row.kind != Kind::linear) return;
-        const DraftTensor t = draft.at(row.slot, layer);
         if (!is_4bit(t.dtype)) mixed = true;
         else if (!first) first = t.weight;
     });
@@ -249,10 +254,11 @@ void save_hf_model(const Draft& draft, const std::string& folder, int64_t shard_
         codes = codes || (row.kind == Kind::linear && is_4bit(draft.at(row.slot, layer).dtype));
     });
     const DType type = room::dense(draft.at(Slot::embedding, -1), codes).dtype;
-    for_each_tensor(model.config, [&](const Row& row, int64_t layer) {
-        const std::string name = tensor_name(World::hf, model.config, row, layer);
-        const DraftTensor t = room::as_stored(model, row.kind, draft.at(row.slot, layer), codes, type);
-        if (row.turned && model.config.adjacent_pairs) room::reordered(out, name, t, model.config.head_dim);
+    const Config& c = model.config;
+    for_each_in_file(World::hf, draft, [&](const Row& row, int64_t, const std::string& name, const DraftTensor& held) {
+        const DraftTensor t = room::as_stored(model, row.kind, held, codes, type);
+        if (row.turned && c.adjacent_pairs) room::reordered(out, name, t, c.head_dim);
+        else if (row.kind == Kind::linear && c.names.transposed) room::tensor(out, name, room::turned_over(t));
         else room::tensor(out, name, t);
     });
     const Json config = room::config(draft, type);

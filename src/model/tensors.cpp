@@ -1,6 +1,7 @@
 // tensors.cpp - the table of tensors, and names and shapes by it.
 #include "src/model/model.h"
 
+#include <algorithm>
 #include <charconv>
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -82,6 +83,30 @@ std::string_view stem(World world, const Config& c, const Row& row) {
         if (r.slot == row.slot || (row.kind == Kind::bias && bias_of(r.slot) == row.slot)) return r.hf;
     return row.hf;
 }
+// The fused layer to which a linear one belongs, or null.
+const Fused* one_with(const Config& c, Slot linear) {
+    for (const Fused& f : c.names.fused)
+        if (f.one && std::find(f.linears.begin(), f.linears.end(), linear) != f.linears.end()) return &f;
+    return nullptr;
+}
+std::string_view hf_stem(const Config& c, Module m) {
+    const Fused* f = one_with(c, m);
+    return f && !f->hf.empty() ? f->hf : stem(World::hf, c, row_of(c, m));
+}
+// The rows of a part in the fused tensor.
+std::vector<RowRange> rows_in(const Config& c, const Fused& f, Slot linear, int64_t layer, Fused::Order order) {
+    int64_t first = 0, all = 0;
+    for (const Slot part : f.linears) {
+        if (part == linear) first = all;
+        all += shape_of(c, part, layer)[0];
+    }
+    const int64_t count = shape_of(c, linear, layer)[0], heads = c.kv_heads_at(layer);
+    if (order == Fused::Order::blocks) return {{first, count}};
+    std::vector<RowRange> out;
+    for (int64_t head = 0; head < heads; ++head)
+        out.push_back({(head * all + first) / heads, count / heads});
+    return out;
+}
 std::string_view suffix(const Row& row) { return row.kind == Kind::bias ? ".bias" : ".weight"; }
 
 // What follows the tensor's own name, if `name` begins with it and a new word begins there.
@@ -125,7 +150,75 @@ int64_t count_tensors(const Config& c) {
     return count;
 }
 
-bool has(const Config& c, Module m) { return row_of(c, m).exists(c, 0); }
+bool has(const Config& c, Slot linear) { return row_of(c, linear).exists(c, 0); }
+bool is_module(const Config& c, Slot linear) { return has(c, linear) && module_of(c, linear) == linear; }
+
+std::span<const Slot> parts_of(const Config& c, Slot linear) {
+    static constexpr Slot alone[module_count] = {Slot::q_proj,    Slot::k_proj,  Slot::v_proj,   Slot::o_proj,
+                                                 Slot::gate_proj, Slot::up_proj, Slot::down_proj};
+    const Fused* f = tensors_room::one_with(c, linear);
+    return f ? f->linears : std::span(alone + int(linear), 1);
+}
+
+Shape module_shape(const Config& c, Module m, int64_t layer) {
+    Shape shape{0, shape_of(c, m, layer)[1]};
+    for (const Slot part : parts_of(c, m)) shape[0] += shape_of(c, part, layer)[0];
+    return shape;
+}
+
+int64_t first_row(const Config& c, Slot linear, int64_t layer) {
+    int64_t row = 0;
+    for (const Slot part : parts_of(c, linear)) {
+        if (part == linear) break;
+        row += shape_of(c, part, layer)[0];
+    }
+    return row;
+}
+
+std::string module_name(const Config& c, Module m) {
+    const auto last = [](std::string_view path) { return path.substr(path.rfind('.') + 1); };
+    const std::string_view own = tensors_room::hf_stem(c, m);
+    for (int i = 0; i < module_count; ++i) {
+        const Module other = Module(i);
+        if (other != m && is_module(c, other) && last(tensors_room::hf_stem(c, other)) == last(own))
+            return std::string(own);
+    }
+    return std::string(last(own));
+}
+
+bool is_one(World world, const Config& c, Slot linear) {
+    const Fused* f = tensors_room::one_with(c, linear);
+    return f && !tensors_room::stem(world, c, *f).empty();
+}
+
+std::vector<RowRange> rows_in_module(World world, const Config& c, Slot linear, int64_t layer) {
+    const Fused* f = tensors_room::one_with(c, linear);
+    if (!f) return {{0, shape_of(c, linear, layer)[0]}};
+    return tensors_room::rows_in(c, *f, linear, layer, world == World::hf ? f->order : Fused::Order::blocks);
+}
+
+std::string fused_name(World world, const Config& c, int64_t layer, const Row& row) {
+    const Slot linear = row.kind == Kind::bias ? Slot(int(row.slot) - module_count) : row.slot;
+    const Fused& f = *tensors_room::one_with(c, linear);
+    return str(tensors_room::layer_prefix(world, c), layer, ".", tensors_room::stem(world, c, f),
+               tensors_room::suffix(row));
+}
+
+std::vector<int64_t> model_rows(World world, const Config& c, Module m, int64_t layer, bool adjacent_in_file) {
+    std::vector<int64_t> out(size_t(module_shape(c, m, layer)[0]));
+    for (const Slot part : parts_of(c, m)) {
+        const bool moved = row_of(c, part).turned && c.adjacent_pairs != adjacent_in_file;
+        int64_t row = 0;                               // of the part, in the file's order
+        for (const RowRange& r : rows_in_module(world, c, part, layer))
+            for (int64_t i = r.first; i < r.first + r.count; ++i, ++row)
+                out[size_t(i)] = first_row(c, part, layer) + (!moved             ? row
+                                                       : c.adjacent_pairs ? gguf_row_of_hf(row, c.head_dim)
+                                                                          : hf_row_of_gguf(row, c.head_dim));
+    }
+    for (size_t i = 0; i < out.size(); ++i)
+        if (out[i] != int64_t(i)) return out;
+    return {};
+}
 
 std::string_view name_of(Module m) {
     const std::string_view path = row_of({}, m).hf;
@@ -142,32 +235,32 @@ RowsInFile rows_in_file(World world, const Config& c, const Row& row, int64_t la
                         const std::function<bool(const std::string&)>& has) {
     namespace room = tensors_room;
     const bool bias = row.kind == Kind::bias;
-    RowsInFile own{tensor_name(world, c, row, layer), shape_of(c, row, layer)};
+    RowsInFile own{tensor_name(world, c, row, layer), shape_of(c, row, layer), {}};
     if (row.kind != Kind::linear && !bias) return own;
+    const Slot linear = bias ? Slot(int(row.slot) - module_count) : row.slot;
     for (const Fused& f : c.names.fused) {
+        if (std::find(f.linears.begin(), f.linears.end(), linear) == f.linears.end()) continue;
+        if (room::stem(world, c, f).empty()) continue;
         RowsInFile whole = own;
         whole.name = str(room::layer_prefix(world, c), layer, ".", room::stem(world, c, f), room::suffix(row));
         whole.shape[0] = 0;
-        for (const Slot linear : f.linears) {
-            const Slot slot = bias ? bias_of(linear) : linear;
-            if (slot == row.slot) {
-                whole.first = whole.shape[0];
-                whole.fused = true;
-            }
-            whole.shape[0] += shape_of(c, slot, layer)[0];
-        }
+        for (const Slot part : f.linears) whole.shape[0] += shape_of(c, part, layer)[0];
+        whole.rows = room::rows_in(c, f, linear, layer, world == World::hf ? f.order : Fused::Order::blocks);
+        whole.fused = true;
+        // what is missing is missed under the name that the class has
         const Row& first = row_of(c, bias ? bias_of(f.linears[0]) : f.linears[0]);
-        if (whole.fused && has(whole.name) && !has(tensor_name(world, c, first, layer))) return whole;
+        if ((f.one || has(whole.name)) && !has(tensor_name(world, c, first, layer))) return whole;
     }
     return own;
 }
 
-std::string gguf_name(int64_t layer, Module m, std::string_view suffix) {
-    return str("blk.", layer, ".", row_of({}, m).gguf, ".", suffix);
+std::string gguf_name(const Config& c, int64_t layer, Slot linear, std::string_view suffix) {
+    const Fused* f = tensors_room::one_with(c, linear);
+    return str("blk.", layer, ".", f && !f->gguf.empty() ? f->gguf : row_of(c, linear).gguf, ".", suffix);
 }
 
 std::string hf_name(const Config& c, int64_t layer, Module m) {
-    return str(c.names.layers, layer, ".", tensors_room::stem(World::hf, c, row_of(c, m)));
+    return str(c.names.layers, layer, ".", tensors_room::hf_stem(c, m));
 }
 
 TensorPlace place_of(World world, const Config& c, std::string_view name, const std::string& where) {
@@ -191,6 +284,7 @@ TensorPlace place_of(World world, const Config& c, std::string_view name, const 
     if (place.row || dot == name.npos) return place;
     for (const Fused& f : c.names.fused)
         for (const bool bias : {false, true}) {
+            if (room::stem(world, c, f).empty()) continue;
             const Row& row = row_of(c, bias ? bias_of(f.linears[0]) : f.linears[0]);
             const std::optional<std::string_view> part =
                 room::part_of(room::stem(world, c, f), room::suffix(row), local);

@@ -21,6 +21,7 @@ BatchImpl::BatchImpl(std::shared_ptr<const ModelImpl> m, const BatchOptions& opt
     context = session_context(*model, options.context, "Batch");
     cache = make_cache(*model, checked_mul(options.slots, context, "Batch"),
                        options.cache.value_or(cache_type(*model)));
+    cache.text = context;
     slots_.resize(size_t(options.slots));
     together_ = model->backend->rows_alike(WeightRef{});       // the factors of adapters
     const auto meets = [&](const WeightPtr& w) {

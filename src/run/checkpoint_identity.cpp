@@ -50,7 +50,7 @@ Json adapter_json(const LoraImpl& l) {
     return out;
 }
 
-Json configuration_json(const Config& c) {
+Json sizes_json(const Config& c) {
     return Json()
         .set("family", c.family)
         .set("vocabulary", c.vocabulary)
@@ -70,6 +70,15 @@ Json configuration_json(const Config& c) {
         .set("rope_magnitude", double(c.rope_magnitude))
         .set("rope_frequencies",
              hex(hash_bytes(c.inverse_frequencies.data(), int64_t(c.inverse_frequencies.size()) * 4)));
+}
+
+Json configuration_json(const Config& c) {
+    Json out = sizes_json(c);
+    if (!c.long_frequencies.empty())
+        out.set("long_frequencies",
+                hex(hash_bytes(c.long_frequencies.data(), int64_t(c.long_frequencies.size()) * 4)))
+            .set("original_context", int64_t(c.rope_scaling.original_context));
+    return out;
 }
 
 // Every token as it prints, the special ones, how text is cut, and the chat template.
@@ -166,7 +175,7 @@ Json first_adapter(const LoraImpl& now, const Json& saved, const std::string& fo
     const Config& c = now.base->config;
     for (int64_t layer = 0; layer < c.layers; ++layer)
         for (int m = 0; m < module_count; ++m) {
-            if (!has(c, Module(m))) continue;
+            if (!is_module(c, Module(m))) continue;
             const std::string name = hf_name(c, layer, Module(m));
             const SafeTensor* a = tensors->find("base_model.model." + name + ".lora_A.weight");
             if (!a || a->shape.size() != 2) continue;

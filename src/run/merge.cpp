@@ -3,7 +3,7 @@
 #include "src/run/merge.h"
 
 #include "src/cpu/gemm.h"
-#include "src/model/draft.h"
+#include "src/model/fused.h"
 #include "src/model/lora_impl.h"
 #include "src/tensor/encode.h"
 
@@ -28,15 +28,17 @@ DType type_for(const Weight& w, DType wanted, bool linear) {
     return w.cols() % type_info(wanted).block ? DType::f16 : wanted;
 }
 
-// W {out, in} + scale B {out, rank} A {rank, in} in f32, of a dora adapter every row brought to its magnitude.
-Weight merged(Cpu& cpu, const Weight& w, const LoraTarget& t, const float* factors) {
+// W {out, in} + scale B {out, rank} A {rank, in} in f32, of a dora adapter every row brought to its magnitude. W are
+// the rows of the adapted layer from `first` on.
+Weight merged(Cpu& cpu, const Weight& w, const LoraTarget& t, const float* factors, int64_t first) {
     std::vector<float> values = w.decoded();
-    gemm_nn(cpu, t.out, factors + t.b, t.rank, dense_ref(factors + t.a, t.rank, t.in), values.data(), t.in, t.scale, 1);
-    for (int64_t row = 0; t.m >= 0 && row < t.out; ++row) {
+    gemm_nn(cpu, w.rows(), factors + t.b + first * t.rank, t.rank, dense_ref(factors + t.a, t.rank, t.in),
+            values.data(), t.in, t.scale, 1);
+    for (int64_t row = 0; t.m >= 0 && row < w.rows(); ++row) {
         float* v = values.data() + row * t.in;
         double squares = 0;
         for (int64_t i = 0; i < t.in; ++i) squares += double(v[i]) * v[i];
-        const float factor = squares > 0 ? float(factors[t.m + row] / std::sqrt(squares)) : 0;
+        const float factor = squares > 0 ? float(factors[t.m + first + row] / std::sqrt(squares)) : 0;
         for (int64_t i = 0; i < t.in; ++i) v[i] *= factor;
     }
     return dense_weight(w.name, w.shape, std::move(values));
@@ -67,14 +69,19 @@ struct Maker {
         return target(row, layer) || type_of(row, layer) != source.at(row.slot, layer)->dtype;
     }
     Weight make(const Row& row, int64_t layer) {
+        Weight out = convert_weight(values(row, layer), type_of(row, layer), double_quant, &cpu.pool);
+        report();
+        return out;
+    }
+    // as it is held, or in floats with the adapter inside
+    Weight values(const Row& row, int64_t layer) {
         const Weight& w = *source.at(row.slot, layer);
         const LoraTarget* t = target(row, layer);
-        const DType to = type_of(row, layer);
-        Weight out = t ? convert_weight(merged(cpu, w, *t, factors.data()), to, double_quant, &cpu.pool)
-                       : convert_weight(w, to, double_quant, &cpu.pool);
+        return t ? merged(cpu, w, *t, factors.data(), first_row(source.config, row.slot, layer)) : w;
+    }
+    void report() {
         if (on_progress && !on_progress(float(++made) / float(tensors)))
             fail(Errc::cancelled, "save: stopped; nothing was written");
-        return out;
     }
 };
 
@@ -87,16 +94,35 @@ Maker::Maker(const ModelImpl& m, const LoraImpl* l, DType t, bool twice, std::fu
     for_each_tensor(m.config, [&](const Row& row, int64_t layer) { tensors += changes(row, layer); });
 }
 
+// All parts of a module: they are quantized as one.
+void rebuild_linear(Maker& maker, ModelImpl& out, Module m, int64_t layer) {
+    const ModelImpl& source = maker.source;
+    const std::span<const Slot> slots = parts_of(source.config, m);
+    const auto changes = [&](Slot s) { return maker.changes(row_of(source.config, s), layer); };
+    if (std::none_of(slots.begin(), slots.end(), changes)) return;
+    std::vector<Weight> parts;
+    for (const Slot s : slots) parts.push_back(maker.values(row_of(source.config, s), layer));
+    parts = convert_module(source.config, m, layer, parts, maker.type_of(row_of(source.config, m), layer),
+                           maker.double_quant, &maker.cpu.pool);
+    for (size_t i = 0; i < slots.size(); ++i) {
+        if (!changes(slots[i]) && !is_4bit(parts[i].dtype)) continue;
+        WeightPtr w = source.backend->hold(std::make_shared<const Weight>(std::move(parts[i])), Placement::device);
+        const bool quantized = is_4bit(w->dtype) && !maker.target(row_of(source.config, m), layer);
+        out.replace(slots[i], layer, std::move(w), quantized ? source.stored(slots[i], layer) : Stored{});
+        maker.report();
+    }
+}
+
 std::shared_ptr<ModelImpl> rebuild(Maker& maker) {
     const ModelImpl& source = maker.source;
     auto out = std::make_shared<ModelImpl>(source);
     for_each_tensor(source.config, [&](const Row& row, int64_t layer) {
-        if (!maker.changes(row, layer)) return;
-        WeightPtr w = source.backend->hold(std::make_shared<const Weight>(maker.make(row, layer)),
-                                           placement_of(source.config, row));
-        if (row.kind != Kind::linear) { out->at(row.slot, layer) = std::move(w); return; }
-        const bool quantized = is_4bit(w->dtype) && !maker.target(row, layer);
-        out->replace(row.slot, layer, std::move(w), quantized ? source.stored(row.slot, layer) : nullptr);
+        if (row.kind == Kind::linear) {
+            if (is_module(source.config, row.slot)) rebuild_linear(maker, *out, row.slot, layer);
+        } else if (maker.changes(row, layer)) {
+            out->at(row.slot, layer) = source.backend->hold(std::make_shared<const Weight>(maker.make(row, layer)),
+                                                            placement_of(source.config, row));
+        }
     });
     if (source.config.tied) out->at(Slot::head) = out->at(Slot::embedding);
     return out;

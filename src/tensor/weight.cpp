@@ -114,34 +114,6 @@ void align(Weight& w) {
     w.file = nullptr;
 }
 
-Weight rows_of(const Weight& whole, int64_t first, int64_t count) {
-    const int64_t all = whole.shape.empty() ? 0 : whole.shape[0], row = all ? whole.elements() / all : 0;
-    if (first < 0 || count < 0 || first > all - count)
-        fail(Errc::argument, whole.name, ": rows ", first, " to ", first + count, " of ", all);
-    Weight part = whole;
-    part.shape[0] = count;
-    const TypeInfo& info = type_info(whole.dtype);
-    const int64_t begin = first * row, end = begin + count * row;
-    FourBit& q = part.quant;
-    const int64_t unit = !is_4bit(whole.dtype) ? info.block : q.absmax ? q.block : q.block * q.block2;
-    if (begin % unit || (end % unit && first + count < all))
-        fail(Errc::unsupported, whole.name, ": rows ", first, " to ", first + count, " of ", row,
-             " elements are not whole blocks of ", unit, " (", info.name,
-             "), so that they cannot be cut out; load the original model in f32, f16 or bf16, with quantize = nf4");
-    part.data += begin / info.block * info.bytes;
-    if (Tiles& t = part.tiles; t.scale && t.rows < all) {
-        if (first % t.rows || (count % t.rows && first + count < all))
-            fail(Errc::unsupported, whole.name, ": rows ", first, " to ", first + count, " are not whole tiles of ",
-                 t.rows, " rows (", info.name,
-                 "), so that they cannot be cut out; load the original model in f32, f16 or bf16");
-        t.scale += first / t.rows * t.across();
-    }
-    if (!is_4bit(whole.dtype)) return part;
-    if (q.absmax) q.absmax += begin / q.block;
-    else q.absmax_code += begin / q.block, q.absmax2 += begin / unit;
-    return part;
-}
-
 Weight dense_weight(std::string name, Shape shape, std::vector<float> values) {
     Weight w;
     w.name = std::move(name);

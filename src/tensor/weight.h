@@ -109,8 +109,23 @@ Weight moved(const Weight& w, const F& copy) {
 
 WeightPtr on_host(WeightPtr);                          // itself, or a copy of what a backend holds
 Weight dense_weight(std::string name, Shape shape, std::vector<float> values);
-// Rows `first` to `first + count` of a tensor, in its memory. Only where blocks or tiles of scales begin there.
-Weight rows_of(const Weight&, int64_t first, int64_t count);
+// Some rows of a tensor as one of their own: a single range lies in its memory, several are gathered. 4-bit codes keep
+// their values to the bit: where a range does not begin with a block of scales, the part has smaller blocks.
+struct RowRange { int64_t first = 0, count = 0; };
+Weight rows_of(const Weight&, std::span<const RowRange>);
+// The way back: the tensor of which part i holds the rows ranges[i], and which has no others. 4-bit parts must have
+// been cut from one tensor: its blocks are found again.
+struct Part { Weight weight; std::vector<RowRange> ranges; };
+Weight joined(std::string name, std::span<const Part>);
+Weight transposed(const Weight&);                      // {m, n} of dense elements -> {n, m}
+
+// A tensor as a file has it, and what of it is meant: nothing is copied before somebody asks.
+struct Stored {
+    WeightPtr tensor = nullptr;
+    std::vector<RowRange> rows = {};                   // of the (transposed) tensor; empty: all
+    bool transpose = false;
+    Weight now() const;
+};
 void align(Weight&);    // copies a dense or block tensor that a file put where kernels cannot read its elements
 
 }}  // namespace qlora

@@ -47,7 +47,7 @@ const std::vector<Row> rows{
     {"exclude_modules",
      {"null", "[]", "[\"v_proj\"]", "\"q_proj\"", "\".*v_proj\"", "[\".*\"]"},
      {"[1]", "[\"q_proj\"]", "{}", "\".*q_proj\"", "\"(q_proj\"", "\"(?i)Q\""}},
-    {"fan_in_fan_out", {"false", "null"}, {"true", "1"}},
+    {"fan_in_fan_out", {"false", "null", "true"}, {"1"}},
     {"inference_mode", {"true", "false"}, {"0", "\"yes\""}},
     {"init_lora_weights",
      {"true", "false", "null", "\"gaussian\"", "\"orthogonal\"", "\"eva\""},

@@ -1,6 +1,7 @@
 // adapter_names_test.cpp - which layers PEFT's own functions choose (tools/make_peft_rules_golden.py), adapters with
 // parts missing, and other methods.
 #include "src/format/gguf.h"
+#include "src/model/family.h"
 #include "src/model/lora_impl.h"
 #include "tests/model/reference.h"
 
@@ -18,6 +19,7 @@ std::vector<int64_t> numbers(const Json& list) {
 Json lora_config() { return Json().set("peft_type", "LORA").set("r", 4).set("lora_alpha", 8); }
 
 TEST(AdapterNames, SelectionIsThatOfPeft) {
+    const Config llama = family_named("llama")->start();
     const Json rules = golden("peft_rules.json");
     const Json::Array& names = rules.find("names")->array();
     for (const Json& entry : rules.find("selection")->array()) {
@@ -27,7 +29,7 @@ TEST(AdapterNames, SelectionIsThatOfPeft) {
         const LoraOptions options = read_peft_config(config, "test");
         std::vector<int64_t> chosen;
         for (size_t i = 0; i < names.size(); ++i)
-            if (peft_adapts(config, options, names[i].string(), "test")) chosen.push_back(int64_t(i));
+            if (peft_adapts(llama, config, options, names[i].string(), "test")) chosen.push_back(int64_t(i));
         EXPECT_EQ(chosen, numbers(*entry.find("chosen"))) << config.dump();
     }
     EXPECT_GT(rules.find("selection")->array().size(), 400u);

@@ -2,7 +2,8 @@
 // (tools/make_family_golden.py wrote the references).
 #include "src/format/safetensors.h"
 #include "src/model/hf_model.h"
-#include "src/model/lora.h"
+#include "src/model/base_record.h"
+#include "src/model/lora_impl.h"
 #include "src/run/merge.h"
 #include "tests/model/reference.h"
 
@@ -37,7 +38,8 @@ INSTANTIATE_TEST_SUITE_P(Model, Families,
                                          "gemma2", "gemma2_odd", "qwen2_types", "qwen3_types",
                                          "starcoder2", "starcoder2_odd", "olmo", "deci", "gemma", "gemma_odd",
                                          "gemma3", "gemma3_odd", "smollm3", "granite", "granite_odd", "olmo2", "olmo3",
-                                         "olmo3_odd", "ministral3", "ministral3_odd", "llama_mscale", "llama_whole"),
+                                         "olmo3_odd", "ministral3", "ministral3_odd", "llama_mscale", "llama_whole", "phi3",
+                                         "phi3_odd", "phi3_long", "gpt2", "gpt_bigcode", "gpt_bigcode_odd", "gpt_neox"),
                          [](const auto& of) { return std::string(of.param); });
 
 // What llama.cpp cannot say of a model is refused in a file that it would read, and kept in one that only we read.
@@ -50,9 +52,9 @@ TEST_P(FolderFamilies, ScoresMatchTransformers) {
     expect_rows(tiny::logits(model, nullptr, reference_ids()), *reference.find("logits"));
     EXPECT_THROW(save_gguf_model(*model, testing::TempDir() + "qlora_family_refused.gguf"), Error);
 }
-INSTANTIATE_TEST_SUITE_P(Model, FolderFamilies, 
+INSTANTIATE_TEST_SUITE_P(Model, FolderFamilies,
                          testing::Values("starcoder2_plain", "olmo_odd", "gemma_silu", "gemma3_bias", "smollm3_odd",
-                                         "olmo2_odd", "llama_gelu"),
+                                         "olmo2_odd", "llama_gelu", "gpt2_odd", "gpt_neox_odd"),
                          [](const auto& of) { return std::string(of.param); });
 
 // What a case is about must show in its scores, or the comparison above would pass without it.
@@ -84,6 +86,7 @@ TEST(FamilyCases, BothDialectsOfTheConfiguration) {
         if (name.ends_with("_types") || name.starts_with("ministral3")) continue;
         const Json& config = *reference.find("config");
         const Json* rope = config.find("rope_parameters");
+        if (!rope) continue;                           // learned positions
         Json older{Json::Object{}}, scaling{Json::Object{}};
         if (const Json* sliding = rope->find("sliding_attention")) {
             older.set("rope_local_base_freq", *sliding->find("rope_theta"));
@@ -93,7 +96,7 @@ TEST(FamilyCases, BothDialectsOfTheConfiguration) {
             if (key != "rope_parameters" && key != "layer_types")
                 older.set(key == "dtype" ? "torch_dtype" : key, value);
         for (const auto& [key, value] : rope->object()) {
-            if (key == "rope_theta") older.set(key, value);
+            if (key == "rope_theta" || key == "partial_rotary_factor") older.set(key, value);
             else scaling.set(name == "llama_linear" && key == "rope_type" ? "type" : key, value);
         }
         const bool scaled = rope->find("rope_type")->string() != "default";
@@ -139,22 +142,24 @@ TEST_P(PeftGradients, ScoresLossAndGradients) {
     EXPECT_NEAR(loss, reference.find("loss")->number(), 1e-5 * loss);
     std::vector<float> g(size_t(lora->parameters));
     model->backend->download(*buffer, 0, g.data(), lora->parameters * 4);
-    int compared = 0;
-    for (const LoraTarget& t : lora->targets)
-        for (const bool is_a : {true, false}) {
-            const Json* list = reference.find("gradients")
-                                   ->find("base_model.model." + hf_name(model->config, t.layer, t.module) +
-                                          (is_a ? ".lora_A.weight" : ".lora_B.weight"));
-            if (!list) continue;
-            ++compared;
-            double largest = 0;
-            for (const Json& v : list->array()) largest = std::max(largest, std::fabs(v.number()));
-            for (size_t i = 0; i < list->array().size(); ++i) {
-                const double expected = list->array()[i].number();
-                ASSERT_NEAR(g[size_t(is_a ? t.a : t.b) + i], expected, 1e-4 * largest) << name_of(t.module) << " " << i;
-            }
-        }
-    EXPECT_EQ(compared, 8);                            // A and B of four modules of layer 1
+    // In the order of a file, which fused layers have otherwise than the model.
+    const auto gradients = copy_lora(*lora);
+    set_lora_values(*gradients, g);
+    const std::string in_files = testing::TempDir() + "qlora_family_gradients";
+    save_lora_peft(*gradients, in_files);
+    const auto file = SafeTensors::open(in_files + "/adapter_model.safetensors");
+    EXPECT_GE(reference.find("gradients")->object().size(), 8u);       // A and B of four modules of layer 1
+    for (const auto& [parameter, list] : reference.find("gradients")->object()) {
+        const bool magnitude = parameter.ends_with("lora_magnitude_vector.weight");
+        const SafeTensor* t = file->find(magnitude ? parameter.substr(0, parameter.rfind('.')) : parameter);
+        ASSERT_NE(t, nullptr) << parameter;
+        const std::vector<float> ours = file->floats(*t);
+        ASSERT_EQ(ours.size(), list.array().size()) << parameter;
+        double largest = 0;
+        for (const Json& v : list.array()) largest = std::max(largest, std::fabs(v.number()));
+        for (size_t i = 0; i < ours.size(); ++i)
+            ASSERT_NEAR(ours[i], list.array()[i].number(), 1e-4 * largest) << parameter << " " << i;
+    }
     // Saved and loaded again, it is the same adapter.
     const std::string again = testing::TempDir() + "qlora_family_peft_again";
     save_lora_peft(*lora, again);
@@ -165,7 +170,8 @@ INSTANTIATE_TEST_SUITE_P(Model, PeftGradients,
                                          std::pair{"gemma", "peft_gemma"}, std::pair{"gemma3", "peft_gemma3"},
                                          std::pair{"smollm3", "peft_smollm3"}, std::pair{"granite", "peft_granite"},
                                          std::pair{"olmo2", "peft_olmo2"}, std::pair{"olmo3", "peft_olmo3"},
-                                         std::pair{"ministral3", "peft_ministral3"}),
+                                         std::pair{"ministral3", "peft_ministral3"}, std::pair{"phi3", "peft_phi3"},
+                                         std::pair{"gpt2", "peft_gpt2"}, std::pair{"gpt_neox", "peft_gpt_neox"}),
                          [](const auto& of) { return std::string(of.param.first); });
 
 // What llama.cpp's files cannot say of Gemma 2 is refused, unless only this library reads the file.
@@ -210,6 +216,107 @@ TEST(FamilyCases, Gemma2RefusesWhatItDoesNotCompute) {
         std::string error = "read";
         try { hf_config(config, "config.json"); } catch (const Error& e) { error = e.what(); }
         EXPECT_NE(error.find(row.says), std::string::npos) << row.key << ": " << error;
+    }
+}
+
+// Files of GPT-2 as they were first published: without "transformer." before the names, with the masks of attention.
+TEST(FamilyCases, Gpt2WithoutItsPrefixAndWithMasks) {
+    const Json families = golden("families.json");
+    const Json& reference = *families.find("cases")->find("gpt2");
+    const std::string folder = folder_of("gpt2_bare", reference), path = folder + "/model.safetensors";
+    {
+        SafeTensorsWriter w;
+        const auto file = SafeTensors::open(path);
+        for (const SafeTensor& t : file->tensors())
+            w.add(t.name.substr(t.name.find('.') + 1), t.shape, file->floats(t));
+        w.add("h.1.attn.bias", {1, 1, 4, 4}, std::vector<float>(16, 1));
+        w.write(path + ".new");
+        std::filesystem::rename(path + ".new", path);
+    }
+    expect_rows(tiny::logits(tiny::load(folder), nullptr, reference_ids()), *reference.find("logits"));
+}
+
+// Documents of a packed row have the loss that they have alone, on either side of the original context of 8 tokens;
+// a cache turns by what it may hold.
+TEST(FamilyCases, LongropeByDocument) {
+    const Json families = golden("families.json");
+    const Json& reference = *families.find("cases")->find("phi3_long");
+    const auto model = tiny::load(folder_of("phi3_packed", reference));
+    const Tokens ids = reference_ids();
+    const std::span<const Token> all(ids);
+    const auto nll = [&](const std::vector<Document>& documents, int64_t rows) {
+        Decoder d(model, nullptr, {.rows = rows, .output = DecoderSpec::Output::loss});
+        d.run(lay_out(documents, rows));
+        return d.nll();
+    };
+    const std::vector<std::span<const Token>> texts{all.first(5), all, all.subspan(3, 8), all.first(9)};
+    std::vector<Document> packed;
+    std::vector<float> alone;
+    for (const auto& text : texts) {
+        packed.push_back({text, {}});
+        const std::vector<float> own = nll({{text, {}}}, int64_t(text.size()));
+        alone.insert(alone.end(), own.begin(), own.end());
+    }
+    const std::vector<float> together = nll(packed, int64_t(alone.size()) + 6);
+    for (size_t i = 0; i < alone.size(); ++i) ASSERT_NEAR(together[i], alone[i], 1e-5) << i;
+    const auto cached = [&](int64_t capacity, int64_t text) {          // scores of the first tokens
+        KvCache cache = make_cache(*model, capacity, DType::f32);
+        cache.text = text;
+        Decoder d(model, nullptr, {.rows = 6, .cache = &cache});
+        DecoderBatch b;
+        append_cached(b, all.first(6), 0, 0);
+        d.run(b);
+        return d.logits();
+    };
+    const std::vector<float> short_text = tiny::logits(model, nullptr, all.first(6)), in_8 = cached(8, 0),
+                             in_9 = cached(9, 0);
+    double most = 0;
+    for (size_t i = 0; i < in_8.size(); ++i) {
+        ASSERT_NEAR(in_8[i], short_text[i], 1e-4);
+        most = std::max(most, std::fabs(double(in_9[i]) - short_text[i]));
+    }
+    EXPECT_GT(most, 1e-2) << "keys in a larger cache turn by the other list";
+    EXPECT_EQ(cached(32, 8), in_8) << "a slot of a common cache";
+    EXPECT_FALSE(describe(*model).notes.empty());
+}
+
+// A fused matrix is quantized as one: the codes and scales that bitsandbytes has for it.
+TEST(BitsAndBytes, FusedMatricesAreQuantizedAsOne) {
+    const Json fused = golden("fused.json");
+    for (const auto& [name, reference] : fused.object()) {
+        const std::string target = testing::TempDir() + "qlora_family_fused";
+        std::filesystem::remove_all(target);
+        const auto model = tiny::load(folder_of("fused_" + name, reference), DType::nf4);
+        save_hf_model(*model, target);
+        const auto file = SafeTensors::open(target + "/model.safetensors");
+        const auto hex = [&](const std::string& tensor) {
+            const SafeTensor* t = file->find(tensor);
+            std::string out;
+            for (int64_t i = 0; t && i < t->bytes; ++i) {
+                char two[3];
+                std::snprintf(two, sizeof two, "%02x", t->data[i]);
+                out += two;
+            }
+            return out;
+        };
+        for (const auto& [tensor, state] : reference.find("quantized")->object()) {
+            EXPECT_EQ(hex(tensor), state.find("codes")->string()) << tensor;
+            EXPECT_EQ(hex(tensor + ".absmax"), state.find("absmax")->string()) << tensor;
+            const SafeTensor* groups = file->find(tensor + ".nested_absmax");
+            ASSERT_NE(groups, nullptr) << tensor;
+            const std::vector<float> ours = file->floats(*groups);
+            const Json::Array& theirs = state.find("nested_absmax")->array();
+            ASSERT_EQ(ours.size(), theirs.size()) << tensor;
+            for (size_t i = 0; i < ours.size(); ++i) EXPECT_NEAR(ours[i], theirs[i].number(), 1e-6) << tensor;
+        }
+        // Loaded again, and through a GGUF file, it is the same model.
+        const std::vector<float> scores = tiny::logits(model, nullptr, reference_ids());
+        EXPECT_EQ(tiny::logits(tiny::load(target), nullptr, reference_ids()), scores) << name;
+        save_gguf_model(*model, target + ".gguf");
+        EXPECT_EQ(tiny::logits(tiny::load(target + ".gguf"), nullptr, reference_ids()), scores) << name;
+        // An adapter of the reference's record is followed to the same codes.
+        const auto again = convert_model(*tiny::load(folder_of("fused_again", reference)), DType::nf4, true);
+        EXPECT_EQ(fingerprint_of(*again).dump(), fingerprint_of(*model).dump()) << name;
     }
 }
 

@@ -67,11 +67,11 @@ TEST(Lora, StartsAsTheBaseModel) {
 }
 
 TEST(Lora, ModulesAreParsed) {
-    EXPECT_EQ(parse_modules("all").size(), 7u);
-    EXPECT_EQ(parse_modules("attention").size(), 4u);
-    EXPECT_EQ(parse_modules(" v_proj, q_proj,v_proj"), (std::vector<Module>{Module::q_proj, Module::v_proj}));
-    EXPECT_THROW(parse_modules("q_proj,nothing"), Error);
-    EXPECT_THROW(parse_modules(""), Error);
+    EXPECT_EQ(parse_modules({}, "all").size(), 7u);
+    EXPECT_EQ(parse_modules({}, "attention").size(), 4u);
+    EXPECT_EQ(parse_modules({}, " v_proj, q_proj,v_proj"), (std::vector<Module>{Module::q_proj, Module::v_proj}));
+    EXPECT_THROW(parse_modules({}, "q_proj,nothing"), Error);
+    EXPECT_THROW(parse_modules({}, ""), Error);
     const auto model = tiny::make({});
     EXPECT_THROW(create_lora(model, {.rank = 0}), Error);
     EXPECT_THROW(create_lora(model, {.rank = 1000}), Error);
@@ -211,7 +211,7 @@ TEST(LoraFiles, EveryLieIsNamed) {
                  {"peft_type", "LORA", Json("IA3")},
                  {"use_dora", "use_dora", Json(true)},
                  {"bias", "bias", Json("all")},
-                 {"fan_in_fan_out", "fan_in_fan_out", Json(true)},
+                 {"fan_in_fan_out", "fan_in_fan_out", Json("x")},
                  {"modules_to_save", "modules_to_save", Json(Json::Array{Json("lm_head")})},
                  {"lora_alpha", "lora_alpha", Json("x")},
                  {"lora_alpha", "lora_alpha", Json(1e300)},

@@ -39,11 +39,9 @@ inline std::string folder_of(const std::string& name, const Json& reference) {
     for (const auto& [tensor, dims] : reference.find("tensors")->object()) {
         Shape shape;
         for (const Json& d : dims.array()) shape.push_back(d.integer());
-        const bool norm = tensor.find("norm") != tensor.npos;
-        std::vector<float> v = values(tensor, elements_of(shape),
-                                      norm                                  ? 0.1
-                                      : tensor.find("embed") != tensor.npos ? 1.0
-                                                                            : 0.3);
+        const auto has = [&](const char* word) { return tensor.find(word) != tensor.npos; };
+        const bool norm = has("norm") || has("ln_"), embedding = has("embed") || has("wte") || has("wpe");
+        std::vector<float> v = values(tensor, elements_of(shape), norm ? 0.1 : embedding ? 1.0 : 0.3);
         if (norm) for (float& x : v) x += 1;
         w.add(tensor, shape, v);
     }

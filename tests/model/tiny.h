@@ -95,6 +95,10 @@ inline std::shared_ptr<ModelImpl> make(const Spec& s) {
     if (s.family == "olmo") c.clip_qkv = 2;
     if (s.family == "deci")
         for (int64_t i = 0; i < c.layers; ++i) c.kv_heads_of.push_back(i % 2 ? s.kv_heads : 1);
+    if (s.family == "gpt2" || s.family == "gpt_neox") c.kv_heads = c.heads;
+    if (s.family == "gpt_bigcode") c.kv_heads = 1;
+    if (s.family == "gpt_neox")
+        for (int k = 0; k <= int(Module::o_proj); ++k) c.biases[size_t(k)] = true;
     const Family::Head head = family_named(s.family)->gguf_head;
     c.tied = head == Family::Head::tied || (s.tied && head != Family::Head::own);
     c.adjacent_pairs = s.adjacent;
