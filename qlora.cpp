@@ -219,7 +219,7 @@
 #include "src/families/starcoder2.cpp"                  // Describes StarCoder 2: layer norms, no gate, biases.
 #include "src/families/olmo.cpp"                        // Describes OLMo 1: layer norms without weights, clamped keys.
 #include "src/families/deci.cpp"                        // Describes DeciLM: key-value heads by layer.
-#include "src/families/phi3.cpp"                        // Describes Phi 3 to 4: fused queries, keys, values; gate and up.
+#include "src/families/phi3.cpp"                        // Describes Phi 3 to 4: fused modules, longrope.
 #include "src/families/gpt2.cpp"                        // Describes GPT-2: learned positions, layer norms.
 #include "src/families/gpt_bigcode.cpp"                 // Describes StarCoder: GPT-2 with one key-value head.
 #include "src/families/gpt_neox.cpp"                    // Describes GPT-NeoX and Pythia: branches side by side.

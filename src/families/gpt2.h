@@ -54,9 +54,7 @@ inline void read_gguf(Config& c, const GgufFields& f) {
 
 inline void write_gguf(const Config& c, const Family& family, GgufWriter& out, bool codes) {
     if (c.attention_scale == 0) return;
-    if (!codes)
-        fail(Errc::unsupported, "save: llama.cpp runs no ", family.name, " with another scale of attention; save a "
-             "Hugging Face folder, or 4-bit codes, which only this library reads");
+    if (!codes) refuse_for_llama_cpp(family, "another scale of attention");
     out.set("qlora.attention_scale", GgufWriter::Type::f32, Json(double(c.attention_scale)));
 }
 

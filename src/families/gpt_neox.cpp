@@ -39,7 +39,7 @@ void read_hf(Config& c, const HfFields& f, const Family&) {
 }
 
 void write_hf(const Config& c, Json& j) {
-    j.set("use_parallel_residual", c.parallel).set("attention_bias", c.biases[size_t(Module::o_proj)]);
+    j.set("use_parallel_residual", c.parallel);
     j.set("rotary_pct", double(c.rotated) / double(c.head_dim));
 }
 
@@ -50,11 +50,7 @@ void read_gguf(Config& c, const GgufFields& f) {
 // llama.cpp's feed-forward has the approximated gelu, whatever the file's model was trained with.
 void write_gguf(const Config& c, const Family& family, GgufWriter& out, bool codes) {
     out.set(std::string(family.gguf) + ".use_parallel_residual", GgufWriter::Type::boolean, Json(c.parallel));
-    const bool biased = c.biases[size_t(Module::q_proj)];
-    if ((c.tied || !biased) && !codes)
-        fail(Errc::unsupported, "save: llama.cpp runs no gpt_neox ",
-             biased ? "whose head is the embedding" : "without biases in attention",
-             "; save a Hugging Face folder, or 4-bit codes, which only this library reads");
+    if (!codes && !c.biases[size_t(Module::q_proj)]) refuse_for_llama_cpp(family, "no biases in attention");
 }
 
 }  // namespace gpt_neox_room
@@ -66,7 +62,7 @@ const Family gpt_neox_family{.name = "gpt_neox",
                                           .hidden = 6144,
                                           .layers = 44,
                                           .heads = 64,
-                                          .kv_heads = 0,
+                                          .kv_heads = -1,
                                           .head_dim = 0,
                                           .feed_forward = 24576,
                                           .context = 2048,
@@ -74,6 +70,8 @@ const Family gpt_neox_family{.name = "gpt_neox",
                                           .rotated = 0.25},
                              .partial_rotation = true,
                              .attention_bias = true,
+                             .gguf_biases = true,
+                             .gguf_head = Family::Head::own,
                              .eps_key = "layer_norm_eps",
                              .names = {.layers = "gpt_neox.layers.",
                                        .tensors = gpt_neox_room::renamed,

@@ -13,7 +13,7 @@ struct Family {
     std::string_view gguf;                             // general.architecture
     std::string_view hf_class;                         // architectures[0]
     // The defaults of the class, which Hugging Face leaves out of config.json.
-    // 0: kv_heads = heads, head_dim = hidden / heads, feed_forward = 4 hidden
+    // -1: the class has no such field; 0: kv_heads = heads, head_dim = hidden / heads, feed_forward = 4 hidden
     struct Defaults {
         int64_t vocabulary, hidden, layers, heads, kv_heads, head_dim, feed_forward, context, window = 0;
         double eps = 1e-6, theta = 10000;              // theta: the rotary base

@@ -158,10 +158,11 @@ Config hf_config(const Json& json, const std::string& where, const Family* as) {
     c.hidden = f.integer("hidden_size", defaults.hidden);
     c.layers = f.integer("num_hidden_layers", defaults.layers);
     c.heads = f.integer("num_attention_heads", defaults.heads);
-    // A null here means as many as heads; a missing key means the default of the class.
+    // A null here means as many as heads; a missing key means the default of the class, where that has the field.
     const Json* kv = f.any("num_key_value_heads");
-    const int64_t by_class = defaults.kv_heads ? defaults.kv_heads : c.heads;
-    c.kv_heads = kv && kv->is_null() ? c.heads : f.integer("num_key_value_heads", by_class);
+    const int64_t by_class = defaults.kv_heads > 0 ? defaults.kv_heads : c.heads;
+    const bool heads = defaults.kv_heads < 0 || (kv && kv->is_null());
+    c.kv_heads = heads ? c.heads : f.integer("num_key_value_heads", by_class);
     c.feed_forward = f.integer("intermediate_size", defaults.feed_forward ? defaults.feed_forward : 4 * c.hidden);
     c.context = f.integer("max_position_embeddings", defaults.context);
     if (c.heads < 1) fail(Errc::format, where, ": num_attention_heads is ", c.heads);

@@ -134,10 +134,8 @@ Json hf_config_of(const ModelImpl& model) {
         .set("hidden_size", c.hidden)
         .set("intermediate_size", c.feed_forward)
         .set("num_hidden_layers", c.layers);
-    j.set("num_attention_heads", c.heads)
-        .set("num_key_value_heads", c.kv_heads)
-        .set("head_dim", c.head_dim)
-        .set("max_position_embeddings", c.context);
+    j.set("num_attention_heads", c.heads).set("max_position_embeddings", c.context);
+    if (family.defaults.kv_heads >= 0) j.set("num_key_value_heads", c.kv_heads).set("head_dim", c.head_dim);
     if (c.rotated != c.head_dim) j.set("partial_rotary_factor", double(c.rotated) / double(c.head_dim));
     if (!c.sliding.empty() || family.start().full_every) {
         Json::Array types;

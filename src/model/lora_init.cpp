@@ -53,7 +53,8 @@ void split(Cpu& cpu, const LoraTarget& t, const std::vector<float>& w, float* a,
 void check(const LoraImpl& lora, const LoraTarget& t, const char* name) {
     if (t.rank > std::min(t.in, t.out))
         fail(Errc::argument, "adapter: ", name, " splits ", module_name(lora.base->config, t.module),
-             " of shape {", t.out, ", ", t.in, "} into at most ", std::min(t.in, t.out), " directions, the rank is ", t.rank);
+             " of shape {", t.out, ", ", t.in, "} into at most ", std::min(t.in, t.out),
+             " directions, the rank is ", t.rank);
     if (!(t.scale > 0)) fail(Errc::argument, "adapter: ", name, " needs a positive alpha, is ", lora.options.alpha);
 }
 

