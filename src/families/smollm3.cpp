@@ -35,10 +35,10 @@ void write_hf(const Config& c, Json& j) {
     j.set("use_sliding_window", c.window > 0).set("sliding_window", c.window ? Json(c.window) : Json());
 }
 
-// llama.cpp knows no key for it.
+// llama.cpp knows no key for the layers that turn, and no window: the second key is of our own files.
 void read_gguf(Config& c, const GgufFields& f) {
     c.turned = by_rule(c.layers, 4);
-    if (f.file.pair("qlora.sliding")) c.window = f.integer("attention.sliding_window", 0);
+    if (f.file.pair("qlora.window_from_layer")) c.window = f.integer("attention.sliding_window", 0);
 }
 
 void write_gguf(const Config& c, const Family& family, GgufWriter&, bool codes) {

@@ -331,6 +331,33 @@ TEST(BitsAndBytes, FusedMatricesAreQuantizedAsOne) {
     }
 }
 
+// Where all layers slide no list says which; a window that llama.cpp has no key for is in our own files all the same.
+TEST(FamilyCases, SmolLM3KeepsItsWindow) {
+    const auto model = tiny::make({.family = "smollm3", .window = 3});
+    model->config.turned.assign(2, 0);
+    const std::string path = testing::TempDir() + "qlora_family_smollm3.gguf";
+    EXPECT_THROW(save_gguf_model(*model, path), Error);
+    const auto coded = convert_model(*model, DType::nf4, true);
+    save_gguf_model(*coded, path);
+    const auto again = tiny::load(path);
+    EXPECT_EQ(again->config.window, 3);
+    EXPECT_EQ(tiny::logits(again, nullptr, reference_ids()), tiny::logits(coded, nullptr, reference_ids()));
+}
+
+// A config.json of Ministral 3 has one original context, for frequencies and for queries.
+TEST(FamilyCases, Ministral3HasOneOriginalContext) {
+    const auto model = tiny::make({.family = "ministral3"});
+    RopeScaling s;
+    s.kind = RopeScaling::Kind::yarn;
+    s.factor = 4;
+    for (const int64_t original : {4, 16}) {
+        s.original_context = double(original);
+        set_frequencies(model->config, 10000, s, "test");
+        if (original == 4) EXPECT_EQ(hf_config(hf_config_of(*model), "c").query_growth_every, 4);
+        else EXPECT_THROW(hf_config_of(*model), Error);
+    }
+}
+
 TEST(BitsAndBytes, CheckpointsLoadAsStored) {
     const auto model = tiny::load(golden_path("model/bnb"));
     EXPECT_EQ(model->at(Module::q_proj, 0)->dtype, DType::nf4);
