@@ -39,7 +39,7 @@ inline std::string folder_of(const std::string& name, const Json& reference) {
     for (const auto& [tensor, dims] : reference.find("tensors")->object()) {
         Shape shape;
         for (const Json& d : dims.array()) shape.push_back(d.integer());
-        const auto has = [&](const char* word) { return tensor.find(word) != tensor.npos; };
+        const auto has = [&of = tensor](const char* word) { return of.find(word) != of.npos; };
         const bool norm = has("norm") || has("ln_"), embedding = has("embed") || has("wte") || has("wpe");
         std::vector<float> v = values(tensor, elements_of(shape), norm ? 0.1 : embedding ? 1.0 : 0.3);
         if (norm) for (float& x : v) x += 1;
