@@ -131,14 +131,12 @@ def build(case):
     kind, extra = cases[case]
     config = getattr(transformers, kind.replace("LMHead", "") + "Config")(**{**base, **extra})
     torch.manual_seed(0)
-    model = getattr(transformers, kind.removesuffix("Text") + "ForCausalLM")(config).float().eval()
-    for layer, heads in zip(model.model.layers, extra.get("num_key_value_heads_per_layer", [])):
+    model = getattr(transformers, kind.removesuffix("Text") + ("Model" if kind == "GPT2LMHead" else "ForCausalLM"))(config).float().eval()
+    for layer, heads in zip(model.model.layers if "num_key_value_heads_per_layer" in extra else [], extra.get("num_key_value_heads_per_layer", [])):
         attention, width = layer.self_attn, heads * model.model.layers[0].self_attn.head_dim
         attention.num_key_value_groups = config.num_attention_heads // heads
         for name in ("k_proj", "v_proj"):
             setattr(attention, name, torch.nn.Linear(config.hidden_size, width, bias=False))
-}
-    model = getattr(transformers, kind + ("Model" if kind == "GPT2LMHead" else "ForCausalLM"))(config).float().eval()
     fill(model)
     return model
 

@@ -297,7 +297,13 @@ Weight joined(std::string name, std::span<const Part> given) {
              name_of(parts[0].weight.dtype), "; convert the model to bf16, f16 or nf4 first");
     const TypeInfo& info = type_info(parts[0].weight.dtype);
     const bool codes = is_4bit(parts[0].weight.dtype);
-    if (!one_type || (!codes && row % info.block)) return room::joined_floats(std::move(name), shape, parts, row);
+    // of nvfp4 a table for all of a tensor, which parts of several tensors do not share
+    const float* of_all = codes ? nullptr : parts[0].weight.quant.absmax_map;
+    const bool apart = of_all && std::any_of(parts.begin(), parts.end(), [&](const Part& part) {
+        return std::memcmp(part.weight.quant.absmax_map, of_all, 256 * sizeof(float)) != 0;
+    });
+    if (!one_type || apart || (!codes && row % info.block))
+        return room::joined_floats(std::move(name), shape, parts, row);
     Weight whole = parts[0].weight;
     whole.name = std::move(name);
     whole.shape = shape;

@@ -105,6 +105,29 @@ double loss(std::shared_ptr<const ModelImpl> model, const LoraImpl& lora) {
     return sum;
 }
 
+// Parts of a fused layer have one adapter, which is named as the class names the layer.
+TEST(LoraModules, OfFusedLayers) {
+    const Config phi3 = family_named("phi3")->start(), gpt2 = family_named("gpt2")->start();
+    using Modules = std::vector<Module>;
+    EXPECT_EQ(parse_modules(phi3, "all"),
+              (Modules{Module::q_proj, Module::o_proj, Module::gate_proj, Module::down_proj}));
+    EXPECT_EQ(parse_modules(phi3, "attention,gate_up_proj"),
+              (Modules{Module::q_proj, Module::o_proj, Module::gate_proj}));
+    EXPECT_EQ(parse_modules(phi3, "qkv_proj"), (Modules{Module::q_proj}));
+    EXPECT_EQ(parse_modules(gpt2, "c_proj"), (Modules{Module::o_proj, Module::down_proj}));
+    EXPECT_EQ(parse_modules(gpt2, "attn.c_proj, c_fc"), (Modules{Module::o_proj, Module::up_proj}));
+    EXPECT_EQ(module_name(gpt2, Module::o_proj), "attn.c_proj");
+    EXPECT_EQ(module_name(gpt2, Module::q_proj), "c_attn");
+    std::string error = "taken";
+    try { (void)parse_modules(phi3, "o_proj,q_proj"); } catch (const Error& e) { error = e.what(); }
+    EXPECT_NE(error.find("q_proj of a phi3 model is a part of qkv_proj"), std::string::npos) << error;
+    const auto model = tiny::make({.family = "phi3"});
+    const auto lora = create_lora(model, {.rank = 2});
+    EXPECT_EQ(lora->targets.size(), 8u);
+    EXPECT_EQ(lora->find(1, Module::v_proj), lora->find(1, Module::q_proj));
+    EXPECT_EQ(lora->find(0, Module::q_proj)->out, 32 + 16 + 16);
+}
+
 class LoraFamilies : public testing::TestWithParam<std::string> {};
 
 // Every family, every module: the gradient of a whole decoder against central differences.

@@ -2,6 +2,7 @@
 // joined, to the last byte of its scales.
 #include "src/base/rng.h"
 #include "src/tensor/encode.h"
+#include "src/tensor/float8.h"
 #include "src/tensor/nf4.h"
 #include "tests/support/support.h"
 
@@ -102,6 +103,29 @@ TEST(StoredRows, WhatCannotBeCutIsRefused) {
     const std::vector<Part> apart{{quantize_4bit(other, DType::nf4, true), {{0, 32}}},
                                   {quantize_4bit(random({16, 64}), DType::nf4, true), {{32, 16}}}};
     EXPECT_THROW((void)joined("whole", apart), Error);
+}
+
+// Parts of several tensors of nvfp4 have tables of their own: together they are floats.
+TEST(StoredRows, PartsWithTheirOwnTables) {
+    const std::vector<uint8_t> blocks(8 * 36, 0x35);   // 8 rows of 64; every scale and every code is one
+    const std::vector<float> twice = nvfp4_scales(2, false, "test");
+    std::vector<Part> parts;
+    std::vector<float> expected;
+    for (const float* table : {nvfp4_scales(), twice.data(), nvfp4_scales()}) {
+        Weight w;
+        w.dtype = DType::nvfp4;
+        w.shape = {8, 64};
+        w.data = blocks.data();
+        w.quant.absmax_map = table;
+        parts.push_back({w, {{int64_t(parts.size()) * 8, 8}}});
+        const std::vector<float> values = w.decoded();
+        expected.insert(expected.end(), values.begin(), values.end());
+    }
+    EXPECT_NE(expected[0], expected[512]);
+    EXPECT_EQ(joined("whole", parts).decoded(), expected);
+    std::swap(parts[1].weight, parts[2].weight);
+    parts.pop_back();
+    EXPECT_EQ(joined("whole", parts).dtype, DType::nvfp4) << "one table";
 }
 
 TEST(StoredRows, Transposed) {
