@@ -211,6 +211,7 @@
 #include "src/families/ministral3.cpp"                  // Describes Ministral 3: queries that grow with the position.
 #include "src/families/smollm3.cpp"                     // Describes SmolLM3: every fourth layer does not turn.
 #include "src/families/granite.cpp"                     // Describes Granite: Llama with four factors.
+#include "src/families/granitemoehybrid.cpp"            // Describes Granite 4, where it is dense.
 #include "src/families/olmo2.cpp"                       // Describes OLMo 2: norms behind, norms of rows.
 #include "src/families/olmo3.cpp"                       // Describes OLMo 3: OLMo 2 with windows.
 #include "src/families/gemma.cpp"                       // Describes Gemma: gelu, norms by 1 + w, scaled embeddings.

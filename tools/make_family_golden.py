@@ -66,6 +66,7 @@ cases |= {
     "phi3": ("Phi3", dict(sliding_window=4, pad_token_id=0, partial_rotary_factor=0.75)),
     "phi3_odd": ("Phi3", dict(odd, pad_token_id=0, tie_word_embeddings=True)),
 }
+experts = dict(num_local_experts=0, num_experts_per_tok=0, layer_types=["attention"] * 3, shared_intermediate_size=48, mamba_n_heads=1, mamba_d_head=64)
 gpt = dict(num_attention_heads=4, activation_function="gelu_new", attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0, tie_word_embeddings=True, layer_norm_epsilon=1e-5)
 cases |= {
     "gpt2": ("GPT2LMHead", dict(gpt, n_inner=None)),
@@ -74,6 +75,8 @@ cases |= {
     "gpt_bigcode_odd": ("GPTBigCode", dict(gpt, n_inner=46, hidden_size=42, num_attention_heads=7, vocab_size=67, multi_query=False, activation_function="gelu_pytorch_tanh")),
     "gpt_neox": ("GPTNeoX", dict(rotary_pct=0.5)),
     "gpt_neox_odd": ("GPTNeoX", dict(hidden_size=70, intermediate_size=46, num_attention_heads=7, vocab_size=67, rotary_pct=0.41, rotary_emb_base=500, use_parallel_residual=False, attention_bias=False, tie_word_embeddings=True, hidden_act="gelu_fast")),
+    "granitemoehybrid": ("GraniteMoeHybrid", dict(experts, position_embedding_type="rope", attention_bias=True, embedding_multiplier=6.0, attention_multiplier=0.2, residual_multiplier=0.3, logits_scaling=3.0)),
+    "granitemoehybrid_nope": ("GraniteMoeHybrid", dict(experts, hidden_size=42, num_attention_heads=7, num_key_value_heads=1, vocab_size=67, shared_intermediate_size=46, tie_word_embeddings=True, mamba_d_head=84)),
     # texts longer than the original context of 8
     "phi3_long": ("Phi3", dict(pad_token_id=0, original_max_position_embeddings=8, rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, short_factor=[1.0, 1.1, 1.5, 2.0], long_factor=[1.0, 2.0, 4.5, 16.0], original_max_position_embeddings=8))),
 }
@@ -201,6 +204,8 @@ model = adapted("peft_gpt2", "gpt2", r=2, lora_alpha=4, target_modules=["c_attn"
 differentiated("peft_gpt2", model)
 model = adapted("peft_gpt_neox", "gpt_neox", r=2, lora_alpha=4, target_modules=["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"], use_dora=True)
 differentiated("peft_gpt_neox", model)
+model = adapted("peft_granitemoehybrid", "granitemoehybrid", r=2, lora_alpha=4, target_modules=["q_proj", "o_proj", "input_linear", "output_linear"])
+differentiated("peft_granitemoehybrid", model)
 
 # PiSSA: the folder says so, and PEFT splits the base again when it loads it.
 model = get_peft_model(build("llama"), LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "down_proj"], init_lora_weights="pissa", task_type="CAUSAL_LM"))

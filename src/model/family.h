@@ -28,6 +28,7 @@ struct Family {
     bool kv_heads_by_layer = false; // GGUF's head_count_kv may differ from layer to layer
     bool mlp_bias = false;          // and one for those of the feed-forward
     bool gguf_biases = false;       // llama.cpp reads biases of all linear layers, not only of q, k and v
+    bool gguf_any_gelu = false;     // and computes one gelu for all
     bool gguf_pattern = false;      // and which layers slide: attention.sliding_window_pattern
     bool plain_sliding = false;     // layers that slide turn by plain frequencies: sliding_theta, else the base of all
     enum class Head { either, tied, own } gguf_head = Head::either;    // and which head: the embedding, one of its own

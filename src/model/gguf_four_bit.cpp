@@ -4,6 +4,7 @@
 
 #include "src/tensor/nf4.h"
 
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -67,10 +68,15 @@ Weight read_four_bit(const Gguf& file, const std::string& name) {
     FourBit& q = w.quant;
     q.block = file.integer("qlora.block");
     q.block2 = file.integer("qlora.block2", 256);
-    for (int64_t b : {q.block, q.block2})
-        if (b < 16 || b > 65536 || (b & (b - 1)))
+    if (const float* own = read.floats(".blocks", 2, false)) {
+        q.block = own[0] >= 1 && own[0] <= 65536 ? int64_t(own[0]) : 0;
+        q.block2 = own[1] >= 1 && own[1] <= 65536 ? int64_t(own[1]) : 0;
+    }
+    // parts of a fused layer may have groups of few blocks
+    for (const auto& [b, least] : {std::pair<int64_t, int64_t>{q.block, 16}, {q.block2, 1}})
+        if (b < least || b > 65536 || (b & (b - 1)))
             fail(Errc::format, "gguf: ", file.path(), ": a quantization block of ", b,
-                 " elements, expected a power of two from 16 to 65536");
+                 " elements, expected a power of two from ", least, " to 65536");
     const int64_t blocks = (w.elements() + q.block - 1) / q.block;
     q.codebook = read.floats(".codebook", 16, false);
     if (!q.codebook) q.codebook = w.dtype == DType::nf4 ? nf4_codebook : fp4_codebook;
@@ -86,7 +92,7 @@ Weight read_four_bit(const Gguf& file, const std::string& name) {
     return w;
 }
 
-void write_four_bit(GgufWriter& out, const std::string& name, WeightPtr weight) {
+void write_four_bit(GgufWriter& out, const std::string& name, WeightPtr weight, const FourBit& said) {
     const Weight& w = *weight;
     const FourBit& q = w.quant;
     if (w.shape.size() != 2 || w.shape[1] % 2)
@@ -97,6 +103,10 @@ void write_four_bit(GgufWriter& out, const std::string& name, WeightPtr weight) 
         gguf_four_bit_room::add(out, name + suffix, type, std::move(shape), data, bytes, weight);
     };
     add("", ggml_i8, {w.shape[0], w.shape[1] / 2}, w.data, w.elements() / 2);
+    if (q.block != said.block || q.block2 != said.block2) {
+        const std::array<float, 2> blocks_of_it{float(q.block), float(q.block2)};
+        out.add({name + ".blocks", 0, {2}, 8, [blocks_of_it](AtomicFile& f) { f.write(blocks_of_it.data(), 8); }});
+    }
     if (std::memcmp(q.codebook, w.dtype == DType::nf4 ? nf4_codebook : fp4_codebook, 64) != 0)
         add(".codebook", 0, {16}, q.codebook, 64);
     if (q.absmax) {

@@ -4,7 +4,8 @@
 // in companions:
 //   W.absmax f32 {blocks}, or with double quantization W.absmax_code I8 {blocks}, W.absmax2 f32 {blocks / block2},
 //   W.offset f32 {1}; W.codebook f32 {16} and W.absmax_map f32 {256} only where they are not the usual tables.
-// The keys qlora.type, qlora.block and qlora.block2 say how to read them. Other programs see a file of I8 tensors and
+// The keys qlora.type, qlora.block and qlora.block2 say how to read them; W.blocks f32 {2} has the last two of a tensor
+// for which they are others, as parts of a fused layer may be. Other programs see a file of I8 tensors and
 // refuse it.
 #pragma once
 #include "src/format/gguf.h"
@@ -23,6 +24,7 @@ inline std::string gguf_scale_name(const std::string& weight) {
 Vocabulary gguf_vocabulary(const GgufPairs&);
 std::shared_ptr<const TokenizerImpl> gguf_tokenizer(const GgufPairs&); // null if the file has no vocabulary
 Weight read_four_bit(const Gguf&, const std::string& name);
-void write_four_bit(GgufWriter&, const std::string& name, WeightPtr);  // the tensors only
+// The tensors only; `said` has the blocks that the keys name.
+void write_four_bit(GgufWriter&, const std::string& name, WeightPtr, const FourBit& said = {});
 
 }}  // namespace qlora

@@ -109,7 +109,7 @@ void set_layer_types(Config& c, const HfFields& f) {
     std::vector<uint8_t> sliding;
     for (int64_t i = 0; i < c.layers; ++i) {
         const std::string& type = list[size_t(i)].as_string(f.at("layer_types"));
-        if (type != "sliding_attention" && type != "full_attention")
+        if (type != "sliding_attention" && type != "full_attention" && type != "attention")
             fail(Errc::unsupported, f.where, ": layer_types[", i, "] = ", type,
                  " is not supported (sliding_attention and full_attention are)");
         sliding.push_back(type == "sliding_attention");

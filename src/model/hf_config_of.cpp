@@ -165,7 +165,7 @@ Json hf_config_of(const ModelImpl& model) {
     if (family.attention_bias) j.set("attention_bias", c.biases[size_t(Module::o_proj)]);
     if (family.mlp_bias) j.set("mlp_bias", c.biases[size_t(Module::down_proj)]);
     if (family.write_hf) family.write_hf(c, j);
-    if (!c.turned.empty() && !j.find("no_rope_layers"))
+    if (!c.turned.empty() && !j.find("no_rope_layers") && !j.find("position_embedding_type"))
         fail(Errc::unsupported, "save: ", model.path, " has layers that do not turn, which a config.json of ",
              family.hf_class, " cannot say");
     for (Json::Member& member : j.object())

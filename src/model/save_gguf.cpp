@@ -16,7 +16,7 @@ namespace save_gguf_room {
 
 using Type = GgufWriter::Type;
 
-// The first linear layer that is held in 4-bit codes, or null. Type and blocks are the same for all of them.
+// The first linear layer that is held in 4-bit codes, or null. The type is the same for all of them.
 WeightPtr four_bit(const Draft& draft) {
     WeightPtr first;
     for_each_in_file(World::gguf, draft, [&](const Row& row, int64_t, const std::string&, const DraftTensor& t) {
@@ -26,7 +26,7 @@ WeightPtr four_bit(const Draft& draft) {
             fail(Errc::unsupported, "save: ", w->name,
                  " is held in 4 bits, only the linear layers of the blocks can be saved so");
         if (!first) first = w;
-        if (w->dtype != first->dtype || w->quant.block != first->quant.block || w->quant.block2 != first->quant.block2)
+        if (w->dtype != first->dtype)
             fail(Errc::unsupported, "save: ", w->name, " and ", first->name,
                  " are quantized in different ways, which one file cannot hold");
     });
@@ -72,7 +72,8 @@ void check_for_llama_cpp(const Config& c, const Family& family) {
     bool biased = false;
     for (const Module m : {Module::o_proj, Module::gate_proj, Module::up_proj, Module::down_proj})
         biased = biased || (c.biases[size_t(m)] && !start.biases[size_t(m)]);
-    refuse_for_llama_cpp(family, c.activation != start.activation           ? "another activation in its feed-forward"
+    const bool act = c.activation != start.activation && !family.gguf_any_gelu;
+    refuse_for_llama_cpp(family, act                                        ? "another activation in its feed-forward"
                                  : biased && !family.gguf_biases            ? "biases on all linear layers"
                                  : family.gguf_head == Family::Head::tied && !c.tied ? "a head of its own"
                                  : family.gguf_head == Family::Head::own && c.tied   ? "the embedding as its head"
@@ -160,8 +161,8 @@ void scale_of(GgufWriter& out, const std::string& name, const DraftTensor& t) {
         out.add({gguf_scale_name(name), 0, {1}, 4, [scale](AtomicFile& f) { f.write(&scale, sizeof scale); }});
 }
 
-void tensor(GgufWriter& out, const std::string& name, const DraftTensor& t) {
-    if (is_4bit(t.dtype)) return write_four_bit(out, name, t.now());
+void tensor(GgufWriter& out, const std::string& name, const DraftTensor& t, const FourBit& said = {}) {
+    if (is_4bit(t.dtype)) return write_four_bit(out, name, t.now(), said);
     const int type = number_of(name, t.dtype);
     scale_of(out, name, t);
     out.add({name, type, t.shape, t.bytes(), [t](AtomicFile& f) {
@@ -266,7 +267,7 @@ void save_gguf_model(const Draft& draft, const std::string& path) {
     room::write_text(model, out, codes);
     for_each_in_file(World::gguf, draft, [&](const Row& row, int64_t, const std::string& name, const DraftTensor& t) {
         if (permute && row.turned) room::permuted(out, name, t, c.head_dim);
-        else room::tensor(out, name, t);
+        else room::tensor(out, name, t, coded ? coded->quant : FourBit{});
     });
     if (!c.long_frequencies.empty()) room::long_factors(out, model, family, codes);
     if (model.metadata->rope_freqs) room::tensor(out, "rope_freqs.weight", model.metadata->rope_freqs);

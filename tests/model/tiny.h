@@ -55,7 +55,7 @@ inline void set_switches(Config& c, const Spec& s) {
     }
     if (s.family == "gemma2") c.attention_cap = 5;
     if (s.family == "gemma2" || s.family == "gemma3_text") c.logit_cap = 3;
-    if (s.family == "granite") {
+    if (s.family.starts_with("granite")) {
         c.embedding_scale = 1.5f;
         c.attention_scale = 0.3f;
         c.residual_scale = 0.5f;
