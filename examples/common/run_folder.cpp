@@ -30,6 +30,9 @@ static const std::vector<std::string>& fixed_names() {
     return names;
 }
 
+// Where an adapter is saved whole before its files take their places.
+constexpr const char* fresh_adapter = ".qlora-adapter";
+
 static std::string checkpoint_name(int64_t step) { return "checkpoints/step-" + std::to_string(step); }
 
 static bool holds_anything(const std::string& path) {
@@ -130,7 +133,8 @@ void RunFolder::clean_leftovers() const {
             if (part == std::string::npos || name.find_first_not_of("0123456789-", part + 6) != std::string::npos)
                 continue;
             const std::string whole = (folder == path_ ? "" : "checkpoints/") + name.substr(0, part);
-            if (whole == ".run.json" || record_.owns(whole)) qlora::remove_tree(folder + '/' + name);
+            if (whole == ".run.json" || whole == fresh_adapter || record_.owns(whole))
+                qlora::remove_tree(folder + '/' + name);
         }
     }
 }
@@ -181,7 +185,7 @@ void RunFolder::set_aside(int64_t step) {
 }
 
 void RunFolder::take_adapter(int64_t step, const std::function<void(const std::string& folder)>& save) {
-    const fs::path fresh = fs::path(path_) / ".qlora-adapter";
+    const fs::path fresh = fs::path(path_) / fresh_adapter;
     std::error_code error;
     qlora::remove_tree(fresh.string());                // of a run that died while saving
     save(fresh.string());

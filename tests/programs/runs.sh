@@ -175,8 +175,10 @@ done
 missing "nothing is left" "$dir/never"
 
 # ---- What killed saves left
-touch "$dir/one/adapter_model.safetensors.part-12-0" "$dir/one/theirs.part-12-0"
+mkdir "$dir/one/.qlora-adapter.part-12-1"
+touch "$dir/one/.qlora-adapter.part-12-1/base.json" "$dir/one/adapter_model.safetensors.part-12-0" "$dir/one/theirs.part-12-0"
 good "the next start" $plain -o "$dir/one" --overwrite
 missing "cleans up after a killed one" "$dir/one/adapter_model.safetensors.part-12-0"
+missing "cleans up after one killed while it saved the adapter" "$dir/one/.qlora-adapter.part-12-1"
 [ -e "$dir/one/theirs.part-12-0" ] && ok "but only its own" || failed "but only its own" "theirs is gone"
 exit $((failures > 0))
