@@ -20,9 +20,26 @@ one_file() {
     (cd "$build/one-file" && $cxx $flags -c user_a.cpp -o a.o & cd "$build/one-file" && $cxx $flags -c user_b.cpp -o b.o && wait &&
      $cxx a.o b.o -pthread -o consumer && ./consumer)
 }
-opening_example() {                                    # of qlora.h, word for word, on the tiny model
+# The examples in the comments of qlora.h and in the README, word for word, each in a function of its own that has what they take for granted; run on
+# the tiny model.
+examples_of() {
+    awk -v takes="const qlora::Model& model, const qlora::Lora& lora, const qlora::Dataset& data, const qlora::TrainOptions& options, const std::string& text, const std::vector<qlora::Tokens>& prompts" '
+        function close_block() {
+            if (block ~ /qlora::/) { printf "void example_%d(%s) {\n    (void)model, (void)lora, (void)data, (void)options, (void)text, (void)prompts;\n    {\n%s    }\n}\n", ++count, takes, block }
+            block = ""
+        }
+        FNR == 1 { close_block(); fenced = 0 }
+        /^```/ { close_block(); fenced = /^```cpp/; next }
+        fenced { if (!/^#include/) block = block $0 "\n"; next }
+        FILENAME ~ /[.]h$/ && /^\/\/   [^*0-9]/ && (block != "" || !/^\/\/    /) { block = block substr($0, 5) "\n"; next }
+        { close_block() }
+        END { close_block(); printf "using Example = decltype(&example_1);\nconst std::vector<Example> examples{"; for (i = 1; i <= count; ++i) printf "example_%d, ", i; print "};" }
+    ' qlora.h README.md
+}
+examples() {
+    examples_of > "$build/one-file/examples.inc" && cp tests/dropin/examples.cpp "$build/one-file" &&
     cp models/tiny.gguf "$build/one-file/model.gguf" && cp examples/data/about-qlora-valid.jsonl "$build/one-file/chats.jsonl" &&
-    (cd "$build/one-file" && ./consumer run)
+    (cd "$build/one-file" && $cxx -std=c++20 -O1 -Wall -Wextra -Wno-shadow -Werror -pthread -c examples.cpp && $cxx examples.o b.o -pthread -o examples && ./examples)
 }
 symbols() {                                            # nothing of ours outside qlora:: is exported
     nm -C --defined-only -g "$build/one-file/b.o" | grep -v -E ' (W|V|u|w|v) ' | grep -v -E 'qlora::|errors_are_catchable' | grep -E ' [TDBR] ' && return 1
@@ -72,7 +89,7 @@ END
 
 if [ "$what" != whole ]; then
     check "one file, two translation units, -Werror" one_file
-    check "the opening example of qlora.h runs" opening_example
+    check "the examples of qlora.h and of the README compile and run" examples
     check "one file exports qlora:: only" symbols
     check "lint refuses a program that includes a room" lint_refuses
 fi

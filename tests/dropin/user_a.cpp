@@ -1,22 +1,11 @@
-// A consumer's first source file: only the interface, and the opening example of qlora.h as a function.
+// A consumer's first source file: only the interface.
 #include "qlora.h"
 
 #include <cstdio>
-#include <iostream>
 
 int errors_are_catchable();
 
-// The opening example, word for word: it must compile; it runs when a model is given.
-void opening_example() {
-    auto model   = qlora::Model::load("model.gguf", {.quantize = qlora::DType::nf4});
-    auto lora    = qlora::Lora::create(model, {.rank = 16});
-    auto trainer = qlora::Trainer(lora, qlora::Dataset::load("chats.jsonl", model), {.epochs = 3});
-    while (trainer.step()) std::cout << trainer.last().loss << '\n';
-    qlora::Session(lora).chat("Hello!", {}, [](std::string_view s) { std::cout << s; return true; });
-}
-
-int main(int argc, char**) {
-    if (argc > 1) opening_example();                   // in a folder with model.gguf and chats.jsonl
+int main() {
     qlora::Graph g(qlora::Backend::cpu(1));
     const qlora::Tensor x = g.input({2, 3}), w = g.param({1, 3});
     const qlora::Tensor loss = qlora::sum(qlora::matmul(x, w));
