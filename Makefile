@@ -92,7 +92,7 @@ gtest:
 	@echo '#include <gtest/gtest.h>' | $(CXX) -std=c++20 -E -x c++ - > /dev/null 2>&1 || \
 	{ echo "The tests need GoogleTest: apt-get install libgtest-dev (Debian, Ubuntu), dnf install gtest-devel (Fedora), brew install googletest (macOS)"; exit 1; }
 
-test: all $(BUILD)/unit lint
+test: all $(BUILD)/unit $(BUILD)/gpu_check lint
 	CXX="$(CXX)" QLORA_FLAGS="$(strip $(CXXFLAGS) $(SANITIZE))" sh tests/run.sh $(BUILD)
 
 .PHONY: test-all

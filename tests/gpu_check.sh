@@ -3,7 +3,7 @@
 # whole runs against the CPU, then speed beside the copy's bandwidth, generation and training of synthetic models, and
 # the memory checker. Rows appear as soon as they are known; a stage that fails or takes too long does not stop the next.
 # The last lines are the table. Builds what it needs: make CUDA=1.
-# QLORA_EMULATED=1: the same on the emulation, with tiny shapes, to see that it runs to its end.
+# QLORA_EMULATED=1: the same on the emulation, with tiny shapes, to see that it runs to its end (tests/programs/gpu_check.sh).
 cd "$(dirname "$0")/.." || exit 1
 emulated=${QLORA_EMULATED:-}
 build=${1:-$([ -n "$emulated" ] && echo build || echo build/cuda)}
@@ -16,6 +16,7 @@ failures=0
 # stage NAME SECONDS COMMAND...
 stage() {
     name=$1 limit=$2; shift 2
+    [ -z "$emulated" ] || limit=$((limit * 10))        # of a card's time
     start=$(date +%s)
     timeout -s KILL "$limit" "$@" > "$out/$name.log" 2>&1
     status=$?
@@ -31,7 +32,7 @@ else devices=$(nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.ma
 [ -n "$devices" ] || { echo "gpu_check: no NVIDIA device here (nvidia-smi finds none)"; exit 77; }
 echo "device: $devices" | tee -a "$out/rows"
 if [ ! -x "$build/gpu_check" ] || [ ! -x "$build/bin/bench" ]; then
-    make -s ${emulated:+CUDA=} ${emulated:-CUDA=1} BUILD="$build" "$build/gpu_check" "$build/bin/bench" > "$out/build.log" 2>&1 ||
+    make -s CUDA="$([ -n "$emulated" ] || echo 1)" BUILD="$build" "$build/gpu_check" "$build/bin/bench" > "$out/build.log" 2>&1 ||
         { echo "FAILED build, see $out/build.log"; exit 1; }
 fi
 check=$build/gpu_check
