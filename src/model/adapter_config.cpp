@@ -28,6 +28,10 @@ Selection selection(const LoraImpl& lora) {
     for (int64_t layer = 0; layer < c.layers; ++layer)
         for (const Module m : modules)
             described = described && selects(c, o, layer, m) == (lora.find(layer, m) != nullptr);
+    // a name that is the end of the head's would choose that too
+    const std::string head = tensor_name(World::hf, c, row_of(c, Slot::head), -1);
+    for (const Module m : modules)
+        if (!c.tied || c.names.tied_head) described = described && !head.ends_with("." + module_name(c, m) + ".weight");
     const auto near = [](float a, float b) { return std::fabs(a - b) <= 1e-6f * std::fabs(b); };
     for (const LoraTarget& t : lora.targets) {
         const LoraOptions local = options_at(c, o, t.layer, t.module);

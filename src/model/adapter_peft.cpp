@@ -116,6 +116,7 @@ Found find_tensors(const SafeTensors& tensors, const Config& c, const std::strin
 std::vector<std::pair<int64_t, Module>> adapted(const Json& config, const LoraOptions& o, const Config& c,
                                                 const std::string& where) {
     for (const Slot other : {Slot::head, Slot::embedding, Slot::positions}) {
+        if (other == Slot::head && c.tied && !c.names.tied_head) continue;
         const std::string tensor = tensor_name(World::hf, c, row_of(c, other), -1);
         const std::string name = tensor.substr(0, tensor.rfind('.'));  // without .weight
         if (peft_adapts(c, config, o, name, where))

@@ -102,6 +102,7 @@ std::vector<RowRange> rows_in(const Config& c, const Fused& f, Slot linear, int6
     }
     const int64_t count = shape_of(c, linear, layer)[0], heads = c.kv_heads_at(layer);
     if (order == Fused::Order::blocks) return {{first, count}};
+    if (order == Fused::Order::reversed) return {{all - first - count, count}};
     std::vector<RowRange> out;
     for (int64_t head = 0; head < heads; ++head)
         out.push_back({(head * all + first) / heads, count / heads});

@@ -126,6 +126,18 @@ TEST(ConfigShapes, EveryWrongFieldIsNamed) {
          "growth of queries"},
         {"llama_mscale", "rope_parameters",
          parsed(R"({"rope_type": "yarn", "factor": 4.0, "mscale": -1.0, "mscale_all_dim": 1.0})"), "mscale"},
+        {"hf_olmo", "rope", Json(), "rope is false (the default of the class)"},
+        {"hf_olmo", "alibi", Json(true), "alibi is true"},
+        {"hf_olmo", "include_bias", Json(), "include_bias is true (the default of the class)"},
+        {"hf_olmo", "layer_norm_with_affine", Json(true), "layer_norm_with_affine"},
+        {"hf_olmo", "layer_norm_type", Json("rms"), "layer_norm_type is \"rms\", expected default"},
+        {"hf_olmo", "block_type", Json("llama"), "block_type"},
+        {"hf_olmo", "block_group_size", Json(2), "block_group_size"},
+        {"hf_olmo", "activation_type", Json("gelu"), "activation_type"},
+        {"hf_olmo", "layer_norm_eps", Json(1e-3), "layer_norm_eps"},
+        {"hf_olmo", "n_heads", Json(3), "n_heads"},
+        {"hf_olmo", "mlp_hidden_size", Json(int64_t(1) << 40), "feed-forward size"},
+        {"hf_olmo", "clip_qkv", Json(-1.0), "clip_qkv"},
         {"olmo3", "rope_parameters",
          parsed(R"({"full_attention": {"rope_type": "yarn", "factor": 4.0, "truncate": false}})"), "truncate"}};
     for (const auto& row : table) {
@@ -136,6 +148,28 @@ TEST(ConfigShapes, EveryWrongFieldIsNamed) {
         try { hf_config(config, "config.json"); } catch (const Error& e) { error = e.what(); }
         EXPECT_NE(error.find(row.says), std::string::npos) << row.of << ", " << row.key << ": " << error;
     }
+}
+
+// OLMo 1 has two classes, and files of the older one have the model_type of either.
+TEST(ConfigShapes, OlmoByItsClass) {
+    Json config = *golden("families.json").find("cases")->find("hf_olmo")->find("config");
+    for (const char* type : {"hf_olmo", "olmo"})
+        for (const char* name : {"OLMoForCausalLM", "OLMoModelForCausalLM"}) {
+            config.set("model_type", type).set("architectures", Json(Json::Array{Json(name)}));
+            const Config c = hf_config(config, "c");
+            EXPECT_EQ(c.family, "hf_olmo");
+            EXPECT_EQ(c.vocabulary, 40);               // rows of the embedding, of which tokens have fewer
+            EXPECT_EQ(c.feed_forward, 48);
+            EXPECT_EQ(c.kv_heads, 2);
+            EXPECT_EQ(c.clip_qkv, 0.8f);
+        }
+    config.set("mlp_hidden_size", Json()).set("n_kv_heads", Json());
+    EXPECT_EQ(hf_config(config, "c").feed_forward, 64);                // 4 times the hidden size, for up and gate
+    EXPECT_EQ(hf_config(config, "c").kv_heads, 4);
+    config.set("architectures", Json(Json::Array{Json("OlmoForCausalLM")}));
+    EXPECT_EQ(hf_config(config, "c").family, "olmo");
+    config.set("model_type", "hf_olmo");
+    EXPECT_THROW(hf_config(config, "c"), Error);
 }
 
 // A folder of a model that sees as well, in both orders of names: its text part is the model of text, the rest is left
