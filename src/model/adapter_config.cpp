@@ -25,6 +25,8 @@ Selection selection(const LoraImpl& lora) {
         if (std::find(modules.begin(), modules.end(), t.module) == modules.end()) modules.push_back(t.module);
     // PEFT has a place for one of the two
     bool described = o.exclude.empty() || o.exclude_pattern.empty(), patterns = true;
+    // the part that sees has layers that are called as those of the text
+    described = described && c.names.modules.empty();
     for (int64_t layer = 0; layer < c.layers; ++layer)
         for (const Module m : modules)
             described = described && selects(c, o, layer, m) == (lora.find(layer, m) != nullptr);

@@ -261,7 +261,8 @@ std::string gguf_name(const Config& c, int64_t layer, Slot linear, std::string_v
 }
 
 std::string hf_name(const Config& c, int64_t layer, Module m) {
-    return str(c.names.layers, layer, ".", tensors_room::hf_stem(c, m));
+    const std::string_view layers = c.names.modules.empty() ? c.names.layers : c.names.modules;
+    return str(layers, layer, ".", tensors_room::hf_stem(c, m));
 }
 
 TensorPlace place_of(World world, const Config& c, std::string_view name, const std::string& where) {

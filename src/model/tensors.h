@@ -76,6 +76,8 @@ struct Names {
     std::span<const Fused> fused = {};                 // which a file may have instead of the tensors of their slots
     bool transposed = false;                           // dense linear layers lie as {in, out}
     std::span<const std::string_view> ignored = {};    // of a layer, which hold nothing of the model: masks
+    // Before the number of a layer as modules are called, where that differs: in the class that sees as well.
+    std::string_view modules = {};
     bool tied_head = true;                             // a head that is the embedding is a layer of the class as well
 };
 

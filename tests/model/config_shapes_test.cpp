@@ -7,7 +7,7 @@
 namespace config_shapes_test {
 
 using namespace qlora;
-using reference::folder_of, reference::golden, reference::reference_ids;
+using reference::expect_rows, reference::folder_of, reference::golden, reference::reference_ids;
 
 Json parsed(const char* text) { return Json::parse(text, "config"); }
 
@@ -213,6 +213,56 @@ TEST(ConfigShapes, TheTextPartOfAModelThatSees) {
         std::ofstream(folder + "/config.json") << config.dump();
         EXPECT_THROW(tiny::load(folder), Error);
     }
+}
+
+// PEFT's adapter of the text part under the names of a class that sees as well, in both orders, and with what PEFT puts
+// on the part that sees where only modules' names were given.
+TEST(ConfigShapes, AdaptersOfAModelThatSees) {
+    const Json reference = golden("peft_gemma3.json"), families = golden("families.json");
+    const auto model = tiny::load(folder_of("sees_peft", *families.find("cases")->find("gemma3")));
+    const auto golden_file = SafeTensors::open(golden_path("model/peft_gemma3/adapter_model.safetensors"));
+    const std::string folder = testing::TempDir() + "qlora_family_seeing_adapter";
+    const auto write = [&](std::string_view layers, const std::vector<std::pair<std::string, float>>& more) {
+        std::filesystem::remove_all(folder);
+        std::filesystem::create_directory(folder);
+        std::filesystem::copy_file(golden_path("model/peft_gemma3/adapter_config.json"),
+                                   folder + "/adapter_config.json");
+        constexpr std::string_view start = "base_model.model.", text = "base_model.model.model.layers.";
+        SafeTensorsWriter w;
+        for (const SafeTensor& t : golden_file->tensors())
+            w.add(str(start, layers, t.name.substr(text.size())), t.shape, golden_file->floats(t));
+        for (const auto& [name, value] : more)
+            w.add(str(start, name), {2, 1}, std::vector<float>{value, value});
+        w.write(folder + "/adapter_model.safetensors");
+    };
+    const std::string vision = "model.vision_tower.encoder.layers.0.self_attn.q_proj.lora_";
+    for (const std::string_view layers : {"model.language_model.layers.", "language_model.model.layers."})
+        for (const bool more : {false, true}) {
+            write(layers, more ? std::vector<std::pair<std::string, float>>{{vision + "A.weight", 1},
+                                                                           {vision + "B.weight", 0}}
+                               : std::vector<std::pair<std::string, float>>{});
+            expect_rows(tiny::logits(model, load_lora(model, folder).get(), reference_ids()),
+                        *reference.find("logits"));
+        }
+    write("model.language_model.layers.", {{vision + "B.weight", 1}});
+    EXPECT_THROW(load_lora(model, folder), Error);
+    write("model.layers.", {{vision + "B.weight", 0}});                // of no class
+    EXPECT_THROW(load_lora(model, folder), Error);
+    // What is saved on such a base has the names of its class, all in full, and is the same adapter on either.
+    const auto sees = std::make_shared<ModelImpl>(*model);
+    sees->config.names.modules = seeing_layers[0];
+    write("model.language_model.layers.", {});
+    const auto lora = load_lora(sees, folder);
+    const std::string saved = testing::TempDir() + "qlora_family_seeing_saved";
+    std::filesystem::remove_all(saved);
+    save_lora_peft(*lora, saved);
+    const auto file = SafeTensors::open(saved + "/adapter_model.safetensors");
+    EXPECT_NE(file->find("base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight"), nullptr);
+    const Json config = Json::parse(read_file(saved + "/adapter_config.json"), "c");
+    EXPECT_EQ(config.find("target_modules")->array().size(), lora->targets.size());
+    EXPECT_EQ(config.find("target_modules")->array()[0].string(), "model.language_model.layers.0.self_attn.q_proj");
+    for (const auto& base : {model, std::shared_ptr<ModelImpl>(sees)})
+        expect_rows(tiny::logits(base, load_lora(base, saved).get(), reference_ids()), *reference.find("logits"));
 }
 
 }  // namespace config_shapes_test
