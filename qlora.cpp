@@ -219,6 +219,7 @@
 #include "src/families/gemma3.cpp"                      // Describes Gemma 3: norms of heads, two rotary bases.
 #include "src/families/starcoder2.cpp"                  // Describes StarCoder 2: layer norms, no gate, biases.
 #include "src/families/olmo.cpp"                        // Describes OLMo 1: layer norms without weights, clamped keys.
+#include "src/families/hf_olmo.cpp"                     // Describes OLMo 1 as its own package lays it out.
 #include "src/families/deci.cpp"                        // Describes DeciLM: key-value heads by layer.
 #include "src/families/phi3.cpp"                        // Describes Phi 3 to 4: fused modules, longrope.
 #include "src/families/gpt2.cpp"                        // Describes GPT-2: learned positions, layer norms.

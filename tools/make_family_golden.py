@@ -159,7 +159,44 @@ for case in cases:
         logits = model(torch.tensor([ids])).logits[0]
     config = json.loads(model.config.to_json_string())
     families["cases"][case] = {"config": config, "tensors": {n: list(p.shape) for n, p in saved_parameters(model)}, "logits": rows(logits, (0, 4, 8, 11))}
-    families["cases"][case] = {"config": config, "tensors": {n: list(p.shape) for n, p in model.named_parameters()}, "logits": rows(logits, (0, 4, 8, 11))}
+
+
+# OLMo 1 in the layout of its own package, whose class is not in transformers: its tensors by the formula, cut into those of the class that is.
+def original_olmo(**extra):
+    config = transformers.OlmoConfig(**{**base, **extra})
+    model, size, names = transformers.OlmoForCausalLM(config).float().eval(), config.hidden_size, {}
+
+    def tensor(name, *shape):
+        names[name] = list(shape)
+        n = int(np.prod(shape))
+        return torch.from_numpy(value(name, np.arange(n), 1.0 if "wte" in name else 0.3).astype(np.float32)).reshape(shape)
+
+    with torch.no_grad():
+        model.model.embed_tokens.weight.copy_(tensor("model.transformer.wte.weight", config.vocab_size, size))
+        for i, layer in enumerate(model.model.layers):
+            a, at = layer.self_attn, f"model.transformer.blocks.{i}."
+            parts = [p.weight for p in (a.q_proj, a.k_proj, a.v_proj)]
+            whole = tensor(at + "att_proj.weight", sum(len(p) for p in parts), size)
+            for p, rows_of in zip(parts, whole.split([len(p) for p in parts])):
+                p.copy_(rows_of)
+            a.o_proj.weight.copy_(tensor(at + "attn_out.weight", size, size))
+            up, gate = tensor(at + "ff_proj.weight", 2 * config.intermediate_size, size).chunk(2)
+            layer.mlp.up_proj.weight.copy_(up)
+            layer.mlp.gate_proj.weight.copy_(gate)
+            layer.mlp.down_proj.weight.copy_(tensor(at + "ff_out.weight", size, config.intermediate_size))
+        if not config.tie_word_embeddings:
+            model.lm_head.weight.copy_(tensor("model.transformer.ff_out.weight", config.vocab_size, size))
+        logits = model(torch.tensor([ids])).logits[0]
+    written = dict(model_type="hf_olmo", architectures=["OLMoForCausalLM"], d_model=size, n_heads=config.num_attention_heads, n_layers=config.num_hidden_layers,
+                   n_kv_heads=config.num_key_value_heads, mlp_hidden_size=2 * config.intermediate_size, mlp_ratio=4, vocab_size=config.vocab_size - 3, embedding_size=config.vocab_size,
+                   max_sequence_length=config.max_position_embeddings, weight_tying=config.tie_word_embeddings, clip_qkv=config.clip_qkv, rope=True, alibi=False, activation_type="swiglu",
+                   block_type="sequential", include_bias=False, layer_norm_type="default", layer_norm_with_affine=False)
+    return {"config": written, "tensors": names, "logits": rows(logits, (0, 4, 8, 11))}
+
+
+families["cases"]["hf_olmo"] = original_olmo(clip_qkv=0.8)
+families["cases"]["hf_olmo_odd"] = original_olmo(**whole, tie_word_embeddings=True)
+families["cases"]["hf_olmo_odd"]["config"].update(model_type="olmo", architectures=["OLMoModelForCausalLM"], n_kv_heads=None, multi_query_attention=True)
 json.dump(families, open(f"{target}/families.json", "w"))
 
 def adapted(folder, case="llama", **options):

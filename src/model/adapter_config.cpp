@@ -25,9 +25,15 @@ Selection selection(const LoraImpl& lora) {
         if (std::find(modules.begin(), modules.end(), t.module) == modules.end()) modules.push_back(t.module);
     // PEFT has a place for one of the two
     bool described = o.exclude.empty() || o.exclude_pattern.empty(), patterns = true;
+    // the part that sees has layers that are called as those of the text
+    described = described && c.names.modules.empty();
     for (int64_t layer = 0; layer < c.layers; ++layer)
         for (const Module m : modules)
             described = described && selects(c, o, layer, m) == (lora.find(layer, m) != nullptr);
+    // a name that is the end of the head's would choose that too
+    const std::string head = tensor_name(World::hf, c, row_of(c, Slot::head), -1);
+    for (const Module m : modules)
+        if (!c.tied || c.names.tied_head) described = described && !head.ends_with("." + module_name(c, m) + ".weight");
     const auto near = [](float a, float b) { return std::fabs(a - b) <= 1e-6f * std::fabs(b); };
     for (const LoraTarget& t : lora.targets) {
         const LoraOptions local = options_at(c, o, t.layer, t.module);

@@ -61,7 +61,8 @@ bool peft_adapts(const Config& c, const Json& config, const LoraOptions& o, std:
     if (room::excluded(o, name)) return false;
     const Json* targets = config.find("target_modules");
     if (targets && targets->is_string()) {
-        if (room::is_all_linear(targets->string())) return name.starts_with(c.names.layers);
+        const std::string_view layers = c.names.modules.empty() ? c.names.layers : c.names.modules;
+        if (room::is_all_linear(targets->string())) return name.starts_with(layers);
         return Pattern(targets->string(), where + ": target_modules").fits(name);
     }
     Json::Array of_family;

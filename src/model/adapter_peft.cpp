@@ -5,8 +5,8 @@
 // pairs), or has parts of a fused layer that take turns in the file, the rows of B are permuted on the way out and back
 // on the way in; A acts on the input side and stays as it is. Loading is strict: every tensor must find its
 // place and its partners.
-#include "src/format/safetensors.h"
 #include "src/model/family.h"
+#include "src/model/hf_model.h"
 #include "src/model/lora_impl.h"
 
 #include <algorithm>
@@ -82,7 +82,7 @@ using Found = std::map<std::pair<int64_t, Module>, Parts>;
 
 // base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight -> where it belongs; null = nowhere
 const SafeTensor** place_of(std::string_view full, const Config& c, Found& found) {
-    const std::string start = str(prefix, c.names.layers);
+    const std::string start = str(prefix, c.names.modules.empty() ? c.names.layers : c.names.modules);
     if (!full.starts_with(start)) return nullptr;
     int64_t layer = -1;
     const auto [end, error] = std::from_chars(full.data() + start.size(), full.data() + full.size(), layer);
@@ -97,9 +97,41 @@ const SafeTensor** place_of(std::string_view full, const Config& c, Found& found
     return nullptr;
 }
 
+// The configuration with the names that modules have in this file: one that was trained on a class that sees as well
+// fits the model of its text part, and the other way round.
+Config as_named(const SafeTensors& tensors, const Config& base) {
+    Config c = base;
+    const auto begins = [&](std::string_view layers) {
+        const std::string start = str(prefix, layers);
+        return std::any_of(tensors.tensors().begin(), tensors.tensors().end(),
+                           [&](const SafeTensor& t) { return t.name.starts_with(start); });
+    };
+    c.names.modules = {};
+    for (const std::string_view layers : seeing_layers)
+        if (layers.ends_with(base.names.layers.substr(base.names.layers.find('.') + 1)) && begins(layers))
+            c.names.modules = layers;
+    return c;
+}
+
+// Whether a tensor is one of an adapter's on the part that sees, where that adapter changes nothing: one that was only
+// trained on text has no more there than what it began with.
+bool left_out(const SafeTensors& tensors, const SafeTensor& t, const Config& c, const std::string& file) {
+    const std::string_view name = std::string_view(t.name).substr(std::min(prefix.size(), t.name.size()));
+    const bool other = !c.names.modules.empty() && (name.find("vision_tower.") != name.npos ||
+                                                    name.find("multi_modal_projector.") != name.npos);
+    if (!other) return false;
+    const std::vector<float> values = tensors.floats(t);
+    const bool zero = std::all_of(values.begin(), values.end(), [](float v) { return v == 0; });
+    if (!name.ends_with(part_names[0]) && !(name.ends_with(part_names[1]) && zero))
+        fail(Errc::unsupported, file, ": the tensor ", t.name, " changes the part of the model that sees, which is "
+             "left out here; train the adapter on the text part alone");
+    return true;
+}
+
 Found find_tensors(const SafeTensors& tensors, const Config& c, const std::string& file) {
     Found found;
     for (const SafeTensor& t : tensors.tensors()) {
+        if (left_out(tensors, t, c, file)) continue;
         const SafeTensor** place = place_of(t.name, c, found);
         if (!place)
             fail(Errc::unsupported, file, ": the tensor ", t.name,
@@ -116,6 +148,7 @@ Found find_tensors(const SafeTensors& tensors, const Config& c, const std::strin
 std::vector<std::pair<int64_t, Module>> adapted(const Json& config, const LoraOptions& o, const Config& c,
                                                 const std::string& where) {
     for (const Slot other : {Slot::head, Slot::embedding, Slot::positions}) {
+        if (other == Slot::head && c.tied && !c.names.tied_head) continue;
         const std::string tensor = tensor_name(World::hf, c, row_of(c, other), -1);
         const std::string name = tensor.substr(0, tensor.rfind('.'));  // without .weight
         if (peft_adapts(c, config, o, name, where))
@@ -226,7 +259,7 @@ std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, 
                  base->config.layers - 1);
     const auto tensors = SafeTensors::open(folder, room::weights_file);
     auto lora = empty_lora(std::move(base), options);
-    const Config& c = lora->base->config;
+    const Config c = room::as_named(*tensors, lora->base->config);
     const room::Found found = room::find_tensors(*tensors, c, file);
     room::check_complete(found, room::adapted(j, options, c, where), options, c, where, file);
     std::string modules;

@@ -12,6 +12,8 @@ struct Family {
     std::string_view name;                             // Config::family and Hugging Face's model_type
     std::string_view gguf;                             // general.architecture
     std::string_view hf_class;                         // architectures[0]
+    // What other files say for the same two; the model_type may be another family's too, then the class tells.
+    std::string_view other_class = {}, other_name = {};
     // The defaults of the class, which Hugging Face leaves out of config.json.
     // -1: the class has no such field; 0: kv_heads = heads, head_dim = hidden / heads, feed_forward = 4 hidden
     struct Defaults {
@@ -56,6 +58,8 @@ struct Family {
 #undef QLORA_FAMILY
 std::span<const Family* const> families();
 const Family* family_named(std::string_view model_type);               // null = not supported
+// of a config.json; the class may be empty
+const Family* family_of_hf(std::string_view model_type, std::string_view hf_class);
 const Family* family_of_gguf(std::string_view architecture);           // the first of those that share it
 std::string family_names();                            // for error messages
 

@@ -64,6 +64,8 @@ std::shared_ptr<const TokenizerImpl> hf_tokenizer(const Metadata&, const std::st
 // A config.json of a model that sees as well: that of its text part, which a model of text would have. Any other one:
 // as it is. sees: which it was.
 Json text_configuration(Json config, const std::string& where, bool& sees);
+// What stands before the number of a layer where a class that sees calls its modules; the first is today's.
+constexpr std::string_view seeing_layers[] = {"model.language_model.layers.", "language_model.model.layers."};
 // as: instead of the family that model_type names
 Config hf_config(const Json& config, const std::string& where, const struct Family* as = nullptr);
 // the way back, for a model that has no config.json: what hf_config() reads as the same

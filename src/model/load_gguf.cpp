@@ -153,6 +153,12 @@ Config config(const Source& s, const Family& family) {
         check_frequencies(exact, "gguf: " + s.where + ": qlora.inverse_frequencies");
         c.inverse_frequencies = exact;
     }
+    if (const double exact = s.file.number("qlora.rope_magnitude", 0); exact != 0) {
+        if (!(std::fabs(exact / double(c.rope_magnitude) - 1) < 1e-5))
+            fail(Errc::format, "gguf: ", s.where, ": qlora.rope_magnitude is ", exact, ", the other keys say ",
+                 c.rope_magnitude);
+        c.rope_magnitude = float(exact);
+    }
     return c;
 }
 

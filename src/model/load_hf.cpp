@@ -116,9 +116,11 @@ std::shared_ptr<ModelImpl> load_hf_model(const Source& folder, const LoadOptions
     model->config = hf_config(metadata->config, where, as);
     Config& c = model->config;
     HfTensors tensors(folder);
-    if (sees)
+    if (sees) {
+        c.names.modules = seeing_layers[0];
         model->notes.push_back(str(folder.name(), " sees as well: ", tensors.keep_text(),
                                    " tensors of that part are left out, only text is read and written"));
+    }
     const std::string root(c.names.layers.substr(0, c.names.layers.find('.') + 1)),
         embedding = tensor_name(World::hf, c, row_of(c, Slot::embedding), -1);
     if (!tensors.find(embedding) && embedding.starts_with(root) && tensors.find(embedding.substr(root.size())))

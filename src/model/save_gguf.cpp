@@ -143,7 +143,12 @@ void describe_config(const ModelImpl& model, const Family& family, GgufWriter& o
     }
     if (!c.long_frequencies.empty())
         set("rope.scaling.original_context_length", int64_t(c.rope_scaling.original_context));
-    if (std::fabs(magnitude - 1) > 1e-6) out.set(prefix + "rope.scaling.attn_factor", Type::f32, Json(magnitude));
+    if (std::fabs(magnitude - 1) > 1e-6) {
+        out.set(prefix + "rope.scaling.attn_factor", Type::f32, Json(magnitude));
+        // a product of two floats, which may miss the last bit, is kept beside it for our own loader
+        if (magnitude != double(c.rope_magnitude))
+            out.set("qlora.rope_magnitude", Type::f32, Json(double(c.rope_magnitude)));
+    }
 }
 
 int number_of(const std::string& name, DType dtype) {

@@ -102,6 +102,7 @@ std::vector<RowRange> rows_in(const Config& c, const Fused& f, Slot linear, int6
     }
     const int64_t count = shape_of(c, linear, layer)[0], heads = c.kv_heads_at(layer);
     if (order == Fused::Order::blocks) return {{first, count}};
+    if (order == Fused::Order::reversed) return {{all - first - count, count}};
     std::vector<RowRange> out;
     for (int64_t head = 0; head < heads; ++head)
         out.push_back({(head * all + first) / heads, count / heads});
@@ -260,7 +261,8 @@ std::string gguf_name(const Config& c, int64_t layer, Slot linear, std::string_v
 }
 
 std::string hf_name(const Config& c, int64_t layer, Module m) {
-    return str(c.names.layers, layer, ".", tensors_room::hf_stem(c, m));
+    const std::string_view layers = c.names.modules.empty() ? c.names.layers : c.names.modules;
+    return str(layers, layer, ".", tensors_room::hf_stem(c, m));
 }
 
 TensorPlace place_of(World world, const Config& c, std::string_view name, const std::string& where) {

@@ -64,8 +64,8 @@ struct Fused {
     // The class has one linear layer there, which is quantized as one and has one adapter, and savers write one tensor.
     // Else files may have it, and it is several layers.
     bool one = false;
-    // In folders: the parts below each other, or for each key-value head its queries, its key, its value.
-    enum class Order : uint8_t { blocks, heads } order = Order::blocks;
+    // In folders: the parts below each other, the last one first, or for each key-value head its queries, key, value.
+    enum class Order : uint8_t { blocks, reversed, heads } order = Order::blocks;
 };
 // What a family's tensors are called in Hugging Face folders where that is not what the rows say; a bias is called as
 // what it belongs to.
@@ -76,6 +76,9 @@ struct Names {
     std::span<const Fused> fused = {};                 // which a file may have instead of the tensors of their slots
     bool transposed = false;                           // dense linear layers lie as {in, out}
     std::span<const std::string_view> ignored = {};    // of a layer, which hold nothing of the model: masks
+    // Before the number of a layer as modules are called, where that differs: in the class that sees as well.
+    std::string_view modules = {};
+    bool tied_head = true;                             // a head that is the embedding is a layer of the class as well
 };
 
 std::span<const Row> tensor_rows();                    // in the order in which files hold them

@@ -7,7 +7,7 @@
 namespace config_shapes_test {
 
 using namespace qlora;
-using reference::folder_of, reference::golden, reference::reference_ids;
+using reference::expect_rows, reference::folder_of, reference::golden, reference::reference_ids;
 
 Json parsed(const char* text) { return Json::parse(text, "config"); }
 
@@ -126,6 +126,18 @@ TEST(ConfigShapes, EveryWrongFieldIsNamed) {
          "growth of queries"},
         {"llama_mscale", "rope_parameters",
          parsed(R"({"rope_type": "yarn", "factor": 4.0, "mscale": -1.0, "mscale_all_dim": 1.0})"), "mscale"},
+        {"hf_olmo", "rope", Json(), "rope is false (the default of the class)"},
+        {"hf_olmo", "alibi", Json(true), "alibi is true"},
+        {"hf_olmo", "include_bias", Json(), "include_bias is true (the default of the class)"},
+        {"hf_olmo", "layer_norm_with_affine", Json(true), "layer_norm_with_affine"},
+        {"hf_olmo", "layer_norm_type", Json("rms"), "layer_norm_type is \"rms\", expected default"},
+        {"hf_olmo", "block_type", Json("llama"), "block_type"},
+        {"hf_olmo", "block_group_size", Json(2), "block_group_size"},
+        {"hf_olmo", "activation_type", Json("gelu"), "activation_type"},
+        {"hf_olmo", "layer_norm_eps", Json(1e-3), "layer_norm_eps"},
+        {"hf_olmo", "n_heads", Json(3), "n_heads"},
+        {"hf_olmo", "mlp_hidden_size", Json(int64_t(1) << 40), "feed-forward size"},
+        {"hf_olmo", "clip_qkv", Json(-1.0), "clip_qkv"},
         {"olmo3", "rope_parameters",
          parsed(R"({"full_attention": {"rope_type": "yarn", "factor": 4.0, "truncate": false}})"), "truncate"}};
     for (const auto& row : table) {
@@ -136,6 +148,28 @@ TEST(ConfigShapes, EveryWrongFieldIsNamed) {
         try { hf_config(config, "config.json"); } catch (const Error& e) { error = e.what(); }
         EXPECT_NE(error.find(row.says), std::string::npos) << row.of << ", " << row.key << ": " << error;
     }
+}
+
+// OLMo 1 has two classes, and files of the older one have the model_type of either.
+TEST(ConfigShapes, OlmoByItsClass) {
+    Json config = *golden("families.json").find("cases")->find("hf_olmo")->find("config");
+    for (const char* type : {"hf_olmo", "olmo"})
+        for (const char* name : {"OLMoForCausalLM", "OLMoModelForCausalLM"}) {
+            config.set("model_type", type).set("architectures", Json(Json::Array{Json(name)}));
+            const Config c = hf_config(config, "c");
+            EXPECT_EQ(c.family, "hf_olmo");
+            EXPECT_EQ(c.vocabulary, 40);               // rows of the embedding, of which tokens have fewer
+            EXPECT_EQ(c.feed_forward, 48);
+            EXPECT_EQ(c.kv_heads, 2);
+            EXPECT_EQ(c.clip_qkv, 0.8f);
+        }
+    config.set("mlp_hidden_size", Json()).set("n_kv_heads", Json());
+    EXPECT_EQ(hf_config(config, "c").feed_forward, 64);                // 4 times the hidden size, for up and gate
+    EXPECT_EQ(hf_config(config, "c").kv_heads, 4);
+    config.set("architectures", Json(Json::Array{Json("OlmoForCausalLM")}));
+    EXPECT_EQ(hf_config(config, "c").family, "olmo");
+    config.set("model_type", "hf_olmo");
+    EXPECT_THROW(hf_config(config, "c"), Error);
 }
 
 // A folder of a model that sees as well, in both orders of names: its text part is the model of text, the rest is left
@@ -179,6 +213,56 @@ TEST(ConfigShapes, TheTextPartOfAModelThatSees) {
         std::ofstream(folder + "/config.json") << config.dump();
         EXPECT_THROW(tiny::load(folder), Error);
     }
+}
+
+// PEFT's adapter of the text part under the names of a class that sees as well, in both orders, and with what PEFT puts
+// on the part that sees where only modules' names were given.
+TEST(ConfigShapes, AdaptersOfAModelThatSees) {
+    const Json reference = golden("peft_gemma3.json"), families = golden("families.json");
+    const auto model = tiny::load(folder_of("sees_peft", *families.find("cases")->find("gemma3")));
+    const auto golden_file = SafeTensors::open(golden_path("model/peft_gemma3/adapter_model.safetensors"));
+    const std::string folder = testing::TempDir() + "qlora_family_seeing_adapter";
+    const auto write = [&](std::string_view layers, const std::vector<std::pair<std::string, float>>& more) {
+        std::filesystem::remove_all(folder);
+        std::filesystem::create_directory(folder);
+        std::filesystem::copy_file(golden_path("model/peft_gemma3/adapter_config.json"),
+                                   folder + "/adapter_config.json");
+        constexpr std::string_view start = "base_model.model.", text = "base_model.model.model.layers.";
+        SafeTensorsWriter w;
+        for (const SafeTensor& t : golden_file->tensors())
+            w.add(str(start, layers, t.name.substr(text.size())), t.shape, golden_file->floats(t));
+        for (const auto& [name, value] : more)
+            w.add(str(start, name), {2, 1}, std::vector<float>{value, value});
+        w.write(folder + "/adapter_model.safetensors");
+    };
+    const std::string vision = "model.vision_tower.encoder.layers.0.self_attn.q_proj.lora_";
+    for (const std::string_view layers : {"model.language_model.layers.", "language_model.model.layers."})
+        for (const bool more : {false, true}) {
+            write(layers, more ? std::vector<std::pair<std::string, float>>{{vision + "A.weight", 1},
+                                                                           {vision + "B.weight", 0}}
+                               : std::vector<std::pair<std::string, float>>{});
+            expect_rows(tiny::logits(model, load_lora(model, folder).get(), reference_ids()),
+                        *reference.find("logits"));
+        }
+    write("model.language_model.layers.", {{vision + "B.weight", 1}});
+    EXPECT_THROW(load_lora(model, folder), Error);
+    write("model.layers.", {{vision + "B.weight", 0}});                // of no class
+    EXPECT_THROW(load_lora(model, folder), Error);
+    // What is saved on such a base has the names of its class, all in full, and is the same adapter on either.
+    const auto sees = std::make_shared<ModelImpl>(*model);
+    sees->config.names.modules = seeing_layers[0];
+    write("model.language_model.layers.", {});
+    const auto lora = load_lora(sees, folder);
+    const std::string saved = testing::TempDir() + "qlora_family_seeing_saved";
+    std::filesystem::remove_all(saved);
+    save_lora_peft(*lora, saved);
+    const auto file = SafeTensors::open(saved + "/adapter_model.safetensors");
+    EXPECT_NE(file->find("base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight"), nullptr);
+    const Json config = Json::parse(read_file(saved + "/adapter_config.json"), "c");
+    EXPECT_EQ(config.find("target_modules")->array().size(), lora->targets.size());
+    EXPECT_EQ(config.find("target_modules")->array()[0].string(), "model.language_model.layers.0.self_attn.q_proj");
+    for (const auto& base : {model, std::shared_ptr<ModelImpl>(sees)})
+        expect_rows(tiny::logits(base, load_lora(base, saved).get(), reference_ids()), *reference.find("logits"));
 }
 
 }  // namespace config_shapes_test

@@ -147,4 +147,60 @@ TEST(DecoderWindow, SeesOnlyItsKeys) {
     EXPECT_GT(difference_near, 1e-3);
 }
 
+class EveryFamily : public testing::TestWithParam<std::string> {
+protected:
+    static constexpr int64_t window = 5;
+    std::shared_ptr<ModelImpl> model = tiny::make({.family = GetParam(), .window = window, .layers = 4});
+};
+
+// Greedy text through a cache, beyond the window, is what every new look at the whole text gives.
+TEST_P(EveryFamily, GeneratesBeyondTheWindowAsFromTheStart) {
+    const int64_t vocabulary = model->config.vocabulary;
+    KvCache cache = make_cache(*model, 40, DType::f32);
+    Decoder one(model, nullptr, {.rows = 1, .cache = &cache}), six(model, nullptr, {.rows = 6, .cache = &cache});
+    Tokens ids{3, 17, 5, 22, 9, 31};
+    DecoderBatch prompt;
+    append_cached(prompt, ids, 0, 0);
+    six.run(prompt);
+    std::vector<float> scores = six.logits();
+    scores.erase(scores.begin(), scores.end() - vocabulary);
+    while (ids.size() < 30) {
+        const std::vector<float> whole = tiny::logits(model, nullptr, ids);
+        const float* last = whole.data() + whole.size() - size_t(vocabulary);
+        for (int64_t i = 0; i < vocabulary; ++i) ASSERT_NEAR(scores[size_t(i)], last[i], 2e-4) << ids.size();
+        ids.push_back(Token(std::max_element(scores.begin(), scores.end()) - scores.begin()));
+        DecoderBatch next;
+        append_cached(next, std::span(ids).last(1), int64_t(ids.size()) - 1, 0);
+        one.run(next);
+        scores = one.logits();
+    }
+}
+
+// Documents of one stream, shorter and longer than the window, have the losses that they have alone.
+TEST_P(EveryFamily, PackedDocumentsAreAlone) {
+    const Tokens all{3, 17, 5, 22, 9, 31, 2, 8, 14, 30, 7, 1, 33, 12, 4, 29};
+    const std::vector<std::span<const Token>> texts{std::span(all).first(4), all, std::span(all).subspan(3, 9)};
+    std::vector<Document> packed;
+    std::vector<float> alone;
+    for (const auto& text : texts) {
+        packed.push_back({text, {}});
+        const std::vector<float> own = tiny::nll(model, nullptr, text);
+        alone.insert(alone.end(), own.begin(), own.end());
+    }
+    Decoder d(model, nullptr, {.rows = int64_t(alone.size()) + 3, .output = DecoderSpec::Output::loss});
+    d.run(lay_out(packed, int64_t(alone.size()) + 3));
+    const std::vector<float> together = d.nll();
+    for (size_t i = 0; i < alone.size(); ++i) ASSERT_NEAR(together[i], alone[i], 1e-5) << i;
+}
+
+// And the window is one: without it the same text has other scores.
+TEST_P(EveryFamily, TheWindowMatters) {
+    const Tokens ids{3, 17, 5, 22, 9, 31, 2, 8, 14, 30, 7, 1};
+    auto open = std::make_shared<ModelImpl>(*model);
+    open->config.window = 0;
+    EXPECT_NE(tiny::logits(open, nullptr, ids), tiny::logits(model, nullptr, ids));
+}
+INSTANTIATE_TEST_SUITE_P(Decoder, EveryFamily, testing::ValuesIn(tiny::every_family()),
+                         [](const auto& of) { return of.param; });
+
 }  // namespace decoder_test

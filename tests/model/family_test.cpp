@@ -40,7 +40,7 @@ INSTANTIATE_TEST_SUITE_P(Model, Families,
                                          "gemma3", "gemma3_odd", "smollm3", "granite", "granite_odd", "olmo2", "olmo3",
                                          "olmo3_odd", "ministral3", "ministral3_odd", "llama_mscale", "llama_whole",
                                          "phi3", "phi3_odd", "phi3_long", "gpt2", "gpt_bigcode", "gpt_bigcode_odd",
-                                         "gpt_neox", "granitemoehybrid"),
+                                         "gpt_neox", "granitemoehybrid", "hf_olmo", "hf_olmo_odd"),
                          [](const auto& of) { return std::string(of.param); });
 
 // What llama.cpp cannot say of a model is refused in a file that it would read, and kept in one that only we read.

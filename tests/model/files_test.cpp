@@ -168,6 +168,21 @@ TEST(ModelFiles, YarnAndLinearFrequencies) {
     EXPECT_NEAR(c.rope_magnitude, 0.1 * std::log(4.0) + 1, 1e-6);
 }
 
+// llama.cpp multiplies yarn's own factor by the one in the file; ours is the float that was held.
+TEST(ModelFiles, MagnitudeOfYarnBitForBit) {
+    auto model = tiny::make({.adjacent = true});
+    const std::string path = temporary("magnitude.gguf");
+    for (const double factor : {2.0, 4.0, 8.0, 40.0})
+        for (const double magnitude : {0.0, 0.7, 0.9, 1.0, 1.3, 1.37}) {
+            RopeScaling s;
+            s.kind = RopeScaling::Kind::yarn;
+            s.factor = factor; s.original_context = 64; s.attention_factor = magnitude;
+            set_frequencies(model->config, 500, s, "test");
+            save_gguf_model(*model, path);
+            EXPECT_EQ(tiny::load(path)->config.rope_magnitude, model->config.rope_magnitude) << factor << magnitude;
+        }
+}
+
 // ---- configurations that lie
 
 Json good_config() {

@@ -128,6 +128,38 @@ TEST(LoraModules, OfFusedLayers) {
     EXPECT_EQ(lora->find(0, Module::q_proj)->out, 32 + 16 + 16);
 }
 
+// As PEFT names an adapter of OLMo's own class, whose up comes before its gate: the rows of B follow it.
+TEST(Lora, NamesAndRowsOfOlmosOwnLayout) {
+    const auto model = tiny::make({.family = "hf_olmo"});
+    const auto lora = trained(model, {.rank = 2, .alpha = 4});
+    EXPECT_EQ(lora->targets.size(), 8u);
+    const std::string folder = testing::TempDir() + "qlora_lora_hf_olmo";
+    std::filesystem::remove_all(folder);
+    save_lora_peft(*lora, folder);
+    const auto file = SafeTensors::open(folder + "/adapter_model.safetensors");
+    const std::string layer = "base_model.model.model.transformer.blocks.1.";
+    for (const char* module : {"att_proj", "attn_out", "ff_proj", "ff_out"})
+        for (const char* part : {".lora_A.weight", ".lora_B.weight"})
+            EXPECT_NE(file->find(layer + module + part), nullptr) << module << part;
+    const std::vector<float> b = file->floats(*file->find(layer + "ff_proj.lora_B.weight")), held = values_of(*lora);
+    const LoraTarget& t = *lora->find(1, Module::up_proj);
+    const auto half = std::ptrdiff_t(b.size() / 2);
+    ASSERT_EQ(int64_t(b.size()), t.out * t.rank);
+    EXPECT_TRUE(std::equal(b.begin(), b.begin() + half, held.begin() + t.b + half));
+    EXPECT_TRUE(std::equal(b.begin() + half, b.end(), held.begin() + t.b));
+    EXPECT_EQ(values_of(*load_lora(model, folder)), held);
+    // "ff_out" would be the head as well, where there is one: layers are named in full
+    const auto targets = [&](bool tied) {
+        const auto of = tiny::make({.family = "hf_olmo", .tied = tied});
+        std::filesystem::remove_all(folder);
+        save_lora_peft(*create_lora(of, {.rank = 1, .modules = "ff_out"}), folder);
+        EXPECT_EQ(load_lora(of, folder)->targets.size(), 2u);
+        return Json::parse(read_file(folder + "/adapter_config.json"), "c").find("target_modules")->dump();
+    };
+    EXPECT_EQ(targets(false), R"(["model.transformer.blocks.0.ff_out", "model.transformer.blocks.1.ff_out"])");
+    EXPECT_EQ(targets(true), R"(["ff_out"])");
+}
+
 class LoraFamilies : public testing::TestWithParam<std::string> {};
 
 // Every family, every module: the gradient of a whole decoder against central differences.

@@ -92,7 +92,7 @@ inline std::shared_ptr<ModelImpl> make(const Spec& s) {
     set_switches(c, s);
     if (s.family == "starcoder2")
         for (int k = 0; k < module_count; ++k) c.biases[size_t(k)] = has(c, Module(k));
-    if (s.family == "olmo") c.clip_qkv = 2;
+    if (s.family.ends_with("olmo")) c.clip_qkv = 2;
     if (s.family == "deci")
         for (int64_t i = 0; i < c.layers; ++i) c.kv_heads_of.push_back(i % 2 ? s.kv_heads : 1);
     if (s.family == "gpt2" || s.family == "gpt_neox") c.kv_heads = c.heads;
