@@ -59,4 +59,5 @@
 #include "src/cuda/adamw.cuh"                           // one step of the optimizer
 #include "src/cuda/adamw8.cuh"                          // the same with moments in 8 bits
 #include "src/cuda/memory.cuh"                          // staging, weights on the device
+#include "src/cuda/pager.cuh"                          // optimizer states piece by piece, from and to the host
 #include "src/cuda/backend.cuh"                         // the backend: buffers, weights, running a plan

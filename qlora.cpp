@@ -83,6 +83,7 @@
 #include "src/ops/view.cpp"                             // Shows the same memory under another shape.
 #include "src/ops/fill.cpp"                             // Fills a tensor with one value.
 #include "src/ops/table.cpp"                            // Lists the operations.
+#include "src/ops/cpu_pager.cpp"                         // Keeps what is too large in a file without a name.
 #include "src/ops/cpu_backend.cpp"                      // Runs a planned graph on the CPU.
 #include "src/ops/graph_api.cpp"                        // Implements the public Graph and Tensor.
 #include "src/ops/silu.cpp"                             // Applies SiLU: the room to copy for a new operation.
@@ -242,6 +243,7 @@
 #include "src/run/schedule.cpp"                         // Sets the learning rate of every step.
 #include "src/run/optimizer.cpp"                        // Drives AdamW, with states in 32 or 8 bits.
 #include "src/run/trainer.cpp"                          // Takes one training step after another.
+#include "src/run/memory_plan.cpp"                      // Says what a run of training has in memory, item by item.
 #include "src/run/checkpoint_identity.cpp"              // Tells whether two runs are the same.
 #include "src/run/checkpoint.cpp"                       // Saves a run, and continues it.
 #include "src/run/sampler.cpp"                          // Draws the next token, reproducibly.

@@ -226,6 +226,8 @@ struct SaveOptions {
 class Model {
 public:
     [[nodiscard]] static Model load(const Source&, const LoadOptions& = {});    // a GGUF file or a Hugging Face folder
+    // For plans of memory: no weight is read or held, and what would compute or save is refused.
+    [[nodiscard]] static Model outline(const Source&, const LoadOptions& = {});
     // PATH.gguf, or a Hugging Face folder (4-bit in the bitsandbytes layout)
     void save(const std::string& path, const SaveOptions& = {}) const;
     [[nodiscard]] Model convert(Format) const;         // another model, this one stays
@@ -386,7 +388,12 @@ struct AdamW {                                         // arXiv:1711.05101
     float beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-8f, weight_decay = 0;
     float max_grad_norm = 0.3f;    // gradients that are longer, all taken together, are scaled to this; 0 = never
     int bits = 32;                                     // of each of the two moments a parameter has: 32 or 8
-    bool paged = true;    // on a GPU the moments may leave its memory for the host's; on the CPU this changes nothing
+    // Moments of more than page_budget bytes (0: than fit) leave the memory where they are updated, piece by piece: on
+    // a GPU for the host's, on the CPU for a file without a name in page_folder (empty: where temporary files go). The
+    // same bytes either way.
+    bool paged = true;
+    int64_t page_budget = 0;
+    std::string page_folder = {};
 };
 enum class Schedule { constant, linear, cosine };
 struct TrainOptions {                                  // the defaults are the recipe of the QLoRA paper
@@ -405,6 +412,7 @@ struct TrainOptions {                                  // the defaults are the r
     AdamW optimizer = {};
     // recompute each layer in the backward pass instead of keeping its activations
     bool checkpoint_activations = true;
+    int64_t kept_layers = 0;                           // ... but for so many of the last ones
     int64_t max_bad_steps = 10;    // steps in a row with a non-finite loss or gradient: skipped, then Error{numeric}
     uint64_t seed = 0;
 };
@@ -416,11 +424,12 @@ struct TrainStep {
     int64_t tokens = 0, trained_tokens = 0;            // of this step
     int64_t skipped_steps = 0;                         // so far
     bool skipped = false;                              // this one
+    int64_t paged_bytes = 0;                           // moments that this step moved, both ways
 };
 struct MemoryPlan {
-    struct Item { std::string name; int64_t bytes = 0; };
+    struct Item { std::string name; int64_t bytes = 0; bool device = false; };         // of a GPU, else of the host
     std::vector<Item> items;
-    int64_t peak = 0;                                  // bytes
+    int64_t peak = 0, device_peak = 0;                 // bytes: of what the process has of the host, and of the GPU
 };
 struct RunMachine {                                    // what decides how the numbers of a run are rounded
     std::string device, instructions;                  // "cpu"; "avx2", ...

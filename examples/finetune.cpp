@@ -6,6 +6,7 @@
 #include "examples/finetune/run.h"
 
 #include "examples/common/interrupt.h"
+#include "examples/finetune/fit.h"
 #include "examples/finetune/preset.h"
 
 #include <algorithm>
@@ -56,6 +57,7 @@ static int body(int argc, char** argv) {
     flags.parse(argc, argv);
     finish(s, flags);
     catch_interrupts();
+    if (!s.shape.empty()) return plan_shape(s, flags);
 
     std::optional<RunFolder> folder;
     // before the minutes of loading, not after
@@ -66,12 +68,25 @@ static int body(int argc, char** argv) {
     if (folder && !s.resume.empty()) follow_machine(s, flags, *folder);
     // until the run begins, which stops in its own way
     std::optional<qlora::StopScope> stoppable(std::in_place, go_on);
-    const qlora::Model model = s.model.load_base();
+    std::optional<qlora::Model> base = s.model.load_base();
+    const qlora::Model& model = *base;
     s.train.context = model.info().context > 0 ? std::min(s.train.context, model.info().context) : s.train.context;
     Data data = load_data(s, model);
     if (s.preset == "small") apply_small(s, flags, data.train.info().rows);
     const qlora::Lora lora = s.model.adapter.empty() ? qlora::Lora::create(model, s.lora) : s.model.load_adapter(model);
     if (!s.model.adapter.empty()) s.lora = lora.options();
+    const MemoryBudget budget = !s.memory_limit.empty()
+                                    ? parse_budget(s.memory_limit)
+                                    : MemoryBudget{int64_t(model.backend().memory_free()), 0, true};
+    const std::vector<std::string> chosen =
+        s.memory_limit.empty() && (s.dry_run || model.backend().name().starts_with("cuda"))
+            ? std::vector<std::string>{}
+            : fit(s, flags, lora, data.train, budget);
+    for (const std::string& line : chosen)
+        std::fprintf(s.json ? stderr : stdout, "to fit into %s: %s\n",
+                     s.memory_limit.empty() ? (human_bytes(budget.host) + " that are free").c_str()
+                                            : s.memory_limit.c_str(),
+                     line.c_str());
     if (!s.json) {
         std::printf("%s\nbase: %s\ncompute: %s\n", base_line(model).c_str(), s.model.why.c_str(),
                     compute_line(model).c_str());
@@ -83,6 +98,7 @@ static int body(int argc, char** argv) {
                     s.lora.modules.c_str(), human_count(double(lora.parameters())).c_str());
         print_sample(data, model);
     }
+    base.reset();                                      // pissa trains on another one, made of it
     if (s.dry_run) return dry_run(s, lora, data);
     stoppable.reset();
     Run run(s, lora, data, *folder, resume_command(argc, argv));

@@ -15,6 +15,10 @@
 #include <new>
 #include <sstream>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 namespace program {
 
 static std::string shortest(double value) {
@@ -301,8 +305,18 @@ static int complain(const std::string& program, const char* what, int status) no
     return status;
 }
 
+// What is freed goes back to the system at once: glibc would keep what was large as long as it has seen larger, and the
+// peak of a run would depend on what was loaded before it.
+static void return_memory() {
+#if defined(__GLIBC__)
+    ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
+    ::mallopt(M_TRIM_THRESHOLD, 1 << 20);
+#endif
+}
+
 int run(const std::string& program, const std::function<int()>& body) {
     hold_standard_streams();
+    return_memory();
     try {
         qlora::guard_mapped_files();
         const int status = body();

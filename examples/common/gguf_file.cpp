@@ -26,18 +26,31 @@ void GgufFile::add(const std::string& name, int32_t type, const qlora::Shape& sh
     tensors_.push_back({bytes, std::move(write)});
 }
 
-void GgufFile::write(const std::string& path) const {
+std::string GgufFile::head() const {
     std::string head = "GGUF";
     put(head, uint32_t(3));
     put(head, uint64_t(tensors_.size()));
     put(head, pair_count_);
     head += pairs_ + infos_;
     head.resize(size_t(padded(int64_t(head.size()))));
+    return head;
+}
+
+void GgufFile::write_outline(const std::string& path) const {
+    const std::string start = head();
+    std::ofstream(path, std::ios::binary) << start;
+    std::error_code error;
+    fs::resize_file(path, start.size() + uint64_t(offset_), error);
+    if (error) throw qlora::Error(qlora::Errc::io, "write " + path + ": " + error.message());
+}
+
+void GgufFile::write(const std::string& path) const {
+    const std::string start = head();
     const std::string part = path + ".part-" + std::to_string(::getpid());
     try {
         const char zeros[alignment] = {};
         std::ofstream out(part, std::ios::binary);
-        out.write(head.data(), std::streamsize(head.size()));
+        out.write(start.data(), std::streamsize(start.size()));
         for (const Tensor& t : tensors_) {
             if (out) t.write(out);
             out.write(zeros, padded(t.bytes) - t.bytes);

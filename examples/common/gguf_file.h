@@ -22,9 +22,11 @@ public:
              std::function<void(std::ostream&)> write);
     size_t tensors() const { return tensors_.size(); }
     void write(const std::string& path) const;         // beside it, then renamed: a file of this name is whole
+    void write_outline(const std::string& path) const;    // zeros that take no disk in the place of the tensors
 
 private:
     struct Tensor { int64_t bytes; std::function<void(std::ostream&)> write; };
+    std::string head() const;
     static uint32_t kind_of(uint32_t) { return 4; }
     static uint32_t kind_of(int32_t) { return 5; }
     static uint32_t kind_of(float) { return 6; }

@@ -12,6 +12,7 @@ struct LlamaShape {
     const char* name;
     int64_t layers, hidden, heads, kv_heads, feed_forward, vocabulary, context;
     double rope_base;
+    bool own_head = false;                             // beside the embedding
 };
 
 static const LlamaShape shapes[] = {
@@ -20,9 +21,14 @@ static const LlamaShape shapes[] = {
     {"360m", 32, 960, 15, 5, 2560, 49152, 8192, 100000},       // SmolLM2-360M
     {"1b", 16, 2048, 32, 8, 8192, 128256, 131072, 500000},     // Llama-3.2-1B
     {"3b", 28, 3072, 24, 8, 8192, 128256, 131072, 500000},     // Llama-3.2-3B
-    {"7b", 32, 4096, 32, 32, 11008, 32000, 4096, 10000},       // Llama-2-7B
-    {"8b", 32, 4096, 32, 8, 14336, 128256, 131072, 500000},    // Llama-3.1-8B
-    {"13b", 40, 5120, 40, 40, 13824, 32000, 4096, 10000},      // Llama-2-13B
+    {"7b", 32, 4096, 32, 32, 11008, 32000, 4096, 10000, true},       // Llama-2-7B
+    {"8b", 32, 4096, 32, 8, 14336, 128256, 131072, 500000, true},    // Llama-3.1-8B
+    {"13b", 40, 5120, 40, 40, 13824, 32000, 4096, 10000, true},      // Llama-2-13B
+    {"14b", 48, 5120, 40, 8, 13824, 152064, 131072, 1e6, true},      // as Qwen2.5-14B, without biases
+    {"32b", 64, 5120, 40, 8, 27648, 152064, 131072, 1e6, true},      // as Qwen2.5-32B
+    {"33b", 60, 6656, 52, 52, 17920, 32000, 2048, 10000, true},      // LLaMA-33B
+    {"65b", 80, 8192, 64, 64, 22016, 32000, 2048, 10000, true},      // LLaMA-65B
+    {"70b", 80, 8192, 64, 8, 28672, 128256, 131072, 500000, true},   // Llama-3.1-70B
 };
 
 std::vector<std::string> synthetic_shapes() {
@@ -167,7 +173,8 @@ static qlora::DType stored_type(const std::string& type) {         // nf4 and fp
     return qlora::DType::q4_0;
 }
 
-std::string synthetic_model(const std::string& name, const std::string& type_name, const std::string& folder) {
+static std::string make_model(const std::string& name, const std::string& type_name, const std::string& folder,
+                              bool outline) {
     const LlamaShape* shape = nullptr;
     for (const LlamaShape& candidate : shapes) if (name == candidate.name) shape = &candidate;
     if (!shape) throw qlora::Error(qlora::Errc::argument, "no synthetic shape " + name);
@@ -185,6 +192,7 @@ std::string synthetic_model(const std::string& name, const std::string& type_nam
     const int64_t kv = shape->hidden / shape->heads * shape->kv_heads;
     add_matrix(file, "token_embd.weight", type, shape->vocabulary, shape->hidden);
     add_ones(file, "output_norm.weight", shape->hidden);
+    if (shape->own_head) add_matrix(file, "output.weight", type, shape->vocabulary, shape->hidden);
     for (int64_t layer = 0; layer < shape->layers; ++layer) {
         const std::string block = "blk." + std::to_string(layer) + '.';
         add_ones(file, block + "attn_norm.weight", shape->hidden);
@@ -197,8 +205,16 @@ std::string synthetic_model(const std::string& name, const std::string& type_nam
         add_matrix(file, block + "ffn_up.weight", type, shape->feed_forward, shape->hidden);
         add_matrix(file, block + "ffn_down.weight", type, shape->hidden, shape->feed_forward);
     }
-    file.write(path);
+    outline ? file.write_outline(path) : file.write(path);
     return path;
+}
+
+std::string synthetic_model(const std::string& name, const std::string& type, const std::string& folder) {
+    return make_model(name, type, folder, false);
+}
+
+std::string outline_of_model(const std::string& name, const std::string& type, const std::string& folder) {
+    return make_model(name, type, folder, true);
 }
 
 }  // namespace program

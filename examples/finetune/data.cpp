@@ -59,7 +59,9 @@ Json as_json(const qlora::DatasetInfo& info) {
 Json as_json(const qlora::MemoryPlan& plan) {
     Json items = Json::Object{};
     for (const auto& item : plan.items) items.set(item.name, item.bytes);
-    return Json{}.set("peak_bytes", plan.peak).set("items", items);
+    Json json = Json{}.set("peak_bytes", plan.peak).set("items", items);
+    if (plan.device_peak > 0) json.set("device_peak_bytes", plan.device_peak);
+    return json;
 }
 
 void print_data(const std::string& label, const qlora::DatasetInfo& info) {
@@ -86,10 +88,15 @@ void print_sample(const Data& data, const qlora::Model& model) {
 }
 
 void print_plan(const qlora::MemoryPlan& plan) {
-    std::printf("\nMemory plan:\n");
-    for (const auto& item : plan.items)
-        std::printf("  %-36s %12s\n", item.name.c_str(), human_bytes(item.bytes).c_str());
-    std::printf("  %-36s %12s\n\n", "peak", human_bytes(plan.peak).c_str());
+    for (const bool device : {false, true}) {
+        if (device && plan.device_peak == 0) break;
+        std::printf("\nMemory plan%s:\n", device ? " of the device" : "");
+        for (const auto& item : plan.items)
+            if (item.device == device)
+                std::printf("  %-36s %12s\n", item.name.c_str(), human_bytes(item.bytes).c_str());
+        std::printf("  %-36s %12s\n", "peak", human_bytes(device ? plan.device_peak : plan.peak).c_str());
+    }
+    std::printf("\n");
 }
 
 }  // namespace program

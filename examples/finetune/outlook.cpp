@@ -3,6 +3,7 @@
 
 #include "examples/common/interrupt.h"
 #include "examples/common/terminal.h"
+#include "examples/finetune/fit.h"
 #include "examples/finetune/preset.h"
 
 #include <algorithm>
@@ -41,7 +42,8 @@ static int64_t bytes_of(const qlora::MemoryPlan& plan, const char* name) {
 static void count_disk(Outlook& o, const Settings& s, const qlora::MemoryPlan& plan) {
     const int64_t factors = bytes_of(plan, "adapter");
     o.adapter_bytes = s.lora.init == qlora::LoraInit::pissa ? 2 * factors : factors;
-    o.checkpoint_bytes = factors + bytes_of(plan, "optimizer states") + o.adapter_bytes;
+    o.checkpoint_bytes =
+        factors + (s.train.optimizer.bits == 8 ? factors / 4 * 2 + factors / 128 : 2 * factors) + o.adapter_bytes;
     int64_t saves = s.save_every > 0 ? o.steps / s.save_every : 0;
     if (s.save_minutes > 0) saves += int64_t(o.seconds / (60 * s.save_minutes));
     const bool saving = s.save_every > 0 || s.save_minutes > 0;
@@ -58,7 +60,7 @@ Outlook look_ahead(const Settings& s, const qlora::Lora& lora, const Data& data,
     o.rows = info.rows;
     o.steps = trainer.last().steps;
     o.epochs = trainer.last().epochs;
-    const int64_t needed = plan.peak - bytes_of(plan, "weights"), free = int64_t(lora.base().backend().memory_free());
+    const int64_t needed = still_needed(plan), free = int64_t(lora.base().backend().memory_free());
     if (free > 0 && needed > free)
         o.warning = "the plan needs " + human_bytes(needed) + " beside the weights, and " + human_bytes(free) +
                     " are free: a smaller --max-seq-len, --batch-size or --lora-r, or --optim adamw_8bit";

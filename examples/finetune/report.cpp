@@ -71,6 +71,7 @@ void Report::step(const qlora::TrainStep& t) {
         .set("supervised_tokens", totals_.trained)
         .set("elapsed_s", totals_.seconds + elapsed)
         .set("remaining_s", left);
+    if (t.paged_bytes > 0) line.set("paged_bytes", t.paged_bytes);
     line.set("peak_mem_bytes", peak_memory())
         .set("skipped_steps", t.skipped_steps)
         .set("time", int64_t(std::time(nullptr)));
@@ -85,7 +86,7 @@ void Report::step(const qlora::TrainStep& t) {
     std::snprintf(text, sizeof text, "step %lld/%lld  loss %.4f  lr %.2e  grad %.3f  %s tok/s  peak %s  left %s",
                   static_cast<long long>(t.step), static_cast<long long>(t.steps), t.loss, t.learning_rate, t.grad_norm,
                   human_count(speed).c_str(), human_bytes(peak_memory()).c_str(), human_time(left).c_str());
-    progress_.update(text);
+    progress_.update(text + (t.paged_bytes > 0 ? "  paged " + human_bytes(t.paged_bytes) : ""));
 }
 
 void Report::draw() {

@@ -2,6 +2,8 @@
 #include "examples/finetune/settings.h"
 
 #include "examples/common/run_folder.h"
+#include "examples/common/synthetic.h"
+#include "examples/finetune/fit.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -12,12 +14,12 @@ namespace program {
 namespace fs = std::filesystem;
 
 void declare(Flags& flags, Settings& s) {
-    s.model.declare(flags, false);
+    s.model.declare(flags, false, false);
     flags.section("Data");
     flags
         .add("-f --data --dataset", s.data, "FILE|DIR",
              ".jsonl, .json or .txt, or a folder with train.jsonl (and valid.jsonl); may be given several times")
-        .required();
+        .note("");
     flags.add("--valid --val-data --eval-data", s.valid, "FILE", "held-out rows from a file of their own");
     flags.add("--val-split --val-set-size", s.val_split, 0, 0.9,
               "held-out share of the rows, where there is no file for them");
@@ -77,6 +79,14 @@ void declare(Flags& flags, Settings& s) {
         .note("1/(n+1)");
     flags.choice("--optim --optimizer", s.optimizer,
                  {"paged_adamw", "adamw", "paged_adamw_32bit", "adamw_8bit", "paged_adamw_8bit"}, "optimizer");
+    flags.add("--page-budget", s.page_megabytes, 0, 1 << 20,
+              "megabytes that a paged optimizer holds at a time, of a GPU or of the CPU's memory, the rest being moved "
+              "to the host or to a file in -o; 0 = page only what does not fit");
+    flags
+        .add("--memory-limit", s.memory_limit, "HOST[,DEVICE]",
+             "as in 6G or 16G,40G: choose the cheapest settings that fit: recomputation, smaller micro-batches of the "
+             "same steps, paged or 8-bit optimizer")
+        .note("what is free");
     flags.add("--adam-beta2", s.train.optimizer.beta2, 0, 0.999999, "decay of AdamW's second moment");
     flags.add("--weight-decay --wd", s.train.optimizer.weight_decay, 0, 10, "AdamW's weight decay");
     flags.add("--max-grad-norm --grad-clip", s.train.optimizer.max_grad_norm, 0, 1e6,
@@ -101,6 +111,8 @@ void declare(Flags& flags, Settings& s) {
               "go on from the newest checkpoint in -o, or from one of your choice");
     flags.toggle("--overwrite --overwrite-output-dir", s.overwrite,
                  "replace the earlier run in -o, once this one has something to go on from");
+    flags.choice("--shape", s.shape, synthetic_shapes(), "with --dry-run: plan for a model of this size, without one")
+        .note("");
     flags.toggle("--dry-run", s.dry_run, "print the data, the memory plan, steps, time and disk, and stop");
     flags.toggle("--json", s.json, "one JSON object a line instead of text");
 }
@@ -173,6 +185,17 @@ void finish(Settings& s, const Flags& flags) {
                                                  : qlora::Schedule::constant;
     s.train.optimizer.bits = s.optimizer.ends_with("_8bit") ? 8 : 32;
     s.train.optimizer.paged = s.optimizer.starts_with("paged_");
+    s.train.optimizer.page_budget = s.page_megabytes * 1'000'000;
+    s.train.optimizer.page_folder = s.out;
+    if (s.page_megabytes > 0 && !s.train.optimizer.paged)
+        throw UsageError("--page-budget is for a paged optimizer: --optim paged_adamw or paged_adamw_8bit");
+    if (!s.memory_limit.empty()) (void)parse_budget(s.memory_limit);
+    if (!s.shape.empty() && (!s.dry_run || !s.model.model.empty() || !s.data.empty() || !s.model.adapter.empty()))
+        throw UsageError(
+            "--shape plans for a model that is not there: with --dry-run, without -m, --data and --adapter");
+    if (s.shape.empty() && s.model.model.empty())
+        throw UsageError("missing -m MODEL: a GGUF file or a Hugging Face folder");
+    if (s.shape.empty() && s.data.empty()) throw UsageError("missing --data FILE: the rows to train on");
     s.lora.init = s.init == "loftq"   ? qlora::LoraInit::loftq
                   : s.init == "pissa" ? qlora::LoraInit::pissa
                                       : qlora::LoraInit::standard;

@@ -12,10 +12,12 @@ struct Settings {
     std::vector<std::string> data;                     // one after another
     std::string valid, out, resume, exclude, layers, ranks, alphas, init = "default", scheduler = "constant",
                                                                     optimizer = "paged_adamw", preset = "none", command;
+    std::string shape, memory_limit;                   // to plan for and within
     RowFlags rows;
     float val_split = 0;                               // -1: as the preset chooses, once the rows are counted
     int64_t eval_every = 0, save_every = 250, keep = 3, log_every = 1;
     double save_minutes = 10;
+    int64_t page_megabytes = 0;
     bool keep_checkpoints = false;                     // asked for: else a complete run removes its own
     bool overwrite = false, dry_run = false, json = false;
 };

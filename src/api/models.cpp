@@ -128,7 +128,12 @@ bool Tokenizer::ends_reply(Token token) const {
 // ---- Model
 namespace api_room {
 
+void refuse_outline(const ModelImpl& model) {
+    if (model.backend && model.backend->is_outline()) (void)record_of(model);           // says why
+}
+
 void save_model(const ModelImpl& model, const LoraImpl* lora, const std::string& path, const SaveOptions& o) {
+    refuse_outline(model);
     if (o.shard_bytes < 1)
         fail(Errc::argument, "save ", path, ": shard_bytes is ", o.shard_bytes, ", expected 1 or more");
     if (lora || o.as) {
@@ -151,12 +156,20 @@ Model Model::load(const Source& source, const LoadOptions& options) {
     return Model(load_gguf_model(source, options));
 }
 
+Model Model::outline(const Source& source, const LoadOptions& options) {
+    if (!impl_of(options.backend)) fail(Errc::argument, "Model::outline: the backend is an empty handle");
+    LoadOptions without = options;
+    without.backend = handle_of<Backend>(impl_of(options.backend)->outline());
+    return load(source, without);
+}
+
 void Model::save(const std::string& path, const SaveOptions& options) const {
     api_room::save_model(api_room::checked(impl_, "Model"), nullptr, path, options);
 }
 
 Model Model::convert(Format to) const {
-    return Model(convert_model(api_room::checked(impl_, "Model"), to.type, to.double_quant));
+    api_room::refuse_outline(api_room::checked(impl_, "Model"));
+    return Model(convert_model(*impl_, to.type, to.double_quant));
 }
 ModelInfo Model::info() const { return describe(api_room::checked(impl_, "Model")); }
 Tokenizer Model::tokenizer() const {
@@ -196,7 +209,8 @@ void Lora::save(const std::string& path, const SaveOptions& options) const {
 Files Lora::files() const { return lora_files(api_room::checked(impl_, "Lora")); }
 
 Model Lora::merge(Format to) const {
-    return handle_of<Model>(merge_lora(api_room::checked(impl_, "Lora"), to.type, to.double_quant));
+    api_room::refuse_outline(*api_room::checked(impl_, "Lora").base);
+    return handle_of<Model>(merge_lora(*impl_, to.type, to.double_quant));
 }
 Model Lora::base() const { return handle_of<Model>(api_room::checked(impl_, "Lora").base); }
 int64_t Lora::parameters() const { return api_room::checked(impl_, "Lora").parameters; }

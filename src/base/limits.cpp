@@ -14,6 +14,7 @@
 #include <thread>
 
 #if defined(__linux__)
+#include <link.h>
 #include <sched.h>
 #endif
 #if defined(__APPLE__)
@@ -158,6 +159,26 @@ int usable_threads() { return usable_threads({}); }
 
 int64_t available_memory(const std::string& root) {
     return std::min(limits_room::machine_memory(root), limits_room::group_memory(root));
+}
+
+int64_t own_memory(const std::string& root) {
+    const int64_t kib = limits_room::number_after(limits_room::contents(root + "/proc/self/status"), "RssAnon:", 0);
+    return kib * 1024;
+}
+
+int64_t program_memory() {
+    int64_t bytes = 0;
+#if defined(__linux__)
+    ::dl_iterate_phdr([](dl_phdr_info* object, size_t, void* sum) {
+        for (int i = 0; i < object->dlpi_phnum; ++i) {
+            const auto& part = object->dlpi_phdr[i];
+            const bool read_only = part.p_type == PT_LOAD && !(part.p_flags & PF_W);
+            if (read_only) *static_cast<int64_t*>(sum) += int64_t(part.p_memsz);
+        }
+        return 0;
+    }, &bytes);
+#endif
+    return bytes;
 }
 
 }}  // namespace qlora

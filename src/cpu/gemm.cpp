@@ -17,6 +17,7 @@ constexpr int64_t most_rows = 768;    // of the left factor packed at once, a mu
 // and the depth of that: 6 MiB of f32, which stay in L3 while every task reads them
 constexpr int64_t slab = 4 * stretch;
 constexpr int64_t piece = 256;                         // of depth, decoded at a time: 32 rows are 32 KiB and stay in L1
+constexpr int64_t most_columns = 256;                  // of a task
 constexpr int64_t enough_tasks = 16;                   // below this many column tiles, rows are cut too
 
 struct Left {
@@ -114,7 +115,7 @@ struct Product {
     int64_t columns_of_a_task() const {
         // Types with large blocks decode badly in narrow pieces; a wide product can afford wide tasks; else 32, so that
         // there are many.
-        if (right.deep_rows && type_info(right.w.dtype).block > 64) return 256;
+        if (right.deep_rows && type_info(right.w.dtype).block > 64) return most_columns;
         return n >= 4096 ? 64 : 32;
     }
 
@@ -149,6 +150,19 @@ void multiply(Cpu& cpu, Compute compute, const Left& left, const Right& right, i
 }
 
 }  // namespace gemm_room
+
+int64_t gemm_memory(const Cpu& cpu, int64_t rows, int64_t depth) {
+    namespace room = gemm_room;
+    int64_t strips = 0, panels = 0;
+    for (const Compute compute : {room::forward(cpu), room::backward(cpu)}) {
+        const GemmKernels& k = cpu.kernels->gemm_for(compute);
+        const int64_t tall = room::ceil_div(std::min(rows, room::most_rows), k.rows) * k.rows;
+        strips = std::max(strips, tall * room::even(std::min(depth, room::slab)) * k.bytes);
+        panels = std::max(panels, room::ceil_div(room::most_columns, k.cols) * k.cols * room::stretch * k.bytes);
+    }
+    // the caller packs the strips, every thread its panels and decodes its pieces of them
+    return strips + cpu.pool.size() * (panels + 4 * float_rows_size(64, room::most_columns));
+}
 
 void gemm_nt(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha,
              float beta) {

@@ -38,6 +38,9 @@ void gemm_nn(Cpu&, int64_t m, const float* dy, int64_t lddy, const WeightRef& w,
 void gemm_tn(Cpu&, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
              int64_t ldc, float alpha = 1, float beta = 0);
 
+// Bytes that products of up to so many rows and such a depth keep for themselves, all threads together.
+int64_t gemm_memory(const Cpu&, int64_t rows, int64_t depth);
+
 inline WeightRef dense_ref(const float* data, int64_t rows, int64_t cols) { return {DType::f32, data, {}, rows, cols}; }
 
 }}  // namespace qlora

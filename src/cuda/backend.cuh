@@ -5,7 +5,9 @@
 // the residual stream, statistics, the loss, factors and their gradients stay f32. With Compute::f32 everything does.
 #pragma once
 #include "src/cuda/memory.cuh"
+#include "src/cuda/pager.cuh"
 #include "src/cuda/room.cuh"
+#include "src/graph/outline.h"
 
 #include <map>
 #include <mutex>
@@ -65,9 +67,9 @@ struct Recorded {
     Work work;                                         // of one run
 };
 
-class CudaBackend final : public Device {
+class CudaBackend : public Device {
 public:
-    CudaBackend(int number, Compute compute) : Device(number) {
+    CudaBackend(int number, Compute compute) : Device(number), number_(number) {
         exact = compute == Compute::f32;
         cudaDeviceProp p{};
         check(cudaGetDeviceProperties(&p, number), "ask for the properties of the device");
@@ -145,7 +147,21 @@ public:
         wait([] {});
     }
 
-    WeightPtr hold(WeightPtr w, Placement) override {
+    bool has_host_memory() const override { return false; }
+    std::shared_ptr<BackendImpl> outline() const override {
+        return std::make_shared<Outline<CudaBackend>>(number_, compute());
+    }
+    std::shared_ptr<Pager> pager(const PageRequest& request) override {
+        const std::lock_guard lock(mutex_);
+        stream.use();
+        const int64_t room = std::min(stream.memory_free(), limit->left());
+        const int64_t reserve = std::min(paging_reserve, room / 16);
+        const int64_t most = request.budget > 0 ? std::min(request.budget, room - reserve) : room / 2;
+        if (request.bytes() <= most) return nullptr;
+        return std::make_shared<DevicePager>(request, queue, room, reserve);
+    }
+
+    WeightPtr hold(WeightPtr w, Placement placement) override {
         if (const auto* held = dynamic_cast<const HeldWeight*>(w->held.get()); held && held->stream == queue) return w;
         w = on_host(std::move(w));
         const std::lock_guard lock(mutex_);
@@ -158,17 +174,19 @@ public:
             if (auto same = key.empty() ? nullptr : constants_[key].lock()) return same;
             void* data = nullptr;
             const auto taken = limit->take(bytes, "weights");
-            const cudaError_t code = cudaMalloc(&data, size_t(bytes));
+            // of the host, rows of a table are read over the bus when they are asked for
+            const bool here = placement == Placement::device;
+            const cudaError_t code = here ? cudaMalloc(&data, size_t(bytes)) : cudaMallocHost(&data, size_t(bytes));
             if (code != cudaSuccess) refuse(code, bytes);
             // What it captures goes with the memory and not with the last weak pointer.
-            std::shared_ptr<void> owner(data, [taken = taken, queue = queue](void* p) mutable {
+            std::shared_ptr<void> owner(data, [here, taken = taken, queue = queue](void* p) mutable {
                 queue->use();
-                cudaFree(p);
+                here ? cudaFree(p) : cudaFreeHost(p);
                 taken.reset();
                 queue.reset();
             });
             staging_.send(stream, data, from, bytes);
-            if (!key.empty()) constants_[key] = owner;
+            if (!key.empty() && here) constants_[key] = owner;
             return owner;
         });
         w->check();
@@ -235,6 +253,7 @@ private:
              found.limit - 1);
     }
 
+    const int number_;
     std::string model_;
     Cpu cpu_;                                          // for work that is no graph's
     std::mutex mutex_;                                 // the staging memory, and the order of what belongs together

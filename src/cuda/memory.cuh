@@ -34,7 +34,7 @@ public:
             }
             const int64_t piece = bytes < size - used_ ? bytes : size - used_;
             std::memcpy(data_ + used_, source, size_t(piece));
-            check(cudaMemcpyAsync(target, data_ + used_, size_t(piece), cudaMemcpyHostToDevice, stream.get()),
+            check(cudaMemcpyAsync(target, data_ + used_, size_t(piece), cudaMemcpyDefault, stream.get()),
                   "copy to the device");
             used_ += piece;
             if (used_ < size && used_ % 64) used_ = (used_ + 63) / 64 * 64;

@@ -19,6 +19,8 @@ struct Node;
 struct Plan;
 struct Call;
 struct Cpu;
+struct Pager;
+struct PageRequest;
 
 // What memory is for. A backend with one kind of memory gives that for all of them.
 enum class Memory : uint8_t {
@@ -81,6 +83,12 @@ struct BackendImpl {
     virtual void copy(const Buffer& from, int64_t from_offset, Buffer& to, int64_t to_offset, int64_t bytes) = 0;
     virtual void upload(Buffer& to, int64_t offset, const void* from, int64_t bytes) = 0;
     virtual void download(const Buffer& from, int64_t offset, void* to, int64_t bytes) = 0;
+    // Null: all of it fits where kernels read it, and lies there best; or this backend pages nothing.
+    virtual std::shared_ptr<Pager> pager(const PageRequest&);
+    // This backend without memory, for plans: what it gives out are addresses, and nothing runs.
+    virtual std::shared_ptr<BackendImpl> outline() const;
+    virtual bool is_outline() const { return false; }
+    virtual bool has_host_memory() const { return true; }              // else device memory is a device's own
     // Waits until everything asked for is done. What kernels cannot throw (an index out of range) is thrown here, by
     // download() or by the next run().
     virtual void synchronize() {}

@@ -80,6 +80,12 @@ BufferRef slice(const BufferRef& parent, int64_t offset, int64_t bytes) {
     return std::make_shared<Buffer>(Buffer{static_cast<char*>(parent->data) + offset, bytes, parent});
 }
 
+std::shared_ptr<Pager> BackendImpl::pager(const PageRequest&) { return nullptr; }
+
+std::shared_ptr<BackendImpl> BackendImpl::outline() const {
+    fail(Errc::unsupported, "outline: ", name(), " cannot be planned for without its memory");
+}
+
 WeightPtr BackendImpl::hold(WeightPtr w, Placement) {
     w = on_host(std::move(w));
     if (!w || w->file || w->counted) return w;

@@ -176,6 +176,11 @@ struct GraphImpl {
 };
 
 Plan make_plan(const GraphImpl&);
+int64_t memory_of(const GraphImpl&);                   // bytes of the nodes and their plan, without an arena
+// What lies in the arena when it is fullest: what the backward pass will read, the vocabulary projection with its chunk
+// of logits, and all else.
+struct ArenaUse { int64_t kept = 0, loss = 0, working = 0; };
+ArenaUse arena_use(const GraphImpl&);
 // For fusions: run[first] and what follows it of the same operation with the same source i. Near it: queries, keys and
 // values stand a few nodes apart, whatever adapters and biases lie between them.
 std::vector<int32_t> neighbours(const GraphImpl& g, std::span<const int32_t> run, size_t first, size_t i,

@@ -240,6 +240,42 @@ Plan make_plan(const GraphImpl& g) {
     return plan;
 }
 
+int64_t memory_of(const GraphImpl& g) {
+    // A node with its dimensions and the bookkeeping of the allocator, a leaf's buffer, and its places in the plan.
+    // A deque has two nodes of this size in a block of 512 bytes.
+    constexpr int64_t node = std::max<int64_t>(sizeof(Node), 256) + 8, dimensions = 32, leaf = 96;
+    constexpr int64_t places = 2 * 8 + 2 * 4 + int64_t(sizeof(Step));
+    int64_t bytes = 0;
+    for (const Node& n : g.nodes) bytes += node + dimensions + places + (n.buffer ? leaf : 0);
+    return bytes;
+}
+
+ArenaUse arena_use(const GraphImpl& g) {
+    const std::vector<plan_room::Block> blocks = plan_room::blocks_of(g, g.plan);
+    const auto is_loss = [&](const plan_room::Block& b) { return g.node(b.node).op == Op::linear_cross_entropy; };
+    int32_t turn = 0;                                  // the step of the loss, where the way back begins
+    std::vector<int64_t> change(g.plan.steps.size() + 1, 0);
+    for (const plan_room::Block& b : blocks) {
+        if (is_loss(b)) turn = b.first;
+        change[size_t(b.first)] += b.bytes;
+        if (size_t(b.last) + 1 < change.size()) change[size_t(b.last) + 1] -= b.bytes;
+    }
+    int64_t now = 0, most = -1;
+    int32_t fullest = 0;
+    for (int32_t at = 0; at < int32_t(g.plan.steps.size()); ++at) {
+        now += change[size_t(at)];
+        if (now > most) most = now, fullest = at;
+    }
+    ArenaUse use;
+    for (const plan_room::Block& b : blocks) {
+        if (fullest < b.first || b.last < fullest) continue;
+        if (is_loss(b)) use.loss += b.bytes;
+        else if (b.first < turn && b.last > turn) use.kept += b.bytes;
+    }
+    use.working = g.plan.arena - use.loss - use.kept;  // with the gaps between the blocks
+    return use;
+}
+
 std::vector<int32_t> neighbours(const GraphImpl& g, std::span<const int32_t> run, size_t first, size_t i,
                                        size_t most) {
     constexpr size_t near = 16;

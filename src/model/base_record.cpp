@@ -192,6 +192,9 @@ Json fingerprint_of(const ModelImpl& m) {
 }
 
 BaseRecord record_of(const ModelImpl& m) {
+    if (m.backend && m.backend->is_outline())
+        fail(Errc::argument, m.path, " is an outline (Model::outline), which has no weights to save, merge or compare; "
+                             "use Model::load");
     BaseRecord record;    // member by member: g++ 12 destroys a nested member twice where a later initializer throws
     record.base.model = m.path;
     record.base.weights = describe(m).weights;

@@ -255,7 +255,7 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
     if (!c.sliding_frequencies.empty()) build.in.sliding_frequencies = build.constant(c.sliding_frequencies);
     Tensor x = build.embedded(tokens_);
     for (int64_t i = 0; i < c.layers; ++i) {
-        graph.segment = int32_t(i);
+        graph.segment = i < c.layers - spec.kept_layers ? int32_t(i) : -1;
         x = build.layer(x, i);
     }
     graph.segment = -1;

@@ -30,6 +30,7 @@ struct DecoderSpec {
     bool backward = false;                             // loss only: gradients are added to `gradients`
     bool weighted = false;                             // ... of each row's loss times its weight
     bool checkpoint = false;
+    int64_t kept_layers = 0;                           // checkpoint: so many of the last layers are not recomputed
     bool dropout = false;
     uint64_t seed = 0;                                 // of the dropout
     BufferRef gradients = {};                          // flat, the layout of LoraImpl::values

@@ -37,6 +37,7 @@ std::shared_ptr<DoraNorms> make_norms(const LoraImpl& lora) {
 
 BufferRef refresh_norms(const LoraImpl& lora) {
     DoraNorms& norms = *lora.norms;
+    if (lora.base->backend->is_outline()) return norms.buffer;
     const std::lock_guard<std::mutex> guard(norms.lock);
     if (norms.version == lora.version) return norms.buffer;
     norms.graph->run();

@@ -67,6 +67,12 @@ void Loading::linear(ModelImpl& model, const Row& row, int64_t layer, Stored sto
 
 void Loading::quantize(ModelImpl& model, int64_t layer, std::span<const Waiting> of) {
     const DType type = *options_.quantize;
+    if (model.backend && model.backend->is_outline()) {
+        for (const Waiting& part : of)
+            model.replace(part.row->slot, layer, outlined(*part.row, shape_of(model.config, *part.row, layer)),
+                          part.stored);
+        return;
+    }
     std::vector<Weight> parts;
     int64_t needed = 0;
     for (const Waiting& part : of) {
@@ -91,6 +97,17 @@ void Loading::quantize(ModelImpl& model, int64_t layer, std::span<const Waiting>
         }
         model.replace(of[i].row->slot, layer, held(model, *of[i].row, std::move(quantized[i])), of[i].stored);
     }
+}
+
+// Of a weight that is made by quantizing, its sizes.
+WeightPtr Loading::outlined(const Row& row, const Shape& shape) const {
+    auto w = std::make_shared<Weight>();
+    w->name = row.gguf;
+    w->dtype = *options_.quantize;
+    w->shape = shape;
+    static const float one = 1;
+    if (!options_.double_quant) w->quant.absmax = &one;
+    return w;
 }
 
 void Loading::fill(ModelImpl& model, const std::function<Stored(const Row&, int64_t)>& read) {

@@ -164,6 +164,11 @@ std::shared_ptr<LoraImpl> create_lora(std::shared_ptr<const ModelImpl> base, con
         }
     if (lora->targets.empty())
         fail(Errc::argument, "adapter: modules, layers and exclude together leave no linear layer");
+    if (lora->base->backend->is_outline()) {
+        lora->values = lora->base->backend->allocate(lora->parameters * 4);
+        if (options.dora) lora->norms = make_norms(*lora);
+        return lora;
+    }
     std::vector<float> values(size_t(lora->parameters), 0.0f);
     for (size_t i = 0; i < lora->targets.size(); ++i) {
         const LoraTarget& t = lora->targets[i];

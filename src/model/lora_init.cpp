@@ -11,6 +11,7 @@
 //   "pissa" holds B A only: W is split once more, as PEFT does when it loads it.
 //
 // W is what the base was quantized from when it was loaded: ModelImpl::original().
+#include "src/base/mapped_file.h"
 #include "src/base/stop.h"
 #include "src/cpu/gemm.h"
 #include "src/model/fused.h"
@@ -30,11 +31,14 @@ const WeightPtr& linear_of(const ModelImpl& model, const LoraTarget& t) {
 
 // All rows of an adapted layer in floats, of f(part); its parts below each other, as B has them.
 template <class F>
-std::vector<float> rows(const Config& c, const LoraTarget& t, const F& f) {
+std::vector<float> rows(const LoraImpl& lora, const LoraTarget& t, const F& f) {
     std::vector<float> out;
-    for (const Slot part : parts_of(c, t.module)) {
-        const std::vector<float> values = f(part)->decoded();
+    for (const Slot part : parts_of(lora.base->config, t.module)) {
+        const WeightPtr w = f(part);
+        const std::vector<float> values = w->decoded();
         out.insert(out.end(), values.begin(), values.end());
+        // read once: the pages of an original would stay beside the weights that are held
+        if (w->file && w != lora.base->at(part, t.layer)) w->file->forget(w->data, bytes_of(w->dtype, w->elements()));
     }
     return out;
 }
@@ -62,12 +66,11 @@ void loftq(LoraImpl& lora, std::vector<float>& values, Cpu& cpu) {
     int64_t improved = 0;
     for (const LoraTarget& t : lora.targets) {
         check(lora, t, "loftq");
-        const Config& c = lora.base->config;
         const Stored from = lora.base->stored(t.module, t.layer);
         // nothing was lost here: the usual start
         if (from.tensor->dtype == linear_of(*lora.base, t)->dtype) continue;
-        std::vector<float> lost = rows(c, t, [&](Slot s) { return lora.base->original(s, t.layer); });
-        const std::vector<float> kept = rows(c, t, [&](Slot s) { return lora.base->at(s, t.layer); });
+        std::vector<float> lost = rows(lora, t, [&](Slot s) { return lora.base->original(s, t.layer); });
+        const std::vector<float> kept = rows(lora, t, [&](Slot s) { return lora.base->at(s, t.layer); });
         for (size_t e = 0; e < lost.size(); ++e) lost[e] -= kept[e];
         if (std::all_of(lost.begin(), lost.end(), [](float v) { return v == 0; })) continue;
         split(cpu, t, lost, values.data() + t.a, values.data() + t.b);
@@ -94,7 +97,7 @@ std::shared_ptr<const ModelImpl> residual(LoraImpl& lora, Cpu& cpu) {
             fail(Errc::argument, "adapter: pissa splits the original weights, and ", module_name(c, t.module),
                  " of layer ", t.layer, " is stored as ", name_of(from.tensor->dtype),
                  "; load a model in f32, f16, bf16 or q8_0, with quantize = nf4 if it is to be in 4 bits");
-        std::vector<float> w = rows(c, t, [&](Slot s) { return lora.base->original(s, t.layer); });
+        std::vector<float> w = rows(lora, t, [&](Slot s) { return lora.base->original(s, t.layer); });
         float *a = lora.start.data() + t.a, *b = lora.start.data() + t.b;
         if (!known) split(cpu, t, w, a, b);
         gemm_nn(cpu, t.out, b, t.rank, dense_ref(a, t.rank, t.in), w.data(), t.in, -t.scale, 1);
@@ -149,20 +152,29 @@ std::shared_ptr<LoraImpl> without_start(const LoraImpl& lora) {
     o.alpha *= twice;
     for (auto& [key, rank] : o.rank_pattern) rank *= 2;
     for (auto& [key, alpha] : o.alpha_pattern) alpha *= twice;
-    const std::vector<float> from = lora_values(lora);
-    std::vector<float> values;
-    for (const LoraTarget& t : lora.targets) {
-        add_lora_target(*out, t.layer, t.module, 2 * t.rank, t.scale);
-        values.insert(values.end(), from.begin() + t.a, from.begin() + t.a + t.rank * t.in);
-        values.insert(values.end(), lora.start.begin() + t.a, lora.start.begin() + t.a + t.rank * t.in);
+    for (const LoraTarget& t : lora.targets) add_lora_target(*out, t.layer, t.module, 2 * t.rank, t.scale);
+    BackendImpl& backend = *lora.base->backend;
+    out->values = backend.allocate(out->parameters * 4);
+    // A target at a time: saving must not need memory that training did not plan.
+    for (size_t i = 0; i < lora.targets.size(); ++i) {
+        const LoraTarget &t = lora.targets[i], &to = out->targets[i];
+        const auto put = [&](int64_t at, const std::vector<float>& values) {
+            backend.upload(*out->values, at * 4, values.data(), int64_t(values.size()) * 4);
+        };
+        put(to.a, lora_values(lora, t.a, t.rank * t.in));
+        put(to.a + t.rank * t.in, {lora.start.begin() + t.a, lora.start.begin() + t.a + t.rank * t.in});
+        const std::vector<float> b = lora_values(lora, t.b, t.out * t.rank);
+        std::vector<float> both;
+        both.reserve(2 * b.size());
         for (int64_t row = 0; row < t.out; ++row) {
-            const int64_t at = t.b + row * t.rank;
-            values.insert(values.end(), from.begin() + at, from.begin() + at + t.rank);
-            for (int64_t r = 0; r < t.rank; ++r) values.push_back(-lora.start[size_t(at + r)]);
+            both.insert(both.end(), b.begin() + row * t.rank, b.begin() + (row + 1) * t.rank);
+            for (int64_t r = 0; r < t.rank; ++r) both.push_back(-lora.start[size_t(t.b + row * t.rank + r)]);
         }
-        if (t.m >= 0) values.insert(values.end(), from.begin() + t.m, from.begin() + t.m + t.out);
+        put(to.b, both);
+        if (t.m >= 0) put(to.m, lora_values(lora, t.m, t.out));
     }
-    set_lora_values(*out, values);
+    ++out->version;
+    if (out->options.dora) out->norms = make_norms(*out);
     return out;
 }
 

@@ -1,5 +1,7 @@
 // cpu_backend.cpp - the CPU as a backend: host memory, and a loop that calls the kernel of each planned step.
 #include "src/base/limits.h"
+#include "src/graph/outline.h"
+#include "src/graph/pager.h"
 #include "src/ops/rooms.h"
 
 #include <cstdlib>
@@ -31,10 +33,13 @@ bool is_small(const GraphImpl& g, const Plan& plan, const Kernels& kernels) {
     return work < kernels.worth_waking * int64_t(plan.order.size());
 }
 
-class CpuBackend final : public BackendImpl {
+class CpuBackend : public BackendImpl {
 public:
     CpuBackend(int threads, Compute compute, const Kernels& kernels)
         : cpu_(threads, compute, kernels), choose_(threads == 0) {}
+    std::shared_ptr<BackendImpl> outline() const override {
+        return std::make_shared<Outline<CpuBackend>>(cpu_.pool.size(), cpu_.compute, *cpu_.kernels);
+    }
 
     std::string name() const override {
         const int threads = cpu_.pool.size();
@@ -79,6 +84,8 @@ public:
     void download(const Buffer& from, int64_t offset, void* to, int64_t bytes) override {
         if (bytes) std::memcpy(to, bytes_at("cpu: download", from, offset, bytes), size_t(bytes));
     }
+
+    std::shared_ptr<Pager> pager(const PageRequest& request) override { return cpu_pager(request, memory_left()); }
 
     const Kernel* kernel(Op op) const override { return cpu_kernel(op); }
     std::span<const Fusion> fusions() const override { return fusions_; }

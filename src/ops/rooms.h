@@ -89,6 +89,9 @@ inline void updated_by_its_like(const GraphImpl& g, Node& n) {
 inline int64_t last_dim(const Node& n) { return n.shape.back(); }
 inline int64_t leading(const Node& n) { return n.elements() / n.shape.back(); }
 
+// Null: so many bytes fit into what is left, or into the budget.
+std::shared_ptr<Pager> cpu_pager(const PageRequest&, int64_t left);
+
 inline Cpu& cpu_of(const Call& call) { return call.backend.host(); }
 
 // The step that masks of dropout depend on, from its input: GraphImpl::step().

@@ -34,14 +34,27 @@ BatchPlan::BatchPlan(std::shared_ptr<const DatasetImpl> data, const TrainOptions
                  ? options_.max_steps
                  : std::max<int64_t>(1, int64_t(std::ceil(options_.epochs * double(steps_per_epoch_) - 1e-9)));
 
-    std::vector<int64_t> lengths;
     for (const auto& sequence : sequences_) {
         int64_t length = 0;
         for (const Document& d : documents(sequence)) length += int64_t(d.tokens.size());
-        lengths.push_back(length);
+        lengths_.push_back(length);
     }
-    std::sort(lengths.rbegin(), lengths.rend());
-    for (int64_t i = 0; i < std::min(options_.batch, int64_t(lengths.size())); ++i) most_rows_ += lengths[size_t(i)];
+    std::sort(lengths_.rbegin(), lengths_.rend());
+    for (int64_t i = 0; i < std::min(options_.batch, int64_t(lengths_.size())); ++i) most_rows_ += lengths_[size_t(i)];
+}
+
+int64_t BatchPlan::row_counts(int64_t step) const {
+    const int64_t possible = (most_rows_ + step - 1) / step;
+    if (options_.batch > 1) {    // between the shortest and the longest full batch, and a last one
+        const int64_t full = std::min(options_.batch, int64_t(lengths_.size()));
+        int64_t least = 0;
+        for (int64_t i = 0; i < full; ++i) least += lengths_[lengths_.size() - size_t(1 + i)];
+        const bool rest = int64_t(lengths_.size()) % options_.batch != 0;
+        return std::min(possible, (most_rows_ + step - 1) / step - (least + step - 1) / step + 1 + rest);
+    }
+    std::vector<bool> occurs(size_t(possible + 1), false);
+    for (const int64_t length : lengths_) occurs[size_t((length + step - 1) / step)] = true;
+    return std::count(occurs.begin(), occurs.end(), true);
 }
 
 // Best fit, longest first: each row goes to the sequence where it leaves the least room. The same packing in every

@@ -12,6 +12,7 @@ public:
     BatchPlan(std::shared_ptr<const DatasetImpl>, const TrainOptions&, int64_t context);
     int64_t steps() const { return steps_; }           // of the whole run
     int64_t steps_per_epoch() const { return steps_per_epoch_; }
+    int64_t row_counts(int64_t step) const;            // how many of them there are, rounded up to multiples of step
     int64_t most_rows() const { return most_rows_; }   // of any micro-batch
     double epoch_after(int64_t step) const { return double(step) / double(steps_per_epoch_); }
     // The micro-batches of a step (0-based), each a list of rows of the data set. The last step of an epoch may have
@@ -23,6 +24,7 @@ private:
     std::shared_ptr<const DatasetImpl> data_;
     TrainOptions options_;
     int64_t context_ = 0, steps_ = 0, steps_per_epoch_ = 0, most_rows_ = 0;
+    std::vector<int64_t> lengths_;                     // of the sequences, the longest first
     std::vector<std::vector<int64_t>> sequences_;      // rows that share a sequence: one, or several with packing
     std::vector<int64_t> order_;                       // of the sequences in epoch order_epoch_
     int64_t order_epoch_ = -1;

@@ -8,8 +8,13 @@ namespace qlora { inline namespace QLORA_ABI {
 Decoder& DecoderPool::at(int64_t rows) {
     const int64_t step = model_->backend->row_step();
     rows = std::max<int64_t>(1, (rows + step - 1) / step) * step;
-    std::unique_ptr<Decoder>& slot = decoders_[rows];
-    if (!slot) {
+    if (!decoders_.contains(rows) && decoders_.size() == most)
+        decoders_.erase(std::min_element(decoders_.begin(), decoders_.end(), [](const auto& a, const auto& b) {
+            return a.second.last < b.second.last;
+        }));
+    Held& slot = decoders_[rows];
+    slot.last = ++asked_;
+    if (!slot.decoder) {
         DecoderSpec spec = spec_;
         spec.rows = rows;
         auto made = std::make_unique<Decoder>(model_, lora_, spec);
@@ -17,9 +22,16 @@ Decoder& DecoderPool::at(int64_t rows) {
         graph.arena = arena_;    // prepare() keeps it if it is large enough: only one decoder runs at a time
         graph.prepare();
         if (!arena_ || graph.arena->bytes > arena_->bytes) arena_ = graph.arena;
-        slot = std::move(made);
+        slot.decoder = std::move(made);
     }
-    return *slot;
+    return *slot.decoder;
+}
+
+int64_t DecoderPool::graph_bytes() const {
+    int64_t most_bytes = 0;
+    for (const auto& [rows, held] : decoders_)
+        if (held.decoder) most_bytes = std::max(most_bytes, memory_of(held.decoder->graph()));
+    return most_bytes;
 }
 
 }}  // namespace qlora

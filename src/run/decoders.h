@@ -9,6 +9,8 @@ namespace qlora { inline namespace QLORA_ABI {
 
 class DecoderPool {
 public:
+    // Graphs are small beside what they compute, and soon made again (10 ms for 30 layers): those that ran last stay.
+    static constexpr size_t most = 8;
     // spec.rows is ignored. The caller keeps what spec and lora point to.
     DecoderPool(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, const DecoderSpec& spec)
         : model_(std::move(model)), lora_(lora), spec_(spec) {}
@@ -18,12 +20,15 @@ public:
     const BufferRef& arena() const { return arena_; }
     void use_arena(BufferRef arena) { arena_ = std::move(arena); }     // of another pool, when never both run at once
     const ModelImpl& model() const { return *model_; }
+    int64_t graph_bytes() const;                       // of the largest graph that is held, without its arena
 private:
     std::shared_ptr<const ModelImpl> model_;
     const LoraImpl* lora_;
     DecoderSpec spec_;
     BufferRef arena_;
-    std::map<int64_t, std::unique_ptr<Decoder>> decoders_;
+    struct Held { std::unique_ptr<Decoder> decoder; uint64_t last = 0; };      // last: when it was asked for
+    std::map<int64_t, Held> decoders_;                 // by rows
+    uint64_t asked_ = 0;
 };
 
 }}  // namespace qlora

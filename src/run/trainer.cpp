@@ -24,6 +24,7 @@ void check(const AdamW& o) {
     require(o.max_grad_norm >= 0 && std::isfinite(o.max_grad_norm), "optimizer.max_grad_norm", o.max_grad_norm,
             "0 (no clipping) or more");
     require(o.bits == 32 || o.bits == 8, "optimizer.bits", o.bits, "32 or 8");
+    require(o.page_budget >= 0, "optimizer.page_budget", double(o.page_budget), "0 (as it fits) or more");
 }
 
 TrainOptions checked(const TrainOptions& o) {
@@ -46,6 +47,7 @@ TrainOptions checked(const TrainOptions& o) {
     require(o.warmup_start == -1 || (o.warmup_start >= 0 && o.warmup_start <= 1), "warmup_start", o.warmup_start,
             "0 to 1, or -1 (1 / (warm-up steps + 1))");
     require(o.max_bad_steps >= 1, "max_bad_steps", double(o.max_bad_steps), "1 or more");
+    require(o.kept_layers >= 0, "kept_layers", double(o.kept_layers), "0 or more");
     require(int(o.schedule) >= 0 && o.schedule <= Schedule::cosine, "schedule", double(int(o.schedule)),
             "a value of the enum");
     return o;
@@ -58,8 +60,11 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 // Before any of it is taken: untouched memory costs nothing, so the pieces, asked for one by one, would all seem to
 // fit.
 BufferRef gradients_of(const LoraImpl& lora, const TrainOptions& o) {
-    require_memory(*lora.base->backend, lora.parameters * 4 + optimizer_bytes(o.optimizer, lora.parameters),
-                   "train: gradients and optimizer states", "a lower rank, fewer modules, or 8-bit states");
+    if (!lora.base->backend->is_outline())
+        require_memory(*lora.base->backend,
+                       lora.parameters * 4 + (o.optimizer.paged ? 0 : optimizer_bytes(o.optimizer, lora.parameters)),
+                       "train: gradients and optimizer states",
+                       "a lower rank, fewer modules, or paged or 8-bit states");
     return lora.base->backend->allocate(lora.parameters * 4);
 }
 
@@ -74,6 +79,7 @@ DecoderSpec training_spec(const LoraImpl& lora, const TrainOptions& o, const Buf
     spec.backward = true;
     spec.weighted = weighted;
     spec.checkpoint = o.checkpoint_activations;
+    spec.kept_layers = o.kept_layers;
     spec.dropout = lora.options.dropout > 0;
     spec.seed = o.seed;
     spec.gradients = gradients;
@@ -104,6 +110,7 @@ void check_lengths(const DatasetImpl& data, const Config& config, const TrainOpt
 TrainerImpl::TrainerImpl(std::shared_ptr<LoraImpl> l, std::shared_ptr<const DatasetImpl> d, const TrainOptions& o)
     : lora(std::move(l)),
       data(std::move(d)),
+      before_(memory_before(*lora, *data)),
       options(trainer_room::checked(o)),
       context(trainer_room::context_of(*lora, options)),
       batches(data, options, context),
@@ -161,6 +168,7 @@ bool TrainerImpl::step(const OnMicroBatch& on_micro_batch) {
     if (!run) return false;
     const Sum& sum = *run;
     const float factor = float(1.0 / sum.weight), norm = optimizer.norm();
+    const int64_t paged = optimizer.paged_bytes();
 
     TrainStep s;
     s.step = progress.step + 1;
@@ -179,6 +187,7 @@ bool TrainerImpl::step(const OnMicroBatch& on_micro_batch) {
     if (!s.skipped) {
         const auto writing = lora->lock.write();
         optimizer.step(float(s.learning_rate), progress.updates + 1, factor, norm);
+        s.paged_bytes = optimizer.paged_bytes() - paged;
         ++lora->version;
     }
 
@@ -216,21 +225,6 @@ void TrainerImpl::give_up(const TrainStep& s, const std::vector<std::vector<int6
          ", gradient norm ", s.grad_norm, ", learning rate ", s.learning_rate,
          ", first non-finite gradient: ", first_bad_gradient(), ", rows ", rows,
          "; start again from an earlier adapter with a lower learning_rate, or look at these rows");
-}
-
-MemoryPlan TrainerImpl::plan() {
-    const auto training = lora->lock.train("Trainer::plan");
-    decoders.at(batches.most_rows());
-    MemoryPlan plan;
-    plan.items = {{"weights", describe(*lora->base).bytes},
-                  {"adapter", lora->values->bytes},
-                  {"gradients", gradients->bytes},
-                  {"optimizer states", optimizer.bytes()},
-                  {"activations", decoders.arena()->bytes}};
-    if (!lora->start.empty()) plan.items.push_back({"start of the adapter", int64_t(lora->start.size()) * 4});
-    if (lora->norms) plan.items.push_back({"row norms", norm_bytes(*lora)});
-    for (const MemoryPlan::Item& item : plan.items) plan.peak += item.bytes;
-    return plan;
 }
 
 void TrainerImpl::set_learning_rate(float rate) {

@@ -23,9 +23,13 @@ struct TrainProgress {                                 // what a checkpoint keep
     TrainStep last;
 };
 
+// Bytes that this process has beside the weights, the adapter and the data: before a trainer takes any. 0 = unknown.
+int64_t memory_before(const LoraImpl&, const DatasetImpl&);
+
 struct TrainerImpl {
     std::shared_ptr<LoraImpl> lora;
     std::shared_ptr<const DatasetImpl> data;
+    int64_t before_ = 0;                               // memory_before(), for the plan
     TrainOptions options;
     int64_t context = 0;                               // options.context, or the model's own if that is less
     BatchPlan batches;
@@ -39,7 +43,7 @@ struct TrainerImpl {
     using OnMicroBatch = std::function<bool(int64_t done, int64_t of)>;
     bool step(const OnMicroBatch& = {});
     void set_learning_rate(float);
-    MemoryPlan plan();
+    MemoryPlan plan();                                 // memory_plan.cpp
     double evaluate(const DatasetImpl&, const std::function<bool()>& go_on = {});
 private:
     struct Sum { double loss = 0, weight = 0; int64_t tokens = 0, trained = 0; };

@@ -12,6 +12,12 @@ bad "--top-p above one" "must be a number from 0 to 1" ./chat -m "$model" --top-
 bad "a choice that does not exist" "auto|nf4|fp4|none" ./finetune --quant int3
 bad "a flag without its value" "needs a value" ./finetune -m
 bad "a flag that is required" "missing -m" ./chat
+bad "training on nothing" "missing --data" ./finetune -m models/tiny.gguf -o "$dir/none"
+bad "a shape and a model" "without -m" ./finetune --dry-run --shape 7b -m models/tiny.gguf
+bad "a shape without --dry-run" "with --dry-run" ./finetune --shape 7b -o "$dir/none"
+bad "a limit that is no size" "is no size" ./finetune --dry-run --shape 7b --memory-limit much
+bad "a limit that nothing fits into" "are missing: --max-seq-len" ./finetune --dry-run --shape 65b --max-seq-len 2048 --memory-limit 8G
+bad "a page budget without pages" "paged optimizer" ./finetune --dry-run --shape 7b --optim adamw --page-budget 100
 bad "no output folder" "missing -o" ./finetune -m "$model" --data "$dir/chats.jsonl"
 bad "a stray argument" "unexpected argument" ./chat -m "$model" stray
 bad "a range of layers that is none" "is no whole number" $tune -o "$dir/x" --lora-layers 1-x

@@ -21,6 +21,13 @@ says "of a dense model: NF4, and why" "base: nf4, made of the stored f32"
 says "the sample marks what is trained on" "\[\["
 good "the memory plan as JSON" $tune --dry-run --json
 says "it is one object" '^{.*"peak_bytes": [0-9]*.*}$'
+good "a plan for a model that is not there" ./finetune --dry-run --shape 65b --max-seq-len 512 --lora-r 64
+says "it knows its weights" "weights of the layers  *33.4 GB"
+if ls "${TMPDIR:-/tmp}"/qlora-outline-* > /dev/null 2>&1; then failed "its outline is removed" "it is there"; else ok "its outline is removed"; fi
+good "within a limit" ./finetune --dry-run --shape 8b --max-seq-len 2048 --lora-r 16 --batch-size 4 --memory-limit 7.2G
+says "it says what it chose and what that costs" "to fit into 7.2G: layers are recomputed.*30 % more time.*micro-batches of 1, 64 a step"
+good "a run within a limit, paged" ./finetune -m "$model" --data "$dir/chats.jsonl" $small --iters 2 --page-budget 0 --memory-limit 2G -o "$dir/limited"
+says "nothing needs to be recomputed" "to fit into 2G: activations are kept"
 for type in q4_0 q8_0 nf4; do
     good "a model stored as $type" ./export -m "$model" --type $type -o "$dir/stored.gguf" --no-check --overwrite
     good "its memory plan" ./finetune -m "$dir/stored.gguf" --data "$dir/chats.jsonl" $small --dry-run

@@ -374,19 +374,22 @@ TEST(Trainer, PlanIsWhatARunUses) {
     qlora::TrainOptions o = options(2, 1);
     qlora::TrainerImpl trainer(impl_of(lora), impl_of(run_support::dataset(random_rows(8))), o);
     const qlora::MemoryPlan plan = trainer.plan();
-    ASSERT_EQ(plan.items.size(), 5u);
     int64_t sum = 0;
+    std::map<std::string, int64_t> bytes;
     for (const auto& item : plan.items) {
         EXPECT_GT(item.bytes, 0) << item.name;
-        sum += item.bytes;
+        sum += bytes[item.name] = item.bytes;
     }
     EXPECT_EQ(plan.peak, sum);
-    EXPECT_EQ(plan.items[1].bytes, lora.parameters() * 4);
-    EXPECT_EQ(plan.items[3].bytes, lora.parameters() * 8);
+    EXPECT_EQ(plan.device_peak, 0);
+    EXPECT_EQ(bytes["adapter"], lora.parameters() * 4);
+    EXPECT_EQ(bytes["optimizer states"], lora.parameters() * 8);
     const void* arena = trainer.decoders.arena()->data;
     while (trainer.step()) {}
     EXPECT_EQ(trainer.decoders.arena()->data, arena);  // no batch needed more
-    EXPECT_EQ(trainer.decoders.arena()->bytes, plan.items[4].bytes);
+    EXPECT_EQ(trainer.decoders.arena()->bytes,
+              bytes["checkpointed inputs"] + bytes["activations kept"] + bytes["working set of a layer"] +
+                  bytes["chunk of the loss"]);
 }
 
 TEST(Trainer, EvaluateIsTheMeanOverTokensAndChangesNothing) {

@@ -1,0 +1,197 @@
+// fit.cpp - settings that fit. What changes no number comes first: recomputation, then smaller micro-batches of the
+// same steps, then states of the optimizer in a file; last states in 8 bits, which change the numbers a little.
+#include "examples/finetune/fit.h"
+
+#include "examples/common/synthetic.h"
+#include "examples/common/terminal.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <unistd.h>
+
+namespace program {
+
+static int64_t bytes_of_size(const std::string& text) {
+    char* end = nullptr;
+    const double value = std::strtod(text.c_str(), &end);
+    const std::string unit = end ? end : "";
+    const double scale = unit == "M" || unit == "MB"   ? 1e6
+                         : unit == "G" || unit == "GB" ? 1e9
+                         : unit == "MiB"               ? double(1 << 20)
+                         : unit == "GiB"               ? double(1 << 30)
+                                                       : 0;
+    if (text.empty() || text[0] < '0' || text[0] > '9' || scale == 0 || !(value > 0 && value * scale < 1e18))
+        throw UsageError("--memory-limit: \"" + text + "\" is no size; expected e.g. 900M, 6G or 5.5GiB");
+    return int64_t(value * scale);
+}
+
+MemoryBudget parse_budget(const std::string& text) {
+    const size_t comma = text.find(',');
+    MemoryBudget budget{bytes_of_size(text.substr(0, comma))};
+    if (comma != std::string::npos) budget.device = bytes_of_size(text.substr(comma + 1));
+    return budget;
+}
+
+int64_t still_needed(const qlora::MemoryPlan& plan) {
+    int64_t there = 0;
+    for (const auto& item : plan.items)
+        for (const char* name : {"weights of the layers", "embedding and head", "adapter", "start of the adapter",
+                                 "row norms", "rows of the data", "text and vocabulary", "program"})
+            if (!item.device && item.name == name) there += item.bytes;
+    return plan.peak - there;
+}
+
+// What is missing to the budget with these settings; 0 or less: they fit.
+static int64_t missing(const qlora::Lora& lora, const qlora::Dataset& data, const qlora::TrainOptions& train,
+                       const MemoryBudget& budget) {
+    const qlora::MemoryPlan plan = qlora::Trainer(lora, data, train).plan();
+    int64_t most = budget.device > 0 ? plan.device_peak - budget.device : -1;
+    if (budget.host > 0) most = std::max(most, (budget.free_only ? still_needed(plan) : plan.peak) - budget.host);
+    return most;
+}
+
+struct Change { std::string what; qlora::TrainOptions train; };
+
+// Each from the one before, from what costs least to what costs most.
+static std::vector<Change> changes(const Settings& s, const Flags& flags, int64_t layers) {
+    std::vector<Change> list;
+    qlora::TrainOptions t = s.train;
+    if (!flags.given("--grad-checkpoint")) {
+        if (!flags.given("--memory-limit")) {          // nobody asked for speed: recomputation is the default
+            list.push_back({"", t});
+        } else {
+            t.checkpoint_activations = false;
+            list.push_back({"activations are kept: nothing is recomputed", t});
+            t.checkpoint_activations = true;
+            for (const int64_t kept : {layers / 2, layers / 4})
+                if (t.kept_layers = kept; kept > 0)
+                    list.push_back({"all but the last " + std::to_string(kept) +
+                                        " layers are recomputed in the backward pass: the same bytes, about " +
+                                        std::to_string(int(30 * double(layers - kept) / double(layers))) +
+                                        " % more time",
+                                    t});
+            t.kept_layers = 0;
+            list.push_back({"layers are recomputed in the backward pass: the same bytes, about 30 % more time", t});
+        }
+    } else list.push_back({"", t});
+    std::string so_far = list.back().what;
+    const auto also = [&](const std::string& what) {
+        so_far += (so_far.empty() ? "" : "; ") + what;
+        list.push_back({so_far, t});
+    };
+    if (t.optimizer.paged && t.optimizer.page_budget == 0) {
+        t.optimizer.page_budget = 1;                   // the least window
+        also("states of the optimizer are paged to a file: the same bytes, a few seconds of disk a step at most");
+    }
+    const std::string before = so_far;
+    while (t.batch > 1) {
+        const int64_t half = (t.batch + 1) / 2;
+        t.accumulate = t.accumulate * t.batch / half;
+        t.batch = half;
+        so_far = before;
+        also("micro-batches of " + std::to_string(t.batch) + ", " + std::to_string(t.accumulate) +
+             " a step: the same rows a step");
+    }
+    if (t.optimizer.bits == 32) {
+        t.optimizer.bits = 8;
+        also("states of the optimizer have 8 bits: other numbers (135 M parameters, 200 steps: loss moved by 0.2 %)");
+    }
+    return list;
+}
+
+// What would help where nothing does: each asked of the planner too.
+static std::string help(const Settings& s, const qlora::Lora& lora, const qlora::Dataset& data,
+                        const qlora::TrainOptions& least, const MemoryBudget& budget, int64_t lacking) {
+    std::string text;
+    const auto add = [&](const std::string& what, int64_t then) {
+        if (then < lacking)
+            text += (text.empty() ? "" : "; ") + what + " saves " + human_bytes(lacking - then) +
+                    (then <= 0 ? ", which is enough" : "");
+    };
+    if (s.train.context >= 16) {
+        qlora::TrainOptions t = least;
+        t.context = s.train.context / 2;
+        try {
+            add("--max-seq-len " + std::to_string(t.context), missing(lora, data, t, budget));
+        } catch (const qlora::Error&) {}               // no row has a trained token that early
+    }
+    const bool may_shrink = s.model.adapter.empty() && s.lora.rank >= 2 && s.lora.rank_pattern.empty();
+    if (may_shrink && s.lora.init != qlora::LoraInit::pissa) {
+        // all that an adapter takes goes with its rank
+        const qlora::MemoryPlan plan = qlora::Trainer(lora, data, least).plan();
+        int64_t with_rank = 0;
+        for (const auto& item : plan.items)
+            if (item.name == "adapter" || item.name == "gradients") with_rank += item.bytes / 2;
+        add("--lora-r " + std::to_string(s.lora.rank / 2), lacking - with_rank);
+    }
+    return text.empty() ? "a smaller model would help" : text;
+}
+
+std::vector<std::string> fit(Settings& s, const Flags& flags, const qlora::Lora& lora, const qlora::Dataset& data,
+                             const MemoryBudget& budget) {
+    int64_t lacking = 0;
+    const std::vector<Change> list = changes(s, flags, lora.base().info().layers);
+    for (const Change& change : list) {
+        try {
+            lacking = missing(lora, data, change.train, budget);
+        } catch (const qlora::Error& error) {
+            if (error.code != qlora::Errc::memory) throw;
+            lacking = budget.host;
+            continue;
+        }
+        if (lacking > 0) continue;
+        s.train = change.train;
+        return change.what.empty() ? std::vector<std::string>{} : std::vector<std::string>{change.what};
+    }
+    const std::string limit = human_bytes(budget.host) + (budget.free_only ? " that are free" : "") +
+                              (budget.device ? " and " + human_bytes(budget.device) + " of the device" : "");
+    throw qlora::Error(qlora::Errc::memory,
+                       "memory: no settings fit into " + limit + "; with all layers recomputed, micro-batches of one "
+                       "row and paged states of 8 bits " + human_bytes(lacking) + " are missing: " +
+                           help(s, lora, data, list.back().train, budget, lacking));
+}
+
+int plan_shape(Settings& s, const Flags& flags) {
+    namespace fs = std::filesystem;
+    const fs::path folder = fs::temp_directory_path() / ("qlora-outline-" + std::to_string(::getpid()));
+    const std::string path = outline_of_model(s.shape, "bf16", folder.string());
+    std::optional<qlora::Model> made;
+    try {
+        qlora::LoadOptions options{.backend = s.model.backend(), .double_quant = s.model.double_quant};
+        if (s.model.quant != "none") options.quantize = s.model.quant == "fp4" ? qlora::DType::fp4 : qlora::DType::nf4;
+        made = qlora::Model::outline(path, options);
+    } catch (...) {
+        qlora::remove_tree(folder.string());
+        throw;
+    }
+    qlora::remove_tree(folder.string());
+    const qlora::Model model = *made;
+    s.train.context = std::min(s.train.context, model.info().context);
+    // full rows: what the longest data can ask for
+    const qlora::Rendered row{"", qlora::Tokens(size_t(s.train.context), 1),
+                              std::vector<uint8_t>(size_t(s.train.context), 1)};
+    const std::vector<qlora::Rendered> rows(size_t(s.train.batch), row);
+    const qlora::Dataset data = qlora::Dataset::from_rows(rows, model, {.context = s.train.context});
+    const qlora::Lora lora = qlora::Lora::create(model, s.lora);
+    std::vector<std::string> chosen;
+    if (!s.memory_limit.empty()) chosen = fit(s, flags, lora, data, parse_budget(s.memory_limit));
+    const qlora::MemoryPlan plan = qlora::Trainer(lora, data, s.train).plan();
+    if (s.json) {
+        qlora::Json lines{qlora::Json::Array()};
+        for (const std::string& line : chosen) lines.push(line);
+        std::printf("%s\n", qlora::Json{}.set("shape", s.shape).set("memory", as_json(plan)).set("chosen", lines)
+                                .dump().c_str());
+        return 0;
+    }
+    std::printf("%s, %s parameters in %s, adapters with %s, rows of %lld tokens, %lld at a time\n", s.shape.c_str(),
+                human_count(double(model.info().parameters)).c_str(), model.info().weights.c_str(),
+                human_count(double(lora.parameters())).c_str(), static_cast<long long>(s.train.context),
+                static_cast<long long>(s.train.batch));
+    for (const std::string& line : chosen) std::printf("to fit into %s: %s\n", s.memory_limit.c_str(), line.c_str());
+    print_plan(plan);
+    return 0;
+}
+
+}  // namespace program

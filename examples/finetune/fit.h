@@ -1,0 +1,23 @@
+// fit.h - training within so much memory: what is given up for it, and the plan of a model that is not there.
+#pragma once
+#include "examples/finetune/data.h"
+
+namespace program {
+
+struct MemoryBudget {
+    int64_t host = 0, device = 0;                      // bytes; 0 = no limit
+    bool free_only = false;    // host is what is free beside the model: what is loaded already is not counted again
+};
+// "6G", "900M,40G"; throws UsageError
+MemoryBudget parse_budget(const std::string& text);
+
+// Changes s.train until the plan fits, the cheapest change first, and says in a line each what it did and what that
+// costs. Error{memory} where nothing fits: how much is missing, and what would help.
+std::vector<std::string> fit(Settings& s, const Flags& flags, const qlora::Lora& lora, const qlora::Dataset& data,
+                             const MemoryBudget& budget);
+// Beside what is in memory once the model is loaded: what training will ask for.
+int64_t still_needed(const qlora::MemoryPlan& plan);
+
+int plan_shape(Settings& s, const Flags& flags);       // --dry-run --shape: the exit status
+
+}  // namespace program

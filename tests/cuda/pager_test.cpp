@@ -1,0 +1,178 @@
+// pager_test.cpp - states of the optimizer that are paged: the same bytes however they lie, no more of the device than
+// the budget, no fault of managed memory, and nothing allocated where it would not fit.
+#include "tests/cuda/planted.h"
+
+#include "src/run/optimizer.h"
+#include "tests/support/graph_support.h"
+
+#include <cstdlib>
+#include <random>
+
+namespace cuda_pager_test {
+
+using cuda_emulation_tests::orders;
+using qlora::AdamW;
+
+constexpr int64_t piece = 2 << 20;                     // one page of managed memory
+// Four pieces and a bit, of `bytes` of each moment.
+int64_t count_of(int bits, int64_t bytes) { return 4 * bytes / (bits == 8 ? 1 : 4) + 700; }
+
+struct Result { std::vector<std::vector<uint8_t>> bytes; std::string kind; int64_t moved = 0, held = 0, faults = 0; };
+
+Result run(std::shared_ptr<qlora::BackendImpl> b, const AdamW& o, int64_t bytes) {
+    const int64_t count = count_of(o.bits, bytes);
+    constexpr int steps = 3;
+    std::mt19937 random(7);
+    std::vector<float> v(static_cast<size_t>(count));
+    const auto values = b->allocate(count * 4), gradients = b->allocate(count * 4);
+    qlora::FlatAdamW optimizer(b, values, gradients, count, o, bytes);
+    for (float& x : v) x = float(random() % 2001) / 1000 - 1;
+    b->upload(*values, 0, v.data(), count * 4);
+    int64_t faults = cuda_emulation::memory().device_faults;
+    for (int t = 1; t <= steps; ++t) {
+        for (float& x : v) x = float(random() % 2001) / 1000 - 1;
+        b->upload(*gradients, 0, v.data(), count * 4);
+        optimizer.step(1e-3f, t, 1, optimizer.norm());
+        if (t != 2) continue;
+        // a checkpoint is saved and loaded in between; its copies may fault
+        b->synchronize();
+        const int64_t before = cuda_emulation::memory().device_faults;
+        for (const auto& state : optimizer.states()) {
+            std::vector<uint8_t> copy(size_t(state.buffer->bytes));
+            b->download(*state.buffer, 0, copy.data(), state.buffer->bytes);
+            b->upload(*state.buffer, 0, copy.data(), state.buffer->bytes);
+        }
+        b->synchronize();
+        faults += cuda_emulation::memory().device_faults - before;
+    }
+    b->synchronize();
+    Result r;
+    r.faults = cuda_emulation::memory().device_faults - faults;
+    r.moved = optimizer.paged_bytes();
+    r.kind = optimizer.paging();
+    r.held = optimizer.held_bytes();
+    const auto keep = [&](const qlora::Buffer& from) {
+        r.bytes.emplace_back(size_t(from.bytes));
+        b->download(from, 0, r.bytes.back().data(), from.bytes);
+    };
+    keep(*values);
+    for (const auto& state : optimizer.states()) keep(*state.buffer);
+    return r;
+}
+
+AdamW adamw(int bits, int64_t budget) {
+    AdamW o;
+    o.bits = bits;
+    o.paged = budget > 0;
+    o.page_budget = budget;
+    return o;
+}
+
+struct Pages {                                         // while it lives, the kind is this one
+    explicit Pages(const char* kind) { ::setenv("QLORA_PAGES", kind, 1); }
+    ~Pages() { ::unsetenv("QLORA_PAGES"); }
+};
+
+struct CudaPager : cuda_emulation_tests::Emulation {};
+
+std::shared_ptr<qlora::BackendImpl> cuda() { return qlora::make_cuda_backend(0, qlora::Compute::f32); }
+
+void expect_paged(const Result& paged, const Result& want, const char* kind, int bits, int64_t bytes) {
+    EXPECT_EQ(paged.kind, kind);
+    EXPECT_TRUE(paged.bytes == want.bytes) << bits << " bits, " << kind;
+    EXPECT_EQ(paged.faults, 0) << kind;
+    const int64_t count = count_of(bits, bytes), scales = bits == 8 ? 8 * ((count + 255) / 256) : 0;
+    EXPECT_LE(paged.held - scales, 6 * bytes) << kind;
+    // in and out in each of the three steps, but for what a walk finds where the last one left it
+    EXPECT_GT(paged.moved, 0);
+    EXPECT_LT(paged.moved, 3 * 2 * 2 * count * (bits == 8 ? 1 : 4)) << kind;
+}
+
+TEST_F(CudaPager, TheSameBytesResidentPinnedAndInAFile) {
+    constexpr int64_t bytes = 64 << 10;
+    for (const int bits : {32, 8}) {
+        const Result want = run(graph_support::cpu(), adamw(bits, 0), bytes);
+        expect_paged(run(graph_support::cpu(), adamw(bits, 4 * bytes), bytes), want, "file", bits, bytes);
+        for (const auto order : orders) {
+            cuda_emulation::options = {order, 5};
+            const Result resident = run(cuda(), adamw(bits, 0), bytes);
+            EXPECT_EQ(resident.kind, "");
+            EXPECT_TRUE(resident.bytes == want.bytes) << bits;
+            expect_paged(run(cuda(), adamw(bits, 6 * bytes), bytes), want, "pinned", bits, bytes);
+        }
+    }
+}
+
+TEST_F(CudaPager, TheSameBytesInManagedMemoryThatNeverFaults) {
+    const Pages pages("managed");
+    for (const int bits : {32, 8}) {
+        const Result want = run(graph_support::cpu(), adamw(bits, 0), piece);
+        cuda_emulation::options = {cuda_emulation_tests::Order::random, 5};
+        expect_paged(run(cuda(), adamw(bits, 6 * piece), piece), want, "managed", bits, piece);
+    }
+}
+
+// Managed memory is taken where the host's cannot be pinned.
+TEST_F(CudaPager, RefusesWhatDoesNotFitBeforeAnythingIsTaken) {
+    auto& memory = cuda_emulation::memory();
+    const auto b = qlora::make_cuda_backend(0, qlora::Compute::f32);
+    const size_t capacity = memory.capacity, used = memory.used;
+    const qlora::PageRequest request{{{20 * piece, piece}, {20 * piece, piece}}, 6 * piece, {}};
+    const int live = cuda_emulation::live_allocations;
+    memory.capacity = used + size_t(5 * piece);        // less than the window
+    EXPECT_THROW((void)b->pager(request), qlora::Error);
+    EXPECT_EQ(cuda_emulation::live_allocations, live);
+    memory.capacity = used + size_t(20 * piece);       // the window fits, all of it as managed memory does not
+    {
+        const Pages pages("managed");
+        EXPECT_THROW((void)b->pager(request), qlora::Error);
+        EXPECT_EQ(cuda_emulation::live_allocations, live);
+    }
+    EXPECT_EQ(b->pager(request)->kind(), "pinned");
+    memory.capacity = capacity;
+    EXPECT_EQ(cuda_emulation::live_allocations, live);
+}
+
+// Planted: work on a piece that was not brought. The emulation counts the fault.
+TEST_F(CudaPager, TheEmulationSeesAPieceThatIsNotThere) {
+    const Pages pages("managed");
+    auto& memory = cuda_emulation::memory();
+    const auto b = qlora::make_cuda_backend(0, qlora::Compute::f32);
+    const auto pager = b->pager({{{8 * piece, piece}, {8 * piece, piece}}, 6 * piece, {}});
+    const int64_t faults = memory.device_faults;
+    qlora::GraphImpl g(b);
+    (void)qlora::accumulate(g.state({piece / 4}, pager->piece(0, 7)), g.state({piece / 4}, b->allocate(piece)));
+    g.run();
+    b->synchronize();
+    EXPECT_GT(memory.device_faults, faults);
+}
+
+// The table of a model with a head of its own: few of its rows are read at a time.
+TEST_F(CudaPager, AnEmbeddingStaysOnTheHost) {
+    std::vector<float> values(300 * 64);
+    for (size_t i = 0; i < values.size(); ++i) values[i] = float(i);
+    const auto w = std::make_shared<const qlora::Weight>(qlora::dense_weight("table", {300, 64}, values));
+    const std::vector<int32_t> ids{7, 299, 0, 7};
+    const auto rows = [&](const std::shared_ptr<qlora::BackendImpl>& b) {
+        qlora::GraphImpl g(b);
+        const auto tokens = g.input({4}, qlora::DType::i32);
+        const auto out = qlora::embed(g.weight(w, qlora::Placement::host), tokens);
+        g.output(out);
+        g.write(tokens, ids.data(), 16);
+        g.run();
+        std::vector<float> read(4 * 64);
+        g.read(out, read.data(), int64_t(read.size()) * 4);
+        return read;
+    };
+    EXPECT_EQ(rows(cuda()), rows(graph_support::cpu()));
+    const auto b = cuda();
+    b->synchronize();
+    const size_t before = cuda_emulation::memory().used;
+    const auto held = b->hold(w, qlora::Placement::host);
+    EXPECT_EQ(cuda_emulation::memory().used, before);
+    EXPECT_EQ(qlora::on_host(held)->decoded(), values);
+    const auto on_device = b->hold(w, qlora::Placement::device);
+    EXPECT_GT(cuda_emulation::memory().used, before);
+}
+
+}  // namespace cuda_pager_test
