@@ -51,8 +51,9 @@ static const char* const help_text =
 
 class Chat {
 public:
-    Chat(Settings& s, qlora::Session session) : s_(s), session_(std::move(session)) {
-        if (!s_.system.empty()) session_.reset(s_.system);
+    Chat(Settings& s, const qlora::Tokenizer& tokenizer, qlora::Session session)
+        : s_(s), tokenizer_(tokenizer), session_(std::move(session)) {
+        if (!s_.system.empty()) set_system(s_.system);
     }
 
     int once() {
@@ -142,6 +143,7 @@ private:
     void set_system(const std::string& text) {
         std::vector<Message> history = session_.history();
         std::erase_if(history, [](const Message& m) { return m.role == "system"; });
+        if (!text.empty() && !s_.no_template) note_system_role(tokenizer_);
         session_.reset(text);
         if (!history.empty()) {
             if (!text.empty()) history.insert(history.begin(), {"system", text});
@@ -225,6 +227,7 @@ private:
     }
 
     Settings& s_;
+    qlora::Tokenizer tokenizer_;
     qlora::Session session_;
     int64_t answers_ = 0;
 };
@@ -262,7 +265,8 @@ static int body(int argc, char** argv) {
             styled(s.model.model + " has no chat template: a built-in one is used (--no-template completes raw text)",
                    Style::dim, 2)
                 .c_str());
-    Chat chat(s, loaded.with([&](const auto& m) { return qlora::Session(m, session_options(s.context, s.cache)); }));
+    Chat chat(s, loaded.model.tokenizer(),
+              loaded.with([&](const auto& m) { return qlora::Session(m, session_options(s.context, s.cache)); }));
     if (flags.given("--prompt")) return chat.once();
     if (is_terminal(0) && is_terminal(1))
         std::fprintf(stderr, "%s\n",

@@ -76,6 +76,7 @@ static int body(int argc, char** argv) {
         std::printf("%s\nbase: %s\ncompute: %s\n", base_line(model).c_str(), s.model.why.c_str(),
                     compute_line(model).c_str());
         print_data("training data", data.train.info());
+        for (const std::string& line : data.mix) std::printf("  %s\n", line.c_str());
         if (data.held_out) print_data("held-out data", data.held_out->info());
         else std::printf("held-out data: none (--val-split 0.05 or --valid FILE)\n");
         if (!s.model.adapter.empty()) std::printf("going on with the adapter %s\n", s.model.adapter.c_str());

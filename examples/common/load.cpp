@@ -198,6 +198,16 @@ qlora::Model ModelFlags::load() const {
     }
 }
 
+void note_system_role(const qlora::Tokenizer& tokenizer) {
+    static bool said = false;
+    if (said || tokenizer.has_system_role()) return;
+    said = true;
+    std::fprintf(stderr, "%s\n",
+                 styled("the chat template has no system role: the system text is put before the first question",
+                        Style::dim, 2)
+                     .c_str());
+}
+
 void print_notes(const std::vector<std::string>& notes) {
     for (const std::string& note : notes) std::fprintf(stderr, "note: %s\n", note.c_str());
 }

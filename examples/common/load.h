@@ -48,6 +48,9 @@ struct Loaded {
     auto with(Use use) const { return lora ? use(*lora) : use(model); }
 };
 
+// Where the chat template has no system role: says once, on stderr, what becomes of a system text.
+void note_system_role(const qlora::Tokenizer& tokenizer);
+
 void print_notes(const std::vector<std::string>& notes);               // of a model or tokenizer, to standard error
 
 std::string base_line(const qlora::Model& model);    // "model.gguf: llama, 134.5 M parameters, nf4, 92.1 MB in memory"

@@ -2,6 +2,7 @@
 #include "examples/finetune/settings.h"
 
 #include "examples/common/run_folder.h"
+#include "examples/finetune/mix.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -16,7 +17,8 @@ void declare(Flags& flags, Settings& s) {
     flags.section("Data");
     flags
         .add("-f --data --dataset", s.data, "FILE|DIR",
-             ".jsonl, .json or .txt, or a folder with train.jsonl (and valid.jsonl); may be given several times")
+             ".jsonl, .json, .csv or .txt, or a folder with train.jsonl (and valid.jsonl); may be given several times, "
+             "FILE:0.7 for its share of a mix")
         .required();
     flags.add("--valid --val-data --eval-data", s.valid, "FILE", "held-out rows from a file of their own");
     flags.add("--val-split --val-set-size", s.val_split, 0, 0.9,
@@ -166,6 +168,7 @@ static void finish_adapter(Settings& s, const Flags& flags) {
 }
 
 void finish(Settings& s, const Flags& flags) {
+    s.shares = take_shares(s.data);
     finish_scope(s);
     finish_adapter(s, flags);
     s.train.schedule = s.scheduler == "cosine"   ? qlora::Schedule::cosine

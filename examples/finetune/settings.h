@@ -10,6 +10,7 @@ struct Settings {
     qlora::LoraOptions lora;
     qlora::TrainOptions train;
     std::vector<std::string> data;                     // one after another
+    std::vector<double> shares;    // of the files in a mix, "a.jsonl:0.7" (mix.h); empty: each as large as it is
     std::string valid, out, resume, exclude, layers, ranks, alphas, init = "default", scheduler = "constant",
                                                                     optimizer = "paged_adamw", preset = "none", command;
     RowFlags rows;
