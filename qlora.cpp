@@ -119,6 +119,7 @@
 // format: GGUF and safetensors
 #include "src/format/gguf.cpp"                          // Reads GGUF files.
 #include "src/format/gguf_pairs.cpp"                     // Answers what the metadata of a GGUF file says.
+#include "src/format/gguf_parts.cpp"                    // Reads models that were cut into several GGUF files.
 #include "src/format/gguf_writer.cpp"                   // Writes GGUF files.
 #include "src/format/safetensors.cpp"                   // Reads and writes safetensors files.
 

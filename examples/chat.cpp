@@ -24,8 +24,8 @@ struct Settings {
 
 // The flags that /set can change too.
 static void declare_sampling(Flags& flags, qlora::Sampling& s) {
-    flags.add("-n --max-tokens --n-predict --num-predict", s.max_tokens, 1, int64_t(1) << 40,
-              "tokens an answer has at most");
+    flags.add("-n --max-tokens --n-predict --num-predict", s.max_tokens, -2, int64_t(1) << 40,
+              "tokens an answer has at most; -1 = as many as the context takes");
     flags.add("--temp --temperature", s.temperature, 0, 100, "randomness; 0 = always the likeliest token");
     flags.add("--top-k", s.top_k, 0, 1 << 30, "only the K likeliest tokens; 0 = all");
     flags.add("--top-p", s.top_p, 0, 1, "only the likeliest tokens that together have this probability");
@@ -34,6 +34,13 @@ static void declare_sampling(Flags& flags, qlora::Sampling& s) {
               "above 1: what was said lately becomes less likely");
     flags.add("--repeat-last --repeat-last-n", s.repeat_last, 0, 1 << 30, "tokens that count as lately");
     flags.add("--seed", s.seed, "same seed, same answer");
+}
+
+// After parsing, what llama.cpp's values mean: -1 and -2 no limit but the context's, a share of 0 the likeliest token.
+static void check_sampling(qlora::Sampling& s) {
+    if (s.max_tokens == 0) throw UsageError("-n 0 leaves no room for an answer; -1 = as many as the context takes");
+    if (s.max_tokens < 0) s.max_tokens = int64_t(1) << 40;
+    if (s.top_p == 0) s.top_p = 1, s.top_k = 1;
 }
 
 static const char* const help_text =
@@ -190,6 +197,7 @@ private:
         if (name == "help" || name == "version") throw UsageError("unknown setting " + name);
         char* argv[] = {zero.data(), flag.data(), value.data()};
         flags.parse(3, argv);
+        check_sampling(changed);
         s_.sampling = changed;
     }
 
@@ -254,6 +262,7 @@ static int body(int argc, char** argv) {
     flags.add("--stop -r --reverse-prompt", s.sampling.stop, "TEXT",
               "ends an answer before this text; may be given several times");
     flags.parse(argc, argv);
+    check_sampling(s.sampling);
     s.model.follow_adapter(flags);
     catch_interrupts();
     const qlora::StopScope stoppable(go_on);

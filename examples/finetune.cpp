@@ -6,6 +6,7 @@
 #include "examples/finetune/run.h"
 
 #include "examples/common/interrupt.h"
+#include "examples/finetune/habits.h"
 #include "examples/finetune/preset.h"
 
 #include <algorithm>
@@ -54,6 +55,7 @@ static int body(int argc, char** argv) {
                 "Fine-tunes LoRA adapters on a model held in 4 bits (QLoRA). Defaults are the recipe of the paper.");
     declare(flags, s);
     flags.parse(argc, argv);
+    for (const char* once : {"--resume", "--overwrite", "--dry-run", "--json"}) flags.forget(once);
     finish(s, flags);
     catch_interrupts();
 
@@ -70,6 +72,7 @@ static int body(int argc, char** argv) {
     s.train.context = model.info().context > 0 ? std::min(s.train.context, model.info().context) : s.train.context;
     Data data = load_data(s, model);
     if (s.preset == "small") apply_small(s, flags, data.train.info().rows);
+    apply_last_layers(s, model);
     const qlora::Lora lora = s.model.adapter.empty() ? qlora::Lora::create(model, s.lora) : s.model.load_adapter(model);
     if (!s.model.adapter.empty()) s.lora = lora.options();
     if (!s.json) {

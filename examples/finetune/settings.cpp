@@ -2,6 +2,7 @@
 #include "examples/finetune/settings.h"
 
 #include "examples/common/run_folder.h"
+#include "examples/finetune/habits.h"
 #include "examples/finetune/mix.h"
 
 #include <algorithm>
@@ -50,7 +51,7 @@ void declare(Flags& flags, Settings& s) {
     flags.toggle("--rslora --use-rslora", s.lora.rank_stabilized, "scale alpha / sqrt(rank)");
     flags.toggle("--use-dora --dora", s.lora.dora, "train the magnitude of every row beside its direction (DoRA)");
     flags
-        .add("--adapter --adapter-path --adapter-name-or-path --resume-adapter-file", s.model.adapter, "DIR",
+        .add("--adapter --adapter-name-or-path --resume-adapter-file", s.model.adapter, "DIR",
              "go on with this adapter, a PEFT folder or a GGUF adapter, instead of a new one")
         .note("");
     s.model.declare_any_base(flags);
@@ -105,6 +106,7 @@ void declare(Flags& flags, Settings& s) {
                  "replace the earlier run in -o, once this one has something to go on from");
     flags.toggle("--dry-run", s.dry_run, "print the data, the memory plan, steps, time and disk, and stop");
     flags.toggle("--json", s.json, "one JSON object a line instead of text");
+    declare_habits(flags, s);
 }
 
 // The entries of a list flag; "a,,b" and "," are slips of the pen, not lists.
@@ -168,6 +170,8 @@ static void finish_adapter(Settings& s, const Flags& flags) {
 }
 
 void finish(Settings& s, const Flags& flags) {
+    finish_habits(s, flags);
+    s.config = flags.config();
     s.shares = take_shares(s.data);
     finish_scope(s);
     finish_adapter(s, flags);
