@@ -24,8 +24,8 @@ struct Settings {
 
 // The flags that /set can change too.
 static void declare_sampling(Flags& flags, qlora::Sampling& s) {
-    flags.add("-n --max-tokens --n-predict --num-predict", s.max_tokens, 1, int64_t(1) << 40,
-              "tokens an answer has at most");
+    flags.add("-n --max-tokens --n-predict --num-predict", s.max_tokens, -2, int64_t(1) << 40,
+              "tokens an answer has at most; -1 = as many as the context takes");
     flags.add("--temp --temperature", s.temperature, 0, 100, "randomness; 0 = always the likeliest token");
     flags.add("--top-k", s.top_k, 0, 1 << 30, "only the K likeliest tokens; 0 = all");
     flags.add("--top-p", s.top_p, 0, 1, "only the likeliest tokens that together have this probability");
@@ -34,6 +34,13 @@ static void declare_sampling(Flags& flags, qlora::Sampling& s) {
               "above 1: what was said lately becomes less likely");
     flags.add("--repeat-last --repeat-last-n", s.repeat_last, 0, 1 << 30, "tokens that count as lately");
     flags.add("--seed", s.seed, "same seed, same answer");
+}
+
+// After parsing, what llama.cpp's values mean: -1 and -2 no limit but the context's, a share of 0 the likeliest token.
+static void check_sampling(qlora::Sampling& s) {
+    if (s.max_tokens == 0) throw UsageError("-n 0 leaves no room for an answer; -1 = as many as the context takes");
+    if (s.max_tokens < 0) s.max_tokens = int64_t(1) << 40;
+    if (s.top_p == 0) s.top_p = 1, s.top_k = 1;
 }
 
 static const char* const help_text =
@@ -51,8 +58,9 @@ static const char* const help_text =
 
 class Chat {
 public:
-    Chat(Settings& s, qlora::Session session) : s_(s), session_(std::move(session)) {
-        if (!s_.system.empty()) session_.reset(s_.system);
+    Chat(Settings& s, const qlora::Tokenizer& tokenizer, qlora::Session session)
+        : s_(s), tokenizer_(tokenizer), session_(std::move(session)) {
+        if (!s_.system.empty()) set_system(s_.system);
     }
 
     int once() {
@@ -142,6 +150,7 @@ private:
     void set_system(const std::string& text) {
         std::vector<Message> history = session_.history();
         std::erase_if(history, [](const Message& m) { return m.role == "system"; });
+        if (!text.empty() && !s_.no_template) note_system_role(tokenizer_);
         session_.reset(text);
         if (!history.empty()) {
             if (!text.empty()) history.insert(history.begin(), {"system", text});
@@ -188,6 +197,7 @@ private:
         if (name == "help" || name == "version") throw UsageError("unknown setting " + name);
         char* argv[] = {zero.data(), flag.data(), value.data()};
         flags.parse(3, argv);
+        check_sampling(changed);
         s_.sampling = changed;
     }
 
@@ -225,6 +235,7 @@ private:
     }
 
     Settings& s_;
+    qlora::Tokenizer tokenizer_;
     qlora::Session session_;
     int64_t answers_ = 0;
 };
@@ -251,6 +262,7 @@ static int body(int argc, char** argv) {
     flags.add("--stop -r --reverse-prompt", s.sampling.stop, "TEXT",
               "ends an answer before this text; may be given several times");
     flags.parse(argc, argv);
+    check_sampling(s.sampling);
     s.model.follow_adapter(flags);
     catch_interrupts();
     const qlora::StopScope stoppable(go_on);
@@ -262,7 +274,8 @@ static int body(int argc, char** argv) {
             styled(s.model.model + " has no chat template: a built-in one is used (--no-template completes raw text)",
                    Style::dim, 2)
                 .c_str());
-    Chat chat(s, loaded.with([&](const auto& m) { return qlora::Session(m, session_options(s.context, s.cache)); }));
+    Chat chat(s, loaded.model.tokenizer(),
+              loaded.with([&](const auto& m) { return qlora::Session(m, session_options(s.context, s.cache)); }));
     if (flags.given("--prompt")) return chat.once();
     if (is_terminal(0) && is_terminal(1))
         std::fprintf(stderr, "%s\n",

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <iterator>
 #include <new>
+#include <random>
 #include <sstream>
 
 namespace program {
@@ -138,8 +139,9 @@ Flag& Flags::add(const std::string& names, uint64_t& target, const std::string& 
     Flag& flag = append(names, "N", help);
     flag.default_ = std::to_string(target);
     flag.set_ = [&target](const std::string& text, const std::string& name) {
-        target = uint64_t(parse_integer(text, name, 0, INT64_MAX));
+        target = text == "-1" ? std::random_device{}() : uint64_t(parse_integer(text, name, 0, INT64_MAX));
     };
+    flag.chosen_ = [&target] { return std::to_string(target); };       // of -1: the number that was drawn
     return flag;
 }
 
@@ -240,7 +242,6 @@ void Flags::parse(int argc, char** argv) {
         }
         if (!flag) unknown(name);
         if (flag->seen_ && !flag->repeats_) twice(*flag, name);
-        flag->seen_ = true;
         if (flag->value_.empty()) {    // a switch, perhaps followed by true or false as in "--double_quant True"
             std::string follows = attached ? value : i + 1 < argc ? argv[i + 1] : "";
             std::transform(follows.begin(), follows.end(), follows.begin(),
@@ -249,20 +250,27 @@ void Flags::parse(int argc, char** argv) {
             if (attached && (!worded || off))
                 throw UsageError(name + " is a switch: true or false, is \"" + one_line(value) + '"');
             if (worded && !attached && !off) ++i;
-            flag->set_(off || (worded && follows == "false") ? "false" : "true", name);
+            set(*flag, off || (worded && follows == "false") ? "false" : "true", name);
             continue;
         }
         if (!attached) {
             if (i + 1 >= argc) throw UsageError(name + " needs a value: " + flag->value_);
             value = argv[++i];
         }
-        flag->set_(value, name);
+        set(*flag, value, name);
     }
+    if (!config_.empty()) read_config();
     for (const Positional& p : positionals_)
         if (p.required && !p.seen) throw UsageError("missing " + p.name + ": " + p.help);
     for (const Flag* flag : flags_)
         if (flag->required_ && !flag->seen_)
             throw UsageError("missing " + flag->names_[0] + ' ' + flag->value_ + ": " + flag->help_);
+}
+
+void Flags::set(Flag& flag, const std::string& value, const std::string& name) {
+    flag.seen_ = true;
+    flag.given_.push_back(value);
+    flag.set_(value, name);
 }
 
 void Flags::leave() const {
@@ -276,6 +284,7 @@ void Flags::help() const {
     for (const Positional& p : positionals_) std::printf("  %-34s %s\n", p.name.c_str(), p.help.c_str());
     std::string section;
     for (const Flag* flag : flags_) {
+        if (flag->hidden_) continue;
         if (flag->section_ != section) std::printf("\n%s:\n", (section = flag->section_).c_str());
         std::string left;
         for (const std::string& name : flag->names_) left += (left.empty() ? "" : ", ") + name;

@@ -26,7 +26,8 @@ void write_text(const std::string& path, const std::string& text) { qlora::write
 // What every run writes, beside its checkpoints.
 static const std::vector<std::string>& fixed_names() {
     static const std::vector<std::string> names = {"adapter_model.safetensors", "adapter_config.json", "base.json",
-                                                   "held_out.json", "metrics.jsonl", "loss.svg"};
+                                                   "held_out.json", "run.json", "metrics.jsonl",
+                                                   "loss.svg"};
     return names;
 }
 

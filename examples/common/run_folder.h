@@ -3,6 +3,7 @@
 //   OUT/adapter_config.json, adapter_model.safetensors      the adapter (written by the library), and
 //   OUT/base.json                                           which model it was trained on, and in which form
 //   OUT/held_out.json                                       which rows were held out (held_out.h)
+//   OUT/run.json                                            the flags of the run, as finetune --config reads them
 //   OUT/metrics.jsonl, loss.svg                             one line per step; the curve
 //   OUT/checkpoints/step-N/                                 what a run needs to go on
 //   OUT/.run.json                                           which of these files are a run's, and how far it came

@@ -26,7 +26,7 @@ static bool exists(const std::string& path) {
 // folder.
 static bool is_a_runs_name(const std::string& name) {
     for (const char* file : {"adapter_model.safetensors", "adapter_config.json", "base.json", "held_out.json",
-                             "metrics.jsonl", "loss.svg"})
+                             "run.json", "metrics.jsonl", "loss.svg"})
         if (name == file) return true;
     std::string rest = name;
     for (const char* start : {"checkpoints/", "aside-", "step-"}) {

@@ -162,6 +162,7 @@ void Run::check_space() const {
 
 void Run::begin() {
     folder_.begin(s_.keep_checkpoints);
+    write_text((fs::path(folder_.path()) / "run.json").string(), s_.config);
     report_.go_on_counting(folder_.open_metrics(step_));
     for (const std::string& note : notes_) report_.note(step_, note);
     first_ = step_;

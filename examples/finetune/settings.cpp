@@ -2,6 +2,8 @@
 #include "examples/finetune/settings.h"
 
 #include "examples/common/run_folder.h"
+#include "examples/finetune/habits.h"
+#include "examples/finetune/mix.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -16,7 +18,8 @@ void declare(Flags& flags, Settings& s) {
     flags.section("Data");
     flags
         .add("-f --data --dataset", s.data, "FILE|DIR",
-             ".jsonl, .json or .txt, or a folder with train.jsonl (and valid.jsonl); may be given several times")
+             ".jsonl, .json, .csv or .txt, or a folder with train.jsonl (and valid.jsonl); may be given several times, "
+             "FILE:0.7 for its share of a mix")
         .required();
     flags.add("--valid --val-data --eval-data", s.valid, "FILE", "held-out rows from a file of their own");
     flags.add("--val-split --val-set-size", s.val_split, 0, 0.9,
@@ -48,7 +51,7 @@ void declare(Flags& flags, Settings& s) {
     flags.toggle("--rslora --use-rslora", s.lora.rank_stabilized, "scale alpha / sqrt(rank)");
     flags.toggle("--use-dora --dora", s.lora.dora, "train the magnitude of every row beside its direction (DoRA)");
     flags
-        .add("--adapter --adapter-path --adapter-name-or-path --resume-adapter-file", s.model.adapter, "DIR",
+        .add("--adapter --adapter-name-or-path --resume-adapter-file", s.model.adapter, "DIR",
              "go on with this adapter, a PEFT folder or a GGUF adapter, instead of a new one")
         .note("");
     s.model.declare_any_base(flags);
@@ -103,6 +106,7 @@ void declare(Flags& flags, Settings& s) {
                  "replace the earlier run in -o, once this one has something to go on from");
     flags.toggle("--dry-run", s.dry_run, "print the data, the memory plan, steps, time and disk, and stop");
     flags.toggle("--json", s.json, "one JSON object a line instead of text");
+    declare_habits(flags, s);
 }
 
 // The entries of a list flag; "a,,b" and "," are slips of the pen, not lists.
@@ -166,6 +170,9 @@ static void finish_adapter(Settings& s, const Flags& flags) {
 }
 
 void finish(Settings& s, const Flags& flags) {
+    finish_habits(s, flags);
+    s.config = flags.config();
+    s.shares = take_shares(s.data);
     finish_scope(s);
     finish_adapter(s, flags);
     s.train.schedule = s.scheduler == "cosine"   ? qlora::Schedule::cosine

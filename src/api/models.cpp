@@ -4,6 +4,7 @@
 #include "src/base/source.h"
 #include "src/cpu/cpu.h"
 #include "src/model/base_record.h"
+#include "src/model/dialogue.h"
 #include "src/model/draft.h"
 #include "src/model/lora_impl.h"
 #include "src/run/merge.h"
@@ -113,6 +114,9 @@ Rendered Tokenizer::render(std::span<const Message> chat, const RenderOptions& o
 }
 Rendered Tokenizer::render(std::span<const Message> chat, bool reply_next) const {
     return render(chat, RenderOptions{.reply_next = reply_next});
+}
+bool Tokenizer::has_system_role() const {
+    return DialogueRenderer(api_room::checked(impl_, "Tokenizer")).takes_system();
 }
 bool Tokenizer::has_chat_template() const { return !api_room::checked(impl_, "Tokenizer").chat_template.empty(); }
 int64_t Tokenizer::size() const { return api_room::checked(impl_, "Tokenizer").size(); }

@@ -63,7 +63,21 @@ inline Seeds rows() {
         R"({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q1"}, {"role": "assistant", "content": "a1"}, {"role": "user", "content": "q2"}, {"role": "assistant", "content": "a2"}]})"
         "\n",
         R"({"prompt": "a", "chosen": "b", "rejected": "c"})"
-        "\n"};
+        "\n",
+        R"({"message_tree_id": "t", "prompt": {"text": "a", "role": "prompter", "replies": [{"text": "b", "role": "assistant", "rank": 0, "replies": []}]}})"
+        "\n",
+        R"({"instruction": "a", "instances": [{"input": "b", "output": "c"}, {"instruction_with_input": "d", "output": "e"}]})"
+        "\n",
+        R"({"chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c", "rejected": "x"})"
+        "\n",
+        R"({"text": "<human>: a\n<bot>: b"})"
+        "\n",
+        R"({"text": "a", "label": "b"})"
+        "\n",
+        R"({"version": 1, "data": [{"question": "a", "answer": 1}, {"question": "b", "answer": true},]})",
+        "{\n\"input\": \"a\",\n\"output\": \"b\"\n}\n\n{\n\"input\": \"c\",\n\"output\": \"d\"\n}",
+        "{\"row_idx\": 0, \"row\": {\"conversation\": [{\"human\": \"a\", \"assistant\": \"b\"}]}},\n",
+        std::string("\xFF\xFE{\0\"\0t\0e\0x\0t\0\"\0:\0\"\0a\0\"\0}\0", 26)};
 }
 
 inline void read_rows(std::string_view bytes, const char* name,
@@ -156,6 +170,15 @@ inline Targets runs() {
               static const auto plain = tokenizer();
               read_rows(bytes, "data.jsonl", {plain}, {Loss::assistant});
               read_rows(bytes, "splits/valid.json", {plain}, {Loss::all});
+          }}},
+        {"table",
+         {[] {
+              return Seeds{"question,answer\r\n\"a, \"\"b\"\"\nc\",1\r\nd,\r\n", "text;label\na;b\n",
+                           "\xEF\xBB\xBFq\ta\n"};
+          },
+          [](std::string_view bytes) {
+              static const auto plain = tokenizer();
+              read_rows(bytes, "data.csv", {plain}, {Loss::assistant});
           }}},
         {"chat_rows",
          {rows,
