@@ -32,6 +32,8 @@ Data load_data(const Settings& s, const qlora::Model& model) {
     data.record = h;
     if (s.eval_every > 0 && !data.held_out)
         throw UsageError("--eval-every has nothing to measure on: hold rows out with --val-split 0.05 or --valid FILE");
+    if (s.patience > 0 && !data.held_out)
+        throw UsageError("--patience has nothing to measure on: hold rows out with --val-split 0.05 or --valid FILE");
     return data;
 }
 

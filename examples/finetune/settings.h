@@ -11,10 +11,12 @@ struct Settings {
     qlora::TrainOptions train;
     std::vector<std::string> data;                     // one after another
     std::string valid, out, resume, exclude, layers, ranks, alphas, init = "default", scheduler = "constant",
-                                                                    optimizer = "paged_adamw", preset = "none", command;
+                                                                    optimizer = "paged_adamw", preset = "none", command,
+                                                                    max_time;
     RowFlags rows;
     float val_split = 0;                               // -1: as the preset chooses, once the rows are counted
     int64_t eval_every = 0, save_every = 250, keep = 3, log_every = 1;
+    int64_t patience = 0, sample_every = 0;
     double save_minutes = 10;
     bool keep_checkpoints = false;                     // asked for: else a complete run removes its own
     bool overwrite = false, dry_run = false, json = false;
