@@ -249,10 +249,13 @@
 #include "src/run/score.cpp"                            // Scores continuations, and makes vectors of texts.
 #include "src/run/schedule.cpp"                         // Sets the learning rate of every step.
 #include "src/run/optimizer.cpp"                        // Drives AdamW, with states in 32 or 8 bits.
+#include "src/run/neftune.cpp"                          // Makes the noise that embeddings get in training.
+#include "src/run/lora_plus.cpp"                        // Lets B learn faster than A.
 #include "src/run/trainer.cpp"                          // Takes one training step after another.
 #include "src/run/checkpoint_identity.cpp"              // Tells whether two runs are the same.
 #include "src/run/checkpoint.cpp"                       // Saves a run, and continues it.
 #include "src/run/sampler.cpp"                          // Draws the next token, reproducibly.
+#include "src/run/recommended.cpp"                      // Reads how a model's makers want tokens drawn.
 #include "src/run/reply_stream.cpp"                     // Cuts a reply into whole characters, up to a stop text.
 #include "src/run/generation.cpp"                       // Chooses the tokens of a reply until something ends it.
 #include "src/run/session.cpp"                          // Holds a conversation, and generates replies.

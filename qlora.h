@@ -234,6 +234,9 @@ public:
     [[nodiscard]] ModelInfo info() const;
     [[nodiscard]] Tokenizer tokenizer() const;
     [[nodiscard]] Backend backend() const;
+    // What the model's makers recommend (generation_config.json; general.sampling.* of a GGUF file); what they do not
+    // say is as Sampling has it.
+    [[nodiscard]] struct Sampling sampling() const;
     // Scores of the next token at every position: [tokens, vocabulary], row-major. For tests and small inputs. More
     // tokens than info().context, here and wherever a text is read (training, measuring, sessions), are
     // Error{argument}: scores there would be wrong.
@@ -418,11 +421,17 @@ struct TrainOptions {                                  // the defaults are the r
     // rows a micro-batch, micro-batches a step, tokens a row at most
     int64_t batch = 1, accumulate = 16, context = 1024;
     bool packing = false;                              // several short rows in one sequence; they do not see each other
+    // Rows of like length share a micro-batch: of a random order, runs of up to 50 steps' rows are sorted by length.
+    bool group_by_length = false;
     float learning_rate = 2e-4f, min_learning_rate = 0, warmup_ratio = 0.03f;
     int64_t warmup_steps = 0;                          // overrides warmup_ratio unless 0
     float warmup_start = -1;    // share of the rate in the first of n of them; -1 = 1 / (n + 1), 0 = Hugging Face's
     Schedule schedule = Schedule::constant;
     AdamW optimizer = {};
+    float lora_plus_ratio = 1;    // LoRA+, arXiv:2402.12354: the rate of B (and of DoRA's magnitudes) over that of A
+    // NEFTune, arXiv:2310.05914: each row's embeddings get uniform noise up to alpha / sqrt(tokens * hidden); 0 = none.
+    // Measuring has none.
+    float neftune_alpha = 0;
     // recompute each layer in the backward pass instead of keeping its activations
     bool checkpoint_activations = true;
     int64_t max_bad_steps = 10;    // steps in a row with a non-finite loss or gradient: skipped, then Error{numeric}

@@ -246,9 +246,11 @@ void Flags::parse(int argc, char** argv) {
             std::string follows = attached ? value : i + 1 < argc ? argv[i + 1] : "";
             std::transform(follows.begin(), follows.end(), follows.begin(),
                            [](unsigned char c) { return char(std::tolower(c)); });
+            if (follows == "on") follows = "true";
+            if (follows == "off") follows = "false";
             const bool worded = follows == "true" || follows == "false";
             if (attached && (!worded || off))
-                throw UsageError(name + " is a switch: true or false, is \"" + one_line(value) + '"');
+                throw UsageError(name + " is a switch: on or off (or true, false), is \"" + one_line(value) + '"');
             if (worded && !attached && !off) ++i;
             set(*flag, off || (worded && follows == "false") ? "false" : "true", name);
             continue;
@@ -291,6 +293,7 @@ void Flags::help() const {
         if (!flag->value_.empty()) left += ' ' + flag->value_;
         const std::string shown = flag->required_          ? " (required)"
                                   : flag->default_.empty() ? ""
+                                  : flag->value_.empty()   ? " [on; --no-" + flag->names_[0].substr(2) + ": off]"
                                                            : " [" + flag->default_ + ']';
         if (left.size() > 34) std::printf("  %s\n  %-34s %s%s\n", left.c_str(), "", flag->help_.c_str(), shown.c_str());
         else std::printf("  %-34s %s%s\n", left.c_str(), flag->help_.c_str(), shown.c_str());

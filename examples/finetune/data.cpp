@@ -65,6 +65,8 @@ Data load_data(const Settings& s, const qlora::Model& model) {
     Data data = s.shares.empty() ? load_all(s, model.tokenizer(), h) : load_mix(s, model.tokenizer(), h);
     if (s.eval_every > 0 && !data.held_out)
         throw UsageError("--eval-every has nothing to measure on: hold rows out with --val-split 0.05 or --valid FILE");
+    if (s.patience > 0 && !data.held_out)
+        throw UsageError("--patience has nothing to measure on: hold rows out with --val-split 0.05 or --valid FILE");
     return data;
 }
 

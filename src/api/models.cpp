@@ -8,6 +8,7 @@
 #include "src/model/draft.h"
 #include "src/model/lora_impl.h"
 #include "src/run/merge.h"
+#include "src/run/recommended.h"
 
 #include <algorithm>
 #include <mutex>
@@ -163,6 +164,7 @@ Model Model::convert(Format to) const {
     return Model(convert_model(api_room::checked(impl_, "Model"), to.type, to.double_quant));
 }
 ModelInfo Model::info() const { return describe(api_room::checked(impl_, "Model")); }
+Sampling Model::sampling() const { return recommended_sampling(api_room::checked(impl_, "Model")); }
 Tokenizer Model::tokenizer() const {
     return handle_of<Tokenizer>(api_room::tokenizer_of(api_room::checked(impl_, "Model")));
 }

@@ -141,17 +141,17 @@ void set_activation(Config& c, const HfFields& f, const Family& family) {
 Config hf_config(const Json& json, const std::string& where, const Family* as) {
     if (!json.is_object()) fail(Errc::format, where, " must hold an object");
     const std::string type = HfFields{json, where}.text("model_type", "");
-    std::string hf_class;
+    std::optional<std::string> hf_class;
     if (const Json* classes = HfFields{json, where}.find("architectures"))
         if (const Json::Array& list = classes->as_array(where + ": architectures"); !list.empty())
             hf_class = list[0].as_string(where + ": architectures");
-    const Family* family = as ? as : family_of_hf(type, hf_class);
+    const Family* family = as ? as : family_of_hf(type, hf_class.value_or(""));
     if (!family)
         fail(Errc::unsupported, where, ": model_type \"", type,
              "\" is not supported; supported families: ", family_names());
     const HfFields f{json, where, family->aliases};
-    if (!hf_class.empty() && hf_class != family->hf_class && hf_class != family->other_class)
-        fail(Errc::unsupported, where, ": the class ", hf_class, " is not supported, expected ", family->hf_class);
+    if (hf_class && (hf_class->empty() || (*hf_class != family->hf_class && *hf_class != family->other_class)))
+        fail(Errc::unsupported, where, ": the class ", *hf_class, " is not supported, expected ", family->hf_class);
     const Family::Defaults& defaults = family->defaults;
     Config c = family->start();
     hf_config_room::set_activation(c, f, *family);

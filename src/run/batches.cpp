@@ -34,12 +34,12 @@ BatchPlan::BatchPlan(std::shared_ptr<const DatasetImpl> data, const TrainOptions
                  ? options_.max_steps
                  : std::max<int64_t>(1, int64_t(std::ceil(options_.epochs * double(steps_per_epoch_) - 1e-9)));
 
-    std::vector<int64_t> lengths;
     for (const auto& sequence : sequences_) {
         int64_t length = 0;
         for (const Document& d : documents(sequence)) length += int64_t(d.tokens.size());
-        lengths.push_back(length);
+        lengths_.push_back(length);
     }
+    std::vector<int64_t> lengths = lengths_;
     std::sort(lengths.rbegin(), lengths.rend());
     for (int64_t i = 0; i < std::min(options_.batch, int64_t(lengths.size())); ++i) most_rows_ += lengths[size_t(i)];
 }
@@ -74,6 +74,7 @@ std::vector<std::vector<int64_t>> BatchPlan::step(int64_t step) {
         std::iota(order_.begin(), order_.end(), int64_t(0));
         Rng rng{options_.seed, batches_room::shuffle_stream + uint64_t(epoch), 0};
         for (int64_t i = count; i > 1; --i) std::swap(order_[size_t(i - 1)], order_[size_t(rng.below(uint64_t(i)))]);
+        if (options_.group_by_length) qlora::group_by_length(order_, lengths_, options_.batch * options_.accumulate);
         order_epoch_ = epoch;
     }
     std::vector<std::vector<int64_t>> batches;
@@ -88,6 +89,18 @@ std::vector<std::vector<int64_t>> BatchPlan::step(int64_t step) {
         }
     }
     return batches;
+}
+
+void group_by_length(std::vector<int64_t>& order, std::span<const int64_t> lengths, int64_t step_rows) {
+    const int64_t count = int64_t(order.size());
+    const int64_t piece = step_rows * std::clamp<int64_t>(count / (4 * step_rows), 1, 50);
+    const auto longer = [&](int64_t a, int64_t b) { return lengths[size_t(a)] > lengths[size_t(b)]; };
+    int64_t longest = 0;
+    for (int64_t from = 0; from < count; from += piece) {
+        std::stable_sort(order.begin() + from, order.begin() + std::min(from + piece, count), longer);
+        if (longer(order[size_t(from)], order[size_t(longest)])) longest = from;
+    }
+    if (count > 0) std::swap(order[0], order[size_t(longest)]);
 }
 
 std::vector<Document> BatchPlan::documents(const std::vector<int64_t>& rows) const {

@@ -22,6 +22,7 @@ Json options_json(const TrainOptions& o, int64_t context) {
         .set("accumulate", o.accumulate)
         .set("context", context)
         .set("packing", o.packing)
+        .set("group_by_length", o.group_by_length)
         .set("learning_rate", double(o.learning_rate))
         .set("min_learning_rate", double(o.min_learning_rate))
         .set("warmup_ratio", double(o.warmup_ratio))
@@ -32,6 +33,8 @@ Json options_json(const TrainOptions& o, int64_t context) {
         .set("beta1", double(o.optimizer.beta1))
         .set("beta2", double(o.optimizer.beta2))
         .set("epsilon", double(o.optimizer.epsilon))
+        .set("lora_plus_ratio", double(o.lora_plus_ratio))
+        .set("neftune_alpha", double(o.neftune_alpha))
         .set("max_grad_norm", double(o.optimizer.max_grad_norm))
         .set("optimizer", o.optimizer.bits == 8 ? "adamw_8bit" : "adamw")
         .set("seed", hex(o.seed));
@@ -224,6 +227,9 @@ std::vector<std::string> check_identity(const TrainerImpl& t, const Json& manife
     const RunIdentity now = identity_of(t);
     Json options = room::section(manifest, "options", where);
     if (!options.find("warmup_start")) options.set("warmup_start", 0.0);                // 0.1.0 knew no other
+    // checkpoints from before there were these
+    if (!options.find("group_by_length"))
+        options.set("group_by_length", false).set("lora_plus_ratio", 1.0).set("neftune_alpha", 0.0);
     room::compare(options, now.options, "set of options", where);
     room::compare(room::section(manifest, "data", where), now.data, "data set", where);
     if (!manifest.find("machine")) return room::check_first(t, now, manifest, folder, where);
