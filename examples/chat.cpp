@@ -25,6 +25,9 @@ static int body(int argc, char** argv) {
 
     const std::optional<std::string> question = question_of(s, flags);
     const Loaded loaded(s.model);
+    if (const int64_t own = loaded.model.info().context; own > 0 && s.context > own)
+        throw UsageError("-c " + std::to_string(s.context) + ": the model was made for " + std::to_string(own) +
+                         " tokens; -c " + std::to_string(own) + " or less");
     if (!s.no_template && !s.quiet && s.chat_template.empty() && !loaded.model.tokenizer().has_chat_template())
         say(s.model.model + " has no chat template: a built-in one is used (--no-template completes raw text)");
     const std::string recommended = follow_model(s, flags, loaded.model);

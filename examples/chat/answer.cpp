@@ -3,6 +3,7 @@
 
 #include "examples/common/interrupt.h"
 #include "examples/common/terminal.h"
+#include "examples/common/wording.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -21,7 +22,9 @@ Chat::Chat(Settings& s, qlora::Model model, qlora::Session session)
 
 void Chat::note(const std::string& text) const { std::fprintf(stderr, "%s\n", styled(text, Style::dim, 2).c_str()); }
 
-void Chat::complain(const std::string& text) const { std::fprintf(stderr, "chat: %s\n", one_line(text).c_str()); }
+void Chat::complain(const std::string& text) const {
+    std::fprintf(stderr, "chat: %s\n", one_line(in_program_words(text)).c_str());
+}
 
 int64_t Chat::tokens_of(const std::vector<Message>& dialogue, const std::string& question) const {
     std::vector<Message> all = dialogue;
@@ -106,7 +109,7 @@ void Chat::answer(const std::string& text) {
 void Chat::mark(qlora::Finish finish) const {
     if (interrupted()) return note("(stopped)");
     const qlora::SessionStats t = session_.stats();
-    if (finish == qlora::Finish::length)
+    if (finish == qlora::Finish::length && !s_.quiet)
         note("(cut: an answer has " + count(s_.sampling.max_tokens, "token") + " at most; -n or /set max-tokens)");
     else if (finish == qlora::Finish::context_full)
         note("(cut: the context of " + count(t.context, "token") + " is full; -c makes it larger)");

@@ -47,7 +47,7 @@ void declare(Flags& flags, Settings& s) {
                     "text; in messages they are always text");
     flags.add("--history", s.history, "FILE|off", "where a terminal's questions are kept for the next session")
         .note("~/.local/state/qlora/chat_history, or in XDG_STATE_HOME");
-    flags.toggle("-q --quiet", s.quiet, "no speed after each answer");
+    flags.toggle("-q --quiet", s.quiet, "neither the speed after each answer, nor a word where -n cuts it");
     flags.section("Sampling; what no flag says is as the model's makers recommend, if they do");
     declare_sampling(flags, s.sampling);
     flags.add("--stop -r --reverse-prompt", s.sampling.stop, "TEXT",

@@ -3,6 +3,7 @@
 
 #include "examples/common/interrupt.h"
 #include "examples/common/streams.h"
+#include "examples/common/wording.h"
 
 #include "qlora.h"
 
@@ -306,7 +307,7 @@ static int complain(const std::string& program, const char* what, int status) no
     std::fflush(stdout);
     if (interrupted()) what = "stopped", status = 128 + interrupted();
     try {
-        std::fprintf(stderr, "%s: %s\n", program.c_str(), one_line(what).c_str());
+        std::fprintf(stderr, "%s: %s\n", program.c_str(), one_line(in_program_words(what)).c_str());
     } catch (const std::bad_alloc&) {
         std::fprintf(stderr, "%s: out of memory\n", program.c_str());
     }

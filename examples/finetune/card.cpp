@@ -122,7 +122,8 @@ static std::string template_lines(const qlora::Tokenizer& tokenizer) {
         if (system.find("\"\"\"") != std::string::npos) return "";
     }
     return "TEMPLATE \"\"\"{{- if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n{{ end }}"
-           "{{- range .Messages }}{{- if ne .Role \"system\" }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}{{- end }}"
+           "{{- range .Messages }}{{- if ne .Role \"system\" }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n"
+           "{{ end }}{{- end }}"
            "<|im_start|>assistant\n\"\"\"\n" +
            (system.empty() ? "" : "SYSTEM \"\"\"" + system + "\"\"\"\n") + "PARAMETER stop \"<|im_end|>\"\n";
 }

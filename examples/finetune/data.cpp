@@ -48,6 +48,8 @@ static Data load_all(const Settings& s, const qlora::Tokenizer& tokenizer, HeldO
     if (h.fraction > 0) {
         h.paths = s.data;
         std::tie(data.train, data.held_out) = data.train.split(h.fraction, h.seed);
+        if (data.train.info().rows == 0)
+            throw UsageError("--val-split leaves no row to train on: a smaller share, or more rows");
     } else if (!h.paths.empty()) data.held_out = load_held_out(h, tokenizer);
     data.record = h;
     return data;

@@ -260,7 +260,8 @@ bool Run::out_of_patience() {
     for (const auto& [step, loss] : folder_.held_out()) worse += int64_t(step) > best_;
     if (worse < s_.patience) return false;
     report_.say("no better held-out loss in " + std::to_string(worse) +
-                (worse == 1 ? " measurement" : " measurements") + ": ending at step " + std::to_string(step_) + " of " + std::to_string(trainer_.last().steps));
+                (worse == 1 ? " measurement" : " measurements") + ": ending at step " + std::to_string(step_) + " of " +
+                std::to_string(trainer_.last().steps));
     return true;
 }
 

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace checkpoint_identity_room {
@@ -109,6 +110,19 @@ void flatten(const Json& section, const std::string& prefix, std::vector<std::pa
     }
 }
 
+// A float that was written as the double it is, in the digits that a float has - unless the other one has the same.
+std::string short_number(const std::string& text, const std::string& other) {
+    const auto shorter = [](const std::string& number) {
+        if (number.empty() || number.find_first_not_of("0123456789.eE+-") != std::string::npos ||
+            number.find_first_of(".e") == std::string::npos)
+            return number;
+        char digits[32];
+        std::snprintf(digits, sizeof digits, "%.7g", std::strtod(number.c_str(), nullptr));
+        return std::string(digits);
+    };
+    return shorter(text) == shorter(other) ? text : shorter(text);
+}
+
 // Every difference at once, so that a mistaken command line is mended in one go.
 std::vector<std::string> differences(const Json& saved, const Json& now) {
     std::vector<std::pair<std::string, std::string>> was, is;
@@ -121,7 +135,7 @@ std::vector<std::string> differences(const Json& saved, const Json& now) {
     std::vector<std::string> out;
     for (const auto& [key, text] : is)
         if (const std::string old = value(was, key); old != text)
-            out.push_back(str(key, " was ", old, " and is ", text));
+            out.push_back(str(key, " was ", short_number(old, text), " and is ", short_number(text, old)));
     for (const auto& [key, text] : was)
         if (value(is, key) == "absent" && text != "absent") out.push_back(str(key, " was ", text, " and is absent"));
     return out;

@@ -45,6 +45,8 @@ grep -q "4 of 4 steps\. .*Held-out loss: .* before" "$dir/run/README.md" && ok "
 grep -q "NEFTune alpha | 5" "$dir/run/README.md" && ok "and settings" || failed "and settings" "$(grep '|' "$dir/run/README.md")"
 grep -q "^FROM $model$" "$dir/run/Modelfile" && grep -q "^ADAPTER" "$dir/run/Modelfile" && ok "a Modelfile" || failed "a Modelfile" "$(cat "$dir/run/Modelfile")"
 good "the run again" $tune -o "$dir/run" --iters 2 --overwrite
+good "a checkpoint" $tune -o "$dir/kept" --iters 1 --save-every 1
+bad "another learning rate, in its own digits" "learning_rate was 0.0002 and is 0.1;" $tune -o "$dir/kept" --iters 2 --resume auto --lr 0.1
 good "patience" $tune -o "$dir/patient" --iters 60 --val-split 0.2 --eval-every 1 --patience 2 --lr 0.5
 says "ends early" "no better held-out loss in 2 measurements: ending at step"
 bad "patience with nothing to measure" "hold rows out" $tune -o "$dir/none" --patience 2
