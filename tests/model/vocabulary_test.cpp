@@ -275,6 +275,10 @@ TEST(GgufToFolder, IsTheSameModel) {
             EXPECT_EQ(from->metadata->rope_freqs != nullptr, kind == Kind::llama3);
             if (turns) { EXPECT_EQ(from->config.inverse_frequencies, model->config.inverse_frequencies); }
             EXPECT_NEAR(from->config.rope_magnitude, model->config.rope_magnitude, 1e-6);
+            if (family == "hf_olmo") {                 // one layer for queries and keys, which GGUF has in another order
+                EXPECT_THROW(save_hf_model(*from, folder), Error);
+                continue;
+            }
             save_hf_model(*from, folder);
             const auto again = tiny::load(folder);
             EXPECT_EQ(again->config.family, family);
