@@ -164,11 +164,11 @@ Config hf_config(const Json& json, const std::string& where, const Family* as) {
     const int64_t by_class = defaults.kv_heads > 0 ? defaults.kv_heads : c.heads;
     const bool heads = defaults.kv_heads < 0 || (kv && kv->is_null());
     c.kv_heads = heads ? c.heads : f.integer("num_key_value_heads", by_class);
-    c.feed_forward = f.integer("intermediate_size", defaults.feed_forward ? defaults.feed_forward : 4 * c.hidden);
     c.context = f.integer("max_position_embeddings", defaults.context);
     if (c.heads < 1) fail(Errc::format, where, ": num_attention_heads is ", c.heads);
     if (c.hidden < 1 || c.hidden > (1 << 20))
         fail(Errc::format, where, ": hidden_size is ", c.hidden, ", expected 1 to ", 1 << 20);
+    c.feed_forward = f.integer("intermediate_size", defaults.feed_forward ? defaults.feed_forward : 4 * c.hidden);
     if (!f.find("head_dim") && !defaults.head_dim && c.hidden % c.heads)
         fail(Errc::format, where, ": hidden_size ", c.hidden, " is not a multiple of num_attention_heads ", c.heads);
     c.head_dim = f.integer("head_dim", defaults.head_dim ? defaults.head_dim : c.hidden / c.heads);

@@ -136,6 +136,9 @@ inline Seeds told_ggufs() {
             const Json blocks = Json::Array{Json(int64_t(0)), Json(Json::Array{Json(int64_t(2))})};
             other.set("tensors", Json(*other.find("tensors")).set("blk.0.attn_q.weight.blocks", blocks));
             seeds.push_back(other.dump());
+            Json row = *other.find("tensors")->find("blk.0.attn_q.weight");            // and codes that are no matrix
+            row.array()[1] = Json::Array{Json(int64_t(2048))};
+            seeds.push_back(other.set("tensors", Json(*other.find("tensors")).set("blk.0.attn_q.weight", row)).dump());
         }
     Json whole = Json::parse(seeds[0], "seed"), pairs = *whole.find("pairs");          // a model with a vocabulary
     const Json words = Json::parse(told_gguf(vocabulary(true)), "seed");
