@@ -120,6 +120,7 @@
 // format: GGUF and safetensors
 #include "src/format/gguf.cpp"                          // Reads GGUF files.
 #include "src/format/gguf_pairs.cpp"                     // Answers what the metadata of a GGUF file says.
+#include "src/format/gguf_parts.cpp"                    // Reads models that were cut into several GGUF files.
 #include "src/format/gguf_writer.cpp"                   // Writes GGUF files.
 #include "src/format/safetensors.cpp"                   // Reads and writes safetensors files.
 
@@ -229,8 +230,15 @@
 
 // run: data, training, sessions, measuring
 #include "src/run/record_files.cpp"                     // Finds the file of a data set, and cuts it into records.
+#include "src/run/record_text.cpp"                      // Makes UTF-8 of a data file's bytes.
+#include "src/run/record_table.cpp"                     // Cuts comma-separated values into records.
 #include "src/run/messages.cpp"                         // Brings the messages of a record into one form.
-#include "src/run/records.cpp"                          // Detects the format of records, and reads them.
+#include "src/run/records.cpp"                          // Detects the form of a record: the table of forms.
+#include "src/run/form_dialogue.cpp"                    // Reads lists of messages.
+#include "src/run/form_pair.cpp"                        // Reads a question and its answer.
+#include "src/run/form_instruction.cpp"                 // Reads instructions, with one input or several.
+#include "src/run/form_speakers.cpp"                    // Reads dialogues that are one text with speakers named in it.
+#include "src/run/form_tree.cpp"                        // Reads trees of messages.
 #include "src/run/tool_form.cpp"                        // Finds the form in which a template takes tools.
 #include "src/run/marked_text.cpp"                      // Finds the assistant in texts that are printed already.
 #include "src/run/rows.cpp"                             // Turns examples into rows of tokens and loss masks.
@@ -242,11 +250,14 @@
 #include "src/run/score.cpp"                            // Scores continuations, and makes vectors of texts.
 #include "src/run/schedule.cpp"                         // Sets the learning rate of every step.
 #include "src/run/optimizer.cpp"                        // Drives AdamW, with states in 32 or 8 bits.
+#include "src/run/neftune.cpp"                          // Makes the noise that embeddings get in training.
+#include "src/run/lora_plus.cpp"                        // Lets B learn faster than A.
 #include "src/run/trainer.cpp"                          // Takes one training step after another.
 #include "src/run/memory_plan.cpp"                      // Says what a run of training has in memory, item by item.
 #include "src/run/checkpoint_identity.cpp"              // Tells whether two runs are the same.
 #include "src/run/checkpoint.cpp"                       // Saves a run, and continues it.
 #include "src/run/sampler.cpp"                          // Draws the next token, reproducibly.
+#include "src/run/recommended.cpp"                      // Reads how a model's makers want tokens drawn.
 #include "src/run/reply_stream.cpp"                     // Cuts a reply into whole characters, up to a stop text.
 #include "src/run/generation.cpp"                       // Chooses the tokens of a reply until something ends it.
 #include "src/run/session.cpp"                          // Holds a conversation, and generates replies.

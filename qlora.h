@@ -184,6 +184,8 @@ public:
     [[nodiscard]] Rendered render(std::span<const Message> chat, const RenderOptions&) const;
     [[nodiscard]] Rendered render(std::span<const Message> chat, bool reply_next = false) const;
     [[nodiscard]] bool has_chat_template() const;
+    // Does the template print system messages? Where it does not, each is put before the user message that follows it.
+    [[nodiscard]] bool has_system_role() const;
     [[nodiscard]] bool ends_reply(Token) const;        // end of text, end of turn
     [[nodiscard]] int64_t size() const;                // number of ids
     [[nodiscard]] Token bos() const, eos() const;      // -1 = none
@@ -234,6 +236,9 @@ public:
     [[nodiscard]] ModelInfo info() const;
     [[nodiscard]] Tokenizer tokenizer() const;
     [[nodiscard]] Backend backend() const;
+    // What the model's makers recommend (generation_config.json; general.sampling.* of a GGUF file); what they do not
+    // say is as Sampling has it.
+    [[nodiscard]] struct Sampling sampling() const;
     // Scores of the next token at every position: [tokens, vocabulary], row-major. For tests and small inputs. More
     // tokens than info().context, here and wherever a text is read (training, measuring, sessions), are
     // Error{argument}: scores there would be wrong.
@@ -336,16 +341,33 @@ enum class Loss { assistant, completion, all };    // train on the assistant's t
 // it is then not wrapped again), and text inside messages. tokens: control tokens in messages too; whoever wrote a
 // message can then end its turn and speak as another. text: never.
 enum class Special { automatic, tokens, text };
+// Rows with a system message where the chat template has no such role: put before the user message that follows, left
+// out, or an error.
+enum class SystemRule { merge, drop, error };
+// Rows longer than the context: cut (the answer is then not taught to end), left out, or split into pieces of that
+// length. Text is always split.
+enum class LongRows { cut, drop, split };
 struct DatasetOptions {
-    int64_t context = 1024;                            // longer rows are cut (text is cut into pieces of this length)
+    int64_t context = 1024;                            // tokens of a row at most
     Loss loss = Loss::assistant;
     std::string split = {};                            // of a folder: "train", "valid" or "test"
     Special special = Special::automatic;
+    SystemRule system = SystemRule::merge;
+    LongRows long_rows = LongRows::cut;
+    bool skip_bad_rows = false;    // rows that cannot be read are counted and left out instead of being an error
+    // Columns of the file by another name, {theirs, ours}: {"q", "prompt"}, {"a", "completion"}. An empty name of ours
+    // leaves the column out. Nothing else of a record is read then but tools, documents and a system text.
+    std::vector<std::pair<std::string, std::string>> columns = {};
 };
 struct DatasetInfo {
     std::string format;                                // "messages", "prompt/completion", "alpaca", "sharegpt", "text"
-    // dropped: nothing left to train on
+    // truncated: cut at the context; dropped: nothing left to train on
     int64_t rows = 0, tokens = 0, trained_tokens = 0, longest = 0, truncated = 0, dropped = 0;
+    int64_t long_dropped = 0, long_split = 0;          // by LongRows
+    int64_t bad = 0;                                   // by skip_bad_rows
+    int64_t merged_systems = 0;                        // by SystemRule
+    // Where the first of them are, "chats.jsonl:12"; of the bad ones, what is wrong.
+    std::vector<std::string> truncated_at, dropped_at, long_at, bad_at;
     // Of dialogues: what the assistant says, and how many of its turns are trained. The others are silent (the template
     // prints nothing for them), excluded (the row says that they are not trained on) or cut (they lie behind the
     // context).
@@ -373,6 +395,7 @@ public:
     // those of the others. Measuring does not look at it.
     [[nodiscard]] Dataset weighted(std::span<const float> weights) const;
     [[nodiscard]] DatasetInfo info() const;
+    [[nodiscard]] Dataset pick(std::span<const int64_t> rows) const;   // these rows, in this order, as often as named
     [[nodiscard]] Rendered row(int64_t index) const;   // as the trainer sees it
     // {the rest, a random `fraction` of the rows}
     [[nodiscard]] std::pair<Dataset, Dataset> split(float fraction, uint64_t seed = 0) const;
@@ -405,11 +428,17 @@ struct TrainOptions {                                  // the defaults are the r
     // rows a micro-batch, micro-batches a step, tokens a row at most
     int64_t batch = 1, accumulate = 16, context = 1024;
     bool packing = false;                              // several short rows in one sequence; they do not see each other
+    // Rows of like length share a micro-batch: of a random order, runs of up to 50 steps' rows are sorted by length.
+    bool group_by_length = false;
     float learning_rate = 2e-4f, min_learning_rate = 0, warmup_ratio = 0.03f;
     int64_t warmup_steps = 0;                          // overrides warmup_ratio unless 0
     float warmup_start = -1;    // share of the rate in the first of n of them; -1 = 1 / (n + 1), 0 = Hugging Face's
     Schedule schedule = Schedule::constant;
     AdamW optimizer = {};
+    float lora_plus_ratio = 1;    // LoRA+, arXiv:2402.12354: the rate of B (and of DoRA's magnitudes) over that of A
+    // NEFTune, arXiv:2310.05914: each row's embeddings get uniform noise up to alpha / sqrt(tokens * hidden); 0 = none.
+    // Measuring has none.
+    float neftune_alpha = 0;
     // recompute each layer in the backward pass instead of keeping its activations
     bool checkpoint_activations = true;
     int64_t kept_layers = 0;                           // ... but for so many of the last ones

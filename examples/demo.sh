@@ -25,7 +25,7 @@ ls -l "$model"
 ask() {
     for question in "Describe qlora in one sentence." "Can you tell me what NF4 is?" "What is the license of qlora?"; do
         printf '> %s\n' "$question"
-        ./chat -m "$model" "$@" --temp 0 -n 60 --quiet -p "$question"
+        ./chat -m "$model" "$@" --temp 0 -n 60 --quiet -p "$question" < /dev/null
         echo
     done
 }

@@ -1,10 +1,13 @@
 // evaluate.cpp - measures a model, with or without an adapter: perplexity of a text, loss of dialogues, accuracy on
-// multiple choice. What FILE holds decides which: plain text; rows that finetune reads; or rows {query, choices, gold}.
+// questions. What FILE holds decides which: plain text; rows that finetune reads; or questions (evaluate/tasks.h). With
+// --answers it answers a file of questions. Its rooms are in examples/evaluate: task_rows (forms of questions), tasks
+// (what is right), replies (many answers together).
 #include "examples/common/held_out.h"
 #include "examples/common/interrupt.h"
 #include "examples/common/load.h"
 #include "examples/common/rows.h"
-#include "examples/common/terminal.h"
+#include "examples/evaluate/replies.h"
+#include "examples/evaluate/tasks.h"
 
 #include <cmath>
 #include <cstdio>
@@ -17,72 +20,22 @@ struct Settings {
     ModelFlags model;
     std::string data;
     RowFlags rows;
-    int64_t context = 512, stride = 256, limit = 0, max_seq_len = 1024;
+    int64_t context = 512, stride = 256, limit = 0, max_seq_len = 1024, shots = 0;
+    qlora::Sampling sampling{.temperature = 0};
+    std::string answers, system, measure = "auto";
     bool json = false;
 };
 
-// the next line that is not blank; empty at the end
-static std::string next_line(const std::string& text, size_t& from) {
-    while (from < text.size()) {
-        const size_t to = std::min(text.find('\n', from), text.size());
-        std::string line = text.substr(from, to - from);
-        from = to + 1;
-        if (line.find_first_not_of(" \t\r\xEF\xBB\xBF") != std::string::npos) return line;
-    }
-    return {};
-}
-
-static bool ends_with(const std::string& path, const std::string& ending) {
-    return path.size() >= ending.size() && path.compare(path.size() - ending.size(), ending.size(), ending) == 0;
-}
-
-static bool is_choices(const std::string& path, const std::string& text) {
-    if (!ends_with(path, ".jsonl")) return false;
-    size_t from = 0;
-    const std::string line = next_line(text, from);
-    if (line.empty()) return false;
-    const Json row = Json::parse(line, path + ": line 1");
-    return row.find("query") && row.find("choices");
-}
-
-static Json choices(const Settings& s, const Loaded& loaded, const std::string& text) {
-    int64_t right = 0, count = 0, number = 0;
-    Progress progress(2);
-    for (size_t from = 0; from < text.size() && (s.limit == 0 || count < s.limit) && !interrupted();) {
-        const size_t to = std::min(text.find('\n', from), text.size());
-        const std::string line = text.substr(from, to - from), where = s.data + ": line " + std::to_string(++number);
-        from = to + 1;
-        if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-        const Json row = Json::parse(line, where);
-        const Json *query = row.find("query"), *list = row.find("choices"), *gold = row.find("gold");
-        if (!query || !list || !gold)
-            throw qlora::Error(qlora::Errc::format, where + ": needs query, choices and gold");
-        std::vector<std::string> answers;
-        for (const Json& choice : list->as_array(where + ": choices"))
-            answers.push_back(choice.as_string(where + ": choices"));
-        const int64_t truth = gold->as_int(where + ": gold");
-        if (answers.empty() || truth < 0 || truth >= int64_t(answers.size()))
-            throw qlora::Error(qlora::Errc::format, where + ": gold is " + std::to_string(truth) + " of " +
-                                                        std::to_string(answers.size()) + " choices, counted from 0");
-        const std::string& question = query->as_string(where + ": query");
-        try {
-            right += loaded.with([&](const auto& m) { return qlora::best_choice(m, question, answers); }) == truth;
-        } catch (const qlora::Error&) {
-            if (interrupted()) break;                  // the accuracy so far is printed
-            throw;
-        }
-        ++count;
-        if (progress.live()) progress.update(std::to_string(count) + " questions, " + std::to_string(right) + " right");
-    }
-    if (progress.live()) progress.update("");
-    if (count == 0) throw qlora::Error(qlora::Errc::format, s.data + " holds no questions");
-    const double share = double(right) / double(count);
-    return Json{}
-        .set("kind", "choices")
-        .set("accuracy", share)
-        .set("standard_error", std::sqrt(share * (1 - share) / double(count)))
-        .set("right", right)
-        .set("questions", count);
+// The rows' answers, one JSON object a line, beside the result.
+static Json measure_task(const Settings& s, const Loaded& loaded, const Task& task) {
+    std::string lines;
+    const TaskOptions options{
+        .shots = s.shots, .limit = s.limit, .max_tokens = s.sampling.max_tokens, .on_row = [&](const Json& row) {
+            lines += row.dump() + '\n';
+        }};
+    const Json result = run_task(task, loaded, options);
+    if (!s.answers.empty()) qlora::write_file_atomic(s.answers, lines);
+    return result;
 }
 
 static Json text_perplexity(const Settings& s, const Loaded& loaded, const std::string& text) {
@@ -119,13 +72,20 @@ static Json dialogues(const Settings& s, const Loaded& loaded) {
         .set("truncated", info.truncated);
 }
 
+static Json answered(const Settings& s, const Loaded& loaded, const std::string& text) {
+    const int64_t rows = answer_file(loaded, s.data, text, s.sampling, s.limit, s.answers, s.system);
+    return Json{}.set("kind", "answered").set("rows", rows).set("file", s.answers);
+}
+
 static void print(const Json& r) {
     const auto real = [&](const char* key) { return r.find(key)->number(); };
     const auto whole = [&](const char* key) { return static_cast<long long>(r.find(key)->integer()); };
     const std::string& kind = r.find("kind")->string();
-    if (kind == "choices")
+    if (r.find("accuracy"))
         std::printf("accuracy %.4f +- %.4f (%lld of %lld)\n", real("accuracy"), real("standard_error"), whole("right"),
                     whole("questions"));
+    else if (kind == "answered")
+        std::printf("%lld rows answered, in %s\n", whole("rows"), r.find("file")->string().c_str());
     else if (kind == "text")
         std::printf("perplexity %.4f, loss %.4f (%lld tokens, context %lld, stride %lld)\n", real("perplexity"),
                     real("loss"), whole("tokens"), whole("context"), whole("stride"));
@@ -145,19 +105,35 @@ static void check_finite(const Json& result) {
 
 static int body(int argc, char** argv) {
     Settings s;
-    Flags flags("evaluate", "-m MODEL [--adapter DIR] --data FILE [options]",
-                "Measures a model: perplexity of a text, loss of dialogues, accuracy on {query, choices, gold}.");
+    Flags flags(
+        "evaluate", "-m MODEL [--adapter DIR] --data FILE [options]",
+        "Measures a model: perplexity of a text, loss of dialogues, accuracy on questions; or answers a file of "
+        "questions.");
     s.model.declare(flags, true);
     flags.section("Measure");
     flags
         .add("-f --data --file", s.data, "FILE",
-             "plain text; rows as finetune reads them; or rows {query, choices, gold}")
+             "plain text; rows as finetune reads them; or questions: {query, choices, gold}, {context_options, "
+             "continuation, gold}, {context, continuation}, {subject, input, output}, {question, answer}")
         .required();
     flags.add("-c --context --ctx-size", s.context, 2, 1 << 20, "of a text: tokens a window sees");
     flags.add("--stride", s.stride, 1, 1 << 20, "of a text: tokens each window scores, all but the first");
     flags.add("--max-seq-len --max-seq-length", s.max_seq_len, 8, 1 << 20, "of rows: tokens at most");
     s.rows.declare(flags);
-    flags.add("--limit", s.limit, 0, int64_t(1) << 40, "of choices: questions at most; 0 = all");
+    flags.section("Questions");
+    flags.choice("--measure", s.measure, {"auto", "loss", "accuracy"},
+                 "of {question, answer}: loss, unless --shots is given; of the others accuracy");
+    flags.add("--shots --num-fewshot", s.shots, 0, 1000,
+              "solved questions of the file shown before each of the others");
+    flags.add("--limit", s.limit, 0, int64_t(1) << 40, "questions at most; 0 = all");
+    flags.add("--answers", s.answers, "FILE",
+              "write what the model says to each row, one JSON object a line; of rows without a known answer ({text}, "
+              "{prompt}, {turns}, ...) that is all that is done");
+    flags.add("-n --max-tokens --max-new-tokens", s.sampling.max_tokens, 1, int64_t(1) << 40, "of an answer at most");
+    flags.add("--temp --temperature", s.sampling.temperature, 0, 100, "of --answers: 0 = always the likeliest token");
+    flags.add("--top-p", s.sampling.top_p, 0, 1, "of --answers");
+    flags.add("--seed", s.sampling.seed, "of --answers");
+    flags.add("-sys --system-prompt", s.system, "TEXT", "of --answers: system text before each question");
     flags.toggle("--json", s.json, "print one JSON object");
     flags.parse(argc, argv);
     if (s.stride > s.context) throw UsageError("--stride must not be above --context");
@@ -169,15 +145,20 @@ static int body(int argc, char** argv) {
     // a missing file is told before the model loads
     const std::string text = std::filesystem::is_directory(s.data) ? "" : qlora::read_file(s.data);
     if (!rows && text.empty()) throw qlora::Error(qlora::Errc::format, s.data + " is empty");
-    const bool multiple_choice = rows && is_choices(s.data, text);
+    const bool accuracy = s.measure == "accuracy" || flags.given("--shots");
+    const std::optional<Task> task = rows && s.measure != "loss" ? read_task(s.data, text, accuracy) : std::nullopt;
+    if (accuracy && !task)
+        throw qlora::Error(qlora::Errc::format,
+                           s.data + ": holds no questions with answers; " + "--help lists the forms");
     const Loaded loaded(s.model);
     if (const int64_t own = loaded.model.info().context; own < s.context && !flags.given("--context")) {
         s.context = own;
         s.stride = std::min(s.stride, own / 2);
     }
-    Json result = multiple_choice ? choices(s, loaded, text)
-                  : rows          ? dialogues(s, loaded)
-                                  : text_perplexity(s, loaded, text);
+    Json result = task                         ? measure_task(s, loaded, *task)
+                  : rows && !s.answers.empty() ? answered(s, loaded, text)
+                  : rows                       ? dialogues(s, loaded)
+                                               : text_perplexity(s, loaded, text);
     check_finite(result);
     if (s.json) {
         result.set("model", s.model.model).set("adapter", s.model.adapter).set("weights", loaded.model.info().weights);

@@ -7,6 +7,7 @@
 
 #include "examples/common/interrupt.h"
 #include "examples/finetune/fit.h"
+#include "examples/finetune/habits.h"
 #include "examples/finetune/preset.h"
 
 #include <algorithm>
@@ -55,6 +56,7 @@ static int body(int argc, char** argv) {
                 "Fine-tunes LoRA adapters on a model held in 4 bits (QLoRA). Defaults are the recipe of the paper.");
     declare(flags, s);
     flags.parse(argc, argv);
+    for (const char* once : {"--resume", "--overwrite", "--dry-run", "--json"}) flags.forget(once);
     finish(s, flags);
     catch_interrupts();
     if (!s.shape.empty()) return plan_shape(s, flags);
@@ -73,6 +75,7 @@ static int body(int argc, char** argv) {
     s.train.context = model.info().context > 0 ? std::min(s.train.context, model.info().context) : s.train.context;
     Data data = load_data(s, model);
     if (s.preset == "small") apply_small(s, flags, data.train.info().rows);
+    apply_last_layers(s, model);
     const qlora::Lora lora = s.model.adapter.empty() ? qlora::Lora::create(model, s.lora) : s.model.load_adapter(model);
     if (!s.model.adapter.empty()) s.lora = lora.options();
     const MemoryBudget budget = !s.memory_limit.empty()
@@ -91,6 +94,7 @@ static int body(int argc, char** argv) {
         std::printf("%s\nbase: %s\ncompute: %s\n", base_line(model).c_str(), s.model.why.c_str(),
                     compute_line(model).c_str());
         print_data("training data", data.train.info());
+        for (const std::string& line : data.mix) std::printf("  %s\n", line.c_str());
         if (data.held_out) print_data("held-out data", data.held_out->info());
         else std::printf("held-out data: none (--val-split 0.05 or --valid FILE)\n");
         if (!s.model.adapter.empty()) std::printf("going on with the adapter %s\n", s.model.adapter.c_str());

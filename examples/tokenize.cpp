@@ -1,5 +1,6 @@
 // tokenize.cpp - text to token ids, one line of ids per line of text; with --chat dialogues through the model's
 // template, and their loss mask.
+#include "examples/common/find_model.h"
 #include "examples/common/load.h"
 #include "examples/common/masked.h"
 #include "examples/common/rows.h"
@@ -51,7 +52,7 @@ static int body(int argc, char** argv) {
     rows.declare(flags);
     flags.parse(argc, argv);
 
-    const qlora::Tokenizer tokenizer = qlora::Tokenizer::load(model);
+    const qlora::Tokenizer tokenizer = qlora::Tokenizer::load(find_model(model));
     print_notes(tokenizer.notes());
     if (!chat.empty()) return rows.warn(), print_chat(tokenizer, chat, rows.options(context)), 0;
     const auto print = [&](std::string_view line) {

@@ -3,6 +3,7 @@
 
 #include "examples/common/interrupt.h"
 #include "examples/common/streams.h"
+#include "examples/common/wording.h"
 
 #include "qlora.h"
 
@@ -13,6 +14,7 @@
 #include <cstdlib>
 #include <iterator>
 #include <new>
+#include <random>
 #include <sstream>
 
 #if defined(__GLIBC__)
@@ -142,8 +144,9 @@ Flag& Flags::add(const std::string& names, uint64_t& target, const std::string& 
     Flag& flag = append(names, "N", help);
     flag.default_ = std::to_string(target);
     flag.set_ = [&target](const std::string& text, const std::string& name) {
-        target = uint64_t(parse_integer(text, name, 0, INT64_MAX));
+        target = text == "-1" ? std::random_device{}() : uint64_t(parse_integer(text, name, 0, INT64_MAX));
     };
+    flag.chosen_ = [&target] { return std::to_string(target); };       // of -1: the number that was drawn
     return flag;
 }
 
@@ -244,29 +247,37 @@ void Flags::parse(int argc, char** argv) {
         }
         if (!flag) unknown(name);
         if (flag->seen_ && !flag->repeats_) twice(*flag, name);
-        flag->seen_ = true;
         if (flag->value_.empty()) {    // a switch, perhaps followed by true or false as in "--double_quant True"
             std::string follows = attached ? value : i + 1 < argc ? argv[i + 1] : "";
             std::transform(follows.begin(), follows.end(), follows.begin(),
                            [](unsigned char c) { return char(std::tolower(c)); });
+            if (follows == "on") follows = "true";
+            if (follows == "off") follows = "false";
             const bool worded = follows == "true" || follows == "false";
             if (attached && (!worded || off))
-                throw UsageError(name + " is a switch: true or false, is \"" + one_line(value) + '"');
+                throw UsageError(name + " is a switch: on or off (or true, false), is \"" + one_line(value) + '"');
             if (worded && !attached && !off) ++i;
-            flag->set_(off || (worded && follows == "false") ? "false" : "true", name);
+            set(*flag, off || (worded && follows == "false") ? "false" : "true", name);
             continue;
         }
         if (!attached) {
             if (i + 1 >= argc) throw UsageError(name + " needs a value: " + flag->value_);
             value = argv[++i];
         }
-        flag->set_(value, name);
+        set(*flag, value, name);
     }
+    if (!config_.empty()) read_config();
     for (const Positional& p : positionals_)
         if (p.required && !p.seen) throw UsageError("missing " + p.name + ": " + p.help);
     for (const Flag* flag : flags_)
         if (flag->required_ && !flag->seen_)
             throw UsageError("missing " + flag->names_[0] + ' ' + flag->value_ + ": " + flag->help_);
+}
+
+void Flags::set(Flag& flag, const std::string& value, const std::string& name) {
+    flag.seen_ = true;
+    flag.given_.push_back(value);
+    flag.set_(value, name);
 }
 
 void Flags::leave() const {
@@ -280,12 +291,14 @@ void Flags::help() const {
     for (const Positional& p : positionals_) std::printf("  %-34s %s\n", p.name.c_str(), p.help.c_str());
     std::string section;
     for (const Flag* flag : flags_) {
+        if (flag->hidden_) continue;
         if (flag->section_ != section) std::printf("\n%s:\n", (section = flag->section_).c_str());
         std::string left;
         for (const std::string& name : flag->names_) left += (left.empty() ? "" : ", ") + name;
         if (!flag->value_.empty()) left += ' ' + flag->value_;
         const std::string shown = flag->required_          ? " (required)"
                                   : flag->default_.empty() ? ""
+                                  : flag->value_.empty()   ? " [on; --no-" + flag->names_[0].substr(2) + ": off]"
                                                            : " [" + flag->default_ + ']';
         if (left.size() > 34) std::printf("  %s\n  %-34s %s%s\n", left.c_str(), "", flag->help_.c_str(), shown.c_str());
         else std::printf("  %-34s %s%s\n", left.c_str(), flag->help_.c_str(), shown.c_str());
@@ -298,7 +311,7 @@ static int complain(const std::string& program, const char* what, int status) no
     std::fflush(stdout);
     if (interrupted()) what = "stopped", status = 128 + interrupted();
     try {
-        std::fprintf(stderr, "%s: %s\n", program.c_str(), one_line(what).c_str());
+        std::fprintf(stderr, "%s: %s\n", program.c_str(), one_line(in_program_words(what)).c_str());
     } catch (const std::bad_alloc&) {
         std::fprintf(stderr, "%s: out of memory\n", program.c_str());
     }

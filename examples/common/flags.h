@@ -26,7 +26,9 @@ private:
     friend class Flags;
     std::vector<std::string> names_;    // "-m", "--model", ...: the last short and the first long one are shown
     std::string value_, help_, default_, section_, why_once_;     // value_ empty: a switch
-    bool required_ = false, seen_ = false, repeats_ = false;
+    bool required_ = false, seen_ = false, repeats_ = false, hidden_ = false;
+    std::vector<std::string> given_;                   // the values, as given
+    std::function<std::string()> chosen_;              // what became of them, where that is another value
     std::function<void(const std::string& value, const std::string& name)> set_;
 };
 
@@ -47,20 +49,34 @@ public:
                  const std::string& help);
     // also --no-NAME, and NAME true|false
     Flag& toggle(const std::string& names, bool& target, const std::string& help);
+    // A flag that people know from other programs, not listed by --help. value empty: a switch, which sets "true" or
+    // "false".
+    Flag& habit(const std::string& names, const std::string& value,
+                std::function<void(const std::string& value, const std::string& name)> set);
+    // The same, taken with these values, which say what happens here anyway ("*": with any); another one is refused
+    // with what to do instead.
+    void foreign(const std::string& names, const std::string& value, const std::vector<std::string>& taken,
+                 const std::string& instead);
+    // --config FILE.json: values of flags by their names; those on the command line count more.
+    void take_config();
     void positional(const std::string& name, std::string& target, const std::string& help, bool required = true);
 
     void parse(int argc, char** argv);
-    bool given(const std::string& name) const;         // was this flag typed?
+    bool given(const std::string& name) const;         // was this flag typed, or in the file of --config?
+    std::string config() const;    // what was given, but for these flags' own: a file for --config
+    void forget(const std::string& name);              // what it said is not for config()
 
 private:
     struct Positional { std::string name, help; std::string* target; bool required, seen; };
-    std::string program_, synopsis_, about_, section_;
+    std::string program_, synopsis_, about_, section_, config_;
     std::vector<Flag*> flags_;                         // owned; pointers, so that add() may hand out references
     std::vector<Positional> positionals_;
     Flag& append(const std::string& names, const std::string& value, const std::string& help);
     Flag* find(const std::string& name) const;
     [[noreturn]] void unknown(const std::string& name) const;
     [[noreturn]] void twice(const Flag& flag, const std::string& name) const;
+    void set(Flag& flag, const std::string& value, const std::string& name);
+    void read_config();
     [[noreturn]] void leave() const;                   // after --help and --version
     void help() const;
     Flags(const Flags&) = delete;

@@ -20,6 +20,12 @@ void write_held_out(const std::string& adapter_folder, const HeldOut& h) {
     json.set("path", h.paths.size() == 1 ? paths.array()[0] : paths).set("split", h.split);
     json.set("fraction", double(h.fraction)).set("seed", int64_t(h.seed));
     json.set("loss", name_of(h.options.loss)).set("special", name_of(h.options.special));
+    json.set("system", name_of(h.options.system)).set("long_rows", name_of(h.options.long_rows));
+    if (h.options.skip_bad_rows) json.set("bad_rows", "skip");
+    if (h.each) json.set("each", true);
+    Json columns{Json::Object()};
+    for (const auto& [theirs, ours] : h.options.columns) columns.set(theirs, ours);
+    if (!h.options.columns.empty()) json.set("columns", columns);
     qlora::write_file_atomic(held_out_path(adapter_folder), json.set("context", h.options.context).dump(2) + '\n');
 }
 
@@ -38,6 +44,15 @@ HeldOut read_held_out(const std::string& adapter_folder) {
     if (const Json* v = json.find("loss")) h.options.loss = loss_of(v->as_string(path + ": loss"), path + ": loss");
     if (const Json* v = json.find("special"))
         h.options.special = special_of(v->as_string(path + ": special"), path + ": special");
+    if (const Json* v = json.find("system"))
+        h.options.system = system_rule_of(v->as_string(path + ": system"), path + ": system");
+    if (const Json* v = json.find("long_rows"))
+        h.options.long_rows = long_rows_of(v->as_string(path + ": long_rows"), path + ": long_rows");
+    if (const Json* v = json.find("bad_rows")) h.options.skip_bad_rows = v->as_string(path + ": bad_rows") == "skip";
+    if (const Json* v = json.find("each")) h.each = v->as_bool(path + ": each");
+    if (const Json* v = json.find("columns"))
+        for (const auto& [theirs, ours] : v->as_object(path + ": columns"))
+            h.options.columns.emplace_back(theirs, ours.as_string(path + ": columns"));
     // anyone may have written it
     if (h.options.context < 2 || h.options.context > 1 << 20 || !(h.fraction >= 0 && h.fraction < 1))
         throw qlora::Error(qlora::Errc::format, path +
@@ -49,13 +64,19 @@ HeldOut read_held_out(const std::string& adapter_folder) {
 qlora::Dataset load_held_out(const HeldOut& h, const qlora::Tokenizer& tokenizer) {
     qlora::DatasetOptions options = h.options;
     options.split = h.split;
+    if (h.each && h.fraction > 0) {
+        std::vector<qlora::Dataset> parts;
+        for (const std::string& path : h.paths)
+            parts.push_back(qlora::Dataset::load(path, tokenizer, options).split(h.fraction, h.seed).second);
+        return qlora::Dataset::join(parts);
+    }
     const qlora::Dataset rows = load_rows(h.paths, tokenizer, options);
     return h.fraction > 0 ? rows.split(h.fraction, h.seed).second : rows;
 }
 
 bool holds_rows(const std::string& path) {
     const std::string ending = fs::path(path).extension().string();
-    return fs::is_directory(path) || ending == ".jsonl" || ending == ".json";
+    return fs::is_directory(path) || ending == ".jsonl" || ending == ".json" || ending == ".csv" || ending == ".tsv";
 }
 
 }  // namespace program

@@ -10,7 +10,8 @@ struct HeldOut {
     std::string split = {};                            // "valid" of folders
     float fraction = 0;                                // above 0: this share of the rows, drawn by the seed
     uint64_t seed = 0;
-    qlora::DatasetOptions options = {};                // context, loss and control tokens as in training
+    bool each = false;                     // the share was drawn of each file by itself
+    qlora::DatasetOptions options = {};    // how rows are read, as in training
 };
 
 std::string held_out_path(const std::string& adapter_folder);
@@ -18,6 +19,6 @@ void write_held_out(const std::string& adapter_folder, const HeldOut&);
 HeldOut read_held_out(const std::string& adapter_folder);          // no paths where nothing is recorded
 qlora::Dataset load_held_out(const HeldOut&, const qlora::Tokenizer&);
 
-bool holds_rows(const std::string& path);              // .jsonl, .json or a folder; anything else is running text
+bool holds_rows(const std::string& path);    // .jsonl, .json, .csv, .tsv or a folder; anything else is running text
 
 }  // namespace program

@@ -1,204 +1,182 @@
-// lineedit.cpp - a small line editor: the terminal in raw mode, one line redrawn after every key, scrolled sideways
-// when it is long.
+// lineedit.cpp - a small line editor: one line that is redrawn after every key, scrolled sideways when it is long. Line
+// breaks in it (of a paste, or of history) are shown as a sign, and Enter sends it whole. The keys are readline's:
 //
 //   arrows, Home, End, Ctrl-A/E/B/F    move            Backspace, Delete, Ctrl-D    delete a character
-//   Ctrl-U, Ctrl-K, Ctrl-W             delete to the start, to the end, the word before
-//   up, down, Ctrl-P/N                 history
-//   Ctrl-C gives up, Ctrl-D on an empty line ends, Ctrl-L clears the screen
+//   Alt-B/F, Ctrl-Left/Right           move by words   Ctrl-W, Alt-Backspace/D      cut a word
+//   Ctrl-U, Ctrl-K                     cut to the start, to the end                 Ctrl-Y  put it back
+//   up, down, Ctrl-P/N                 history         Ctrl-R                       search in it
+//   Alt-Enter                          a line break    Ctrl-L                       clears the screen
+//   Ctrl-C gives up, Ctrl-D on an empty line ends
+//
+// No library is taken: GNU readline is under the GPL, which would bind programs that are under the MIT licence, and two
+// editors, one where another library was found, would be two sets of keys to test.
 #include "examples/common/lineedit.h"
 
-#include "examples/common/interrupt.h"
+#include "examples/common/graphemes.h"
+#include "examples/common/keys.h"
 #include "examples/common/streams.h"
 #include "examples/common/terminal.h"
 
-#include <sys/select.h>
-#include <termios.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <cstdio>
 
 namespace program {
 
 namespace lineedit {
 
-struct RawMode {                                       // for as long as one line is edited
-    termios before{};
-    bool active = false;
-    RawMode() {
-        if (::tcgetattr(0, &before) != 0) return;
-        termios raw = before;
-        raw.c_iflag &= ~tcflag_t(BRKINT | ICRNL | INPCK | ISTRIP | IXON);
-        raw.c_lflag &= ~tcflag_t(ECHO | ICANON | IEXTEN | ISIG);
-        raw.c_cc[VMIN] = 1;
-        raw.c_cc[VTIME] = 0;
-        active = ::tcsetattr(0, TCSADRAIN, &raw) == 0;
-    }
-    ~RawMode() { if (active) ::tcsetattr(0, TCSADRAIN, &before); }
-    RawMode(const RawMode&) = delete;
-};
+constexpr int ctrl(char letter) { return letter - 'A' + 1; }
 
-bool continues(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }        // inside a UTF-8 character
-
-size_t after(const std::string& s, size_t at) {
-    if (at < s.size()) do ++at; while (at < s.size() && continues(s[at]));
-    return at;
+std::string shown(const std::string& text) {
+    std::string out;
+    for (const char c : text) out += c == '\n' ? "\u21B5" : c == '\t' ? " " : std::string(1, c);
+    return out;
 }
 
-size_t before(const std::string& s, size_t at) {
-    if (at > 0) do --at; while (at > 0 && continues(s[at]));
-    return at;
-}
-
-uint32_t code_point(const std::string& s, size_t at) {
-    const auto lead = static_cast<unsigned char>(s[at]);
-    if (lead < 0x80) return lead;
-    uint32_t code = lead >= 0xF0 ? lead & 7 : lead >= 0xE0 ? lead & 15 : lead & 31;
-    for (size_t i = at + 1; i < s.size() && continues(s[i]); ++i)
-        code = code << 6 | (static_cast<unsigned char>(s[i]) & 63);
-    return code;
-}
-
-// Columns of a character: wide East Asian ranges and emoji take two, combining marks none. The ranges are the coarse
-// blocks, enough for a cursor.
-int columns_of(uint32_t c) {
-    if ((c >= 0x300 && c <= 0x36F) || (c >= 0x200B && c <= 0x200F) || (c >= 0xFE00 && c <= 0xFE0F)) return 0;
-    const bool wide = (c >= 0x1100 && c <= 0x115F) || (c >= 0x2E80 && c <= 0xA4CF) || (c >= 0xAC00 && c <= 0xD7A3) ||
-                      (c >= 0xF900 && c <= 0xFAFF) || (c >= 0xFE30 && c <= 0xFE6F) || (c >= 0xFF00 && c <= 0xFF60) ||
-                      (c >= 0xFFE0 && c <= 0xFFE6) || (c >= 0x1F300 && c <= 0x1FAFF) || (c >= 0x20000 && c <= 0x3FFFD);
-    return wide ? 2 : 1;
-}
-
-int width(const std::string& s, size_t from, size_t to) {
-    int sum = 0;
-    for (size_t i = from; i < to; i = after(s, i)) sum += columns_of(code_point(s, i));
-    return sum;
-}
-
-// Shows the part of the line around the cursor that fits.
+// Shows the part of the line around the cursor that fits. The terminal itself remembers where the cursor belongs: what
+// it thinks of the width of an emoji does not matter then.
 void redraw(const std::string& prompt, const std::string& line, size_t cursor) {
-    const int room = std::max(8, columns(1) - width(prompt, 0, prompt.size()) - 1);
-    size_t from = 0;
-    while (width(line, from, cursor) > room) from = after(line, from);
-    size_t to = from;
-    while (to < line.size() && width(line, from, after(line, to)) <= room) to = after(line, to);
-    std::string out = "\r" + styled(prompt, Style::green) + line.substr(from, to - from) + "\033[K";
-    const int back = width(line, cursor, to);
-    if (back > 0) out.append("\033[").append(std::to_string(back)).append("D");
+    int room = std::max(8, columns(1) - width(prompt, 0, prompt.size()) - 1);
+    std::vector<size_t> starts;                        // of clusters, with the end
+    for (size_t at = 0; at < line.size(); at = after_cluster(line, at)) starts.push_back(at);
+    starts.push_back(line.size());
+    size_t here = 0;
+    while (starts[here] < cursor) ++here;
+    size_t first = here, last = here;
+    const auto fits = [&](size_t i) {
+        const int own = width(line, starts[i], starts[i + 1]);
+        if (own > room) return false;
+        room -= own;
+        return true;
+    };
+    while (first > 0 && fits(first - 1)) --first;
+    while (last + 1 < starts.size() && fits(last)) ++last;
+    const std::string left = line.substr(starts[first], cursor - starts[first]),
+                      right = line.substr(cursor, starts[last] - cursor);
+    const std::string out =
+        "\r" + styled(prompt, Style::green) + shown(left) + "\0337" + shown(right) + "\033[K\0338";
     std::fwrite(out.data(), 1, out.size(), stdout);
     std::fflush(stdout);
 }
 
-int read_byte() {
-    unsigned char c = 0;
-    ssize_t got = 0;
-    // a signal is not the end of the input
-    do got = ::read(0, &c, 1); while (got < 0 && errno == EINTR && !interrupted());
-    return got == 1 ? c : -1;
-}
-
-bool more_input() {                                    // does an escape sequence follow, or was it the Escape key?
-    fd_set set;
-    FD_ZERO(&set);
-    FD_SET(0, &set);
-    timeval wait{0, 30000};
-    return ::select(1, &set, nullptr, nullptr, &wait) > 0;
-}
-
-enum Key : int { key_left = 256, key_right, key_up, key_down, key_home, key_end, key_delete, key_none };
-
-int read_escape() {
-    if (!more_input()) return key_none;
-    const int kind = read_byte();
-    if (kind != '[' && kind != 'O') return key_none;
-    int number = 0, c = read_byte();
-    while ((c >= '0' && c <= '9') || c == ';') {
-        number = c == ';' ? number : number * 10 + (c - '0');
-        c = read_byte();
+struct Line {                                          // what is edited
+    std::string text = {};
+    size_t cursor = 0;
+    void insert(const std::string& piece) {
+        text.insert(cursor, piece);
+        cursor += piece.size();
     }
-    switch (c) {
-        case 'A': return key_up;
-        case 'B': return key_down;
-        case 'C': return key_right;
-        case 'D': return key_left;
-        case 'H': return key_home;
-        case 'F': return key_end;
-        case '~':
-            return number == 1 || number == 7   ? key_home
-                   : number == 4 || number == 8 ? key_end
-                   : number == 3                ? key_delete
-                                                : key_none;
-        default: return key_none;
+    std::string cut(size_t from, size_t to) {
+        std::string piece = text.substr(from, to - from);
+        text.erase(from, to - from);
+        cursor = from;
+        return piece;
+    }
+    void set(const std::string& whole) {
+        text = whole;
+        cursor = text.size();
+    }
+};
+
+size_t before_blank_word(const std::string& s, size_t at) {            // Ctrl-W: up to a blank
+    const auto blank = [](char c) { return c == ' ' || c == '\n' || c == '\t'; };
+    while (at > 0 && blank(s[at - 1])) --at;
+    while (at > 0 && !blank(s[at - 1])) --at;
+    return at;
+}
+
+// Ctrl-R: the newest entry that holds what is typed; Ctrl-R again the one before it. Enter sends it, Ctrl-G and Ctrl-C
+// leave the line as it was, any other key goes on editing what was found. The key that ended it is returned.
+int search(const std::vector<std::string>& entries, Line& line) {
+    const Line before = line;
+    std::string query, text;
+    size_t at = entries.size();                        // the entry that is shown; size() = none yet
+    const auto find = [&](size_t from) {               // at or before `from`
+        for (size_t i = from + 1; i-- > 0;) {
+            if (i >= entries.size() || query.empty() || entries[i].find(query) == std::string::npos) continue;
+            at = i;
+            line.text = entries[i];
+            line.cursor = entries[i].find(query);
+            return true;
+        }
+        return false;
+    };
+    bool found = true;
+    for (;;) {
+        redraw(std::string(found ? "" : "no match ") + "(search '" + query + "') ", line.text, line.cursor);
+        const int key = read_key(text);
+        if (key == ctrl('R')) {
+            found = at > 0 && find(at == entries.size() ? at : at - 1);
+        } else if ((key >= 32 && key < 127) || key == key_text) {
+            query += key == key_text ? text : std::string(1, char(key));
+            found = find(at);
+        } else if (key == 8 || key == 127) {
+            query.erase(before_cluster(query, query.size()));
+            at = entries.size();
+            found = query.empty() || find(at);
+            if (query.empty()) line = before;
+        } else {
+            if (key == ctrl('G') || key == ctrl('C')) line = before;
+            return key == ctrl('C') ? key_none : key;
+        }
     }
 }
 
 }  // namespace lineedit
 
-LineEditor::LineEditor() : interactive_(is_terminal(0) && is_terminal(1)) {}
+LineEditor::LineEditor() : interactive_(is_terminal(0) && is_terminal(1)) { if (interactive_) use_locale(); }
 
-LineEditor::Result LineEditor::edit(const std::string& prompt, std::string& line) {
-    const lineedit::RawMode raw;
-    // entry: which line of the history is shown; its size() = the new one
-    size_t cursor = 0, entry = history_.size();
-    std::string unsent;
-    line.clear();
+LineEditor::Result LineEditor::edit(const std::string& prompt, std::string& out) {
+    using lineedit::ctrl;
+    const RawMode raw;
+    const std::vector<std::string>& past = history_.entries();
+    size_t entry = past.size();                        // which is shown; size() = the new one
+    lineedit::Line line;
+    std::string unsent, text;
     const auto recall = [&](size_t wanted) {
-        if (entry == history_.size()) unsent = line;
+        if (entry == past.size()) unsent = line.text;
         entry = wanted;
-        line = entry == history_.size() ? unsent : history_[entry];
-        cursor = line.size();
+        line.set(entry == past.size() ? unsent : past[entry]);
     };
+    const auto cut = [&](size_t from, size_t to) { if (to > from) killed_ = line.cut(from, to); };
     const auto leave = [&](Result result) {
+        lineedit::redraw(prompt, line.text, line.text.size());
         std::fputs("\n", stdout);
         std::fflush(stdout);
+        out = line.text;
         return result;
     };
     for (;;) {
-        lineedit::redraw(prompt, line, cursor);
-        int key = lineedit::read_byte();
-        if (key == 27) key = lineedit::read_escape();
+        lineedit::redraw(prompt, line.text, line.cursor);
+        int key = read_key(text);
+        if (key == ctrl('R')) key = lineedit::search(past, line);
+        const size_t at = line.cursor, end = line.text.size();
         switch (key) {
             case -1: return leave(Result::end);
             case '\r': case '\n': return leave(Result::text);
-            case 3: return leave(Result::cancelled);
-            case 4:
-                if (line.empty()) return leave(Result::end);
+            case ctrl('C'): return leave(Result::cancelled);
+            case ctrl('D'):
+                if (line.text.empty()) return leave(Result::end);
                 [[fallthrough]];
-            case lineedit::key_delete: line.erase(cursor, lineedit::after(line, cursor) - cursor); break;
-            case 8: case 127: {
-                const size_t start = lineedit::before(line, cursor);
-                line.erase(start, cursor - start);
-                cursor = start;
-                break;
-            }
-            case 1: case lineedit::key_home: cursor = 0; break;
-            case 5: case lineedit::key_end: cursor = line.size(); break;
-            case 2: case lineedit::key_left: cursor = lineedit::before(line, cursor); break;
-            case 6: case lineedit::key_right: cursor = lineedit::after(line, cursor); break;
-            case 11: line.erase(cursor); break;
-            case 21: line.erase(0, cursor); cursor = 0; break;
-            case 23: {
-                size_t start = cursor;
-                while (start > 0 && line[start - 1] == ' ') --start;
-                while (start > 0 && line[start - 1] != ' ') --start;
-                line.erase(start, cursor - start);
-                cursor = start;
-                break;
-            }
-            case 12: std::fputs("\033[H\033[2J", stdout); break;
-            case 16: case lineedit::key_up: if (entry > 0) recall(entry - 1); break;
-            case 14: case lineedit::key_down: if (entry < history_.size()) recall(entry + 1); break;
-            default:
-                if (key == '\t') key = ' ';
-                if (key >= 32 && key < 256) line.insert(cursor++, 1, char(key));
-        }
-        // A character of several bytes arrives byte by byte: the line is only drawn when it is whole.
-        while (key >= 0xC0 && key < 256 && lineedit::more_input()) {
-            const int next = lineedit::read_byte();
-            if (next < 0) break;
-            line.insert(cursor++, 1, char(next));
-            const int length = key >= 0xF0 ? 4 : key >= 0xE0 ? 3 : 2;
-            if (!lineedit::continues(char(next)) || int(cursor - lineedit::before(line, cursor)) >= length) break;
+            case key_delete: (void)line.cut(at, after_cluster(line.text, at)); break;
+            case 8: case 127: (void)line.cut(before_cluster(line.text, at), at); break;
+            case ctrl('A'): case key_home: line.cursor = 0; break;
+            case ctrl('E'): case key_end: line.cursor = end; break;
+            case ctrl('B'): case key_left: line.cursor = before_cluster(line.text, at); break;
+            case ctrl('F'): case key_right: line.cursor = after_cluster(line.text, at); break;
+            case key_word_left: line.cursor = before_word(line.text, at); break;
+            case key_word_right: line.cursor = after_word(line.text, at); break;
+            case ctrl('K'): cut(at, end); break;
+            case ctrl('U'): cut(0, at); break;
+            case ctrl('W'): cut(lineedit::before_blank_word(line.text, at), at); break;
+            case key_kill_word_back: cut(before_word(line.text, at), at); break;
+            case key_kill_word: cut(at, after_word(line.text, at)); break;
+            case ctrl('Y'): line.insert(killed_); break;
+            case ctrl('L'): std::fputs("\033[H\033[2J", stdout); break;
+            case ctrl('P'): case key_up: if (entry > 0) recall(entry - 1); break;
+            case ctrl('N'): case key_down: if (entry < past.size()) recall(entry + 1); break;
+            case key_new_line: line.insert("\n"); break;
+            case '\t': line.insert(" "); break;
+            case key_paste: case key_text: line.insert(text); break;
+            default: if (key >= 32 && key < 127) line.insert(std::string(1, char(key)));
         }
     }
 }
@@ -241,9 +219,7 @@ LineEditor::Result LineEditor::read(const std::string& prompt, std::string& text
             text += '\n' + line;
         }
     }
-    if (interactive_ && !text.empty() && text.find('\n') == std::string::npos &&
-        (history_.empty() || history_.back() != text))
-        history_.push_back(text);
+    if (interactive_) history_.add(text);
     return Result::text;
 }
 

@@ -1,8 +1,10 @@
-// lineedit.h - reading what a person types: a line that can be edited, with history; several lines by a trailing
-// backslash or """ blocks. Where input is not a terminal, plain lines are read and nothing is printed.
+// lineedit.h - reading what a person types: a line that can be edited, with history; several lines by a paste,
+// Alt-Enter, a trailing backslash or """ blocks. Where input is not a terminal, plain lines are read and nothing is
+// printed.
 #pragma once
+#include "examples/common/history.h"
+
 #include <string>
-#include <vector>
 
 namespace program {
 
@@ -13,10 +15,12 @@ public:
     LineEditor();
     Result read(const std::string& prompt, std::string& text);   // one message, of one or of several lines
     bool interactive() const { return interactive_; }
+    History& history() { return history_; }
 
 private:
     bool interactive_;
-    std::vector<std::string> history_;
+    History history_;
+    std::string killed_;                               // the last piece that was cut, for Ctrl-Y
     Result read_line(const std::string& prompt, std::string& line);
     Result edit(const std::string& prompt, std::string& line);
 };

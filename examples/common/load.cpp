@@ -1,10 +1,13 @@
 // load.cpp - loading models the same way in every program.
 #include "examples/common/load.h"
 
+#include "examples/common/find_model.h"
 #include "examples/common/interrupt.h"
 #include "examples/common/terminal.h"
 
 #include <charconv>
+#include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <utility>
@@ -15,18 +18,21 @@ void ModelFlags::declare(Flags& flags, bool with_adapter, bool required) {
     flags.section("Model");
     Flag& name = flags.add("-m --model --model-name-or-path", model, "MODEL", "a GGUF file or a Hugging Face folder");
     if (required) name.required();
-    if (with_adapter)
-        flags.add("--adapter --lora --adapter-path", adapter, "DIR", "a LoRA adapter: a PEFT folder or a GGUF adapter")
-            .once("a model takes one adapter at a time; ./export merges one into a model that then takes the other");
+    if (with_adapter) {
+        flags.add("--adapter --lora --adapter-path", adapters, "DIR",
+                  "a LoRA adapter: a PEFT folder or a GGUF adapter; of several the sum");
+        flags.add("--lora-scaled", scaled, "DIR:SCALE", "the same, SCALE times as strong");
+    }
     if (with_adapter) declare_any_base(flags);
     if (quant == "auto")
-        flags.choice("--quant --quant-type", quant, {"auto", "nf4", "fp4", "none"},
+        flags.choice("--quant --quant-type --bnb-4bit-quant-type", quant, {"auto", "nf4", "fp4", "none"},
                      "4-bit type to hold the linear layers in; none = as stored; auto = nf4 if the model is stored in "
                      "16 or 32 bits");
     else
-        flags.choice("--quant --quant-type", quant, {"nf4", "fp4", "none"},
+        flags.choice("--quant --quant-type --bnb-4bit-quant-type", quant, {"nf4", "fp4", "none"},
                      "4-bit type to hold the linear layers in; none = as stored");
-    flags.toggle("--double-quant", double_quant, "quantize the 4-bit scales again: 4.127 instead of 4.5 bits a weight");
+    flags.toggle("--double-quant --bnb-4bit-use-double-quant", double_quant,
+                 "quantize the 4-bit scales again: 4.127 instead of 4.5 bits a weight");
     flags.section("Machine");
     flags.add("--device", device, "auto|cpu|cuda[:N]",
               "where to compute: auto = an NVIDIA device if the program was built for one and there is one");
@@ -72,7 +78,32 @@ void ModelFlags::declare_any_base(Flags& flags) {
     flags.toggle("--any-base", any_base, "put the adapter on the model even if it was trained on another one");
 }
 
+void ModelFlags::gather_adapters() {
+    adapter_scales.assign(adapters.size(), 1.0f);
+    for (const std::string& entry : scaled) {
+        const size_t colon = entry.rfind(':');
+        char* end = nullptr;
+        const std::string number = colon == std::string::npos ? std::string() : entry.substr(colon + 1);
+        const float scale = std::strtof(number.c_str(), &end);
+        if (number.empty() || *end || !(std::abs(scale) <= 100))
+            throw UsageError("--lora-scaled " + one_line(entry) + ": expected DIR:SCALE, as in my-adapter:0.5");
+        adapters.push_back(entry.substr(0, colon));
+        adapter_scales.push_back(scale);
+    }
+    if (!adapters.empty()) adapter = adapters[0];
+}
+
+qlora::Lora ModelFlags::load_adapter(const qlora::Model& base) const {
+    qlora::Lora first = qlora::Lora::load(base, adapter, on_base);
+    if (adapters.size() <= 1 && (adapter_scales.empty() || adapter_scales[0] == 1)) return first;
+    std::vector<qlora::Lora> all{first};
+    for (size_t i = 1; i < adapters.size(); ++i)
+        all.push_back(qlora::Lora::load(first.base(), adapters[i], on_base));
+    return qlora::Lora::sum(all, adapter_scales);
+}
+
 void ModelFlags::follow_adapter(const Flags& flags) {
+    gather_adapters();
     if (adapter.empty()) return;
     const bool type = flags.given("--quant"), scales = flags.given("--double-quant");
     on_base = any_base ? qlora::OnBase::any : type || scales ? qlora::OnBase::as_held : qlora::OnBase::recorded;
@@ -188,7 +219,7 @@ qlora::Model ModelFlags::load() const {
     };
     const auto clear = [&] { if (show) std::fputs("\r\033[K", stderr); };
     try {
-        qlora::Model loaded = qlora::Model::load(model, options);
+        qlora::Model loaded = qlora::Model::load(find_model(model), options);
         clear();
         print_notes(loaded.info().notes);
         return loaded;
@@ -196,6 +227,16 @@ qlora::Model ModelFlags::load() const {
         clear();
         throw;
     }
+}
+
+void note_system_role(const qlora::Tokenizer& tokenizer) {
+    static bool said = false;
+    if (said || tokenizer.has_system_role()) return;
+    said = true;
+    std::fprintf(stderr, "%s\n",
+                 styled("the chat template has no system role: the system text is put before the first question",
+                        Style::dim, 2)
+                     .c_str());
 }
 
 void print_notes(const std::vector<std::string>& notes) {

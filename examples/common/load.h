@@ -9,6 +9,8 @@ namespace program {
 struct ModelFlags {
     std::string model = {}, adapter = {}, quant = "none", device = "auto", compute = "auto";
     std::string instructions = {};    // of the CPU; empty = its best. No flag: a run that goes on sets it
+    std::vector<std::string> adapters = {}, scaled = {};               // --adapter and --lora-scaled as given
+    std::vector<float> adapter_scales = {};            // of all adapters; `adapter` is the first of them
     bool double_quant = true, any_base = false, force_threads = false;
     int64_t threads = 0;
     std::string why = {};    // how the base is held and who says so, for a program's first lines
@@ -21,13 +23,15 @@ struct ModelFlags {
     // When an adapter names how its base was quantized and the user did not say otherwise, the base is loaded that way;
     // a note says so. --quant puts the adapter on another form of its base, --any-base on whatever the model is.
     void follow_adapter(const Flags& flags);
-    qlora::Lora load_adapter(const qlora::Model& base) const { return qlora::Lora::load(base, adapter, on_base); }
+    qlora::Lora load_adapter(const qlora::Model& base) const;          // the sum of several
     qlora::Backend backend() const;                    // --device, --threads, --compute
     qlora::Model load() const;    // a progress line on stderr where that is a terminal; stops on Ctrl-C
     // load(), where quant is "auto": a source that is quantized stays as it is stored, because quantizing it once more
     // would lose again what the first time lost; one of 16 or 32 bits is held in NF4. quant becomes what was chosen, in
     // either case `why` says it.
     qlora::Model load_base();
+private:
+    void gather_adapters();
 };
 
 void declare_threads(Flags& flags, int64_t& threads, bool& force);    // -t, --force-threads
@@ -47,6 +51,9 @@ struct Loaded {
     template <class Use>
     auto with(Use use) const { return lora ? use(*lora) : use(model); }
 };
+
+// Where the chat template has no system role: says once, on stderr, what becomes of a system text.
+void note_system_role(const qlora::Tokenizer& tokenizer);
 
 void print_notes(const std::vector<std::string>& notes);               // of a model or tokenizer, to standard error
 

@@ -3,6 +3,7 @@
 
 #include "examples/common/terminal.h"
 
+#include <algorithm>
 #include <cstdio>
 
 namespace program {
@@ -11,10 +12,15 @@ static constexpr std::pair<qlora::Loss, const char*> losses[] = {
     {qlora::Loss::assistant, "assistant"}, {qlora::Loss::completion, "completion"}, {qlora::Loss::all, "all"}};
 static constexpr std::pair<qlora::Special, const char*> specials[] = {
     {qlora::Special::automatic, "auto"}, {qlora::Special::tokens, "tokens"}, {qlora::Special::text, "text"}};
+static constexpr std::pair<qlora::SystemRule, const char*> systems[] = {
+    {qlora::SystemRule::merge, "merge"}, {qlora::SystemRule::drop, "drop"}, {qlora::SystemRule::error, "error"}};
+static constexpr std::pair<qlora::LongRows, const char*> lengths[] = {
+    {qlora::LongRows::cut, "cut"}, {qlora::LongRows::drop, "drop"}, {qlora::LongRows::split, "split"}};
 
 template <class T, size_t n>
 static const char* spelled(const std::pair<T, const char*> (&table)[n], T value) {
-    for (const auto& [known, name] : table) if (known == value) return name;
+    for (const auto& [known, name] : table)
+        if (known == value) return name;
     return "";
 }
 template <class T, size_t n>
@@ -32,6 +38,28 @@ const char* name_of(qlora::Special special) { return spelled(specials, special);
 qlora::Loss loss_of(const std::string& name, const std::string& where) { return read(losses, name, where); }
 qlora::Special special_of(const std::string& name, const std::string& where) { return read(specials, name, where); }
 
+const char* name_of(qlora::SystemRule rule) { return spelled(systems, rule); }
+const char* name_of(qlora::LongRows rule) { return spelled(lengths, rule); }
+qlora::SystemRule system_rule_of(const std::string& name, const std::string& where) {
+    return read(systems, name, where);
+}
+qlora::LongRows long_rows_of(const std::string& name, const std::string& where) { return read(lengths, name, where); }
+
+std::vector<std::pair<std::string, std::string>> columns_of(const std::string& list) {
+    std::vector<std::pair<std::string, std::string>> columns;
+    for (size_t from = 0; !list.empty() && from <= list.size();) {
+        const size_t to = std::min(list.find(',', from), list.size());
+        const std::string entry = list.substr(from, to - from);
+        const size_t at = entry.find('=');
+        if (at == std::string::npos || at == 0)
+            throw UsageError("--columns: \"" + one_line(entry) +
+                             "\" needs THEIRS=OURS, as in question=prompt,answer=completion");
+        columns.emplace_back(entry.substr(0, at), entry.substr(at + 1));
+        from = to + 1;
+    }
+    return columns;
+}
+
 void declare_special(Flags& flags, std::string& special, const std::string& where) {
     flags.choice("--special", special, {"auto", "tokens", "text"}, where);
 }
@@ -43,12 +71,27 @@ void RowFlags::declare(Flags& flags) {
         flags, special,
         "control tokens written in rows: auto = read in {text}, .txt and prompts that hold the template's marks, "
         "never in messages; tokens = in messages too (unsafe: a message can end its turn); text = never");
+    flags
+        .add("--columns", columns, "LIST",
+             "columns of the rows by another name, as in question=prompt,answer=completion; an empty name leaves one "
+             "out")
+        .note("as they are called");
+    flags.choice("--system", system, {"merge", "drop", "error"},
+                 "a system text where the chat template has no such role: put before the first question, left out, or "
+                 "an error");
+    flags.choice("--bad-rows", bad, {"error", "skip"}, "rows that cannot be read: an error, or counted and left out");
+    flags.choice("--long-rows", lengthy, {"cut", "drop", "split"},
+                 "rows of more tokens than --max-seq-len: cut, left out, or split into several");
 }
 
 qlora::DatasetOptions RowFlags::options(int64_t context) const {
     qlora::DatasetOptions o{.context = context};
     o.loss = loss_of(loss, "--loss");
     o.special = special_of(special, "--special");
+    o.system = system_rule_of(system, "--system");
+    o.long_rows = long_rows_of(lengthy, "--long-rows");
+    o.skip_bad_rows = bad == "skip";
+    o.columns = columns_of(columns);
     return o;
 }
 
@@ -70,6 +113,19 @@ void RowFlags::warn() const {
 
 static std::string counted(int64_t n) { return std::to_string(n); }
 
+// " (chats.jsonl:4, 9, 12, ...)": places of one file are named by their lines.
+static std::string places(const std::vector<std::string>& at, int64_t count) {
+    std::string out, file;
+    for (const std::string& place : at) {
+        const size_t colon = place.rfind(':');
+        const std::string of = place.substr(0, colon);
+        out += (out.empty() ? " (" : ", ") + (of == file ? place.substr(colon + 1) : place);
+        file = of;
+    }
+    if (out.empty()) return out;
+    return out + (int64_t(at.size()) < count ? ", ...)" : ")");
+}
+
 std::string rows_line(const qlora::DatasetInfo& info) {
     std::string line = counted(info.rows) + " rows (" + info.format + "), " + human_count(double(info.tokens)) +
                        " tokens, " + human_count(double(info.trained_tokens)) + " of them trained on";
@@ -78,8 +134,19 @@ std::string rows_line(const qlora::DatasetInfo& info) {
     if (info.excluded_turns) line += ", " + counted(info.excluded_turns) + " excluded";
     if (info.cut_turns) line += ", " + counted(info.cut_turns) + " behind the cut";
     if (info.silent_turns) line += ", " + counted(info.silent_turns) + " that the template prints nothing for";
-    line += "; longest row " + counted(info.longest) + ", truncated " + counted(info.truncated);
-    if (info.dropped) line += ", dropped " + counted(info.dropped) + " with nothing to train on";
+    line += "; longest row " + counted(info.longest) + ", truncated " + counted(info.truncated) +
+            places(info.truncated_at, info.truncated);
+    if (info.dropped)
+        line += ", dropped " + counted(info.dropped) + " with nothing to train on" +
+                places(info.dropped_at, info.dropped);
+    if (info.long_dropped) line += ", " + counted(info.long_dropped) + " too long left out";
+    if (info.long_split) line += ", " + counted(info.long_split) + " too long split";
+    line += places(info.long_at, info.long_dropped + info.long_split);
+    if (info.bad) line += "; " + counted(info.bad) + " bad rows left out, the first: " + info.bad_at[0];
+    if (info.bad > 1 && info.bad_at.size() > 1) line += " | " + info.bad_at[1];
+    if (info.merged_systems)
+        line += "; the chat template has no system role: " + counted(info.merged_systems) +
+                " system texts put before the first question (--system drop|error)";
     if (info.templated) line += "; " + counted(info.templated) + " rows hold the template's marks already";
     if (info.control_tokens) line += "; " + counted(info.control_tokens) + " control tokens read in the text";
     if (info.spelled) line += "; " + counted(info.spelled) + " spelled in the text and left as text";

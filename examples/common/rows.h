@@ -13,10 +13,17 @@ const char* name_of(qlora::Special);
 qlora::Loss loss_of(const std::string& name, const std::string& where);
 qlora::Special special_of(const std::string& name, const std::string& where);
 
-struct RowFlags {
-    std::string loss = "assistant", special = "auto";
+const char* name_of(qlora::SystemRule);
+const char* name_of(qlora::LongRows);
+qlora::SystemRule system_rule_of(const std::string& name, const std::string& where);
+qlora::LongRows long_rows_of(const std::string& name, const std::string& where);
+// "question=prompt,answer=completion"
+std::vector<std::pair<std::string, std::string>> columns_of(const std::string& list);
 
-    void declare(Flags& flags);                        // --loss, --special
+struct RowFlags {
+    std::string loss = "assistant", special = "auto", system = "merge", bad = "error", lengthy = "cut", columns;
+
+    void declare(Flags& flags);
     qlora::DatasetOptions options(int64_t context) const;
     void warn() const;                                 // on stderr, where the flags ask for something unsafe
 };

@@ -26,9 +26,13 @@ void write_text(const std::string& path, const std::string& text) { qlora::write
 // What every run writes, beside its checkpoints.
 static const std::vector<std::string>& fixed_names() {
     static const std::vector<std::string> names = {"adapter_model.safetensors", "adapter_config.json", "base.json",
-                                                   "held_out.json", "metrics.jsonl", "loss.svg"};
+                                                   "held_out.json", "run.json", "metrics.jsonl", "loss.svg",
+                                                   "README.md", "Modelfile"};
     return names;
 }
+
+// A run from before there were these may have neighbours of that name: they stay, and nothing is written.
+static bool is_text_for_people(const std::string& name) { return name == "README.md" || name == "Modelfile"; }
 
 // Where an adapter is saved whole before its files take their places.
 constexpr const char* fresh_adapter = ".qlora-adapter";
@@ -116,7 +120,10 @@ void RunFolder::begin(bool keep_checkpoints) {
     record_.complete = -1;
     record_.keep_checkpoints = record_.keep_checkpoints || keep_checkpoints;
     if (start_ != Start::resume) record_.adapter_step = -1;
-    record_.claim(fixed_names());
+    std::vector<std::string> names;
+    for (const std::string& name : fixed_names())
+        if (start_ != Start::resume || !is_text_for_people(name) || !record_.is_stranger(name)) names.push_back(name);
+    record_.claim(names);
     record_.write();
 }
 
@@ -196,6 +203,11 @@ void RunFolder::take_adapter(int64_t step, const std::function<void(const std::s
     qlora::remove_tree(fresh.string());
     record_.adapter_step = step;
     record_.write();
+}
+
+void RunFolder::write_card(const std::string& card, const std::string& modelfile) const {
+    if (record_.owns("README.md")) write_text((fs::path(path_) / "README.md").string(), card);
+    if (record_.owns("Modelfile")) write_text((fs::path(path_) / "Modelfile").string(), modelfile);
 }
 
 void RunFolder::write_curve(const std::string& title) const {

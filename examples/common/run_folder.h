@@ -3,7 +3,9 @@
 //   OUT/adapter_config.json, adapter_model.safetensors      the adapter (written by the library), and
 //   OUT/base.json                                           which model it was trained on, and in which form
 //   OUT/held_out.json                                       which rows were held out (held_out.h)
+//   OUT/run.json                                            the flags of the run, as finetune --config reads them
 //   OUT/metrics.jsonl, loss.svg                             one line per step; the curve
+//   OUT/README.md, Modelfile                                a model card; what Ollama makes a model from
 //   OUT/checkpoints/step-N/                                 what a run needs to go on
 //   OUT/.run.json                                           which of these files are a run's, and how far it came
 //   OUT/.lock                                               held while a run is alive; the system releases it when the
@@ -49,6 +51,7 @@ public:
     // so that a first adapter is complete as soon as it has its config.
     void take_adapter(int64_t step, const std::function<void(const std::string& folder)>& save);
     void write_curve(const std::string& title) const;
+    void write_card(const std::string& card, const std::string& modelfile) const;
 
     // metrics.jsonl: lines beyond `step` are cut, so that a resumed run leaves a curve without repeats; flushed line by
     // line. What the kept lines had counted so far comes back.

@@ -26,7 +26,7 @@ static bool exists(const std::string& path) {
 // folder.
 static bool is_a_runs_name(const std::string& name) {
     for (const char* file : {"adapter_model.safetensors", "adapter_config.json", "base.json", "held_out.json",
-                             "metrics.jsonl", "loss.svg"})
+                             "run.json", "metrics.jsonl", "loss.svg", "README.md", "Modelfile"})
         if (name == file) return true;
     std::string rest = name;
     for (const char* start : {"checkpoints/", "aside-", "step-"}) {
@@ -91,8 +91,10 @@ void RunRecord::write() const {
     qlora::write_file_atomic(inside(record_name), json.dump(1) + '\n');
 }
 
+bool RunRecord::is_stranger(const std::string& name) const { return !owns(name) && exists(inside(name)); }
+
 void RunRecord::refuse_stranger(const std::string& name) const {
-    if (!owns(name) && exists(inside(name)))
+    if (is_stranger(name))
         throw qlora::Error(qlora::Errc::io, inside(name) + " is there, and no record (.run.json) says that a run of "
                                                 "finetune wrote it: move or remove it yourself, or choose another -o");
 }

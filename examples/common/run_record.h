@@ -24,6 +24,7 @@ public:
 
     bool present() const { return present_; }          // did a run write here?
     bool owns(const std::string& name) const { return files_.count(name) > 0; }
+    bool is_stranger(const std::string& name) const;   // there, but not a run's
     void refuse_stranger(const std::string& name) const;    // Error{io} where a file that no run wrote has this name
     // Before anything is written under these names; refuses strangers.
     void claim(const std::vector<std::string>& names);

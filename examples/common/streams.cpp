@@ -10,6 +10,8 @@
 #include <cstring>
 
 #include <fcntl.h>
+#include <sys/select.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace program {
@@ -51,6 +53,23 @@ bool read_line(std::string& line) {
         if (got < 0 && code != EINTR)
             throw qlora::Error(qlora::Errc::io, std::string("reading the standard input: ") + std::strerror(code));
     }
+}
+
+bool is_piped(int fd) {
+    struct stat what{};
+    return ::fstat(fd, &what) == 0 && (S_ISFIFO(what.st_mode) || S_ISREG(what.st_mode) || S_ISSOCK(what.st_mode));
+}
+
+std::string read_all() {
+    fd_set set;
+    FD_ZERO(&set);
+    FD_SET(0, &set);
+    timeval wait{2, 0};
+    if (::select(1, &set, nullptr, nullptr, &wait) == 0)
+        std::fprintf(stderr, "(reading the standard input to its end; < /dev/null has none)\n");
+    std::string all, line;
+    while (read_line(line)) all += line + '\n';
+    return all;
 }
 
 }  // namespace program

@@ -11,5 +11,8 @@ std::string output_error();    // flushes the standard output; empty, or why not
 // The next line of the standard input, without its end; false at the end of the input, and after a signal that
 // interrupted() reports. Other signals do not end the input. Throws qlora::Error{io} when reading fails.
 bool read_line(std::string& line);
+bool is_piped(int fd);                                 // a pipe or a file: somebody sends something
+// The rest of the standard input. Where nothing comes for a moment, a line on stderr says what is waited for.
+std::string read_all();
 
 }  // namespace program

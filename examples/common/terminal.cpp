@@ -1,6 +1,8 @@
 // terminal.cpp - terminals, colours, sizes.
 #include "examples/common/terminal.h"
 
+#include "examples/common/graphemes.h"
+
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -79,7 +81,7 @@ void Progress::write(const std::string& text) const {
 
 void Progress::update(const std::string& line) {
     if (!live_) return write(line + '\n');
-    write("\r\033[K" + line.substr(0, size_t(columns(fd_) - 1)));
+    write("\r\033[K" + first_columns(line, columns(fd_) - 1));
     open_ = true;
 }
 

@@ -3,6 +3,7 @@
 
 #include "examples/common/masked.h"
 #include "examples/common/terminal.h"
+#include "examples/finetune/mix.h"
 #include "examples/finetune/preset.h"
 
 #include <algorithm>
@@ -15,23 +16,59 @@ namespace program {
 namespace fs = std::filesystem;
 using qlora::Json;
 
-Data load_data(const Settings& s, const qlora::Model& model) {
-    const qlora::DatasetOptions options = s.rows.options(s.train.context);
-    s.rows.warn();
-    HeldOut h{.seed = s.train.seed, .options = options};
-    if (!s.valid.empty()) h.paths = {s.valid};
-    else for (const std::string& path : s.data) if (fs::exists(fs::path(path) / "valid.jsonl")) h.paths.push_back(path);
-    if (s.valid.empty() && !h.paths.empty()) h.split = "valid";
-    Data data{load_rows(s.data, model.tokenizer(), options), {}, {}};
+// Held-out rows are drawn of each file before the files are mixed, so that no row is in both.
+static Data load_mix(const Settings& s, const qlora::Tokenizer& tokenizer, HeldOut h) {
+    std::vector<qlora::Dataset> parts, held;
+    int64_t rows = 0;
+    for (const std::string& path : s.data) {
+        parts.push_back(qlora::Dataset::load(path, tokenizer, h.options));
+        rows += parts.back().info().rows;
+    }
+    if (h.paths.empty() && s.val_split != 0) h.fraction = s.val_split < 0 ? small_share(rows) : s.val_split;
+    if (h.fraction > 0) {
+        h.each = true;
+        h.paths = s.data;
+        for (qlora::Dataset& part : parts) {
+            auto [rest, out] = part.split(h.fraction, h.seed);
+            part = rest;
+            held.push_back(out);
+        }
+    }
+    Mix mix = mixed(parts, s.data, s.shares, s.train.seed);
+    Data data{std::move(mix.rows), {}, std::move(mix.said), h};
+    if (!held.empty()) data.held_out = qlora::Dataset::join(held);
+    else if (!h.paths.empty()) data.held_out = load_held_out(h, tokenizer);
+    return data;
+}
+
+static Data load_all(const Settings& s, const qlora::Tokenizer& tokenizer, HeldOut h) {
+    Data data{load_rows(s.data, tokenizer, h.options)};
     if (h.paths.empty() && s.val_split != 0)
         h.fraction = s.val_split < 0 ? small_share(data.train.info().rows) : s.val_split;
     if (h.fraction > 0) {
         h.paths = s.data;
         std::tie(data.train, data.held_out) = data.train.split(h.fraction, h.seed);
-    } else if (!h.paths.empty()) data.held_out = load_held_out(h, model.tokenizer());
+        if (data.train.info().rows == 0)
+            throw UsageError("--val-split leaves no row to train on: a smaller share, or more rows");
+    } else if (!h.paths.empty()) data.held_out = load_held_out(h, tokenizer);
     data.record = h;
+    return data;
+}
+
+Data load_data(const Settings& s, const qlora::Model& model) {
+    const qlora::DatasetOptions options = s.rows.options(s.train.context);
+    s.rows.warn();
+    HeldOut h{.seed = s.train.seed, .options = options};
+    if (!s.valid.empty()) h.paths = {s.valid};
+    else
+        for (const std::string& path : s.data)
+            if (fs::exists(fs::path(path) / "valid.jsonl")) h.paths.push_back(path);
+    if (s.valid.empty() && !h.paths.empty()) h.split = "valid";
+    Data data = s.shares.empty() ? load_all(s, model.tokenizer(), h) : load_mix(s, model.tokenizer(), h);
     if (s.eval_every > 0 && !data.held_out)
         throw UsageError("--eval-every has nothing to measure on: hold rows out with --val-split 0.05 or --valid FILE");
+    if (s.patience > 0 && !data.held_out)
+        throw UsageError("--patience has nothing to measure on: hold rows out with --val-split 0.05 or --valid FILE");
     return data;
 }
 
@@ -45,6 +82,10 @@ Json as_json(const qlora::DatasetInfo& info) {
         .set("longest", info.longest)
         .set("truncated", info.truncated)
         .set("dropped", info.dropped)
+        .set("long_dropped", info.long_dropped)
+        .set("long_split", info.long_split)
+        .set("bad", info.bad)
+        .set("merged_systems", info.merged_systems)
         .set("turns", info.turns)
         .set("trained_turns", info.trained_turns)
         .set("excluded_turns", info.excluded_turns)

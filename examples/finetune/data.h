@@ -7,8 +7,9 @@ namespace program {
 
 struct Data {
     qlora::Dataset train;
-    std::optional<qlora::Dataset> held_out;
-    HeldOut record;                                    // what the held-out rows are, for the adapter's folder
+    std::optional<qlora::Dataset> held_out = {};
+    std::vector<std::string> mix = {};                 // of several files: what each of them gives, a line each
+    HeldOut record = {};                               // what the held-out rows are, for the adapter's folder
 };
 
 Data load_data(const Settings& s, const qlora::Model& model);

@@ -42,11 +42,12 @@ int Run::stop(int signal) {
         report_.say(folder_.restore() ? "stopped before the first step; the earlier run is back in place"
                                       : "stopped before the first step");
         report_.emit(Json{}.set("event", "stopped").set("step", step_).set("resume", command_));
-        return 128 + signal;
+        return signal ? 128 + signal : 0;
     }
     const bool saved = saved_ == step_ || (health_.sound() && save_checkpoint());
     if (best_ < 0 && health_.sound()) save_adapter();
     report_.draw();
+    if (folder_.record().adapter_step >= 0) write_card();
     const bool adapter = folder_.record().adapter_step >= 0;
     Json event;
     event.set("event", "stopped").set("step", step_).set("resume", command_);
@@ -54,7 +55,8 @@ int Run::stop(int signal) {
     report_.emit(event);
     const std::string at = step_ == trainer_.last().steps
                                ? "all " + std::to_string(step_) + " steps are made, the last measurement is not"
-                               : "stopped after step " + std::to_string(step_) + " of " +
+                               : std::string(signal ? "" : "the time of --max-time is over: ") +
+                                     "stopped after step " + std::to_string(step_) + " of " +
                                      std::to_string(trainer_.last().steps);
     if (!health_.sound())
         report_.say(at + ", not saved: since step " + std::to_string(health_.first_unsound()) +
@@ -63,7 +65,7 @@ int Run::stop(int signal) {
     if (adapter)
         report_.say("The adapter of step " + std::to_string(folder_.record().adapter_step) + ", to talk to:\n  " +
                     chat_command());
-    return 128 + signal;
+    return signal ? 128 + signal : 0;                  // 0: as --max-time asked for
 }
 
 // The state that the first unsound step began with is no good either: its checkpoint goes aside, so that the newest one
@@ -133,6 +135,7 @@ int Run::conclude() {
     if (keep) folder_.keep_newest(s_.keep);
     else folder_.drop_checkpoints();
     report_.draw();
+    write_card(true);
     summarize();
     return 0;
 }

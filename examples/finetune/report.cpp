@@ -1,6 +1,7 @@
 // report.cpp - what a run says while it goes.
 #include "examples/finetune/report.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <ctime>
@@ -11,8 +12,22 @@ namespace program {
 namespace fs = std::filesystem;
 using qlora::Json;
 
+// Seconds between drawings of the curve while a run goes on.
+constexpr double draw_every = 20;
+
+// What a terminal has no room for is left out, the least wanted first.
+static std::string fitted(std::vector<std::pair<int, std::string>> parts, int room) {
+    std::erase_if(parts, [](const auto& part) { return part.second.empty(); });
+    while (true) {
+        std::string line;
+        for (const auto& part : parts) line += (line.empty() ? "" : "  ") + part.second;
+        if (int(line.size()) <= room || parts.size() == 1) return line;
+        parts.erase(std::max_element(parts.begin(), parts.end()));
+    }
+}
+
 void Report::start(int64_t step) {
-    started_ = std::chrono::steady_clock::now();
+    started_ = drawn_ = std::chrono::steady_clock::now();
     first_ = step;
 }
 
@@ -53,6 +68,13 @@ void Report::held_out(int64_t step, double loss) {
     say(styled(text, Style::cyan));
 }
 
+void Report::sample(int64_t step, const std::string& question, const std::string& answer) {
+    const Json line = Json{}.set("step", step).set("question", question).set("answer", answer);
+    record(line);
+    emit(Json(line).set("event", "sample"));
+    say(styled("step " + std::to_string(step) + ": ", Style::cyan) + question + "\n  answer: " + answer);
+}
+
 void Report::step(const qlora::TrainStep& t) {
     totals_.tokens += t.tokens;
     totals_.trained += t.trained_tokens;
@@ -78,15 +100,36 @@ void Report::step(const qlora::TrainStep& t) {
     record(line);
     if (s_.json) emit(Json(line).set("event", "step"));
     if (!t.skipped) folder_.add_train(t.step, t.loss);
+    const auto now = std::chrono::steady_clock::now();
+    if (std::chrono::duration<double>(now - drawn_).count() >= draw_every) {
+        draw();
+        drawn_ = std::chrono::steady_clock::now();
+    }
     if (t.skipped && !s_.json)
         say("step " + std::to_string(t.step) + " skipped: its loss or gradient is not finite (" +
             std::to_string(t.skipped_steps) + " so far)");
     if (s_.json || (!progress_.live() && t.step % s_.log_every != 0 && t.step != t.steps)) return;
-    char text[256];
-    std::snprintf(text, sizeof text, "step %lld/%lld  loss %.4f  lr %.2e  grad %.3f  %s tok/s  peak %s  left %s",
-                  static_cast<long long>(t.step), static_cast<long long>(t.steps), t.loss, t.learning_rate, t.grad_norm,
-                  human_count(speed).c_str(), human_bytes(peak_memory()).c_str(), human_time(left).c_str());
-    progress_.update(text + (t.paged_bytes > 0 ? "  paged " + human_bytes(t.paged_bytes) : ""));
+    progress_.update(line_of(t, totals_.seconds + elapsed, left));
+}
+
+// The numbers say what goes first where there is little room: 0 stays longest.
+std::string Report::line_of(const qlora::TrainStep& t, double elapsed, double left) const {
+    const auto text = [](const char* format, double value) {
+        char piece[64];
+        std::snprintf(piece, sizeof piece, format, value);
+        return std::string(piece);
+    };
+    const double speed = t.seconds > 0 ? double(t.tokens) / t.seconds : 0;
+    return fitted({{0, "step " + std::to_string(t.step) + '/' + std::to_string(t.steps)},
+                   {3, text("epoch %.2f", t.epoch)},
+                   {2, text("loss %.4f", t.loss)},
+                   {6, text("lr %.2e", t.learning_rate)},
+                   {7, text("grad %.3f", t.grad_norm)},
+                   {5, human_count(speed) + " tok/s"},
+                   {8, "peak " + human_bytes(peak_memory())},
+                   {4, "elapsed " + human_time(elapsed)},
+                   {1, "left " + human_time(left)}},
+                  progress_.live() ? columns(1) - 1 : 1000);
 }
 
 void Report::draw() {

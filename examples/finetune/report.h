@@ -21,19 +21,21 @@ public:
     void note(int64_t step, const std::string& text);  // also in metrics.jsonl
     void measuring();                                  // a measurement takes a while
     void held_out(int64_t step, double loss);
+    void sample(int64_t step, const std::string& question, const std::string& answer);
     void step(const qlora::TrainStep& t);
-    void draw();                                       // loss.svg
+    void draw();                                       // loss.svg; steps draw it too, now and then
     void finish() { progress_.finish(); }              // the live line stays where it is
 
 private:
     void record(const qlora::Json& line);
+    std::string line_of(const qlora::TrainStep& t, double elapsed, double left) const;
     const Settings& s_;
     RunFolder& folder_;
     Progress progress_{1};
     RunFolder::Totals totals_;
     int64_t first_ = 0;
     bool metrics_failed_ = false;
-    std::chrono::steady_clock::time_point started_;
+    std::chrono::steady_clock::time_point started_, drawn_;
 };
 
 }  // namespace program

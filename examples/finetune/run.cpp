@@ -2,6 +2,7 @@
 #include "examples/finetune/run.h"
 
 #include "examples/common/interrupt.h"
+#include "examples/finetune/card.h"
 
 #include <algorithm>
 #include <cmath>
@@ -44,7 +45,7 @@ void Run::announce() {
 
 int Run::train() {
     if (left_nothing_to_do()) return 0;
-    if (s_.preset == "small") samples_ = pick_samples(data_, lora_.base().tokenizer());
+    if (s_.preset == "small" || s_.sample_every > 0) samples_ = pick_samples(data_, lora_.base().tokenizer());
     for (Sample& sample : samples_) sample.before = answer(lora_, sample);
     resume();
     check_space();
@@ -56,6 +57,7 @@ int Run::train() {
             if (interrupted() && step_ < trainer_.last().steps) return stop(interrupted());
             if (!step()) break;
             after_step();
+            if (out_of_patience()) return conclude();
         }
         if (step_ < trainer_.last().steps) return stop(interrupted());
         return conclude();
@@ -73,7 +75,7 @@ bool Run::left_nothing_to_do() {
     if (s_.resume != "auto" || complete < 0) return false;
     if (!folder_.record().keep_checkpoints) folder_.drop_checkpoints();                 // it was killed before it could
     if (!folder_.checkpoints().empty()) return false;
-    if (trainer_.last().steps > complete)
+    if (trainer_.last().steps > complete && s_.patience == 0)
         throw qlora::Error(qlora::Errc::argument,
                            "the run in " + s_.out + " is complete after " + std::to_string(complete) +
                                " steps and kept no checkpoints; to train its adapter further: --adapter " + s_.out +
@@ -162,6 +164,7 @@ void Run::check_space() const {
 
 void Run::begin() {
     folder_.begin(s_.keep_checkpoints);
+    write_text((fs::path(folder_.path()) / "run.json").string(), s_.config);
     report_.go_on_counting(folder_.open_metrics(step_));
     for (const std::string& note : notes_) report_.note(step_, note);
     first_ = step_;
@@ -221,6 +224,7 @@ void Run::after_step() {
             std::to_string(step_ - health_.first_unsound() + 1) +
                 " steps in a row had no gradient and the loss of guessing, ln(vocabulary): the run has diverged");
     if (measure_due()) measure();
+    if (s_.sample_every > 0 && step_ % s_.sample_every == 0) show_samples();
     if (!health_.sound()) return;
     if (unproven_) folder_.keep_newest(s_.keep);
     unproven_ = false;
@@ -247,6 +251,22 @@ void Run::measure() {
     best_ = step_;
     best_loss_ = loss;
     save_adapter();
+}
+
+// Counted on the curve, so that a run that goes on has as much patience left as it had.
+bool Run::out_of_patience() {
+    if (s_.patience == 0 || measured_ != step_ || best_ < 0 || step_ == trainer_.last().steps) return false;
+    int64_t worse = 0;
+    for (const auto& [step, loss] : folder_.held_out()) worse += int64_t(step) > best_;
+    if (worse < s_.patience) return false;
+    report_.say("no better held-out loss in " + std::to_string(worse) +
+                (worse == 1 ? " measurement" : " measurements") + ": ending at step " + std::to_string(step_) + " of " +
+                std::to_string(trainer_.last().steps));
+    return true;
+}
+
+void Run::show_samples() {
+    for (const Sample& sample : samples_) report_.sample(step_, sample.question, answer(lora_, sample));
 }
 
 bool Run::save_due() const {
@@ -276,7 +296,18 @@ bool Run::save_checkpoint() {
 void Run::save_adapter() {
     folder_.take_adapter(step_, [&](const std::string& where) { lora_.save(where); });
     if (data_.held_out) write_held_out(s_.out, data_.record);
+    write_card();
     folder_.settle();
+}
+
+// With it the adapter is whole, without it too: a card that cannot be written ends no run.
+void Run::write_card(bool complete) {
+    try {
+        folder_.write_card(model_card(s_, lora_, data_, folder_, {step_, trainer_.last().steps, best_, complete}),
+                           modelfile(s_, lora_.base()));
+    } catch (const qlora::Error& error) {
+        report_.warn("no model card: " + one_line(error.what()));
+    }
 }
 
 }  // namespace program

@@ -33,9 +33,12 @@ private:
     void after_step();
     bool measure_due() const;
     void measure();                                    // and keeps the adapter if it is the best so far
+    bool out_of_patience();
+    void show_samples();
     bool save_due() const;
     bool save_checkpoint();
     void save_adapter();
+    void write_card(bool complete = false);
     void prepare_answer();                             // to Ctrl-C, should it come
 
     // ending.cpp

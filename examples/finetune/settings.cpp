@@ -4,6 +4,8 @@
 #include "examples/common/run_folder.h"
 #include "examples/common/synthetic.h"
 #include "examples/finetune/fit.h"
+#include "examples/finetune/habits.h"
+#include "examples/finetune/mix.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -18,7 +20,8 @@ void declare(Flags& flags, Settings& s) {
     flags.section("Data");
     flags
         .add("-f --data --dataset", s.data, "FILE|DIR",
-             ".jsonl, .json or .txt, or a folder with train.jsonl (and valid.jsonl); may be given several times")
+             ".jsonl, .json, .csv or .txt, or a folder with train.jsonl (and valid.jsonl); may be given several times, "
+             "FILE:0.7 for its share of a mix")
         .note("");
     flags.add("--valid --val-data --eval-data", s.valid, "FILE", "held-out rows from a file of their own");
     flags.add("--val-split --val-set-size", s.val_split, 0, 0.9,
@@ -26,6 +29,8 @@ void declare(Flags& flags, Settings& s) {
     flags.add("-c --max-seq-len --max-seq-length --max-length --sequence-len --cutoff-len", s.train.context, 8, 1 << 20,
               "tokens a row at most; longer rows are cut");
     s.rows.declare(flags);
+    flags.toggle("--group-by-length", s.train.group_by_length,
+                 "rows of like length share a batch: less padding where --batch-size is above 1");
     flags.toggle("--packing --sample-packing", s.train.packing,
                  "put several short rows into one sequence; they do not see each other");
     flags.section("Adapter");
@@ -50,7 +55,7 @@ void declare(Flags& flags, Settings& s) {
     flags.toggle("--rslora --use-rslora", s.lora.rank_stabilized, "scale alpha / sqrt(rank)");
     flags.toggle("--use-dora --dora", s.lora.dora, "train the magnitude of every row beside its direction (DoRA)");
     flags
-        .add("--adapter --adapter-path --adapter-name-or-path --resume-adapter-file", s.model.adapter, "DIR",
+        .add("--adapter --adapter-name-or-path --resume-adapter-file", s.model.adapter, "DIR",
              "go on with this adapter, a PEFT folder or a GGUF adapter, instead of a new one")
         .note("");
     s.model.declare_any_base(flags);
@@ -87,12 +92,21 @@ void declare(Flags& flags, Settings& s) {
              "as in 6G or 16G,40G: choose the cheapest settings that fit: recomputation, smaller micro-batches of the "
              "same steps, paged or 8-bit optimizer")
         .note("what is free");
+    flags.add("--lora-plus-ratio --loraplus-lr-ratio", s.train.lora_plus_ratio, 1e-3, 1e3,
+              "LoRA+: the learning rate of B over that of A; the paper has 16, with a lower --lr");
+    flags.add("--neftune-alpha --neftune-noise-alpha", s.train.neftune_alpha, 0, 1000,
+              "NEFTune: noise on the embeddings; the paper has 5, 10 or 15; 0 = none");
     flags.add("--adam-beta2", s.train.optimizer.beta2, 0, 0.999999, "decay of AdamW's second moment");
     flags.add("--weight-decay --wd", s.train.optimizer.weight_decay, 0, 10, "AdamW's weight decay");
     flags.add("--max-grad-norm --grad-clip", s.train.optimizer.max_grad_norm, 0, 1e6,
               "gradients are clipped to this norm; 0 = never");
     flags.toggle("--grad-checkpoint --gradient-checkpointing", s.train.checkpoint_activations,
                  "recompute activations instead of keeping them");
+    flags
+        .add("--max-time", s.max_time, "TIME", "stop after this time, saved, as Ctrl-C does: 90s, 30m, 8h or 2d")
+        .note("none");
+    flags.add("--patience --early-stopping-patience", s.patience, 0, 1 << 30,
+              "end after so many measurements without a better held-out loss; 0 = never");
     flags.add("--max-bad-steps", s.train.max_bad_steps, 1, 1 << 30,
               "steps in a row without a finite loss before giving up");
     flags.add("--seed", s.train.seed, "seed of the order of the rows, of the adapter's start and of dropout");
@@ -101,6 +115,8 @@ void declare(Flags& flags, Settings& s) {
         .note("");
     flags.add("--eval-every --eval-steps --steps-per-eval", s.eval_every, 0, int64_t(1) << 40,
               "steps between measurements of the held-out loss; also at the start and after each epoch");
+    flags.add("--sample-every --sample-steps", s.sample_every, 0, int64_t(1) << 40,
+              "steps between showing answers to two of the rows; 0 = never");
     flags.add("--save-every --save-steps", s.save_every, 0, int64_t(1) << 40, "steps between checkpoints; 0 = none");
     flags.add("--save-minutes", s.save_minutes, 0, 1e6, "a checkpoint also after this time without one; 0 = never");
     flags.add("--keep --save-total-limit", s.keep, 1, 100000,
@@ -115,6 +131,7 @@ void declare(Flags& flags, Settings& s) {
         .note("");
     flags.toggle("--dry-run", s.dry_run, "print the data, the memory plan, steps, time and disk, and stop");
     flags.toggle("--json", s.json, "one JSON object a line instead of text");
+    declare_habits(flags, s);
 }
 
 // The entries of a list flag; "a,,b" and "," are slips of the pen, not lists.
@@ -177,7 +194,20 @@ static void finish_adapter(Settings& s, const Flags& flags) {
     s.model.follow_adapter(flags);
 }
 
+// "90s", "1.5h": seconds.
+static double seconds_of(const std::string& time) {
+    const std::string units = "smhd";
+    const size_t unit = time.empty() ? std::string::npos : units.find(time.back());
+    if (unit == std::string::npos)
+        throw UsageError("--max-time needs a unit, is \"" + one_line(time) + "\": 90s, 30m, 8h or 2d");
+    constexpr double lengths[] = {1, 60, 3600, 86400};
+    return number(time.substr(0, time.size() - 1), "--max-time", 1e-3, 1e6, false) * lengths[unit];
+}
+
 void finish(Settings& s, const Flags& flags) {
+    finish_habits(s, flags);
+    s.config = flags.config();
+    s.shares = take_shares(s.data);
     finish_scope(s);
     finish_adapter(s, flags);
     s.train.schedule = s.scheduler == "cosine"   ? qlora::Schedule::cosine
@@ -203,6 +233,9 @@ void finish(Settings& s, const Flags& flags) {
     if (s.preset == "small" && s.valid.empty() && !flags.given("--val-split")) s.val_split = -1;
     if (s.save_every == 0 && !flags.given("--save-minutes")) s.save_minutes = 0;
     s.keep_checkpoints = flags.given("--save-every") || flags.given("--keep") || flags.given("--save-minutes");
+    if (!s.max_time.empty()) s.train.max_seconds = seconds_of(s.max_time);
+    if (s.train.group_by_length && s.train.packing)
+        throw UsageError("--packing fills sequences by length already: leave --group-by-length out");
     if (s.out.empty() && !s.dry_run) throw UsageError("missing -o DIR: the folder of the adapter");
     if (s.overwrite && !s.resume.empty()) throw UsageError("--overwrite starts anew and --resume goes on: choose one");
     if (!s.valid.empty() && s.val_split > 0)

@@ -10,12 +10,17 @@ struct Settings {
     qlora::LoraOptions lora;
     qlora::TrainOptions train;
     std::vector<std::string> data;                     // one after another
+    std::vector<double> shares;    // of the files in a mix, "a.jsonl:0.7" (mix.h); empty: each as large as it is
     std::string valid, out, resume, exclude, layers, ranks, alphas, init = "default", scheduler = "constant",
-                                                                    optimizer = "paged_adamw", preset = "none", command;
+                                                                    optimizer = "paged_adamw", preset = "none", command,
+                                                                    max_time;
     std::string shape, memory_limit;                   // to plan for and within
+    std::string adapter_path, config;                  // habits.h; what was given, for run.json
+    int64_t last_layers = 0;                           // --num-layers; 0: all, as -1
     RowFlags rows;
     float val_split = 0;                               // -1: as the preset chooses, once the rows are counted
     int64_t eval_every = 0, save_every = 250, keep = 3, log_every = 1;
+    int64_t patience = 0, sample_every = 0;
     double save_minutes = 10;
     int64_t page_megabytes = 0;
     bool keep_checkpoints = false;                     // asked for: else a complete run removes its own

@@ -4,9 +4,11 @@
 #include "src/base/source.h"
 #include "src/cpu/cpu.h"
 #include "src/model/base_record.h"
+#include "src/model/dialogue.h"
 #include "src/model/draft.h"
 #include "src/model/lora_impl.h"
 #include "src/run/merge.h"
+#include "src/run/recommended.h"
 
 #include <algorithm>
 #include <mutex>
@@ -114,6 +116,9 @@ Rendered Tokenizer::render(std::span<const Message> chat, const RenderOptions& o
 Rendered Tokenizer::render(std::span<const Message> chat, bool reply_next) const {
     return render(chat, RenderOptions{.reply_next = reply_next});
 }
+bool Tokenizer::has_system_role() const {
+    return DialogueRenderer(api_room::checked(impl_, "Tokenizer")).takes_system();
+}
 bool Tokenizer::has_chat_template() const { return !api_room::checked(impl_, "Tokenizer").chat_template.empty(); }
 int64_t Tokenizer::size() const { return api_room::checked(impl_, "Tokenizer").size(); }
 Token Tokenizer::bos() const { return api_room::checked(impl_, "Tokenizer").bos; }
@@ -172,6 +177,7 @@ Model Model::convert(Format to) const {
     return Model(convert_model(*impl_, to.type, to.double_quant));
 }
 ModelInfo Model::info() const { return describe(api_room::checked(impl_, "Model")); }
+Sampling Model::sampling() const { return recommended_sampling(api_room::checked(impl_, "Model")); }
 Tokenizer Model::tokenizer() const {
     return handle_of<Tokenizer>(api_room::tokenizer_of(api_room::checked(impl_, "Model")));
 }

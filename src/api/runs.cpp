@@ -54,6 +54,10 @@ Dataset Dataset::join(std::span<const Dataset> parts) {
     return Dataset(join_datasets(impls));
 }
 
+Dataset Dataset::pick(std::span<const int64_t> rows) const {
+    return Dataset(picked_rows(api_room::checked(impl_, "Dataset"), rows));
+}
+
 DatasetInfo Dataset::info() const { return api_room::checked(impl_, "Dataset").info; }
 
 Rendered Dataset::row(int64_t index) const {

@@ -52,7 +52,8 @@ void read_hf(Config& c, const HfFields& f, const Family& family) {
     // the embedding has more rows than there are tokens
     c.vocabulary = f.any("embedding_size") ? f.integer("embedding_size", c.vocabulary) : family.defaults.vocabulary;
     const int64_t up_and_gate = f.integer("mlp_hidden_size", 0);
-    c.feed_forward = (up_and_gate > 0 ? up_and_gate : f.integer("mlp_ratio", 4) * c.hidden) / 2;
+    const int64_t ratio = f.integer("mlp_ratio", 4);
+    c.feed_forward = (up_and_gate > 0 ? up_and_gate : checked_mul(ratio, c.hidden, f.at("mlp_ratio"))) / 2;
     check_config(c, f.where);
     if (c.heads * c.head_dim != c.hidden)
         fail(Errc::format, f.where, ": ", c.heads, " heads of ", c.head_dim, " do not make up d_model ", c.hidden);

@@ -21,7 +21,9 @@ const Family* family_named(std::string_view model_type) {
 
 const Family* family_of_hf(std::string_view model_type, std::string_view hf_class) {
     for (const Family* f : families())
-        if (f->other_name == model_type && (f->hf_class == hf_class || f->other_class == hf_class)) return f;
+        if (!model_type.empty() && f->other_name == model_type &&
+            (f->hf_class == hf_class || f->other_class == hf_class))
+            return f;
     return family_named(model_type);
 }
 

@@ -206,10 +206,11 @@ Weight Gguf::view(const GgufTensor& t) const {
     w.name = t.name;
     w.dtype = type->dtype;
     w.shape = t.shape;
-    w.data = file_->data() + t.offset;
+    const std::shared_ptr<const MappedFile> file = file_of(t);
+    w.data = file->data() + t.offset;
     if (w.dtype == DType::nvfp4) w.quant.absmax_map = nvfp4_scales();
-    w.owner = file_;
-    w.file = file_.get();
+    w.owner = file;
+    w.file = file.get();
     return w;
 }
 

@@ -22,6 +22,7 @@ struct GgufTensor {
     int ggml_type = 0;    // may be one that type_of_ggml() does not know: only using it is an error
     Shape shape;                                       // row-major: {out, in}
     int64_t offset = 0, bytes = 0;                     // from the start of the file; bytes 0 for an unknown type
+    int32_t part = 0;                                  // which file of several (Gguf::open_parts)
 };
 
 // One metadata pair as it lies in the file. Values are converted when asked for: a vocabulary costs no memory here.
@@ -67,16 +68,20 @@ private:
 class Gguf : public GgufPairs {
 public:
     static std::shared_ptr<const Gguf> open(const Source&);
+    // A model that is cut into files (name-00001-of-00003.gguf): the first one, with the tensors of all of them.
+    static std::shared_ptr<const Gguf> open_parts(const Source&);
     int version() const { return version_; }
     const std::vector<GgufTensor>& tensors() const { return tensors_; }
     const GgufTensor* tensor(std::string_view name) const;
     Weight weight(const GgufTensor&) const;            // points into the map; an unknown type is an error that names it
     Weight view(const GgufTensor&) const;              // that before align(): always into the map
-    const uint8_t* data(const GgufTensor& t) const { return file_->data() + t.offset; }
-    std::shared_ptr<const void> owner() const { return file_; }
-    const MappedFile* mapped() const { return file_.get(); }
+    const uint8_t* data(const GgufTensor& t) const { return file_of(t)->data() + t.offset; }
+    std::shared_ptr<const MappedFile> file_of(const GgufTensor& t) const {
+        return t.part == 0 ? file_ : parts_[size_t(t.part) - 1]->file_;
+    }
 private:
     friend struct GgufParser;
+    std::vector<std::shared_ptr<const Gguf>> parts_;   // behind the first
     int version_ = 0;
     std::vector<GgufTensor> tensors_;
     std::unordered_map<std::string, size_t> tensor_index_;

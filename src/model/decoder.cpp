@@ -16,7 +16,7 @@ namespace qlora { inline namespace QLORA_ABI {
 namespace decoder_room {
 
 struct Inputs {
-    Tensor positions, first, last, window_first, cache_rows, frequencies, sliding_frequencies;
+    Tensor positions, first, last, window_first, cache_rows, frequencies, sliding_frequencies, noise;
     Tensor short_positions, long_positions, long_frequencies;          // longrope
 };
 
@@ -166,6 +166,7 @@ struct Builder {
         const Config& c = config();
         const Placement placement = placement_of(c, row_of(c, Slot::embedding));
         Tensor x = embed(graph.weight(model.at(Slot::embedding), placement), tokens);
+        if (in.noise.id() >= 0) x = add(x, in.noise);
         if (c.embedding_scale != 1) x = scale(x, c.embedding_scale);
         return c.learned_positions ? add(x, embed(graph.weight(model.at(Slot::positions)), in.positions)) : x;
     }
@@ -246,6 +247,7 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
     build.in.last = last_ = graph.input(rows, DType::i32);
     if (c.window > 0) build.in.window_first = window_first_ = graph.input(rows, DType::i32);
     if (spec.cache) build.in.cache_rows = cache_rows_ = graph.input(rows, DType::i32);
+    if (spec.noise) build.in.noise = noise_ = graph.input({spec.rows, c.hidden});
     build.in.frequencies = build.constant(c.inverse_frequencies);
     if (!c.long_frequencies.empty()) {
         build.in.long_frequencies = build.constant(c.long_frequencies);
@@ -326,6 +328,11 @@ void Decoder::run(const DecoderBatch& batch) {
         if (batch.weights.size() != rows)
             fail(Errc::argument, "decoder: ", batch.weights.size(), " weights for ", rows, " rows");
         graph_->write(weights_, batch.weights.data(), int64_t(rows) * 4);
+    }
+    if (noise_.id() >= 0) {
+        if (int64_t(batch.noise.size()) != spec_.rows * c.hidden)
+            fail(Errc::argument, "decoder: ", batch.noise.size(), " values of noise for ", rows, " rows of ", c.hidden);
+        graph_->write(noise_, batch.noise.data(), int64_t(batch.noise.size()) * 4);
     }
     if (logit_rows_.id() >= 0) {
         decoder_room::check_range("logit_rows", batch.logit_rows, size_t(spec_.logit_rows), 0, spec_.rows);

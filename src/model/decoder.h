@@ -32,6 +32,7 @@ struct DecoderSpec {
     bool checkpoint = false;
     int64_t kept_layers = 0;                           // checkpoint: so many of the last layers are not recomputed
     bool dropout = false;
+    bool noise = false;                                // DecoderBatch::noise is added to the embeddings
     uint64_t seed = 0;                                 // of the dropout
     BufferRef gradients = {};                          // flat, the layout of LoraImpl::values
 };
@@ -42,6 +43,7 @@ struct DecoderBatch {                                  // what a run is fed; eve
     std::vector<int32_t> targets;                      // loss: the id to predict, -1 = not trained
     std::vector<int32_t> logit_rows;                   // logits: which rows
     std::vector<float> weights;                        // weighted: of each row's loss
+    std::vector<float> noise;                          // noise: {rows, hidden}
     uint64_t dropout_step = 0;
 };
 
@@ -64,7 +66,7 @@ private:
     Tensor tokens_, positions_, first_, last_, window_first_, cache_rows_, targets_, logit_rows_;
     Tensor short_positions_, long_positions_;          // longrope: 0 for rows of the other kind
     Tensor logits_, nll_, hidden_;                     // one of them
-    Tensor weights_;
+    Tensor weights_, noise_;
 };
 
 // A batch of documents laid one after another; rows >= the sum of their lengths, the rest is padding.

@@ -38,12 +38,17 @@ public:
     // literal: what messages hold never becomes a control token
     TrainingText train(const Dialogue&, bool literal = true) const;
     bool own_template() const { return own_; }         // not a fallback
+    // Does the template print system messages? If not, reply() and train() put each before the user message that
+    // follows it.
+    bool takes_system() const { return takes_system_; }
     bool knows(std::string_view variable) const { return source_.find(variable) != std::string::npos; }
 private:
     RenderedTemplate print(const Json& messages, const Json& variables, bool reply_next) const;
     const TokenizerImpl& tokenizer_;
     std::string source_;
-    bool own_ = false;
+    bool probe_system() const;
+    TrainingText train_printed(const Dialogue&, bool literal) const;
+    bool own_ = false, takes_system_ = true;
     std::vector<std::string> end_marks_;               // texts that end a reply
     std::shared_ptr<const ChatTemplate> template_;
 };
@@ -51,5 +56,6 @@ private:
 Json to_json(std::span<const Message>);                // Error{argument} where `more` is no JSON object
 Json variables_of(const RenderOptions&);               // as Dialogue has them
 bool is_assistant(const Json& message);
+bool is_system(const Json& message);
 
 }}  // namespace qlora

@@ -63,8 +63,8 @@ Weight read_four_bit(const Gguf& file, const std::string& name) {
     w.dtype = type == "nf4" ? DType::nf4 : DType::fp4;
     w.shape = {codes->shape[0], checked_mul(codes->shape[1], 2, "gguf: " + file.path())};
     w.data = file.data(*codes);
-    w.owner = file.owner();
-    w.file = file.mapped();
+    w.owner = file.file_of(*codes);
+    w.file = file.file_of(*codes).get();
     FourBit& q = w.quant;
     q.block = file.integer("qlora.block");
     q.block2 = file.integer("qlora.block2", 256);

@@ -141,17 +141,17 @@ void set_activation(Config& c, const HfFields& f, const Family& family) {
 Config hf_config(const Json& json, const std::string& where, const Family* as) {
     if (!json.is_object()) fail(Errc::format, where, " must hold an object");
     const std::string type = HfFields{json, where}.text("model_type", "");
-    std::string hf_class;
+    std::optional<std::string> hf_class;
     if (const Json* classes = HfFields{json, where}.find("architectures"))
         if (const Json::Array& list = classes->as_array(where + ": architectures"); !list.empty())
             hf_class = list[0].as_string(where + ": architectures");
-    const Family* family = as ? as : family_of_hf(type, hf_class);
+    const Family* family = as ? as : family_of_hf(type, hf_class.value_or(""));
     if (!family)
         fail(Errc::unsupported, where, ": model_type \"", type,
              "\" is not supported; supported families: ", family_names());
     const HfFields f{json, where, family->aliases};
-    if (!hf_class.empty() && hf_class != family->hf_class && hf_class != family->other_class)
-        fail(Errc::unsupported, where, ": the class ", hf_class, " is not supported, expected ", family->hf_class);
+    if (hf_class && (hf_class->empty() || (*hf_class != family->hf_class && *hf_class != family->other_class)))
+        fail(Errc::unsupported, where, ": the class ", *hf_class, " is not supported, expected ", family->hf_class);
     const Family::Defaults& defaults = family->defaults;
     Config c = family->start();
     hf_config_room::set_activation(c, f, *family);
@@ -164,11 +164,11 @@ Config hf_config(const Json& json, const std::string& where, const Family* as) {
     const int64_t by_class = defaults.kv_heads > 0 ? defaults.kv_heads : c.heads;
     const bool heads = defaults.kv_heads < 0 || (kv && kv->is_null());
     c.kv_heads = heads ? c.heads : f.integer("num_key_value_heads", by_class);
-    c.feed_forward = f.integer("intermediate_size", defaults.feed_forward ? defaults.feed_forward : 4 * c.hidden);
     c.context = f.integer("max_position_embeddings", defaults.context);
     if (c.heads < 1) fail(Errc::format, where, ": num_attention_heads is ", c.heads);
     if (c.hidden < 1 || c.hidden > (1 << 20))
         fail(Errc::format, where, ": hidden_size is ", c.hidden, ", expected 1 to ", 1 << 20);
+    c.feed_forward = f.integer("intermediate_size", defaults.feed_forward ? defaults.feed_forward : 4 * c.hidden);
     if (!f.find("head_dim") && !defaults.head_dim && c.hidden % c.heads)
         fail(Errc::format, where, ": hidden_size ", c.hidden, " is not a multiple of num_attention_heads ", c.heads);
     c.head_dim = f.integer("head_dim", defaults.head_dim ? defaults.head_dim : c.hidden / c.heads);

@@ -344,14 +344,11 @@ std::shared_ptr<const TokenizerImpl> gguf_tokenizer(const GgufPairs& file) {
 }
 
 std::shared_ptr<ModelImpl> load_gguf_model(const Source& from, const LoadOptions& options, const Family* as) {
-    const auto file = Gguf::open(from);
+    const auto file = Gguf::open_parts(from);
     const std::string& path = from.name();
     if (file->string("general.type", "model") == "adapter")
         fail(Errc::argument, "load ", path,
              ": this file is an adapter; load its base model, then the adapter with Lora::load");
-    if (file->integer("split.count", 1) > 1)
-        fail(Errc::unsupported, "load ", path, ": the model is split over ", file->integer("split.count"),
-             " files; merge them first (llama-gguf-split --merge)");
     const std::string architecture = file->string("general.architecture", "");
     const Family* family = family_of_gguf(architecture);
     if (!family)

@@ -29,7 +29,47 @@ Encoded encode(const TokenizerImpl& t, const RenderedTemplate& r, bool own_templ
     return e;
 }
 
+// A dialogue without its system messages: where a user message follows, it begins with their texts.
+struct Merged {
+    Json messages{Json::Array()};
+    std::vector<int64_t> from;                         // of each message of the whole dialogue: its place here, or -1
+};
+
+Merged merge_systems(const Json& messages) {
+    Merged m;
+    const Json::Array& list = messages.array();
+    const auto text_of = [](const Json& message) {
+        const Json* content = message.find("content");
+        return content && content->is_string() ? content->string() : std::string();
+    };
+    std::string before;
+    for (size_t i = 0; i < list.size(); ++i) {
+        const size_t next = size_t(std::find_if_not(list.begin() + int64_t(i), list.end(), is_system) - list.begin());
+        const bool asked = next < list.size() && list[next].find("role") && list[next].find("role")->string() == "user";
+        if (next > i && asked) {                       // others are left to the template
+            before += (before.empty() ? "" : "\n\n") + text_of(list[i]);
+            m.from.push_back(-1);
+            continue;
+        }
+        m.from.push_back(int64_t(m.messages.array().size()));
+        Json message = list[i];
+        if (!before.empty()) message.set("content", before + "\n\n" + text_of(message));
+        before.clear();
+        m.messages.push(std::move(message));
+    }
+    return m;
+}
+
+bool has_system(const Json& messages) {
+    return std::any_of(messages.array().begin(), messages.array().end(), is_system);
+}
+
 }  // namespace render_chat_room
+
+bool is_system(const Json& message) {
+    const Json* role = message.find("role");
+    return role && role->is_string() && role->string() == "system";
+}
 
 bool is_assistant(const Json& message) {
     const Json* role = message.find("role");
@@ -46,6 +86,25 @@ DialogueRenderer::DialogueRenderer(const TokenizerImpl& tokenizer, std::string c
     for (const Token id : tokenizer.end_of_reply) end_marks_.push_back(tokenizer.piece(id, true));
     for (const std::string_view name : reply_end_names()) end_marks_.emplace_back(name);       // under any vocabulary
     std::erase(end_marks_, std::string());
+    takes_system_ = probe_system();
+}
+
+// A template without the role refuses the message or leaves it out; one that prints no such dialogue at all, for other
+// reasons, is not meddled with.
+bool DialogueRenderer::probe_system() const {
+    constexpr const char *told = "qlora_probe_system", *asked = "qlora_probe_question";
+    const Json question = Json().set("role", "user").set("content", asked),
+               system = Json().set("role", "system").set("content", told);
+    const auto printed = [&](const Json& messages) -> std::string {
+        try {
+            return print(messages, {}, true).text;
+        } catch (const Error& error) {
+            if (error.code == Errc::cancelled) throw;
+            return {};
+        }
+    };
+    if (printed(Json().push(system).push(question)).find(told) != std::string::npos) return true;
+    return printed(Json().push(question)).find(asked) == std::string::npos;
 }
 
 RenderedTemplate DialogueRenderer::print(const Json& messages, const Json& extra, bool reply_next) const {
@@ -57,7 +116,10 @@ RenderedTemplate DialogueRenderer::print(const Json& messages, const Json& extra
 }
 
 Rendered DialogueRenderer::reply(const Dialogue& dialogue, std::string_view prefill) const {
-    RenderedTemplate full = print(dialogue.messages, dialogue.variables, true);
+    using namespace render_chat_room;
+    const bool merge = !takes_system_ && has_system(dialogue.messages);
+    RenderedTemplate full = print(merge ? merge_systems(dialogue.messages).messages : dialogue.messages,
+                                  dialogue.variables, true);
     if (!prefill.empty()) {
         full.content.push_back({int64_t(full.text.size()), int64_t(full.text.size() + prefill.size())});
         full.text += prefill;
@@ -68,6 +130,19 @@ Rendered DialogueRenderer::reply(const Dialogue& dialogue, std::string_view pref
 }
 
 TrainingText DialogueRenderer::train(const Dialogue& dialogue, bool literal) const {
+    if (takes_system_ || !render_chat_room::has_system(dialogue.messages)) return train_printed(dialogue, literal);
+    render_chat_room::Merged merged = render_chat_room::merge_systems(dialogue.messages);
+    TrainingText out = train_printed({std::move(merged.messages), dialogue.variables}, literal);
+    std::vector<Turn> turns;
+    for (size_t i = 0; i < merged.from.size(); ++i) {
+        Turn& turn = turns.emplace_back(merged.from[i] < 0 ? Turn{} : out.turns[size_t(merged.from[i])]);
+        turn.message = int64_t(i);
+    }
+    out.turns = std::move(turns);
+    return out;
+}
+
+TrainingText DialogueRenderer::train_printed(const Dialogue& dialogue, bool literal) const {
     RenderedTemplate full = print(dialogue.messages, dialogue.variables, false);
     const Json::Array& list = dialogue.messages.array();
     const auto print_first = [&](int64_t count, bool reply_next) -> std::optional<RenderedTemplate> {

@@ -6,7 +6,7 @@
 #include "src/model/gguf_model.h"
 #include "src/model/vocabulary.h"
 #include "src/text/pretokenize.h"
-#include "src/text/utf8.h"
+#include "src/text/token_cuts.h"
 
 #include <algorithm>
 #include <numeric>
@@ -73,7 +73,7 @@ Json::Array bpe_merges(const Vocabulary& v, const Ids& ids) {
     return out;
 }
 
-Json::Array spm_merges(const Vocabulary& v, const Ids& ids) {
+Json::Array spm_merges(const Vocabulary& v, const Ids& ids, const std::string& where) {
     const auto made_by_merging = [&](Token id) {
         return id >= 0 && (type_of(v, id) == Type::normal || type_of(v, id) == Type::unused);
     };
@@ -83,17 +83,20 @@ Json::Array spm_merges(const Vocabulary& v, const Ids& ids) {
         std::stable_sort(order.begin(), order.end(),
                          [&](Token a, Token b) { return v.scores[size_t(a)] > v.scores[size_t(b)]; });
     Json::Array out;
+    TokenCuts cuts(v.tokens, where);
     for (const Token id : order) {
         const std::string_view text = v.tokens[size_t(id)];
         if (!made_by_merging(id) || ids.find(text) != id) continue;
-        for (size_t at = size_t(utf8_at(text, 0).bytes); at < text.size(); at += size_t(utf8_at(text, at).bytes))
-            if (made_by_merging(ids.find(text.substr(0, at))) && made_by_merging(ids.find(text.substr(at))))
-                out.push_back(merge(text.substr(0, at), text.substr(at)));
+        cuts.each(text, [&](std::string_view left, std::string_view right) {
+            if (!made_by_merging(ids.find(left)) || !made_by_merging(ids.find(right))) return false;
+            out.push_back(merge(left, right));
+            return true;
+        });
     }
     return out;
 }
 
-Json model(const Vocabulary& v) {
+Json model(const Vocabulary& v, const std::string& where) {
     const bool spm = v.kind == Vocabulary::Kind::spm;
     const Ids ids(v);
     Json::Object vocab;
@@ -107,7 +110,7 @@ Json model(const Vocabulary& v) {
                         {"byte_fallback", spm},
                         {"ignore_merges", v.ignore_merges},
                         {"vocab", Json(std::move(vocab))},
-                        {"merges", Json(spm ? spm_merges(v, ids) : bpe_merges(v, ids))}});
+                        {"merges", Json(spm ? spm_merges(v, ids, where) : bpe_merges(v, ids))}});
 }
 
 Json added_tokens(const Vocabulary& v) {
@@ -174,7 +177,7 @@ Json tokenizer(const Vocabulary& v, const std::string& where) {
             .set("post_processor", post_processor(v))
             .set("decoder", byte_level(true));
     }
-    return j.set("model", model(v));
+    return j.set("model", model(v, where));
 }
 
 Json config(const Vocabulary& v, int64_t context) {

@@ -39,16 +39,19 @@ BatchPlan::BatchPlan(std::shared_ptr<const DatasetImpl> data, const TrainOptions
         for (const Document& d : documents(sequence)) length += int64_t(d.tokens.size());
         lengths_.push_back(length);
     }
-    std::sort(lengths_.rbegin(), lengths_.rend());
-    for (int64_t i = 0; i < std::min(options_.batch, int64_t(lengths_.size())); ++i) most_rows_ += lengths_[size_t(i)];
+    std::vector<int64_t> lengths = lengths_;
+    std::sort(lengths.rbegin(), lengths.rend());
+    for (int64_t i = 0; i < std::min(options_.batch, int64_t(lengths.size())); ++i) most_rows_ += lengths[size_t(i)];
 }
 
 int64_t BatchPlan::row_counts(int64_t step) const {
     const int64_t possible = (most_rows_ + step - 1) / step;
     if (options_.batch > 1) {    // between the shortest and the longest full batch, and a last one
         const int64_t full = std::min(options_.batch, int64_t(lengths_.size()));
+        std::vector<int64_t> lengths = lengths_;
+        std::sort(lengths.begin(), lengths.end());
         int64_t least = 0;
-        for (int64_t i = 0; i < full; ++i) least += lengths_[lengths_.size() - size_t(1 + i)];
+        for (int64_t i = 0; i < full; ++i) least += lengths[size_t(i)];
         const bool rest = int64_t(lengths_.size()) % options_.batch != 0;
         return std::min(possible, (most_rows_ + step - 1) / step - (least + step - 1) / step + 1 + rest);
     }
@@ -87,6 +90,7 @@ std::vector<std::vector<int64_t>> BatchPlan::step(int64_t step) {
         std::iota(order_.begin(), order_.end(), int64_t(0));
         Rng rng{options_.seed, batches_room::shuffle_stream + uint64_t(epoch), 0};
         for (int64_t i = count; i > 1; --i) std::swap(order_[size_t(i - 1)], order_[size_t(rng.below(uint64_t(i)))]);
+        if (options_.group_by_length) qlora::group_by_length(order_, lengths_, options_.batch * options_.accumulate);
         order_epoch_ = epoch;
     }
     std::vector<std::vector<int64_t>> batches;
@@ -101,6 +105,18 @@ std::vector<std::vector<int64_t>> BatchPlan::step(int64_t step) {
         }
     }
     return batches;
+}
+
+void group_by_length(std::vector<int64_t>& order, std::span<const int64_t> lengths, int64_t step_rows) {
+    const int64_t count = int64_t(order.size());
+    const int64_t piece = step_rows * std::clamp<int64_t>(count / (4 * step_rows), 1, 50);
+    const auto longer = [&](int64_t a, int64_t b) { return lengths[size_t(a)] > lengths[size_t(b)]; };
+    int64_t longest = 0;
+    for (int64_t from = 0; from < count; from += piece) {
+        std::stable_sort(order.begin() + from, order.begin() + std::min(from + piece, count), longer);
+        if (longer(order[size_t(from)], order[size_t(longest)])) longest = from;
+    }
+    if (count > 0) std::swap(order[0], order[size_t(longest)]);
 }
 
 std::vector<Document> BatchPlan::documents(const std::vector<int64_t>& rows) const {

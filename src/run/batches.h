@@ -26,8 +26,14 @@ private:
     int64_t context_ = 0, steps_ = 0, steps_per_epoch_ = 0, most_rows_ = 0;
     std::vector<int64_t> lengths_;                     // of the sequences, the longest first
     std::vector<std::vector<int64_t>> sequences_;      // rows that share a sequence: one, or several with packing
+    std::vector<int64_t> lengths_;                     // of each sequence
     std::vector<int64_t> order_;                       // of the sequences in epoch order_epoch_
     int64_t order_epoch_ = -1;
 };
+
+// A random order of rows, so that rows of like length come together: pieces of up to 50 steps, each from its longest
+// row to its shortest, and the longest of all first, where a lack of memory shows. As transformers'
+// LengthGroupedSampler.
+void group_by_length(std::vector<int64_t>& order, std::span<const int64_t> lengths, int64_t step_rows);
 
 }}  // namespace qlora

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace checkpoint_identity_room {
@@ -22,6 +23,7 @@ Json options_json(const TrainOptions& o, int64_t context) {
         .set("accumulate", o.accumulate)
         .set("context", context)
         .set("packing", o.packing)
+        .set("group_by_length", o.group_by_length)
         .set("learning_rate", double(o.learning_rate))
         .set("min_learning_rate", double(o.min_learning_rate))
         .set("warmup_ratio", double(o.warmup_ratio))
@@ -32,6 +34,8 @@ Json options_json(const TrainOptions& o, int64_t context) {
         .set("beta1", double(o.optimizer.beta1))
         .set("beta2", double(o.optimizer.beta2))
         .set("epsilon", double(o.optimizer.epsilon))
+        .set("lora_plus_ratio", double(o.lora_plus_ratio))
+        .set("neftune_alpha", double(o.neftune_alpha))
         .set("max_grad_norm", double(o.optimizer.max_grad_norm))
         .set("optimizer", o.optimizer.bits == 8 ? "adamw_8bit" : "adamw")
         .set("seed", hex(o.seed));
@@ -106,6 +110,19 @@ void flatten(const Json& section, const std::string& prefix, std::vector<std::pa
     }
 }
 
+// A float that was written as the double it is, in the digits that a float has - unless the other one has the same.
+std::string short_number(const std::string& text, const std::string& other) {
+    const auto shorter = [](const std::string& number) {
+        if (number.empty() || number.find_first_not_of("0123456789.eE+-") != std::string::npos ||
+            number.find_first_of(".e") == std::string::npos)
+            return number;
+        char digits[32];
+        std::snprintf(digits, sizeof digits, "%.7g", std::strtod(number.c_str(), nullptr));
+        return std::string(digits);
+    };
+    return shorter(text) == shorter(other) ? text : shorter(text);
+}
+
 // Every difference at once, so that a mistaken command line is mended in one go.
 std::vector<std::string> differences(const Json& saved, const Json& now) {
     std::vector<std::pair<std::string, std::string>> was, is;
@@ -118,7 +135,7 @@ std::vector<std::string> differences(const Json& saved, const Json& now) {
     std::vector<std::string> out;
     for (const auto& [key, text] : is)
         if (const std::string old = value(was, key); old != text)
-            out.push_back(str(key, " was ", old, " and is ", text));
+            out.push_back(str(key, " was ", short_number(old, text), " and is ", short_number(text, old)));
     for (const auto& [key, text] : was)
         if (value(is, key) == "absent" && text != "absent") out.push_back(str(key, " was ", text, " and is absent"));
     return out;
@@ -224,6 +241,9 @@ std::vector<std::string> check_identity(const TrainerImpl& t, const Json& manife
     const RunIdentity now = identity_of(t);
     Json options = room::section(manifest, "options", where);
     if (!options.find("warmup_start")) options.set("warmup_start", 0.0);                // 0.1.0 knew no other
+    // checkpoints from before there were these
+    if (!options.find("group_by_length"))
+        options.set("group_by_length", false).set("lora_plus_ratio", 1.0).set("neftune_alpha", 0.0);
     room::compare(options, now.options, "set of options", where);
     room::compare(room::section(manifest, "data", where), now.data, "data set", where);
     if (!manifest.find("machine")) return room::check_first(t, now, manifest, folder, where);

@@ -8,13 +8,13 @@
 #include <algorithm>
 #include <numeric>
 
-namespace qlora { inline namespace QLORA_ABI {
+namespace qlora {
+inline namespace QLORA_ABI {
 namespace dataset_room {
 
 constexpr uint64_t split_stream = 0x73706c6974;        // "split": apart from the streams that training draws from
 
 void load_text_file(RowBuilder& builder, std::string_view text) {
-    if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
     std::string unix_lines;
     unix_lines.reserve(text.size());
     for (size_t i = 0; i < text.size(); ++i) {
@@ -24,28 +24,51 @@ void load_text_file(RowBuilder& builder, std::string_view text) {
     builder.add_text(unix_lines);
 }
 
-std::string load_records(RowBuilder& builder, std::string_view text, const std::string& file) {
-    std::string format;
+// What a row itself may be the cause of; everything else ends the load.
+bool is_of_the_row(const Error& error) {
+    return error.code == Errc::format || error.code == Errc::unsupported || error.code == Errc::argument;
+}
+
+struct Loader {
+    RowBuilder& builder;
+    const DatasetOptions& options;
+    const std::string& file;
+    std::string format = {};
     int64_t first_line = 0;
-    for (const Record& record : split_records(text, file)) {
-        check_stop();
-        const std::string where = str("dataset ", file, ":", record.line);
-        Example e = read_example(Json::parse(record.text, where), where);
-        if (format.empty()) {
-            format = e.format;
-            first_line = record.line;
-        }
-        if (e.format != format)
-            fail(Errc::format, where, ": a record of format ", e.format, " in a file that began with ", format,
-                 " (line ", first_line, "); use one format a file");
-        try {
-            builder.add(e);
-        } catch (const Error& error) {
-            throw Error(error.code, str(where, ": ", error.what()));
+
+    void add(const Record& record, const std::string& where) {
+        Json row = record.text.empty() ? record.row : Json::parse(record.text, where);
+        std::vector<std::string> unused;
+        if (!options.columns.empty()) row = renamed_columns(row, options.columns, unused, where);
+        std::vector<Example> examples = read_record(row, where);
+        if (!examples.empty()) examples[0].unused.insert(examples[0].unused.end(), unused.begin(), unused.end());
+        for (Example& e : examples) {
+            if (format.empty()) {
+                format = e.format;
+                first_line = record.line;
+            }
+            if (e.format != format)
+                fail(Errc::format, where, ": a record of format ", e.format, " in a file that began with ", format,
+                     " (line ", first_line, "); use one format a file");
+            try {
+                builder.add(e);
+            } catch (const Error& error) { throw Error(error.code, str(where, ": ", error.what())); }
         }
     }
-    return format;
-}
+    void load(std::string_view text) {
+        for (const Record& record : split_records(text, file)) {
+            check_stop();
+            const std::string where = str("dataset ", file, ":", record.line);
+            builder.at(str(file, ":", record.line));
+            try {
+                add(record, where);
+            } catch (const Error& error) {
+                if (!options.skip_bad_rows || !is_of_the_row(error)) throw;
+                builder.add_bad(std::string(error.what()).substr(std::string_view("dataset ").size()));
+            }
+        }
+    }
+};
 
 DatasetInfo describe(const DatasetImpl& data, DatasetInfo info) {
     info.rows = data.size();
@@ -71,9 +94,14 @@ DatasetInfo describe(const DatasetImpl& data, DatasetInfo info) {
 void add_info(DatasetInfo& sum, const DatasetInfo& more) {
     if (sum.format.find(more.format) == std::string::npos)
         sum.format += (sum.format.empty() ? "" : " + ") + more.format;
-    for (int64_t DatasetInfo::* count : {&DatasetInfo::truncated, &DatasetInfo::dropped, &DatasetInfo::templated,
-                                         &DatasetInfo::control_tokens, &DatasetInfo::spelled})
+    for (int64_t DatasetInfo::*count : {&DatasetInfo::truncated, &DatasetInfo::dropped, &DatasetInfo::templated,
+                                        &DatasetInfo::control_tokens, &DatasetInfo::spelled, &DatasetInfo::long_dropped,
+                                        &DatasetInfo::long_split, &DatasetInfo::bad, &DatasetInfo::merged_systems})
         sum.*count += more.*count;
+    for (std::vector<std::string> DatasetInfo::*places :
+         {&DatasetInfo::truncated_at, &DatasetInfo::dropped_at, &DatasetInfo::long_at, &DatasetInfo::bad_at})
+        for (const std::string& place : more.*places)
+            if ((sum.*places).size() < most_places) (sum.*places).push_back(place);
     for (const auto& [name, times] : more.unused) {
         const auto same = [&key = name](const auto& entry) { return entry.first == key; };
         const auto known = std::find_if(sum.unused.begin(), sum.unused.end(), same);
@@ -132,6 +160,12 @@ std::shared_ptr<const DatasetImpl> dataset_of(std::shared_ptr<const TokenizerImp
                                               const std::string& format, const std::string& from) {
     DatasetInfo info = builder.info();
     info.format = format;
+    if (info.rows == 0 && info.bad > 0)
+        fail(Errc::format, "dataset ", from, ": nothing to train on: ", info.bad,
+             " records are bad, the first: ", info.bad_at[0]);
+    if (info.rows == 0 && info.long_dropped > 0)
+        fail(Errc::format, "dataset ", from, ": nothing to train on: ", info.long_dropped, " records are longer than ",
+             options.context, " tokens and were left out; raise the context, or cut or split them");
     if (info.rows == 0)
         fail(Errc::format, "dataset ", from, ": nothing to train on: ", info.dropped,
              " records read, none has an answer within ", options.context, " tokens (", info.truncated,
@@ -150,19 +184,23 @@ std::shared_ptr<const DatasetImpl> load_dataset(const std::string& path, std::sh
     check_dataset_options(tokenizer.get(), options, path);
     const std::string file = dataset_file(path, options.split);
     // read whole; more than this is not trained on in one piece
-    const std::string text = read_file(file, int64_t(8) << 30);
+    const std::string text = dataset_text(read_file(file, int64_t(8) << 30), file);
     RowBuilder builder(*tokenizer, options);
-    std::string format = "text";
-    if (file.ends_with(".txt")) dataset_room::load_text_file(builder, text);
-    else format = dataset_room::load_records(builder, text, file);
-    return dataset_of(std::move(tokenizer), options, builder, format, file);
+    if (file.ends_with(".txt")) {
+        dataset_room::load_text_file(builder, text);
+        return dataset_of(std::move(tokenizer), options, builder, "text", file);
+    }
+    dataset_room::Loader loader{builder, options, file};
+    loader.load(text);
+    return dataset_of(std::move(tokenizer), options, builder, loader.format, file);
 }
 
 std::shared_ptr<const DatasetImpl> join_datasets(std::span<const std::shared_ptr<const DatasetImpl>> parts) {
     if (parts.empty()) fail(Errc::argument, "dataset: nothing to join");
     for (size_t i = 1; i < parts.size(); ++i)
         if (parts[i]->tokenizer != parts[0]->tokenizer)
-            fail(Errc::argument, "dataset: part ", i, " was tokenized by another tokenizer than part 0; load all for "
+            fail(Errc::argument, "dataset: part ", i,
+                 " was tokenized by another tokenizer than part 0; load all for "
                  "one model");
     if (parts.size() == 1) return parts[0];
     auto all = std::make_shared<DatasetImpl>();
@@ -200,6 +238,18 @@ std::shared_ptr<const DatasetImpl> weighted_dataset(const DatasetImpl& data, std
     return out;
 }
 
+std::shared_ptr<const DatasetImpl> picked_rows(const DatasetImpl& data, std::span<const int64_t> rows) {
+    auto out = std::make_shared<DatasetImpl>(data);
+    out->index.clear();
+    for (const int64_t row : rows) {
+        if (row < 0 || row >= data.size()) fail(Errc::argument, "Dataset::pick: row ", row, " of ", data.size());
+        out->index.push_back(data.index[size_t(row)]);
+    }
+    if (rows.empty()) fail(Errc::argument, "Dataset::pick: no rows");
+    out->info = dataset_room::describe(*out, data.info);
+    return out;
+}
+
 std::pair<std::shared_ptr<const DatasetImpl>, std::shared_ptr<const DatasetImpl>> split_dataset(const DatasetImpl& data,
                                                                                                 float fraction,
                                                                                                 uint64_t seed) {
@@ -225,4 +275,5 @@ std::pair<std::shared_ptr<const DatasetImpl>, std::shared_ptr<const DatasetImpl>
     return {rest, part};
 }
 
-}}  // namespace qlora
+}
+}    // namespace qlora

@@ -4,10 +4,16 @@
 //   messages            {"messages": [{"role", "content"}, ...], "tools"?}           OpenAI, TRL
 //   prompt/completion   {"prompt", "completion" or "response"}                       strings or lists of messages
 //                       {"question", "answer"}, {"query", "response"}, {"input", "output"}
+//   text/label          {"text", "label"}                                            the label a string
 //   alpaca              {"instruction", "input"?, "output", "system"?, "history"?}
+//                       {"instruction", "instances": [{"input", "output"}, ...]}     self-instruct
 //   sharegpt            {"conversations" or "conversation": [{"from", "value"}, ...], "system"?, "tools"?}
+//   oasst tree          {"prompt": {"text", "role", "replies": [...]}}               the best-ranked replies
+//   human/assistant     {"chosen": "\n\nHuman: ...\n\nAssistant: ..."}               HH-RLHF
+//   human/bot           {"text": "<human>: ...\n<bot>: ..."}                         OIG, chip2
 //   text                {"text"}, or a .txt file
-// Containers: .jsonl, .json (an array, or lines), .txt, or a folder with train/valid/test files.
+// The table is in records.cpp, a room for each form beside it. Containers: .jsonl, .json (an array, one in an object,
+// or objects over several lines), .csv, .tsv, .txt, or a folder with train/valid/test files.
 // Dialogues, prompts and instructions go through the model's chat template; where the model has none of its own,
 // prompts are put before completions as they are and instructions are printed in Alpaca's layout.
 #pragma once
@@ -51,6 +57,7 @@ std::shared_ptr<const DatasetImpl> dataset_of_rows(std::span<const Rendered>, st
 // The rows of each, one data set after another; all of one tokenizer.
 std::shared_ptr<const DatasetImpl> join_datasets(std::span<const std::shared_ptr<const DatasetImpl>> parts);
 std::shared_ptr<const DatasetImpl> weighted_dataset(const DatasetImpl&, std::span<const float> weights);
+std::shared_ptr<const DatasetImpl> picked_rows(const DatasetImpl&, std::span<const int64_t> rows);
 std::pair<std::shared_ptr<const DatasetImpl>, std::shared_ptr<const DatasetImpl>> split_dataset(const DatasetImpl&,
                                                                                                 float fraction,
                                                                                                 uint64_t seed);

@@ -23,8 +23,7 @@ std::shared_ptr<const DatasetImpl> build(std::shared_ptr<const TokenizerImpl> to
 }
 
 void add_record(RowBuilder& builder, const Json& record) {
-    Example e = read_example(record, "record");
-    builder.add(e);
+    for (Example& e : read_record(record, "record")) builder.add(e);
 }
 
 }  // namespace dataset_memory_room

@@ -104,6 +104,7 @@ MemoryPlan TrainerImpl::plan() {
     add("working set of a layer", arena.working, device);
     add("chunk of the loss", arena.loss, device);
     add("start of the adapter", pissa ? lora->parameters * 4 : 0, false);
+    add("LoRA+", lora_plus.bytes(), device);
     add("row norms", lora->norms ? norm_bytes(*lora) : 0, device);
     add("graphs", room::graph_count(batches, backend.row_step()) * decoders.graph_bytes(), false);
     add("scratch of products",

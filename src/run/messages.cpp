@@ -19,6 +19,7 @@ const std::string& text_of_part(const Json& part, const std::string& where) {
     const std::string kind = type && type->is_string() ? type->string() : "text";
     const Json* body = part.find("text");
     if (!body) body = part.find("value");
+    if (body && body->is_object()) body = body->find("value");         // as assistants' threads have it
     if (body && body->is_string() && (kind == "text" || kind == "input_text" || kind == "output_text"))
         return body->string();
     for (const char* medium : {"image", "audio", "video"})
@@ -29,9 +30,10 @@ const std::string& text_of_part(const Json& part, const std::string& where) {
          " without a text; only text can be trained on");
 }
 
-// The content of a message: a string, null, or a list of parts.
+// The content of a message: a string, null, a part, or a list of parts.
 Json content_of(const Json& value, const std::string& where) {
     if (value.is_null()) return value;
+    if (value.is_object()) return text_of_part(value, where);
     if (!value.is_array()) return value.as_string(str(where, ": content"));
     std::string text;
     for (const Json& part : value.array()) text += text_of_part(part, where);

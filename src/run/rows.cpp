@@ -7,7 +7,8 @@
 
 #include <algorithm>
 
-namespace qlora { inline namespace QLORA_ABI {
+namespace qlora {
+inline namespace QLORA_ABI {
 namespace rows_room {
 
 bool ends_reply(const TokenizerImpl& t, Token id) {
@@ -49,7 +50,8 @@ void rename_reasoning(Json& messages, const DialogueRenderer& renderer) {
     for (Json& m : messages.array())
         for (const char* name : names)
             if (m.find(name) && !m.find(*known) && !reads(name))
-                for (Json::Member& member : m.object()) if (member.first == name) member.first = *known;
+                for (Json::Member& member : m.object())
+                    if (member.first == name) member.first = *known;
 }
 
 }  // namespace rows_room
@@ -75,12 +77,23 @@ DatasetInfo RowBuilder::info() {
     return info_;
 }
 
+void RowBuilder::note(std::vector<std::string>& places) const {
+    if (!place_.empty() && places.size() < most_places) places.push_back(place_);
+}
+
+void RowBuilder::drop() {
+    ++info_.dropped;
+    note(info_.dropped_at);
+}
+
+void RowBuilder::add_bad(const std::string& what) {
+    ++info_.bad;
+    if (info_.bad_at.size() < most_places) info_.bad_at.push_back(what);
+}
+
 void RowBuilder::add_row(std::span<const Token> tokens, std::span<const uint8_t> trained, const TurnCounts& turns) {
     const int64_t targets = trained_targets(trained);
-    if (targets == 0) {
-        ++info_.dropped;
-        return;
-    }
+    if (targets == 0) return drop();
     rows_.tokens.insert(rows_.tokens.end(), tokens.begin(), tokens.end());
     rows_.trained.insert(rows_.trained.end(), trained.begin(), trained.end());
     rows_.begin.push_back(int64_t(rows_.tokens.size()));
@@ -93,7 +106,14 @@ void RowBuilder::add_row(std::span<const Token> tokens, std::span<const uint8_t>
 
 void RowBuilder::add_whole(Row row) {
     if (int64_t(row.tokens.size()) > options_.context) {
+        if (options_.long_rows != LongRows::cut) {
+            note(info_.long_at);
+            const bool split = options_.long_rows == LongRows::split;
+            ++(split ? info_.long_split : info_.long_dropped);
+            return split ? add_pieces(row.tokens, row.trained, row.turns) : void();
+        }
         ++info_.truncated;
+        note(info_.truncated_at);
         row.tokens.resize(size_t(options_.context));
         row.trained.resize(size_t(options_.context));
     }
@@ -106,8 +126,20 @@ void RowBuilder::add_tokens(std::span<const Token> tokens, std::span<const uint8
     add_whole(std::move(row));
 }
 
-// Pieces: the last token of one is the first of the next, so that every token is predicted once. The loss is on the
-// assistant's turns where the template's marks are found, on all tokens otherwise.
+// The last token of a piece is the first of the next, so that every token is predicted once. Pieces without a trained
+// token are none.
+void RowBuilder::add_pieces(std::span<const Token> tokens, std::span<const uint8_t> trained, const TurnCounts& turns) {
+    const int64_t count = int64_t(tokens.size()), before = info_.rows;
+    for (int64_t at = 0; at + 1 < count; at += options_.context - 1) {
+        const size_t from = size_t(at), length = size_t(std::min(options_.context, count - at));
+        if (trained_targets(trained.subspan(from, length)) > 0)
+            add_row(tokens.subspan(from, length), trained.subspan(from, length),
+                    info_.rows == before ? turns : TurnCounts{});
+    }
+    if (info_.rows == before) drop();
+}
+
+// Cut into pieces. The loss is on the assistant's turns where the template's marks are found, on all tokens otherwise.
 void RowBuilder::add_text(std::string_view text) {
     const bool control = reads_control(), marked = control && options_.loss != Loss::all && marks().in(text);
     MarkedText m;
@@ -125,21 +157,34 @@ void RowBuilder::add_text(std::string_view text) {
         m.tokens.push_back(tokenizer_.eos);
         m.trained.push_back(1);
     }
-    const int64_t count = int64_t(m.tokens.size());
-    if (count < 2 || text.empty()) {
-        ++info_.dropped;
+    if (m.tokens.size() < 2 || text.empty()) return drop();
+    add_pieces(m.tokens, m.trained, turns);
+}
+
+// Templates without the role: see DialogueRenderer::takes_system().
+void RowBuilder::apply_system_rule(Example& e) {
+    Json::Array& messages = e.chat.messages.array();
+    if (renderer_.takes_system() || std::none_of(messages.begin(), messages.end(), is_system)) return;
+    if (options_.system == SystemRule::error)
+        fail(Errc::format,
+             "the chat template has no system role; put the system text into the first question, or allow "
+             "that (SystemRule::merge)");
+    if (options_.system == SystemRule::merge) {
+        ++info_.merged_systems;
         return;
     }
-    for (int64_t at = 0; at + 1 < count; at += options_.context - 1) {
-        const size_t from = size_t(at), length = size_t(std::min(options_.context, count - at));
-        add_row(std::span(m.tokens).subspan(from, length), std::span(m.trained).subspan(from, length),
-                at == 0 ? turns : TurnCounts{});
+    for (size_t i = messages.size(); i-- > 0;) {
+        if (!is_system(messages[i])) continue;
+        use("system text", false);
+        messages.erase(messages.begin() + int64_t(i));
+        e.chat.facts.erase(e.chat.facts.begin() + int64_t(i));
     }
 }
 
 void RowBuilder::add(Example& e) {
     for (const std::string& key : e.unused) use(key, false);
     if (e.is_text) return add_text(e.text);
+    apply_system_rule(e);
     // alpaca's layout is ours
     const bool marked = e.format == "prompt/completion" && e.plain && reads_control() && marks().in(e.prompt);
     const auto& messages = e.chat.messages.array();
@@ -148,7 +193,7 @@ void RowBuilder::add(Example& e) {
                               : std::any_of(messages.begin(), messages.end(), [](const Json& m) {
                                     return is_assistant(m) && (!rows_room::text_of(m).empty() || m.find("tool_calls"));
                                 });
-    if (!answered) ++info_.dropped;
+    if (!answered) drop();
     else if (marked || (e.plain && !renderer_.own_template())) add_prompt(e, marked);
     else add_whole(printed(e));
 }
@@ -229,7 +274,9 @@ void RowBuilder::count_turns(const Example& e, const TrainingText& r, Row& row) 
             std::fill(row.trained.begin() + turn.first, row.trained.begin() + turn.last, uint8_t(0));
         } else if (turn.begin == turn.end) ++row.turns.silent;
         else if (turn.trained == 0 && r.marked) ++row.turns.excluded;  // by the template's {% generation %} blocks
-        else if (turn.trained > 0) ++(turn.first < options_.context ? row.turns.trained : row.turns.cut);
+        else if (turn.trained > 0)
+            ++(turn.first < options_.context || options_.long_rows == LongRows::split ? row.turns.trained
+                                                                                      : row.turns.cut);
         else
             fail(Errc::format, "message ", turn.message + 1, " of ", r.turns.size(),
                  " (assistant) gets no trained token: the chat template prints it without an answer; "
@@ -256,4 +303,5 @@ RowBuilder::Row RowBuilder::printed(Example& e) {
     return row;
 }
 
-}}  // namespace qlora
+}
+}    // namespace qlora

@@ -12,6 +12,9 @@ public:
     RowBuilder(const TokenizerImpl&, const DatasetOptions&);           // borrowed
     void add(Example&);
     void add_text(std::string_view text);              // cut into pieces
+    void at(std::string place) { place_ = std::move(place); }          // of what is added next: "chats.jsonl:12"
+    void add_bad(const std::string& what);             // a record that was left out
+    int64_t bad() const { return info_.bad; }
     void add_tokens(std::span<const Token> tokens, std::span<const uint8_t> trained);
     DatasetRows take_rows() { return std::move(rows_); }
     DatasetInfo info();                                // its format is the caller's
@@ -21,7 +24,11 @@ private:
     struct Row { Tokens tokens; std::vector<uint8_t> trained; TurnCounts turns; };
 
     void add_row(std::span<const Token> tokens, std::span<const uint8_t> trained, const TurnCounts& turns);
-    void add_whole(Row row);                           // cut at the context
+    void add_whole(Row row);                           // cut at the context, or as LongRows says
+    void add_pieces(std::span<const Token> tokens, std::span<const uint8_t> trained, const TurnCounts& turns);
+    void drop();
+    void note(std::vector<std::string>& places) const;
+    void apply_system_rule(Example&);
     void add_dialogue(Example&);
     void add_prompt(const Example&, bool marked);
     Row printed(Example&);
@@ -40,7 +47,10 @@ private:
     std::vector<Use> uses_;
     DatasetRows rows_;
     DatasetInfo info_;
+    std::string place_;
 };
+
+constexpr size_t most_places = 8;                      // that DatasetInfo names of each kind
 
 // Where the rows came from is named in the errors of both.
 void check_dataset_options(const TokenizerImpl*, const DatasetOptions&, const std::string& from);

@@ -3,6 +3,7 @@
 
 #include "src/base/stop.h"
 #include "src/run/evaluate.h"
+#include "src/run/neftune.h"
 #include "src/run/schedule.h"
 
 #include <cmath>
@@ -46,6 +47,12 @@ TrainOptions checked(const TrainOptions& o) {
     require(o.warmup_steps >= 0, "warmup_steps", double(o.warmup_steps), "0 or more");
     require(o.warmup_start == -1 || (o.warmup_start >= 0 && o.warmup_start <= 1), "warmup_start", o.warmup_start,
             "0 to 1, or -1 (1 / (warm-up steps + 1))");
+    require(o.lora_plus_ratio > 0 && std::isfinite(o.lora_plus_ratio), "lora_plus_ratio", o.lora_plus_ratio,
+            "more than 0");
+    require(o.neftune_alpha >= 0 && std::isfinite(o.neftune_alpha), "neftune_alpha", o.neftune_alpha,
+            "0 (none) or more");
+    require(!o.group_by_length || !o.packing, "group_by_length", 1,
+            "0 with packing, which fills sequences by length already");
     require(o.max_bad_steps >= 1, "max_bad_steps", double(o.max_bad_steps), "1 or more");
     require(o.kept_layers >= 0, "kept_layers", double(o.kept_layers), "0 or more");
     require(int(o.schedule) >= 0 && o.schedule <= Schedule::cosine, "schedule", double(int(o.schedule)),
@@ -81,6 +88,7 @@ DecoderSpec training_spec(const LoraImpl& lora, const TrainOptions& o, const Buf
     spec.checkpoint = o.checkpoint_activations;
     spec.kept_layers = o.kept_layers;
     spec.dropout = lora.options.dropout > 0;
+    spec.noise = o.neftune_alpha > 0;
     spec.seed = o.seed;
     spec.gradients = gradients;
     return spec;
@@ -116,6 +124,7 @@ TrainerImpl::TrainerImpl(std::shared_ptr<LoraImpl> l, std::shared_ptr<const Data
       batches(data, options, context),
       gradients(trainer_room::gradients_of(*lora, options)),
       optimizer(lora->base->backend, lora->values, gradients, lora->parameters, options.optimizer),
+      lora_plus(*lora, options.lora_plus_ratio),
       decoders(lora->base, lora.get(), trainer_room::training_spec(*lora, options, gradients, data->weighted())) {
     trainer_room::check_vocabulary(*data, lora->base->config);
     trainer_room::check_lengths(*data, lora->base->config, options);
@@ -144,6 +153,9 @@ std::optional<TrainerImpl::Sum> TrainerImpl::run_micro_batches(const std::vector
         Decoder& decoder = decoders.at(count);
         DecoderBatch batch = lay_out(documents, decoder.spec().rows);
         batch.dropout_step = micro++;
+        if (options.neftune_alpha > 0)
+            batch.noise = neftune_noise(documents, decoder.spec().rows, lora->base->config.hidden,
+                                        options.neftune_alpha, options.seed, batch.dropout_step);
         decoder.run(batch);
         const std::vector<float> nll = decoder.nll();
         for (size_t i = 0; i < nll.size(); ++i) {
@@ -186,8 +198,10 @@ bool TrainerImpl::step(const OnMicroBatch& on_micro_batch) {
     s.skipped = !std::isfinite(s.loss) || !std::isfinite(s.grad_norm);
     if (!s.skipped) {
         const auto writing = lora->lock.write();
+        lora_plus.before();
         optimizer.step(float(s.learning_rate), progress.updates + 1, factor, norm);
         s.paged_bytes = optimizer.paged_bytes() - paged;
+        lora_plus.after();
         ++lora->version;
     }
 

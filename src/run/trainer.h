@@ -9,6 +9,7 @@
 #include "src/base/exclusive.h"
 #include "src/run/batches.h"
 #include "src/run/decoders.h"
+#include "src/run/lora_plus.h"
 #include "src/run/optimizer.h"
 
 #include <chrono>
@@ -35,6 +36,7 @@ struct TrainerImpl {
     BatchPlan batches;
     BufferRef gradients;                               // flat, as LoraImpl::values
     FlatAdamW optimizer;
+    LoraPlus lora_plus;
     DecoderPool decoders;
     TrainProgress progress;
     Busy busy;                                         // taken by the public calls

@@ -13,7 +13,11 @@ public:
     struct Match { std::string_view text; size_t length = 0; };        // length 0: nothing begins here
     Match longest(std::string_view text, size_t at) const;
 private:
+    // Of a string or its replacement (those that there are have some 50): a trie that leads back into itself, or a
+    // replacement that is passed over, would cost the square of a text.
+    static constexpr size_t longest_string = 1024;
     uint32_t unit(size_t at) const;
+    [[noreturn]] void damaged(std::string_view what) const;
     std::string blob_, where_;
     size_t units_ = 0;
 };

@@ -6,6 +6,12 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
+void check_grown(size_t bytes, size_t most) {
+    if (bytes > most)
+        fail(Errc::format, "tokenizer: its rules make ", bytes, " bytes of a text of which ", most,
+             " are the most that real ones make; fetch the tokenizer again from where it was published");
+}
+
 // Up to where the first byte that came from elsewhere begins: the last piece belongs to it whole.
 size_t NormalText::until(size_t end) const {
     if (origin_.empty() || end == 0) return end;
@@ -14,12 +20,15 @@ size_t NormalText::until(size_t end) const {
 }
 
 void NormalText::rewrite(const Piece& piece) {
+    const size_t most = std::min<size_t>(most_grown(size_), UINT32_MAX);       // origins have 32 bits
+    check_grown(text_.size(), most);
     std::string out;
     out.reserve(text_.size());
     std::vector<uint32_t> origin;
     bool moved = !origin_.empty();
     for (size_t at = 0; at < text_.size();) {
         const size_t before = out.size(), length = piece(at, out), grown = out.size() - before;
+        check_grown(out.size(), most);
         const bool same = grown == length && out.compare(before, grown, text_, at, length) == 0;
         if (!same && !moved) {                         // the first change: what stands before it has not moved
             moved = true;

@@ -4,6 +4,11 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
+// How much the steps of a tokenizer may make of a text: NFKC makes 11 bytes of one at most, a mark in the place of a
+// space has 3. Without an end, forty steps that double a letter make a terabyte of it. Error{format} beyond.
+constexpr size_t most_grown(size_t bytes) { return 4096 + 64 * bytes; }
+void check_grown(size_t bytes, size_t most);
+
 class NormalText {
 public:
     explicit NormalText(std::string_view original) : text_(original), size_(original.size()) {}

@@ -70,7 +70,8 @@ protected:
         // In front of the whole text transformers puts it only where there is none.
         const bool has_one = text.starts_with(' ') || text.starts_with(lower_block);
         const bool front = vocabulary_.add_space_prefix && (vocabulary_.prefix_once ? first && !has_one : true);
-        const std::string escaped = replace_all((front ? " " : "") + std::string(text), " ", lower_block);
+        const std::string escaped =
+            replace_all((front ? " " : "") + std::string(text), " ", lower_block, most_grown(text.size()));
         const size_t begin = out.size();
         if (unigram_) cut_best(escaped, out);
         else merge_words(escaped, out);

@@ -5,6 +5,7 @@
 
 #include "src/base/base64.h"
 #include "src/text/token_core.h"
+#include "src/text/token_cuts.h"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace tiktoken_room {
@@ -97,14 +98,16 @@ inline void make_merges(Vocabulary& v, std::string_view where) {
         if (v.tokens[i].empty()) continue;
         if (!ids.emplace(v.tokens[i], Token(i)).second)
             fail(Errc::format, where, ": token ", i, " is also token ", ids[v.tokens[i]]);
-        if (v.tokens[i].size() > 4096) fail(Errc::format, where, ": token ", i, " has ", v.tokens[i].size(), " bytes");
     }
+    TokenCuts all(v.tokens, where);
     for (const std::string_view token : v.tokens) {
         std::vector<std::pair<std::pair<Token, Token>, size_t>> cuts;
-        for (size_t at = size_t(utf8_at(token, 0).bytes); at < token.size(); at += size_t(utf8_at(token, at).bytes)) {
-            const auto left = ids.find(token.substr(0, at)), right = ids.find(token.substr(at));
-            if (left != ids.end() && right != ids.end()) cuts.push_back({{left->second, right->second}, at});
-        }
+        all.each(token, [&](std::string_view left, std::string_view right) {
+            const auto a = ids.find(left), b = ids.find(right);
+            if (a == ids.end() || b == ids.end()) return false;
+            cuts.push_back({{a->second, b->second}, left.size()});
+            return true;
+        });
         std::sort(cuts.begin(), cuts.end());
         for (const auto& [parts, at] : cuts) v.merges.push_back(str(token.substr(0, at), ' ', token.substr(at)));
     }

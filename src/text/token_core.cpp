@@ -167,13 +167,14 @@ bool ends_reply_by_name(std::string_view token) {
     return std::find(names.begin(), names.end(), token) != names.end();
 }
 
-std::string replace_all(std::string text, std::string_view from, std::string_view to) {
+std::string replace_all(std::string text, std::string_view from, std::string_view to, size_t most) {
     if (from.empty() || text.find(from) == std::string::npos) return text;
     std::string out;
     out.reserve(text.size() + text.size() / 4);
     size_t at = 0;
     for (size_t hit = text.find(from); hit != std::string::npos; hit = text.find(from, at)) {
         out.append(text, at, hit - at).append(to);
+        check_grown(out.size(), most);
         at = hit + from.size();
     }
     return out.append(text, at);
@@ -418,7 +419,7 @@ std::string TokenCore::covered(Token id) const {
         if (const int byte = byte_of_token(text); byte >= 0) return std::string(1, char(byte));
     }
     std::string out = text;
-    for (const auto& [from, to] : decode_.replace) out = replace_all(std::move(out), from, to);
+    for (const auto& [from, to] : decode_.replace) out = replace_all(std::move(out), from, to, most_grown(text.size()));
     return out;
 }
 

@@ -56,7 +56,8 @@ std::string byte_level_bytes(std::string_view text);   // back; a text with othe
 int byte_of_token(std::string_view token);             // "<0x0A>" -> 10; -1 for every other text
 std::string token_of_byte(int byte);                   // 10 -> "<0x0A>"
 bool ends_reply_by_name(std::string_view token);       // "<|im_end|>", "<|eot_id|>", ...
-std::string replace_all(std::string text, std::string_view from, std::string_view to);
+// most: bytes, see check_grown
+std::string replace_all(std::string text, std::string_view from, std::string_view to, size_t most);
 
 // SPM-style text is one long word. It may be cut before every U+2581 that follows another character x, without changing
 // a single id, as long as no token contains x followed by U+2581: no merge can then reach across.

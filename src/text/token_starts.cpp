@@ -13,9 +13,11 @@ inline std::vector<size_t> align(std::string_view text, std::string_view spelled
     for (size_t at = 0; at < text.size();) {
         const size_t bytes = size_t(utf8_at(text, at).bytes);
         std::string character(text.substr(at, bytes));
-        for (const auto& [from, to] : replace) character = replace_all(std::move(character), from, to);
+        for (const auto& [from, to] : replace)
+            character = replace_all(std::move(character), from, to, most_grown(bytes));
         for (size_t i = 0; i < character.size(); ++i) where.push_back(at + (character.size() == bytes ? i : 0));
         shown += character;
+        check_grown(shown.size(), most_grown(text.size()));
         at += bytes;
     }
     const bool front = spelled.size() == shown.size() + 1 && spelled[0] == ' ';

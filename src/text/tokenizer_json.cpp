@@ -183,6 +183,7 @@ struct Reader : TokenizerParts {
         if (const Json* part = get(json, "post_processor")) read_post_processor(*part);
         const Json* decoder = get(json, "decoder");
         if (decoder) read_decoder(*decoder);
+        check_count("decoders", decode.replace.size());
         for (const auto& token : {begin_token, end_token})
             if (token && find(*token) < 0)
                 fail(Errc::format, where, ": post_processor adds the token \"", *token, "\", which does not exist");

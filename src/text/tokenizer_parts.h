@@ -30,7 +30,12 @@ struct TokenizerParts {
         const Json* pattern = get(from, "pattern");
         const Json* string = pattern ? get(*pattern, "String") : nullptr;
         if (!string) unsupported(str(of, " pattern"), pattern ? pattern->dump() : "null");
-        return string->as_string(name("pattern"));
+        constexpr size_t longest = 1024;               // a search takes so many steps for a byte of text at worst
+        const std::string& bytes = string->as_string(name("pattern"));
+        if (bytes.size() > longest)
+            fail(Errc::format, where, ": the pattern of ", of, " has ", bytes.size(), " bytes; ", longest,
+                 " are the most");
+        return bytes;
     }
     std::string prepend_scheme(const Json& metaspace) const {
         const Json* scheme = get(metaspace, "prepend_scheme");
@@ -40,6 +45,11 @@ struct TokenizerParts {
         return value;
     }
     AddedToken added_token(const Json& entry, Token id, std::string_view content) const;
+    // Every step goes over the whole text, and pre-tokenizers call each other.
+    void check_count(std::string_view what, size_t count) const {
+        constexpr size_t most = 64;
+        if (count > most) fail(Errc::format, where, ": ", count, " ", what, ", at most ", most, " are read");
+    }
     [[noreturn]] void unsupported(std::string_view what, std::string_view value) const {
         fail(Errc::unsupported, where, ": ", what, " \"", value,
              "\" is not supported; export the tokenizer without it, or use the model's GGUF");

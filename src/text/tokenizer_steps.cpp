@@ -118,11 +118,13 @@ struct Reader : TokenizerParts {
 
     // Spaces become the mark; in front goes another, always or only where the text begins; words begin with the mark.
     void read_metaspace(const Json& p) {
-        if (!options.words.empty()) unsupported("Metaspace after another pre-tokenizer:", "Metaspace");
+        if (!options.words.empty() || !options.changes.empty())
+            unsupported("Metaspace after another pre-tokenizer:", "Metaspace");
         const std::string mark = text(p, "replacement"), scheme = prepend_scheme(p);
         if (mark.empty()) unsupported("Metaspace replacement", "");
         options.changes.push_back([mark, scheme](std::string& s, bool first) {
-            s = replace_all(std::move(s), " ", mark);
+            const size_t most = most_grown(s.size());
+            s = replace_all(std::move(s), " ", mark, most);
             if ((scheme == "always" || (scheme == "first" && first)) && !starts_with(s, mark)) s.insert(0, mark);
         });
         if (flag(p, "split", true)) options.words.push_back(split_at(match_text(mark), Split::with_next));
@@ -136,6 +138,8 @@ bool read_tokenizer_steps(const Json* normalizer, const Json* pre_tokenizer, Bpe
     tokenizer_steps_room::Reader reader{{where}, options};
     if (normalizer) reader.read_normalizer(*normalizer);
     if (pre_tokenizer) reader.read_pre_tokenizer(*pre_tokenizer);
+    reader.check_count("normalizers", options.normalizers.size());
+    reader.check_count("pre-tokenizers", std::max(options.words.size(), options.changes.size()));
     return reader.byte_level;
 }
 

@@ -1,5 +1,7 @@
 // folders.h - fuzz targets of the files in Hugging Face and PEFT folders.
 #pragma once
+#include "src/model/base_record.h"
+#include "src/model/lora_impl.h"
 #include "tests/fuzz/samples.h"
 
 namespace fuzz {
@@ -38,20 +40,73 @@ inline Seeds adapter_configs() {
     lists.set("exclude_modules", Json(Json::Array{Json("lm_head")}))
         .set("alpha_pattern", Json().set("q_proj", int64_t(4)))
         .set("use_rslora", true);
-    return {plain, patterns.dump(), lists.dump()};
+    Seeds seeds{plain, patterns.dump(), lists.dump()};
+    const auto add = [&](const char* key, Json value) {
+        Json other = config;
+        seeds.push_back(other.set(key, std::move(value)).dump());
+    };
+    add("target_modules", "all-linear");
+    add("target_modules", nullptr);
+    add("layers_to_transform", int64_t(0));
+    add("rank_pattern", Json().set("q_proj", rank + 1));
+    add("bias", "all");
+    add("peft_type", "LOHA");
+    add("lora_dropout", 2.0);
+    add("init_lora_weights", "olora");
+    add("megatron_config", Json().set("a", int64_t(1)));
+    add("layers_pattern", "blocks");
+    for (const char* expression :
+         {R"(\b\D+\W\w*\S+\.q_proj\b)", R"((?=model)(?!lm)(?:[^\s\Dx-z]|.)*?(?P<n>down)_proj\Z)", R"(a**)",
+          R"((?<=a)b)", R"((?P=n))", R"((?>a))", R"((?i)a)", R"(*a)", R"(.*\B(_pro){1,2}j|\x41\d{2,3}[\b\]a-c])", R"((?P<n)"})
+        add("target_modules", expression);
+    return seeds;
+}
+
+// The adapter whose factors begin as the base's own directions: what PEFT reads of it, with a note of ours.
+inline std::string pissa_file(const std::string& name) {
+    static const Files files =
+        lora_files(*create_lora(model(), {.rank = 2, .modules = "q_proj", .init = LoraInit::pissa}));
+    return files.at(name);
 }
 
 inline Target adapter_target(const std::string& name) {
-    return {[=] { return name == "adapter_config.json" ? adapter_configs() : Seeds{adapter_file(name.c_str())}; },
+    return {[=] {
+                Seeds seeds = name == "adapter_config.json" ? adapter_configs() : Seeds{adapter_file(name.c_str())};
+                seeds.push_back(pissa_file(name));
+                return seeds;
+            },
             [=](std::string_view bytes) {
                 for (const char* file : {"adapter_config.json", "adapter_model.safetensors"}) {
                     static std::map<std::string, std::string> whole;
-                    std::string& valid = whole[file];
-                    if (valid.empty()) valid = adapter_file(file);
+                    const bool pissa = bytes.find("pissa") != bytes.npos;
+                    std::string& valid = whole[file + std::string(pissa ? "pissa" : "")];
+                    if (valid.empty()) valid = pissa ? pissa_file(file) : adapter_file(file);
                     put(std::string("peft/") + file, file == name ? bytes : std::string_view(valid));
                 }
-                load_lora(model(), folder() + "/peft");
+                if (name == "adapter_config.json" && bytes.size() % 2)         // its rules, for an adapter anew
+                    create_lora(model(), read_peft_config(Json::parse(bytes, "fuzz"), "fuzz"));
+                else load_lora(model(), folder() + "/peft");
             }};
+}
+
+// base.json beside an adapter: the record of what it was trained on.
+inline Seeds base_records() {
+    const std::string plain = adapter_file("base.json");
+    Seeds seeds{plain};
+    for (const char* type : {"nf4", "fp4", "nf3"}) {
+        Json other = Json::parse(plain, "seed");
+        seeds.push_back(other.set("quant", type).set("double_quant", type[0] == 'n').dump());
+        seeds.push_back(other.set("fingerprint", nullptr).dump());
+    }
+    Json other = Json::parse(plain, "seed");
+    seeds.push_back(other.set("fingerprint", Json(*other.find("fingerprint")).set("weights", "0")).dump());
+    return seeds;
+}
+
+inline void read_base(std::string_view bytes) {
+    Files files{{"base.json", std::string(bytes)}};
+    for (const char* file : {"adapter_config.json", "adapter_model.safetensors"}) files[file] = adapter_file(file);
+    for (const OnBase on : {OnBase::recorded, OnBase::as_held}) load_lora(model(), Source::folder(files), on);
 }
 
 // Rotary scaling of every kind, windows, lists of layers.
@@ -66,20 +121,44 @@ inline Seeds configs() {
          R"("model_type": "llama", "rope_scaling": {"type": "dynamic", "factor": 2.0}, "attention_bias": false, "mlp_bias": false, "partial_rotary_factor": 0.5, "tie_word_embeddings": true, "hidden_act": "silu")",
          R"("model_type": "qwen2", "use_sliding_window": true, "sliding_window": 4, "max_window_layers": 0, "layer_types": ["sliding_attention"], "rope_scaling": {"type": "linear", "factor": 2.0})"})
         out.push_back("{" + sizes + rest + "}");
+    for (
+        const char* rest :
+        {R"("model_type": "phi3", "rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1], "long_factor": [2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]}, "original_max_position_embeddings": 64)",
+         R"("model_type": "gemma3_text", "sliding_window": 4, "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8, "rope_theta": 1000000.0}, "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}, "layer_types": ["full_attention"])",
+         R"("model_type": "ministral3", "rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4, "mscale": 1.0, "mscale_all_dim": 0.5, "original_max_position_embeddings": 32, "llama_4_scaling_beta": 0.1, "truncate": false})",
+         R"("model_type": "deci", "block_configs": [{"attention": {"n_heads_in_group": 2}, "ffn": {"ffn_mult": 1}}])",
+         R"("model_type": "llama", "hidden_act": "gelu", "rope_scaling": {"rope_type": "su"})",
+         R"("model_type": "llama", "quantization_config": {"quant_method": "gptq", "bits": 4})"})
+        out.push_back("{" + sizes + rest + "}");
     return out;
+}
+
+// What config.json may say of 4-bit and 8-bit weights.
+inline Seeds quantizations(Folder kind) {
+    Seeds seeds;
+    for (const char* said :
+         {R"({"quant_method": "bitsandbytes", "load_in_8bit": true})", R"({"quant_method": "mxfp4"})",
+          R"({"quant_method": "fp8", "weight_block_size": [32, 32]})", R"({"quant_method": "fp8", "weight_block_size": [32]})",
+          R"({"quant_method": "modelopt", "quant_algo": "NVFP4"})", R"({"quant_method": "modelopt", "quant_algo": "X"})",
+          R"({"quant_method": "compressed-tensors", "format": "int-quantized"})"}) {
+        Json config = Json::parse(bytes_of(hugging_face(kind) + "/config.json"), "seed");
+        seeds.push_back(config.set("quantization_config", Json::parse(said, "seed")).dump());
+    }
+    return seeds;
 }
 
 inline Targets folders() {
     return {
         {"config", model_file(Folder::plain, "config.json", configs())},
         {"tensors", model_file(Folder::plain, "model.safetensors")},
-        {"four_bit_config", model_file(Folder::four_bit, "config.json")},
+        {"four_bit_config", model_file(Folder::four_bit, "config.json", quantizations(Folder::four_bit))},
         {"four_bit_tensors", model_file(Folder::four_bit, "model.safetensors")},
-        {"float8_config", model_file(Folder::float8, "config.json")},
+        {"float8_config", model_file(Folder::float8, "config.json", quantizations(Folder::float8))},
         {"float8_tensors", model_file(Folder::float8, "model.safetensors")},
         {"index", model_file(Folder::shards, "model.safetensors.index.json")},
         {"adapter_config", adapter_target("adapter_config.json")},
         {"adapter", adapter_target("adapter_model.safetensors")},
+        {"base_record", {base_records, read_base}},
     };
 }
 

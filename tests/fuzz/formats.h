@@ -1,7 +1,11 @@
 // formats.h - fuzz targets of the container formats: JSON, safetensors, GGUF as models, vocabularies and adapters, and
 // 4-bit tensors in it.
 #pragma once
+#include "src/model/family.h"
+#include "src/model/vocabulary.h"
+#include "src/text/tokenizer_model.h"
 #include "tests/fuzz/samples.h"
+#include "tests/support/sentencepiece_file.h"
 
 namespace fuzz {
 
@@ -10,12 +14,102 @@ inline void read_json(std::string_view bytes) {
     if (Json::parse(printed, "again").dump() != printed) std::abort();
 }
 
+// A header alone stands for a file that has it.
 inline void read_safetensors(std::string_view bytes) {
-    const auto file = SafeTensors::open(put("x.safetensors", bytes));
+    std::string whole(bytes);
+    if (bytes.starts_with('{')) {
+        whole.insert(0, 8, '\0');
+        for (int i = 0; i < 8; ++i) whole[size_t(i)] = char(bytes.size() >> 8 * i & 255);
+        whole.append(64, '\x3a');
+    }
+    const auto file = SafeTensors::open(put("x.safetensors", whole));
     for (const SafeTensor& t : file->tensors()) {
         if (t.dtype == "F32" || t.dtype == "F64") file->floats(t);
         if (t.dtype == "F16" || t.dtype == "BF16") file->weight(t).decoded();
+        if (file->find(t.name) != &t) std::abort();
     }
+}
+
+// A tensor of every type.
+inline std::string safetensors_of_types() {
+    SafeTensorsWriter writer;
+    for (const auto& [type, size] : {std::pair("F64", 8), std::pair("F32", 4), std::pair("F16", 2),
+                                     std::pair("BF16", 2), std::pair("U8", 1), std::pair("F8_E4M3", 1)}) {
+        const std::string data(size_t(2 * size), '\x3a');
+        writer.tensors.push_back({str("\xC3\xA9", type), type, {2}, 2 * size, [data](AtomicFile& f) {
+            f.write(data.data(), int64_t(data.size()));
+        }});
+    }
+    return writer.bytes();
+}
+
+// What GGUF says of rotary scaling, in every way.
+inline Seeds scaled_models() {
+    Seeds seeds;
+    using Kind = RopeScaling::Kind;
+    for (const Kind kind : {Kind::linear, Kind::yarn, Kind::llama3, Kind::longrope}) {
+        auto m = std::make_shared<ModelImpl>(*tiny::make({.family = kind == Kind::longrope ? "phi3" : "llama",
+                                                          .layers = 1,
+                                                          .hidden = 8,
+                                                          .heads = 2,
+                                                          .kv_heads = 1,
+                                                          .head_dim = 4,
+                                                          .feed_forward = 8,
+                                                          .vocabulary = 8,
+                                                          .tied = true}));
+        RopeScaling& s = m->config.rope_scaling;
+        s.kind = kind;
+        s.factor = 4;
+        s.original_context = double(m->config.context) / 4;
+        if (kind == Kind::longrope) s.short_factors = {1, 1}, s.long_factors = {2, 2};
+        m->config.inverse_frequencies.clear();
+        set_frequencies(m->config, 10000, s, "seed");
+        seeds.push_back(gguf_of(*m));
+    }
+    return seeds;
+}
+
+// Vocabularies as our writer puts them: SentencePiece's models, whole lists of tiktoken, and a tokenizer.json.
+inline Seeds written_vocabularies() {
+    namespace file = sentencepiece_file;
+    const std::string map("\x08\0\0\0\0\x04\0\0h\x05\0\0x\0", 14);
+    Seeds seeds;
+    const auto add = [&](const TextFiles& files, std::shared_ptr<const TokenizerImpl> t, bool beside) {
+        auto m = std::make_shared<ModelImpl>(*model());
+        m->tokenizer = std::move(t);
+        GgufWriter writer;
+        writer.set("general.architecture", GgufWriter::Type::string, "llama");
+        if (beside) writer.set("qlora.family", GgufWriter::Type::string, "llama");
+        if (beside && !files.model.empty()) write_tokenizer_model(writer, files);
+        if (beside && files.model.empty())
+            writer.set("tokenizer.huggingface.json", GgufWriter::Type::string, files.tokenizer);
+        if (!beside) write_gguf_vocabulary(writer, files, *m);
+        writer.write(folder() + "/vocabulary-sample.gguf");
+        seeds.push_back(bytes_of(folder() + "/vocabulary-sample.gguf"));
+    };
+    for (const bool beside : {false, true}) {
+        for (const std::string& bytes : {file::model(2), file::model(1, "", file::bytes(2, map)), file::ranks()})
+            add({"", "", "", bytes, "qwen"},
+                make_tokenizer(read_tokenizer_model(bytes, "qwen", Json(), "seed"), "seed"), beside);
+        for (const std::string& json : {tokenizer_json(), spm_tokenizer_json()})
+            add({json, "", ""}, load_tokenizer_json(Json::parse(json, "seed"), Json(), "seed"), beside);
+    }
+    return seeds;
+}
+
+// A vocabulary put to use, and written as files of Hugging Face.
+inline void read_vocabulary(std::string_view bytes) {
+    const std::string path = put("vocabulary.gguf", bytes);
+    auto m = std::make_shared<ModelImpl>(*model());
+    m->tokenizer = load_tokenizer(path);
+    if (m->tokenizer) use(*m->tokenizer, "Hello <s> w\xC3\xB6rld  1234");
+    auto metadata = std::make_shared<Metadata>();
+    metadata->gguf = *Gguf::open(path);
+    m->metadata = metadata;
+    if (original_text(*m) || !m->tokenizer) return;
+    const TextFiles files = hf_vocabulary(*m);
+    const Json config = Json::parse(files.config, "again");
+    use(*load_tokenizer_json(Json::parse(files.tokenizer, "again"), config, "again"), "Hello");
 }
 
 // Everything that a file says, asked for in every way; then the model.
@@ -49,12 +143,14 @@ inline Targets formats() {
         {"safetensors",
          {[] {
               return Seeds{adapter_file("adapter_model.safetensors"),
-                           bytes_of(hugging_face(Folder::four_bit) + "/model.safetensors")};
+                           bytes_of(hugging_face(Folder::four_bit) + "/model.safetensors"), safetensors_of_types(),
+                           R"({"a": {"dtype": "F32", "shape": [2, 4], "data_offsets": [0, 32]}, "\u00e9": {"dtype": "F16",
+                              "shape": [16], "data_offsets": [32, 64]}, "__metadata__": {"format": "pt"}})"};
           },
           read_safetensors}},
         {"gguf",
          {[] {
-              Seeds seeds;
+              Seeds seeds = scaled_models();
               for (const std::string& family : tiny::every_family())
                   seeds.push_back(gguf_of(*tiny::make({.family = family,
                                                        .layers = 1,
@@ -89,11 +185,12 @@ inline Targets formats() {
           read_gguf}},
         {"vocabulary",
          {[] {
-              return Seeds{vocabulary(true), vocabulary(false)};
+              Seeds seeds = written_vocabularies();
+              for (const bool spm : {true, false}) seeds.push_back(vocabulary(spm));
+              seeds.push_back(vocabulary(true, true));
+              return seeds;
           },
-          [](std::string_view bytes) {
-              use(*load_tokenizer(put("vocabulary.gguf", bytes)), "Hello <s> w\xC3\xB6rld  1234");
-          }}},
+          read_vocabulary}},
         {"adapter_gguf",
          {[] {
               save_lora_gguf(*create_lora(model(), {.rank = 2, .modules = "q_proj,down_proj"}),

@@ -4,9 +4,9 @@
 //   make fuzz                                          (clang; the library with address and undefined-behaviour checks)
 //   QLORA_FUZZ=gguf build/fuzz/fuzz CORPUS tests/fuzz/seeds/gguf -max_len=8192 -rss_limit_mb=4096 -runs=2000000
 //
-// QLORA_FUZZ names one of the targets in formats.h, folders.h, texts.h and runs.h. An empty CORPUS folder is filled
-// with valid inputs first. What a target found goes into tests/fuzz/seeds/NAME, small; tests/fuzz/replay_test.cpp reads
-// all of it again with every `make test`.
+// QLORA_FUZZ names one of the targets in formats.h, folders.h, texts.h, told.h and runs.h. An empty CORPUS folder is
+// filled with valid inputs first. What a target found goes into tests/fuzz/seeds/NAME, small;
+// tests/fuzz/replay_test.cpp reads all of it again with every `make test`.
 #include "tests/fuzz/all.h"
 
 #include <cstdlib>

@@ -48,9 +48,12 @@ TEST_P(Replay, EndsInAResultOrAnError) {
     for (const std::string& seed : seeds) good += read(target, seed);
     EXPECT_GT(good, 0) << "none of the valid inputs is read: the target tests nothing";
     for (const std::string& found : kept(GetParam())) read(target, found);
-    Rng rng{17, 0, 0};
     const auto start = std::chrono::steady_clock::now();
-    for (int i = 0; i < 300 && std::chrono::steady_clock::now() - start < std::chrono::milliseconds(600); ++i) {
+    for (const std::string& seed : seeds)
+        for (const std::string& bytes : fuzz::damaged(seed, false))
+            if (std::chrono::steady_clock::now() - start < std::chrono::milliseconds(1200)) read(target, bytes);
+    Rng rng{17, 0, 0};
+    for (int i = 0; i < 300 && std::chrono::steady_clock::now() - start < std::chrono::milliseconds(1800); ++i) {
         std::string bytes = seeds[size_t(i) % seeds.size()];
         for (uint64_t changes = 1 + rng.below(3); changes > 0 && !bytes.empty(); --changes) {
             const size_t at = size_t(rng.below(bytes.size()));

@@ -43,8 +43,41 @@ inline Seeds rows() {
         "\n",
         R"({"prompt": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", "completion": "hello<|im_end|>"})"
         "\n",
+        R"({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, {"role": "assistant", "content": "b"}]})"
+        "\n",
+        R"({"messages": [{"role": "judge", "content": "a"}, {"role": "assistant", "content": "b"}]})"
+        "\n",
+        R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0.5}]})"
+        "\n",
+        R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": ["f"]}]})"
+        "\n",
+        R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "chat_template_kwargs": {"messages": 1}})"
+        "\n",
+        R"({"instruction": "a", "output": "b", "history": [["c"]]})"
+        "\n",
+        R"({"text": "a"})"
+        "\n"
+        R"({"prompt": "a", "completion": "b"})"
+        "\n",
+        R"([{"text": "a"}, {"text": )",
+        R"({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q1"}, {"role": "assistant", "content": "a1"}, {"role": "user", "content": "q2"}, {"role": "assistant", "content": "a2"}]})"
+        "\n",
         R"({"prompt": "a", "chosen": "b", "rejected": "c"})"
-        "\n"};
+        "\n",
+        R"({"message_tree_id": "t", "prompt": {"text": "a", "role": "prompter", "replies": [{"text": "b", "role": "assistant", "rank": 0, "replies": []}]}})"
+        "\n",
+        R"({"instruction": "a", "instances": [{"input": "b", "output": "c"}, {"instruction_with_input": "d", "output": "e"}]})"
+        "\n",
+        R"({"chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c", "rejected": "x"})"
+        "\n",
+        R"({"text": "<human>: a\n<bot>: b"})"
+        "\n",
+        R"({"text": "a", "label": "b"})"
+        "\n",
+        R"({"version": 1, "data": [{"question": "a", "answer": 1}, {"question": "b", "answer": true},]})",
+        "{\n\"input\": \"a\",\n\"output\": \"b\"\n}\n\n{\n\"input\": \"c\",\n\"output\": \"d\"\n}",
+        "{\"row_idx\": 0, \"row\": {\"conversation\": [{\"human\": \"a\", \"assistant\": \"b\"}]}},\n",
+        std::string("\xFF\xFE{\0\"\0t\0e\0x\0t\0\"\0:\0\"\0a\0\"\0}\0", 26)};
 }
 
 inline void read_rows(std::string_view bytes, const char* name,
@@ -55,10 +88,14 @@ inline void read_rows(std::string_view bytes, const char* name,
         for (const Loss loss : losses) {
             DatasetOptions options{.context = 64};
             options.loss = loss;
+            const bool split = path.ends_with("valid.json");
+            if (split) options.split = bytes.size() % 2 ? "valid" : "validation";
             try {
-                const auto data = load_dataset(path, t, options);
+                const auto data = load_dataset(split ? path.substr(0, path.rfind('/')) : path, t, options);
                 split_dataset(*data, 0.3f, 1);
-                data->fingerprint();
+                const std::vector<float> weights(size_t(data->size()), 0.5f);
+                const auto weighted = weighted_dataset(*data, weights);
+                join_datasets(std::vector{data, weighted})->fingerprint();
             } catch (const Error&) {                   // the next way of reading them may still fail in another manner
             }
         }
@@ -77,7 +114,18 @@ inline const std::vector<std::shared_ptr<const TokenizerImpl>>& chat_tokenizers(
                   "c.function.arguments }}{% endfor %}"
                   "{% elif m.role == 'tool' %}{{ m.tool_call_id ~ m.content }}{% else %}{{ m.reasoning_content or '' "
                   "}}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt "
-                  "%}<|im_start|>assistant\n{% endif %}")};
+                  "%}<|im_start|>assistant\n{% endif %}"),
+        // an answer is printed at its question, without a mark behind it
+        tokenizer("{% for m in messages %}{% if m.role == 'user' %}Q: {{ m.content }}\nA: {% if loop.nextitem is "
+                  "defined %}{{ loop.nextitem.content }}\n{% endif %}{% endif %}{% endfor %}"),
+        // the prompt opens more than the history shows, and nothing but whole dialogues is printed
+        tokenizer("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\n<|im_end|>{% endfor %}{% if "
+                  "add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"),
+        tokenizer("{% if messages[-1].role != 'assistant' %}{{ raise_exception('no answer') }}{% endif %}{% for m in "
+                  "messages %}{{ '<n>' if m.role == 'user' else '<|im_start|>' }}{{ m.content }}{{ ' <|im_end|>' if "
+                  "m.role != 'user' }}{% endfor %}"),
+        tokenizer("{% for i in range(messages | length) %}[{{ messages[i].role }}] {{ messages[i].content }}{% endfor "
+                  "%}{% if add_generation_prompt %}[assistant] {% endif %}")};
     return all;
 }
 
@@ -96,6 +144,7 @@ inline void read_manifest(std::string_view bytes) {
             options);
         t->step();
         save_checkpoint(*t, checkpoint);
+        save_lora_peft(*t->lora, checkpoint + "/adapter");             // as version 0.1.0 did
         return t;
     }();
     if (bytes.empty()) return;
@@ -109,6 +158,7 @@ inline void read_manifest(std::string_view bytes) {
         manifest.set("hash", hash);
     }
     put("checkpoint/manifest.json", manifest.dump(1) + "\n");
+    machine_of_checkpoint(checkpoint);
     load_checkpoint(*trainer, checkpoint);
 }
 
@@ -119,6 +169,16 @@ inline Targets runs() {
           [](std::string_view bytes) {
               static const auto plain = tokenizer();
               read_rows(bytes, "data.jsonl", {plain}, {Loss::assistant});
+              read_rows(bytes, "splits/valid.json", {plain}, {Loss::all});
+          }}},
+        {"table",
+         {[] {
+              return Seeds{"question,answer\r\n\"a, \"\"b\"\"\nc\",1\r\nd,\r\n", "text;label\na;b\n",
+                           "\xEF\xBB\xBFq\ta\n"};
+          },
+          [](std::string_view bytes) {
+              static const auto plain = tokenizer();
+              read_rows(bytes, "data.csv", {plain}, {Loss::assistant});
           }}},
         {"chat_rows",
          {rows,
@@ -131,7 +191,13 @@ inline Targets runs() {
         {"manifest",
          {[] {
               read_manifest("");
-              return Seeds{bytes_of(folder() + "/checkpoint/manifest.json")};
+              const std::string now = bytes_of(folder() + "/checkpoint/manifest.json");
+              Json first = Json::parse(now, "seed"), other = first;    // as version 0.1.0 wrote it, and of another run
+              std::erase_if(first.object(), [](const Json::Member& m) { return m.first == "machine"; });
+              first.set("model", Json().set("fingerprint", "00")).set("adapter", Json().set("dropout", 0.0));
+              other.set("model", Json().set("a", Json().set("b", "c")))
+                  .set("machine", Json().set("threads", int64_t(7)));
+              return Seeds{now, first.dump(), other.dump()};
           },
           read_manifest}},
     };

@@ -94,7 +94,8 @@ inline std::shared_ptr<const TokenizerImpl> tokenizer(const char* chat_template 
 }
 
 // GGUF vocabularies: SentencePiece's with its bytes, and byte-level BPE.
-inline std::string vocabulary(bool spm) {
+// phi: with the tokens that Phi-3 is known by.
+inline std::string vocabulary(bool spm, bool phi = false) {
     using Key = GgufWriter::Type;
     Json::Array tokens, scores, types;
     const auto add = [&](std::string text, double score, int type) {
@@ -110,6 +111,7 @@ inline std::string vocabulary(bool spm) {
     }
     if (spm) for (const char* text : {"\xE2\x96\x81", "H", "e", "l"}) add(text, -2, 1);
     add("ll", -1.5, 1);
+    if (phi) for (const char* text : {"<|placeholder1|>", "<|assistant|>"}) add(text, 0, 3);
     GgufWriter writer;
     writer.set("general.architecture", Key::string, "llama");
     writer.set("tokenizer.ggml.model", Key::string, spm ? "llama" : "gpt2");

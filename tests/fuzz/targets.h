@@ -43,6 +43,44 @@ inline std::string put(const std::string& name, std::string_view bytes) {
 
 inline std::string bytes_of(const std::string& path) { return read_file(path); }
 
+// A text of JSON with one place after the other gone, or of another kind, or of a value that makes no sense there.
+// all: every one of them, else a few from everywhere.
+inline Seeds damaged(const std::string& text, bool all) {
+    static const std::vector<Json> values{Json(), Json(true), Json(int64_t(-1)), Json(int64_t(3)), Json(INT64_MAX),
+                                          Json(1e300), Json("x"), Json(Json::Array{}), Json(Json::Object{})};
+    Json whole;
+    try { whole = Json::parse(text, "seed"); } catch (const Error&) { return {}; }
+    Seeds out;
+    size_t number = 0;
+    const auto visit = [&](const auto& self, Json& at, int depth) -> void {
+        const auto change = [&](Json& place) {
+            const Json kept = place;
+            for (const Json& value : values)
+                if (all || number++ % 37 == 0) {
+                    place = value;
+                    out.push_back(whole.dump());
+                }
+            place = kept;
+        };
+        size_t among = 0;                              // of a long list the first are enough
+        if (at.is_array() && depth < 8)
+            for (Json& item : at.array())
+                if (++among <= 4) change(item), self(self, item, depth + 1);
+        if (at.is_object() && depth < 8)
+            for (size_t i = 0; i < at.object().size() && i < 64; ++i) {
+                change(at.object()[i].second);
+                self(self, at.object()[i].second, depth + 1);
+                if (!all && number++ % 37) continue;
+                const Json::Member kept = at.object()[i];
+                at.object().erase(at.object().begin() + int64_t(i));
+                out.push_back(whole.dump());
+                at.object().insert(at.object().begin() + int64_t(i), kept);
+            }
+    };
+    visit(visit, whole, 0);
+    return out;
+}
+
 // What the library made of a file, put to use: a model that loads must compute.
 inline void use(const std::shared_ptr<ModelImpl>& model) {
     describe(*model);

@@ -166,6 +166,9 @@ TEST(ConfigShapes, OlmoByItsClass) {
     config.set("mlp_hidden_size", Json()).set("n_kv_heads", Json());
     EXPECT_EQ(hf_config(config, "c").feed_forward, 64);                // 4 times the hidden size, for up and gate
     EXPECT_EQ(hf_config(config, "c").kv_heads, 4);
+    Json large = config;                               // a ratio whose product with 32 begins again at 32
+    EXPECT_THROW(hf_config(large.set("mlp_ratio", (int64_t(1) << 59) + 1), "c"), Error);
+    EXPECT_THROW(hf_config(parsed(R"({"model_type": "gpt2", "n_embd": 9223372036854775807})"), "c"), Error);
     config.set("architectures", Json(Json::Array{Json("OlmoForCausalLM")}));
     EXPECT_EQ(hf_config(config, "c").family, "olmo");
     config.set("model_type", "hf_olmo");

@@ -194,7 +194,10 @@ TEST(HfFolderLies, EveryNodeOfTheTextFiles) {
                 t->decode(out);
             } catch (const Error& e) {
                 ++refused;
-                EXPECT_NE(std::string(e.what()).find(folder), std::string::npos) << name << what << ": " << e.what();
+                // rules that make far more of a text than they were given are found while they are used
+                const std::string said = e.what();
+                EXPECT_TRUE(said.find(folder) != said.npos || said.starts_with("tokenizer: its rules make"))
+                    << name << what << ": " << said;
             }
         });
         EXPECT_GT(refused, least) << name;

@@ -275,6 +275,11 @@ TEST(GgufToFolder, IsTheSameModel) {
             EXPECT_EQ(from->metadata->rope_freqs != nullptr, kind == Kind::llama3);
             if (turns) { EXPECT_EQ(from->config.inverse_frequencies, model->config.inverse_frequencies); }
             EXPECT_NEAR(from->config.rope_magnitude, model->config.rope_magnitude, 1e-6);
+            // One layer for queries and keys, whose rows GGUF has in another order, but for codes.
+            if (family == "hf_olmo" && model->at(Module::q_proj, 0)->ref().dtype != DType::nf4) {
+                EXPECT_THROW(save_hf_model(*from, folder), Error);
+                continue;
+            }
             save_hf_model(*from, folder);
             const auto again = tiny::load(folder);
             EXPECT_EQ(again->config.family, family);

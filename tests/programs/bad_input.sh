@@ -5,6 +5,10 @@ tune="./finetune -m $model --data $dir/chats.jsonl $small"
 
 # ---- Flags
 bad "unknown flag, nearest named" "did you mean --learning-rate" ./finetune --lerning-rate 1
+head -n 1 "$dir/chats.jsonl" > "$dir/one.jsonl"
+bad "no row left to train on" "leaves no row" ./finetune -m "$model" -o "$dir/x" --val-split 0.9 --data "$dir/one.jsonl"
+bad "in the words of the program" "^chat: nothing.gguf: no such file or folder" ./chat -m nothing.gguf
+bad "a context above the model's" "the model was made for" ./chat -m "$model" -c 1000000 -p x
 bad "unknown flag, none near" "unknown flag --zzzzzzzzz" ./chat -m "$model" --zzzzzzzzz
 for value in nan inf 1e309 -1 12abc 0x10 ""; do bad "--learning-rate '$value'" "must be a number" ./finetune --learning-rate "$value"; done
 for value in 99999999999999999999 -1 1.5 12abc ""; do bad "--iters '$value'" "must be a whole number" ./finetune --iters "$value"; done

