@@ -24,7 +24,6 @@ private:
     std::shared_ptr<const DatasetImpl> data_;
     TrainOptions options_;
     int64_t context_ = 0, steps_ = 0, steps_per_epoch_ = 0, most_rows_ = 0;
-    std::vector<int64_t> lengths_;                     // of the sequences, the longest first
     std::vector<std::vector<int64_t>> sequences_;      // rows that share a sequence: one, or several with packing
     std::vector<int64_t> lengths_;                     // of each sequence
     std::vector<int64_t> order_;                       // of the sequences in epoch order_epoch_
