@@ -14,7 +14,7 @@ using qlora::Message;
 
 Chat::Chat(Settings& s, qlora::Model model, qlora::Session session)
     : s_(s), model_(std::move(model)), session_(std::move(session)) {
-    if (!s_.system.empty()) session_.reset(s_.system);
+    if (!s_.system.empty()) set_system(s_.system);
     if (!editor_.interactive() || s_.history == "off") return;
     editor_.history().open(s_.history == "auto" ? state_file("chat_history") : s_.history);
     if (const std::string& error = editor_.history().error(); !error.empty()) note("(no history: " + error + ')');

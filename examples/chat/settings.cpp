@@ -61,6 +61,8 @@ static std::string without_last_break(std::string text) {
 }
 
 void finish(Settings& s) {
+    qlora::Sampling trial = s.sampling;
+    check_sampling(trial);                             // before the minutes of loading
     if (s.no_template && !s.chat_template.empty())
         throw UsageError("--no-template uses no chat template and --chat-template names one: choose one");
     if (s.no_template && !s.prefill.empty())

@@ -190,14 +190,14 @@ struct Printer {
     }
 };
 
-// The bytes of message m; nothing where the template prints nothing for it.
+// The bytes of message m, whose words have the number `word`; nothing where the template prints nothing for it.
 std::pair<int64_t, int64_t> expected(const Template& t, const Printer& printer, const Json& messages, int64_t m,
-                                     const std::string& text) {
+                                     int64_t word, const std::string& text) {
     int64_t own = -1, last = -1, before = 0, next = int64_t(text.size());
     const std::vector<Word> words = words_of(text);
-    for (const Word& w : words) if (w.message == m) { own = own < 0 ? w.begin : own; last = w.end; }
+    for (const Word& w : words) if (w.message == word) { own = own < 0 ? w.begin : own; last = w.end; }
     for (const Word& w : words)
-        if (w.message != m && (own >= 0 ? w.begin < own : w.message < m)) before = std::max(before, w.end);
+        if (w.message != word && (own >= 0 ? w.begin < own : w.message < word)) before = std::max(before, w.end);
     const std::optional<std::string> asked = printer.print(messages, m, true);
     int64_t begin = -1;
     if (asked) {
@@ -210,7 +210,8 @@ std::pair<int64_t, int64_t> expected(const Template& t, const Printer& printer, 
         if (begin < 0 && t.name.find(name) != t.name.npos && at != text.npos) begin = int64_t(at + opening.size());
     }
     if (begin < 0) return {-1, -1};
-    for (const Word& w : words) if (w.message != m && w.begin >= std::max(begin, last)) next = std::min(next, w.begin);
+    for (const Word& w : words)
+        if (w.message != word && w.begin >= std::max(begin, last)) next = std::min(next, w.begin);
     if (own < 0 && messages.array()[size_t(m)].find("content")->is_string() &&
         !messages.array()[size_t(m)].find("content")->string().empty())
         last = begin + int64_t(messages.array()[size_t(m)].find("content")->string().size());
@@ -298,8 +299,13 @@ void check(const Template& t, const TokenizerPtr& vocabulary, const std::string&
     if (!rendered) return;
     const Printer printer{qlora::ChatTemplate::parse(t.source, t.name),
                           Json(variables).set("bos_token", tokenizer.bos_text).set("eos_token", tokenizer.eos_text)};
-    const Json printed_of = renderer.takes_system() ? messages : without_system(messages);
-    ASSERT_EQ(r.text, printer.print(printed_of, int64_t(printed_of.array().size()), false));
+    const Json asked = messages;                       // whose indices turns have
+    if (!renderer.takes_system()) messages = without_system(asked);
+    const auto place = [&](int64_t message) {          // of it among those that are printed
+        const auto from = asked.array().begin();
+        return renderer.takes_system() ? message : message - std::count_if(from, from + message, qlora::is_system);
+    };
+    ASSERT_EQ(r.text, printer.print(messages, int64_t(messages.array().size()), false));
     if (kind != "typed control tokens") {
         Tokens whole;
         tokenizer.encode_template(r.text, whole);
@@ -321,21 +327,22 @@ void check(const Template& t, const TokenizerPtr& vocabulary, const std::string&
     int64_t inside = 0;
     for (const qlora::Turn& turn : r.turns) {
         if (!turn.assistant) continue;
+        const int64_t message = place(turn.message);
         ++tally.turns;
         tally.trained += turn.trained > 0;
         inside += turn.trained;
         SCOPED_TRACE(str("message ", turn.message, " of\n", r.text));
         if (turn.begin == turn.end) {
             ++tally.silent;
-            const auto [begin, end] = expected(t, printer, messages, turn.message, r.text);
+            const auto [begin, end] = expected(t, printer, messages, message, turn.message, r.text);
             if (begin >= 0 && begin == end) continue;  // the opening, and nothing behind it
             Json without = messages;
-            without.array().erase(without.array().begin() + turn.message);
+            without.array().erase(without.array().begin() + message);
             EXPECT_EQ(printer.print(without, int64_t(without.array().size()), false).value_or(r.text), r.text)
                 << "the template does print something for it";
             continue;
         }
-        EXPECT_EQ(std::pair(turn.begin, turn.end), expected(t, printer, messages, turn.message, r.text))
+        EXPECT_EQ(std::pair(turn.begin, turn.end), expected(t, printer, messages, message, turn.message, r.text))
             << r.text.substr(size_t(turn.begin), size_t(turn.end - turn.begin));
         check_tokens(tokenizer, r, turn);
     }
