@@ -41,8 +41,8 @@ public:
         window_ = std::min(std::min(budget, room - reserve) / request.piece_bytes(), request.pieces());
         if (window_ < std::min(least_window, request.pieces()))
             fail(Errc::memory, "page states of the optimizer: ", room, " bytes of the device are free, ", reserve,
-                 " of them stay so, and three pieces of ", request.piece_bytes(), " are needed; use 8-bit states, a "
-                 "lower rank or a smaller model");
+                 " of them stay so, and three pieces of ", request.piece_bytes(), " are needed; use a lower "
+                 "rank, 8-bit states or a smaller model");
         try {
             choose(room - reserve);
         } catch (...) {
