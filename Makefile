@@ -9,9 +9,10 @@
 # make cuda     only compile the CUDA wing, for CUDA_ARCHS or else for sm_80 and sm_90a
 # make fuzz     the readers of files for libFuzzer (needs clang)
 # make bench    speed of prompt, generation and training, each beside a peak measured in the same run
-# Variables: CXX, CXXFLAGS, SANITIZE=address,undefined | thread, BUILD=folder of the objects
+# Variables: CXX, CXXFLAGS, SANITIZE=address,undefined | thread, BUILD=folder of the objects, GTEST=how tests are linked
 CXX      ?= g++
 CXXFLAGS ?= -O3 -g1
+GTEST    ?= -lgtest -lgtest_main
 BUILD    ?= $(if $(CUDA),build/cuda,build)
 # g++ 12 warns inside its own std::string at -O3 (-Wrestrict); clang counts signs among conversions.
 CLANG    := $(findstring clang,$(CXX))
@@ -19,7 +20,7 @@ CLANG    := $(findstring clang,$(CXX))
 # clean with alone: a newer one warns of more, and that must not break a user's build.
 WERROR   ?= $(if $(filter test,$(MAKECMDGOALS)),$(filter g++-12 clang-14,$(or $(CLANG),g++)-$(firstword $(subst ., ,$(shell $(CXX) -dumpversion)))))
 WARN     := -Wall -Wextra -Wconversion -Wshadow $(if $(CLANG),-Wno-sign-conversion,-Wno-restrict) $(if $(WERROR),-Werror)
-FLAGS    := -std=c++20 -I. -pthread $(WARN) $(CXXFLAGS) $(if $(CUDA),-DQLORA_CUDA) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+FLAGS    := -std=c++20 -I. -pthread -D_FILE_OFFSET_BITS=64 $(WARN) $(CXXFLAGS) $(if $(CUDA),-DQLORA_CUDA) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 PROGRAMS := $(patsubst examples/%.cpp,%,$(wildcard examples/*.cpp))
 ROOMS    := $(wildcard src/*/*.cpp) $(wildcard src/*/*/*.cpp)
 OBJECTS  := $(ROOMS:%.cpp=$(BUILD)/%.o) $(if $(CUDA),$(BUILD)/qlora-cuda.o)
@@ -74,7 +75,7 @@ $(BUILD)/tests/%.o: tests/%.cpp
 	$(CXX) $(FLAGS) -O1 -MMD -MP -c $< -o $@
 
 $(BUILD)/unit: $(TEST_OBJECTS) $(LIBRARY)
-	$(CXX) $(FLAGS) $^ -lgtest -lgtest_main -o $@
+	$(CXX) $(FLAGS) $^ $(GTEST) -o $@
 
 unit: $(BUILD)/unit
 
@@ -84,7 +85,7 @@ GPU_CHECK := tests/gpu/speed.cpp $(if $(CUDA),tests/gpu/device.cpp,tests/cuda/ba
              $(filter-out %/backend_test.cpp,$(shell grep -l device_under_test.h tests/cuda/*_test.cpp))
 GPU_CHECK := $(GPU_CHECK:%.cpp=$(BUILD)/%.o)
 $(BUILD)/gpu_check: $(GPU_CHECK) $(LIBRARY)
-	$(CXX) $(FLAGS) $^ -lgtest -lgtest_main $(CUDA_LIBRARIES) -o $@
+	$(CXX) $(FLAGS) $^ $(GTEST) $(CUDA_LIBRARIES) -o $@
 
 $(TEST_OBJECTS): | gtest
 .PHONY: gtest

@@ -18,6 +18,7 @@
 #include "src/base/source.cpp"                          // Finds files by path, or in memory.
 #include "src/base/stop.cpp"                            // Asks the caller whether long work goes on.
 #include "src/base/base64.cpp"                          // Writes bytes as printable text, and reads them.
+#include "src/base/number.cpp"                          // Reads doubles, in any locale.
 #include "src/base/json.cpp"                            // Reads and writes JSON by the letter of RFC 8259.
 #include "src/base/limits.cpp"                          // Finds what the system lets this process use.
 #include "src/base/threads.cpp"                         // Runs tasks on a pool of workers.

@@ -33,6 +33,10 @@
 #ifndef QLORA_H
 #define QLORA_H
 
+#if (defined(_MSVC_LANG) ? _MSVC_LANG : __cplusplus) < 202002L
+#error "qlora.h needs C++20: compile with -std=c++20 (g++ 12, clang++ 14 or newer)"
+#endif
+
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -51,8 +55,14 @@
 #define QLORA_VERSION_STRING "0.1.0"
 // In the name of every symbol: parts of two versions in one program fail to link instead of misbehaving.
 #define QLORA_ABI v0_2
+// What this header declares is seen from outside of a shared library that is compiled with -fvisibility=hidden.
+#if defined(__GNUC__) && !defined(_WIN32)
+#define QLORA_PUBLIC [[gnu::visibility("default")]]
+#else
+#define QLORA_PUBLIC
+#endif
 
-namespace qlora { inline namespace QLORA_ABI {
+namespace qlora { inline namespace QLORA_PUBLIC QLORA_ABI {
 
 // ---- Errors: one type. `code` is for programs; what() is for people.
 enum class Errc { io, format, unsupported, shape, argument, memory, device, numeric, cancelled };
@@ -583,8 +593,9 @@ private:
     std::unique_ptr<struct SessionImpl> impl_;
 };
 
-// ---- Several sequences generated together: rows of one product, which reads the weights once for four of them. Each
-// has its own sampling and, if asked, its own adapter; its bytes depend on neither the others nor the threads.
+// ---- Several sequences generated together: rows of one product, which reads the weights once for up to four of them
+// (sixteen in bf16). Each has its own sampling and, if asked, its own adapter; its bytes depend on neither the others
+// nor the threads.
 struct BatchOptions {
     int64_t slots = 4;                                 // sequences at a time
     int64_t context = 0;                               // tokens of each, as in SessionOptions

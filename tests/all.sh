@@ -79,10 +79,42 @@ clang() {
     make programs unit BUILD="$build/clang" CXX=clang++ CXXFLAGS="$flags" WERROR=1 &&
     CXX=clang++ sh tests/dropin/check.sh "$build/clang" one-file && unit "$build/clang/unit"
 }
+# foreign NAME COMPILER [RUNNER]: the library, its tests and one program by another compiler or for another processor,
+# with GoogleTest of its own, because the installed one is of this machine's. Static programs: an emulator finds no
+# libraries of theirs. What takes long anywhere, or needs the other programs, is left to the gate.
+google=/usr/src/googletest/googletest
+foreign() {
+    folder=$build/$1 compiler=$2 runner=${3:-}
+    [ -n "$runner" ] && link=-static || link=
+    mkdir -p "$folder"
+    for part in gtest-all gtest_main; do
+        $compiler -std=c++20 -O1 -pthread -I$google -I$google/include -c $google/src/$part.cc -o "$folder/$part.o" ||
+            return 1
+    done
+    tests="$(ls tests/base/*_test.cpp tests/cpu/*_test.cpp tests/tensor/*_test.cpp tests/format/*_test.cpp \
+        tests/graph/*_test.cpp tests/ops/*_test.cpp tests/text/*_test.cpp tests/model/family_test.cpp | tr '\n' ' ')
+        tests/run/session_test.cpp tests/run/trainer_test.cpp tests/run/resume_test.cpp"
+    make "$folder/unit" "$folder/bin/finetune" "$folder/bin/chat" BUILD="$folder" CXX="$compiler" ROOMS=qlora.cpp \
+        CXXFLAGS="$flags $link" GTEST="$folder/gtest-all.o $folder/gtest_main.o" TESTS="$(echo $tests)" || return 1
+    $runner "$folder/bin/finetune" -m models/tiny.gguf --data examples/data/about-qlora.jsonl -o "$folder/adapter" \
+        --overwrite --max-steps 2 --batch-size 1 --grad-accum 1 -c 128 || return 1
+    $runner "$folder/bin/chat" -m models/tiny.gguf --adapter "$folder/adapter" -p Hello -n 8 || return 1
+    printf '#!/bin/sh\nexec %s "%s" "$@"\n' "$runner" "$folder/unit" > "$folder/run"
+    chmod +x "$folder/run"
+    unit "$folder/run"
+}
+# abroad NAME COMPILER RUNNER PACKAGES: where the compiler and the emulator are there.
+abroad() {
+    wanted "$1" || return 0
+    if command -v "${2%% *}" > /dev/null && { [ -z "$3" ] || command -v "$3" > /dev/null; } && [ -d $google ]
+    then part "$1" foreign "$1" "$2" "$3"
+    else left "$1: apt-get install $4 libgtest-dev"; fi
+}
+
 cmake_whole() { sh tests/dropin/check.sh "$build" whole && echo "programs, ctest, install, a consumer of the package"; }
 
 wanted() { case " $parts " in *" $1 "*) true;; *) left "$1: not asked for"; false;; esac; }
-every="test sets clang asan tsan cmake"
+every="test sets clang asan tsan cmake libcxx aarch64 arm riscv64"
 for name in "$@"; do
     case " $every " in *" $name "*) ;; *) echo "$name is no part; the parts are: $every"; exit 2;; esac
 done
@@ -93,6 +125,10 @@ if wanted clang; then if command -v clang++ > /dev/null; then part clang clang; 
 wanted asan && part asan sanitized asan address,undefined
 wanted tsan && part tsan threaded
 if wanted cmake; then if command -v cmake > /dev/null; then part cmake cmake_whole; else left "cmake: no cmake"; fi; fi
+abroad libcxx "clang++ -stdlib=libc++" "" "clang libc++-dev libc++abi-dev"
+abroad aarch64 aarch64-linux-gnu-g++ qemu-aarch64 "g++-aarch64-linux-gnu qemu-user"
+abroad arm arm-linux-gnueabihf-g++ qemu-arm "g++-arm-linux-gnueabihf qemu-user"
+abroad riscv64 riscv64-linux-gnu-g++ qemu-riscv64 "g++-riscv64-linux-gnu qemu-user"
 left "fuzzing: make fuzz, for hours"
 left "a real device: the CUDA kernels ran on the emulation"
 

@@ -29,8 +29,13 @@ static std::string text(const char* format, Values... values) {
     return line;
 }
 
+// chat lies beside this program and is called alike: ./finetune and ./chat, qlora-finetune and qlora-chat.
 std::string Run::chat_command() const {
-    return "./chat -m " + shell_quoted(s_.model.model) + " --adapter " + shell_quoted(s_.out);
+    const std::string own = command_.substr(0, command_.find(' '));
+    const size_t name = own.rfind("finetune");
+    const bool plain = name != own.npos && own[0] != '\'' && own.find('/', name) == own.npos;
+    return (plain ? std::string(own).replace(name, 8, "chat") : "./chat") + " -m " +
+           shell_quoted(s_.model.model) + " --adapter " + shell_quoted(s_.out);
 }
 
 // The folder keeps the best adapter where there was one, and takes the one of now where not. A run stopped in its last

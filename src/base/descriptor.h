@@ -12,6 +12,8 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
+static_assert(sizeof(off_t) >= 8, "on a 32-bit system compile with -D_FILE_OFFSET_BITS=64, for files above 2 GiB");
+
 inline std::string reason(int code) { return std::generic_category().message(code); }
 
 struct Descriptor {

@@ -6,6 +6,7 @@
 // out as Python does.
 #include "src/base/json.h"
 
+#include "src/base/number.h"
 #include "src/base/stop.h"
 
 #include <algorithm>
@@ -235,32 +236,11 @@ private:
             if (fits && !minus_zero) { p_ = p; return Json(whole); }
         }
         double result = 0;
-        if (std::from_chars(start, p, result).ec != std::errc()) {
-            if (!tiny(start, p))
-                error("the number ", std::string_view(start, size_t(p - start)).substr(0, 40),
-                      " does not fit a double");
-            result = *start == '-' ? -0.0 : 0.0;
-        }
+        parse_double(start, p, result);
+        if (std::isinf(result))
+            error("the number ", std::string_view(start, size_t(p - start)).substr(0, 40), " does not fit a double");
         p_ = p;
         return Json(result);
-    }
-
-    // Whether a number that from_chars calls out of range is too small rather than too large: by its decimal exponent.
-    static bool tiny(const char* p, const char* end) {
-        int64_t exponent = 0, point = 0;
-        bool after_point = false, leading = true;
-        for (; p != end && *p != 'e' && *p != 'E'; ++p) {
-            if (*p == '.') after_point = true;
-            if (*p >= '1' && *p <= '9') leading = false;
-            if (*p >= '0' && *p <= '9') point += after_point ? (leading ? -1 : 0) : (leading ? 0 : 1);
-        }
-        if (p != end) {
-            const bool negative = p[1] == '-';
-            const char* from = p + 1 + (p[1] == '-' || p[1] == '+');
-            if (std::from_chars(from, end, exponent).ec != std::errc()) return negative;
-            if (negative) exponent = -exponent;
-        }
-        return exponent < -point;                      // not a sum: the exponent may be the largest number there is
     }
 };
 

@@ -17,13 +17,13 @@ namespace qlora { inline namespace QLORA_ABI {
 struct Watch {
     std::atomic<uintptr_t> begin{0};                   // 0 = free
     std::atomic<size_t> bytes{0};
-    std::atomic<bool> broken{false};
+    std::atomic<int> broken{0};                        // not a bool: RISC-V has no atomic bytes
     Watch* next = nullptr;
 };
 
 namespace mapped_file_room {
 
-static_assert(std::atomic<uintptr_t>::is_always_lock_free && std::atomic<bool>::is_always_lock_free,
+static_assert(std::atomic<uintptr_t>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
               "a signal handler may not wait for a lock");
 
 std::atomic<Watch*> table{nullptr};
@@ -40,7 +40,7 @@ Watch* watch(const void* begin, size_t bytes) {
         table.store(w);
     }
     w->bytes.store(bytes);
-    w->broken.store(false);
+    w->broken.store(0);
     w->begin.store(reinterpret_cast<uintptr_t>(begin));    // last: from here on the handler sees the line
     return w;
 }
@@ -52,7 +52,7 @@ bool replace_by_zeros(const void* address) {
     for (Watch* w = table.load(); w; w = w->next) {
         const uintptr_t begin = w->begin.load();
         if (begin == 0 || at < begin || at - begin >= w->bytes.load()) continue;
-        w->broken.store(true);
+        w->broken.store(1);
         return ::mmap(reinterpret_cast<void*>(begin), w->bytes.load(), PROT_READ,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
     }
@@ -148,7 +148,7 @@ void MappedFile::check() const {
         fail(
             Errc::io, path_, ": was cut from ", size_, " to ", status.st_size,
             " bytes while it was in use; nothing computed from it since is kept. Put the file back, and load it again");
-    if (watch_ && watch_->broken.load())
+    if (watch_ && watch_->broken.load() != 0)
         fail(Errc::io, path_,
              ": a part of it could not be read while it was in use (the file was cut, or its disk failed); nothing "
              "computed from it since is kept. Load it again");

@@ -43,9 +43,9 @@ struct Rng {
         return r.v[counter++ & 3];
     }
     float uniform() { return uniform01(next()); }
-    uint64_t below(uint64_t n) {                       // unbiased enough for shuffles: 64 bits scaled to n < 2^32
+    uint64_t below(uint64_t n) {                       // unbiased enough for shuffles: 64 bits scaled to n <= 2^32
         const uint64_t hi = next(), lo = next();
-        return uint64_t((static_cast<unsigned __int128>((hi << 32) | lo) * n) >> 64);
+        return (hi * n + ((lo * n) >> 32)) >> 32;      // no product needs more than 64 bits
     }
     float normal() {                                   // Box-Muller
         const float u = 1.0f - uniform(), v = uniform();

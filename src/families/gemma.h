@@ -9,6 +9,7 @@ namespace gemma {
 inline void configure(Config& c) {
     c.activation = Activation::gelu_tanh;
     c.norms_from_one = true;
+    c.scaled_lookup = true;
 }
 
 inline void check(Config& c, const std::string& where) {

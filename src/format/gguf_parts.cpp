@@ -38,6 +38,10 @@ std::shared_ptr<const Gguf> Gguf::open_parts(const Source& source) {
     if (number != 0)
         fail(Errc::argument, "gguf: ", path, ": is part ", number + 1, " of ", count, "; give the first: ", name, "-",
              five(1), "-of-", five(count), ".gguf");
+    if (is_in_memory(source))
+        fail(Errc::unsupported, "gguf: ", path, ": is the first of ", count,
+             " parts, and a model in memory is one: give the path of the first file, or join them "
+             "(llama-gguf-split --merge)");
     auto all = std::make_shared<Gguf>(*first);
     for (int64_t i = 1; i < count; ++i) {
         const std::string file = str(name, "-", five(i + 1), "-of-", five(count), ".gguf");

@@ -166,8 +166,10 @@ struct Builder {
         const Config& c = config();
         const Placement placement = placement_of(c, row_of(c, Slot::embedding));
         Tensor x = embed(graph.weight(model.at(Slot::embedding), placement), tokens);
-        if (in.noise.id() >= 0) x = add(x, in.noise);
+        const bool noisy = in.noise.id() >= 0;
+        if (noisy && !c.scaled_lookup) x = add(x, in.noise);
         if (c.embedding_scale != 1) x = scale(x, c.embedding_scale);
+        if (noisy && c.scaled_lookup) x = add(x, in.noise);
         return c.learned_positions ? add(x, embed(graph.weight(model.at(Slot::positions)), in.positions)) : x;
     }
 

@@ -1,6 +1,7 @@
 // hf_config_of.cpp - a configuration as config.json. GGUF keeps rotary scaling as parameters (linear, yarn) or as one
 // divisor a frequency (llama3); the parameters written are those that give back the very frequencies, and if none do,
 // that is an error.
+#include "src/base/number.h"
 #include "src/model/hf_model.h"
 
 #include "src/format/gguf.h"
@@ -17,7 +18,7 @@ Json shortest(float v) {
     char text[64];
     const auto end = std::to_chars(text, text + sizeof text, v).ptr;
     double d = 0;
-    std::from_chars(text, end, d);
+    parse_double(text, end, d);
     return Json(d);
 }
 

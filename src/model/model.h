@@ -55,6 +55,7 @@ struct Config {
         return window > 0 && layer >= window_from_layer && (full_every == 0 || (layer + 1) % full_every != 0);
     }
     float embedding_scale = 1;                         // of the rows of the embedding
+    bool scaled_lookup = false;                        // by the embedding itself: NEFTune's noise comes behind it
     float residual_scale = 1;                          // of what attention and feed-forward give
     float logit_scale = 1;                             // of the logits, before their cap
     bool learned_positions = false;                    // a row for each position is added to the embedding; no rotation

@@ -245,15 +245,23 @@ std::vector<std::string> check_identity(const TrainerImpl& t, const Json& manife
     if (!options.find("group_by_length"))
         options.set("group_by_length", false).set("lora_plus_ratio", 1.0).set("neftune_alpha", 0.0);
     room::compare(options, now.options, "set of options", where);
-    room::compare(room::section(manifest, "data", where), now.data, "data set", where);
-    if (!manifest.find("machine")) return room::check_first(t, now, manifest, folder, where);
-    room::compare(room::section(manifest, "adapter", where), now.adapter, "adapter", where);
+    // Another model's tokenizer makes other rows: the model comes first.
+    const auto compare_data = [&] {
+        room::compare(room::section(manifest, "data", where), now.data, "data set", where);
+    };
+    if (!manifest.find("machine")) {
+        std::vector<std::string> said = room::check_first(t, now, manifest, folder, where);
+        compare_data();
+        return said;
+    }
     // A model may lie elsewhere by now: what it is decides, not where.
     const auto without_path = [](Json model) {
         std::erase_if(model.object(), [](const Json::Member& m) { return m.first == "model"; });
         return model;
     };
     room::compare(without_path(room::section(manifest, "model", where)), without_path(now.model), "base model", where);
+    room::compare(room::section(manifest, "adapter", where), now.adapter, "adapter", where);
+    compare_data();
     std::vector<std::string> rounding = room::differences(room::section(manifest, "machine", where), now.machine);
     for (std::string& line : rounding) line = "the rest of the run is rounded otherwise: " + line;
     return rounding;

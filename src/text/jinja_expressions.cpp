@@ -3,6 +3,7 @@
 //
 // As in the reference a sign binds tighter than ** and than filters ((-5)|abs is 5, -2**2 is 4), ** is read from the
 // left, and a < b < c is a chain.
+#include "src/base/number.h"
 #include "src/text/jinja_parser.h"
 #include "src/text/jinja_value.h"
 
@@ -131,7 +132,7 @@ JinjaNodePtr JinjaParser::primary(bool namespace_target) {
             return n;
         case Type::number: {
             n = make(Kind::literal_float);
-            const auto [end, bad] = std::from_chars(t.value.data(), t.value.data() + t.value.size(), n->number);
+            const std::errc bad = parse_double(t.value.data(), t.value.data() + t.value.size(), n->number).ec;
             if (bad != std::errc{}) error(str("the number ", t.value, " is out of range"));
             ++at;
             return n;

@@ -2,6 +2,7 @@
 // another number.
 //
 //   a // b = floor(a / b)      a % b = a - b * (a // b), with the sign of b
+#include "src/base/number.h"
 #include "src/text/jinja_number.h"
 
 #include "src/text/jinja_text.h"
@@ -210,10 +211,8 @@ std::optional<double> jinja_parse_float(JinjaContext& cx, std::string_view text)
         (*digits)[0] == '-' || (*digits)[0] == '+')
         return std::nullopt;
     double d = 0;
-    const auto [end, bad] = std::from_chars(digits->data(), digits->data() + digits->size(), d);
-    if (end != digits->data() + digits->size()) return std::nullopt;
-    if (bad == std::errc::result_out_of_range) d = std::strtod(digits->c_str(), nullptr);    // 0 or infinity, as Python
-    else if (bad != std::errc{}) return std::nullopt;
+    const auto [end, bad] = parse_double(digits->data(), digits->data() + digits->size(), d);
+    if (end != digits->data() + digits->size() || bad == std::errc::invalid_argument) return std::nullopt;
     return negative ? -d : d;
 }
 

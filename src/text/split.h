@@ -21,7 +21,9 @@ Matcher match_punctuation();                           // of ASCII, and P
 struct WordScanner {
     std::function<size_t(std::string_view text, size_t at)> end;
     std::function<bool(std::string_view word)> dropped = {};           // null: no word is
-    template <class F> requires std::convertible_to<F, std::function<size_t(std::string_view, size_t)>>
+    // never by itself: whether a scanner is a function must not be asked while it is copied
+    template <class F> requires (!std::same_as<F, WordScanner>) &&
+                                std::convertible_to<F, std::function<size_t(std::string_view, size_t)>>
     WordScanner(F f) : end(std::move(f)) {}
     size_t operator()(std::string_view text, size_t at) const { return end(text, at); }
 };

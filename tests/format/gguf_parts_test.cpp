@@ -39,6 +39,10 @@ TEST(GgufParts, AreTheModel) {
     EXPECT_EQ(parts.tokenizer().encode("What is an adapter?"), tokens);
     EXPECT_EQ(parts.logits(tokens), whole.logits(tokens));
     EXPECT_TRUE(contains(error_of([&] { (void)qlora::Model::load(second); }), "give the first"));
+    // a file in memory has no neighbours, even where some lie on the disk under its name
+    const std::string bytes = qlora::read_file(first);
+    const auto in_memory = qlora::Source::memory(std::as_bytes(std::span(bytes)), first);
+    EXPECT_TRUE(contains(error_of([&] { (void)qlora::Model::load(in_memory); }), "give the path of the first file"));
     parts.save(folder / "one.gguf");    // a file of its own, which says nothing of parts
     EXPECT_EQ(qlora::Gguf::open(folder / "one.gguf")->pair("split.count"), nullptr);
     EXPECT_EQ(qlora::Model::load(folder / "one.gguf").logits(tokens), whole.logits(tokens));

@@ -160,6 +160,9 @@ TEST(Checkpoint, RefusesAnotherRun) {
                                                       {.rank = 4, .alpha = 8, .dropout = 0.1f, .seed = 5});
     qlora::Trainer on_quantized(quantized, run_support::dataset(run_support::random_rows(10)), options());
     EXPECT_TRUE(contains(error_of([&] { on_quantized.resume(path); }), "base model"));
+    // another model's tokenizer makes other rows of the same file: the model is named, not the rows
+    qlora::Trainer on_both(quantized, run_support::dataset(run_support::random_rows(11)), options());
+    EXPECT_TRUE(contains(error_of([&] { on_both.resume(path); }), "another base model"));
     qlora::TrainOptions longer = options();            // going on for longer is no other run
     longer.epochs = 5;
     longer.max_bad_steps = 3;

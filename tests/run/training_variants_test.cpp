@@ -3,6 +3,7 @@
 #include "src/base/json.h"
 #include "src/run/checkpoint.h"
 #include "src/run/neftune.h"
+#include "tests/model/tiny.h"
 #include "tests/run/run_support.h"
 
 #include <gtest/gtest.h>
@@ -118,6 +119,36 @@ TEST(TrainingVariants, EveryDocumentHasNoiseByItsOwnLength) {
     EXPECT_NEAR(largest(64, 68), 10 / std::sqrt(4.0 * 32), 0.03);
     EXPECT_NE(noise, qlora::neftune_noise(documents, 68, 32, 10, 7, 4)) << "another step, other noise";
     EXPECT_NE(noise, qlora::neftune_noise(documents, 68, 32, 10, 8, 3)) << "another seed";
+}
+
+// transformers adds the noise to what the embedding gives: where it scales its rows itself (Gemma), behind the scale,
+// where the model does (Granite), before it. Rows of the embedding that hold the noise already give the same.
+TEST(TrainingVariants, NoiseIsAddedToWhatTheEmbeddingGives) {
+    using namespace qlora;
+    for (const auto& [family, behind] : {std::pair("gemma2", true), std::pair("granite", false)}) {
+        const auto model = tiny::make({.family = family});
+        const Config& c = model->config;
+        const Tokens ids{3, 1, 4};
+        DecoderBatch batch = lay_out(std::vector<Document>{{ids, {}}}, 3);
+        batch.noise = neftune_noise(std::vector<Document>{{ids, {}}}, 3, c.hidden, 5, 7, 3);
+        Decoder noisy(model, nullptr, {.rows = 3, .noise = true});
+        noisy.run(batch);
+
+        std::vector<float> rows = model->at(Slot::embedding)->decoded();
+        for (size_t t = 0; t < ids.size(); ++t)
+            for (int64_t i = 0; i < c.hidden; ++i)
+                rows[size_t(ids[t] * c.hidden + i)] +=
+                    batch.noise[t * size_t(c.hidden) + size_t(i)] / (behind ? c.embedding_scale : 1);
+        const auto other = std::make_shared<ModelImpl>(*model);
+        const WeightPtr head = model->at(Slot::head);
+        other->at(Slot::embedding) = std::make_shared<const Weight>(
+            dense_weight("changed", {c.vocabulary, c.hidden}, std::move(rows)));
+        other->at(Slot::head) = head;
+        const std::vector<float> expected = tiny::logits(other, nullptr, ids), got = noisy.logits();
+        ASSERT_EQ(got.size(), expected.size());
+        for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], 1e-4f) << family << ' ' << i;
+        EXPECT_NE(got, tiny::logits(model, nullptr, ids)) << family;
+    }
 }
 
 // The first step: AdamW moves B by rate * sign(g), LoRA+ by ratio times that, and A (whose gradient is 0, B is 0) not.
