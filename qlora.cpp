@@ -201,6 +201,7 @@
 #include "src/model/adapter_names.cpp"                  // Chooses layers by name, as PEFT 0.21 does.
 #include "src/model/adapter_config.cpp"                 // Reads and writes adapter_config.json.
 #include "src/model/adapter_peft.cpp"                   // Loads and saves adapters as PEFT has them.
+#include "src/model/adapter_mlx.cpp"                    // Loads and saves adapters as mlx-lm has them.
 #include "src/model/adapter_gguf.cpp"                   // Loads and saves adapters as llama.cpp has them.
 #include "src/model/turns.cpp"                          // Finds the bytes of a dialogue that the assistant speaks.
 #include "src/model/render_chat.cpp"                    // Prints and encodes a dialogue, and marks what is trained.

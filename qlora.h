@@ -232,6 +232,7 @@ struct SaveOptions {
     // are too large to be in memory twice.
     std::optional<Format> as = {};
     bool merged = false;    // of an adapter: a model with the adapter inside (`as` f32, if it says nothing)
+    bool mlx = false;                                  // of an adapter alone: the folder that mlx-lm reads
     std::function<bool(float fraction)> on_progress = {};    // of converting; return false to cancel
     int64_t shard_bytes = 5'000'000'000;               // of a Hugging Face folder: the most that one file holds
 };
@@ -301,12 +302,12 @@ enum class OnBase { recorded, as_held, any };
 class Lora {
 public:
     [[nodiscard]] static Lora create(Model base, const LoraOptions& = {});
-    // A PEFT folder or a GGUF adapter. Every tensor must bind, none may be missing; another base than the recorded one
-    // is an Error{argument}.
+    // A folder of PEFT's or mlx-lm's, or a GGUF adapter. Every tensor must bind, none may be missing; another base than
+    // the recorded one is an Error{argument}.
     [[nodiscard]] static Lora load(Model base, const Source&, OnBase = OnBase::recorded);
     // nothing: the adapter has no record
     [[nodiscard]] static std::optional<AdapterBase> recorded_base(const Source&);
-    // The adapter: a PEFT folder, or PATH.gguf for llama.cpp; NaN or infinity in it is an Error{numeric}. With
+    // The adapter: a PEFT folder, or PATH.gguf for llama.cpp, or SaveOptions::mlx; NaN or infinity in it is an Error{numeric}. With
     // SaveOptions::merged the model that merge() would give.
     void save(const std::string& path, const SaveOptions& = {}) const;
     [[nodiscard]] Files files() const;                 // of the PEFT folder, in memory: for Source::folder

@@ -208,7 +208,8 @@ void Lora::save(const std::string& path, const SaveOptions& options) const {
     if (options.as)
         fail(Errc::argument, "save ", path, ": an adapter is written in f32, not as ", name_of(options.as->type),
              "; with SaveOptions::merged its base is written so, with the adapter inside");
-    if (path.ends_with(".gguf")) save_lora_gguf(lora, path);
+    if (options.mlx) save_lora_mlx(lora, path);
+    else if (path.ends_with(".gguf")) save_lora_gguf(lora, path);
     else save_lora_peft(lora, path);
 }
 
