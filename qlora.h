@@ -307,8 +307,8 @@ public:
     [[nodiscard]] static Lora load(Model base, const Source&, OnBase = OnBase::recorded);
     // nothing: the adapter has no record
     [[nodiscard]] static std::optional<AdapterBase> recorded_base(const Source&);
-    // The adapter: a PEFT folder, or PATH.gguf for llama.cpp, or SaveOptions::mlx; NaN or infinity in it is an Error{numeric}. With
-    // SaveOptions::merged the model that merge() would give.
+    // The adapter: a PEFT folder, PATH.gguf for llama.cpp, or as SaveOptions says; NaN or infinity in it is an
+    // Error{numeric}. With SaveOptions::merged the model that merge() would give.
     void save(const std::string& path, const SaveOptions& = {}) const;
     [[nodiscard]] Files files() const;                 // of the PEFT folder, in memory: for Source::folder
     // A model of its own: W + scale * B A in every adapted layer, added to the base as it is held (so of an nf4 base:

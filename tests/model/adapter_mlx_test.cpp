@@ -23,6 +23,23 @@ std::shared_ptr<LoraImpl> adapter(bool dora, bool adjacent) {
     return lora;
 }
 
+// tools/make_mlx_golden.py
+TEST(MlxAdapter, ComputesWhatMlxComputes) {
+    const Json golden = reference::golden("mlx.json");
+    Tokens ids;
+    for (const Json& id : golden.find("ids")->array()) ids.push_back(Token(id.integer()));
+    const auto model = tiny::load(golden_path("training/model"));
+    for (const char* kind : {"base", "lora", "dora"}) {
+        const bool plain = kind[0] == 'b';
+        const auto lora = plain ? nullptr : load_lora(model, golden_path(std::string("model/mlx_") + kind));
+        const std::vector<float> got = tiny::logits(model, lora.get(), ids);
+        const Json::Array& rows = golden.find(kind)->array();
+        for (size_t r = 0; r < rows.size(); ++r)
+            for (size_t i = 0; i < rows[r].array().size(); ++i)
+                ASSERT_NEAR(got[r * rows[r].array().size() + i], rows[r].array()[i].number(), 2e-5) << kind << ' ' << r;
+    }
+}
+
 TEST(MlxAdapter, ComesBackAsItWas) {
     for (const bool dora : {false, true})
         for (const bool adjacent : {false, true}) {
