@@ -37,7 +37,7 @@ inline int64_t fail_after = -1;                        // that many calls that m
 inline cudaError_t fail_with = cudaErrorMemoryAllocation;
 inline cudaError_t last_error = cudaSuccess;
 inline int live_allocations = 0, live_streams = 0, live_events = 0, live_graphs = 0;
-inline int64_t launches_done = 0, copies_done = 0;
+inline int64_t launches_done = 0, copies_done = 0, bytes_to_host = 0;  // the last: copied to pageable memory
 // cudaFree() and cudaFreeHost() wait for all work, as those of CUDA do. Without, work that uses freed memory fails.
 inline bool free_waits = true;
 inline int64_t frees_that_waited = 0;
