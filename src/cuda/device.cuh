@@ -34,8 +34,14 @@ inline std::string_view remedy_of(cudaError_t code) {
         case cudaErrorNoKernelImageForDevice: case cudaErrorInvalidDeviceFunction:
             return "; this program has no code for the device: build it with CUDA_ARCHS naming it (make CUDA=1), or "
                    "use the CPU (--device cpu)";
+        case cudaErrorDevicesUnavailable:
+            return "; another process has it for itself: wait for that one, or choose another device (--device cuda:N)";
         case cudaErrorInvalidValue: case cudaErrorNotReady: case cudaErrorInvalidConfiguration: return "";
-        default: return "; the device is lost to this process: start it again, what was saved is whole";
+        case cudaErrorECCUncorrectable: case cudaErrorIllegalAddress: case cudaErrorLaunchTimeout:
+        case cudaErrorIllegalInstruction: case cudaErrorMisalignedAddress: case cudaErrorLaunchFailure:
+        case cudaErrorUnknown:
+            return "; the device is lost to this process: start it again, what was saved is whole";
+        default: return "; nvidia-smi shows the state of the device, what was saved is whole";
     }
 }
 
