@@ -2,8 +2,8 @@
 // whole rows on the host, and what comes down for a token is counted.
 #include "tests/cuda-emulation/cuda_emulation.h"
 
-#include "tests/cuda/device_under_test.h"
 #include "src/base/access.h"
+#include "src/graph/backend.h"
 
 #include <gtest/gtest.h>
 
@@ -14,7 +14,7 @@ using qlora::Sampling;
 
 TEST(CudaCandidates, TheSameReplyAndAKilobyteAToken) {
     for (const Compute compute : {Compute::f32, Compute::bf16}) {
-        const auto device = qlora::handle_of<qlora::Backend>(device_under_test::backend(compute));
+        const auto device = qlora::handle_of<qlora::Backend>(qlora::make_cuda_backend(0, compute));
         const qlora::Model model =
             qlora::Model::load("models/tiny.gguf", {.backend = device, .quantize = qlora::DType::nf4});
         const int64_t row = model.info().vocabulary * (compute == Compute::f32 ? 4 : 2), chosen = 2 * 128 * 4;
