@@ -197,7 +197,7 @@ inline void wait_before_free() {
 inline cudaError_t cudaMemGetInfo(size_t* available, size_t* total) {
     const auto& m = cuda_emulation::memory();
     *total = m.capacity;
-    *available = m.capacity - std::min(m.used, m.capacity);
+    *available = m.available();
     return cuda_emulation::take_error();
 }
 inline cudaError_t cudaMalloc(void** data, size_t bytes) {

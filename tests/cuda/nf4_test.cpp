@@ -129,7 +129,7 @@ TEST(CudaDevice, ErrorsOfTheRuntimeAreExceptions) {
     const int64_t before = stream.memory_free();       // other tests keep some
     next_error = cudaErrorMemoryAllocation;
     const std::string none = "cuda: allocate 1000 bytes: out of memory; use a smaller context, batch or rank, or a "
-                             "device with more memory";
+                             "device with more memory that is free (nvidia-smi shows who has it)";
     EXPECT_EQ(refusal([] { cuda::Memory m(1000); }), std::pair(qlora::Errc::memory, none));
     const cuda::Memory memory(16);                      // the error is forgotten
     next_error = cudaErrorLaunchFailure;
