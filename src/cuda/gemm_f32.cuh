@@ -20,8 +20,8 @@ struct Product {
     float alpha = 1, beta = 0;                         // beta 0: what D holds is not read, be it NaN
     Values d;                                          // of C's shape; without data: C itself
     int64_t ldd = 0;
-    // On the device, may be null: only the first so many rows of A and C count. Tiles of others are left out, and what
-    // they hold in C afterwards is nobody's business.
+    // On the device, may be null: only the first so many rows of A, which lies along, and of C count. Tiles of others
+    // are left out, and what they hold in C afterwards is nobody's business.
     const int32_t* live = nullptr;
 };
 

@@ -162,7 +162,8 @@ __global__ void __launch_bounds__(T::threads, T::blocks) tensor_cores(Job p) {
     const Corner corner = corner_of<T, 8>(p);
     const Stretch stretch = stretch_of(p);
     const int m0 = corner.m0, n0 = corner.n0, begin = stretch.begin, end = stretch.end;
-    if (p.leaves_out(m0, n0)) return;
+    if constexpr (!a_across || T::bm <= Slim::bm)      // a larger one across is of a weight's gradient: all rows count
+        if (p.leaves_out(m0, n0)) return;
     const int warp = int(threadIdx.x) / 32, row = warp / T::warps_n * T::wm, col = warp % T::warps_n * T::wn;
     const auto start = [&](int s) {                    // one group a slice, also an empty one
         if (s < end) {
