@@ -115,7 +115,7 @@ TEST_F(Session, KeysBeyondTheRangeAreRefused) {
     qlora::SessionImpl half(large, nullptr, {.context = 16}),
         exact(large, nullptr, {.context = 16, .cache = qlora::DType::f32});
     EXPECT_TRUE(contains(error_of([&] { half.feed(tokens); }), "f16 cannot hold; choose bf16 or f32"));
-    for (const float score : exact.feed(tokens)) EXPECT_TRUE(std::isfinite(score));
+    for (const float score : exact.feed(tokens).all) EXPECT_TRUE(std::isfinite(score));
 }
 
 TEST_F(Session, ReusesTheCommonPrefixWithoutChangingTheReply) {
