@@ -26,8 +26,9 @@ namespace cuda {
 // What a user can do about an error of the runtime.
 inline std::string_view remedy_of(cudaError_t code) {
     switch (code) {
-        case cudaErrorMemoryAllocation: return "; use a smaller context, batch or rank, or a device with more memory that is "
-                                                "free (nvidia-smi shows who has it)";
+        case cudaErrorMemoryAllocation:
+            return "; use a smaller context, batch or rank, or a device with more memory that is free (nvidia-smi "
+                   "shows who has it)";
         case cudaErrorInsufficientDriver:
             return "; there is no NVIDIA driver, or it is too old for this program: install a newer one, or use the "
                    "CPU (--device cpu)";

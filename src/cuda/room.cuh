@@ -63,8 +63,8 @@ inline dim3 grid_for(const Call& call, int64_t count, int64_t per_block) {
     return grid_of(std::clamp<int64_t>((count + per_block - 1) / per_block, 1, most));
 }
 
-// f(i) for every i in [0, count); F is a struct of values with `__device__ void operator()(int64_t) const`. Nothing where
-// `live` is there and 0.
+// f(i) for every i in [0, count); F is a struct of values with `__device__ void operator()(int64_t) const`. Nothing
+// where `live` is there and 0.
 template <class F> __global__ void each_kernel(int64_t count, const int32_t* live, F f) {
     if (live && *live == 0) return;
     const int64_t step = int64_t(gridDim.x) * blockDim.x;

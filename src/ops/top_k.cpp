@@ -1,6 +1,6 @@
-// top_k.cpp - the k largest numbers of each row of x {rows, n} and their columns: y {rows, 2, k}, first the numbers from
-// the largest on, then the columns. Of equal numbers the first comes first, so that the order depends on x alone. A NaN
-// counts as the largest, so that nobody misses it. No gradient.
+// top_k.cpp - the k largest numbers of each row of x {rows, n} and their columns: y {rows, 2, k}, first the numbers
+// from the largest on, then the columns. Of equal numbers the first comes first, so that the order depends on x alone.
+// A NaN counts as the largest, so that nobody misses it. No gradient.
 //
 // Columns are floats too: whole numbers up to 2^24 are exact.
 #include "src/ops/rooms.h"
@@ -12,8 +12,8 @@ void shape(const GraphImpl& g, Node& n) {
     const Node& x = float_source(g, n, 0);
     const int64_t k = n.attr.get<TopKAttr>().k;
     if (x.shape.size() != 2 || k < 1 || k > std::min(x.shape[1], most_top_k) || x.shape[1] > int64_t(1) << 24)
-        fail(Errc::shape, "top_k: the ", k, " largest of x ", x.shape, ", expected {rows, n} with n up to 2^24 and 1 to ",
-             most_top_k, " of them, at most n");
+        fail(Errc::shape, "top_k: the ", k, " largest of x ", x.shape,
+             ", expected {rows, n} with n up to 2^24 and 1 to ", most_top_k, " of them, at most n");
     n.shape = {x.shape[0], 2, k};
 }
 

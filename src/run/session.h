@@ -25,8 +25,8 @@ struct SessionImpl {
     Reply complete(std::string_view prompt, const Sampling&, const OnText&, bool control = false);
     Reply complete(std::span<const Token> prompt, const Sampling&, const OnText&);
     void adapt(std::shared_ptr<const ModelImpl>, std::shared_ptr<const LoraImpl>);     // null: none
-    // appends to the cache, after computing it anew where it is stale; of the scores after the last, the `wanted` best at
-    // least, 0 = all
+    // appends to the cache, after computing it anew where it is stale; of the scores after the last, the `wanted` best
+    // at least, 0 = all
     Scores feed(std::span<const Token> tokens, int64_t wanted = 0);
     // The state of a session (session_state.cpp).
     std::unique_ptr<SessionImpl> fork() const;

@@ -38,7 +38,7 @@ public:
     static constexpr size_t small_page = 4096, managed_page = size_t(2) << 20, unit = 256;
     size_t capacity = size_t(1) << 30, used = 0, most_used = 0;    // bytes on the device; capacity is the tests' to set
     size_t others = 0;                                 // bytes of it that other processes have
-    int64_t others_after = -1;                         // that many allocations succeed, then `others_take` more are theirs
+    int64_t others_after = -1;                         // so many allocations later `others_take` more are theirs
     size_t others_take = 0;
     int64_t device_faults = 0, host_faults = 0, paged_bytes = 0;   // of managed memory
     size_t available() const { return capacity - std::min(capacity, used + others); }

@@ -19,7 +19,8 @@ TEST(CudaCandidates, TheSameReplyAndAKilobyteAToken) {
             qlora::Model::load("models/tiny.gguf", {.backend = device, .quantize = qlora::DType::nf4});
         const int64_t row = model.info().vocabulary * (compute == Compute::f32 ? 4 : 2), chosen = 2 * 128 * 4;
         qlora::Session session(model, {.context = 64});
-        for (Sampling s : {Sampling{.temperature = 0}, {.temperature = 1.5f}, {.temperature = 1, .repeat_penalty = 1.2f}}) {
+        for (Sampling s :
+             {Sampling{.temperature = 0}, {.temperature = 1.5f}, {.temperature = 1, .repeat_penalty = 1.2f}}) {
             if (compute == Compute::bf16 && s.temperature != 1) continue;
             s.max_tokens = 4;
             s.seed = 3;

@@ -1,5 +1,5 @@
-// top_k_test.cpp - the largest numbers of rows, chosen on the device: one round and several, equal numbers, NaN, numbers
-// in 16 bits, against the CPU.
+// top_k_test.cpp - the largest numbers of rows, chosen on the device: one round and several, equal numbers, NaN,
+// numbers in 16 bits, against the CPU.
 #include "tests/cuda/device_under_test.h"
 
 #include "src/base/half.h"

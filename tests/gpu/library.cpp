@@ -1,5 +1,5 @@
-// library.cpp - gpu_check: NVIDIA's own product of matrices, cuBLASLt, as the second ceiling beside the copy. It is found
-// when the program runs; without it a line says so.
+// library.cpp - gpu_check: NVIDIA's own product of matrices, cuBLASLt, as the second ceiling beside the copy. It is
+// found when the program runs; without it a line says so.
 #include "src/base/half.h"
 #include "tests/cuda/device_under_test.h"
 #include "tests/support/graph_support.h"
@@ -59,7 +59,7 @@ std::string open() {
     return missing;
 }
 
-// y {rows, out} = x {rows, in} W^T, all in bf16; the library's matrices lie by columns, so that it computes y^T = W x^T.
+// y {rows, out} = x {rows, in} W^T, all in bf16; the library's matrices lie by columns, so it computes y^T = W x^T.
 void measure(BackendImpl& backend, lt::Handle handle, int64_t rows, int64_t out, int64_t in) {
     constexpr size_t most = size_t(32) << 20;
     const auto matrix = [&](int64_t count) {
@@ -113,7 +113,8 @@ void measure(BackendImpl& backend, lt::Handle handle, int64_t rows, int64_t out,
 }
 
 TEST(Library, Products) {
-    std::string missing = device_under_test::is_emulated() || !cudaDeviceSynchronize ? "the emulation has none" : open();
+    const bool emulated = device_under_test::is_emulated() || !cudaDeviceSynchronize;
+    std::string missing = emulated ? "the emulation has none" : open();
     lt::Handle handle = nullptr;
     const auto backend = device_under_test::backend(Compute::bf16);
     if (missing.empty())

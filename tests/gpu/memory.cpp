@@ -47,7 +47,8 @@ WeightPtr four_bit(BackendImpl& backend, const Shape& shape) {
     const int64_t n = w.elements(), blocks = (n + 63) / 64;
     const BufferRef codes = repeated(backend, small.data, edge * edge / 2, (n + 1) / 2),
                     code = repeated(backend, small.quant.absmax_code, edge * edge / 64, blocks),
-                    scales = repeated(backend, small.quant.absmax2, edge * edge / 64 / 256 * 4, (blocks + 255) / 256 * 4);
+                    scales = repeated(backend, small.quant.absmax2, edge * edge / 64 / 256 * 4,
+                                      (blocks + 255) / 256 * 4);
     w.data = static_cast<const uint8_t*>(codes->data);
     w.quant.absmax_code = static_cast<const uint8_t*>(code->data);
     w.quant.absmax2 = static_cast<const float*>(scales->data);
