@@ -81,11 +81,11 @@ unit: $(BUILD)/unit
 
 # The tests of the CUDA backend and its speed, on a real device or (without CUDA=1) on the emulation:
 # tests/gpu_check.sh runs them, a stage at a time.
-GPU_CHECK := tests/gpu/speed.cpp $(if $(CUDA),tests/gpu/device.cpp,tests/cuda/backend_test.cpp) \
+GPU_CHECK := tests/gpu/speed.cpp tests/gpu/memory.cpp tests/gpu/library.cpp $(if $(CUDA),tests/gpu/device.cpp,tests/cuda/backend_test.cpp) \
              $(filter-out %/backend_test.cpp,$(shell grep -l device_under_test.h tests/cuda/*_test.cpp))
 GPU_CHECK := $(GPU_CHECK:%.cpp=$(BUILD)/%.o)
 $(BUILD)/gpu_check: $(GPU_CHECK) $(LIBRARY)
-	$(CXX) $(FLAGS) $^ $(GTEST) $(CUDA_LIBRARIES) -o $@
+	$(CXX) $(FLAGS) $^ $(GTEST) -ldl $(CUDA_LIBRARIES) -o $@
 
 $(TEST_OBJECTS): | gtest
 .PHONY: gtest

@@ -114,6 +114,7 @@
 #include "src/ops/attention_back.cpp"                   // Computes the gradients of attention.
 #include "src/ops/cross_entropy.cpp"                    // Computes the mean loss of logits that are held whole.
 #include "src/ops/linear_cross_entropy.cpp"             // Computes the losses without holding the logits.
+#include "src/ops/top_k.cpp"                            // Finds the largest numbers of each row.
 #include "src/ops/clip.cpp"                             // Computes the global norm, which clipping needs.
 #include "src/ops/adamw.cpp"                            // Takes one step of AdamW in place (arXiv:1711.05101).
 #include "src/ops/adamw8.cpp"                           // The same with 8-bit moments (arXiv:2110.02861).

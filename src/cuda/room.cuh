@@ -63,16 +63,18 @@ inline dim3 grid_for(const Call& call, int64_t count, int64_t per_block) {
     return grid_of(std::clamp<int64_t>((count + per_block - 1) / per_block, 1, most));
 }
 
-// f(i) for every i in [0, count); F is a struct of values with `__device__ void operator()(int64_t) const`.
-template <class F> __global__ void each_kernel(int64_t count, F f) {
+// f(i) for every i in [0, count); F is a struct of values with `__device__ void operator()(int64_t) const`. Nothing
+// where `live` is there and 0.
+template <class F> __global__ void each_kernel(int64_t count, const int32_t* live, F f) {
+    if (live && *live == 0) return;
     const int64_t step = int64_t(gridDim.x) * blockDim.x;
     for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) f(i);
 }
-template <class F> void each(const Call& call, int64_t count, const F& f) {
+template <class F> void each(const Call& call, int64_t count, const F& f, const int32_t* live = nullptr) {
     constexpr int threads = 256;
     if (count <= 0) return;
     launch(op_def(call.node.op).name, each_kernel<F>, {grid_for(call, count, threads), threads}, stream_of(call), count,
-           f);
+           live, f);
 }
 
 // The sum of a block's values in every one of its threads; blockDim.x is a multiple of 32. The same order of additions

@@ -252,11 +252,18 @@ void GraphImpl::read(Tensor t, void* values, int64_t bytes) const {
     const Node& n = g.node(t.id());
     if (bytes != n.elements() * 4)
         fail(Errc::shape, "read: ", bytes / 4, " values of shape ", n.shape, ", expected ", n.elements());
+    read_part(t, 0, n.elements(), values);
+}
+
+void GraphImpl::read_part(Tensor t, int64_t first, int64_t count, void* values) const {
+    const Node& n = graph_of({t}, "read").node(t.id());
+    if (first < 0 || count < 0 || first > n.elements() - count)
+        fail(Errc::shape, "read: values ", first, " to ", first + count, " of shape ", n.shape);
     const int32_t owner = root(t.id());
     if (const BufferRef& buffer = node(owner).buffer) {
         if (bytes_of(n.dtype, 1) != 4)
             fail(Errc::argument, "read: a state of ", name_of(n.dtype), " is not float values");
-        return backend->download(*buffer, graph_room::alias_offset(*this, t.id()), values, bytes);
+        return backend->download(*buffer, graph_room::alias_offset(*this, t.id()) + first * 4, values, count * 4);
     }
     if (n.weight) fail(Errc::argument, "read: ", n.weight->name, " is a stored weight, not a value of the graph");
     if (!frozen) fail(Errc::argument, "read: the graph has not run yet; call run() first");
@@ -264,10 +271,11 @@ void GraphImpl::read(Tensor t, void* values, int64_t bytes) const {
     if (!kept || plan.offset[size_t(t.id())] < 0)
         fail(Errc::argument, "read: this result of ", op_def(n.op).name,
              " is not kept after a run; name it with output() before the first run()");
-    if (n.storage == n.dtype) return backend->download(*arena, plan.offset[size_t(t.id())], values, bytes);
-    std::vector<uint8_t> stored(size_t(bytes_of(n.storage, n.elements())));
-    backend->download(*arena, plan.offset[size_t(t.id())], stored.data(), int64_t(stored.size()));
-    type_info(n.storage).decode(stored.data(), static_cast<float*>(values), n.elements());
+    const int64_t offset = plan.offset[size_t(t.id())] + bytes_of(n.storage, first);
+    if (n.storage == n.dtype) return backend->download(*arena, offset, values, count * 4);
+    std::vector<uint8_t> stored(size_t(bytes_of(n.storage, count)));
+    backend->download(*arena, offset, stored.data(), int64_t(stored.size()));
+    type_info(n.storage).decode(stored.data(), static_cast<float*>(values), count);
 }
 
 GraphImpl& graph_of(std::initializer_list<Tensor> tensors, const char* operation) {

@@ -171,6 +171,7 @@ struct GraphImpl {
     void run();
     void write(Tensor leaf, const void* values, int64_t bytes);
     void read(Tensor, void* values, int64_t bytes) const;
+    void read_part(Tensor, int64_t first, int64_t count, void* values) const;    // elements `first` and behind it
     void* address(int32_t id) const;                   // of a node's memory once prepared; null for a stored weight
     int32_t root(int32_t id) const;    // the node whose memory this one is: itself, or through views and updates
 };

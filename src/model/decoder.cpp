@@ -278,6 +278,7 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
         logits_ = matmul(x, head);
         if (c.logit_cap > 0) logits_ = softcap(logits_, c.logit_cap);
         graph.output(logits_);
+        if (spec.candidates > 0) graph.output(candidates_ = top_k(logits_, spec.candidates));
         return;
     }
     targets_ = graph.input(rows, DType::i32);
@@ -368,6 +369,20 @@ std::vector<float> Decoder::logits() const {
     if (logits_.id() < 0) fail(Errc::argument, "decoder: built for the loss, it has no logits");
     std::vector<float> out(size_t(graph_->node(logits_.id()).elements()));
     graph_->read(logits_, out.data(), int64_t(out.size()) * 4);
+    return out;
+}
+
+std::vector<float> Decoder::logits_of(int64_t row) const {
+    if (logits_.id() < 0) fail(Errc::argument, "decoder: built for the loss, it has no logits");
+    std::vector<float> out(size_t(graph_->node(logits_.id()).shape[1]));
+    graph_->read_part(logits_, row * int64_t(out.size()), int64_t(out.size()), out.data());
+    return out;
+}
+
+std::vector<float> Decoder::candidates() const {
+    if (candidates_.id() < 0) fail(Errc::argument, "decoder: built without candidates");
+    std::vector<float> out(size_t(graph_->node(candidates_.id()).elements()));
+    graph_->read(candidates_, out.data(), int64_t(out.size()) * 4);
     return out;
 }
 

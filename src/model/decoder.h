@@ -26,6 +26,7 @@ struct DecoderSpec {
     int64_t rows = 0;
     enum class Output { logits, loss, hidden } output = Output::logits;
     int64_t logit_rows = 0;                            // logits: of how many rows (chosen at run time), 0 = all
+    int64_t candidates = 0;                            // logits: so many of the best of each row are chosen there
     const KvCache* cache = nullptr;                    // keys and values are stored there and read from there
     bool backward = false;                             // loss only: gradients are added to `gradients`
     bool weighted = false;                             // ... of each row's loss times its weight
@@ -53,6 +54,8 @@ public:
     const DecoderSpec& spec() const { return spec_; }
     void run(const DecoderBatch&);
     std::vector<float> logits() const;                 // [logit_rows, vocabulary]
+    std::vector<float> logits_of(int64_t row) const;   // of one of them
+    std::vector<float> candidates() const;             // [logit_rows, 2, candidates]: scores and ids, the best first
     std::vector<float> nll() const;                    // [rows]; 0 where the target is negative
     std::vector<float> hidden() const;                 // [rows, hidden], behind the final norm
     int64_t arena_bytes() const;                       // the plan's peak
@@ -66,6 +69,7 @@ private:
     Tensor tokens_, positions_, first_, last_, window_first_, cache_rows_, targets_, logit_rows_;
     Tensor short_positions_, long_positions_;          // longrope: 0 for rows of the other kind
     Tensor logits_, nll_, hidden_;                     // one of them
+    Tensor candidates_;
     Tensor weights_, noise_;
 };
 

@@ -33,6 +33,9 @@ Tensor store_rows(Tensor state, Tensor x, Tensor rows);
 // {rows, n} W^T, W {vocabulary, n}. With `with_grad` the gradient towards x is computed in the same pass and kept;
 // never more than `chunk` rows of logits exist. With a cap logits become cap tanh(logit / cap).
 Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad, float cap = 0);
+// The k largest numbers of each row of x {rows, n} and their columns, as floats: {rows, 2, k}. Of equal ones the first
+// comes first, NaN counts as the largest. No gradient.
+Tensor top_k(Tensor x, int64_t k);
 Tensor accumulate(Tensor state, Tensor x);                             // state += x, in place; returns the state
 Tensor copy(Tensor state, Tensor x);                                   // state = x, in place; returns the state
 Tensor global_norm(Tensor x);    // sqrt(sum x^2) -> {1}, summed in double in a fixed order

@@ -38,6 +38,7 @@ Decoder& BatchImpl::decoder(const std::shared_ptr<const LoraImpl>& lora, int64_t
     DecoderSpec spec;
     spec.rows = rows;
     spec.logit_rows = logit_rows;
+    spec.candidates = candidates_of(*model);
     spec.cache = &cache;
     auto made = std::make_unique<Decoder>(model, lora.get(), spec);
     made->graph().arena = arena_;
@@ -47,9 +48,9 @@ Decoder& BatchImpl::decoder(const std::shared_ptr<const LoraImpl>& lora, int64_t
 }
 
 // Appends tokens to a slot, in chunks; its scores are those after the last.
-void BatchImpl::read(int64_t slot, std::span<const Token> tokens, Generation* made) {
+void BatchImpl::read(int64_t slot, std::span<const Token> tokens, Generation& made, bool timed) {
     Slot& s = slots_[size_t(slot)];
-    for (size_t at = 0; at < tokens.size() && !(made && made->out_of_time());) {
+    for (size_t at = 0; at < tokens.size() && !(timed && made.out_of_time());) {
         const int64_t rows = chunk_of(int64_t(tokens.size() - at));
         const size_t count = std::min(tokens.size() - at, size_t(rows));
         Decoder& d = decoder(s.lora, rows, 1);
@@ -58,7 +59,7 @@ void BatchImpl::read(int64_t slot, std::span<const Token> tokens, Generation* ma
         pad(b, rows);
         b.logit_rows = {int32_t(count) - 1};
         d.run(b);
-        s.scores = d.logits();
+        s.scores = RowScores(d).at(0, made.wanted());
         s.tokens.insert(s.tokens.end(), tokens.begin() + int64_t(at), tokens.begin() + int64_t(at + count));
         at += count;
     }
@@ -71,7 +72,7 @@ void BatchImpl::renew(int64_t slot) {
     const Tokens all = s.tokens;
     s.tokens.clear();
     try {
-        read(slot, all);
+        read(slot, all, *s.made, false);
     } catch (...) {                                    // the next step tries again
         s.tokens = all;
         throw;
@@ -102,7 +103,7 @@ int64_t BatchImpl::add(std::span<const Token> prompt, const Sampling& sampling, 
     auto made = std::make_unique<Generation>(
         *model->tokenizer, sampling, [free](std::string_view text) { free->text += text; return true; }, false);
     made->read(prompt);
-    read(slot, prompt, made.get());
+    read(slot, prompt, *made, true);
     free->made = std::move(made);                      // only now is the slot taken
     free->stats.context = context;
     free->stats.cache = cache.type;
@@ -126,13 +127,12 @@ void BatchImpl::decode(std::span<const int64_t> slots) {
         b.logit_rows.push_back(int32_t(i));
     }
     d.run(b);
-    const std::vector<float> scores = d.logits();
-    const size_t n = scores.size() / size_t(rows);
-    for (size_t i = 0; i < slots.size(); ++i) {
-        Slot& s = slots_[size_t(slots[i])];
+    RowScores scores(d);
+    for (int64_t i = 0; i < rows; ++i) {
+        Slot& s = slots_[size_t(slots[size_t(i)])];
+        s.scores = scores.at(i, s.made->wanted());
         s.tokens.push_back(*s.chosen);
         s.chosen.reset();
-        s.scores.assign(scores.begin() + ptrdiff_t(i * n), scores.begin() + ptrdiff_t((i + 1) * n));
     }
 }
 

@@ -2,6 +2,7 @@
 #include "src/run/decoders.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace qlora { inline namespace QLORA_ABI {
 
@@ -32,6 +33,21 @@ int64_t DecoderPool::graph_bytes() const {
     for (const auto& [rows, held] : decoders_)
         if (held.decoder) most_bytes = std::max(most_bytes, memory_of(held.decoder->graph()));
     return most_bytes;
+}
+
+int64_t candidates_of(const ModelImpl& model) {
+    return model.backend->has_host_memory() ? 0 : std::min<int64_t>(128, model.config.vocabulary);
+}
+
+Scores RowScores::at(int64_t row, int64_t wanted) {
+    const int64_t count = decoder_.spec().candidates;
+    if (wanted < 1 || wanted > count) return {decoder_.logits_of(row), {}};
+    if (chosen_.empty()) chosen_ = decoder_.candidates();
+    const float *const scores = chosen_.data() + row * 2 * count, *const ids = scores + count;
+    if (std::isnan(scores[0])) return {decoder_.logits_of(row), {}};       // an error that names the token
+    Scores out;
+    for (int64_t i = 0; i < wanted; ++i) out.best.push_back({scores[i], Token(ids[i])});
+    return out;
 }
 
 }}  // namespace qlora

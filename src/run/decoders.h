@@ -2,6 +2,7 @@
 // anew.
 #pragma once
 #include "src/model/decoder.h"
+#include "src/run/sampler.h"
 
 #include <map>
 
@@ -29,6 +30,19 @@ private:
     struct Held { std::unique_ptr<Decoder> decoder; uint64_t last = 0; };      // last: when it was asked for
     std::map<int64_t, Held> decoders_;                 // by rows
     uint64_t asked_ = 0;
+};
+
+// How many candidates a decoder chooses (DecoderSpec::candidates): none where scores lie in memory of the host. 128 are
+// enough for the usual 40 of which 64 may have been seen, and 1 KiB beside the 500 KiB of a row.
+int64_t candidates_of(const ModelImpl&);
+// The scores of a decoder's rows, after a run: of each the `wanted` best, where so many were chosen, else all.
+class RowScores {
+public:
+    explicit RowScores(const Decoder& d) : decoder_(d) {}
+    Scores at(int64_t row, int64_t wanted);
+private:
+    const Decoder& decoder_;
+    std::vector<float> chosen_;                        // once somebody wants them
 };
 
 }}  // namespace qlora

@@ -305,6 +305,14 @@ inline std::vector<Sample> all(bool large) {
                  {input, {Kind::stored, {vocabulary, in}}, targets},
                  [](GraphImpl&, const Sources& t) { return linear_cross_entropy(t[0], t[1], t[2], true, 5); },
                  {}});
+    s.push_back({Op::top_k, "", {fixed}, [](GraphImpl&, const Sources& t) { return top_k(t[0], 5); }, {{0, {3, 4}}}});
+    if (large) {
+        s.push_back({Op::top_k,
+                     "many pieces",
+                     {{Kind::value, {3, 5000}}},
+                     [](GraphImpl&, const Sources& t) { return top_k(t[0], 150); },
+                     {}});
+    }
     const Source state{Kind::state, {rows, n}}, squares{Kind::state, {rows, n}, {}, true};
     s.push_back({Op::accumulate,
                  "",
