@@ -179,11 +179,11 @@ ModelInfo describe(const ModelImpl& m) {
     info.notes.insert(info.notes.end(), m.notes.begin(), m.notes.end());
     if (c.dynamic_rope)
         info.notes.push_back(str(m.path, " asks for rotary scaling \"dynamic\", which changes nothing up to ",
-                                 c.context, " tokens; longer texts are refused"));
+                                 c.context, " tokens; longer texts are refused: keys in a cache do not follow it"));
     if (!c.long_frequencies.empty())
         info.notes.push_back(str(m.path, ": texts of more than ", int64_t(c.rope_scaling.original_context),
-                                 " tokens have rotary frequencies of their own (longrope): in training and measuring "
-                                 "each text by its length, in sessions all by the context that they were opened with"));
+                                 " tokens have rotary frequencies of their own (longrope); a dialogue that outgrows "
+                                 "them is read once more"));
     for (const std::string& t : types) info.weights += (info.weights.empty() ? "" : " + ") + t;
     return info;
 }
