@@ -79,6 +79,24 @@ TEST(FamilyCases, EachVariantMatters) {
     }
 }
 
+// What llama.cpp will not do with a file is said of the file, and of no other.
+TEST(FamilyCases, AWindowThatLlamaCppIgnoresIsSaid) {
+    const Json families = golden("families.json");
+    for (const auto& [name, ignored] : {std::pair{"mistral", true}, {"qwen2", true}, {"starcoder2_odd", true},
+                                        {"phi3", true}, {"gemma3", false}, {"olmo3", false}, {"llama", false}}) {
+        const auto model = tiny::load(folder_of(name, *families.find("cases")->find(name)));
+        EXPECT_TRUE(describe(*model).notes.empty()) << name;
+        const std::string path = testing::TempDir() + "qlora_family_windowed.gguf";
+        save_gguf_model(*model, path);
+        const std::vector<std::string> notes = describe(*tiny::load(path)).notes;
+        ASSERT_EQ(notes.size(), ignored ? 1u : 0u) << name;
+        for (const std::string& note : notes)
+            EXPECT_NE(note.find(str(model->config.window, " keys; llama.cpp takes no notice")), note.npos) << note;
+        save_gguf_model(*convert_model(*model, DType::nf4, true), path);
+        EXPECT_TRUE(describe(*tiny::load(path)).notes.empty()) << name;
+    }
+}
+
 // Yarn's whole pairs, of all layers, are said beside the objects of two kinds; inside of one nobody follows them.
 TEST(FamilyCases, TruncateIsSaidOnceForAllLayers) {
     const Json families = golden("families.json");
