@@ -95,14 +95,14 @@ protected:
 TEST_F(Longrope, ShortAgain) {
     qlora::Session s = session(model);
     const std::span all(ids);
-    for (const size_t count : {4, 11, 3, 8, 9, 7})
+    for (const size_t count : {4u, 11u, 3u, 8u, 9u, 7u})
         EXPECT_EQ(s.complete(all.first(count), greedy(12)).tokens, fresh(model, all.first(count))) << count;
 }
 
 TEST_F(Longrope, ForkedAndRestoredAtTheBorder) {
     const std::span all(ids);
     const Tokens whole = fresh(model, all.first(4));
-    for (const size_t said : {1, 4, 5, 7}) {
+    for (const size_t said : {1u, 4u, 5u, 7u}) {
         qlora::Session s = session(model), other = session(model);
         (void)s.complete(all.first(4), greedy(said));
         Tokens prompt(ids.begin(), ids.begin() + 4);
