@@ -5,6 +5,7 @@
 #include "examples/common/terminal.h"
 #include "examples/export/bases.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -100,6 +101,11 @@ static qlora::Model describe_result(const Settings& s, const qlora::Model& sourc
     const int64_t bytes = size_on_disk(s.out);
     std::printf("%s: %s, %s, %.2f bits a parameter\n", s.out.c_str(), info.weights.c_str(), human_bytes(bytes).c_str(),
                 double(bytes) * 8 / double(info.parameters));
+    const std::vector<std::string> known = source.info().notes;
+    std::vector<std::string> news;
+    for (const std::string& note : info.notes)
+        if (std::find(known.begin(), known.end(), note) == known.end()) news.push_back(note);
+    print_notes(news);
     return written;
 }
 

@@ -346,20 +346,19 @@ void Decoder::run(const DecoderBatch& batch) {
     graph_->run();
 }
 
-// A text is long by what it may become in a cache, which holds keys that are turned already; else by what it is.
+// A text is long by its tokens: those that it has here or, with a cache, those that its caller says.
 void Decoder::write_long(const DecoderBatch& batch) {
-    const int64_t original = int64_t(model_->config.rope_scaling.original_context);
     const size_t rows = batch.positions.size();
     std::vector<int32_t> length(rows);                 // of the text that begins at a row
     for (size_t i = 0; i < rows && !spec_.cache; ++i)
         if (batch.last[i] > batch.first[i])
             length[size_t(batch.first[i])] = std::max(length[size_t(batch.first[i])], batch.last[i] - batch.first[i]);
-    const int64_t text = !spec_.cache ? 0 : spec_.cache->text ? spec_.cache->text : spec_.cache->capacity;
+    if (spec_.cache) decoder_room::check_range("lengths", batch.lengths, rows, 0, int64_t(1) << 31);
     std::vector<int32_t> at_short(rows), at_long(rows);
     for (size_t i = 0; i < rows; ++i) {
         const bool padding = batch.last[i] <= batch.first[i];
-        const int64_t keys = spec_.cache ? text : padding ? 0 : length[size_t(batch.first[i])];
-        (keys > original ? at_long : at_short)[i] = batch.positions[i];
+        const int64_t tokens = spec_.cache ? batch.lengths[i] : padding ? 0 : length[size_t(batch.first[i])];
+        (turns_long(model_->config, tokens) ? at_long : at_short)[i] = batch.positions[i];
     }
     graph_->write(short_positions_, at_short.data(), int64_t(rows) * 4);
     graph_->write(long_positions_, at_long.data(), int64_t(rows) * 4);
@@ -428,19 +427,26 @@ DecoderBatch lay_out(std::span<const Document> documents, int64_t rows) {
     return batch;
 }
 
-void append_cached(DecoderBatch& batch, std::span<const Token> tokens, int64_t position, int64_t begin) {
+bool turns_long(const Config& c, int64_t tokens) {
+    return !c.long_frequencies.empty() && double(tokens) > c.rope_scaling.original_context;
+}
+
+void append_cached(DecoderBatch& batch, std::span<const Token> tokens, int64_t position, int64_t begin,
+                   int64_t length) {
+    if (length == 0) length = position + int64_t(tokens.size());
     for (size_t i = 0; i < tokens.size(); ++i) {
         const int64_t at = position + int64_t(i);
         batch.tokens.push_back(tokens[i]);
         batch.positions.push_back(int32_t(at));
         batch.cache_rows.push_back(int32_t(begin + at));
+        batch.lengths.push_back(int32_t(length));
         batch.first.push_back(int32_t(begin));
         batch.last.push_back(int32_t(begin + at + 1));
     }
 }
 
 void pad(DecoderBatch& batch, int64_t rows) {
-    for (std::vector<int32_t>* v : {&batch.tokens, &batch.positions, &batch.first, &batch.last})
+    for (std::vector<int32_t>* v : {&batch.tokens, &batch.positions, &batch.first, &batch.last, &batch.lengths})
         v->resize(size_t(rows), 0);
     for (std::vector<int32_t>* v : {&batch.cache_rows, &batch.targets}) v->resize(size_t(rows), -1);
 }

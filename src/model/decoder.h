@@ -10,7 +10,6 @@ namespace qlora { inline namespace QLORA_ABI {
 
 struct KvCache {    // one buffer a layer and side: {kv_heads, capacity, head_dim} of `type`
     int64_t capacity = 0, used = 0;
-    int64_t text = 0;                                  // keys that one text may have: 0 = capacity
     DType type = DType::f32;
     std::vector<BufferRef> keys, values;
     int64_t bytes() const { return keys.empty() ? 0 : 2 * int64_t(keys.size()) * keys[0]->bytes; }
@@ -41,6 +40,7 @@ struct DecoderSpec {
 struct DecoderBatch {                                  // what a run is fed; every vector has spec.rows entries
     std::vector<int32_t> tokens, positions, first, last;
     std::vector<int32_t> cache_rows;                   // with a cache: where row t's key goes, -1 = nowhere
+    std::vector<int32_t> lengths;                      // with a cache: tokens of row t's text (see turns_long)
     std::vector<int32_t> targets;                      // loss: the id to predict, -1 = not trained
     std::vector<int32_t> logit_rows;                   // logits: which rows
     std::vector<float> weights;                        // weighted: of each row's loss
@@ -82,9 +82,12 @@ struct Document {
 DecoderBatch lay_out(std::span<const Document>, int64_t rows);
 
 // Rows of a batch that reads and writes a cache: tokens from `position` on of a text whose keys begin at cache row
-// `begin`. Then pad(), to the rows of the decoder.
-void append_cached(DecoderBatch&, std::span<const Token> tokens, int64_t position, int64_t begin);
+// `begin`, and which has `length` tokens (0: it ends with these). Then pad(), to the rows of the decoder.
+void append_cached(DecoderBatch&, std::span<const Token> tokens, int64_t position, int64_t begin, int64_t length = 0);
 void pad(DecoderBatch&, int64_t rows);
+// Longrope: whether a text of so many tokens turns by the long list. Keys in a cache are turned already: where a text
+// outgrows the original context they are computed anew.
+bool turns_long(const Config&, int64_t tokens);
 // Rows a run: one for generation, and chunks for prompts. Larger chunks read the weights less often; beyond 128 rows a
 // product is bound by arithmetic anyway and padding the last chunk costs more.
 constexpr int64_t most_chunk = 128;

@@ -21,7 +21,6 @@ BatchImpl::BatchImpl(std::shared_ptr<const ModelImpl> m, const BatchOptions& opt
     context = session_context(*model, options.context, "Batch");
     cache = make_cache(*model, checked_mul(options.slots, context, "Batch"),
                        options.cache.value_or(cache_type(*model)));
-    cache.text = context;
     slots_.resize(size_t(options.slots));
     together_ = model->backend->rows_alike(WeightRef{});       // the factors of adapters
     const auto meets = [&](const WeightPtr& w) {
@@ -55,7 +54,7 @@ void BatchImpl::read(int64_t slot, std::span<const Token> tokens, Generation& ma
         const size_t count = std::min(tokens.size() - at, size_t(rows));
         Decoder& d = decoder(s.lora, rows, 1);
         DecoderBatch b;
-        append_cached(b, tokens.subspan(at, count), int64_t(s.tokens.size()), slot * context);
+        append_cached(b, tokens.subspan(at, count), int64_t(s.tokens.size()), slot * context, s.length);
         pad(b, rows);
         b.logit_rows = {int32_t(count) - 1};
         d.run(b);
@@ -65,19 +64,24 @@ void BatchImpl::read(int64_t slot, std::span<const Token> tokens, Generation& ma
     }
 }
 
-// A trainer may step between two calls: what older factors left is computed anew.
+// A trainer may step between two calls, and the next token may be one too many for the frequencies that the keys were
+// turned by: what is out of date is computed anew.
 void BatchImpl::renew(int64_t slot) {
     Slot& s = slots_[size_t(slot)];
-    if (!s.lora || s.version == s.lora->version) return;
+    const int64_t length = int64_t(s.tokens.size()) + 1, before = s.length;
+    const bool outgrown = turns_long(model->config, length) != turns_long(model->config, before);
+    if (!outgrown && (!s.lora || s.version == s.lora->version)) return;
     const Tokens all = s.tokens;
     s.tokens.clear();
+    s.length = length;
     try {
         read(slot, all, *s.made, false);
     } catch (...) {                                    // the next step tries again
         s.tokens = all;
+        s.length = before;
         throw;
     }
-    s.version = s.lora->version;
+    if (s.lora) s.version = s.lora->version;
 }
 
 int64_t BatchImpl::add(std::span<const Token> prompt, const Sampling& sampling, std::shared_ptr<const LoraImpl> lora) {
@@ -99,6 +103,7 @@ int64_t BatchImpl::add(std::span<const Token> prompt, const Sampling& sampling, 
     const auto held = lora ? lora->lock.read() : std::shared_lock<std::shared_mutex>();
     const auto start = batch_room::Clock::now();
     free->version = lora ? lora->version : 0;
+    free->length = int64_t(prompt.size());
     free->lora = std::move(lora);
     auto made = std::make_unique<Generation>(
         *model->tokenizer, sampling, [free](std::string_view text) { free->text += text; return true; }, false);

@@ -28,7 +28,8 @@ private:
     struct Slot {
         std::shared_ptr<const LoraImpl> lora;          // may be null
         Tokens tokens;                                 // whose keys are in the cache
-        uint64_t version = 0;                          // of the factors they were computed with
+        uint64_t version = 0;                          // of the factors they were computed with ...
+        int64_t length = 0;                            // ... as part of a text of so many tokens (see turns_long)
         Scores scores;                                 // of the token after them
         std::optional<Token> chosen;                   // part of the reply, and not in the cache yet
         std::unique_ptr<Generation> made;              // null: the slot is free

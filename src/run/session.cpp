@@ -80,7 +80,7 @@ Decoder& SessionImpl::decoder(int64_t rows) {
 
 Scores SessionImpl::feed_chunk(Decoder& d, std::span<const Token> tokens, int64_t wanted) {
     DecoderBatch b;
-    append_cached(b, tokens, int64_t(cached.size()), 0);
+    append_cached(b, tokens, int64_t(cached.size()), 0, cached_length);
     pad(b, d.spec().rows);
     b.logit_rows = {int32_t(tokens.size()) - 1};
     d.run(b);
@@ -101,16 +101,18 @@ Scores SessionImpl::append(std::span<const Token> tokens, int64_t wanted) {
     return scores;
 }
 
-// A trainer may step between any two runs: keys and values that older factors left are dropped, and their tokens fed
-// again.
+// A trainer may step between any two runs, and a text may outgrow the frequencies that its keys were turned by: what is
+// out of date is dropped, and its tokens fed again.
 Scores SessionImpl::feed(std::span<const Token> tokens, int64_t wanted) {
-    if (!lora) return append(tokens, wanted);
-    const auto held = lora->lock.read();
-    if (cached_version == lora->version) return append(tokens, wanted);
+    const auto held = lora ? lora->lock.read() : std::shared_lock<std::shared_mutex>();
+    const int64_t length = std::max(cached_length, int64_t(cached.size() + tokens.size()));
+    const bool outgrown = turns_long(model->config, length) != turns_long(model->config, cached_length);
+    cached_length = length;
+    if (!outgrown && (!lora || cached_version == lora->version)) return append(tokens, wanted);
     Tokens all = std::move(cached);
     all.insert(all.end(), tokens.begin(), tokens.end());
     cached.clear();
-    cached_version = lora->version;
+    if (lora) cached_version = lora->version;
     return append(all, wanted);
 }
 
@@ -120,8 +122,11 @@ std::optional<Finish> SessionImpl::read_prompt(const Tokens& prompt, const OnTex
     // The last prompt token is always fed: its scores are needed.
     const size_t common = size_t(std::mismatch(cached.begin(), cached.end(), prompt.begin(), prompt.end() - 1).first -
                                  cached.begin());
-    cached.resize(common);
-    for (size_t at = common; at < prompt.size();) {
+    const bool long_text = turns_long(model->config, int64_t(prompt.size()));
+    const bool kept = long_text == turns_long(model->config, cached_length);
+    cached.resize(kept ? common : 0);
+    cached_length = int64_t(prompt.size());
+    for (size_t at = cached.size(); at < prompt.size();) {
         const size_t count = std::min(prompt.size() - at, size_t(most_chunk));
         scores = feed(std::span(prompt).subspan(at, count), made.wanted());
         at += count;

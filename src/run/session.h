@@ -15,7 +15,8 @@ struct SessionImpl {
     std::shared_ptr<const LoraImpl> lora;              // may be null
     KvCache cache;
     Tokens cached;                                     // token i has its key in row i, ...
-    uint64_t cached_version = 0;                       // ... computed with the factors of this version
+    uint64_t cached_version = 0;                       // ... computed with the factors of this version ...
+    int64_t cached_length = 0;                         // ... as part of a text of so many tokens (see turns_long)
     std::vector<Message> history;
     SessionStats stats;
     Busy busy;                                         // taken by the public calls

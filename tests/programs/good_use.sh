@@ -138,6 +138,11 @@ printf '%s' '{"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merg
 good "a tokenizer without a decoder" ./tokenize -m "$dir/bare.json" -p ab
 says "its ids" "^2$"
 grep -q "^note: .*has no decoder" "$dir/err" && ok "what it lacks is said" || failed "what it lacks is said" "$(cat "$dir/err")"
+good "the model as a folder" ./export -m models/tiny.gguf -o "$dir/windowed" --no-check
+sed -i 's/"LlamaForCausalLM"/"MistralForCausalLM"/; s/"model_type": "llama"/"model_type": "mistral", "sliding_window": 16/' "$dir/windowed/config.json"
+good "a model whose layers see a window of keys" ./export -m "$dir/windowed" -o "$dir/windowed.gguf"
+warns "llama.cpp's disregard is said" "^note: $dir/windowed.gguf: its layers see the last 16 keys; llama.cpp takes no notice"
+[ "$(grep -c '^note: ' "$dir/err")" -eq 1 ] && ok "and nothing twice" || failed "and nothing twice" "$(grep '^note: ' "$dir/err")"
 good "tokenize dialogues" ./tokenize -m "$model" --chat "$dir/chats.jsonl"
 says "with their mask" "^mask [01 ]*1"
 warns "and their counts" "chats.jsonl: 12 rows (.*12 assistant turns, 12 trained"
