@@ -7,8 +7,7 @@
 //                              with Compute::f32; zeros where the target is negative
 //                              kept {chunk, n} = that times W
 //
-// The device alone knows which rows have targets, so all of them are projected; and chunks are its own:
-// CrossEntropyAttr::chunk is for the CPU's caches.
+// The device alone knows which rows have targets, so all of them are projected.
 #pragma once
 #include "src/cuda/qmatmul.cuh"
 
@@ -39,7 +38,8 @@ inline Sizes sizes(const Device& device, const GraphImpl& g, const Node& node) {
     s.n = x.shape[1];
     s.vocabulary = w.shape[0];
     s.pitch = gemm_room::ceil_div(s.vocabulary, 8) * 8;
-    const int64_t most = std::clamp<int64_t>(most_logits / 4 / s.pitch, 1, most_rows);
+    const int64_t asked = node.attr.get<CrossEntropyAttr>().chunk;
+    const int64_t most = std::clamp<int64_t>(most_logits / 4 / s.pitch, 1, asked > 0 ? asked : most_rows);
     s.chunk = std::min(most < tile ? most : most / tile * tile, s.rows);
     s.gradient = device.exact ? DType::f32 : DType::bf16;
     return s;

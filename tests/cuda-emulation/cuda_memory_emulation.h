@@ -37,6 +37,7 @@ class Memory {
 public:
     static constexpr size_t small_page = 4096, managed_page = size_t(2) << 20, unit = 256;
     size_t capacity = size_t(1) << 30, used = 0, most_used = 0;    // bytes on the device; capacity is the tests' to set
+    size_t pinnable = SIZE_MAX;    // bytes of the host that may be pinned at a time: theirs too
     int64_t device_faults = 0, host_faults = 0, paged_bytes = 0;   // of managed memory
     bool concurrent = true;                            // managed memory: prefetches, and touched while work is queued
     std::string error;                                 // found where nothing can be thrown
