@@ -15,9 +15,10 @@
 
 namespace program {
 
-// Measured: tools and models are named in README.md.
-static constexpr const char head_in_8_bits[] = "the head has 8 bits: other numbers (HEAD8)";
-static constexpr const char head_in_4_bits[] = "the head has 4 bits: other numbers (HEAD4)";
+static constexpr const char head_in_8_bits[] = "the head has 8 bits: other numbers (a weight moves by 0.4 % of the "
+                                               "largest of its 32 at most)";
+static constexpr const char head_in_4_bits[] = "the head has 4 bits: other numbers (SmolLM2-135M, whose embedding it "
+                                               "is too: loss 2.92 before training becomes 3.00)";
 
 static int64_t bytes_of_size(const std::string& text) {
     char* end = nullptr;

@@ -133,10 +133,10 @@ TEST_F(CudaPager, ManagedMemoryIsChosenByItself) {
     std::string resident, paged;
     const int64_t whole = used_after_a_step(adamw(32, 0), &resident);
     memory.pinnable = size_t(12) << 20;                // what uploads go through, and little more
-    const Result managed = run(cuda(), adamw(8, 6 * piece), piece);
+    const Result managed = run(cuda(), adamw(32, 6 * piece), piece);
     const int64_t window = used_after_a_step(adamw(32, 6 * piece), &paged);
     memory.pinnable = SIZE_MAX;
-    expect_paged(managed, run(graph_support::cpu(), adamw(8, 0), piece), "managed", 8, piece);
+    expect_paged(managed, run(graph_support::cpu(), adamw(32, 0), piece), "managed", 32, piece);
     EXPECT_EQ(resident, "");
     EXPECT_EQ(paged, "managed");
     EXPECT_LE(window, 7 * piece);                      // of ten pieces and a bit
@@ -228,24 +228,22 @@ std::vector<float> trained(const qlora::Backend& b, bool apart, int64_t kept, ql
 }
 
 TEST_F(CudaPager, InputsOnTheHostChangeNoByte) {
+    qlora::MemoryPlan apart, whole;
     for (const qlora::Compute compute : {qlora::Compute::f32, qlora::Compute::bf16}) {
         const auto b = qlora::handle_of<qlora::Backend>(qlora::make_cuda_backend(0, compute));
-        const std::vector<float> want = trained(b, false, 0);
-        for (const auto order : orders)
-            for (const uint64_t seed : {1, 5, 6}) {
-                cuda_emulation::options = {order, seed};
-                EXPECT_EQ(trained(b, true, seed == 6 ? 1 : 0), want) << int(order) << ' ' << seed;
-            }
+        const std::vector<float> want = trained(b, false, 0, &whole);
+        for (const auto order : orders) {
+            if (compute == qlora::Compute::bf16 && order != cuda_emulation_tests::Order::random) continue;
+            cuda_emulation::options = {order, 5};
+            EXPECT_EQ(trained(b, true, 0, &apart), want) << int(order);
+        }
+        cuda_emulation::options = {};
+        if (compute == qlora::Compute::f32) { EXPECT_EQ(trained(b, true, 1), want); }
     }
-    cuda_emulation::options = {};
-    const auto b = qlora::handle_of<qlora::Backend>(cuda());
     const auto bytes = [](const qlora::MemoryPlan& plan, const char* name) {
         for (const auto& item : plan.items) if (item.name == name) return item.bytes;
         return int64_t(0);
     };
-    qlora::MemoryPlan apart, whole;
-    (void)trained(b, true, 0, &apart);
-    (void)trained(b, false, 0, &whole);
     EXPECT_LT(bytes(apart, "checkpointed inputs"), bytes(whole, "checkpointed inputs"));
     EXPECT_GT(bytes(apart, "checkpointed inputs on the host"), 0);
 }
