@@ -56,6 +56,7 @@
 #include "src/cuda/dora.cuh"                            // magnitude and direction
 #include "src/cuda/accumulate.cuh"                      // state += x
 #include "src/cuda/copy.cuh"                            // state = x
+#include "src/cuda/apart.cuh"                           // copies to the host and back, beside kernels
 #include "src/cuda/clip.cuh"                            // the norm of all gradients
 #include "src/cuda/adamw.cuh"                           // one step of the optimizer
 #include "src/cuda/adamw8.cuh"                          // the same with moments in 8 bits

@@ -15,6 +15,7 @@
 #include "src/base/file.cpp"                            // Reads and writes POSIX files; new content appears whole.
 #include "src/base/folder.cpp"                          // Lists, removes and writes folders, whole or not at all.
 #include "src/base/mapped_file.cpp"                     // Maps files for reading, and survives files that are cut.
+#include "src/base/unnamed_file.cpp"                    // Maps files without a name, for what need not be in memory.
 #include "src/base/source.cpp"                          // Finds files by path, or in memory.
 #include "src/base/stop.cpp"                            // Asks the caller whether long work goes on.
 #include "src/base/base64.cpp"                          // Writes bytes as printable text, and reads them.
@@ -101,6 +102,7 @@
 #include "src/ops/sum.cpp"                              // Sums all elements.
 #include "src/ops/accumulate.cpp"                       // Adds to a state in place.
 #include "src/ops/copy.cpp"                             // Replaces a state in place.
+#include "src/ops/apart.cpp"                            // Puts away what is read much later.
 #include "src/ops/embedding.cpp"                        // Looks up rows of a table.
 #include "src/ops/matmul.cpp"                           // Multiplies with a float matrix of the graph.
 #include "src/ops/qmatmul.cpp"                          // Multiplies with a stored weight, a panel at a time.
@@ -184,6 +186,7 @@
 #include "src/model/hf_quantization.cpp"                // Says which quantized folders are read, or what to do.
 #include "src/model/gguf_four_bit.cpp"                  // Keeps nf4 and fp4 tensors in GGUF files, bit for bit.
 #include "src/model/fused.cpp"                          // Joins the parts of fused layers for files and quantization.
+#include "src/model/head.cpp"                           // Holds the head in fewer bits.
 #include "src/model/load.cpp"                           // Implements what both loaders share.
 #include "src/model/text.cpp"                           // Loads the tokenizer out of any kind of file.
 #include "src/model/load_gguf.cpp"                      // Loads a model from a GGUF file.

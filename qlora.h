@@ -213,6 +213,8 @@ struct LoadOptions {
     Backend backend = Backend::best();
     std::optional<DType> quantize = {};                // nothing = as stored; nf4 or fp4 = QLoRA, one tensor at a time
     bool double_quant = true;                          // of the nf4/fp4 scales: 4.127 instead of 4.5 bits a weight
+    // The head in fewer bits too (Model::with_head); nothing = as stored, as QLoRA has it.
+    std::optional<DType> head = {};
     std::function<bool(float fraction)> on_progress = {};    // return false to cancel
 };
 struct ModelInfo {
@@ -220,6 +222,7 @@ struct ModelInfo {
     int64_t parameters = 0, bytes = 0;                 // bytes: of the weights as they are held
     int64_t layers = 0, hidden = 0, heads = 0, kv_heads = 0, feed_forward = 0, vocabulary = 0, context = 0;
     std::string weights;    // "nf4, double-quantized" or "q4_1": the type of the linear layers
+    std::string head;                                  // the type of the head
     std::vector<std::string> notes;                    // the tokenizer's, and what else loading had to assume
 };
 struct Format {                                        // a type for the weights of a model; a DType alone will do
@@ -244,6 +247,9 @@ public:
     // PATH.gguf, or a Hugging Face folder (4-bit in the bitsandbytes layout)
     void save(const std::string& path, const SaveOptions& = {}) const;
     [[nodiscard]] Model convert(Format) const;         // another model, this one stays
+    // Another model, with the head in q8_0, q4_0 or iq4_nl unless it has no more bits already: it is the largest
+    // matrix. Where the embedding is the head, both are the one matrix that is held so.
+    [[nodiscard]] Model with_head(DType) const;
     [[nodiscard]] ModelInfo info() const;
     [[nodiscard]] Tokenizer tokenizer() const;
     [[nodiscard]] Backend backend() const;
@@ -294,6 +300,7 @@ struct AdapterBase {
     std::string model, weights;                        // its path, and ModelInfo::weights
     std::optional<DType> quantize = {};                // what LoadOptions need to hold that model in the same form
     bool double_quant = true;
+    std::optional<DType> head = {};
 };
 // recorded: the base is brought into the 4-bit form that the record names (base() is then a model of its own), and must
 // be the recorded one; as_held: another form of the recorded model will do; any: nothing is compared. An adapter
@@ -452,7 +459,13 @@ struct TrainOptions {                                  // the defaults are the r
     float neftune_alpha = 0;
     // recompute each layer in the backward pass instead of keeping its activations
     bool checkpoint_activations = true;
-    int64_t kept_layers = 0;                           // ... but for so many of the last ones
+    int64_t kept_layers = 0;                           // ... but for so many of the last ones,
+    bool light_recomputation = false;    // of which only norms and gated products are recomputed: hardly any time
+    // What layers are recomputed from leaves the memory where it is computed until it is needed: for the host's on a
+    // GPU, for a file without a name in optimizer.page_folder on the CPU. The same bytes.
+    bool inputs_apart = false;
+    // Rows of logits that exist at a time; 0 = as is fastest, which is the most. Sums may round otherwise.
+    int64_t loss_rows = 0;
     int64_t max_bad_steps = 10;    // steps in a row with a non-finite loss or gradient: skipped, then Error{numeric}
     uint64_t seed = 0;
 };

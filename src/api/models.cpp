@@ -6,6 +6,7 @@
 #include "src/model/base_record.h"
 #include "src/model/dialogue.h"
 #include "src/model/draft.h"
+#include "src/model/head.h"
 #include "src/model/lora_impl.h"
 #include "src/run/merge.h"
 #include "src/run/recommended.h"
@@ -170,6 +171,10 @@ Model Model::outline(const Source& source, const LoadOptions& options) {
 
 void Model::save(const std::string& path, const SaveOptions& options) const {
     api_room::save_model(api_room::checked(impl_, "Model"), nullptr, path, options);
+}
+
+Model Model::with_head(DType type) const {
+    return Model(model_with_head(api_room::checked(impl_, "Model"), type));
 }
 
 Model Model::convert(Format to) const {

@@ -11,8 +11,8 @@
 //
 // The device alone knows how many rows have targets. As much is started as all of them would need: the rows of a chunk
 // that count are a number on the device (Product::live), and kernels leave out the tiles behind them. Every chunk has
-// the same size, so that a row's bytes do not depend on the place that it got. Chunks are the device's own:
-// CrossEntropyAttr::chunk is for the CPU's caches.
+// the same size, so that a row's bytes do not depend on the place that it got. Chunks are the device's own, unless
+// CrossEntropyAttr::chunk asks for less.
 #pragma once
 #include "src/cuda/qmatmul.cuh"
 
@@ -47,7 +47,8 @@ inline Sizes sizes(const Device& device, const GraphImpl& g, const Node& node) {
     s.n = x.shape[1];
     s.vocabulary = w.shape[0];
     s.pitch = gemm_room::ceil_div(s.vocabulary, 8) * 8;
-    const int64_t most = std::clamp<int64_t>(most_logits / 4 / s.pitch, 1, most_rows);
+    const int64_t asked = node.attr.get<CrossEntropyAttr>().chunk;
+    const int64_t most = std::clamp<int64_t>(most_logits / 4 / s.pitch, 1, asked > 0 ? asked : most_rows);
     const int64_t whole = most < tile ? most : most / tile * tile, turns = gemm_room::ceil_div(s.rows, whole);
     s.chunk = turns < 2 ? std::max<int64_t>(s.rows, 1)
                         : std::min(whole, gemm_room::ceil_div(gemm_room::ceil_div(s.rows, turns), tile) * tile);

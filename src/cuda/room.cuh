@@ -34,11 +34,29 @@ __device__ inline void report(Fault* fault, const Fault& what) {
     fault->number = what.number, fault->type = what.type;
 }
 
+// A stream for copies beside kernels, and what it and the other wait for (apart.cuh).
+struct Aside {
+    explicit Aside(int number) : stream(number) {
+        for (cudaEvent_t* e : {&begun, &ended})
+            check(cudaEventCreateWithFlags(e, cudaEventDisableTiming), "create an event");
+    }
+    ~Aside() {
+        stream.use();
+        cudaStreamSynchronize(stream.get());
+        for (const cudaEvent_t e : {begun, ended}) cudaEventDestroy(e);
+    }
+    Aside(const Aside&) = delete;
+    Aside& operator=(const Aside&) = delete;
+    Stream stream;
+    cudaEvent_t begun = nullptr, ended = nullptr;
+};
+
 // What rooms need of the backend.
 struct Device : BackendImpl {
-    explicit Device(int number) : queue(std::make_shared<Stream>(number)), stream(*queue) {}
+    explicit Device(int number) : queue(std::make_shared<Stream>(number)), stream(*queue), aside(number) {}
     const std::shared_ptr<Stream> queue;               // weights on the device outlive the backend, and keep it
     const Stream& stream;
+    const Aside aside;
     int multiprocessors = 1, capability = 0;           // capability: 75, 80, 86, 89, 90, ...
     bool exact = false;                                // Compute::f32: results and products in f32
     Fault* fault = nullptr;                            // on the device

@@ -33,7 +33,7 @@ struct AttentionAttr {    // q {rows, heads * head_dim}, k and v {keys, kv_heads
     float cap = 0;                                     // scores become cap tanh(score / cap); 0 = none
 };
 struct CrossEntropyAttr {
-    int64_t chunk = 0;                                 // rows of logits in scratch at a time
+    int64_t chunk = 0;                                 // rows of logits in scratch at a time; 0 = the backend chooses
     bool with_grad = false;
     float cap = 0;                                     // logits become cap tanh(logit / cap); 0 = none
 };

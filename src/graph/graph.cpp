@@ -77,10 +77,12 @@ Call call_of(GraphImpl& g, const Plan& plan, int32_t id) {
 BufferRef slice(const BufferRef& parent, int64_t offset, int64_t bytes) {
     if (offset < 0 || bytes < 0 || offset > parent->bytes - bytes)
         fail(Errc::argument, "slice: bytes ", offset, " to ", offset + bytes, " of a buffer of ", parent->bytes);
-    return std::make_shared<Buffer>(Buffer{static_cast<char*>(parent->data) + offset, bytes, parent});
+    return std::make_shared<Buffer>(Buffer{static_cast<char*>(parent->data) + offset, bytes, parent, parent->file});
 }
 
 std::shared_ptr<Pager> BackendImpl::pager(const PageRequest&) { return nullptr; }
+
+BufferRef BackendImpl::apart(int64_t bytes, const std::string&) { return allocate(bytes, Memory::pinned); }
 
 std::shared_ptr<BackendImpl> BackendImpl::outline() const {
     fail(Errc::unsupported, "outline: ", name(), " cannot be planned for without its memory");
@@ -200,6 +202,18 @@ void GraphImpl::output(Tensor t) {
     if (frozen)
         fail(Errc::argument, "output: the graph has been planned; name the results to keep before the first run()");
     if (std::find(outputs.begin(), outputs.end(), t.id()) == outputs.end()) outputs.push_back(t.id());
+}
+
+void GraphImpl::keep_apart(Tensor x, BufferRef memory) {
+    settle_apart();
+    const Tensor place = state(node(x.id()).shape, std::move(memory));
+    apart.push_back({x.id(), add(Op::send, {place, x}).id(), segment});
+}
+
+void GraphImpl::settle_apart() {
+    if (apart.empty() || node(apart.back().sent).op == Op::arrive) return;
+    Apart& last = apart.back();
+    last.sent = add(Op::arrive, {handle(last.sent), handle(last.x)}).id();
 }
 
 int32_t GraphImpl::root(int32_t id) const {

@@ -15,6 +15,12 @@ namespace qlora { inline namespace QLORA_ABI {
 
 namespace decoder_room {
 
+// Of the input of a segment, in whole pages of a file.
+int64_t input_bytes(const Config& c, int64_t rows) {
+    constexpr int64_t page = 64 << 10;
+    return (rows * c.hidden * 4 + page - 1) / page * page;
+}
+
 struct Inputs {
     Tensor positions, first, last, window_first, cache_rows, frequencies, sliding_frequencies, noise;
     Tensor short_positions, long_positions, long_frequencies;          // longrope
@@ -29,6 +35,9 @@ struct Builder {
     Inputs in;
     struct Adapted { Tensor param; int64_t offset; };  // into the flat buffer
     std::vector<Adapted> adapted;                      // the params, in the order in which gradients are collected
+    bool light = false;    // of this layer, norms and gated products are computed again in the backward pass
+    int32_t segments = 0;                              // so many were given out
+    int64_t sent = 0;                                  // inputs of segments that lie apart
 
     const Config& config() const { return model.config; }
 
@@ -73,11 +82,23 @@ struct Builder {
 
     Tensor weight_or_none(const WeightPtr& w) { return w ? graph.weight(w) : Tensor{}; }
 
+    // What f builds as a segment of its own, where the layer is a light one.
+    template <class F>
+    Tensor again(const F& f) {
+        const int32_t around = graph.segment;
+        if (light) graph.segment = segments++;
+        const Tensor y = f();
+        graph.segment = around;
+        return y;
+    }
+
     // x {rows, n}
     Tensor normed(Tensor x, Slot norm, int64_t layer = -1) {
         const WeightPtr& w = model.at(norm, layer);
-        if (config().norm == Norm::rms) return rms_norm(x, graph.weight(w), config().eps);
-        return layer_norm(x, weight_or_none(w), weight_or_none(model.at(bias_of(norm), layer)), config().eps);
+        return again([&] {
+            if (config().norm == Norm::rms) return rms_norm(x, graph.weight(w), config().eps);
+            return layer_norm(x, weight_or_none(w), weight_or_none(model.at(bias_of(norm), layer)), config().eps);
+        });
     }
 
     // q or k {rows, heads * head_dim}: normed where the family does so, then turned.
@@ -146,18 +167,45 @@ struct Builder {
         const Gelu form = c.activation == Activation::gelu ? Gelu::erf : Gelu::tanh;
         if (!c.gated) {
             const Tensor up = linear(h, i, Module::up_proj);
-            return silu_ ? silu(up) : gelu(up, form);
+            return again([&] { return silu_ ? silu(up) : gelu(up, form); });
         }
         const Tensor gate = linear(h, i, Module::gate_proj), up = linear(h, i, Module::up_proj);
-        return silu_ ? swiglu(gate, up) : geglu(gate, up, form);
+        return again([&] { return silu_ ? swiglu(gate, up) : geglu(gate, up, form); });
     }
 
     Tensor fed_forward(Tensor h, int64_t i) {
         return behind(linear(activated(h, i), i, Module::down_proj), Slot::feed_forward_post_norm, i);
     }
 
-    Tensor layer(Tensor x, int64_t i) {
+    // A segment that begins with x: of a layer that is recomputed. at_once: the backward pass begins with it, so that x
+    // may as well stay.
+    void begin_segment(Tensor x, bool at_once) {
+        graph.segment = segments++;
+        if (!spec.apart || !spec.checkpoint || at_once) return;
+        const int64_t bytes = input_bytes(config(), spec.rows);
+        graph.keep_apart(x, slice(spec.apart, sent++ * bytes, bytes));
+    }
+
+    // {rows, hidden}, of all layers
+    Tensor layers(Tensor x) {
+        const int64_t count = config().layers, recomputed = std::max<int64_t>(0, count - spec.kept_layers);
+        for (int64_t i = 0; i < recomputed; ++i) {
+            begin_segment(x, i + 1 == count && config().parallel);
+            x = layer(x, i, true);
+        }
+        graph.settle_apart();
+        graph.segment = -1;
+        graph.light = segments;
+        light = spec.light;
+        for (int64_t i = recomputed; i < count; ++i) x = layer(x, i, false);
+        light = false;
+        return x;
+    }
+
+    // Where inputs lie apart, one more takes no memory: a half is recomputed without the other.
+    Tensor layer(Tensor x, int64_t i, bool recomputed) {
         const Tensor y = add(x, attended(before(x, Slot::attention_norm, i), i));
+        if (recomputed && spec.apart && !config().parallel) begin_segment(y, i + 1 == config().layers);
         return add(y, fed_forward(before(config().parallel ? x : y, Slot::feed_forward_norm, i), i));
     }
 
@@ -195,6 +243,12 @@ void require_memory(const BackendImpl& backend, int64_t bytes, const char* what,
     const int64_t available = backend.memory_left();
     if (bytes > available)
         fail(Errc::memory, what, ": ", bytes, " bytes of memory are needed, ", available, " are free; use ", remedy);
+}
+
+int64_t inputs_apart(const Config& c, int64_t rows, int64_t kept_layers) {
+    const int64_t recomputed = std::max<int64_t>(0, c.layers - kept_layers);
+    const int64_t segments = recomputed * (c.parallel ? 1 : 2) - (recomputed == c.layers);
+    return segments * decoder_room::input_bytes(c, rows);
 }
 
 DType cache_type(const ModelImpl& model) {
@@ -258,11 +312,7 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
     }
     if (!c.sliding_frequencies.empty()) build.in.sliding_frequencies = build.constant(c.sliding_frequencies);
     Tensor x = build.embedded(tokens_);
-    for (int64_t i = 0; i < c.layers; ++i) {
-        graph.segment = i < c.layers - spec.kept_layers ? int32_t(i) : -1;
-        x = build.layer(x, i);
-    }
-    graph.segment = -1;
+    x = build.layers(x);
     x = build.normed(x, Slot::final_norm);
     if (spec.output == DecoderSpec::Output::hidden) {
         graph.output(hidden_ = x);
@@ -282,7 +332,7 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
         return;
     }
     targets_ = graph.input(rows, DType::i32);
-    nll_ = linear_cross_entropy(x, head, targets_, spec.backward, c.logit_cap);
+    nll_ = linear_cross_entropy(x, head, targets_, spec.backward, c.logit_cap, spec.loss_rows);
     graph.output(nll_);
     if (!spec.backward) return;
     if (spec.weighted) weights_ = graph.input(rows);

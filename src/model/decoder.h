@@ -30,12 +30,19 @@ struct DecoderSpec {
     bool backward = false;                             // loss only: gradients are added to `gradients`
     bool weighted = false;                             // ... of each row's loss times its weight
     bool checkpoint = false;
-    int64_t kept_layers = 0;                           // checkpoint: so many of the last layers are not recomputed
+    int64_t kept_layers = 0;                           // checkpoint: so many of the last layers are not recomputed,
+    bool light = false;                                // ... but for norms and gated products
+    BufferRef apart = {};                              // checkpoint: inputs_apart() of the largest graph, for theirs
+    int64_t loss_rows = 0;                             // of logits at a time; 0 = as the backend chooses
     bool dropout = false;
     bool noise = false;                                // DecoderBatch::noise is added to the embeddings
     uint64_t seed = 0;                                 // of the dropout
     BufferRef gradients = {};                          // flat, the layout of LoraImpl::values
 };
+
+// Bytes of inputs that wait in DecoderSpec::apart, rows of f32: of the halves of all layers that are recomputed, but
+// for one that would be fetched again at once.
+int64_t inputs_apart(const Config&, int64_t rows, int64_t kept_layers);
 
 struct DecoderBatch {                                  // what a run is fed; every vector has spec.rows entries
     std::vector<int32_t> tokens, positions, first, last;

@@ -6,9 +6,13 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
+int64_t padded_rows(const ModelImpl& model, int64_t rows) {
+    const int64_t step = model.backend->row_step();
+    return std::max<int64_t>(1, (rows + step - 1) / step) * step;
+}
+
 Decoder& DecoderPool::at(int64_t rows) {
-    const int64_t step = model_->backend->row_step();
-    rows = std::max<int64_t>(1, (rows + step - 1) / step) * step;
+    rows = padded_rows(*model_, rows);
     if (!decoders_.contains(rows) && decoders_.size() == most)
         decoders_.erase(std::min_element(decoders_.begin(), decoders_.end(), [](const auto& a, const auto& b) {
             return a.second.last < b.second.last;

@@ -8,6 +8,8 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
+int64_t padded_rows(const ModelImpl&, int64_t rows);   // of the decoder that runs so many: a multiple of row_step()
+
 class DecoderPool {
 public:
     // Graphs are small beside what they compute, and soon made again (10 ms for 30 layers): those that ran last stay.
@@ -21,6 +23,7 @@ public:
     const BufferRef& arena() const { return arena_; }
     void use_arena(BufferRef arena) { arena_ = std::move(arena); }     // of another pool, when never both run at once
     const ModelImpl& model() const { return *model_; }
+    const DecoderSpec& spec() const { return spec_; }
     int64_t graph_bytes() const;                       // of the largest graph that is held, without its arena
 private:
     std::shared_ptr<const ModelImpl> model_;

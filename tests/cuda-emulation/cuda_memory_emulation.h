@@ -40,6 +40,7 @@ public:
     size_t others = 0;                                 // bytes of it that other processes have
     int64_t others_after = -1;                         // so many allocations later `others_take` more are theirs
     size_t others_take = 0;
+    size_t pinnable = SIZE_MAX;    // bytes of the host that may be pinned at a time: theirs too
     int64_t device_faults = 0, host_faults = 0, paged_bytes = 0;   // of managed memory
     size_t available() const { return capacity - std::min(capacity, used + others); }
     bool concurrent = true;                            // managed memory: prefetches, and touched while work is queued

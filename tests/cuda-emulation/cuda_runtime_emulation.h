@@ -222,6 +222,9 @@ inline cudaError_t cudaMallocHost(void** data, size_t bytes) {
     *data = nullptr;
     if (breaks_capture()) return failed(cudaErrorStreamCaptureUnsupported);
     if (const cudaError_t code = take_error()) return code;
+    size_t so_far = 0;
+    for (const auto& [first, size] : pinned()) so_far += size;
+    if (bytes > memory().pinnable || so_far > memory().pinnable - bytes) return failed(cudaErrorMemoryAllocation);
     if (posix_memalign(data, 4096, std::max<size_t>(bytes, 1)) != 0) return failed(cudaErrorMemoryAllocation);
     std::memset(*data, poison, std::min<size_t>(bytes, 64 << 10));    // of much more, the rest would only cost time
     pinned()[static_cast<char*>(*data)] = bytes;
