@@ -196,6 +196,7 @@
 #include "src/model/save_gguf.cpp"                      // Saves a model as a GGUF file.
 #include "src/model/save_hf.cpp"                        // Saves a model as a Hugging Face folder.
 #include "src/model/decoder.cpp"                        // Builds the transformer, once for every family.
+#include "src/model/decoder_rows.cpp"                   // Lays out documents and caches as rows of a run.
 #include "src/model/lora.cpp"                           // Makes new adapters.
 #include "src/model/lora_forms.cpp"                     // Copies adapters, and adds several to one.
 #include "src/model/dora.cpp"                           // Computes the norms that DoRA divides by.
