@@ -126,7 +126,6 @@ void write(const LoraImpl& lora, const std::string& folder) {
     check_family(c, "save " + folder);
     const std::string config = config_of(lora, folder).dump(2) + "\n";
     SafeTensorsWriter writer;
-    writer.metadata.emplace_back("format", "mlx");
     const auto add = [&](const LoraTarget& t, size_t part, Shape shape, int64_t at, int64_t rows, int64_t columns) {
         const int64_t count = rows * columns;
         const std::string name = hf_name(c, t.layer, t.module) + std::string(parts[part]);

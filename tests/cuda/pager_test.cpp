@@ -76,6 +76,15 @@ struct Pages {                                         // while it lives, the ki
     ~Pages() { ::unsetenv("QLORA_PAGES"); }
 };
 
+struct LittleToPin {                                   // while it lives: what uploads go through, and little more
+    LittleToPin() {
+        size_t others = 0;
+        for (const auto& [first, bytes] : cuda_emulation::pinned()) others += bytes;
+        cuda_emulation::memory().pinnable = others + (size_t(12) << 20);
+    }
+    ~LittleToPin() { cuda_emulation::memory().pinnable = SIZE_MAX; }
+};
+
 struct CudaPager : cuda_emulation_tests::Emulation {};
 
 std::shared_ptr<qlora::BackendImpl> cuda() { return qlora::make_cuda_backend(0, qlora::Compute::f32); }
@@ -132,10 +141,13 @@ TEST_F(CudaPager, ManagedMemoryIsChosenByItself) {
     };
     std::string resident, paged;
     const int64_t whole = used_after_a_step(adamw(32, 0), &resident);
-    memory.pinnable = size_t(12) << 20;                // what uploads go through, and little more
-    const Result managed = run(cuda(), adamw(32, 6 * piece), piece);
-    const int64_t window = used_after_a_step(adamw(32, 6 * piece), &paged);
-    memory.pinnable = SIZE_MAX;
+    Result managed;
+    int64_t window = 0;
+    {
+        const LittleToPin limit;
+        managed = run(cuda(), adamw(32, 6 * piece), piece);
+        window = used_after_a_step(adamw(32, 6 * piece), &paged);
+    }
     expect_paged(managed, run(graph_support::cpu(), adamw(32, 0), piece), "managed", 32, piece);
     EXPECT_EQ(resident, "");
     EXPECT_EQ(paged, "managed");
