@@ -12,8 +12,10 @@
 #endif
 
 // base: errors, files, limits, threads, json, random numbers
-#include "src/base/file.cpp"                            // Reads and writes POSIX files; new content appears whole.
-#include "src/base/folder.cpp"                          // Lists, removes and writes folders, whole or not at all.
+#include "src/base/file.cpp"                            // Reads and writes files; new content appears whole.
+#include "src/base/folder.cpp"                          // Writes folders, whole or not at all.
+#include "src/base/listing.cpp"                         // Lists and removes folders.
+#include "src/base/windows.cpp"                         // Makes the calls of POSIX by those of Windows.
 #include "src/base/mapped_file.cpp"                     // Maps files for reading, and survives files that are cut.
 #include "src/base/source.cpp"                          // Finds files by path, or in memory.
 #include "src/base/stop.cpp"                            // Asks the caller whether long work goes on.

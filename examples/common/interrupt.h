@@ -18,7 +18,7 @@ bool unless_cancelled(const Call& call) {
     }
 }
 
-void catch_interrupts();                               // SIGINT, SIGTERM, and SIGHUP unless it is ignored (nohup)
+void catch_interrupts();                               // SIGINT, SIGTERM, and SIGHUP unless it is ignored (nohup); Ctrl-C, Ctrl-Break
 int interrupted();                                     // the signal's number, 0 = none so far
 inline bool go_on() { return interrupted() == 0; }     // for qlora::StopScope
 void clear_interrupt();                                // dealt with: the next one is a first one again

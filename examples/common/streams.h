@@ -1,5 +1,6 @@
 // streams.h - the three standard streams: held open, asked whether everything was written, and read by lines.
 #pragma once
+#include <cstdint>
 #include <string>
 
 namespace program {
@@ -12,6 +13,8 @@ std::string output_error();    // flushes the standard output; empty, or why not
 // interrupted() reports. Other signals do not end the input. Throws qlora::Error{io} when reading fails.
 bool read_line(std::string& line);
 bool is_piped(int fd);                                 // a pipe or a file: somebody sends something
+int64_t read_input(char* to, size_t bytes);            // as read() of the standard input
+bool input_waits();                                    // something to read, within a moment
 // The rest of the standard input. Where nothing comes for a moment, a line on stderr says what is waited for.
 std::string read_all();
 

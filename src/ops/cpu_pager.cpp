@@ -8,7 +8,6 @@
 
 #include <cstdlib>
 #include <deque>
-#include <sys/mman.h>
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cpu_pager_room {
@@ -25,17 +24,16 @@ public:
         : request_(request), window_(std::max<int64_t>(1, budget / request.piece_bytes())) {
         const std::string folder = !request.folder.empty() ? request.folder : temporary_folder();
         const std::string name = temporary_name(folder + "/optimizer-states");
-        Descriptor file(name, O_RDWR | O_CREAT | O_EXCL, 0600);
-        if (file.fd < 0)
+        const auto file = std::make_shared<Descriptor>(sys::open_nameless(name));
+        if (file->fd < 0)
             fail(Errc::io, "page states of the optimizer: create ", name, ": ", reason(errno),
                  "; choose another folder (AdamW::page_folder), or states that are not paged");
-        ::unlink(name.c_str());
         int64_t size = 0;
         for (const auto& a : request_.arrays) size += padded(a.bytes);
-        make_room(file.fd, size, folder);
-        void* const at = ::mmap(nullptr, size_t(size), PROT_READ | PROT_WRITE, MAP_SHARED, file.fd, 0);
-        if (at == MAP_FAILED) fail(Errc::memory, "page states of the optimizer: map ", size, " bytes: ", reason(errno));
-        const std::shared_ptr<void> owner(at, [size](void* p) { ::munmap(p, size_t(size)); });
+        make_room(file->fd, size, folder);
+        void* const at = sys::map(file->fd, size, true);
+        if (!at) fail(Errc::memory, "page states of the optimizer: map ", size, " bytes: ", reason(errno));
+        const std::shared_ptr<void> owner(at, [size, file](void* p) { sys::unmap(p, size); });
         char* next = static_cast<char*>(at);
         for (const auto& a : request_.arrays) {
             arrays_.push_back(std::make_shared<Buffer>(Buffer{next, a.bytes, owner}));
@@ -56,24 +54,19 @@ public:
             held_.push_back(i);
             count(i);
         }
-        if (next >= 0 && std::find(held_.begin(), held_.end(), next) == held_.end()) advise(next, MADV_WILLNEED);
+        if (next >= 0 && std::find(held_.begin(), held_.end(), next) == held_.end()) advise(next, sys::will_need);
     }
     void leave(int64_t) override {}                    // work is done when it returns
     void settle() override { while (!held_.empty()) drop(); }
 
 private:
     static std::string temporary_folder() {
-        const char* const named = std::getenv("TMPDIR");
+        const char* const named = std::getenv(sys::temporary_folder_variable);
         return named && *named ? named : "/tmp";
     }
     // A file with holes would end the process when the disk is full, at a write that nobody can refuse.
     static void make_room(int fd, int64_t size, const std::string& folder) {
-#if defined(__APPLE__)
-        const int code = ::ftruncate(fd, off_t(size)) == 0 ? 0 : errno;
-#else
-        const int code = ::posix_fallocate(fd, 0, off_t(size));
-#endif
-        if (code != 0)
+        if (const int code = sys::make_room(fd, size))
             fail(Errc::io, "page states of the optimizer: ", size, " bytes in ", folder, ": ", reason(code),
                  "; choose another folder (AdamW::page_folder), 8-bit states or a lower rank");
     }
@@ -85,18 +78,18 @@ private:
     void count(int64_t i) {
         for (size_t a = 0; a < arrays_.size(); ++a) moved_ += range(a, i).bytes;
     }
-    void advise(int64_t i, int advice) const {
+    void advise(int64_t i, void (*wish)(void*, size_t)) const {
         for (size_t a = 0; a < arrays_.size(); ++a) {
             const auto [first, bytes] = range(a, i);
             char* const at = static_cast<char*>(arrays_[a]->data) + first;
             // whole pages: those that two pieces share stay
             const uintptr_t from = (reinterpret_cast<uintptr_t>(at) + page - 1) / page * page,
                             to = reinterpret_cast<uintptr_t>(at + bytes) / page * page;
-            if (from < to) (void)::madvise(reinterpret_cast<void*>(from), to - from, advice);
+            if (from < to) wish(reinterpret_cast<void*>(from), to - from);
         }
     }
     void drop() {    // the oldest: of a shared map its contents stay, in the system's cache or in the file
-        advise(held_.front(), MADV_DONTNEED);
+        advise(held_.front(), sys::forget);
         count(held_.front());
         held_.pop_front();
     }
