@@ -15,7 +15,6 @@
 #include "src/base/file.cpp"                            // Reads and writes files; new content appears whole.
 #include "src/base/folder.cpp"                          // Writes folders, whole or not at all.
 #include "src/base/listing.cpp"                         // Lists and removes folders.
-#include "src/base/windows.cpp"                         // Makes the calls of POSIX by those of Windows.
 #include "src/base/mapped_file.cpp"                     // Maps files for reading, and survives files that are cut.
 #include "src/base/source.cpp"                          // Finds files by path, or in memory.
 #include "src/base/stop.cpp"                            // Asks the caller whether long work goes on.
@@ -271,6 +270,9 @@
 // api: the public classes over the rooms
 #include "src/api/models.cpp"                           // Implements the public classes of what is loaded and held.
 #include "src/api/runs.cpp"                             // Implements those that train, generate and measure.
+
+// last, because the headers of Windows have macros for everything
+#include "src/base/windows.cpp"                         // Makes the calls of POSIX by those of Windows.
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop

@@ -1,12 +1,15 @@
 // windows.cpp - what the programs ask of Windows: its console, in UTF-8 and with the colours of terminals, the memory of
 // the process, and files that one process holds.
 #if defined(_WIN32)
+#include "examples/common/keys.h"
 #include "examples/common/lock_file.h"
 #include "examples/common/streams.h"
 #include "examples/common/terminal.h"
 
 #define WIN32_LEAN_AND_MEAN
+#if !defined(NOMINMAX)
 #define NOMINMAX
+#endif
 #include <windows.h>
 #include <psapi.h>
 
@@ -34,9 +37,11 @@ int columns(int fd) {
     return ::GetConsoleScreenBufferInfo(handle_of(fd), &info) ? info.srWindow.Right - info.srWindow.Left + 1 : 80;
 }
 
+int read_key(std::string&) { return -1; }              // there is no raw mode
+
 int64_t peak_memory() {
     PROCESS_MEMORY_COUNTERS counters{};
-    const bool known = ::GetProcessMemoryInfo(::GetCurrentProcess(), &counters, sizeof counters);
+    const bool known = ::K32GetProcessMemoryInfo(::GetCurrentProcess(), &counters, sizeof counters);
     return known ? int64_t(counters.PeakWorkingSetSize) : 0;
 }
 

@@ -207,7 +207,7 @@ int64_t free_memory() {
 
 int64_t private_memory() {
     PROCESS_MEMORY_COUNTERS counters{};
-    const bool known = ::GetProcessMemoryInfo(::GetCurrentProcess(), &counters, sizeof counters);
+    const bool known = ::K32GetProcessMemoryInfo(::GetCurrentProcess(), &counters, sizeof counters);
     return known ? int64_t(counters.PagefileUsage) : 0;
 }
 
