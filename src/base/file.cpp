@@ -47,6 +47,9 @@ std::string temporary_name(const std::string& target) {
 
 // 0 or the error. fsync reports delayed write errors, a full disk of a network file system among them.
 int sync_path(const std::string& path, bool folder) {
+#if defined(_WIN32)
+    if (folder) return 0;                              // renaming there waits for the disk itself
+#endif
     const Descriptor file(path, folder ? O_RDONLY | O_DIRECTORY : sys::open_to_sync);
     if (file.fd < 0) return errno;
     int code = 0;
