@@ -78,7 +78,8 @@ void History::add(const std::string& text) {
     const int fd = ::open(file_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     const std::string line = escaped(text);
     // one write, so that lines of several programs do not mix
-    if (fd < 0 || ::write(fd, line.data(), unsigned(line.size())) != ssize_t(line.size())) error_ = std::strerror(errno);
+    if (fd < 0 || ::write(fd, line.data(), unsigned(line.size())) != ssize_t(line.size()))
+        error_ = std::strerror(errno);
     if (fd >= 0) ::close(fd);
 }
 

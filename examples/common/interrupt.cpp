@@ -28,7 +28,8 @@ static void on_signal(int signal) {
     const int which = ready.load();
     if (which < 0) return;
     const int error = errno;
-    if (::write(2, answers[which], unsigned(std::strlen(answers[which]))) < 0) {}             // a closed terminal: nobody to tell
+    const auto bytes = unsigned(std::strlen(answers[which]));
+    if (::write(2, answers[which], bytes) < 0) {}      // a closed terminal: nobody to tell
     errno = error;
 }
 }

@@ -8,7 +8,8 @@
 
 namespace program {
 
-// For as long as one line is edited. Not on Windows: its console edits lines itself. The terminal marks what is pasted (bracketed paste), where it can.
+// For as long as one line is edited. The terminal marks what is pasted (bracketed paste), where it can. Not on Windows:
+// its console edits lines itself.
 class RawMode {
 public:
 #if defined(_WIN32)

@@ -1,5 +1,5 @@
-// windows.cpp - what the programs ask of Windows: its console, in UTF-8 and with the colours of terminals, the memory of
-// the process, and files that one process holds.
+// windows.cpp - what the programs ask of Windows: its console, in UTF-8 and with the colours of terminals, the memory
+// of the process, and files that one process holds.
 #if defined(_WIN32)
 #include "examples/common/keys.h"
 #include "examples/common/lock_file.h"

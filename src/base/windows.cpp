@@ -133,7 +133,8 @@ int64_t read(int fd, void* to, size_t bytes) {
 
 int64_t write(int fd, const void* from, size_t bytes) {
     DWORD put = 0;
-    return ::WriteFile(handle_of(fd), from, DWORD(std::min(bytes, most_at_once)), &put, nullptr) ? int64_t(put) : failed();
+    const bool written = ::WriteFile(handle_of(fd), from, DWORD(std::min(bytes, most_at_once)), &put, nullptr);
+    return written ? int64_t(put) : failed();
 }
 
 int close(int fd) { return ::_close(fd); }
