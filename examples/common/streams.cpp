@@ -30,6 +30,8 @@ bool is_piped(int fd) {
     return ::fstat(fd, &what) == 0 && (S_ISFIFO(what.st_mode) || S_ISREG(what.st_mode) || S_ISSOCK(what.st_mode));
 }
 
+std::vector<std::string> arguments(int argc, char** argv) { return {argv, argv + argc}; }
+
 int64_t read_input(char* to, size_t bytes) { return ::read(0, to, bytes); }
 
 bool input_waits() {

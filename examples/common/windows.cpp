@@ -12,6 +12,7 @@
 #endif
 #include <windows.h>
 #include <psapi.h>
+#include <shellapi.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -53,6 +54,24 @@ void hold_standard_streams() {
     for (const int fd : {1, 2})
         if (DWORD mode = 0; ::GetConsoleMode(handle_of(fd), &mode))
             ::SetConsoleMode(handle_of(fd), mode | ENABLE_VIRTUAL_TERMINAL_PROCESSING);
+}
+
+static std::string narrow(const wchar_t* wide, UINT page) {
+    std::string text(size_t(std::max(1, ::WideCharToMultiByte(page, 0, wide, -1, nullptr, 0, nullptr, nullptr))), 0);
+    ::WideCharToMultiByte(page, 0, wide, -1, text.data(), int(text.size()), nullptr, nullptr);
+    text.pop_back();                                   // the zero
+    return text;
+}
+
+// Those of the command line, where they are what main() got in the system's own characters; others stay as they are.
+std::vector<std::string> arguments(int argc, char** argv) {
+    std::vector<std::string> words(argv, argv + argc);
+    int count = 0;
+    wchar_t** const wide = ::CommandLineToArgvW(::GetCommandLineW(), &count);
+    for (int i = 0; wide && count == argc && i < argc; ++i)
+        if (narrow(wide[i], CP_ACP) == words[size_t(i)]) words[size_t(i)] = narrow(wide[i], CP_UTF8);
+    ::LocalFree(wide);
+    return words;
 }
 
 bool is_piped(int fd) {
