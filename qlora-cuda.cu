@@ -52,9 +52,11 @@
 #include "src/cuda/store_rows.cuh"                      // keys and values into a cache of any type
 #include "src/cuda/cross_entropy.cuh"                   // the loss of whole logits
 #include "src/cuda/linear_cross_entropy.cuh"            // nll under the logits x W^T, which never exist as a whole
+#include "src/cuda/top_k.cuh"                           // the largest numbers of each row
 #include "src/cuda/dora.cuh"                            // magnitude and direction
 #include "src/cuda/accumulate.cuh"                      // state += x
 #include "src/cuda/copy.cuh"                            // state = x
+#include "src/cuda/apart.cuh"                           // copies to the host and back, beside kernels
 #include "src/cuda/clip.cuh"                            // the norm of all gradients
 #include "src/cuda/adamw.cuh"                           // one step of the optimizer
 #include "src/cuda/adamw8.cuh"                          // the same with moments in 8 bits

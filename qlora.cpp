@@ -16,6 +16,7 @@
 #include "src/base/folder.cpp"                          // Writes folders, whole or not at all.
 #include "src/base/listing.cpp"                         // Lists and removes folders.
 #include "src/base/mapped_file.cpp"                     // Maps files for reading, and survives files that are cut.
+#include "src/base/unnamed_file.cpp"                    // Maps files without a name, for what need not be in memory.
 #include "src/base/source.cpp"                          // Finds files by path, or in memory.
 #include "src/base/stop.cpp"                            // Asks the caller whether long work goes on.
 #include "src/base/base64.cpp"                          // Writes bytes as printable text, and reads them.
@@ -102,6 +103,7 @@
 #include "src/ops/sum.cpp"                              // Sums all elements.
 #include "src/ops/accumulate.cpp"                       // Adds to a state in place.
 #include "src/ops/copy.cpp"                             // Replaces a state in place.
+#include "src/ops/apart.cpp"                            // Puts away what is read much later.
 #include "src/ops/embedding.cpp"                        // Looks up rows of a table.
 #include "src/ops/matmul.cpp"                           // Multiplies with a float matrix of the graph.
 #include "src/ops/qmatmul.cpp"                          // Multiplies with a stored weight, a panel at a time.
@@ -115,6 +117,7 @@
 #include "src/ops/attention_back.cpp"                   // Computes the gradients of attention.
 #include "src/ops/cross_entropy.cpp"                    // Computes the mean loss of logits that are held whole.
 #include "src/ops/linear_cross_entropy.cpp"             // Computes the losses without holding the logits.
+#include "src/ops/top_k.cpp"                            // Finds the largest numbers of each row.
 #include "src/ops/clip.cpp"                             // Computes the global norm, which clipping needs.
 #include "src/ops/adamw.cpp"                            // Takes one step of AdamW in place (arXiv:1711.05101).
 #include "src/ops/adamw8.cpp"                           // The same with 8-bit moments (arXiv:2110.02861).
@@ -184,6 +187,7 @@
 #include "src/model/hf_quantization.cpp"                // Says which quantized folders are read, or what to do.
 #include "src/model/gguf_four_bit.cpp"                  // Keeps nf4 and fp4 tensors in GGUF files, bit for bit.
 #include "src/model/fused.cpp"                          // Joins the parts of fused layers for files and quantization.
+#include "src/model/head.cpp"                           // Holds the head in fewer bits.
 #include "src/model/load.cpp"                           // Implements what both loaders share.
 #include "src/model/text.cpp"                           // Loads the tokenizer out of any kind of file.
 #include "src/model/load_gguf.cpp"                      // Loads a model from a GGUF file.
@@ -193,6 +197,7 @@
 #include "src/model/save_gguf.cpp"                      // Saves a model as a GGUF file.
 #include "src/model/save_hf.cpp"                        // Saves a model as a Hugging Face folder.
 #include "src/model/decoder.cpp"                        // Builds the transformer, once for every family.
+#include "src/model/decoder_rows.cpp"                   // Lays out documents and caches as rows of a run.
 #include "src/model/lora.cpp"                           // Makes new adapters.
 #include "src/model/lora_forms.cpp"                     // Copies adapters, and adds several to one.
 #include "src/model/dora.cpp"                           // Computes the norms that DoRA divides by.
@@ -202,6 +207,7 @@
 #include "src/model/adapter_names.cpp"                  // Chooses layers by name, as PEFT 0.21 does.
 #include "src/model/adapter_config.cpp"                 // Reads and writes adapter_config.json.
 #include "src/model/adapter_peft.cpp"                   // Loads and saves adapters as PEFT has them.
+#include "src/model/adapter_mlx.cpp"                    // Loads and saves adapters as mlx-lm has them.
 #include "src/model/adapter_gguf.cpp"                   // Loads and saves adapters as llama.cpp has them.
 #include "src/model/turns.cpp"                          // Finds the bytes of a dialogue that the assistant speaks.
 #include "src/model/render_chat.cpp"                    // Prints and encodes a dialogue, and marks what is trained.

@@ -214,6 +214,8 @@ struct LoadOptions {
     Backend backend = Backend::best();
     std::optional<DType> quantize = {};                // nothing = as stored; nf4 or fp4 = QLoRA, one tensor at a time
     bool double_quant = true;                          // of the nf4/fp4 scales: 4.127 instead of 4.5 bits a weight
+    // The head in fewer bits too (Model::with_head); nothing = as stored, as QLoRA has it.
+    std::optional<DType> head = {};
     std::function<bool(float fraction)> on_progress = {};    // return false to cancel
 };
 struct ModelInfo {
@@ -221,6 +223,7 @@ struct ModelInfo {
     int64_t parameters = 0, bytes = 0;                 // bytes: of the weights as they are held
     int64_t layers = 0, hidden = 0, heads = 0, kv_heads = 0, feed_forward = 0, vocabulary = 0, context = 0;
     std::string weights;    // "nf4, double-quantized" or "q4_1": the type of the linear layers
+    std::string head;                                  // the type of the head
     std::vector<std::string> notes;                    // the tokenizer's, and what else loading had to assume
 };
 struct Format {                                        // a type for the weights of a model; a DType alone will do
@@ -233,6 +236,7 @@ struct SaveOptions {
     // are too large to be in memory twice.
     std::optional<Format> as = {};
     bool merged = false;    // of an adapter: a model with the adapter inside (`as` f32, if it says nothing)
+    bool mlx = false;                                  // of an adapter alone: the folder that mlx-lm reads
     std::function<bool(float fraction)> on_progress = {};    // of converting; return false to cancel
     int64_t shard_bytes = 5'000'000'000;               // of a Hugging Face folder: the most that one file holds
 };
@@ -244,6 +248,9 @@ public:
     // PATH.gguf, or a Hugging Face folder (4-bit in the bitsandbytes layout)
     void save(const std::string& path, const SaveOptions& = {}) const;
     [[nodiscard]] Model convert(Format) const;         // another model, this one stays
+    // Another model, with the head in q8_0, q4_0 or iq4_nl unless it has no more bits already: it is the largest
+    // matrix. Where the embedding is the head, both are the one matrix that is held so.
+    [[nodiscard]] Model with_head(DType) const;
     [[nodiscard]] ModelInfo info() const;
     [[nodiscard]] Tokenizer tokenizer() const;
     [[nodiscard]] Backend backend() const;
@@ -294,6 +301,7 @@ struct AdapterBase {
     std::string model, weights;                        // its path, and ModelInfo::weights
     std::optional<DType> quantize = {};                // what LoadOptions need to hold that model in the same form
     bool double_quant = true;
+    std::optional<DType> head = {};
 };
 // recorded: the base is brought into the 4-bit form that the record names (base() is then a model of its own), and must
 // be the recorded one; as_held: another form of the recorded model will do; any: nothing is compared. An adapter
@@ -302,13 +310,13 @@ enum class OnBase { recorded, as_held, any };
 class Lora {
 public:
     [[nodiscard]] static Lora create(Model base, const LoraOptions& = {});
-    // A PEFT folder or a GGUF adapter. Every tensor must bind, none may be missing; another base than the recorded one
-    // is an Error{argument}.
+    // A folder of PEFT's or mlx-lm's, or a GGUF adapter. Every tensor must bind, none may be missing; another base than
+    // the recorded one is an Error{argument}.
     [[nodiscard]] static Lora load(Model base, const Source&, OnBase = OnBase::recorded);
     // nothing: the adapter has no record
     [[nodiscard]] static std::optional<AdapterBase> recorded_base(const Source&);
-    // The adapter: a PEFT folder, or PATH.gguf for llama.cpp; NaN or infinity in it is an Error{numeric}. With
-    // SaveOptions::merged the model that merge() would give.
+    // The adapter: a PEFT folder, PATH.gguf for llama.cpp, or as SaveOptions says; NaN or infinity in it is an
+    // Error{numeric}. With SaveOptions::merged the model that merge() would give.
     void save(const std::string& path, const SaveOptions& = {}) const;
     [[nodiscard]] Files files() const;                 // of the PEFT folder, in memory: for Source::folder
     // A model of its own: W + scale * B A in every adapted layer, added to the base as it is held (so of an nf4 base:
@@ -452,7 +460,13 @@ struct TrainOptions {                                  // the defaults are the r
     float neftune_alpha = 0;
     // recompute each layer in the backward pass instead of keeping its activations
     bool checkpoint_activations = true;
-    int64_t kept_layers = 0;                           // ... but for so many of the last ones
+    int64_t kept_layers = 0;                           // ... but for so many of the last ones,
+    bool light_recomputation = false;    // of which only norms and gated products are recomputed: hardly any time
+    // What layers are recomputed from leaves the memory where it is computed until it is needed: for the host's on a
+    // GPU, for a file without a name in optimizer.page_folder on the CPU. The same bytes.
+    bool inputs_apart = false;
+    // Rows of logits that exist at a time; 0 = as is fastest, which is the most. Sums may round otherwise.
+    int64_t loss_rows = 0;
     int64_t max_bad_steps = 10;    // steps in a row with a non-finite loss or gradient: skipped, then Error{numeric}
     uint64_t seed = 0;
 };

@@ -5,6 +5,7 @@
 #include "examples/common/terminal.h"
 #include "examples/export/bases.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -17,6 +18,7 @@ struct Settings {
     std::string out, type = "auto", measure;
     bool check = true, overwrite = false;
     bool gguf() const { return fs::path(out).extension() == ".gguf"; }
+    bool adapter_alone() const { return type == "lora" || type == "mlx-lora"; }
 };
 
 static qlora::DType type_of(const Settings& s) {
@@ -32,8 +34,9 @@ static void check_output(const Settings& s) {
     if (s.type == "stored" && !s.model.adapter.empty())
         throw UsageError("--type stored writes a model as it is; merged with an adapter its weights are others: choose "
                          "their type");
-    if (s.type == "lora" && s.model.adapter.empty())
-        throw UsageError("--type lora writes an adapter: name it with --adapter DIR");
+    if (s.adapter_alone() && s.model.adapter.empty())
+        throw UsageError("--type " + s.type + " writes an adapter: name it with --adapter DIR");
+    if (s.type == "mlx-lora" && s.gguf()) throw UsageError("--type mlx-lora writes a folder: -o must not end in .gguf");
     if ((s.type == "q8_0" || s.type == "q4_0" || s.type == "iq4_nl") && !s.gguf())
         throw UsageError("a Hugging Face folder cannot hold " + s.type +
                          ": end -o in .gguf, or choose bf16, f16, f32 or nf4");
@@ -64,7 +67,7 @@ static std::string base_used(const Settings& s, const Base& taken, const Base& t
 }
 
 static void export_adapter(const Settings& s, const Loaded& loaded) {
-    loaded.lora->save(s.out);
+    loaded.lora->save(s.out, {.mlx = s.type == "mlx-lora"});
     std::printf("%s: the adapter alone, %s, %s parameters\n", s.out.c_str(), human_bytes(size_on_disk(s.out)).c_str(),
                 human_count(double(loaded.lora->parameters())).c_str());
     if (s.check) {
@@ -98,6 +101,11 @@ static qlora::Model describe_result(const Settings& s, const qlora::Model& sourc
     const int64_t bytes = size_on_disk(s.out);
     std::printf("%s: %s, %s, %.2f bits a parameter\n", s.out.c_str(), info.weights.c_str(), human_bytes(bytes).c_str(),
                 double(bytes) * 8 / double(info.parameters));
+    const std::vector<std::string> known = source.info().notes;
+    std::vector<std::string> news;
+    for (const std::string& note : info.notes)
+        if (std::find(known.begin(), known.end(), note) == known.end()) news.push_back(note);
+    print_notes(news);
     return written;
 }
 
@@ -162,9 +170,9 @@ static int body(int argc, char** argv) {
               "a LoRA adapter to merge: a PEFT folder or a GGUF adapter");
     flags.add("-o --output --out", s.out, "OUT", "a name ending in .gguf, or a folder").required();
     flags.choice("--type --outtype", s.type,
-                 {"auto", "f16", "bf16", "f32", "q8_0", "q4_0", "iq4_nl", "nf4", "stored", "lora"},
+                 {"auto", "f16", "bf16", "f32", "q8_0", "q4_0", "iq4_nl", "nf4", "stored", "lora", "mlx-lora"},
                  "type of the weights; stored = the bits of MODEL, where OUT can hold its types; lora = only the "
-                 "adapter; auto = f16 as GGUF, bf16 as a folder");
+                 "adapter, mlx-lora = as mlx-lm has it; auto = f16 as GGUF, bf16 as a folder");
     flags
         .choice("--base-type --quant --quant-type", s.model.quant, {"nf4", "fp4", "none"},
                 "merge into the base held in this type; none = as stored")
@@ -182,7 +190,7 @@ static int body(int argc, char** argv) {
     s.model.follow_adapter(flags);
     catch_interrupts();
     const qlora::StopScope stoppable(go_on);
-    if (s.type == "lora") export_adapter(s, Loaded(s.model));
+    if (s.adapter_alone()) export_adapter(s, Loaded(s.model));
     else if (!s.model.adapter.empty()) export_merged(s, flags);
     else export_converted(s);
     if (s.type == "nf4" && s.gguf())

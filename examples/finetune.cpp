@@ -73,12 +73,12 @@ static int body(int argc, char** argv) {
     // until the run begins, which stops in its own way
     std::optional<qlora::StopScope> stoppable(std::in_place, go_on);
     std::optional<qlora::Model> base = s.model.load_base();
-    const qlora::Model& model = *base;
+    qlora::Model& model = *base;
     s.train.context = model.info().context > 0 ? std::min(s.train.context, model.info().context) : s.train.context;
     Data data = load_data(s, model);
     if (s.preset == "small") apply_small(s, flags, data.train.info().rows);
     apply_last_layers(s, model);
-    const qlora::Lora lora = s.model.adapter.empty() ? qlora::Lora::create(model, s.lora) : s.model.load_adapter(model);
+    qlora::Lora lora = s.model.adapter.empty() ? qlora::Lora::create(model, s.lora) : s.model.load_adapter(model);
     if (!s.model.adapter.empty()) s.lora = lora.options();
     const MemoryBudget budget = !s.memory_limit.empty()
                                     ? parse_budget(s.memory_limit)
@@ -86,7 +86,7 @@ static int body(int argc, char** argv) {
     const std::vector<std::string> chosen =
         s.memory_limit.empty() && (s.dry_run || model.backend().name().starts_with("cuda"))
             ? std::vector<std::string>{}
-            : fit(s, flags, lora, data.train, budget);
+            : fit(s, flags, model, lora, data.train, budget);
     for (const std::string& line : chosen)
         std::fprintf(s.json ? stderr : stdout, "to fit into %s: %s\n",
                      s.memory_limit.empty() ? (human_bytes(budget.host) + " that are free").c_str()

@@ -1,8 +1,10 @@
 #!/bin/sh
-# gpu_check.sh [BUILD] - what an NVIDIA device says about the CUDA backend, in at most 8 minutes: every operation and
-# whole runs against the CPU, then speed beside the copy's bandwidth, generation and training of synthetic models, and
-# the memory checker. Rows appear as soon as they are known; a stage that fails or takes too long does not stop the next.
-# The last lines are the table. Builds what it needs: make CUDA=1.
+# gpu_check.sh [BUILD] - what an NVIDIA device says about the CUDA backend, in about 8 minutes: two ceilings (the copy,
+# the library's product), every operation and whole runs against the CPU, runs that go on on the other backend; then
+# kernels beside the ceilings, the memory of 7B, 33B and 65B models, generation and training of synthetic models, the
+# same by PyTorch, and the memory checker. Rows appear as soon as they are known; a stage that fails or takes too long
+# does not stop the next, what is not here is left out with a line. The last lines are the table. Builds what it needs:
+# make CUDA=1. PYTHON says which one has PyTorch.
 # QLORA_EMULATED=1: the same on the emulation, with tiny shapes, to see that it runs to its end (tests/programs/gpu_check.sh).
 cd "$(dirname "$0")/.." || exit 1
 emulated=${QLORA_EMULATED:-}
@@ -20,7 +22,7 @@ stage() {
     start=$(date +%s)
     timeout -s KILL "$limit" "$@" > "$out/$name.log" 2>&1
     status=$?
-    grep -E '^[^[].*(us  |TFLOP|GB/s|tokens/s|GiB)|^(prompt|generation|with an adapter|training)|FAILED|Failure|error' \
+    grep -E '^[^[].*(us  |TFLOP|GB/s|tokens/s|GiB)|^(prompt|generation|with an adapter|training|left out)|FAILED|Failure|error' \
         "$out/$name.log" | head -n 40 | tee -a "$out/rows"
     line="ok $name"
     [ $status -eq 0 ] || { line="FAILED $name, status $status, see $out/$name.log" failures=$((failures + 1)); }
@@ -37,13 +39,18 @@ if [ ! -x "$build/gpu_check" ] || [ ! -x "$build/bin/bench" ]; then
 fi
 check=$build/gpu_check
 stage copy 30 "$check" --gtest_filter='Speed.Copy'
+stage library 30 "$check" --gtest_filter='Library.*'
 stage operations 60 "$check" --gtest_filter='Cuda*-CudaRun.*'
-stage runs 90 "$check" --gtest_filter='CudaRun.*'
+stage runs 90 "$check" --gtest_filter='CudaRun.*-CudaRun.ARunGoesOn*'
+stage resume 30 "$check" --gtest_filter='CudaRun.ARunGoesOn*'
 stage speed 90 "$check" --gtest_filter='Speed.*'
+stage memory 90 "$check" --gtest_filter='Memory.*'
 if [ -z "$emulated" ]; then
     bench() { stage "bench-$1" "$2" "$build/bin/bench" --synthetic "$1" --device cuda --folder "$out" --repeats 7; }
     bench 135m 60
     bench 1b 90
+    if command -v "${PYTHON:-python3}" > /dev/null; then stage peer-1b 90 "${PYTHON:-python3}" tools/gpu_peer.py 1b
+    else echo "left out: the peer: there is no ${PYTHON:-python3}" | tee -a "$out/rows"; fi
     bench 8b 180
     if command -v compute-sanitizer > /dev/null; then
         stage memory-checker 90 compute-sanitizer --error-exitcode 9 "$check" --gtest_filter='CudaSweep.TheSameBytesTwice'

@@ -1,5 +1,7 @@
 # make_family_golden.py - reference numbers for tests/model/family_test.cpp from transformers, peft and bitsandbytes:
-#   families.json   scores of small models of every family, whose weights follow a formula that the test repeats
+#   families.json   scores of small models of every family, whose weights follow a formula that the test repeats, and what
+#                   they say greedily behind five tokens, never what they said in the last 20
+#                   steps, with a cache, up to the first step that rounding could decide
 #   peft/           an adapter as PEFT saves it, for the llama of families.json; peft.json: its scores, loss and gradients
 #   peft_gemma2/    the same for the gemma2 of families.json, and peft_gemma2.json; so for other families, by name
 #   peft_patterns/  an adapter with ranks and alphas by name, on some layers, without some modules; peft_patterns.json: its scores
@@ -106,6 +108,9 @@ cases |= {
     "ministral3_odd": ("Ministral3", dict(odd, tie_word_embeddings=True, pad_token_id=None, rope_parameters=dict(rope_type="default", rope_theta=500.0, original_max_position_embeddings=3, llama_4_scaling_beta=0.7))),
     "llama_mscale": ("Llama", dict(rope_parameters=dict(yarn, mscale=0.7, mscale_all_dim=1.5))),
     "llama_whole": ("Llama", dict(rope_parameters=dict(yarn, truncate=False))),
+    "llama_dynamic": ("Llama", dict(max_position_embeddings=48, rope_parameters=dict(rope_type="dynamic", rope_theta=10000.0, factor=4.0))),
+    "gemma2_published": ("Gemma2", dict(gemma, attn_logit_softcapping=50.0, final_logit_softcapping=30.0)),
+    "olmo3_whole": ("Olmo3", dict(num_hidden_layers=4, sliding_window=4, rope_parameters=kinds(dict(yarn, rope_theta=100.0, original_max_position_embeddings=64), 10000.0) | dict(truncate=False))),
     "llama_gelu": ("Llama", dict(hidden_act="gelu", mlp_bias=True)),
 }
 
@@ -152,13 +157,33 @@ def rows(logits, kept=range(len(ids))):  # null: left out
     return [[exact(v) for v in row] if i in kept else None for i, row in enumerate(logits)]
 
 
+def unlike_the_last(given, scores):  # so that no model says one thing for ever
+    return scores.index_fill(1, given[0, 5:][-20:], -np.inf)
+
+
+def generated(model):
+    model.generation_config.eos_token_id = None
+    length = min(64, model.config.max_position_embeddings - 5)
+    prompt = torch.tensor([ids[:5]])
+    out = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=length, do_sample=False, use_cache=True, output_scores=True, return_dict_in_generate=True, pad_token_id=0,
+                         logits_processor=transformers.LogitsProcessorList([unlike_the_last]))
+    tokens = []
+    for token, scores in zip(out.sequences[0, 5:].tolist(), out.scores):
+        best = scores[0].topk(2).values
+        if best[0] - best[1] < 1e-4 * abs(best[0]):
+            break
+        tokens.append(token)
+    assert len(out.scores) == length
+    return {"generated": tokens} if tokens else {}
+
+
 families = {"ids": ids, "cases": {}}
 for case in cases:
     model = build(case)
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0]
     config = json.loads(model.config.to_json_string())
-    families["cases"][case] = {"config": config, "tensors": {n: list(p.shape) for n, p in saved_parameters(model)}, "logits": rows(logits, (0, 4, 8, 11))}
+    families["cases"][case] = {"config": config, "tensors": {n: list(p.shape) for n, p in saved_parameters(model)}, "logits": rows(logits, (0, 4, 8, 11)), **generated(model)}
 
 
 # OLMo 1 in the layout of its own package, whose class is not in transformers: its tensors by the formula, cut into those of the class that is.
@@ -191,7 +216,7 @@ def original_olmo(**extra):
                    n_kv_heads=config.num_key_value_heads, mlp_hidden_size=2 * config.intermediate_size, mlp_ratio=4, vocab_size=config.vocab_size - 3, embedding_size=config.vocab_size,
                    max_sequence_length=config.max_position_embeddings, weight_tying=config.tie_word_embeddings, clip_qkv=config.clip_qkv, rope=True, alibi=False, activation_type="swiglu",
                    block_type="sequential", include_bias=False, layer_norm_type="default", layer_norm_with_affine=False)
-    return {"config": written, "tensors": names, "logits": rows(logits, (0, 4, 8, 11))}
+    return {"config": written, "tensors": names, "logits": rows(logits, (0, 4, 8, 11)), **generated(model)}
 
 
 families["cases"]["hf_olmo"] = original_olmo(clip_qkv=0.8)

@@ -33,6 +33,10 @@ void ModelFlags::declare(Flags& flags, bool with_adapter, bool required) {
                      "4-bit type to hold the linear layers in; none = as stored");
     flags.toggle("--double-quant --bnb-4bit-use-double-quant", double_quant,
                  "quantize the 4-bit scales again: 4.127 instead of 4.5 bits a weight");
+    flags
+        .choice("--head-bits", head_bits, {"16", "8", "4"},
+                "bits to hold the head in, the largest matrix (and the embedding, where they are one)")
+        .note("as stored");
     flags.section("Machine");
     flags.add("--device", device, "auto|cpu|cuda[:N]",
               "where to compute: auto = an NVIDIA device if the program was built for one and there is one");
@@ -105,9 +109,11 @@ qlora::Lora ModelFlags::load_adapter(const qlora::Model& base) const {
 void ModelFlags::follow_adapter(const Flags& flags) {
     gather_adapters();
     if (adapter.empty()) return;
-    const bool type = flags.given("--quant"), scales = flags.given("--double-quant");
-    on_base = any_base ? qlora::OnBase::any : type || scales ? qlora::OnBase::as_held : qlora::OnBase::recorded;
+    const bool type = flags.given("--quant"), scales = flags.given("--double-quant"),
+               head = flags.given("--head-bits");
+    on_base = any_base ? qlora::OnBase::any : type || scales || head ? qlora::OnBase::as_held : qlora::OnBase::recorded;
     const std::optional<qlora::AdapterBase> base = qlora::Lora::recorded_base(adapter);
+    if (base && base->head && !head) head_bits = *base->head == qlora::DType::q8_0 ? "8" : "4";
     if (type || !base) return;
     const std::string recorded = base->quantize ? std::string(qlora::name_of(*base->quantize)) : "none";
     why = (recorded == "none" ? "as stored" : recorded) + ", as " + adapter +
@@ -137,6 +143,11 @@ qlora::Model ModelFlags::load_base() {
     quant = "nf4";
     why = "nf4, made of the stored " + weights + " (--quant none: as stored)";
     return load();
+}
+
+std::optional<qlora::DType> ModelFlags::head() const {
+    if (head_bits == "16") return {};
+    return head_bits == "8" ? qlora::DType::q8_0 : qlora::DType::iq4_nl;
 }
 
 static bool has_bf16(const qlora::Backend& backend) { return backend.name().ends_with("avx512_bf16"); }
@@ -212,6 +223,7 @@ qlora::Model ModelFlags::load() const {
     if (quant == "nf4") options.quantize = qlora::DType::nf4;
     if (quant == "fp4") options.quantize = qlora::DType::fp4;
     options.double_quant = double_quant;
+    options.head = head();
     const bool show = is_terminal(2);
     options.on_progress = [&](float fraction) {
         if (show) std::fprintf(stderr, "\r\033[Kloading %.0f%%", double(fraction) * 100);
@@ -250,7 +262,8 @@ Loaded::Loaded(const ModelFlags& flags) : model(flags.load()) {
 std::string base_line(const qlora::Model& model) {
     const qlora::ModelInfo info = model.info();
     return info.path + ": " + info.family + ", " + human_count(double(info.parameters)) + " parameters, " +
-           info.weights + ", " + human_bytes(info.bytes) + " in memory; " + model.backend().name();
+           info.weights + (info.head == "q8_0" || info.head == "iq4_nl" ? ", head in " + info.head : "") + ", " +
+           human_bytes(info.bytes) + " in memory; " + model.backend().name();
 }
 
 int64_t size_on_disk(const std::string& path) {

@@ -7,7 +7,8 @@
 namespace program {
 
 struct ModelFlags {
-    std::string model = {}, adapter = {}, quant = "none", device = "auto", compute = "auto";
+    std::string model = {}, adapter = {}, quant = "none", device = "auto", compute = "auto",
+                head_bits = "16";
     std::string instructions = {};    // of the CPU; empty = its best. No flag: a run that goes on sets it
     std::vector<std::string> adapters = {}, scaled = {};               // --adapter and --lora-scaled as given
     std::vector<float> adapter_scales = {};            // of all adapters; `adapter` is the first of them
@@ -16,8 +17,9 @@ struct ModelFlags {
     std::string why = {};    // how the base is held and who says so, for a program's first lines
     qlora::OnBase on_base = qlora::OnBase::recorded;   // follow_adapter() sets it
 
-    // -m, --adapter, --quant, --double-quant, --device, --threads, --compute. Where the default of --quant is "auto",
-    // auto can be said too.
+    std::optional<qlora::DType> head() const;          // --head-bits
+    // -m, --adapter, --quant, --double-quant, --head-bits, --device, --threads, --compute. Where the default of --quant
+    // is "auto", auto can be said too.
     void declare(Flags& flags, bool with_adapter, bool required = true);
     void declare_any_base(Flags& flags);               // --any-base: part of declare() with an adapter
     // When an adapter names how its base was quantized and the user did not say otherwise, the base is loaded that way;

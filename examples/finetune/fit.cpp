@@ -1,9 +1,11 @@
-// fit.cpp - settings that fit. What changes no number comes first: recomputation, then smaller micro-batches of the
-// same steps, then states of the optimizer in a file; last states in 8 bits, which change the numbers a little.
+// fit.cpp - settings that fit. What changes no number comes first: recomputation, what is recomputed from and states of
+// the optimizer elsewhere, smaller micro-batches of the same steps; last a head and states of fewer bits, which change
+// the numbers a little.
 #include "examples/finetune/fit.h"
 
 #include "examples/common/synthetic.h"
 #include "examples/common/terminal.h"
+#include "examples/finetune/outlook.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -12,6 +14,11 @@
 #include <unistd.h>
 
 namespace program {
+
+static constexpr const char head_in_8_bits[] = "the head has 8 bits: other numbers (a weight moves by 0.4 % of the "
+                                               "largest of its 32 at most)";
+static constexpr const char head_in_4_bits[] = "the head has 4 bits: other numbers (SmolLM2-135M, whose embedding it "
+                                               "is too: loss 2.92 before training becomes 3.00)";
 
 static int64_t bytes_of_size(const std::string& text) {
     char* end = nullptr;
@@ -52,53 +59,88 @@ static int64_t missing(const qlora::Lora& lora, const qlora::Dataset& data, cons
     return most;
 }
 
-struct Change { std::string what; qlora::TrainOptions train; };
+struct Change {
+    std::string what;
+    qlora::TrainOptions train;
+    std::optional<qlora::DType> head = {};
+};
 
-// Each from the one before, from what costs least to what costs most.
-static std::vector<Change> changes(const Settings& s, const Flags& flags, int64_t layers) {
-    std::vector<Change> list;
-    qlora::TrainOptions t = s.train;
-    if (!flags.given("--grad-checkpoint")) {
-        if (!flags.given("--memory-limit")) {          // nobody asked for speed: recomputation is the default
-            list.push_back({"", t});
-        } else {
-            t.checkpoint_activations = false;
-            list.push_back({"activations are kept: nothing is recomputed", t});
-            t.checkpoint_activations = true;
-            for (const int64_t kept : {layers / 2, layers / 4})
-                if (t.kept_layers = kept; kept > 0)
-                    list.push_back({"all but the last " + std::to_string(kept) +
-                                        " layers are recomputed in the backward pass: the same bytes, about " +
-                                        std::to_string(int(30 * double(layers - kept) / double(layers))) +
-                                        " % more time",
-                                    t});
-            t.kept_layers = 0;
-            list.push_back({"layers are recomputed in the backward pass: the same bytes, about 30 % more time", t});
-        }
-    } else list.push_back({"", t});
-    std::string so_far = list.back().what;
-    const auto also = [&](const std::string& what) {
-        so_far += (so_far.empty() ? "" : "; ") + what;
-        list.push_back({so_far, t});
+// The changes, each made beside those before it.
+struct Changes {
+    std::vector<Change> list = {};
+    qlora::TrainOptions train;
+    std::string so_far = {};
+    void instead(const std::string& what) {
+        so_far = what;
+        list.push_back({what, train});
+    }
+    void also(const std::string& what) { instead(so_far + (so_far.empty() ? "" : "; ") + what); }
+};
+
+static void recompute(Changes& c, int64_t layers) {
+    c.train.checkpoint_activations = false;
+    c.instead("activations are kept: nothing is recomputed");
+    c.train.checkpoint_activations = c.train.light_recomputation = true;
+    c.train.kept_layers = layers;
+    c.instead("only norms and gated products are recomputed in the backward pass: the same bytes, hardly more time");
+    for (const int64_t kept : {layers / 2, layers / 4})
+        if (c.train.kept_layers = kept; kept > 0)
+            c.instead("all but the last " + std::to_string(kept) +
+                      " layers are recomputed in the backward pass, of those norms and gated products: the same bytes, "
+                      "about " + std::to_string(int(30 * double(layers - kept) / double(layers))) + " % more time");
+    c.train.kept_layers = 0;
+    c.train.light_recomputation = false;
+    c.instead("layers are recomputed in the backward pass: the same bytes, about 30 % more time");
+}
+
+// From what costs least to what costs most.
+static std::vector<Change> changes(const Settings& s, const Flags& flags, const qlora::Model& model,
+                                   const MemoryBudget& budget) {
+    const bool device = model.backend().name().starts_with("cuda"), checkpoint = flags.given("--grad-checkpoint");
+    Changes c{.train = s.train};
+    // where nobody asked for speed, recomputation is the default
+    if (!checkpoint && flags.given("--memory-limit")) recompute(c, model.info().layers);
+    else c.instead("");
+    if (c.train.checkpoint_activations && (!device || budget.device > 0)) {
+        c.train.inputs_apart = true;
+        c.also(device ? "what layers are recomputed from waits in the host's memory: the same bytes, copied beside "
+                        "the computing"
+                      : "what layers are recomputed from waits in a file: the same bytes, which each micro-batch "
+                        "writes and reads");
+    }
+    if (c.train.optimizer.paged && c.train.optimizer.page_budget == 0) {
+        c.train.optimizer.page_budget = 1;             // the least window
+        c.also(device ? "states of the optimizer are paged to the host: the same bytes, a second a step at most"
+                      : "states of the optimizer are paged to a file: the same bytes, a few seconds of disk a step at "
+                        "most");
+    }
+    const std::string before = c.so_far;
+    while (c.train.batch > 1) {
+        const int64_t half = (c.train.batch + 1) / 2;
+        c.train.accumulate = c.train.accumulate * c.train.batch / half;
+        c.train.batch = half;
+        c.so_far = before;
+        c.also("micro-batches of " + std::to_string(half) + ", " + std::to_string(c.train.accumulate) +
+               " a step: the same rows a step");
+    }
+    if (c.train.loss_rows == 0) {
+        c.train.loss_rows = 64;
+        c.also("logits of 64 rows at a time: the head is read more often, and sums may round otherwise");
+    }
+    const bool may_shrink = s.model.adapter.empty() && !flags.given("--head-bits");
+    const auto head = [&](qlora::DType type, const char* what) {
+        if (!may_shrink) return;
+        c.also(what);
+        c.list.back().head = type;
     };
-    if (t.optimizer.paged && t.optimizer.page_budget == 0) {
-        t.optimizer.page_budget = 1;                   // the least window
-        also("states of the optimizer are paged to a file: the same bytes, a few seconds of disk a step at most");
+    head(qlora::DType::q8_0, head_in_8_bits);
+    if (c.train.optimizer.bits == 32) {
+        c.train.optimizer.bits = 8;
+        c.also("states of the optimizer have 8 bits: other numbers (135 M parameters, 200 steps: loss moved by 0.2 %)");
+        if (may_shrink) c.list.back().head = qlora::DType::q8_0;
     }
-    const std::string before = so_far;
-    while (t.batch > 1) {
-        const int64_t half = (t.batch + 1) / 2;
-        t.accumulate = t.accumulate * t.batch / half;
-        t.batch = half;
-        so_far = before;
-        also("micro-batches of " + std::to_string(t.batch) + ", " + std::to_string(t.accumulate) +
-             " a step: the same rows a step");
-    }
-    if (t.optimizer.bits == 32) {
-        t.optimizer.bits = 8;
-        also("states of the optimizer have 8 bits: other numbers (135 M parameters, 200 steps: loss moved by 0.2 %)");
-    }
-    return list;
+    head(qlora::DType::iq4_nl, head_in_4_bits);
+    return std::move(c.list);
 }
 
 // What would help where nothing does: each asked of the planner too.
@@ -129,13 +171,21 @@ static std::string help(const Settings& s, const qlora::Lora& lora, const qlora:
     return text.empty() ? "a smaller model would help" : text;
 }
 
-std::vector<std::string> fit(Settings& s, const Flags& flags, const qlora::Lora& lora, const qlora::Dataset& data,
-                             const MemoryBudget& budget) {
+std::vector<std::string> fit(Settings& s, const Flags& flags, qlora::Model& model, qlora::Lora& lora,
+                             const qlora::Dataset& data, const MemoryBudget& budget) {
     int64_t lacking = 0;
-    const std::vector<Change> list = changes(s, flags, lora.base().info().layers);
+    const std::vector<Change> list = changes(s, flags, model, budget);
+    qlora::Model held = model;
+    qlora::Lora adapter = lora;
+    std::optional<qlora::DType> head;
     for (const Change& change : list) {
         try {
-            lacking = missing(lora, data, change.train, budget);
+            if (change.head != head) {
+                head = change.head;
+                held = model.with_head(*head);
+                adapter = qlora::Lora::create(held, s.lora);
+            }
+            lacking = missing(adapter, data, change.train, budget);
         } catch (const qlora::Error& error) {
             if (error.code != qlora::Errc::memory) throw;
             lacking = budget.host;
@@ -143,23 +193,28 @@ std::vector<std::string> fit(Settings& s, const Flags& flags, const qlora::Lora&
         }
         if (lacking > 0) continue;
         s.train = change.train;
+        if (head) s.model.head_bits = *head == qlora::DType::q8_0 ? "8" : "4";
+        model = held;
+        lora = adapter;
         return change.what.empty() ? std::vector<std::string>{} : std::vector<std::string>{change.what};
     }
     const std::string limit = human_bytes(budget.host) + (budget.free_only ? " that are free" : "") +
                               (budget.device ? " and " + human_bytes(budget.device) + " of the device" : "");
     throw qlora::Error(qlora::Errc::memory,
                        "memory: no settings fit into " + limit + "; with all layers recomputed, micro-batches of one "
-                       "row and paged states of 8 bits " + human_bytes(lacking) + " are missing: " +
-                           help(s, lora, data, list.back().train, budget, lacking));
+                       "row, paged states of 8 bits" + (head ? " and a head of 4 bits " : " ") + human_bytes(lacking) +
+                           " are missing: " + help(s, adapter, data, list.back().train, budget, lacking));
 }
 
 int plan_shape(Settings& s, const Flags& flags) {
     namespace fs = std::filesystem;
     const fs::path folder = fs::temp_directory_path() / ("qlora-outline-" + std::to_string(::getpid()));
     const std::string path = outline_of_model(s.shape, "bf16", folder.string());
+    const qlora::Backend real = s.model.backend();
     std::optional<qlora::Model> made;
     try {
-        qlora::LoadOptions options{.backend = s.model.backend(), .double_quant = s.model.double_quant};
+        qlora::LoadOptions options{
+            .backend = real, .double_quant = s.model.double_quant, .head = s.model.head()};
         if (s.model.quant != "none") options.quantize = s.model.quant == "fp4" ? qlora::DType::fp4 : qlora::DType::nf4;
         made = qlora::Model::outline(path, options);
     } catch (...) {
@@ -167,22 +222,23 @@ int plan_shape(Settings& s, const Flags& flags) {
         throw;
     }
     qlora::remove_tree(folder.string());
-    const qlora::Model model = *made;
+    qlora::Model model = *made;
     s.train.context = std::min(s.train.context, model.info().context);
     // full rows: what the longest data can ask for
     const qlora::Rendered row{"", qlora::Tokens(size_t(s.train.context), 1),
                               std::vector<uint8_t>(size_t(s.train.context), 1)};
     const std::vector<qlora::Rendered> rows(size_t(s.train.batch), row);
     const qlora::Dataset data = qlora::Dataset::from_rows(rows, model, {.context = s.train.context});
-    const qlora::Lora lora = qlora::Lora::create(model, s.lora);
+    qlora::Lora lora = qlora::Lora::create(model, s.lora);
     std::vector<std::string> chosen;
-    if (!s.memory_limit.empty()) chosen = fit(s, flags, lora, data, parse_budget(s.memory_limit));
+    if (!s.memory_limit.empty()) chosen = fit(s, flags, model, lora, data, parse_budget(s.memory_limit));
     const qlora::MemoryPlan plan = qlora::Trainer(lora, data, s.train).plan();
+    const Outlook outlook = look_ahead_of_shape(s, model, real, plan);
     if (s.json) {
         qlora::Json lines{qlora::Json::Array()};
         for (const std::string& line : chosen) lines.push(line);
         std::printf("%s\n", qlora::Json{}.set("shape", s.shape).set("memory", as_json(plan)).set("chosen", lines)
-                                .dump().c_str());
+                                .set("run", as_json(outlook)).dump().c_str());
         return 0;
     }
     std::printf("%s, %s parameters in %s, adapters with %s, rows of %lld tokens, %lld at a time\n", s.shape.c_str(),
@@ -191,6 +247,7 @@ int plan_shape(Settings& s, const Flags& flags) {
                 static_cast<long long>(s.train.batch));
     for (const std::string& line : chosen) std::printf("to fit into %s: %s\n", s.memory_limit.c_str(), line.c_str());
     print_plan(plan);
+    print_outlook(outlook, s);
     return 0;
 }
 

@@ -13,8 +13,9 @@ MemoryBudget parse_budget(const std::string& text);
 
 // Changes s.train until the plan fits, the cheapest change first, and says in a line each what it did and what that
 // costs. Error{memory} where nothing fits: how much is missing, and what would help.
-std::vector<std::string> fit(Settings& s, const Flags& flags, const qlora::Lora& lora, const qlora::Dataset& data,
-                             const MemoryBudget& budget);
+// A head of fewer bits makes another model, and another adapter on it.
+std::vector<std::string> fit(Settings& s, const Flags& flags, qlora::Model& model, qlora::Lora& lora,
+                             const qlora::Dataset& data, const MemoryBudget& budget);
 // Beside what is in memory once the model is loaded: what training will ask for.
 int64_t still_needed(const qlora::MemoryPlan& plan);
 

@@ -78,7 +78,66 @@ Outlook look_ahead(const Settings& s, const qlora::Lora& lora, const Data& data,
     return o;
 }
 
+// Of a product in f32 with a square matrix as wide as the model's, up to 2048: the panels that stored weights are
+// decoded into run as fast.
+static double operations_per_second(const qlora::Backend& backend, int64_t hidden) {
+    const int64_t n = std::min<int64_t>(hidden, 2048), rows = 512;
+    qlora::Graph g(backend);
+    const qlora::Tensor x = g.param({rows, n}), w = g.param({n, n}), y = sum(matmul(x, w));
+    g.write(x, std::vector<float>(size_t(rows * n), 0.5f));
+    g.write(w, std::vector<float>(size_t(n * n), 0.25f));
+    g.run();                                           // the first one loads and plans
+    const auto start = std::chrono::steady_clock::now();
+    double seconds = 0;
+    int64_t runs = 0;
+    while (seconds < 0.5 && !interrupted()) {
+        g.run();
+        (void)g.read(y);
+        ++runs;
+        seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    }
+    return runs ? double(runs) * 2 * double(rows) * double(n) * double(n) / seconds : 0;
+}
+
+// A multiply-add is two operations. Each weight meets each token forward and backward, and once more where its layer is
+// recomputed; causal attention has half of all pairs, two products forward and five backward.
+static double operations_of_step(const Settings& s, const qlora::ModelInfo& m) {
+    const double tokens = double(s.train.context), head = double(m.vocabulary) * double(m.hidden);
+    const double queries = double(m.hidden) * double(m.hidden), heads = double(m.kv_heads) / double(m.heads);
+    const double layers = double(m.layers) *           // queries and output, keys and values, a gated feed-forward
+                          (2 * queries * (1 + heads) + 3 * double(m.hidden) * double(m.feed_forward));
+    const double again = !s.train.checkpoint_activations
+                             ? 0
+                             : double(std::max<int64_t>(0, m.layers - s.train.kept_layers)) / double(m.layers);
+    const double pairs = tokens * tokens / 2 * double(m.hidden) * double(m.layers);
+    const double row = 2 * tokens * (layers * (2 + again) + 2 * head) + 2 * pairs * (7 + 2 * again);
+    return row * double(s.train.batch) * double(s.train.accumulate);
+}
+
+Outlook look_ahead_of_shape(const Settings& s, const qlora::Model& outline, const qlora::Backend& real,
+                            const qlora::MemoryPlan& plan) {
+    Outlook o;
+    o.steps = std::max<int64_t>(1, s.train.max_steps);
+    o.operations = operations_of_step(s, outline.info());
+    o.operations_per_second = operations_per_second(real, outline.info().hidden);
+    if (o.operations_per_second > 0) o.seconds = double(o.steps) * o.operations / o.operations_per_second;
+    count_disk(o, s, plan);
+    return o;
+}
+
+static void print_of_shape(const Outlook& o, const Settings& s) {
+    std::printf("%lld step%s of %lld rows: %s operations each; time: %s; disk: %s while it runs, %s after\n\n",
+                static_cast<long long>(o.steps), o.steps == 1 ? "" : "s",
+                static_cast<long long>(s.train.batch * s.train.accumulate), human_count(o.operations).c_str(),
+                o.seconds > 0 ? ("about " + human_time(o.seconds) + " here, where products run at " +
+                                 human_count(o.operations_per_second) + " operations a second")
+                                    .c_str()
+                              : "not measured",
+                human_bytes(o.disk_during).c_str(), human_bytes(o.disk_after).c_str());
+}
+
 void print_outlook(const Outlook& o, const Settings& s) {
+    if (o.operations > 0) return print_of_shape(o, s);
     const bool packed = s.train.packing;
     std::printf("This run: %lld rows, %g epoch%s, %lld step%s of %lld %s; time: %s; disk: %s while it runs, %s after\n",
                 static_cast<long long>(o.rows), o.epochs, o.epochs == 1 ? "" : "s", static_cast<long long>(o.steps),

@@ -7,6 +7,7 @@ namespace program {
 struct Outlook {
     int64_t rows = 0, steps = 0;
     double epochs = 0;
+    double operations = 0, operations_per_second = 0;  // of a step, of a shape
     double micro_batch_seconds = 0, seconds = 0;       // measured on the first micro-batches; 0 = not measured
     int64_t adapter_bytes = 0, checkpoint_bytes = 0;
     int64_t disk_during = 0, disk_after = 0;           // bytes in the output folder, at most and at the end
@@ -18,5 +19,9 @@ Outlook look_ahead(const Settings& s, const qlora::Lora& lora, const Data& data,
                    const qlora::MemoryPlan& plan);
 void print_outlook(const Outlook& o, const Settings& s);
 qlora::Json as_json(const Outlook& o);
+// Of a model that is not there and full rows: what a step computes, what that takes on this machine by the speed of a
+// product of its width, measured now, and the disk; of the whole run where --iters says how many steps.
+Outlook look_ahead_of_shape(const Settings& s, const qlora::Model& outline, const qlora::Backend& real,
+                            const qlora::MemoryPlan& plan);
 
 }  // namespace program

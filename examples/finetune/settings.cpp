@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <limits>
 
 namespace program {
 
@@ -89,8 +90,8 @@ void declare(Flags& flags, Settings& s) {
               "to the host or to a file in -o; 0 = page only what does not fit");
     flags
         .add("--memory-limit", s.memory_limit, "HOST[,DEVICE]",
-             "as in 6G or 16G,40G: choose the cheapest settings that fit: recomputation, smaller micro-batches of the "
-             "same steps, paged or 8-bit optimizer")
+             "as in 6G or 16G,40G: choose the cheapest settings that fit: recomputation, from inputs elsewhere, "
+             "smaller micro-batches of the same steps, paged or 8-bit optimizer, head in 8 or 4 bits")
         .note("what is free");
     flags.add("--lora-plus-ratio --loraplus-lr-ratio", s.train.lora_plus_ratio, 1e-3, 1e3,
               "LoRA+: the learning rate of B over that of A; the paper has 16, with a lower --lr");
@@ -102,6 +103,11 @@ void declare(Flags& flags, Settings& s) {
               "gradients are clipped to this norm; 0 = never");
     flags.toggle("--grad-checkpoint --gradient-checkpointing", s.train.checkpoint_activations,
                  "recompute activations instead of keeping them");
+    flags.toggle("--light-recomputation", s.light,
+                 "keep them but for those of norms and gated products, which cost hardly any time to recompute");
+    flags.toggle("--inputs-apart", s.train.inputs_apart,
+                 "what is recomputed from waits in the host's memory, or on the CPU in a file in -o: the same bytes");
+    flags.add("--loss-rows", s.train.loss_rows, 0, 1 << 20, "rows of logits that exist at a time; 0 = as is fastest");
     flags
         .add("--max-time", s.max_time, "TIME", "stop after this time, saved, as Ctrl-C does: 90s, 30m, 8h or 2d")
         .note("none");
@@ -213,6 +219,10 @@ void finish(Settings& s, const Flags& flags) {
     s.train.schedule = s.scheduler == "cosine"   ? qlora::Schedule::cosine
                        : s.scheduler == "linear" ? qlora::Schedule::linear
                                                  : qlora::Schedule::constant;
+    if (s.light) s.train.kept_layers = std::numeric_limits<int64_t>::max();
+    if (s.light && !s.train.checkpoint_activations)
+        throw UsageError("--no-grad-checkpoint recomputes nothing: leave it or --light-recomputation out");
+    s.train.light_recomputation = s.light;
     s.train.optimizer.bits = s.optimizer.ends_with("_8bit") ? 8 : 32;
     s.train.optimizer.paged = s.optimizer.starts_with("paged_");
     s.train.optimizer.page_budget = s.page_megabytes * 1'000'000;

@@ -24,6 +24,7 @@ struct Settings {
     double save_minutes = 10;
     int64_t page_megabytes = 0;
     bool keep_checkpoints = false;                     // asked for: else a complete run removes its own
+    bool light = false;                                // light_recomputation, of all layers
     bool overwrite = false, dry_run = false, json = false;
 };
 

@@ -6,6 +6,7 @@
 #include "src/model/base_record.h"
 #include "src/model/dialogue.h"
 #include "src/model/draft.h"
+#include "src/model/head.h"
 #include "src/model/lora_impl.h"
 #include "src/run/merge.h"
 #include "src/run/recommended.h"
@@ -172,6 +173,10 @@ void Model::save(const std::string& path, const SaveOptions& options) const {
     api_room::save_model(api_room::checked(impl_, "Model"), nullptr, path, options);
 }
 
+Model Model::with_head(DType type) const {
+    return Model(model_with_head(api_room::checked(impl_, "Model"), type));
+}
+
 Model Model::convert(Format to) const {
     api_room::refuse_outline(api_room::checked(impl_, "Model"));
     return Model(convert_model(*impl_, to.type, to.double_quant));
@@ -208,7 +213,8 @@ void Lora::save(const std::string& path, const SaveOptions& options) const {
     if (options.as)
         fail(Errc::argument, "save ", path, ": an adapter is written in f32, not as ", name_of(options.as->type),
              "; with SaveOptions::merged its base is written so, with the adapter inside");
-    if (path.ends_with(".gguf")) save_lora_gguf(lora, path);
+    if (options.mlx) save_lora_mlx(lora, path);
+    else if (path.ends_with(".gguf")) save_lora_gguf(lora, path);
     else save_lora_peft(lora, path);
 }
 

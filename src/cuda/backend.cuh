@@ -235,7 +235,8 @@ private:
         cudaMemGetInfo(&available, &total);
         if (code != cudaErrorMemoryAllocation) check(code, str("allocate ", bytes, " bytes"));
         fail(Errc::memory, name(), ": ", bytes, " bytes are not available, ", available, " of ", total,
-             " are free; use a smaller context (--context), batch (--batch) or rank (--rank)");
+             " are free and this program has ", limit->used(), "; use a smaller context (--context), batch (--batch) "
+             "or rank (--rank), or end what else runs there (nvidia-smi shows it)");
     }
     template <class F> void wait(const F& copies) {
         Fault found;

@@ -333,8 +333,9 @@ struct EightOfDense {                                  // at a multiple of 16 by
 
 // Blocks of scales are whole eights. 16 floats of shared memory are in 16 banks: no conflicts.
 static __global__ void eights_of_nibbles(const uint8_t* codes, nf4_room::Scales s, int64_t first, int64_t count,
-                                         Places out) {
+                                         const int32_t* live, Places out) {
     QLORA_SHARED(float, book, 16);
+    if (live && *live == 0) return;
     if (threadIdx.x < 16) book[threadIdx.x] = s.codebook[threadIdx.x];
     __syncthreads();
     const int64_t step = int64_t(gridDim.x) * blockDim.x;
@@ -377,8 +378,9 @@ inline bool takes_eights(const WeightRef& w, int64_t first, int64_t count, const
 
 }  // namespace decode_room
 
-// Rows of W into out {rows, cols}, without gaps; every pointer is on the device.
-inline void decode_rows(const Call& call, const WeightRef& w, int64_t first_row, int64_t rows, Places out) {
+// Rows of W into out {rows, cols}, without gaps; every pointer is on the device. Nothing where `live` is there and 0.
+inline void decode_rows(const Call& call, const WeightRef& w, int64_t first_row, int64_t rows, Places out,
+                        const int32_t* live = nullptr) {
     const int64_t first = first_row * w.cols, count = rows * w.cols;
     if (!can_decode(w.dtype)) fail(Errc::unsupported, "decode_rows: type ", name_of(w.dtype), " holds integers");
     if (first_row < 0 || rows < 0 || first_row > w.rows - rows)
@@ -387,21 +389,21 @@ inline void decode_rows(const Call& call, const WeightRef& w, int64_t first_row,
     const TypeInfo& info = type_info(w.dtype);
     if (info.decode && info.block == 1 && first % 8 == 0 && count % 8 == 0 && nf4_room::aligned_to(w.data, 16) &&
         nf4_room::aligned_to(out.data, 16)) {
-        each(call, count / 8, decode_room::EightOfDense{w.data, w.dtype, first, out});
+        each(call, count / 8, decode_room::EightOfDense{w.data, w.dtype, first, out}, live);
         return;
     }
     if (!decode_room::takes_eights(w, first, count, out)) {
-        each(call, count, decode_room::Single{w, first, out});
+        each(call, count, decode_room::Single{w, first, out}, live);
         return;
     }
     const bool started = decode_room::with_reader(w, [&]<class Reader>(const Reader& reader) {
-        each(call, count / 8, decode_room::Eights<Reader>{reader, first, out});
+        each(call, count / 8, decode_room::Eights<Reader>{reader, first, out}, live);
     });
     if (started) return;
     constexpr int threads = 256;
     launch("decode_rows", decode_room::eights_of_nibbles, {grid_for(call, count / 8, threads), threads},
            stream_of(call), static_cast<const uint8_t*>(w.data), nf4_room::scales_of(w, "decode_rows"), first,
-           count / 8, out);
+           count / 8, live, out);
 }
 
 }  // namespace cuda

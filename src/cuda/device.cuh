@@ -26,7 +26,9 @@ namespace cuda {
 // What a user can do about an error of the runtime.
 inline std::string_view remedy_of(cudaError_t code) {
     switch (code) {
-        case cudaErrorMemoryAllocation: return "; use a smaller context, batch or rank, or a device with more memory";
+        case cudaErrorMemoryAllocation:
+            return "; use a smaller context, batch or rank, or a device with more memory that is free (nvidia-smi "
+                   "shows who has it)";
         case cudaErrorInsufficientDriver:
             return "; there is no NVIDIA driver, or it is too old for this program: install a newer one, or use the "
                    "CPU (--device cpu)";
@@ -34,8 +36,14 @@ inline std::string_view remedy_of(cudaError_t code) {
         case cudaErrorNoKernelImageForDevice: case cudaErrorInvalidDeviceFunction:
             return "; this program has no code for the device: build it with CUDA_ARCHS naming it (make CUDA=1), or "
                    "use the CPU (--device cpu)";
+        case cudaErrorDevicesUnavailable:
+            return "; another process has it for itself: wait for that one, or choose another device (--device cuda:N)";
         case cudaErrorInvalidValue: case cudaErrorNotReady: case cudaErrorInvalidConfiguration: return "";
-        default: return "; the device is lost to this process: start it again, what was saved is whole";
+        case cudaErrorECCUncorrectable: case cudaErrorIllegalAddress: case cudaErrorLaunchTimeout:
+        case cudaErrorIllegalInstruction: case cudaErrorMisalignedAddress: case cudaErrorLaunchFailure:
+        case cudaErrorUnknown:
+            return "; the device is lost to this process: start it again, what was saved is whole";
+        default: return "; nvidia-smi shows the state of the device, what was saved is whole";
     }
 }
 

@@ -143,6 +143,7 @@ inline void run(const Engine& engine, const Product& p, const Way& w, void* scra
     job.b = factor_of(engine, w.b, memory);
     job.m = int(w.m), job.n = int(w.n), job.k = int(p.k);
     job.put = finish_of(p, w.swapped);
+    job.live = p.live;
     if (w.stretches > 1) job.parts = reinterpret_cast<float*>(memory);
     switch (w.tiling) {
         case Tiling::rank: run_tiles<Rank>(engine, job, w); break;

@@ -20,6 +20,9 @@ struct Product {
     float alpha = 1, beta = 0;                         // beta 0: what D holds is not read, be it NaN
     Values d;                                          // of C's shape; without data: C itself
     int64_t ldd = 0;
+    // On the device, may be null: only the first so many rows of A, which lies along, and of C count. Tiles of others
+    // are left out, and what they hold in C afterwards is nobody's business.
+    const int32_t* live = nullptr;
 };
 
 // What a product runs on, as the call says or as a test does.
@@ -103,12 +106,13 @@ QLORA_UNROLL
 // Block = a tile of C, thread (ty, tx) = its rows ty + 16 i and columns tx + 16 j.
 static __global__ void __launch_bounds__(f32_threads) sum_tile(int64_t m, int64_t n, int64_t k, Values a, int64_t lda,
                                                                bool a_across, Values b, int64_t ldb, bool b_across,
-                                                               Finish put) {
+                                                               const int32_t* live, Finish put) {
     QLORA_SHARED(float, left, deep * padded);
     QLORA_SHARED(float, right, deep * padded);
     constexpr int apart = edge / few;
     const int64_t tiles_n = (n + edge - 1) / edge;
     const int64_t i0 = blockIdx.x / tiles_n * edge, j0 = blockIdx.x % tiles_n * edge;
+    if (live && i0 >= *live) return;
     const int ty = int(threadIdx.x) / apart, tx = int(threadIdx.x) % apart;
     float sum[few][few] = {};
     for (int64_t x0 = 0; x0 < k; x0 += deep) {
@@ -142,7 +146,7 @@ QLORA_UNROLL
 inline void run_f32(const Engine& engine, const Product& p) {
     const int64_t blocks = (p.m + edge - 1) / edge * ((p.n + edge - 1) / edge);
     launch("product", sum_tile, {grid_of(blocks), f32_threads}, engine.stream, p.m, p.n, p.k, p.a, p.lda, p.a_across,
-           p.b, p.ldb, p.b_across, finish_of(p));
+           p.b, p.ldb, p.b_across, p.live, finish_of(p));
 }
 
 }  // namespace gemm_room

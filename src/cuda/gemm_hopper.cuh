@@ -78,6 +78,7 @@ __device__ inline void multiply_tile(const TensorMap& a, const TensorMap& b, con
     const Corner corner = corner_of<T, 16>(p);
     const Stretch stretch = stretch_of(p);
     const int m0 = corner.m0, n0 = corner.n0, begin = stretch.begin, end = stretch.end;
+    if (p.leaves_out(m0, n0)) return;
     if (threadIdx.x == 0) {
         for (int at = 0; at < T::stages; ++at) {
             mbarrier_init(T::full(ring, at), 1);

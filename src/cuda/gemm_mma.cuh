@@ -43,6 +43,8 @@ struct Job {
     int m, n, k;                                       // along: k is a multiple of 8; across: m (n) is
     Finish put;
     float* parts;                                      // {gridDim.y, m, n}, when there are several stretches
+    const int32_t* live;                               // as Product::live
+    __device__ bool leaves_out(int m0, int n0) const { return live && (put.swapped ? n0 : m0) >= *live; }
 };
 
 // Where the tile of this block begins. Blocks that run at a time share slices in the L2 cache: groups of so many tiles
@@ -160,6 +162,8 @@ __global__ void __launch_bounds__(T::threads, T::blocks) tensor_cores(Job p) {
     const Corner corner = corner_of<T, 8>(p);
     const Stretch stretch = stretch_of(p);
     const int m0 = corner.m0, n0 = corner.n0, begin = stretch.begin, end = stretch.end;
+    if constexpr (!a_across || T::bm <= Slim::bm)      // a larger one across is of a weight's gradient: all rows count
+        if (p.leaves_out(m0, n0)) return;
     const int warp = int(threadIdx.x) / 32, row = warp / T::warps_n * T::wm, col = warp % T::warps_n * T::wn;
     const auto start = [&](int s) {                    // one group a slice, also an empty one
         if (s < end) {

@@ -1,14 +1,18 @@
 // linear_cross_entropy.cuh - nll of targets under the logits x W^T, and the gradient towards x behind it: formulas in
 // src/ops/linear_cross_entropy.cpp.
 //
-//   for each chunk of rows     logits {chunk, vocabulary} = x W^T, f32, in scratch
+//   the rows with a target are listed; for each chunk of the list
+//                              gathered {chunk, n} = their x
+//                              logits {chunk, vocabulary} = that times W^T, f32
 //     a block a row            maximum and sum of exponentials, nll; then (softmax - onehot), times the slope of a cap
 //                              if there is one, in the row's place: bf16 in the first half of its bytes, or f32
-//                              with Compute::f32; zeros where the target is negative
-//                              kept {chunk, n} = that times W
+//                              with Compute::f32
+//                              gathered = that times W, whose rows go to those of kept {rows, n}
 //
-// The device alone knows which rows have targets, so all of them are projected; and chunks are its own:
-// CrossEntropyAttr::chunk is for the CPU's caches.
+// The device alone knows how many rows have targets. As much is started as all of them would need: the rows of a chunk
+// that count are a number on the device (Product::live), and kernels leave out the tiles behind them. Every chunk has
+// the same size, so that a row's bytes do not depend on the place that it got. Chunks are the device's own, unless
+// CrossEntropyAttr::chunk asks for less.
 #pragma once
 #include "src/cuda/qmatmul.cuh"
 
@@ -28,7 +32,11 @@ struct Sizes {
     int64_t pitch;                                     // floats a row of logits: rows begin at multiples of 32 bytes
     int64_t chunk;                                     // rows of x at a time, whole tiles of products if it can be
     DType gradient;                                    // of the logits: how it is stored for the second product
-    int64_t bytes() const { return gemm_room::whole(chunk * pitch * 4); }
+    int64_t chunks() const { return gemm_room::ceil_div(rows, chunk); }
+    int64_t logits() const { return gemm_room::whole(chunk * pitch * 4); }
+    int64_t gathered() const { return gemm_room::whole(chunk * n * 4); }       // x, and later its gradient in f32
+    int64_t list() const { return gemm_room::whole((rows + chunks()) * 4); }
+    int64_t bytes() const { return logits() + gathered() + list(); }
 };
 
 inline Sizes sizes(const Device& device, const GraphImpl& g, const Node& node) {
@@ -39,23 +47,26 @@ inline Sizes sizes(const Device& device, const GraphImpl& g, const Node& node) {
     s.n = x.shape[1];
     s.vocabulary = w.shape[0];
     s.pitch = gemm_room::ceil_div(s.vocabulary, 8) * 8;
-    const int64_t most = std::clamp<int64_t>(most_logits / 4 / s.pitch, 1, most_rows);
-    s.chunk = std::min(most < tile ? most : most / tile * tile, s.rows);
+    const int64_t asked = node.attr.get<CrossEntropyAttr>().chunk;
+    const int64_t most = std::clamp<int64_t>(most_logits / 4 / s.pitch, 1, asked > 0 ? asked : most_rows);
+    const int64_t whole = most < tile ? most : most / tile * tile, turns = gemm_room::ceil_div(s.rows, whole);
+    s.chunk = turns < 2 ? std::max<int64_t>(s.rows, 1)
+                        : std::min(whole, gemm_room::ceil_div(gemm_room::ceil_div(s.rows, turns), tile) * tile);
     s.gradient = device.exact ? DType::f32 : DType::bf16;
     return s;
 }
 
 // ---- The products of a chunk, without memory.
-inline Product logits_product(const Sizes& s, DType x, int64_t rows) {         // times W^T
+inline Product logits_product(const Sizes& s, DType x) {   // times W^T
     Product p;
-    p.m = rows, p.n = s.vocabulary, p.k = s.n;
+    p.m = s.chunk, p.n = s.vocabulary, p.k = s.n;
     p.a.type = x, p.lda = s.n;
     p.ldc = s.pitch;
     return p;
 }
-inline Product gradient_product(const Sizes& s, int64_t rows) {                // times W
+inline Product gradient_product(const Sizes& s) {          // times W
     Product p;
-    p.m = rows, p.n = s.n, p.k = s.vocabulary;
+    p.m = s.chunk, p.n = s.n, p.k = s.vocabulary;
     p.a.type = s.gradient, p.lda = s.gradient == DType::f32 ? s.pitch : 2 * s.pitch;
     p.ldc = s.n;
     return p;
@@ -66,13 +77,53 @@ inline int64_t scratch(const GraphImpl& g, const Node& node) {
     const WeightRef w = qmatmul_room::weight_of(g.source(node, 1));
     const DType x = g.source(node, 0).storage;
     const Engine engine = engine_of(g);
-    int64_t most = 0;
-    for (const int64_t rows : {s.chunk, s.rows % s.chunk}) {                   // few rows are computed another way
-        if (rows == 0) continue;
-        most = std::max({most, product_with_stored_scratch(engine, logits_product(s, x, rows), w, false),
-                         product_with_stored_scratch(engine, gradient_product(s, rows), w, true)});
+    return s.bytes() + std::max(product_with_stored_scratch(engine, logits_product(s, x), w, false),
+                                product_with_stored_scratch(engine, gradient_product(s), w, true));
+}
+
+// ---- The rows with a target: trained {rows}, in order, and how many of each chunk there are. One block, a stretch of
+// rows a thread.
+static __global__ void __launch_bounds__(256) list_trained(const int32_t* targets, Sizes s, int32_t* trained,
+                                                           int32_t* live) {
+    QLORA_SHARED(int64_t, counts, 256);
+    const int64_t each = (s.rows + blockDim.x - 1) / blockDim.x, first = int64_t(threadIdx.x) * each,
+                  last = first + each < s.rows ? first + each : s.rows;
+    const auto has_target = [&](int64_t row) { return targets[row] >= 0 && targets[row] < s.vocabulary; };
+    int64_t count = 0;
+    for (int64_t row = first; row < last; ++row) count += has_target(row);
+    counts[threadIdx.x] = count;
+    __syncthreads();
+    int64_t at = 0, all = 0;
+    for (unsigned t = 0; t < blockDim.x; ++t) {
+        if (t == threadIdx.x) at = all;
+        all += counts[t];
     }
-    return s.bytes() + most;
+    for (int64_t row = first; row < last; ++row)
+        if (has_target(row)) trained[at++] = int32_t(row);
+    const int64_t chunks = (s.rows + s.chunk - 1) / s.chunk;
+    for (int64_t c = threadIdx.x; c < chunks; c += blockDim.x) {
+        const int64_t left = all - c * s.chunk;
+        live[c] = int32_t(left < 0 ? 0 : left < s.chunk ? left : s.chunk);
+    }
+}
+
+// Block x = a row of the list, if there are as many: `bytes` of row list[x] of one side to row x of the other.
+static __global__ void __launch_bounds__(256) move_rows(const int32_t* list, const int32_t* live, int64_t bytes,
+                                                        const unsigned char* all, unsigned char* some, bool back) {
+    if (int64_t(blockIdx.x) >= *live) return;
+    const unsigned char* from = all + list[blockIdx.x] * bytes;
+    unsigned char* to = some + blockIdx.x * bytes;
+    if (back) {
+        to = const_cast<unsigned char*>(from);
+        from = some + blockIdx.x * bytes;
+    }
+    if ((reinterpret_cast<size_t>(from) | reinterpret_cast<size_t>(to) | size_t(bytes)) % 16 == 0) {
+        for (int64_t i = threadIdx.x; i < bytes / 16; i += blockDim.x)
+            reinterpret_cast<uint4*>(to)[i] = reinterpret_cast<const uint4*>(from)[i];
+    } else {
+        for (int64_t i = threadIdx.x; i < bytes / 2; i += blockDim.x)
+            reinterpret_cast<uint16_t*>(to)[i] = reinterpret_cast<const uint16_t*>(from)[i];
+    }
 }
 
 // ---- A row of logits.
@@ -115,26 +166,21 @@ __device__ inline void store_four(float* z, DType type, int64_t j, const float* 
 struct RowLoss {
     float* logits;                                     // {rows, pitch}
     int64_t pitch, vocabulary;
-    const int32_t* targets;
-    Places nll;                                        // nll[0] is of row `first`
-    int64_t first;
+    const int32_t *targets, *trained, *live;           // row x is row trained[x], and one of *live
+    float* nll;
     float cap;
     bool with_grad;
     DType type;                                        // of the gradient
 };
 
-// Block x = row. The gradient in 16 bits ends before what is still to be read: with q logits a turn, turn t reads
-// floats q t to q (t + 1) and writes the place of floats q t / 2 to q (t + 1) / 2, so that one barrier is enough.
+// Block x = row of the chunk. The gradient in 16 bits ends before what is still to be read: with q logits a turn, turn
+// t reads floats q t to q (t + 1) and writes the place of floats q t / 2 to q (t + 1) / 2, so that one barrier is
+// enough.
 static __global__ void __launch_bounds__(512) row_loss(RowLoss r) {
-    const int64_t row = blockIdx.x, turn = int64_t(blockDim.x) * 4, mine = int64_t(threadIdx.x) * 4;
-    float* z = r.logits + row * r.pitch;
-    const int64_t target = r.targets[r.first + row];
-    const float zeros[4] = {};
-    if (target < 0 || target >= r.vocabulary) {        // the latter is a fault by now
-        if (threadIdx.x == 0) r.nll.set(r.first + row, 0);
-        for (int64_t j = mine; r.with_grad && j < r.vocabulary; j += turn) store_four(z, r.type, j, zeros);
-        return;
-    }
+    if (int64_t(blockIdx.x) >= *r.live) return;
+    const int64_t row = r.trained[blockIdx.x], turn = int64_t(blockDim.x) * 4, mine = int64_t(threadIdx.x) * 4;
+    float* z = r.logits + blockIdx.x * r.pitch;
+    const int64_t target = r.targets[row];
     float most = lowest, sum = 0, v[4];
     for (int64_t j = mine; j < r.vocabulary; j += turn) {
         four_logits(z, j, r.vocabulary, r.cap, v);
@@ -147,7 +193,7 @@ static __global__ void __launch_bounds__(512) row_loss(RowLoss r) {
     sum = block_sum(sum * expf(most - maximum));
     if (threadIdx.x == 0) {
         const float chosen = r.cap > 0 ? r.cap * tanhf(z[target] / r.cap) : z[target];
-        r.nll.set(r.first + row, logf(sum) + maximum - chosen);
+        r.nll[row] = logf(sum) + maximum - chosen;
     }
     if (!r.with_grad) return;
     const float share = 1 / sum;
@@ -173,24 +219,37 @@ inline void run(const Call& call) {
     const WeightRef w = call.matrix(1);
     const int32_t* targets = call.in<int32_t>(2);
     check_rows(call, targets, s.rows, INT32_MIN, s.vocabulary);                // negative: rows without a target
-    float* logits = static_cast<float*>(call.scratch);
+    char* const memory = static_cast<char*>(call.scratch);
+    float* const logits = reinterpret_cast<float*>(memory);
+    unsigned char* const gathered = reinterpret_cast<unsigned char*>(memory + s.logits());
+    int32_t* const trained = reinterpret_cast<int32_t*>(memory + s.logits() + s.gathered());
+    int32_t* const live = trained + s.rows;
     Call products = call;
-    products.scratch = static_cast<char*>(call.scratch) + s.bytes();
+    products.scratch = memory + s.bytes();
     const Values x = values(call, 0);
-    for (int64_t start = 0; start < s.rows; start += s.chunk) {
-        const int64_t rows = std::min(s.chunk, s.rows - start);
-        Product p = logits_product(s, x.type, rows);
-        p.a.data = static_cast<const char*>(x.data) + bytes_of(x.type, start * s.n);
+    check(cudaMemsetAsync(call.out, 0, size_t(call.node.bytes()), stream_of(call).get()), "clear");
+    launch("linear_cross_entropy", list_trained, {grid_of(1), 256}, stream_of(call), targets, s, trained, live);
+    const auto move = [&](int64_t chunk, DType type, void* all, bool back) {
+        launch("linear_cross_entropy", move_rows, {grid_of(s.chunk), 256}, stream_of(call), trained + chunk * s.chunk,
+               live + chunk, bytes_of(type, s.n), static_cast<unsigned char*>(all), gathered, back);
+    };
+    for (int64_t chunk = 0; chunk < s.chunks(); ++chunk) {
+        move(chunk, x.type, call.src[0], false);
+        Product p = logits_product(s, x.type);
+        p.a.data = gathered;
         p.c = {logits, DType::f32};
+        p.live = live + chunk;
         product_with_stored(products, p, w, false);
-        launch("linear_cross_entropy", row_loss, {grid_of(rows), s.vocabulary > 4096 ? 512 : 128}, stream_of(call),
-               RowLoss{logits, s.pitch, s.vocabulary, targets, places(call), start, attr.cap, attr.with_grad,
-                       s.gradient});
+        launch("linear_cross_entropy", row_loss, {grid_of(s.chunk), s.vocabulary > 4096 ? 512 : 128}, stream_of(call),
+               RowLoss{logits, s.pitch, s.vocabulary, targets, trained + chunk * s.chunk, live + chunk, call.result(),
+                       attr.cap, attr.with_grad, s.gradient});
         if (!attr.with_grad) continue;
-        p = gradient_product(s, rows);
+        p = gradient_product(s);
         p.a.data = logits;
-        p.c = {call.saved() + start * s.n, DType::f32};
+        p.c = {gathered, DType::f32};
+        p.live = live + chunk;
         product_with_stored(products, p, w, true);
+        move(chunk, DType::f32, call.saved(), true);
     }
 }
 

@@ -1,14 +1,11 @@
-// nf4.cuh - 4-bit weights on the device: to bf16 for a matrix product, and the fused product with one vector for
-// generation.
+// nf4.cuh - 4-bit weights on the device: what their bytes mean, and the product with a few vectors in f32.
 //
 //   w[e] = codebook[code[e]] * absmax(e / block)
 //   absmax(b) = map[code8[b]] * absmax2[b / block2] + offset, decoded in the kernel
 //
-// Both kernels have a form for whole words, which real models meet (rows that are multiples of 8 and 32 elements), and
-// a form for any row length, in which a block may straddle rows and a byte may belong to two rows. Written for sm_80
-// and later. On an H200 (sm_90, copy 4.2 TB/s read and written) both give the right values; decoding reaches 58 % (4096
-// x 4096) to 75 % (28672 x 8192) of the copy's speed, the product with one vector 10 % to 24 %: the look-ups in shared
-// memory bound it.
+// The product has a form for whole words, which real models meet (rows that are multiples of 32 elements), and a form
+// for any row length, in which a block may straddle rows and a byte may belong to two rows. On an H200 (sm_90, copy
+// 4.2 TB/s read and written) it reaches 10 % to 24 % of the copy's speed: the look-ups in shared memory bound it.
 #pragma once
 #include "src/cuda/device.cuh"
 #include "src/tensor/weight.h"
@@ -17,7 +14,6 @@ namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace nf4_room {
 
-constexpr int decode_threads = 128;    // a block a row: 128 x 8 elements cover most hidden sizes in one to four turns
 constexpr int gemv_warps = 8, gemv_tile = 4096;    // floats of x in shared memory at a time: 16.5 KiB with the padding
 constexpr int lane_weights = 32;                       // a lane's share of a row: one 16-byte load
 
@@ -36,34 +32,6 @@ __device__ inline float scale_at(const Scales& s, int64_t block) {
 }
 
 __device__ inline int code_at(const uint8_t* codes, int64_t e) { return e & 1 ? codes[e / 2] & 15 : codes[e / 2] >> 4; }
-
-// Block x = row. A thread turns 4 bytes of codes into 16 bytes of bf16; 8 elements never leave a block of scales.
-static __global__ void decode_words(const uint8_t* codes, Scales s, int64_t cols, uint16_t* out, int64_t stride) {
-    QLORA_SHARED(float, book, 16);                     // 16 banks: no conflicts
-    if (threadIdx.x < 16) book[threadIdx.x] = s.codebook[threadIdx.x];
-    __syncthreads();
-    const int64_t row = blockIdx.x;
-    for (int64_t col = int64_t(threadIdx.x) * 8; col < cols; col += int64_t(blockDim.x) * 8) {
-        const int64_t e = row * cols + col;
-        const uint32_t word = *reinterpret_cast<const uint32_t*>(codes + e / 2);
-        const float scale = scale_at(s, e >> s.shift);
-        uint32_t pair[4];
-        for (int j = 0; j < 4; ++j) {                  // byte j: element 2j in its high nibble, 2j + 1 in its low one
-            const uint32_t first = bf16_bits(book[word >> (8 * j + 4) & 15] * scale),
-                           second = bf16_bits(book[word >> (8 * j) & 15] * scale);
-            pair[j] = first | second << 16;
-        }
-        *reinterpret_cast<uint4*>(out + row * stride + col) = make_uint4(pair[0], pair[1], pair[2], pair[3]);
-    }
-}
-
-static __global__ void decode_any(const uint8_t* codes, Scales s, int64_t cols, uint16_t* out, int64_t stride) {
-    const int64_t row = blockIdx.x;
-    for (int64_t col = threadIdx.x; col < cols; col += blockDim.x) {
-        const int64_t e = row * cols + col;
-        out[row * stride + col] = uint16_t(bf16_bits(s.codebook[code_at(codes, e)] * scale_at(s, e >> s.shift)));
-    }
-}
 
 // y[t, row] = sum of w[row, k] x[t, k]; a warp owns `rows_a_warp` rows, block y = t. Each lane multiplies 32 weights
 // and applies their scale once to the sum. In shared memory, x is padded by one float in 32 (lanes start 33 floats
@@ -145,19 +113,6 @@ inline Scales scales_of(const WeightRef& w, const char* what) {
 inline bool aligned_to(const void* p, size_t bytes) { return reinterpret_cast<size_t>(p) % bytes == 0; }
 
 }  // namespace nf4_room
-
-// out[row * stride + col] = bf16(w[row, col]); every pointer of w and out is on the device. stride >= cols leaves room
-// beside each row.
-inline void nf4_to_bf16(const Stream& stream, const WeightRef& w, uint16_t* out, int64_t stride) {
-    const nf4_room::Scales s = nf4_room::scales_of(w, "nf4_to_bf16");
-    if (stride < w.cols)
-        fail(Errc::shape, "nf4_to_bf16: rows of ", w.cols, " elements do not fit a stride of ", stride);
-    const uint8_t* codes = static_cast<const uint8_t*>(w.data);
-    const bool words = w.cols % 8 == 0 && stride % 8 == 0 && w.quant.block % 8 == 0 && nf4_room::aligned_to(codes, 4) &&
-                       nf4_room::aligned_to(out, 16);
-    launch("nf4_to_bf16", words ? nf4_room::decode_words : nf4_room::decode_any,
-           {grid_of(w.rows), nf4_room::decode_threads}, stream, codes, s, w.cols, out, stride);
-}
 
 // y {tokens, rows} = x {tokens, cols} W^T, for a few tokens: each reads the weight once more.
 inline void nf4_gemv(const Stream& stream, const WeightRef& w, const float* x, float* y, int64_t tokens) {

@@ -54,8 +54,9 @@ struct SingleOfWindow {
     }
 };
 static __global__ void window_of_nibbles(const uint8_t* codes, nf4_room::Scales s, int64_t first, int64_t cols,
-                                         int64_t eights, int64_t count, Places out) {
+                                         int64_t eights, int64_t count, const int32_t* live, Places out) {
     QLORA_SHARED(float, book, 16);
+    if (live && *live == 0) return;
     if (threadIdx.x < 16) book[threadIdx.x] = s.codebook[threadIdx.x];
     __syncthreads();
     const int64_t step_of_grid = int64_t(gridDim.x) * blockDim.x;
@@ -72,18 +73,19 @@ static __global__ void window_of_nibbles(const uint8_t* codes, nf4_room::Scales 
 }
 
 // Columns [col, col + width) of W into out {rows of W, width}.
-inline void decode_columns(const Call& call, const WeightRef& w, int64_t col, int64_t width, Places out) {
-    if (col == 0 && width == w.cols) return decode_rows(call, w, 0, w.rows, out);
+inline void decode_columns(const Call& call, const WeightRef& w, int64_t col, int64_t width, Places out,
+                           const int32_t* live) {
+    if (col == 0 && width == w.cols) return decode_rows(call, w, 0, w.rows, out, live);
     const int64_t count = w.rows * width;
     if (w.cols % 8 || col % 8 || !decode_room::takes_eights(w, col, width, out))
-        return each(call, count, SingleOfWindow{w, col, width, out});
+        return each(call, count, SingleOfWindow{w, col, width, out}, live);
     const bool started = decode_room::with_reader(w, [&]<class Reader>(const Reader& reader) {
-        each(call, count / 8, EightsOfWindow<Reader>{reader, col, w.cols, width / 8, out});
+        each(call, count / 8, EightsOfWindow<Reader>{reader, col, w.cols, width / 8, out}, live);
     });
     if (started) return;
     launch("decode columns", window_of_nibbles, {grid_for(call, count / 8, 256), 256}, stream_of(call),
            static_cast<const uint8_t*>(w.data), nf4_room::scales_of(w, "decode columns"), col, w.cols, width / 8,
-           count / 8, out);
+           count / 8, live, out);
 }
 
 // x as products of several panels read it: packed once, where they would pack it every time.
@@ -154,8 +156,8 @@ inline void product_with_stored(const Call& call, const Product& p, const Weight
     q.b = {panel.data, panel.type};
     for (int64_t at = 0; at < panels.count; at += panels.size) {
         q.n = std::min(panels.size, panels.count - at);
-        if (to_x) decode_columns(call, w, at, q.n, panel);
-        else decode_rows(call, w, at, q.n, panel);
+        if (to_x) decode_columns(call, w, at, q.n, panel, p.live);
+        else decode_rows(call, w, at, q.n, panel, p.live);
         q.ldb = to_x ? q.n : p.k;
         q.c = {static_cast<char*>(p.c.data) + bytes_of(p.c.type, at), p.c.type};
         if (p.d.data) q.d = {static_cast<const char*>(p.d.data) + bytes_of(p.d.type, at), p.d.type};

@@ -37,8 +37,9 @@ template <bool to_x> void run(const Call& call) {
 inline std::vector<int32_t> products_of_x(const GraphImpl& g, std::span<const int32_t> run, size_t first) {
     const Node& node = g.node(run[first]);
     const auto fits = [&](const Node& n) {
+        if (n.op != Op::qmatmul) return false;         // and so without a source, perhaps
         const Node& x = g.source(n, 0);                // a view may lie anywhere, a result where vectors are read
-        return n.op == Op::qmatmul && n.shape[0] <= gemv_room::most_vectors && x.storage == DType::bf16 &&
+        return n.shape[0] <= gemv_room::most_vectors && x.storage == DType::bf16 &&
                x.op != Op::view && x.shape[1] % 8 == 0 &&
                gemv_room::takes_pairs(engine_of(g), weight_of(g.source(n, 1)));
     };

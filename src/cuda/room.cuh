@@ -34,11 +34,29 @@ __device__ inline void report(Fault* fault, const Fault& what) {
     fault->number = what.number, fault->type = what.type;
 }
 
+// A stream for copies beside kernels, and what it and the other wait for (apart.cuh).
+struct Aside {
+    explicit Aside(int number) : stream(number) {
+        for (cudaEvent_t* e : {&begun, &ended})
+            check(cudaEventCreateWithFlags(e, cudaEventDisableTiming), "create an event");
+    }
+    ~Aside() {
+        stream.use();
+        cudaStreamSynchronize(stream.get());
+        for (const cudaEvent_t e : {begun, ended}) cudaEventDestroy(e);
+    }
+    Aside(const Aside&) = delete;
+    Aside& operator=(const Aside&) = delete;
+    Stream stream;
+    cudaEvent_t begun = nullptr, ended = nullptr;
+};
+
 // What rooms need of the backend.
 struct Device : BackendImpl {
-    explicit Device(int number) : queue(std::make_shared<Stream>(number)), stream(*queue) {}
+    explicit Device(int number) : queue(std::make_shared<Stream>(number)), stream(*queue), aside(number) {}
     const std::shared_ptr<Stream> queue;               // weights on the device outlive the backend, and keep it
     const Stream& stream;
+    const Aside aside;
     int multiprocessors = 1, capability = 0;           // capability: 75, 80, 86, 89, 90, ...
     bool exact = false;                                // Compute::f32: results and products in f32
     Fault* fault = nullptr;                            // on the device
@@ -63,16 +81,18 @@ inline dim3 grid_for(const Call& call, int64_t count, int64_t per_block) {
     return grid_of(std::clamp<int64_t>((count + per_block - 1) / per_block, 1, most));
 }
 
-// f(i) for every i in [0, count); F is a struct of values with `__device__ void operator()(int64_t) const`.
-template <class F> __global__ void each_kernel(int64_t count, F f) {
+// f(i) for every i in [0, count); F is a struct of values with `__device__ void operator()(int64_t) const`. Nothing
+// where `live` is there and 0.
+template <class F> __global__ void each_kernel(int64_t count, const int32_t* live, F f) {
+    if (live && *live == 0) return;
     const int64_t step = int64_t(gridDim.x) * blockDim.x;
     for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) f(i);
 }
-template <class F> void each(const Call& call, int64_t count, const F& f) {
+template <class F> void each(const Call& call, int64_t count, const F& f, const int32_t* live = nullptr) {
     constexpr int threads = 256;
     if (count <= 0) return;
     launch(op_def(call.node.op).name, each_kernel<F>, {grid_for(call, count, threads), threads}, stream_of(call), count,
-           f);
+           live, f);
 }
 
 // The sum of a block's values in every one of its threads; blockDim.x is a multiple of 32. The same order of additions

@@ -33,10 +33,12 @@ struct AttentionAttr {    // q {rows, heads * head_dim}, k and v {keys, kv_heads
     float cap = 0;                                     // scores become cap tanh(score / cap); 0 = none
 };
 struct CrossEntropyAttr {
-    int64_t chunk = 0;                                 // rows of logits in scratch at a time
+    int64_t chunk = 0;                                 // rows of logits in scratch at a time; 0 = the backend chooses
     bool with_grad = false;
     float cap = 0;                                     // logits become cap tanh(logit / cap); 0 = none
 };
+constexpr int64_t most_top_k = 1024;
+struct TopKAttr { int64_t k = 0; };                    // numbers of each row, at most most_top_k
 // max_norm 0 = no clipping
 struct AdamWAttr { float beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-8f, weight_decay = 0, max_norm = 0; };
 

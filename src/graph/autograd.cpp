@@ -4,7 +4,8 @@
 // With checkpointing, a segment (a layer) keeps nothing but what other segments read. Before the rules of its nodes
 // run, the segment's forward nodes are appended a second time, reading the same outside inputs; the rules are handed
 // the copies, so that they read recomputed values, and the first ones die in the forward pass. A gradient that flows
-// into a copy counts for its original. Copies that no rule reads are never executed: the plan prunes them.
+// into a copy counts for its original. Copies that no rule reads are never executed: the plan prunes them. The input of
+// a segment may lie apart meanwhile (keep_apart); its copies then read what was fetched.
 #include "src/graph/graph.h"
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -13,24 +14,62 @@ namespace autograd_room {
 struct Recomputed {                                    // per original node: its copy, or itself
     std::vector<int32_t> copy;
     std::vector<bool> done;                            // per segment
+    size_t waiting = 0;                                // of GraphImpl::apart, those that were not fetched
+    int32_t coming = -1;                               // the fetch of the last of them, begun already
 };
+
+// x of apart[i] as it was sent. A device begins with the one before it, so that it comes while this is worked on.
+int32_t fetched(GraphImpl& g, size_t i, Recomputed& r) {
+    const auto begin = [&](size_t which) { return g.add(Op::fetch, {g.handle(g.apart[which].sent)}); };
+    const Tensor coming = r.coming >= 0 && r.waiting == i + 1 ? g.handle(r.coming) : begin(i);
+    const int32_t here = g.add(Op::arrive, {coming, Tensor{}}).id(), x = g.apart[i].x;
+    r.waiting = i;
+    r.coming = i > 0 && !g.backend->has_host_memory() ? begin(i - 1).id() : -1;
+    g.nodes[size_t(here)].origin = x;
+    g.nodes[size_t(here)].wants_grad = g.wants_grad(x);
+    return here;
+}
 
 void recompute_segment(GraphImpl& g, int32_t segment, Recomputed& r) {
     if (size_t(segment) >= r.done.size()) r.done.resize(size_t(segment) + 1);
     if (r.done[size_t(segment)]) return;
     r.done[size_t(segment)] = true;
+    std::vector<std::pair<int32_t, int32_t>> inputs;   // that were sent away, and where they are again
+    for (size_t i = g.apart.size(); i-- > 0;)
+        if (g.apart[i].segment == segment) inputs.emplace_back(g.apart[i].x, fetched(g, i, r));
     for (size_t i = 0; i < r.copy.size(); ++i) {
         const Node& original = g.nodes[i];
         if (original.segment != segment || op_def(original.op).effect) continue;    // an update of a state happens once
         Node n = original;
         for (int32_t& s : n.src) {
             if (s >= 0 && g.nodes[size_t(s)].segment == segment) s = r.copy[size_t(s)];
+            for (const auto& [x, here] : inputs)
+                if (s == x) s = here;
         }
         n.segment = -1;
         n.origin = int32_t(i);
         r.copy[i] = int32_t(g.nodes.size());
         g.nodes.push_back(std::move(n));
     }
+}
+
+// What the rule of node i is handed: itself, its copy, or where it reads a light segment a copy that reads what is
+// recomputed of that. Rules read sources; where one reads its own result, as attention does, that is computed again.
+int32_t handed(GraphImpl& g, int32_t i, Recomputed& r) {
+    if (g.node(i).segment >= 0) recompute_segment(g, g.node(i).segment, r);
+    Node n = g.node(r.copy[size_t(i)]);
+    bool light = false;
+    for (int32_t& s : n.src) {
+        if (s < 0 || size_t(s) >= r.copy.size() || g.node(s).segment < g.light) continue;
+        recompute_segment(g, g.node(s).segment, r);
+        s = r.copy[size_t(s)];
+        light = true;
+    }
+    if (!light) return r.copy[size_t(i)];
+    n.segment = -1;
+    n.origin = i;
+    g.nodes.push_back(std::move(n));
+    return int32_t(g.nodes.size()) - 1;
 }
 
 }  // namespace autograd_room
@@ -70,8 +109,7 @@ void GraphImpl::backward(Tensor loss, bool checkpoint) {
     for (int32_t i = loss.id(); i >= 0; --i) {
         const OpDef& def = op_def(node(i).op);
         if (grads[size_t(i)] < 0 || !def.grad) continue;
-        if (checkpoint && node(i).segment >= 0) autograd_room::recompute_segment(*this, node(i).segment, recomputed);
-        const int32_t self = recomputed.copy[size_t(i)];
+        const int32_t self = checkpoint ? autograd_room::handed(*this, i, recomputed) : i;
         def.grad(*this, node(self), self, grads[size_t(i)]);
     }
     segment = building;

@@ -35,6 +35,7 @@ struct Buffer {
     void* data = nullptr;
     int64_t bytes = 0;
     std::shared_ptr<void> owner;
+    bool file = false;    // pages of a mapped file: they may leave memory, and come again when they are read
 };
 using BufferRef = std::shared_ptr<Buffer>;
 BufferRef slice(const BufferRef&, int64_t offset, int64_t bytes);
@@ -85,6 +86,9 @@ struct BackendImpl {
     virtual void download(const Buffer& from, int64_t offset, void* to, int64_t bytes) = 0;
     // Null: all of it fits where kernels read it, and lies there best; or this backend pages nothing.
     virtual std::shared_ptr<Pager> pager(const PageRequest&);
+    // What is written once and read much later lies here: of the host for a device, in a file without a name in
+    // `folder` on the CPU (empty: where temporary files go).
+    virtual BufferRef apart(int64_t bytes, const std::string& folder);
     // This backend without memory, for plans: what it gives out are addresses, and nothing runs.
     virtual std::shared_ptr<BackendImpl> outline() const;
     virtual bool is_outline() const { return false; }

@@ -77,10 +77,12 @@ Call call_of(GraphImpl& g, const Plan& plan, int32_t id) {
 BufferRef slice(const BufferRef& parent, int64_t offset, int64_t bytes) {
     if (offset < 0 || bytes < 0 || offset > parent->bytes - bytes)
         fail(Errc::argument, "slice: bytes ", offset, " to ", offset + bytes, " of a buffer of ", parent->bytes);
-    return std::make_shared<Buffer>(Buffer{static_cast<char*>(parent->data) + offset, bytes, parent});
+    return std::make_shared<Buffer>(Buffer{static_cast<char*>(parent->data) + offset, bytes, parent, parent->file});
 }
 
 std::shared_ptr<Pager> BackendImpl::pager(const PageRequest&) { return nullptr; }
+
+BufferRef BackendImpl::apart(int64_t bytes, const std::string&) { return allocate(bytes, Memory::pinned); }
 
 std::shared_ptr<BackendImpl> BackendImpl::outline() const {
     fail(Errc::unsupported, "outline: ", name(), " cannot be planned for without its memory");
@@ -202,6 +204,18 @@ void GraphImpl::output(Tensor t) {
     if (std::find(outputs.begin(), outputs.end(), t.id()) == outputs.end()) outputs.push_back(t.id());
 }
 
+void GraphImpl::keep_apart(Tensor x, BufferRef memory) {
+    settle_apart();
+    const Tensor place = state(node(x.id()).shape, std::move(memory));
+    apart.push_back({x.id(), add(Op::send, {place, x}).id(), segment});
+}
+
+void GraphImpl::settle_apart() {
+    if (apart.empty() || node(apart.back().sent).op == Op::arrive) return;
+    Apart& last = apart.back();
+    last.sent = add(Op::arrive, {handle(last.sent), handle(last.x)}).id();
+}
+
 int32_t GraphImpl::root(int32_t id) const {
     for (int alias; (alias = op_def(node(id).op).aliases) >= 0;) id = node(id).src[size_t(alias)];
     return id;
@@ -252,11 +266,18 @@ void GraphImpl::read(Tensor t, void* values, int64_t bytes) const {
     const Node& n = g.node(t.id());
     if (bytes != n.elements() * 4)
         fail(Errc::shape, "read: ", bytes / 4, " values of shape ", n.shape, ", expected ", n.elements());
+    read_part(t, 0, n.elements(), values);
+}
+
+void GraphImpl::read_part(Tensor t, int64_t first, int64_t count, void* values) const {
+    const Node& n = graph_of({t}, "read").node(t.id());
+    if (first < 0 || count < 0 || first > n.elements() - count)
+        fail(Errc::shape, "read: values ", first, " to ", first + count, " of shape ", n.shape);
     const int32_t owner = root(t.id());
     if (const BufferRef& buffer = node(owner).buffer) {
         if (bytes_of(n.dtype, 1) != 4)
             fail(Errc::argument, "read: a state of ", name_of(n.dtype), " is not float values");
-        return backend->download(*buffer, graph_room::alias_offset(*this, t.id()), values, bytes);
+        return backend->download(*buffer, graph_room::alias_offset(*this, t.id()) + first * 4, values, count * 4);
     }
     if (n.weight) fail(Errc::argument, "read: ", n.weight->name, " is a stored weight, not a value of the graph");
     if (!frozen) fail(Errc::argument, "read: the graph has not run yet; call run() first");
@@ -264,10 +285,11 @@ void GraphImpl::read(Tensor t, void* values, int64_t bytes) const {
     if (!kept || plan.offset[size_t(t.id())] < 0)
         fail(Errc::argument, "read: this result of ", op_def(n.op).name,
              " is not kept after a run; name it with output() before the first run()");
-    if (n.storage == n.dtype) return backend->download(*arena, plan.offset[size_t(t.id())], values, bytes);
-    std::vector<uint8_t> stored(size_t(bytes_of(n.storage, n.elements())));
-    backend->download(*arena, plan.offset[size_t(t.id())], stored.data(), int64_t(stored.size()));
-    type_info(n.storage).decode(stored.data(), static_cast<float*>(values), n.elements());
+    const int64_t offset = plan.offset[size_t(t.id())] + bytes_of(n.storage, first);
+    if (n.storage == n.dtype) return backend->download(*arena, offset, values, count * 4);
+    std::vector<uint8_t> stored(size_t(bytes_of(n.storage, count)));
+    backend->download(*arena, offset, stored.data(), int64_t(stored.size()));
+    type_info(n.storage).decode(stored.data(), static_cast<float*>(values), count);
 }
 
 GraphImpl& graph_of(std::initializer_list<Tensor> tensors, const char* operation) {

@@ -11,6 +11,7 @@
 #include <array>
 #include <cstring>
 #include <deque>
+#include <limits>
 #include <type_traits>
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -129,12 +130,17 @@ struct GraphImpl {
     std::vector<int32_t> grads;                        // per node: its gradient node after backward(), -1 = none
     std::vector<int32_t> outputs;                      // nodes that may be read after run(); their memory is not reused
     int32_t segment = -1;                              // given to new nodes
+    // Segments from this one on are light: gradient rules of what reads them are handed recomputed values too, so that
+    // nothing of such a segment is kept. Of others, what is read outside of them is.
+    int32_t light = std::numeric_limits<int32_t>::max();
     bool frozen = false;                               // planned: no more nodes
     Plan plan;
     BufferRef arena;    // set before prepare() to share one among graphs that never run at once
     // one weight of each mapped file that is read: asked after every run whether it is still whole
     std::vector<WeightPtr> mapped;
     std::shared_ptr<void> recorded;                    // the backend's: the plan made ready to be replayed
+    struct Apart { int32_t x = -1, sent = -1, segment = -1; };    // a node, and the state that holds it for a segment
+    std::vector<Apart> apart;                          // in the order in which they were sent
     int64_t used = 0;    // bytes: the furthest end in the arena that a run has touched, noted by the backend
     std::shared_ptr<struct Stepper> stepper;           // of the public Graph::step (src/ops/graph_api.cpp)
     int32_t step_input = -1;
@@ -159,6 +165,10 @@ struct GraphImpl {
     // Appends the gradient of a {1} loss towards every param it depends on. With `checkpoint`, nodes in segments are
     // recomputed from the segment's inputs in the backward pass instead of being kept.
     void backward(Tensor loss, bool checkpoint = false);
+    // For segments that begin with x, an f32 result: what backward() recomputes reads x from `memory` (of
+    // BackendImpl::apart), so that it need not be kept. One is on its way at a time; settle_apart() waits for the last.
+    void keep_apart(Tensor x, BufferRef memory);
+    void settle_apart();
     // for gradient rules: adds to what flows into `node`; ignored where no gradient is wanted
     void accumulate(int32_t node, Tensor grad);
     bool wants_grad(int32_t node) const { return node >= 0 && nodes[size_t(node)].wants_grad; }
@@ -171,6 +181,7 @@ struct GraphImpl {
     void run();
     void write(Tensor leaf, const void* values, int64_t bytes);
     void read(Tensor, void* values, int64_t bytes) const;
+    void read_part(Tensor, int64_t first, int64_t count, void* values) const;    // elements `first` and behind it
     void* address(int32_t id) const;                   // of a node's memory once prepared; null for a stored weight
     int32_t root(int32_t id) const;    // the node whose memory this one is: itself, or through views and updates
 };

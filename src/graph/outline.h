@@ -43,6 +43,7 @@ struct Outline final : Of {
     bool is_outline() const override { return true; }
     std::shared_ptr<BackendImpl> outline() const override { fail(Errc::argument, "outline: this is one already"); }
     BufferRef allocate(int64_t bytes, Memory) override { return address_of_nothing(bytes); }
+    BufferRef apart(int64_t bytes, const std::string&) override { return address_of_nothing(bytes); }
     void zero(Buffer&, int64_t, int64_t) override {}
     void copy(const Buffer&, int64_t, Buffer&, int64_t, int64_t) override {}
     void upload(Buffer&, int64_t, const void*, int64_t) override {}

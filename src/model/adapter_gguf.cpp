@@ -223,7 +223,8 @@ std::shared_ptr<LoraImpl> load_lora(std::shared_ptr<const ModelImpl> base, const
     const Source source = adapter_folder(given);
     if (const std::optional<BaseRecord> record = recorded_base(source))
         base = follow_record(std::move(base), *record, on_base, source.name());
-    return has_files(source) ? load_lora_peft(std::move(base), source) : load_lora_gguf(std::move(base), source);
+    if (!has_files(source)) return load_lora_gguf(std::move(base), source);
+    return is_mlx_adapter(source) ? load_lora_mlx(std::move(base), source) : load_lora_peft(std::move(base), source);
 }
 
 }}  // namespace qlora

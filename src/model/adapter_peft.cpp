@@ -16,12 +16,8 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
-namespace adapter_peft_room {
-
-constexpr std::string_view prefix = "base_model.model.";
-
 // B {out, rank} between the order of the file and that of the model.
-void reorder(const Config& c, Module m, int64_t layer, std::vector<float>& b, int64_t rank, bool to_file) {
+void reorder_rows(const Config& c, Module m, int64_t layer, std::vector<float>& b, int64_t rank, bool to_file) {
     const std::vector<int64_t> rows = model_rows(World::hf, c, m, layer, false);
     if (rows.empty()) return;
     std::vector<float> out(b.size());
@@ -31,6 +27,10 @@ void reorder(const Config& c, Module m, int64_t layer, std::vector<float>& b, in
     }
     b = std::move(out);
 }
+
+namespace adapter_peft_room {
+
+constexpr std::string_view prefix = "base_model.model.";
 
 // A pissa adapter is saved as the plain one that it is on the original base; the note is its configuration as it was
 // made.
@@ -48,7 +48,7 @@ SafeTensorsWriter writer_of(const LoraImpl& lora, const std::string& note) {
             {std::move(name), "F32", std::move(shape), count * 4, [&lora, &t, at, count, width](AtomicFile& file) {
                  std::vector<float> values = lora_values(lora, at, count);
                  check_finite(values, "save", hf_name(lora.base->config, t.layer, t.module));
-                 if (width > 0) reorder(lora.base->config, t.module, t.layer, values, width, true);
+                 if (width > 0) reorder_rows(lora.base->config, t.module, t.layer, values, width, true);
                  file.write(values.data(), count * 4);
              }});
     };
@@ -276,7 +276,7 @@ std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl> base, 
         const room::Parts& parts = found.at({t.layer, t.module});
         const auto put = [&](const SafeTensor& tensor, int64_t at, int64_t width) {
             std::vector<float> v = room::finite_floats(*tensors, tensor, file);
-            if (width > 0) room::reorder(c, t.module, t.layer, v, width, false);
+            if (width > 0) reorder_rows(c, t.module, t.layer, v, width, false);
             std::copy(v.begin(), v.end(), values.begin() + at);
         };
         put(*parts.a, t.a, 0);

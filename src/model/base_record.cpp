@@ -6,6 +6,7 @@
 #include "src/cpu/cpu.h"
 #include "src/format/gguf.h"
 #include "src/model/fused.h"
+#include "src/model/head.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -204,17 +205,18 @@ BaseRecord record_of(const ModelImpl& m) {
         if (e.code != Errc::io) throw;
     }
     base_record_room::held(m, record.base);
+    record.base.head = m.head;
     return record;
 }
 
 Json to_json(const BaseRecord& r) {
-    return Json()
-        .set("model", r.base.model)
+    Json json;
+    json.set("model", r.base.model)
         .set("weights", r.base.weights)
         .set("quant", r.base.quantize ? std::string(name_of(*r.base.quantize)) : "none")
-        .set("double_quant", r.base.double_quant)
-        .set("library", QLORA_VERSION_STRING)
-        .set("fingerprint", r.fingerprint);
+        .set("double_quant", r.base.double_quant);
+    if (r.base.head) json.set("head", std::string(name_of(*r.base.head)));
+    return json.set("library", QLORA_VERSION_STRING).set("fingerprint", r.fingerprint);
 }
 
 BaseRecord read_base_record(const Json& j, const std::string& where) {
@@ -229,6 +231,13 @@ BaseRecord read_base_record(const Json& j, const std::string& where) {
         if (quant == "nf4") r.base.quantize = DType::nf4;
         else if (quant == "fp4") r.base.quantize = DType::fp4;
         else if (quant != "none") fail(Errc::format, at("quant"), " is \"", quant, "\", expected nf4, fp4 or none");
+    }
+    if (const Json* v = j.find("head")) {
+        const std::string& head = v->as_string(at("head"));
+        if (head == "q8_0") r.base.head = DType::q8_0;
+        else if (head == "q4_0") r.base.head = DType::q4_0;
+        else if (head == "iq4_nl") r.base.head = DType::iq4_nl;
+        else fail(Errc::format, at("head"), " is \"", head, "\", expected q8_0, q4_0 or iq4_nl");
     }
     if (const Json* v = j.find("fingerprint"); v && !v->is_null()) {
         for (const auto& [name, value] : v->as_object(at("fingerprint"))) value.as_string(at("fingerprint"));
@@ -259,6 +268,7 @@ std::shared_ptr<const ModelImpl> follow_record(std::shared_ptr<const ModelImpl> 
         room::held(*model, now);
         if (!now.quantize) model = room::quantized(*model, *r.base.quantize, r.base.double_quant);
     }
+    if (on_base == OnBase::recorded && r.base.head && !model->head) model = model_with_head(*model, *r.base.head);
     if (!r.fingerprint.is_object()) return model;
     const Json now = fingerprint_of(*model);
     const std::string of = str("load ", adapter, ": the adapter was trained on ", r.base.model, " (", r.base.weights,

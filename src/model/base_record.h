@@ -1,7 +1,7 @@
 // base_record.h - what an adapter was trained on: written with every save, followed and compared when it is loaded.
 //
 //   {"model": PATH, "weights": "nf4, double-quantized", "quant": "nf4" | "fp4" | "none", "double_quant": true,
-//   "library": "0.1.0",
+//    "head": "q8_0" (where it was brought into that), "library": "0.1.0",
 //    "fingerprint": {"norm values": ..., "configuration": ..., "norms": ..., "embeddings": ..., "weights": ...,
 //    "scales": ..., "biases": ...}}
 //

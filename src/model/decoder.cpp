@@ -15,6 +15,12 @@ namespace qlora { inline namespace QLORA_ABI {
 
 namespace decoder_room {
 
+// Of the input of a segment, in whole pages of a file.
+int64_t input_bytes(const Config& c, int64_t rows) {
+    constexpr int64_t page = 64 << 10;
+    return (rows * c.hidden * 4 + page - 1) / page * page;
+}
+
 struct Inputs {
     Tensor positions, first, last, window_first, cache_rows, frequencies, sliding_frequencies, noise;
     Tensor short_positions, long_positions, long_frequencies;          // longrope
@@ -29,6 +35,9 @@ struct Builder {
     Inputs in;
     struct Adapted { Tensor param; int64_t offset; };  // into the flat buffer
     std::vector<Adapted> adapted;                      // the params, in the order in which gradients are collected
+    bool light = false;    // of this layer, norms and gated products are computed again in the backward pass
+    int32_t segments = 0;                              // so many were given out
+    int64_t sent = 0;                                  // inputs of segments that lie apart
 
     const Config& config() const { return model.config; }
 
@@ -73,11 +82,23 @@ struct Builder {
 
     Tensor weight_or_none(const WeightPtr& w) { return w ? graph.weight(w) : Tensor{}; }
 
+    // What f builds as a segment of its own, where the layer is a light one.
+    template <class F>
+    Tensor again(const F& f) {
+        const int32_t around = graph.segment;
+        if (light) graph.segment = segments++;
+        const Tensor y = f();
+        graph.segment = around;
+        return y;
+    }
+
     // x {rows, n}
     Tensor normed(Tensor x, Slot norm, int64_t layer = -1) {
         const WeightPtr& w = model.at(norm, layer);
-        if (config().norm == Norm::rms) return rms_norm(x, graph.weight(w), config().eps);
-        return layer_norm(x, weight_or_none(w), weight_or_none(model.at(bias_of(norm), layer)), config().eps);
+        return again([&] {
+            if (config().norm == Norm::rms) return rms_norm(x, graph.weight(w), config().eps);
+            return layer_norm(x, weight_or_none(w), weight_or_none(model.at(bias_of(norm), layer)), config().eps);
+        });
     }
 
     // q or k {rows, heads * head_dim}: normed where the family does so, then turned.
@@ -146,18 +167,45 @@ struct Builder {
         const Gelu form = c.activation == Activation::gelu ? Gelu::erf : Gelu::tanh;
         if (!c.gated) {
             const Tensor up = linear(h, i, Module::up_proj);
-            return silu_ ? silu(up) : gelu(up, form);
+            return again([&] { return silu_ ? silu(up) : gelu(up, form); });
         }
         const Tensor gate = linear(h, i, Module::gate_proj), up = linear(h, i, Module::up_proj);
-        return silu_ ? swiglu(gate, up) : geglu(gate, up, form);
+        return again([&] { return silu_ ? swiglu(gate, up) : geglu(gate, up, form); });
     }
 
     Tensor fed_forward(Tensor h, int64_t i) {
         return behind(linear(activated(h, i), i, Module::down_proj), Slot::feed_forward_post_norm, i);
     }
 
-    Tensor layer(Tensor x, int64_t i) {
+    // A segment that begins with x: of a layer that is recomputed. at_once: the backward pass begins with it, so that x
+    // may as well stay.
+    void begin_segment(Tensor x, bool at_once) {
+        graph.segment = segments++;
+        if (!spec.apart || !spec.checkpoint || at_once) return;
+        const int64_t bytes = input_bytes(config(), spec.rows);
+        graph.keep_apart(x, slice(spec.apart, sent++ * bytes, bytes));
+    }
+
+    // {rows, hidden}, of all layers
+    Tensor layers(Tensor x) {
+        const int64_t count = config().layers, recomputed = std::max<int64_t>(0, count - spec.kept_layers);
+        for (int64_t i = 0; i < recomputed; ++i) {
+            begin_segment(x, i + 1 == count && config().parallel);
+            x = layer(x, i, true);
+        }
+        graph.settle_apart();
+        graph.segment = -1;
+        graph.light = segments;
+        light = spec.light;
+        for (int64_t i = recomputed; i < count; ++i) x = layer(x, i, false);
+        light = false;
+        return x;
+    }
+
+    // Where inputs lie apart, one more takes no memory: a half is recomputed without the other.
+    Tensor layer(Tensor x, int64_t i, bool recomputed) {
         const Tensor y = add(x, attended(before(x, Slot::attention_norm, i), i));
+        if (recomputed && spec.apart && !config().parallel) begin_segment(y, i + 1 == config().layers);
         return add(y, fed_forward(before(config().parallel ? x : y, Slot::feed_forward_norm, i), i));
     }
 
@@ -197,33 +245,10 @@ void require_memory(const BackendImpl& backend, int64_t bytes, const char* what,
         fail(Errc::memory, what, ": ", bytes, " bytes of memory are needed, ", available, " are free; use ", remedy);
 }
 
-DType cache_type(const ModelImpl& model) {
-    return model.backend->cache_type(model.at(Slot::embedding)->dtype == DType::bf16 ? DType::bf16 : DType::f16);
-}
-
-KvCache make_cache(const ModelImpl& model, int64_t capacity, DType type) {
-    if (capacity < 1) fail(Errc::argument, "cache: the capacity must be at least 1, is ", capacity);
-    if (type != DType::f32 && type != DType::f16 && type != DType::bf16 && type != DType::q8_0)
-        fail(Errc::argument, "cache: keys and values are not held as ", name_of(type),
-             "; choose f32, f16, bf16 or q8_0");
-    const Config& c = model.config;
-    const int64_t block = type_info(type).block;
-    if (c.head_dim % block)
-        fail(Errc::shape, "cache: a key has ", c.head_dim, " numbers, not whole blocks of ", block, " as ",
-             name_of(type), " has; choose f16 or bf16");
-    KvCache cache;
-    cache.capacity = capacity;
-    cache.type = type;
-    // of one head of a layer, at most 2^14 of 2^14 numbers
-    const int64_t head = checked_mul(capacity, bytes_of(type, c.head_dim), "cache");
-    int64_t heads = 0;
-    for (int64_t i = 0; i < c.layers; ++i) heads += c.kv_heads_at(i);
-    require_memory(*model.backend, checked_mul(head, 2 * heads, "cache"), "the keys and values of the context",
-                   "a smaller context");
-    for (int64_t i = 0; i < c.layers; ++i)
-        for (auto* side : {&cache.keys, &cache.values})
-            side->push_back(model.backend->allocate(head * c.kv_heads_at(i)));
-    return cache;
+int64_t inputs_apart(const Config& c, int64_t rows, int64_t kept_layers) {
+    const int64_t recomputed = std::max<int64_t>(0, c.layers - kept_layers);
+    const int64_t segments = recomputed * (c.parallel ? 1 : 2) - (recomputed == c.layers);
+    return segments * decoder_room::input_bytes(c, rows);
 }
 
 Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, const DecoderSpec& spec)
@@ -258,11 +283,7 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
     }
     if (!c.sliding_frequencies.empty()) build.in.sliding_frequencies = build.constant(c.sliding_frequencies);
     Tensor x = build.embedded(tokens_);
-    for (int64_t i = 0; i < c.layers; ++i) {
-        graph.segment = i < c.layers - spec.kept_layers ? int32_t(i) : -1;
-        x = build.layer(x, i);
-    }
-    graph.segment = -1;
+    x = build.layers(x);
     x = build.normed(x, Slot::final_norm);
     if (spec.output == DecoderSpec::Output::hidden) {
         graph.output(hidden_ = x);
@@ -278,10 +299,11 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
         logits_ = matmul(x, head);
         if (c.logit_cap > 0) logits_ = softcap(logits_, c.logit_cap);
         graph.output(logits_);
+        if (spec.candidates > 0) graph.output(candidates_ = top_k(logits_, spec.candidates));
         return;
     }
     targets_ = graph.input(rows, DType::i32);
-    nll_ = linear_cross_entropy(x, head, targets_, spec.backward, c.logit_cap);
+    nll_ = linear_cross_entropy(x, head, targets_, spec.backward, c.logit_cap, spec.loss_rows);
     graph.output(nll_);
     if (!spec.backward) return;
     if (spec.weighted) weights_ = graph.input(rows);
@@ -345,20 +367,19 @@ void Decoder::run(const DecoderBatch& batch) {
     graph_->run();
 }
 
-// A text is long by what it may become in a cache, which holds keys that are turned already; else by what it is.
+// A text is long by its tokens: those that it has here or, with a cache, those that its caller says.
 void Decoder::write_long(const DecoderBatch& batch) {
-    const int64_t original = int64_t(model_->config.rope_scaling.original_context);
     const size_t rows = batch.positions.size();
     std::vector<int32_t> length(rows);                 // of the text that begins at a row
     for (size_t i = 0; i < rows && !spec_.cache; ++i)
         if (batch.last[i] > batch.first[i])
             length[size_t(batch.first[i])] = std::max(length[size_t(batch.first[i])], batch.last[i] - batch.first[i]);
-    const int64_t text = !spec_.cache ? 0 : spec_.cache->text ? spec_.cache->text : spec_.cache->capacity;
+    if (spec_.cache) decoder_room::check_range("lengths", batch.lengths, rows, 0, int64_t(1) << 31);
     std::vector<int32_t> at_short(rows), at_long(rows);
     for (size_t i = 0; i < rows; ++i) {
         const bool padding = batch.last[i] <= batch.first[i];
-        const int64_t keys = spec_.cache ? text : padding ? 0 : length[size_t(batch.first[i])];
-        (keys > original ? at_long : at_short)[i] = batch.positions[i];
+        const int64_t tokens = spec_.cache ? batch.lengths[i] : padding ? 0 : length[size_t(batch.first[i])];
+        (turns_long(model_->config, tokens) ? at_long : at_short)[i] = batch.positions[i];
     }
     graph_->write(short_positions_, at_short.data(), int64_t(rows) * 4);
     graph_->write(long_positions_, at_long.data(), int64_t(rows) * 4);
@@ -368,6 +389,20 @@ std::vector<float> Decoder::logits() const {
     if (logits_.id() < 0) fail(Errc::argument, "decoder: built for the loss, it has no logits");
     std::vector<float> out(size_t(graph_->node(logits_.id()).elements()));
     graph_->read(logits_, out.data(), int64_t(out.size()) * 4);
+    return out;
+}
+
+std::vector<float> Decoder::logits_of(int64_t row) const {
+    if (logits_.id() < 0) fail(Errc::argument, "decoder: built for the loss, it has no logits");
+    std::vector<float> out(size_t(graph_->node(logits_.id()).shape[1]));
+    graph_->read_part(logits_, row * int64_t(out.size()), int64_t(out.size()), out.data());
+    return out;
+}
+
+std::vector<float> Decoder::candidates() const {
+    if (candidates_.id() < 0) fail(Errc::argument, "decoder: built without candidates");
+    std::vector<float> out(size_t(graph_->node(candidates_.id()).elements()));
+    graph_->read(candidates_, out.data(), int64_t(out.size()) * 4);
     return out;
 }
 
@@ -386,50 +421,5 @@ std::vector<float> Decoder::hidden() const {
 }
 
 int64_t Decoder::arena_bytes() const { return graph_->frozen ? graph_->plan.arena : make_plan(*graph_).arena; }
-
-DecoderBatch lay_out(std::span<const Document> documents, int64_t rows) {
-    DecoderBatch batch;
-    for (const Document& d : documents) {
-        if (!d.trained.empty() && d.trained.size() != d.tokens.size())
-            fail(Errc::argument, "decoder: a document has ", d.tokens.size(), " tokens and ", d.trained.size(),
-                 " loss flags");
-        const int32_t begin = int32_t(batch.tokens.size());
-        for (size_t i = 0; i < d.tokens.size(); ++i) {
-            batch.tokens.push_back(d.tokens[i]);
-            batch.positions.push_back(int32_t(i));
-            batch.first.push_back(begin);
-            batch.last.push_back(begin + int32_t(i) + 1);
-            const bool trained = i + 1 < d.tokens.size() && (d.trained.empty() || d.trained[i + 1]);
-            batch.targets.push_back(trained ? d.tokens[i + 1] : -1);
-            batch.weights.push_back(d.weight);
-        }
-    }
-    if (int64_t(batch.tokens.size()) > rows)
-        fail(Errc::argument, "decoder: the documents have ", batch.tokens.size(), " tokens, there are ", rows, " rows");
-    for (std::vector<int32_t>* v : {&batch.tokens, &batch.positions, &batch.first, &batch.last})
-        v->resize(size_t(rows), 0);
-    batch.targets.resize(size_t(rows), -1);
-    batch.weights.resize(size_t(rows), 0.0f);
-    return batch;
-}
-
-void append_cached(DecoderBatch& batch, std::span<const Token> tokens, int64_t position, int64_t begin) {
-    for (size_t i = 0; i < tokens.size(); ++i) {
-        const int64_t at = position + int64_t(i);
-        batch.tokens.push_back(tokens[i]);
-        batch.positions.push_back(int32_t(at));
-        batch.cache_rows.push_back(int32_t(begin + at));
-        batch.first.push_back(int32_t(begin));
-        batch.last.push_back(int32_t(begin + at + 1));
-    }
-}
-
-void pad(DecoderBatch& batch, int64_t rows) {
-    for (std::vector<int32_t>* v : {&batch.tokens, &batch.positions, &batch.first, &batch.last})
-        v->resize(size_t(rows), 0);
-    for (std::vector<int32_t>* v : {&batch.cache_rows, &batch.targets}) v->resize(size_t(rows), -1);
-}
-
-int64_t chunk_of(int64_t left) { return left <= 1 ? 1 : left <= 16 ? 16 : most_chunk; }
 
 }}  // namespace qlora

@@ -89,7 +89,9 @@ std::string_view eps_key(const Config& c) {
 void check_context(const Config& c, int64_t tokens, std::string_view what) {
     if (tokens <= c.context) return;
     fail(Errc::argument, what, ": a text of ", tokens, " tokens, the model's context is ", c.context,
-         c.dynamic_rope ? " (its rotary scaling \"dynamic\" would begin there, which is not supported)" : "",
+         c.dynamic_rope ? " (a longer one has other rotary frequencies with every token, \"dynamic\", which keys in a "
+                          "cache do not follow)"
+                        : "",
          "; shorten the text, or cut it into pieces of ", c.context, " tokens at most");
 }
 

@@ -35,11 +35,14 @@ void set_rope(Config& c, const HfFields& f, const Family& family) {
             fail(Errc::unsupported, place, ": rotary scaling \"", kind, "\" of layers that slide is not supported");
         sliding = own.number("rope_theta", sliding > 0 ? sliding : family.defaults.theta);
     }
+    std::optional<bool> truncate;                      // transformers looks for it beside the objects of two kinds
     if (const Json* all = found->find("full_attention"); all && all->is_object()) {
+        truncate = HfFields{*found, place}.boolean("truncate", true);
         found = all;
         place += ".full_attention";
-        if (!HfFields{*all, place}.boolean("truncate", true))          // transformers looks for it beside these objects
-            fail(Errc::unsupported, place, ": truncate = false for one kind of layers is not supported");
+        if (HfFields{*all, place}.boolean("truncate", *truncate) != *truncate)
+            fail(Errc::unsupported, place, ": truncate is another than beside full_attention, where transformers "
+                 "takes it from (true where it is missing); write it there, once for all layers");
     }
     const Json& rope = *found;
     const HfFields r{rope, place};
@@ -85,7 +88,7 @@ void set_rope(Config& c, const HfFields& f, const Family& family) {
         if (!(value >= 0 && value <= 1000)) fail(Errc::format, r.at(key), " is ", value, ", expected 0 to 1000");
     if (kind == "yarn" && s.attention_factor == 0 && some > 0 && all_dim > 0 && s.factor > 1)
         s.attention_factor = (0.1 * some * std::log(s.factor) + 1) / (0.1 * all_dim * std::log(s.factor) + 1);
-    s.truncate = r.boolean("truncate", true);
+    s.truncate = truncate.value_or(r.boolean("truncate", true));
     set_frequencies(c, theta, s, place);
     if (sliding <= 0 && family.plain_sliding) sliding = theta;
     c.sliding_theta = 0;

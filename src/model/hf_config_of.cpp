@@ -82,12 +82,14 @@ Json rope_scaling(const ModelImpl& model) {
 
 // As version 5 of transformers says it of the layers of either kind: j has what version 4 says, which is of all keys.
 Json by_kind(const Config& c, const Json& j) {
-    Json full = *j.find("rope_scaling"), sliding;
-    if (full.is_null()) full.set("rope_type", "default");
+    Json full{Json::Object()}, sliding, out;
+    if (const Json& scaling = *j.find("rope_scaling"); scaling.is_null()) full.set("rope_type", "default");
+    else for (const auto& [key, value] : scaling.object()) (key == "truncate" ? out : full).set(key, value);
     full.set("rope_theta", *j.find("rope_theta"));
     sliding.set("rope_type", "default").set("rope_theta", shortest(c.sliding_theta > 0 ? c.sliding_theta
                                                                                        : c.rope_theta));
-    return Json().set("full_attention", std::move(full)).set("sliding_attention", std::move(sliding));
+    out.set("full_attention", std::move(full)).set("sliding_attention", std::move(sliding));
+    return out;
 }
 
 // A class has the biases it has by definition, and may have a switch for those of all projections of attention, and one

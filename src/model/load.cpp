@@ -7,6 +7,7 @@
 #include "src/base/stop.h"
 #include "src/cpu/cpu.h"
 #include "src/model/fused.h"
+#include "src/model/head.h"
 
 #include <algorithm>
 #include <set>
@@ -99,6 +100,17 @@ void Loading::quantize(ModelImpl& model, int64_t layer, std::span<const Waiting>
     }
 }
 
+void Loading::head(ModelImpl& model, const Row& row, WeightPtr stored) {
+    const bool outline = model.backend && model.backend->is_outline();
+    ThreadPool* pool = impl_of(options_.backend) ? &impl_of(options_.backend)->host().pool : nullptr;
+    const WeightPtr made = smaller_head(stored, *options_.head, outline, where_, pool);
+    if (made != stored) {
+        model.head = options_.head;
+        if (stored->file) quantized_.push_back(stored);
+    }
+    model.at(row.slot) = held(model, row, *made);
+}
+
 // Of a weight that is made by quantizing, its sizes.
 WeightPtr Loading::outlined(const Row& row, const Shape& shape) const {
     auto w = std::make_shared<Weight>();
@@ -116,6 +128,7 @@ void Loading::fill(ModelImpl& model, const std::function<Stored(const Row&, int6
     for_each_tensor(c, [&](const Row& row, int64_t layer) {
         Stored stored = read(row, layer);
         if (row.kind == Kind::linear) linear(model, row, layer, std::move(stored));
+        else if (options_.head && is_head(c, row)) head(model, row, std::make_shared<const Weight>(stored.now()));
         else if (row.kind == Kind::embedding) model.at(row.slot, layer) = held(model, row, stored.now());
         else model.at(row.slot, layer) = held(model, row, as_f32(stored.now()));
         tick();
@@ -169,21 +182,27 @@ ModelInfo describe(const ModelImpl& m) {
     info.layers = c.layers; info.hidden = c.hidden; info.heads = c.heads; info.kv_heads = c.kv_heads;
     info.feed_forward = c.feed_forward; info.vocabulary = c.vocabulary; info.context = c.context;
     std::set<std::string> types;
+    bool codes = false;                                // which llama.cpp does not read
     for_each_weight(m, [&](const Row& row, const WeightPtr& w) {
         info.parameters += w->elements();
         info.bytes += w->bytes();
         const char* twice = is_4bit(w->dtype) && !w->quant.absmax ? ", double-quantized" : "";
+        codes = codes || is_4bit(w->dtype);
         if (row.kind == Kind::linear) types.insert(str(name_of(w->dtype), twice));
     });
+    info.head = name_of(m.at(Slot::head)->dtype);
     if (m.tokenizer) info.notes = m.tokenizer->notes;
     info.notes.insert(info.notes.end(), m.notes.begin(), m.notes.end());
     if (c.dynamic_rope)
         info.notes.push_back(str(m.path, " asks for rotary scaling \"dynamic\", which changes nothing up to ",
-                                 c.context, " tokens; longer texts are refused"));
+                                 c.context, " tokens; longer texts are refused: keys in a cache do not follow it"));
     if (!c.long_frequencies.empty())
         info.notes.push_back(str(m.path, ": texts of more than ", int64_t(c.rope_scaling.original_context),
-                                 " tokens have rotary frequencies of their own (longrope): in training and measuring "
-                                 "each text by its length, in sessions all by the context that they were opened with"));
+                                 " tokens have rotary frequencies of their own (longrope); a dialogue that outgrows "
+                                 "them is read once more"));
+    if (m.metadata->gguf && c.window > 0 && c.window < c.context && !codes && !family_named(c.family)->gguf_pattern)
+        info.notes.push_back(str(m.path, ": its layers see the last ", c.window, " keys; llama.cpp takes no notice of "
+                                 "that in files of this architecture, and says other things behind longer texts"));
     for (const std::string& t : types) info.weights += (info.weights.empty() ? "" : " + ") + t;
     return info;
 }

@@ -20,6 +20,7 @@ private:
     struct Waiting { const Row* row; Stored stored; };
     void linear(ModelImpl&, const Row&, int64_t layer, Stored);        // quantized if asked for
     void quantize(ModelImpl&, int64_t layer, std::span<const Waiting>);
+    void head(ModelImpl&, const Row&, WeightPtr stored);
     WeightPtr outlined(const Row&, const Shape&) const;
     WeightPtr held(const ModelImpl&, const Row&, Weight) const;
     void tick();

@@ -87,6 +87,7 @@ const struct BaseRecord& base_of(const LoraImpl&);     // reads all weights once
 // adapter_config.json + adapter_model.safetensors; q and k in Hugging Face row order
 void save_lora_peft(const LoraImpl&, const std::string& folder);
 Files lora_files(const LoraImpl&);                     // the same in memory
+void save_lora_mlx(const LoraImpl&, const std::string& folder);        // as mlx-lm: adapters.safetensors
 void save_lora_gguf(const LoraImpl&, const std::string& path);
 BufferRef refresh_norms(const LoraImpl&);    // dora: the norms that belong to the values as they are now
 int64_t norm_bytes(const LoraImpl&);                                   // dora: of memory for them

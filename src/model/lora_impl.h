@@ -41,6 +41,10 @@ bool can_split(const LoraImpl&);    // are the weights that pissa splits at hand
 Json peft_config(const LoraImpl&);                                     // adapter_config.json
 // layers: what the family calls the list of its layers, as in model.layers.3
 LoraOptions read_peft_config(const Json&, const std::string& where, std::string_view layers = "layers");
+// B {out, rank} between the rows of the model and those of Hugging Face folders, which adapters have too.
+void reorder_rows(const Config&, Module, int64_t layer, std::vector<float>& b, int64_t rank, bool to_file);
+bool is_mlx_adapter(const Source& folder);
+std::shared_ptr<LoraImpl> load_lora_mlx(std::shared_ptr<const ModelImpl>, const Source& folder);
 std::shared_ptr<LoraImpl> load_lora_peft(std::shared_ptr<const ModelImpl>, const Source& folder);
 std::shared_ptr<LoraImpl> load_lora_gguf(std::shared_ptr<const ModelImpl>, const Source&);
 

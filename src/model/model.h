@@ -107,6 +107,7 @@ struct ModelImpl {
     std::shared_ptr<const TokenizerImpl> tokenizer;    // may be null: a model without a vocabulary runs on ids
     std::shared_ptr<BackendImpl> backend;
     std::shared_ptr<const Metadata> metadata = std::make_shared<const Metadata>();
+    std::optional<DType> head;    // the type it was brought into, where the source has more bits
     std::vector<std::string> notes;    // what the files say that was not followed, or hold that was left out
     mutable KeptFingerprint fingerprint;
 

@@ -1,5 +1,6 @@
 // cpu_backend.cpp - the CPU as a backend: host memory, and a loop that calls the kernel of each planned step.
 #include "src/base/limits.h"
+#include "src/base/unnamed_file.h"
 #include "src/graph/outline.h"
 #include "src/graph/pager.h"
 #include "src/ops/rooms.h"
@@ -86,6 +87,13 @@ public:
     }
 
     std::shared_ptr<Pager> pager(const PageRequest& request) override { return cpu_pager(request, memory_left()); }
+
+    BufferRef apart(int64_t bytes, const std::string& folder) override {
+        const std::shared_ptr<void> at = map_unnamed_file(
+            folder, bytes, "inputs of layers in a file",
+            "choose another folder (AdamW::page_folder), or keep them in memory (TrainOptions::inputs_apart)");
+        return std::make_shared<Buffer>(Buffer{at.get(), bytes, at, true});
+    }
 
     const Kernel* kernel(Op op) const override { return cpu_kernel(op); }
     std::span<const Fusion> fusions() const override { return fusions_; }

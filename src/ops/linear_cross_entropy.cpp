@@ -20,7 +20,9 @@ int64_t chunk_of(int64_t vocabulary) { return std::clamp<int64_t>((int64_t(32) <
 struct Sizes { int64_t rows, n, vocabulary, chunk; };
 
 Sizes sizes(const Node& x, const Node& w, const CrossEntropyAttr& attr) {
-    return {x.shape[0], x.shape[1], w.shape[0], std::min(attr.chunk, x.shape[0])};
+    const int64_t chunk = chunk_of(w.shape[0]);
+    return {x.shape[0], x.shape[1], w.shape[0],
+            std::min(attr.chunk > 0 ? std::min(attr.chunk, chunk) : chunk, x.shape[0])};
 }
 
 void shape(const GraphImpl& g, Node& node) {
@@ -32,10 +34,9 @@ void shape(const GraphImpl& g, Node& node) {
     }
     if (targets.dtype != DType::i32)
         fail(Errc::argument, "linear_cross_entropy: targets have type ", name_of(targets.dtype), ", expected i32");
-    CrossEntropyAttr attr = node.attr.get<CrossEntropyAttr>();
+    const CrossEntropyAttr attr = node.attr.get<CrossEntropyAttr>();
     check_cap(node, attr.cap, true);
-    if (attr.chunk <= 0) attr.chunk = chunk_of(w.shape[0]);
-    node.attr.set(attr);
+    if (attr.chunk < 0) fail(Errc::argument, "linear_cross_entropy: chunks of ", attr.chunk, " rows");
     node.shape = {x.shape[0]};
     node.saved = attr.with_grad ? x.elements() : 0;
 }
@@ -141,8 +142,9 @@ const OpDef linear_cross_entropy_def{.name = "linear_cross_entropy", .shape = li
                                      .grad = linear_cross_entropy_room::grad, .results = 2};
 const Kernel linear_cross_entropy_cpu{linear_cross_entropy_room::forward, linear_cross_entropy_room::scratch};
 
-Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad, float cap) {
+Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad, float cap, int64_t chunk) {
     CrossEntropyAttr attr;
+    attr.chunk = chunk;
     attr.with_grad = with_grad;
     attr.cap = cap;
     return graph_of({x, w, targets}, "linear_cross_entropy")

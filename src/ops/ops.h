@@ -32,9 +32,16 @@ Tensor store_rows(Tensor state, Tensor x, Tensor rows);
 // Vocabulary projection and cross entropy in one: nll {rows} of targets i32 {rows} (negative = ignored, 0) under x
 // {rows, n} W^T, W {vocabulary, n}. With `with_grad` the gradient towards x is computed in the same pass and kept;
 // never more than `chunk` rows of logits exist. With a cap logits become cap tanh(logit / cap).
-Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad, float cap = 0);
+Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad, float cap = 0, int64_t chunk = 0);
+// The k largest numbers of each row of x {rows, n} and their columns, as floats: {rows, 2, k}. Of equal ones the first
+// comes first, NaN counts as the largest. No gradient.
+Tensor top_k(Tensor x, int64_t k);
 Tensor accumulate(Tensor state, Tensor x);                             // state += x, in place; returns the state
 Tensor copy(Tensor state, Tensor x);                                   // state = x, in place; returns the state
+// state = x, which may go on beside what follows, until arrive(); returns the state
+Tensor send(Tensor state, Tensor x);
+Tensor fetch(Tensor state);                                            // what was sent; it is there after arrive()
+Tensor arrive(Tensor x, Tensor kept = {});    // x, once all that was sent or fetched is there; `kept` lives until then
 Tensor global_norm(Tensor x);    // sqrt(sum x^2) -> {1}, summed in double in a fixed order
 // One AdamW step in place (decoupled decay first, as PyTorch): p, g, m, v of one size; hyper {4} = {learning rate, step
 // (1-based), gradient factor, 0}. The gradient used is g * factor * min(1, max_norm / (norm * factor + 1e-6)); norm {1}

@@ -21,7 +21,6 @@ BatchImpl::BatchImpl(std::shared_ptr<const ModelImpl> m, const BatchOptions& opt
     context = session_context(*model, options.context, "Batch");
     cache = make_cache(*model, checked_mul(options.slots, context, "Batch"),
                        options.cache.value_or(cache_type(*model)));
-    cache.text = context;
     slots_.resize(size_t(options.slots));
     together_ = model->backend->rows_alike(WeightRef{});       // the factors of adapters
     const auto meets = [&](const WeightPtr& w) {
@@ -38,6 +37,7 @@ Decoder& BatchImpl::decoder(const std::shared_ptr<const LoraImpl>& lora, int64_t
     DecoderSpec spec;
     spec.rows = rows;
     spec.logit_rows = logit_rows;
+    spec.candidates = candidates_of(*model);
     spec.cache = &cache;
     auto made = std::make_unique<Decoder>(model, lora.get(), spec);
     made->graph().arena = arena_;
@@ -47,36 +47,41 @@ Decoder& BatchImpl::decoder(const std::shared_ptr<const LoraImpl>& lora, int64_t
 }
 
 // Appends tokens to a slot, in chunks; its scores are those after the last.
-void BatchImpl::read(int64_t slot, std::span<const Token> tokens, Generation* made) {
+void BatchImpl::read(int64_t slot, std::span<const Token> tokens, Generation& made, bool timed) {
     Slot& s = slots_[size_t(slot)];
-    for (size_t at = 0; at < tokens.size() && !(made && made->out_of_time());) {
+    for (size_t at = 0; at < tokens.size() && !(timed && made.out_of_time());) {
         const int64_t rows = chunk_of(int64_t(tokens.size() - at));
         const size_t count = std::min(tokens.size() - at, size_t(rows));
         Decoder& d = decoder(s.lora, rows, 1);
         DecoderBatch b;
-        append_cached(b, tokens.subspan(at, count), int64_t(s.tokens.size()), slot * context);
+        append_cached(b, tokens.subspan(at, count), int64_t(s.tokens.size()), slot * context, s.length);
         pad(b, rows);
         b.logit_rows = {int32_t(count) - 1};
         d.run(b);
-        s.scores = d.logits();
+        s.scores = RowScores(d).at(0, made.wanted());
         s.tokens.insert(s.tokens.end(), tokens.begin() + int64_t(at), tokens.begin() + int64_t(at + count));
         at += count;
     }
 }
 
-// A trainer may step between two calls: what older factors left is computed anew.
+// A trainer may step between two calls, and the next token may be one too many for the frequencies that the keys were
+// turned by: what is out of date is computed anew.
 void BatchImpl::renew(int64_t slot) {
     Slot& s = slots_[size_t(slot)];
-    if (!s.lora || s.version == s.lora->version) return;
+    const int64_t length = int64_t(s.tokens.size()) + 1, before = s.length;
+    const bool outgrown = turns_long(model->config, length) != turns_long(model->config, before);
+    if (!outgrown && (!s.lora || s.version == s.lora->version)) return;
     const Tokens all = s.tokens;
     s.tokens.clear();
+    s.length = length;
     try {
-        read(slot, all);
+        read(slot, all, *s.made, false);
     } catch (...) {                                    // the next step tries again
         s.tokens = all;
+        s.length = before;
         throw;
     }
-    s.version = s.lora->version;
+    if (s.lora) s.version = s.lora->version;
 }
 
 int64_t BatchImpl::add(std::span<const Token> prompt, const Sampling& sampling, std::shared_ptr<const LoraImpl> lora) {
@@ -98,11 +103,12 @@ int64_t BatchImpl::add(std::span<const Token> prompt, const Sampling& sampling, 
     const auto held = lora ? lora->lock.read() : std::shared_lock<std::shared_mutex>();
     const auto start = batch_room::Clock::now();
     free->version = lora ? lora->version : 0;
+    free->length = int64_t(prompt.size());
     free->lora = std::move(lora);
     auto made = std::make_unique<Generation>(
         *model->tokenizer, sampling, [free](std::string_view text) { free->text += text; return true; }, false);
     made->read(prompt);
-    read(slot, prompt, made.get());
+    read(slot, prompt, *made, true);
     free->made = std::move(made);                      // only now is the slot taken
     free->stats.context = context;
     free->stats.cache = cache.type;
@@ -126,13 +132,12 @@ void BatchImpl::decode(std::span<const int64_t> slots) {
         b.logit_rows.push_back(int32_t(i));
     }
     d.run(b);
-    const std::vector<float> scores = d.logits();
-    const size_t n = scores.size() / size_t(rows);
-    for (size_t i = 0; i < slots.size(); ++i) {
-        Slot& s = slots_[size_t(slots[i])];
+    RowScores scores(d);
+    for (int64_t i = 0; i < rows; ++i) {
+        Slot& s = slots_[size_t(slots[size_t(i)])];
+        s.scores = scores.at(i, s.made->wanted());
         s.tokens.push_back(*s.chosen);
         s.chosen.reset();
-        s.scores.assign(scores.begin() + ptrdiff_t(i * n), scores.begin() + ptrdiff_t((i + 1) * n));
     }
 }
 

@@ -28,16 +28,17 @@ private:
     struct Slot {
         std::shared_ptr<const LoraImpl> lora;          // may be null
         Tokens tokens;                                 // whose keys are in the cache
-        uint64_t version = 0;                          // of the factors they were computed with
-        std::vector<float> scores;                     // of the token after them
+        uint64_t version = 0;                          // of the factors they were computed with ...
+        int64_t length = 0;                            // ... as part of a text of so many tokens (see turns_long)
+        Scores scores;                                 // of the token after them
         std::optional<Token> chosen;                   // part of the reply, and not in the cache yet
         std::unique_ptr<Generation> made;              // null: the slot is free
         std::string text;                              // that the last token added
         SessionStats stats;
     };
     const Slot& used(int64_t slot, const char* what) const;
-    // made: whose time may be over before the end
-    void read(int64_t slot, std::span<const Token> tokens, Generation* made = nullptr);
+    // made: what the slot is for; timed: its time may be over before the end
+    void read(int64_t slot, std::span<const Token> tokens, Generation& made, bool timed);
     void renew(int64_t slot);
     void choose(const OnSlotText&);
     void decode(std::span<const int64_t> slots);

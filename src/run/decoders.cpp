@@ -2,12 +2,17 @@
 #include "src/run/decoders.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace qlora { inline namespace QLORA_ABI {
 
+int64_t padded_rows(const ModelImpl& model, int64_t rows) {
+    const int64_t step = model.backend->row_step();
+    return std::max<int64_t>(1, (rows + step - 1) / step) * step;
+}
+
 Decoder& DecoderPool::at(int64_t rows) {
-    const int64_t step = model_->backend->row_step();
-    rows = std::max<int64_t>(1, (rows + step - 1) / step) * step;
+    rows = padded_rows(*model_, rows);
     if (!decoders_.contains(rows) && decoders_.size() == most)
         decoders_.erase(std::min_element(decoders_.begin(), decoders_.end(), [](const auto& a, const auto& b) {
             return a.second.last < b.second.last;
@@ -32,6 +37,21 @@ int64_t DecoderPool::graph_bytes() const {
     for (const auto& [rows, held] : decoders_)
         if (held.decoder) most_bytes = std::max(most_bytes, memory_of(held.decoder->graph()));
     return most_bytes;
+}
+
+int64_t candidates_of(const ModelImpl& model) {
+    return model.backend->has_host_memory() ? 0 : std::min<int64_t>(128, model.config.vocabulary);
+}
+
+Scores RowScores::at(int64_t row, int64_t wanted) {
+    const int64_t count = decoder_.spec().candidates;
+    if (wanted < 1 || wanted > count) return {decoder_.logits_of(row), {}};
+    if (chosen_.empty()) chosen_ = decoder_.candidates();
+    const float *const scores = chosen_.data() + row * 2 * count, *const ids = scores + count;
+    if (std::isnan(scores[0])) return {decoder_.logits_of(row), {}};       // an error that names the token
+    Scores out;
+    for (int64_t i = 0; i < wanted; ++i) out.best.push_back({scores[i], Token(ids[i])});
+    return out;
 }
 
 }}  // namespace qlora

@@ -2,10 +2,13 @@
 // anew.
 #pragma once
 #include "src/model/decoder.h"
+#include "src/run/sampler.h"
 
 #include <map>
 
 namespace qlora { inline namespace QLORA_ABI {
+
+int64_t padded_rows(const ModelImpl&, int64_t rows);   // of the decoder that runs so many: a multiple of row_step()
 
 class DecoderPool {
 public:
@@ -20,6 +23,7 @@ public:
     const BufferRef& arena() const { return arena_; }
     void use_arena(BufferRef arena) { arena_ = std::move(arena); }     // of another pool, when never both run at once
     const ModelImpl& model() const { return *model_; }
+    const DecoderSpec& spec() const { return spec_; }
     int64_t graph_bytes() const;                       // of the largest graph that is held, without its arena
 private:
     std::shared_ptr<const ModelImpl> model_;
@@ -29,6 +33,19 @@ private:
     struct Held { std::unique_ptr<Decoder> decoder; uint64_t last = 0; };      // last: when it was asked for
     std::map<int64_t, Held> decoders_;                 // by rows
     uint64_t asked_ = 0;
+};
+
+// How many candidates a decoder chooses (DecoderSpec::candidates): none where scores lie in memory of the host. 128 are
+// enough for the usual 40 of which 64 may have been seen, and 1 KiB beside the 500 KiB of a row.
+int64_t candidates_of(const ModelImpl&);
+// The scores of a decoder's rows, after a run: of each the `wanted` best, where so many were chosen, else all.
+class RowScores {
+public:
+    explicit RowScores(const Decoder& d) : decoder_(d) {}
+    Scores at(int64_t row, int64_t wanted);
+private:
+    const Decoder& decoder_;
+    std::vector<float> chosen_;                        // once somebody wants them
 };
 
 }}  // namespace qlora

@@ -16,11 +16,11 @@ void Generation::read(std::span<const Token> prompt) {
     for (const Token t : prompt) sampler_.accept(t);
 }
 
-std::optional<Token> Generation::next(std::span<const float> scores, bool room) {
+std::optional<Token> Generation::next(const Scores& scores, bool room) {
     if (ended_ || out_of_time()) return {};
-    const Token token = sampler_.pick(scores, reply_.tokens);
+    const Token token = scores.best.empty() ? sampler_.pick(scores.all, reply_.tokens) : sampler_.pick_of(scores.best);
     reply_.tokens.push_back(token);
-    if (sampling_.logprobs) reply_.logprobs.push_back(logprob_of(scores, token));
+    if (sampling_.logprobs) reply_.logprobs.push_back(logprob_of(scores.all, token));
     const int64_t count = int64_t(reply_.tokens.size());
     const bool ends = std::find(words_.end_of_reply.begin(), words_.end_of_reply.end(), token) !=
                       words_.end_of_reply.end();

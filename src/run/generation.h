@@ -18,7 +18,8 @@ public:
     bool ended() const { return ended_; }
     bool out_of_time();                                // asks the clock, and ends the reply where its time is over
     // The next token, to be fed: nothing where the reply has ended. room: another one fits into the context.
-    std::optional<Token> next(std::span<const float> scores, bool room);
+    std::optional<Token> next(const Scores&, bool room);
+    int64_t wanted() const { return sampling_.logprobs ? 0 : sampler_.wanted(); }    // as Sampler::wanted()
     void cancel();                                     // ends it
     const Reply& reply() const { return reply_; }      // text: once it has ended
 private:

@@ -100,6 +100,8 @@ MemoryPlan TrainerImpl::plan() {
     add("gradients", gradients->bytes, device);
     add("optimizer states", optimizer.held_bytes(), device);
     add("optimizer states paged to the host", device ? optimizer.bytes() - optimizer.held_bytes() : 0, false);
+    const BufferRef& apart = decoders.spec().apart;
+    add("checkpointed inputs on the host", device && apart ? apart->bytes : 0, false);
     add(options.checkpoint_activations ? "checkpointed inputs" : "activations kept", arena.kept, device);
     add("working set of a layer", arena.working, device);
     add("chunk of the loss", arena.loss, device);

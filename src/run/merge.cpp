@@ -125,6 +125,7 @@ std::shared_ptr<ModelImpl> rebuild(Maker& maker) {
         }
     });
     if (source.config.tied) out->at(Slot::head) = out->at(Slot::embedding);
+    if (out->head && out->at(Slot::head)->dtype != *out->head) out->head.reset();
     return out;
 }
 

@@ -11,6 +11,13 @@ namespace optimizer_room {
 
 constexpr const char* const moments[2] = {"moment1", "moment2"};
 
+// So that a small budget holds few bytes; pages of a device's managed memory have 2 MiB.
+int64_t piece_within(int64_t budget, const BackendImpl& backend) {
+    constexpr int64_t least = int64_t(1) << 20;
+    const int64_t pages = budget / (2 * least_window) / least * least;
+    return std::max(pages, backend.has_host_memory() ? least : 2 * least);
+}
+
 }  // namespace optimizer_room
 
 int64_t optimizer_bytes(const AdamW& o, int64_t count) {
@@ -20,6 +27,7 @@ int64_t optimizer_bytes(const AdamW& o, int64_t count) {
 FlatAdamW::FlatAdamW(std::shared_ptr<BackendImpl> backend, BufferRef values, BufferRef gradients, int64_t count,
                      const AdamW& options, int64_t piece) {
     namespace room = optimizer_room;
+    if (options.page_budget > 0) piece = std::min(piece, room::piece_within(options.page_budget, *backend));
     norm_graph_ = std::make_unique<GraphImpl>(backend);
     norm_ = global_norm(norm_graph_->state({count}, gradients));
     norm_graph_->output(norm_);

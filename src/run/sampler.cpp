@@ -2,6 +2,7 @@
 #include "src/run/sampler.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace sampler_room {
@@ -11,6 +12,9 @@ constexpr uint64_t stream = 0x73616d706c65;            // "sample": apart from t
 void require(bool ok, const char* option, double value, const char* expected) {
     if (!ok) fail(Errc::argument, "sampling: ", option, " is ", value, ", expected ", expected);
 }
+
+// Equal scores: the lower id first, so that the order never depends on the sort.
+bool better(const Candidate& a, const Candidate& b) { return a.score != b.score ? a.score > b.score : a.id < b.id; }
 
 }  // namespace sampler_room
 
@@ -35,15 +39,24 @@ void Sampler::accept(Token t) {
 
 // As in CTRL (arXiv:1909.05858): positive scores are divided, negative ones multiplied; a token counts once however
 // often it came.
-void Sampler::penalise(std::vector<float>& scores) const {
+float Sampler::penalised(float score) const {
+    return score > 0 ? score / options_.repeat_penalty : score * options_.repeat_penalty;
+}
+
+std::vector<Token> Sampler::seen() const {
     std::vector<Token> seen(recent_);
     std::sort(seen.begin(), seen.end());
     seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
-    for (const Token t : seen) {
-        if (t < 0 || size_t(t) >= scores.size()) continue;
-        float& s = scores[size_t(t)];
-        s = s > 0 ? s / options_.repeat_penalty : s * options_.repeat_penalty;
-    }
+    return seen;
+}
+
+// A penalty above 1 only lowers scores: among the k + m best, m of which may have been seen, are k that were not, and
+// those stay before all others.
+int64_t Sampler::wanted() const {
+    if (options_.mask || options_.repeat_penalty < 1) return 0;
+    const int64_t keep = options_.temperature == 0 ? 1 : options_.top_k;
+    if (keep == 0 || options_.repeat_penalty == 1) return keep;
+    return keep + std::min(options_.repeat_last, std::numeric_limits<int64_t>::max() - keep);
 }
 
 Token Sampler::pick(std::span<const float> logits, std::span<const Token> reply) {
@@ -53,7 +66,9 @@ Token Sampler::pick(std::span<const float> logits, std::span<const Token> reply)
             fail(Errc::numeric, "sampling: the score of token ", i,
                  " is NaN; the model's weights or the adapter are damaged");
     scores_.assign(logits.begin(), logits.end());
-    if (options_.repeat_penalty != 1) penalise(scores_);
+    if (options_.repeat_penalty != 1)
+        for (const Token t : seen())
+            if (t >= 0 && size_t(t) < scores_.size()) scores_[size_t(t)] = penalised(scores_[size_t(t)]);
     if (options_.mask) {
         options_.mask(reply, scores_);
         const bool numbers = std::none_of(scores_.begin(), scores_.end(), [](float v) { return std::isnan(v); });
@@ -61,16 +76,29 @@ Token Sampler::pick(std::span<const float> logits, std::span<const Token> reply)
             fail(Errc::argument, "sampling: the mask rules out every token, or makes scores of NaN, after ",
                  reply.size(), " tokens of the reply; leave one, such as the end of the reply");
     }
-    // Equal scores: the lower id first, so that the order never depends on the sort.
-    const auto better = [](const Candidate& a, const Candidate& b) {
-        return a.score != b.score ? a.score > b.score : a.id < b.id;
-    };
     if (options_.temperature == 0) return Token(std::max_element(scores_.begin(), scores_.end()) - scores_.begin());
     candidates_.clear();
     for (size_t i = 0; i < scores_.size(); ++i) candidates_.push_back({scores_[i], Token(i)});
+    return draw();
+}
+
+Token Sampler::pick_of(std::span<const Candidate> best) {
+    candidates_.assign(best.begin(), best.end());
+    if (options_.repeat_penalty != 1) {
+        const std::vector<Token> known = seen();
+        for (Candidate& c : candidates_)
+            if (std::binary_search(known.begin(), known.end(), c.id)) c.score = penalised(c.score);
+    }
+    if (options_.temperature == 0)
+        return std::min_element(candidates_.begin(), candidates_.end(), sampler_room::better)->id;
+    return draw();
+}
+
+Token Sampler::draw() {
     size_t keep = candidates_.size();
     if (options_.top_k > 0) keep = std::min(keep, size_t(options_.top_k));
-    std::partial_sort(candidates_.begin(), candidates_.begin() + int64_t(keep), candidates_.end(), better);
+    std::partial_sort(candidates_.begin(), candidates_.begin() + int64_t(keep), candidates_.end(),
+                      sampler_room::better);
     candidates_.resize(keep);
 
     const double best = candidates_[0].score;

@@ -9,15 +9,27 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
+struct Candidate { float score; Token id; };
+// Of the next token: every score, or the best alone, in order - of equal ones the lower id first.
+struct Scores {
+    std::vector<float> all;
+    std::vector<Candidate> best;
+};
+
 class Sampler {
 public:
     explicit Sampler(const Sampling&);                 // checks every option
     void accept(Token);                                // seen: prompt and reply tokens, for the repeat penalty
     // Does not accept() it; Error{numeric} on NaN. reply: what Sampling::mask is asked about.
     Token pick(std::span<const float> logits, std::span<const Token> reply = {});
+    // The same token, from the wanted() best scores alone. They are not NaN.
+    Token pick_of(std::span<const Candidate> best);
+    // So many of the best scores say which token is picked, whatever the others are: 0 = all of them are needed.
+    int64_t wanted() const;
 private:
-    struct Candidate { float score; Token id; };
-    void penalise(std::vector<float>& scores) const;
+    std::vector<Token> seen() const;                   // what the penalty is about, in order
+    float penalised(float score) const;
+    Token draw();                                      // of candidates_
     Sampling options_;
     Rng rng_;
     std::vector<Token> recent_;                        // a ring of repeat_last tokens

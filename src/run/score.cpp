@@ -17,9 +17,11 @@ public:
         : cache_(make_cache(*model, capacity)), decoders_(model, lora, spec()) {
         decoders_.at(std::min(capacity, most_chunk));
     }
-    // Token i goes to position `at` + i; the sum over its targets, where they are not negative.
-    double read(std::span<const Token> tokens, int64_t at, std::span<const int32_t> targets) {
+    // Token i, of a text of `length` tokens, goes to position `at` + i; the sum over its targets, where they are not
+    // negative.
+    double read(std::span<const Token> tokens, int64_t at, int64_t length, std::span<const int32_t> targets) {
         double sum = 0;
+        length_ = length;
         for (size_t first = 0; first < tokens.size(); first += size_t(most_chunk)) {
             const size_t count = std::min(tokens.size() - first, size_t(most_chunk));
             sum += piece(tokens.subspan(first, count), at + int64_t(first), targets.subspan(first, count));
@@ -37,7 +39,7 @@ private:
         check_stop();
         Decoder& decoder = decoders_.at(int64_t(tokens.size()));
         DecoderBatch b;
-        append_cached(b, tokens, at, 0);
+        append_cached(b, tokens, at, 0, length_);
         b.targets.assign(targets.begin(), targets.end());
         pad(b, decoder.spec().rows);
         decoder.run(b);
@@ -47,6 +49,7 @@ private:
         return sum;
     }
     KvCache cache_;
+    int64_t length_ = 0;
     DecoderPool decoders_;
 };
 
@@ -72,8 +75,8 @@ std::vector<double> score_continuations(std::shared_ptr<const ModelImpl> model, 
     check_context(model->config, int64_t(prompt.size() + longest), "score");
     score_room::Reader reader(model, lora, int64_t(prompt.size() + longest));
     const size_t before = prompt.size() - 1;           // the last one predicts the first of each continuation
-    reader.read(prompt.first(before), 0, std::vector<int32_t>(before, -1));
     std::vector<double> scores;
+    std::optional<bool> turned;                        // the keys of the prompt are those of a long text
     for (size_t c = 0; c < continuations.size(); ++c) {
         const Continuation& to = continuations[c];
         Tokens tokens{prompt.back()};
@@ -81,7 +84,12 @@ std::vector<double> score_continuations(std::shared_ptr<const ModelImpl> model, 
         std::vector<int32_t> targets(to.tokens.begin(), to.tokens.end());
         for (size_t i = 0; i < to.counted.size(); ++i)
             if (!to.counted[i]) targets[i] = -1;
-        scores.push_back(reader.read(tokens, int64_t(before), targets));
+        const int64_t length = int64_t(before + tokens.size());
+        if (const bool by = turns_long(model->config, length); turned != by) {
+            reader.read(prompt.first(before), 0, length, std::vector<int32_t>(before, -1));
+            turned = by;
+        }
+        scores.push_back(reader.read(tokens, int64_t(before), length, targets));
         if (!std::isfinite(scores.back()))
             fail(Errc::numeric, "score: the score of continuation ", c, " is ", scores.back(),
                  "; the weights of the model or of the adapter are damaged");

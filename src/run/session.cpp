@@ -67,6 +67,7 @@ Decoder& SessionImpl::decoder(int64_t rows) {
         DecoderSpec spec;
         spec.rows = rows;
         spec.logit_rows = 1;
+        spec.candidates = candidates_of(*model);
         spec.cache = &cache;
         auto made = std::make_unique<Decoder>(model, lora.get(), spec);
         made->graph().arena = arena_;
@@ -77,51 +78,57 @@ Decoder& SessionImpl::decoder(int64_t rows) {
     return *slot;
 }
 
-std::vector<float> SessionImpl::feed_chunk(Decoder& d, std::span<const Token> tokens) {
+Scores SessionImpl::feed_chunk(Decoder& d, std::span<const Token> tokens, int64_t wanted) {
     DecoderBatch b;
-    append_cached(b, tokens, int64_t(cached.size()), 0);
+    append_cached(b, tokens, int64_t(cached.size()), 0, cached_length);
     pad(b, d.spec().rows);
     b.logit_rows = {int32_t(tokens.size()) - 1};
     d.run(b);
+    Scores scores = RowScores(d).at(0, wanted);        // what a device found wrong is thrown here
     cached.insert(cached.end(), tokens.begin(), tokens.end());
     cache.used = int64_t(cached.size());
-    return d.logits();
+    return scores;
 }
 
-std::vector<float> SessionImpl::append(std::span<const Token> tokens) {
-    std::vector<float> logits;
+Scores SessionImpl::append(std::span<const Token> tokens, int64_t wanted) {
+    Scores scores;
     for (size_t at = 0; at < tokens.size();) {
         const int64_t rows = chunk_of(int64_t(tokens.size() - at));
         const size_t count = std::min(tokens.size() - at, size_t(rows));
-        logits = feed_chunk(decoder(rows), tokens.subspan(at, count));
+        scores = feed_chunk(decoder(rows), tokens.subspan(at, count), wanted);
         at += count;
     }
-    return logits;
+    return scores;
 }
 
-// A trainer may step between any two runs: keys and values that older factors left are dropped, and their tokens fed
-// again.
-std::vector<float> SessionImpl::feed(std::span<const Token> tokens) {
-    if (!lora) return append(tokens);
-    const auto held = lora->lock.read();
-    if (cached_version == lora->version) return append(tokens);
+// A trainer may step between any two runs, and a text may outgrow the frequencies that its keys were turned by: what is
+// out of date is dropped, and its tokens fed again.
+Scores SessionImpl::feed(std::span<const Token> tokens, int64_t wanted) {
+    const auto held = lora ? lora->lock.read() : std::shared_lock<std::shared_mutex>();
+    const int64_t length = std::max(cached_length, int64_t(cached.size() + tokens.size()));
+    const bool outgrown = turns_long(model->config, length) != turns_long(model->config, cached_length);
+    cached_length = length;
+    if (!outgrown && (!lora || cached_version == lora->version)) return append(tokens, wanted);
     Tokens all = std::move(cached);
     all.insert(all.end(), tokens.begin(), tokens.end());
     cached.clear();
-    cached_version = lora->version;
-    return append(all);
+    if (lora) cached_version = lora->version;
+    return append(all, wanted);
 }
 
 // Piece by piece: the callback may want no more, and may use the adapter meanwhile. Nothing: all of it was read.
 std::optional<Finish> SessionImpl::read_prompt(const Tokens& prompt, const OnText& on_text, Generation& made,
-                                               std::vector<float>& logits) {
+                                               Scores& scores) {
     // The last prompt token is always fed: its scores are needed.
     const size_t common = size_t(std::mismatch(cached.begin(), cached.end(), prompt.begin(), prompt.end() - 1).first -
                                  cached.begin());
-    cached.resize(common);
-    for (size_t at = common; at < prompt.size();) {
+    const bool long_text = turns_long(model->config, int64_t(prompt.size()));
+    const bool kept = long_text == turns_long(model->config, cached_length);
+    cached.resize(kept ? common : 0);
+    cached_length = int64_t(prompt.size());
+    for (size_t at = cached.size(); at < prompt.size();) {
         const size_t count = std::min(prompt.size() - at, size_t(most_chunk));
-        logits = feed(std::span(prompt).subspan(at, count));
+        scores = feed(std::span(prompt).subspan(at, count), made.wanted());
         at += count;
         if (at == prompt.size()) break;
         if (on_text && !on_text({})) return Finish::cancelled;
@@ -144,16 +151,16 @@ Reply SessionImpl::generate(const Tokens& prompt, bool opening, const Sampling& 
              "(set_history, reset) or make a Session with a larger context");
     const auto start = std::chrono::steady_clock::now();
     made.read(prompt);
-    std::vector<float> logits;
-    if (const auto ended = read_prompt(prompt, on_text, made, logits))
+    Scores scores;
+    if (const auto ended = read_prompt(prompt, on_text, made, scores))
         return session_room::ended_within_its_prompt(*ended, cache, cached.size());
     stats = session_room::fresh(cache);
     stats.prompt_tokens = length;
     stats.context_used = int64_t(cached.size());
     stats.prompt_seconds = session_room::seconds_since(start);
     const auto reply_start = std::chrono::steady_clock::now();
-    while (const auto next = made.next(logits, int64_t(cached.size()) < cache.capacity))
-        logits = feed(std::span(&*next, 1));
+    while (const auto next = made.next(scores, int64_t(cached.size()) < cache.capacity))
+        scores = feed(std::span(&*next, 1), made.wanted());
     Reply reply = made.reply();
     stats.reply_tokens = int64_t(reply.tokens.size());
     stats.context_used = int64_t(cached.size());

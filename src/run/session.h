@@ -15,7 +15,8 @@ struct SessionImpl {
     std::shared_ptr<const LoraImpl> lora;              // may be null
     KvCache cache;
     Tokens cached;                                     // token i has its key in row i, ...
-    uint64_t cached_version = 0;                       // ... computed with the factors of this version
+    uint64_t cached_version = 0;                       // ... computed with the factors of this version ...
+    int64_t cached_length = 0;                         // ... as part of a text of so many tokens (see turns_long)
     std::vector<Message> history;
     SessionStats stats;
     Busy busy;                                         // taken by the public calls
@@ -25,18 +26,19 @@ struct SessionImpl {
     Reply complete(std::string_view prompt, const Sampling&, const OnText&, bool control = false);
     Reply complete(std::span<const Token> prompt, const Sampling&, const OnText&);
     void adapt(std::shared_ptr<const ModelImpl>, std::shared_ptr<const LoraImpl>);     // null: none
-    // appends to the cache, after computing it anew where it is stale; scores after the last
-    std::vector<float> feed(std::span<const Token> tokens);
+    // appends to the cache, after computing it anew where it is stale; of the scores after the last, the `wanted` best
+    // at least, 0 = all
+    Scores feed(std::span<const Token> tokens, int64_t wanted = 0);
     // The state of a session (session_state.cpp).
     std::unique_ptr<SessionImpl> fork() const;
     std::string save() const;
     void restore(std::string_view saved);
 private:
-    std::vector<float> append(std::span<const Token> tokens);
+    Scores append(std::span<const Token> tokens, int64_t wanted);
     // opening: as in Generation
     Reply generate(const Tokens& prompt, bool opening, const Sampling&, const OnText&);
-    std::optional<Finish> read_prompt(const Tokens& prompt, const OnText&, Generation&, std::vector<float>& logits);
-    std::vector<float> feed_chunk(Decoder&, std::span<const Token> tokens);
+    std::optional<Finish> read_prompt(const Tokens& prompt, const OnText&, Generation&, Scores&);
+    Scores feed_chunk(Decoder&, std::span<const Token> tokens, int64_t wanted);
     Decoder& decoder(int64_t rows);
     const TokenizerImpl& tokenizer() const;
     std::unique_ptr<DialogueRenderer> renderer_;

@@ -115,6 +115,7 @@ std::unique_ptr<SessionImpl> SessionImpl::fork() const {
     }
     other->cached = cached;
     other->cached_version = cached_version;
+    other->cached_length = cached_length;
     other->cache.used = cache.used;
     other->history = history;
     other->stats = stats;
@@ -124,8 +125,10 @@ std::unique_ptr<SessionImpl> SessionImpl::fork() const {
 std::string SessionImpl::save() const {
     namespace room = session_state_room;
     const auto held = lora ? lora->lock.read() : std::shared_lock<std::shared_mutex>();
-    // what older factors left is computed anew anyway
-    const int64_t rows = lora && cached_version != lora->version ? 0 : int64_t(cached.size());
+    // what older factors left is computed anew anyway; a prompt that was not read to its end may turn as a longer text
+    const bool stale = (lora && cached_version != lora->version) ||
+                       turns_long(model->config, cached_length) != turns_long(model->config, int64_t(cached.size()));
+    const int64_t rows = stale ? 0 : int64_t(cached.size());
     const std::string header = room::header_of(*this, rows).dump();
     const uint64_t length = header.size();
     std::string out(room::magic);
@@ -166,6 +169,7 @@ void SessionImpl::restore(std::string_view bytes) {
     });
     cached = std::move(tokens);
     cached_version = lora ? lora->version : 0;
+    cached_length = rows;
     cache.used = rows;
     history = std::move(messages);
     stats = {.context_used = rows, .context = stats.context, .cache = stats.cache, .cache_bytes = stats.cache_bytes};

@@ -55,6 +55,7 @@ TrainOptions checked(const TrainOptions& o) {
             "0 with packing, which fills sequences by length already");
     require(o.max_bad_steps >= 1, "max_bad_steps", double(o.max_bad_steps), "1 or more");
     require(o.kept_layers >= 0, "kept_layers", double(o.kept_layers), "0 or more");
+    require(o.loss_rows >= 0, "loss_rows", double(o.loss_rows), "0 (as is fastest) or more");
     require(int(o.schedule) >= 0 && o.schedule <= Schedule::cosine, "schedule", double(int(o.schedule)),
             "a value of the enum");
     return o;
@@ -80,13 +81,20 @@ int64_t context_of(const LoraImpl& lora, const TrainOptions& o) {
     return own > 0 ? std::min(own, o.context) : o.context;
 }
 
-DecoderSpec training_spec(const LoraImpl& lora, const TrainOptions& o, const BufferRef& gradients, bool weighted) {
+DecoderSpec training_spec(const LoraImpl& lora, const TrainOptions& o, const BufferRef& gradients, bool weighted,
+                          int64_t most_rows) {
     DecoderSpec spec;
     spec.output = DecoderSpec::Output::loss;
     spec.backward = true;
     spec.weighted = weighted;
     spec.checkpoint = o.checkpoint_activations;
     spec.kept_layers = o.kept_layers;
+    spec.light = o.light_recomputation;
+    spec.loss_rows = o.loss_rows;
+    const Config& c = lora.base->config;
+    if (o.inputs_apart && o.checkpoint_activations)
+        if (const int64_t bytes = inputs_apart(c, padded_rows(*lora.base, most_rows), o.kept_layers); bytes > 0)
+            spec.apart = lora.base->backend->apart(bytes, o.optimizer.page_folder);
     spec.dropout = lora.options.dropout > 0;
     spec.noise = o.neftune_alpha > 0;
     spec.seed = o.seed;
@@ -125,7 +133,8 @@ TrainerImpl::TrainerImpl(std::shared_ptr<LoraImpl> l, std::shared_ptr<const Data
       gradients(trainer_room::gradients_of(*lora, options)),
       optimizer(lora->base->backend, lora->values, gradients, lora->parameters, options.optimizer),
       lora_plus(*lora, options.lora_plus_ratio),
-      decoders(lora->base, lora.get(), trainer_room::training_spec(*lora, options, gradients, data->weighted())) {
+      decoders(lora->base, lora.get(),
+               trainer_room::training_spec(*lora, options, gradients, data->weighted(), batches.most_rows())) {
     trainer_room::check_vocabulary(*data, lora->base->config);
     trainer_room::check_lengths(*data, lora->base->config, options);
     progress.last.steps = batches.steps();

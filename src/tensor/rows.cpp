@@ -292,9 +292,6 @@ Weight joined(std::string name, std::span<const Part> given) {
         shape[0] += part.weight.shape[0];
         one_type = one_type && part.weight.dtype == parts[0].weight.dtype;
     }
-    if (parts[0].weight.tiles.scale)
-        fail(Errc::unsupported, name, ": a file of this family holds its parts as one, which is not supported in ",
-             name_of(parts[0].weight.dtype), "; convert the model to bf16, f16 or nf4 first");
     const TypeInfo& info = type_info(parts[0].weight.dtype);
     const bool codes = is_4bit(parts[0].weight.dtype);
     // of nvfp4 a table for all of a tensor, which parts of several tensors do not share
@@ -302,7 +299,7 @@ Weight joined(std::string name, std::span<const Part> given) {
     const bool apart = of_all && std::any_of(parts.begin(), parts.end(), [&](const Part& part) {
         return std::memcmp(part.weight.quant.absmax_map, of_all, 256 * sizeof(float)) != 0;
     });
-    if (!one_type || apart || (!codes && row % info.block))
+    if (!one_type || apart || parts[0].weight.tiles.scale || (!codes && row % info.block))
         return room::joined_floats(std::move(name), shape, parts, row);
     Weight whole = parts[0].weight;
     whole.name = std::move(name);

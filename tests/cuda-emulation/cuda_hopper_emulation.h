@@ -174,6 +174,7 @@ void wgmma(float (&d)[n][4], uint64_t a, uint64_t b, int line = __builtin_LINE()
 }
 
 inline void multiply(const WarpgroupProduct& p, size_t index, Thread* const* threads) {
+    tensor_products += 64 * int64_t(p.columns) * 16;
     std::vector<float> left(64 * 16), right(size_t(p.columns) * 16);    // lines of the inner dimension
     for (int k = 0; k < 16; ++k) {
         for (int r = 0; r < 64; ++r) left[size_t(r * 16 + k)] = described(p.a, false, r, k, p.line);

@@ -37,7 +37,12 @@ class Memory {
 public:
     static constexpr size_t small_page = 4096, managed_page = size_t(2) << 20, unit = 256;
     size_t capacity = size_t(1) << 30, used = 0, most_used = 0;    // bytes on the device; capacity is the tests' to set
+    size_t others = 0;                                 // bytes of it that other processes have
+    int64_t others_after = -1;                         // so many allocations later `others_take` more are theirs
+    size_t others_take = 0;
+    size_t pinnable = SIZE_MAX;    // bytes of the host that may be pinned at a time: theirs too
     int64_t device_faults = 0, host_faults = 0, paged_bytes = 0;   // of managed memory
+    size_t available() const { return capacity - std::min(capacity, used + others); }
     bool concurrent = true;                            // managed memory: prefetches, and touched while work is queued
     std::string error;                                 // found where nothing can be thrown
     std::map<const char*, Allocation> live, freed;     // by first byte
@@ -52,7 +57,8 @@ public:
         const size_t page = kind == Kind::managed ? managed_page : small_page;
         const size_t rounded = (bytes + unit - 1) / unit * unit;
         a.mapped = (rounded + page - 1) / page * page;
-        if (kind == Kind::device && used + rounded > capacity) return nullptr;
+        if (others_after >= 0 && others_after-- == 0) others += others_take;
+        if (kind == Kind::device && rounded > available()) return nullptr;
         next_ = (next_ + page - 1) / page * page;
         if (next_ + a.mapped + page > region_bytes) throw Failure("the emulation has no more addresses");
         a.first = region_ + next_;

@@ -8,6 +8,8 @@
 
 namespace cuda_emulation {
 
+inline int64_t tensor_products = 0;                    // multiplications and additions on tensor cores so far
+
 inline bool is_aligned(const void* p, size_t bytes) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; }
 
 // 16 bytes; zeros where not `inside`: the source is not read then, and may be any aligned address.
@@ -64,6 +66,7 @@ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[
     struct Sums { float d[4]; };
     static const char operation = 0;
     const auto multiply = [](const GroupView<Fragments, Sums>& warp) {
+        tensor_products += 16 * 8 * 16;
         float left[16][16], right[8][16];              // right: by column
         const auto unpack = [](float* to, uint32_t pair) {
             to[0] = __uint_as_float(pair << 16);

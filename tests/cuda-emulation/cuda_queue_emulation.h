@@ -164,6 +164,7 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cud
         if (!fits(to, bytes) || (!staged && !fits(from, bytes))) throw Failure("a copy uses freed memory");
         std::memcpy(to, staged ? staged->data() : from, bytes);
         ++copies_done;
+        if (target == Kind::pageable && source == Kind::device) bytes_to_host += int64_t(bytes);
     });
     if (target == Kind::pageable && source == Kind::pageable && !q.capture) streams().finish(q);
     return cudaSuccess;

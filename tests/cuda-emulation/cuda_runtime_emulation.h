@@ -8,17 +8,24 @@ enum cudaError_t {
     cudaErrorMemoryAllocation = 2,
     cudaErrorInvalidConfiguration = 9,
     cudaErrorInsufficientDriver = 35,
+    cudaErrorDevicesUnavailable = 46,
     cudaErrorInvalidDeviceFunction = 98,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
     cudaErrorNoKernelImageForDevice = 209,
+    cudaErrorECCUncorrectable = 214,
     cudaErrorNotReady = 600,
+    cudaErrorIllegalAddress = 700,
+    cudaErrorLaunchTimeout = 702,
+    cudaErrorIllegalInstruction = 715,
+    cudaErrorMisalignedAddress = 716,
     cudaErrorLaunchFailure = 719,
     cudaErrorNotSupported = 801,
     cudaErrorStreamCaptureUnsupported = 900,
     cudaErrorStreamCaptureInvalidated = 901,
     cudaErrorStreamCaptureUnjoined = 904,
-    cudaErrorStreamCaptureIsolation = 905
+    cudaErrorStreamCaptureIsolation = 905,
+    cudaErrorUnknown = 999
 };
 enum cudaMemcpyKind {
     cudaMemcpyHostToHost = 0,
@@ -37,7 +44,7 @@ inline int64_t fail_after = -1;                        // that many calls that m
 inline cudaError_t fail_with = cudaErrorMemoryAllocation;
 inline cudaError_t last_error = cudaSuccess;
 inline int live_allocations = 0, live_streams = 0, live_events = 0, live_graphs = 0;
-inline int64_t launches_done = 0, copies_done = 0;
+inline int64_t launches_done = 0, copies_done = 0, bytes_to_host = 0;  // the last: copied to pageable memory
 // cudaFree() and cudaFreeHost() wait for all work, as those of CUDA do. Without, work that uses freed memory fails.
 inline bool free_waits = true;
 inline int64_t frees_that_waited = 0;
@@ -190,7 +197,7 @@ inline void wait_before_free() {
 inline cudaError_t cudaMemGetInfo(size_t* available, size_t* total) {
     const auto& m = cuda_emulation::memory();
     *total = m.capacity;
-    *available = m.capacity - std::min(m.used, m.capacity);
+    *available = m.available();
     return cuda_emulation::take_error();
 }
 inline cudaError_t cudaMalloc(void** data, size_t bytes) {
@@ -215,6 +222,9 @@ inline cudaError_t cudaMallocHost(void** data, size_t bytes) {
     *data = nullptr;
     if (breaks_capture()) return failed(cudaErrorStreamCaptureUnsupported);
     if (const cudaError_t code = take_error()) return code;
+    size_t so_far = 0;
+    for (const auto& [first, size] : pinned()) so_far += size;
+    if (bytes > memory().pinnable || so_far > memory().pinnable - bytes) return failed(cudaErrorMemoryAllocation);
     if (posix_memalign(data, 4096, std::max<size_t>(bytes, 1)) != 0) return failed(cudaErrorMemoryAllocation);
     std::memset(*data, poison, std::min<size_t>(bytes, 64 << 10));    // of much more, the rest would only cost time
     pinned()[static_cast<char*>(*data)] = bytes;

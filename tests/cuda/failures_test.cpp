@@ -16,7 +16,7 @@ using run_support::contains;
 
 qlora::Backend device() { return qlora::handle_of<qlora::Backend>(qlora::make_cuda_backend(0, Compute::f32)); }
 
-struct Failures : ::testing::Test {
+struct CudaFailures : ::testing::Test {
     int allocations = cuda_emulation::live_allocations, streams = cuda_emulation::live_streams,
         graphs = cuda_emulation::live_graphs;
     size_t capacity = cuda_emulation::memory().capacity;
@@ -25,6 +25,8 @@ struct Failures : ::testing::Test {
         cuda_emulation::fail_after = -1;
         cuda_emulation::fail_with = usual;
         cuda_emulation::memory().capacity = capacity;
+        cuda_emulation::memory().others = 0;
+        cuda_emulation::memory().others_after = -1;
         EXPECT_EQ(cuda_emulation::live_allocations, allocations);
         EXPECT_EQ(cuda_emulation::live_streams, streams);
         EXPECT_EQ(cuda_emulation::live_graphs, graphs);
@@ -59,7 +61,7 @@ std::optional<qlora::Error> run(const std::string& checkpoint = {}) {
     return {};
 }
 
-TEST_F(Failures, EveryCallOfTheRuntimeMayFail) {
+TEST_F(CudaFailures, EveryCallOfTheRuntimeMayFail) {
     int failed = 0;
     for (int64_t n = 0; n < 4000; n += n < 30 ? 1 : 137) {
         cuda_emulation::fail_with = cudaErrorLaunchFailure;
@@ -76,7 +78,7 @@ TEST_F(Failures, EveryCallOfTheRuntimeMayFail) {
     EXPECT_FALSE(run());
 }
 
-TEST_F(Failures, MemoryThatIsNotThereIsNamed) {
+TEST_F(CudaFailures, MemoryThatIsNotThereIsNamed) {
     for (const size_t room : {size_t(20) << 10, size_t(60) << 10}) {
         cuda_emulation::memory().capacity = cuda_emulation::memory().used + room;
         const auto error = run();
@@ -89,7 +91,56 @@ TEST_F(Failures, MemoryThatIsNotThereIsNamed) {
     EXPECT_FALSE(run()) << "nothing was lost";
 }
 
-TEST_F(Failures, ADeviceThatIsLostLeavesTheCheckpointWhole) {
+// Somebody else has a part of the card: what is free counts, not what the card has.
+TEST_F(CudaFailures, AnotherProcessHasMemory) {
+    auto& memory = cuda_emulation::memory();
+    memory.others = memory.capacity - memory.used - (size_t(60) << 10);
+    EXPECT_LE(device().memory_free(), size_t(60) << 10);
+    const auto error = run();
+    ASSERT_TRUE(error);
+    EXPECT_EQ(error->code, Errc::memory) << error->what();
+    memory.others = 0;
+    EXPECT_FALSE(run());
+}
+
+// It takes all that is left between the plan and any of the allocations behind it, or while the run goes on. The error
+// has the numbers, nothing leaks, the checkpoint is whole; when the other is gone, the run goes on from it.
+TEST_F(CudaFailures, AnotherProcessTakesMemoryAtAnyTime) {
+    auto& memory = cuda_emulation::memory();
+    const run_support::TemporaryFolder folder("cuda-others");
+    const auto last_loss = [&](const std::string& from) {
+        qlora::Trainer trainer(qlora::Lora::create(tiny(device()), {.rank = 2, .alpha = 4}), rows(), options());
+        if (from.empty()) trainer.step();
+        else trainer.resume(from);
+        trainer.step();
+        return trainer.last().loss;
+    };
+    const double want = last_loss({});
+    int failed = 0, resumed = 0;
+    memory.others_take = memory.capacity;
+    for (int64_t n = 0; n < 200; n += n < 40 ? 3 : 16) {
+        memory.others_after = n;
+        const auto error = run(folder / "checkpoint");
+        const bool came = std::exchange(memory.others_after, -1) < 0;
+        memory.others = 0;
+        ASSERT_EQ(cuda_emulation::live_allocations, allocations) << n;
+        if (error) {
+            ++failed;
+            EXPECT_EQ(error->code, Errc::memory) << error->what();
+            for (const char* part : {" bytes", " free"}) EXPECT_TRUE(contains(error->what(), part)) << error->what();
+        }
+        if (std::filesystem::exists(folder / "checkpoint")) {
+            ++resumed;
+            EXPECT_EQ(last_loss(folder / "checkpoint"), want) << n;
+            std::filesystem::remove_all(folder / "checkpoint");
+        }
+        if (!came) break;                              // a whole run has fewer allocations
+    }
+    EXPECT_GT(failed, 10);
+    EXPECT_GT(resumed, 0);
+}
+
+TEST_F(CudaFailures, ADeviceThatIsLostLeavesTheCheckpointWhole) {
     const run_support::TemporaryFolder folder("cuda-lost");
     int64_t lost = 0;
     cuda_emulation::fail_with = cudaErrorLaunchFailure;

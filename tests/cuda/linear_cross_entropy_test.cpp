@@ -151,6 +151,40 @@ TEST(CudaLinearCrossEntropy, RowsWithoutTargetGiveZeros) {
             for (const float v : values) ASSERT_EQ(v, 0);
 }
 
+// Tiles of rows that have none are left out of both products, whatever engine computes them; the others' bytes do not
+// change.
+TEST(CudaLinearCrossEntropy, RowsWithoutTargetCostNothing) {
+    const auto backend = qlora::make_cuda_backend(0, Compute::bf16);
+    for (const int capability : {90, 89}) {            // by warpgroups, by warps
+        static_cast<qlora::cuda::Device&>(*backend).capability = capability;
+        for (const DType type : {DType::nf4, DType::bf16}) {
+            const Case c{type, 512, 128, 128};
+            const Limit limit(type == DType::nf4 ? room::most_logits : 128 * 128 * 4);  // one chunk, or four
+            std::vector<int32_t> every, some;
+            for (int64_t i = 0; i < c.rows; ++i) {
+                every.push_back(int32_t(i * 31 % c.vocabulary));
+                some.push_back(i % 5 == 2 ? every.back() : -100);          // 102 of them: one tile of four
+            }
+            const auto counted = [&](const std::vector<int32_t>& targets, int64_t& products) {
+                const int64_t before = cuda_emulation::tensor_products;
+                auto all = results(c, backend, targets);
+                products = cuda_emulation::tensor_products - before;
+                return all;
+            };
+            int64_t whole = 0, few = 0;
+            const auto want = counted(every, whole), got = counted(some, few);
+            EXPECT_EQ(whole, 2 * c.rows * c.n * c.vocabulary);
+            EXPECT_EQ(few * 4, whole);
+            for (int64_t i = 0; i < c.rows; ++i) {
+                const bool trained = some[size_t(i)] >= 0;
+                EXPECT_EQ(got[0][size_t(i)], trained ? want[0][size_t(i)] : 0) << i;
+                for (int64_t k = i * c.n; k < (i + 1) * c.n; ++k)
+                    EXPECT_EQ(got[1][size_t(k)], trained ? want[1][size_t(k)] : 0) << i;
+            }
+        }
+    }
+}
+
 TEST(CudaLinearCrossEntropy, ATargetBeyondTheVocabularyIsReported) {
     const Case c{DType::nf4, 4, 24, 31};
     try {

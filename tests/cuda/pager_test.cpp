@@ -2,7 +2,10 @@
 // the budget, no fault of managed memory, and nothing allocated where it would not fit.
 #include "tests/cuda/planted.h"
 
+#include "src/model/draft.h"
 #include "src/run/optimizer.h"
+#include "tests/model/tiny.h"
+#include "tests/run/run_support.h"
 #include "tests/support/graph_support.h"
 
 #include <cstdlib>
@@ -112,7 +115,34 @@ TEST_F(CudaPager, TheSameBytesInManagedMemoryThatNeverFaults) {
     }
 }
 
-// Managed memory is taken where the host's cannot be pinned.
+// Where the host's memory cannot be pinned, nobody has to ask for managed memory. Between two steps, which is when
+// layers want the memory, no more of the states than their budget is on the device.
+TEST_F(CudaPager, ManagedMemoryIsChosenByItself) {
+    auto& memory = cuda_emulation::memory();
+    const auto used_after_a_step = [&](const AdamW& o, std::string* kind) {
+        const auto b = cuda();
+        const int64_t count = count_of(o.bits, piece);
+        const auto values = b->allocate(count * 4), gradients = b->allocate(count * 4);
+        const size_t before = memory.used;
+        qlora::FlatAdamW optimizer(b, values, gradients, count, o, piece);
+        optimizer.step(1e-3f, 1, 1, 1);
+        b->synchronize();
+        *kind = optimizer.paging();
+        return int64_t(memory.used - before);
+    };
+    std::string resident, paged;
+    const int64_t whole = used_after_a_step(adamw(32, 0), &resident);
+    memory.pinnable = size_t(12) << 20;                // what uploads go through, and little more
+    const Result managed = run(cuda(), adamw(32, 6 * piece), piece);
+    const int64_t window = used_after_a_step(adamw(32, 6 * piece), &paged);
+    memory.pinnable = SIZE_MAX;
+    expect_paged(managed, run(graph_support::cpu(), adamw(32, 0), piece), "managed", 32, piece);
+    EXPECT_EQ(resident, "");
+    EXPECT_EQ(paged, "managed");
+    EXPECT_LE(window, 7 * piece);                      // of ten pieces and a bit
+    EXPECT_GE(whole - window, 2 * piece);
+}
+
 TEST_F(CudaPager, RefusesWhatDoesNotFitBeforeAnythingIsTaken) {
     auto& memory = cuda_emulation::memory();
     const auto b = qlora::make_cuda_backend(0, qlora::Compute::f32);
@@ -173,6 +203,49 @@ TEST_F(CudaPager, AnEmbeddingStaysOnTheHost) {
     EXPECT_EQ(qlora::on_host(held)->decoded(), values);
     const auto on_device = b->hold(w, qlora::Placement::device);
     EXPECT_GT(cuda_emulation::memory().used, before);
+}
+
+// Inputs of layers on the host: each is copied beside the layers that follow it, and comes while another is recomputed.
+// Three runs, so that the recording is replayed too.
+std::vector<float> trained(const qlora::Backend& b, bool apart, int64_t kept, qlora::MemoryPlan* plan = nullptr) {
+    static const std::string path = [] {
+        std::string file = testing::TempDir() + "qlora_cuda_apart.gguf";
+        qlora::save_gguf_model(*tiny::make({.layers = 4, .vocabulary = 64}), file);
+        return file;
+    }();
+    const qlora::Lora lora = qlora::Lora::create(qlora::Model::load(path, {.backend = b}), {.rank = 2});
+    qlora::TrainOptions o;
+    o.max_steps = 3;
+    o.accumulate = 1;
+    o.context = 16;
+    o.learning_rate = 1e-2f;
+    o.inputs_apart = apart;
+    o.kept_layers = kept;
+    qlora::Trainer trainer(lora, run_support::dataset(run_support::random_rows(3, 3, 9, 16)), o);
+    while (trainer.step()) {}
+    if (plan) *plan = trainer.plan();
+    return run_support::values_of(lora);
+}
+
+TEST_F(CudaPager, InputsOnTheHostChangeNoByte) {
+    qlora::MemoryPlan apart, whole;
+    for (const qlora::Compute compute : {qlora::Compute::f32, qlora::Compute::bf16}) {
+        const auto b = qlora::handle_of<qlora::Backend>(qlora::make_cuda_backend(0, compute));
+        const std::vector<float> want = trained(b, false, 0, &whole);
+        for (const auto order : orders) {
+            if (compute == qlora::Compute::bf16 && order != cuda_emulation_tests::Order::random) continue;
+            cuda_emulation::options = {order, 5};
+            EXPECT_EQ(trained(b, true, 0, &apart), want) << int(order);
+        }
+        cuda_emulation::options = {};
+        if (compute == qlora::Compute::f32) { EXPECT_EQ(trained(b, true, 1), want); }
+    }
+    const auto bytes = [](const qlora::MemoryPlan& plan, const char* name) {
+        for (const auto& item : plan.items) if (item.name == name) return item.bytes;
+        return int64_t(0);
+    };
+    EXPECT_LT(bytes(apart, "checkpointed inputs"), bytes(whole, "checkpointed inputs"));
+    EXPECT_GT(bytes(apart, "checkpointed inputs on the host"), 0);
 }
 
 }  // namespace cuda_pager_test

@@ -88,6 +88,10 @@ inline void read_rows(std::string_view bytes, const char* name,
         for (const Loss loss : losses) {
             DatasetOptions options{.context = 64};
             options.loss = loss;
+            options.skip_bad_rows = bytes.size() % 3 == 0;             // the length says how they are read
+            options.long_rows = LongRows(bytes.size() / 3 % 3);
+            options.system = SystemRule(bytes.size() / 9 % 3);
+            if (bytes.size() % 7 == 0) options.columns = {{"question", "prompt"}, {"answer", "completion"}, {"id", ""}};
             const bool split = path.ends_with("valid.json");
             if (split) options.split = bytes.size() % 2 ? "valid" : "validation";
             try {

@@ -244,6 +244,16 @@ TEST(Speed, LoopsOverElements) {
     row(str("adamw, ", count, " parameters"), s, bandwidth(double(count) * 28, s));
 }
 
+TEST(Speed, Candidates) {
+    const int64_t vocabulary = sized(128256), k = std::min<int64_t>(128, vocabulary);
+    Bench b;
+    const Tensor y = top_k(b.full({1, vocabulary}), k);
+    b.g.output(y);
+    const double s = b.seconds();
+    row(str("top_k, the ", k, " best of ", vocabulary), s, bandwidth(double(vocabulary) * 4, s));
+    b.check(y);
+}
+
 TEST(Speed, CrossEntropy) {
     const int64_t rows = sized(4096), n = sized(4096), vocabulary = sized(128256);
     Bench b;

@@ -35,12 +35,12 @@ TEST_P(Families, ScoresMatchTransformers) {
 INSTANTIATE_TEST_SUITE_P(Model, Families,
                          testing::Values("llama", "llama_linear", "llama_llama3", "llama_yarn", "llama_bias", "mistral",
                                          "qwen2", "qwen3", "llama_odd", "mistral_odd", "qwen2_odd", "qwen3_odd",
-                                         "gemma2", "gemma2_odd", "qwen2_types", "qwen3_types",
+                                         "gemma2", "gemma2_odd", "gemma2_published", "qwen2_types", "qwen3_types",
                                          "starcoder2", "starcoder2_odd", "olmo", "deci", "gemma", "gemma_odd",
                                          "gemma3", "gemma3_odd", "smollm3", "granite", "granite_odd", "olmo2", "olmo3",
                                          "olmo3_odd", "ministral3", "ministral3_odd", "llama_mscale", "llama_whole",
-                                         "phi3", "phi3_odd", "phi3_long", "gpt2", "gpt_bigcode", "gpt_bigcode_odd",
-                                         "gpt_neox", "granitemoehybrid", "hf_olmo", "hf_olmo_odd"),
+                                         "llama_dynamic", "phi3", "phi3_odd", "phi3_long", "gpt2", "gpt_bigcode",
+                                         "gpt_bigcode_odd", "gpt_neox", "granitemoehybrid", "hf_olmo", "hf_olmo_odd"),
                          [](const auto& of) { return std::string(of.param); });
 
 // What llama.cpp cannot say of a model is refused in a file that it would read, and kept in one that only we read.
@@ -56,7 +56,7 @@ TEST_P(FolderFamilies, ScoresMatchTransformers) {
 INSTANTIATE_TEST_SUITE_P(Model, FolderFamilies,
                          testing::Values("starcoder2_plain", "olmo_odd", "gemma_silu", "gemma3_bias", "smollm3_odd",
                                          "olmo2_odd", "llama_gelu", "gpt2_odd", "gpt_neox_odd",
-                                         "granitemoehybrid_nope"),
+                                         "granitemoehybrid_nope", "olmo3_whole"),
                          [](const auto& of) { return std::string(of.param); });
 
 // What a case is about must show in its scores, or the comparison above would pass without it.
@@ -79,13 +79,49 @@ TEST(FamilyCases, EachVariantMatters) {
     }
 }
 
+// What llama.cpp will not do with a file is said of the file, and of no other.
+TEST(FamilyCases, AWindowThatLlamaCppIgnoresIsSaid) {
+    const Json families = golden("families.json");
+    for (const auto& [name, ignored] : {std::pair{"mistral", true}, {"qwen2", true}, {"starcoder2_odd", true},
+                                        {"phi3", true}, {"gemma3", false}, {"olmo3", false}, {"llama", false}}) {
+        const auto model = tiny::load(folder_of(name, *families.find("cases")->find(name)));
+        EXPECT_TRUE(describe(*model).notes.empty()) << name;
+        const std::string path = testing::TempDir() + "qlora_family_windowed.gguf";
+        save_gguf_model(*model, path);
+        const std::vector<std::string> notes = describe(*tiny::load(path)).notes;
+        ASSERT_EQ(notes.size(), ignored ? 1u : 0u) << name;
+        for (const std::string& note : notes)
+            EXPECT_NE(note.find(str(model->config.window, " keys; llama.cpp takes no notice")), note.npos) << note;
+        save_gguf_model(*convert_model(*model, DType::nf4, true), path);
+        EXPECT_TRUE(describe(*tiny::load(path)).notes.empty()) << name;
+    }
+}
+
+// Yarn's whole pairs, of all layers, are said beside the objects of two kinds; inside of one nobody follows them.
+TEST(FamilyCases, TruncateIsSaidOnceForAllLayers) {
+    const Json families = golden("families.json");
+    Json whole = *families.find("cases")->find("olmo3_whole"), config = *whole.find("config");
+    Json rope = *config.find("rope_parameters"), full = *rope.find("full_attention");
+    EXPECT_FALSE(rope.find("truncate")->boolean());
+    const auto model = tiny::load(folder_of("whole", whole));
+    EXPECT_EQ(hf_config(hf_config_of(*model), "saved").inverse_frequencies, model->config.inverse_frequencies);
+    whole.set("config", config.set("rope_parameters", rope.set("truncate", true)));
+    const std::vector<float> cut = tiny::logits(tiny::load(folder_of("cut", whole)), nullptr, reference_ids());
+    EXPECT_GT(reference::difference(cut, *whole.find("logits")), 1e-3);
+    rope.set("truncate", Json()).set("full_attention", full.set("truncate", false));
+    config.set("rope_parameters", rope);
+    std::string error = "read";
+    try { hf_config(config, "config.json"); } catch (const Error& e) { error = e.what(); }
+    EXPECT_NE(error.find("full_attention: truncate is another than beside full_attention"), error.npos) << error;
+}
+
 // The goldens have rope_parameters, as version 5 of transformers writes them; version 4 had rope_theta beside
 // rope_scaling.
 TEST(FamilyCases, BothDialectsOfTheConfiguration) {
     const Json families = golden("families.json");
     for (const auto& [name, reference] : families.find("cases")->object()) {
-        // which nothing but layer_types can say; a class of version 5 only
-        if (name.ends_with("_types") || name.starts_with("ministral3")) continue;
+        // which nothing but layer_types can say, or truncate beside two kinds; a class of version 5 only
+        if (name.ends_with("_types") || name == "olmo3_whole" || name.starts_with("ministral3")) continue;
         const Json& config = *reference.find("config");
         const Json* rope = config.find("rope_parameters");
         if (!rope) continue;                           // learned positions
@@ -240,7 +276,7 @@ TEST(FamilyCases, Gpt2WithoutItsPrefixAndWithMasks) {
 }
 
 // Documents of a packed row have the loss that they have alone, on either side of the original context of 8 tokens;
-// a cache turns by what it may hold.
+// in a cache a text turns by the length that its reader says.
 TEST(FamilyCases, LongropeByDocument) {
     const Json families = golden("families.json");
     const Json& reference = *families.find("cases")->find("phi3_long");
@@ -262,24 +298,23 @@ TEST(FamilyCases, LongropeByDocument) {
     }
     const std::vector<float> together = nll(packed, int64_t(alone.size()) + 6);
     for (size_t i = 0; i < alone.size(); ++i) ASSERT_NEAR(together[i], alone[i], 1e-5) << i;
-    const auto cached = [&](int64_t capacity, int64_t text) {          // scores of the first tokens
-        KvCache cache = make_cache(*model, capacity, DType::f32);
-        cache.text = text;
+    const auto cached = [&](int64_t length) {          // scores of the first tokens
+        const KvCache cache = make_cache(*model, 32, DType::f32);
         Decoder d(model, nullptr, {.rows = 6, .cache = &cache});
         DecoderBatch b;
-        append_cached(b, all.first(6), 0, 0);
+        append_cached(b, all.first(6), 0, 0, length);
         d.run(b);
         return d.logits();
     };
-    const std::vector<float> short_text = tiny::logits(model, nullptr, all.first(6)), in_8 = cached(8, 0),
-                             in_9 = cached(9, 0);
+    const std::vector<float> short_text = tiny::logits(model, nullptr, all.first(6)), in_8 = cached(8),
+                             in_9 = cached(9);
     double most = 0;
     for (size_t i = 0; i < in_8.size(); ++i) {
         ASSERT_NEAR(in_8[i], short_text[i], 1e-4);
         most = std::max(most, std::fabs(double(in_9[i]) - short_text[i]));
     }
-    EXPECT_GT(most, 1e-2) << "keys in a larger cache turn by the other list";
-    EXPECT_EQ(cached(32, 8), in_8) << "a slot of a common cache";
+    EXPECT_GT(most, 1e-2) << "keys of a longer text turn by the other list";
+    EXPECT_EQ(cached(0), in_8) << "a text that ends with its rows";
     EXPECT_FALSE(describe(*model).notes.empty());
 }
 

@@ -213,6 +213,74 @@ TEST(Float8Files, AreWrittenInOtherTypes) {
     }
 }
 
+// Layers that a family holds as one, as Phi-3's queries, keys and values: cut along whole tiles, quantized as one.
+TEST(Float8Files, FusedLayersAreCutAndQuantizedAsOne) {
+    const auto dense = tiny::make({.family = "phi3", .hidden = 128, .heads = 4, .kv_heads = 2, .head_dim = 32,
+                                   .feed_forward = 192});
+    for (const int64_t tile : {0, 1, 32, 64, 96}) {    // rows; 0: one scale for all
+        const std::string path = temporary("fused"), floats = temporary("fused_floats");
+        save_hf_model(*dense, path);
+        save_hf_model(*dense, floats);
+        SafeTensorsWriter coded, decoded;
+        const auto file = SafeTensors::open(path + "/model.safetensors");
+        Rng rng{3, uint64_t(tile), 0};
+        for (const SafeTensor& t : file->tensors()) {
+            const bool one = t.name.find("qkv_proj") != t.name.npos || t.name.find("gate_up_proj") != t.name.npos;
+            if (!one) coded.add(t.name, t.shape, file->floats(t)), decoded.add(t.name, t.shape, file->floats(t));
+            if (!one) continue;
+            const int64_t out = t.shape[0], in = t.shape[1], rows = tile ? tile : out, cols = tile > 1 ? tile : in,
+                          down = (out + rows - 1) / rows, across = (in + cols - 1) / cols;
+            std::vector<float> scales(size_t(down * across)), v;
+            std::string codes;
+            for (float& s : scales) s = 0.002f + 0.004f * rng.uniform();
+            for (int64_t i = 0; i < out * in; ++i) {
+                codes.push_back(char(rng.below(100) + 128 * rng.below(2)));
+                v.push_back(e4m3(uint8_t(codes.back())) * scales[size_t(i / in / rows * across + i % in / cols)]);
+            }
+            decoded.add(t.name, t.shape, v);
+            coded.tensors.push_back({t.name, "F8_E4M3", t.shape, out * in, [codes](AtomicFile& f) {
+                f.write(codes.data(), int64_t(codes.size()));
+            }});
+            const Shape shape = tile == 0 ? Shape{1} : tile == 1 ? Shape{out} : Shape{down, across};
+            coded.add(t.name + "_scale" + (tile > 1 ? "_inv" : ""), shape, scales);
+        }
+        coded.write(path + "/coded");
+        decoded.write(floats + "/decoded");
+        std::filesystem::rename(path + "/coded", path + "/model.safetensors");
+        std::filesystem::rename(floats + "/decoded", floats + "/model.safetensors");
+        Json config = Json::parse(read_file(path + "/config.json"), "config"), said;
+        if (tile > 1)
+            said.set("quant_method", "fp8").set("weight_block_size", Json(Json::Array{tile, tile}));
+        else
+            said = Json::parse(R"({"quant_method": "compressed-tensors", "format": "float-quantized",
+                                   "config_groups": {"group_0": {"weights": {"num_bits": 8}}}})", "said");
+        std::ofstream(path + "/config.json") << config.set("quantization_config", said).dump();
+        const std::string error = run_support::error_of([&] { tiny::load(path); });
+        if (tile == 96) {                              // keys begin inside of a tile
+            EXPECT_NE(error.find("are not whole tiles of 96 rows"), error.npos) << error;
+            continue;
+        }
+        ASSERT_EQ(error, "no error") << tile;
+        const auto model = tiny::load(path), expected = tiny::load(floats);
+        for (const Module m : {Module::q_proj, Module::k_proj, Module::v_proj, Module::gate_proj, Module::up_proj}) {
+            EXPECT_EQ(model->at(m, 1)->dtype, DType::f8_e4m3);
+            EXPECT_EQ(model->at(m, 1)->decoded(), expected->at(m, 1)->decoded()) << tile << " " << int(m);
+        }
+        const std::string a = temporary("fused_a"), b = temporary("fused_b");
+        save_hf_model(*tiny::load(path, DType::nf4), a);
+        save_hf_model(*tiny::load(floats, DType::nf4), b);
+        EXPECT_EQ(read_file(a + "/model.safetensors"), read_file(b + "/model.safetensors")) << tile;
+        const std::string gguf = temporary("fused.gguf"), bf16 = temporary("fused_bf16");
+        save_model_as(*model, nullptr, gguf, DType::f32, true, {});
+        EXPECT_EQ(tiny::load(gguf)->at(Module::k_proj, 0)->decoded(), expected->at(Module::k_proj, 0)->decoded());
+        save_model_as(*model, nullptr, bf16, DType::bf16, true, {});
+        EXPECT_EQ(tiny::load(bf16)->at(Module::up_proj, 1)->decoded(),
+                  convert_weight(*expected->at(Module::up_proj, 1), DType::bf16).decoded());
+        const std::string refused = run_support::error_of([&] { save_hf_model(*model, temporary("fused_as_it_is")); });
+        EXPECT_NE(refused.find("f8_e4m3, which a Hugging Face folder cannot hold"), refused.npos) << refused;
+    }
+}
+
 // nvfp4 goes into a GGUF file as it is: blocks of type 40, the scale of a tensor beside it.
 TEST(Float8Files, BlocksGoToGgufAndBack) {
     const Folder folder("gguf", Style::modelopt);

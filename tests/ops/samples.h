@@ -305,6 +305,14 @@ inline std::vector<Sample> all(bool large) {
                  {input, {Kind::stored, {vocabulary, in}}, targets},
                  [](GraphImpl&, const Sources& t) { return linear_cross_entropy(t[0], t[1], t[2], true, 5); },
                  {}});
+    s.push_back({Op::top_k, "", {fixed}, [](GraphImpl&, const Sources& t) { return top_k(t[0], 5); }, {{0, {3, 4}}}});
+    if (large) {
+        s.push_back({Op::top_k,
+                     "many pieces",
+                     {{Kind::value, {3, 5000}}},
+                     [](GraphImpl&, const Sources& t) { return top_k(t[0], 150); },
+                     {}});
+    }
     const Source state{Kind::state, {rows, n}}, squares{Kind::state, {rows, n}, {}, true};
     s.push_back({Op::accumulate,
                  "",
@@ -316,6 +324,20 @@ inline std::vector<Sample> all(bool large) {
                  {state, fixed},
                  [](GraphImpl&, const Sources& t) { return copy(t[0], t[1]); },
                  {{1, odd, 0}}});
+    s.push_back({Op::send,
+                 "",
+                 {state, fixed},
+                 [](GraphImpl&, const Sources& t) { return arrive(send(t[0], t[1])); },
+                 {{1, odd, 0}}});
+    s.push_back({Op::fetch, "", {state}, [](GraphImpl&, const Sources& t) { return arrive(fetch(t[0])); }, {}});
+    s.push_back({Op::arrive,
+                 "keeping its source",
+                 {state, fixed},
+                 [](GraphImpl&, const Sources& t) {
+                     const Tensor twice = scale(t[1], 2);
+                     return scale(arrive(fetch(arrive(send(t[0], twice), twice))), 3);
+                 },
+                 {}});
     s.push_back({Op::global_norm, "", {fixed}, [](GraphImpl&, const Sources& t) { return global_norm(t[0]); }, {}});
     s.push_back({Op::adamw,
                  "",

@@ -21,6 +21,7 @@ bad "a shape and a model" "without -m" ./finetune --dry-run --shape 7b -m models
 bad "a shape without --dry-run" "with --dry-run" ./finetune --shape 7b -o "$dir/none"
 bad "a limit that is no size" "is no size" ./finetune --dry-run --shape 7b --memory-limit much
 bad "a limit that nothing fits into" "are missing: --max-seq-len" ./finetune --dry-run --shape 65b --max-seq-len 2048 --memory-limit 8G
+bad "recomputing a little of nothing" "leave it or --light-recomputation out" ./finetune --dry-run --shape 7b --no-grad-checkpoint --light-recomputation
 bad "a page budget without pages" "paged optimizer" ./finetune --dry-run --shape 7b --optim adamw --page-budget 100
 bad "no output folder" "missing -o" ./finetune -m "$model" --data "$dir/chats.jsonl"
 bad "a stray argument" "unexpected argument" ./chat -m "$model" stray

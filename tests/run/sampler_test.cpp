@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 
 namespace sampler_test {
@@ -84,6 +85,43 @@ TEST(Sampler, PenaltyCountsRecentTokensOnce) {
     qlora::Sampler negative(s);
     negative.accept(2);
     EXPECT_EQ(negative.pick(std::vector<float>{-9, -9, -1, -1.5f}), 3);        // -1 * 2 < -1.5
+}
+
+// Of a row with many equal scores, the wanted() best say what the whole row says.
+TEST(Sampler, TheBestScoresAreEnough) {
+    qlora::Rng rng{5, 0, 0};
+    for (int trial = 0; trial < 300; ++trial) {
+        qlora::Sampling s;
+        s.temperature = float(rng.below(3));
+        s.top_p = rng.below(2) ? 1 : 0.8f;
+        s.min_p = rng.below(2) ? 0 : 0.05f;
+        s.top_k = int64_t(rng.below(6));
+        s.repeat_penalty = rng.below(2) ? 1 : 1.5f;
+        s.repeat_last = int64_t(rng.below(9));
+        s.seed = uint64_t(trial);
+        qlora::Sampler whole(s), best(s);
+        EXPECT_EQ(whole.wanted() == 0, s.temperature > 0 && s.top_k == 0);
+        for (int step = 0; step < 20 && whole.wanted() > 0; ++step) {
+            std::vector<float> scores(40);
+            for (float& v : scores) v = std::round(3 * rng.normal());
+            std::vector<qlora::Candidate> sorted;
+            for (size_t i = 0; i < scores.size(); ++i) sorted.push_back({scores[i], qlora::Token(i)});
+            std::stable_sort(sorted.begin(), sorted.end(), [](auto& a, auto& b) { return a.score > b.score; });
+            sorted.resize(size_t(best.wanted()));
+            const qlora::Token token = whole.pick(scores);
+            ASSERT_EQ(best.pick_of(sorted), token) << "trial " << trial << ", step " << step;
+            whole.accept(token);
+            best.accept(token);
+        }
+    }
+    qlora::Sampling s;
+    EXPECT_EQ(qlora::Sampler(s).wanted(), 40);
+    s.repeat_penalty = 1.1f;
+    EXPECT_EQ(qlora::Sampler(s).wanted(), 104);
+    s.repeat_penalty = 0.9f;
+    EXPECT_EQ(qlora::Sampler(s).wanted(), 0) << "a token far down may rise";
+    s = {.mask = [](std::span<const qlora::Token>, std::span<float>) {}};
+    EXPECT_EQ(qlora::Sampler(s).wanted(), 0);
 }
 
 TEST(Sampler, SameSeedSameDraws) {

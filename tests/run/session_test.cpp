@@ -67,7 +67,7 @@ TEST_F(Session, CachedScoresEqualThoseOfTheWhole) {
         size_t at = 0;
         double worst = 0;
         for (const size_t count : {size_t(1), size_t(3), size_t(20), size_t(1), tokens.size() - 25}) {
-            const std::vector<float> logits = session.feed(std::span(tokens).subspan(at, count));
+            const std::vector<float> logits = session.feed(std::span(tokens).subspan(at, count)).all;
             at += count;
             ASSERT_EQ(logits.size(), vocabulary);
             for (size_t i = 0; i < vocabulary; ++i)
@@ -97,7 +97,7 @@ TEST_F(Session, EightBitsAreCloseAndSmall) {
     qlora::SessionImpl exact(model, nullptr, {.context = 64, .cache = qlora::DType::f32}),
         eight(model, nullptr, {.context = 64, .cache = qlora::DType::q8_0});
     const qlora::Tokens tokens{3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4};
-    const std::vector<float> want = exact.feed(tokens), got = eight.feed(tokens);
+    const std::vector<float> want = exact.feed(tokens).all, got = eight.feed(tokens).all;
     const double worst = run_support::largest_difference(want, got);
     EXPECT_GT(worst, 0);
     EXPECT_LT(worst, 0.1) << "scores are of order 1";
@@ -115,7 +115,7 @@ TEST_F(Session, KeysBeyondTheRangeAreRefused) {
     qlora::SessionImpl half(large, nullptr, {.context = 16}),
         exact(large, nullptr, {.context = 16, .cache = qlora::DType::f32});
     EXPECT_TRUE(contains(error_of([&] { half.feed(tokens); }), "f16 cannot hold; choose bf16 or f32"));
-    for (const float score : exact.feed(tokens)) EXPECT_TRUE(std::isfinite(score));
+    for (const float score : exact.feed(tokens).all) EXPECT_TRUE(std::isfinite(score));
 }
 
 TEST_F(Session, ReusesTheCommonPrefixWithoutChangingTheReply) {

@@ -52,9 +52,9 @@ TEST(TrainedBetween, ScoresAreThoseOfAFreshSession) {
             qlora::Tokens more;
             for (size_t i = 0; i < count; ++i) more.push_back(qlora::Token(1 + rng.below(63)));
             all.insert(all.end(), more.begin(), more.end());
-            const std::vector<float> scores = session.feed(more);
+            const std::vector<float> scores = session.feed(more).all;
             qlora::SessionImpl fresh(impl_of(lora)->base, impl_of(lora), {.context = 100});
-            EXPECT_EQ(scores, fresh.feed(all)) << "dora " << dora << ", after " << all.size();
+            EXPECT_EQ(scores, fresh.feed(all).all) << "dora " << dora << ", after " << all.size();
             EXPECT_NE(scores, before);
             before = scores;
         }
@@ -129,7 +129,8 @@ TEST_F(Conversation, ATrainerMayStepInTheMiddleOfAnAnswer) {
     fresh.feed(all);
     const qlora::Token next = 5;
     // Other chunks of rows round differently; a step moves the scores a thousand times as far.
-    EXPECT_LT(run_support::largest_difference(session.feed(std::span(&next, 1)), fresh.feed(std::span(&next, 1))),
+    EXPECT_LT(run_support::largest_difference(session.feed(std::span(&next, 1)).all,
+                                              fresh.feed(std::span(&next, 1)).all),
               1e-3);
 }
 
