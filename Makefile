@@ -8,6 +8,7 @@
 #               (CUDA_ARCHS="80 90a" names them, NVCC= the compiler)
 # make cuda     only compile the CUDA wing, for CUDA_ARCHS or else for sm_80 and sm_90a
 # make fuzz     the readers of files for libFuzzer (needs clang)
+# make CXX=x86_64-w64-mingw32-g++-posix BUILD=build/windows programs    for Windows, in build/windows/bin
 # make bench    speed of prompt, generation and training, each beside a peak measured in the same run
 # Variables: CXX, CXXFLAGS, SANITIZE=address,undefined | thread, BUILD=folder of the objects, GTEST=how tests are linked
 CXX      ?= g++
@@ -15,12 +16,17 @@ CXXFLAGS ?= -O3 -g1
 GTEST    ?= -lgtest -lgtest_main
 BUILD    ?= $(if $(CUDA),build/cuda,build)
 # g++ 12 warns inside its own std::string at -O3 (-Wrestrict); clang counts signs among conversions.
+comma    := ,
 CLANG    := $(findstring clang,$(CXX))
 # A warning is an error in make test and with WERROR=1. In make test under the compilers that the code is known to be
 # clean with alone: a newer one warns of more, and that must not break a user's build.
 WERROR   ?= $(if $(filter test,$(MAKECMDGOALS)),$(filter g++-12 clang-14,$(or $(CLANG),g++)-$(firstword $(subst ., ,$(shell $(CXX) -dumpversion)))))
 WARN     := -Wall -Wextra -Wconversion -Wshadow $(if $(CLANG),-Wno-sign-conversion,-Wno-restrict) $(if $(WERROR),-Werror)
 FLAGS    := -std=c++20 -I. -pthread -D_FILE_OFFSET_BITS=64 $(WARN) $(CXXFLAGS) $(if $(CUDA),-DQLORA_CUDA) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+# Programs for Windows need nothing beside them. Its stack is aligned to 16 bytes, which GCC forgets where it keeps wider
+# vectors there (GCC's bug 54412): the assembler is told to move vectors without that assumption.
+EXE      := $(if $(findstring mingw,$(CXX)),.exe)
+FLAGS    += $(if $(EXE),-static -Wa$(comma)-muse-unaligned-vector-move)
 PROGRAMS := $(patsubst examples/%.cpp,%,$(wildcard examples/*.cpp))
 ROOMS    := $(wildcard src/*/*.cpp) $(wildcard src/*/*/*.cpp)
 OBJECTS  := $(ROOMS:%.cpp=$(BUILD)/%.o) $(if $(CUDA),$(BUILD)/qlora-cuda.o)
@@ -47,17 +53,17 @@ endif
 .PHONY: all test unit lint dist demo tiny clean
 all: $(PROGRAMS)
 
-BINARIES := $(PROGRAMS:%=$(BUILD)/bin/%)
+BINARIES := $(PROGRAMS:%=$(BUILD)/bin/%$(EXE))
 .PHONY: programs $(PROGRAMS)
 programs: $(BINARIES)
-$(foreach p,$(PROGRAMS),$(eval $(BUILD)/bin/$(p): $(call parts,$(p))))
-$(BINARIES): $(BUILD)/bin/%: $(BUILD)/examples/%.o $(COMMON) $(LIBRARY)
+$(foreach p,$(PROGRAMS),$(eval $(BUILD)/bin/$(p)$(EXE): $(call parts,$(p))))
+$(BINARIES): $(BUILD)/bin/%$(EXE): $(BUILD)/examples/%.o $(COMMON) $(LIBRARY)
 	@mkdir -p $(dir $@)
 	$(CXX) $(FLAGS) $^ $(CUDA_LIBRARIES) -o $@
 
 # At the top of the checkout, those of the BUILD that was asked for last. bench, asked for by name, also runs.
-$(PROGRAMS): %: $(BUILD)/bin/%
-	@cmp -s $< $@ || cp -f $< $@
+$(PROGRAMS): %: $(BUILD)/bin/%$(EXE)
+	@cmp -s $< $@$(EXE) || cp -f $< $@$(EXE)
 	$(if $(filter $@,$(filter bench,$(MAKECMDGOALS))),./bench --synthetic 135m)
 
 $(LIBRARY): $(OBJECTS)
@@ -74,10 +80,10 @@ $(BUILD)/tests/%.o: tests/%.cpp
 	@mkdir -p $(dir $@)
 	$(CXX) $(FLAGS) -O1 -MMD -MP -c $< -o $@
 
-$(BUILD)/unit: $(TEST_OBJECTS) $(LIBRARY)
+$(BUILD)/unit$(EXE): $(TEST_OBJECTS) $(LIBRARY)
 	$(CXX) $(FLAGS) $^ $(GTEST) -o $@
 
-unit: $(BUILD)/unit
+unit: $(BUILD)/unit$(EXE)
 
 # The tests of the CUDA backend and its speed, on a real device or (without CUDA=1) on the emulation:
 # tests/gpu_check.sh runs them, a stage at a time.

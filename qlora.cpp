@@ -12,8 +12,9 @@
 #endif
 
 // base: errors, files, limits, threads, json, random numbers
-#include "src/base/file.cpp"                            // Reads and writes POSIX files; new content appears whole.
-#include "src/base/folder.cpp"                          // Lists, removes and writes folders, whole or not at all.
+#include "src/base/file.cpp"                            // Reads and writes files; new content appears whole.
+#include "src/base/folder.cpp"                          // Writes folders, whole or not at all.
+#include "src/base/listing.cpp"                         // Lists and removes folders.
 #include "src/base/mapped_file.cpp"                     // Maps files for reading, and survives files that are cut.
 #include "src/base/unnamed_file.cpp"                    // Maps files without a name, for what need not be in memory.
 #include "src/base/source.cpp"                          // Finds files by path, or in memory.
@@ -275,6 +276,9 @@
 // api: the public classes over the rooms
 #include "src/api/models.cpp"                           // Implements the public classes of what is loaded and held.
 #include "src/api/runs.cpp"                             // Implements those that train, generate and measure.
+
+// last, because the headers of Windows have macros for everything
+#include "src/base/windows.cpp"                         // Makes the calls of POSIX by those of Windows.
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop

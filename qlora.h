@@ -13,7 +13,8 @@
 //          #define QLORA_IMPLEMENTATION
 //          #include "qlora.h"
 //   3. CMake: add_subdirectory or find_package(qlora), then link qlora::qlora.
-// Nothing else is needed at run time; on Linux link with -pthread.
+// Nothing else is needed at run time; on Linux link with -pthread. For Windows: mingw-w64 with POSIX threads (g++ 12),
+// -D_FILE_OFFSET_BITS=64 -static -Wa,-muse-unaligned-vector-move, CPU only; paths are UTF-8.
 //
 // Rules that hold everywhere in this file:
 //   * Every failure throws Error; its text names the operation, the values and the remedy. The library never prints,

@@ -6,6 +6,7 @@
 #include "examples/finetune/run.h"
 
 #include "examples/common/interrupt.h"
+#include "examples/common/streams.h"
 #include "examples/finetune/fit.h"
 #include "examples/finetune/habits.h"
 #include "examples/finetune/preset.h"
@@ -18,9 +19,10 @@ using qlora::Json;
 
 // The command that goes on with this run, as it can be pasted into a shell.
 static std::string resume_command(int argc, char** argv) {
+    const std::vector<std::string> words = arguments(argc, argv);
     std::string command;
     for (int i = 0; i < argc; ++i) {
-        const std::string word = argv[i];
+        const std::string word = words[size_t(i)];
         std::string name = word.substr(0, word.find('='));
         std::replace(name.begin(), name.end(), '_', '-');
         if (name == "--resume" || name == "--resume-from-checkpoint") {

@@ -28,7 +28,7 @@ static void run(const std::string& path, const std::filesystem::path& folder, do
     const qlora::Model model = qlora::Model::load(path, {.backend = backend, .quantize = qlora::DType::nf4});
     const std::filesystem::path told = folder / "told.txt", adapter = folder / "adapter";
     std::filesystem::create_directories(folder);
-    const qlora::Lora lora = std::filesystem::exists(adapter) ? qlora::Lora::load(model, adapter)
+    const qlora::Lora lora = std::filesystem::exists(adapter) ? qlora::Lora::load(model, adapter.string())
                                                               : qlora::Lora::create(model, {.rank = 8});
     qlora::Session session(lora);
     std::ofstream keep(told, std::ios::app);

@@ -111,10 +111,36 @@ abroad() {
     else left "$1: apt-get install $4 libgtest-dev"; fi
 }
 
+# windows: the programs as mingw-w64 builds them, run by wine: an answer, a run that goes on with the losses of this
+# machine's own programs, a model that is quantized and asked.
+wine=$(command -v wine64 || command -v wine || ls /usr/lib/wine/wine64 2> /dev/null)
+mingw=x86_64-w64-mingw32-g++-posix
+train() {                                              # train BIN OUT SUFFIX [RUNNER]
+    tuned="-m models/tiny.gguf --data examples/data/about-qlora.jsonl --batch-size 1 --grad-accum 1 -c 128 --lr 1e-5
+        --compute f32 --threads 2 --seed 1 --save-steps 1 -o $2"
+    $4 "$1/finetune$3" $tuned --overwrite --max-steps 2 && $4 "$1/finetune$3" $tuned --resume auto --max-steps 4 &&
+    sed -n 's/.*"loss":[ ]*\([^,]*\),.*/\1/p' "$2/metrics.jsonl" > "$2.losses"
+}
+windows() {
+    folder=$build/windows bin=$build/windows/bin
+    export WINEDEBUG=-all WINEPREFIX="$(cd "$build" && pwd)/wine"
+    make "$bin/finetune.exe" "$bin/chat.exe" "$bin/quantize.exe" "$bin/hello.exe" BUILD="$folder" CXX=$mingw ROOMS=qlora.cpp \
+        CXXFLAGS="$flags" && make "$build/bin/finetune" BUILD="$build" || return 1
+    [ -n "$wine" ] || { echo "skipped running them: apt-get install wine64"; echo "built"; return 0; }
+    train "$bin" "$folder/adapter" .exe "$wine" && train "$build/bin" "$folder/own" "" "" || return 1
+    paste "$folder/adapter.losses" "$folder/own.losses" | awk '
+        { d = $1 - $2; if (d < 0) d = -d; if (NF != 2 || d > 1e-5 * $2) bad = 1 } END { exit bad || NR != 4 }' || return 1
+    $wine "$bin/chat.exe" -m models/tiny.gguf --adapter "$folder/adapter" -p Hello -n 8 || return 1
+    rm -rf "$folder/small.gguf"
+    $wine "$bin/quantize.exe" models/tiny.gguf "$folder/small.gguf" && $wine "$bin/hello.exe" "$folder/small.gguf" Hi ||
+        return 1
+    echo "4 steps with the losses of this machine's programs, an answer, a quantized model"
+}
+
 cmake_whole() { sh tests/dropin/check.sh "$build" whole && echo "programs, ctest, install, a consumer of the package"; }
 
 wanted() { case " $parts " in *" $1 "*) true;; *) left "$1: not asked for"; false;; esac; }
-every="test sets clang asan tsan cmake libcxx aarch64 arm riscv64"
+every="test sets clang asan tsan cmake libcxx aarch64 arm riscv64 windows"
 for name in "$@"; do
     case " $every " in *" $name "*) ;; *) echo "$name is no part; the parts are: $every"; exit 2;; esac
 done
@@ -129,6 +155,9 @@ abroad libcxx "clang++ -stdlib=libc++" "" "clang libc++-dev libc++abi-dev"
 abroad aarch64 aarch64-linux-gnu-g++ qemu-aarch64 "g++-aarch64-linux-gnu qemu-user"
 abroad arm arm-linux-gnueabihf-g++ qemu-arm "g++-arm-linux-gnueabihf qemu-user"
 abroad riscv64 riscv64-linux-gnu-g++ qemu-riscv64 "g++-riscv64-linux-gnu qemu-user"
+if wanted windows; then
+    if command -v $mingw > /dev/null; then part windows windows; else left "windows: apt-get install g++-mingw-w64-x86-64"; fi
+fi
 left "fuzzing: make fuzz, for hours"
 left "a real device: the CUDA kernels ran on the emulation"
 

@@ -59,12 +59,18 @@ static std::string environment(const char* name) {
     return value ? value : "";
 }
 
+#if defined(_WIN32)
+constexpr const char* home_variable = "USERPROFILE";
+#else
+constexpr const char* home_variable = "HOME";
+#endif
+
 static fs::path hub_cache() {
     for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"})
         if (const std::string folder = environment(name); !folder.empty()) return folder;
     if (const std::string home = environment("HF_HOME"); !home.empty()) return fs::path(home) / "hub";
     const std::string cache = environment("XDG_CACHE_HOME");
-    return (cache.empty() ? fs::path(environment("HOME")) / ".cache" : fs::path(cache)) / "huggingface" / "hub";
+    return (cache.empty() ? fs::path(environment(home_variable)) / ".cache" : fs::path(cache)) / "huggingface" / "hub";
 }
 
 // The snapshot that refs/main names, or the newest; of a cache's folder of a model.

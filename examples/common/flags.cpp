@@ -219,9 +219,10 @@ void Flags::twice(const Flag& flag, const std::string& name) const {
 }
 
 void Flags::parse(int argc, char** argv) {
+    const std::vector<std::string> words = arguments(argc, argv);
     bool only_values = false;                          // after "--"
     for (int i = 1; i < argc; ++i) {
-        std::string word = argv[i], value;
+        std::string word = words[size_t(i)], value;
         if (!only_values && word == "--") { only_values = true; continue; }
         if (only_values || word.size() < 2 || word[0] != '-') {
             auto free = std::find_if(positionals_.begin(), positionals_.end(),
@@ -248,7 +249,7 @@ void Flags::parse(int argc, char** argv) {
         if (!flag) unknown(name);
         if (flag->seen_ && !flag->repeats_) twice(*flag, name);
         if (flag->value_.empty()) {    // a switch, perhaps followed by true or false as in "--double_quant True"
-            std::string follows = attached ? value : i + 1 < argc ? argv[i + 1] : "";
+            std::string follows = attached ? value : i + 1 < argc ? words[size_t(i) + 1] : "";
             std::transform(follows.begin(), follows.end(), follows.begin(),
                            [](unsigned char c) { return char(std::tolower(c)); });
             if (follows == "on") follows = "true";
@@ -262,7 +263,7 @@ void Flags::parse(int argc, char** argv) {
         }
         if (!attached) {
             if (i + 1 >= argc) throw UsageError(name + " needs a value: " + flag->value_);
-            value = argv[++i];
+            value = words[size_t(++i)];
         }
         set(*flag, value, name);
     }

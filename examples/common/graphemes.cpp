@@ -35,10 +35,23 @@ constexpr uint32_t joiner = 0x200D, emoji_selector = 0xFE0F;
 bool flag_letter(uint32_t c) { return c >= 0x1F1E6 && c <= 0x1F1FF; }
 bool skin_tone(uint32_t c) { return c >= 0x1F3FB && c <= 0x1F3FF; }
 
+#if defined(_WIN32)
+// The console knows no more either: signs without a column of their own, and those of two.
+int columns_known(uint32_t c) {
+    if ((c >= 0x300 && c <= 0x36F) || (c >= 0x200B && c <= 0x200F) || (c >= 0xFE00 && c <= 0xFE0F)) return 0;
+    const bool wide = (c >= 0x1100 && c <= 0x115F) || (c >= 0x2E80 && c <= 0xA4CF) || (c >= 0xAC00 && c <= 0xD7A3) ||
+                      (c >= 0xF900 && c <= 0xFAFF) || (c >= 0xFE30 && c <= 0xFE6F) || (c >= 0xFF00 && c <= 0xFF60) ||
+                      (c >= 0x1F300 && c <= 0x1FAFF) || (c >= 0x20000 && c <= 0x3FFFD);
+    return wide ? 2 : 1;
+}
+#else
+int columns_known(uint32_t c) { return ::wcwidth(wchar_t(c)); }
+#endif
+
 // wcwidth of what the library does not know is -1: a terminal shows one column.
 int columns_of(uint32_t c) {
     if (c < 0x20 || c == 0x7F) return 1;               // shown as a sign of its own
-    const int known = ::wcwidth(wchar_t(c));
+    const int known = columns_known(c);
     return known < 0 ? 1 : known;
 }
 
@@ -56,8 +69,10 @@ bool in_word(const std::string& s, size_t at) {
 }  // namespace graphemes
 
 void use_locale() {
+#if !defined(_WIN32)
     std::setlocale(LC_CTYPE, "");
-    if (::wcwidth(wchar_t(0x4E2D)) == 2) return;       // it knows that a Chinese character has two columns
+#endif
+    if (graphemes::columns_known(0x4E2D) == 2) return;       // it knows that a Chinese character has two columns
     for (const char* name : {"C.UTF-8", "C.utf8", "en_US.UTF-8", "UTF-8"})
         if (std::setlocale(LC_CTYPE, name)) return;
 }

@@ -15,6 +15,12 @@ namespace program {
 
 namespace fs = std::filesystem;
 
+#if defined(_WIN32)
+#define O_CLOEXEC (O_NOINHERIT | O_BINARY)
+constexpr const char* home_variable = "USERPROFILE";
+#else
+constexpr const char* home_variable = "HOME";
+#endif
 constexpr size_t most_entries = 1000;                  // what is kept of a file that has grown to twice as many
 
 static std::string escaped(const std::string& text) {
@@ -33,7 +39,7 @@ static std::string unescaped(const std::string& line) {
 }
 
 std::string state_file(const std::string& name) {
-    const char *state = std::getenv("XDG_STATE_HOME"), *home = std::getenv("HOME");
+    const char *state = std::getenv("XDG_STATE_HOME"), *home = std::getenv(home_variable);
     // a relative one is to be ignored, says the standard
     if (state && *state == '/') return std::string(state) + "/qlora/" + name;
     return home && *home ? std::string(home) + "/.local/state/qlora/" + name : "";
@@ -72,7 +78,8 @@ void History::add(const std::string& text) {
     const int fd = ::open(file_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     const std::string line = escaped(text);
     // one write, so that lines of several programs do not mix
-    if (fd < 0 || ::write(fd, line.data(), line.size()) != ssize_t(line.size())) error_ = std::strerror(errno);
+    if (fd < 0 || ::write(fd, line.data(), unsigned(line.size())) != ssize_t(line.size()))
+        error_ = std::strerror(errno);
     if (fd >= 0) ::close(fd);
 }
 

@@ -6,6 +6,10 @@
 #include <csignal>
 #include <cstring>
 #include <unistd.h>
+#if defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#endif
 
 namespace program {
 
@@ -24,11 +28,22 @@ static void on_signal(int signal) {
     const int which = ready.load();
     if (which < 0) return;
     const int error = errno;
-    if (::write(2, answers[which], std::strlen(answers[which])) < 0) {}             // a closed terminal: nobody to tell
+    const auto bytes = unsigned(std::strlen(answers[which]));
+    if (::write(2, answers[which], bytes) < 0) {}      // a closed terminal: nobody to tell
     errno = error;
 }
 }
 
+#if defined(_WIN32)
+// In a thread of the system's. Who closes the window gets as long as the system gives it, a few seconds.
+static BOOL WINAPI on_event(DWORD event) {
+    on_signal(event == CTRL_C_EVENT ? SIGINT : SIGTERM);
+    if (event == CTRL_CLOSE_EVENT) ::Sleep(INFINITE);
+    return TRUE;
+}
+
+void catch_interrupts() { ::SetConsoleCtrlHandler(on_event, TRUE); }
+#else
 void catch_interrupts() {
     struct sigaction action{}, before{};
     action.sa_handler = on_signal;
@@ -39,6 +54,7 @@ void catch_interrupts() {
     std::signal(SIGPIPE, SIG_IGN);                     // a closed pipe is a failed write, not a death
     std::signal(SIGXFSZ, SIG_IGN);                     // so is a file at its size limit
 }
+#endif
 
 int interrupted() { return pending; }
 void clear_interrupt() { pending = 0; }

@@ -18,7 +18,8 @@ bool unless_cancelled(const Call& call) {
     }
 }
 
-void catch_interrupts();                               // SIGINT, SIGTERM, and SIGHUP unless it is ignored (nohup)
+// SIGINT, SIGTERM, and SIGHUP unless it is ignored (nohup); on Windows Ctrl-C, Ctrl-Break and closing the window
+void catch_interrupts();
 int interrupted();                                     // the signal's number, 0 = none so far
 inline bool go_on() { return interrupted() == 0; }     // for qlora::StopScope
 void clear_interrupt();                                // dealt with: the next one is a first one again

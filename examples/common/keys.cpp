@@ -1,6 +1,7 @@
 // keys.cpp - bytes of a terminal as keys: the sequences that xterm and all that call themselves like it send.
 #include "examples/common/keys.h"
 
+#if !defined(_WIN32)
 #include "examples/common/interrupt.h"
 
 #include <sys/select.h>
@@ -130,3 +131,4 @@ int read_key(std::string& text) {
 }
 
 }  // namespace program
+#endif

@@ -2,19 +2,31 @@
 #pragma once
 #include <string>
 
+#if !defined(_WIN32)
 #include <termios.h>
+#endif
 
 namespace program {
 
-// For as long as one line is edited. The terminal marks what is pasted (bracketed paste), where it can.
+// For as long as one line is edited. The terminal marks what is pasted (bracketed paste), where it can. Not on Windows:
+// its console edits lines itself.
 class RawMode {
 public:
+#if defined(_WIN32)
+    static constexpr bool available = false;
+    RawMode() {}
+    ~RawMode() {}
+#else
+    static constexpr bool available = true;
     RawMode();
     ~RawMode();
+#endif
     RawMode(const RawMode&) = delete;
+#if !defined(_WIN32)
 private:
     termios before_{};
     bool active_ = false;
+#endif
 };
 
 // Bytes below 256 are themselves (Ctrl-A is 1); of the others:

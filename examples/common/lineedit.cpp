@@ -182,7 +182,8 @@ LineEditor::Result LineEditor::edit(const std::string& prompt, std::string& out)
 }
 
 LineEditor::Result LineEditor::read_line(const std::string& prompt, std::string& line) {
-    if (!interactive_) {
+    if (!interactive_ || !RawMode::available) {
+        if (interactive_) std::fputs(prompt.c_str(), stdout), std::fflush(stdout);
         if (!program::read_line(line)) return Result::end;
         if (!line.empty() && line.back() == '\r') line.pop_back();
         return Result::text;

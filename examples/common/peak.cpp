@@ -11,6 +11,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -166,7 +167,9 @@ static uint64_t read_all(const char* from, int64_t bytes) {
 double read_peak(int threads, int64_t bytes) {
     const int64_t share = std::max<int64_t>(bytes / threads, 4096) / 256 * 256,
                   part = std::min<int64_t>(share, int64_t(8) << 20), parts = share / part;
-    const std::unique_ptr<void, void (*)(void*)> memory(std::aligned_alloc(256, size_t(share * threads)), std::free);
+    constexpr std::align_val_t line{256};
+    const std::unique_ptr<void, void (*)(void*)> memory(
+        ::operator new(size_t(share * threads), line, std::nothrow), [](void* at) { ::operator delete(at, line); });
     char* const from = static_cast<char*>(memory.get());
     if (!from) return 0;
     std::vector<uint64_t> sinks(size_t(threads) * 8);

@@ -1,12 +1,9 @@
 // run_folder.cpp - the output folder of a fine-tuning run.
 #include "examples/common/run_folder.h"
 
-#include "qlora.h"
+#include "examples/common/lock_file.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include "qlora.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -54,26 +51,16 @@ static std::string made(const std::string& path) {
 }
 
 RunFolder::Lock::Lock(const std::string& where) : folder(made(where)), path(folder + "/.lock") {
-    // The file may be unlinked by the run that held it between our open() and flock(): then the name is another file's,
-    // or nobody's.
-    struct stat held {}, named {};
-    do {
-        if (fd >= 0) ::close(fd);
-        fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-        if (fd < 0) throw qlora::Error(qlora::Errc::io, "cannot write in " + folder + ": " + std::strerror(errno));
-        if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
-            ::close(fd);
-            throw qlora::Error(qlora::Errc::io,
-                               "another run is writing to " + folder + "; wait for it, or choose another -o");
-        }
-    } while (::fstat(fd, &held) != 0 || ::stat(path.c_str(), &named) != 0 || held.st_ino != named.st_ino ||
-             held.st_dev != named.st_dev);
+    fd = lock_file(path);
+    if (fd >= 0) return;
+    if (errno != EWOULDBLOCK)
+        throw qlora::Error(qlora::Errc::io, "cannot write in " + folder + ": " + std::strerror(errno));
+    throw qlora::Error(qlora::Errc::io, "another run is writing to " + folder + "; wait for it, or choose another -o");
 }
 
 RunFolder::Lock::~Lock() {
-    ::unlink(path.c_str());                            // still locked, so nobody else can be in between
-    ::close(fd);
-    ::rmdir(folder.c_str());    // only succeeds when the run left nothing, as after an error in the options
+    unlock_file(fd, path);
+    remove_if_empty(folder);                           // the run left nothing, as after an error in the options
 }
 
 RunFolder::RunFolder(const std::string& path, Start start) : path_(path), start_(start), lock_(path), record_(path) {
@@ -241,7 +228,7 @@ RunFolder::Totals RunFolder::open_metrics(int64_t step) {
         }
     }
     write_text(path, kept);
-    metrics_ = std::fopen(path.c_str(), "ab");
+    metrics_ = appending(path);
     if (!metrics_) throw qlora::Error(qlora::Errc::io, "cannot write " + path + ": " + std::strerror(errno));
     return totals;
 }

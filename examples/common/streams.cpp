@@ -9,18 +9,39 @@
 #include <cstdio>
 #include <cstring>
 
+#if !defined(_WIN32)
 #include <fcntl.h>
 #include <sys/select.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#endif
 
 namespace program {
 
+#if !defined(_WIN32)                                   // else see windows.cpp
 void hold_standard_streams() {
     for (int fd = 0; fd <= 2; ++fd)                    // in this order: open() gives the lowest number that is free
         if (::fcntl(fd, F_GETFD) < 0 && errno == EBADF && ::open("/dev/null", fd == 2 ? O_WRONLY : O_RDONLY) < 0)
             return;
 }
+
+bool is_piped(int fd) {
+    struct stat what{};
+    return ::fstat(fd, &what) == 0 && (S_ISFIFO(what.st_mode) || S_ISREG(what.st_mode) || S_ISSOCK(what.st_mode));
+}
+
+std::vector<std::string> arguments(int argc, char** argv) { return {argv, argv + argc}; }
+
+int64_t read_input(char* to, size_t bytes) { return ::read(0, to, bytes); }
+
+bool input_waits() {
+    fd_set set;
+    FD_ZERO(&set);
+    FD_SET(0, &set);
+    timeval wait{2, 0};
+    return ::select(1, &set, nullptr, nullptr, &wait) != 0;
+}
+#endif
 
 std::string output_error() {
     errno = 0;
@@ -45,7 +66,7 @@ bool read_line(std::string& line) {
         line.append(ahead, at, std::string::npos);
         at = 0;
         ahead.resize(65536);
-        const ssize_t got = ::read(0, ahead.data(), ahead.size());
+        const int64_t got = read_input(ahead.data(), ahead.size());
         const int code = errno;
         ahead.resize(got > 0 ? size_t(got) : 0);
         if (got == 0) return !line.empty();
@@ -55,17 +76,8 @@ bool read_line(std::string& line) {
     }
 }
 
-bool is_piped(int fd) {
-    struct stat what{};
-    return ::fstat(fd, &what) == 0 && (S_ISFIFO(what.st_mode) || S_ISREG(what.st_mode) || S_ISSOCK(what.st_mode));
-}
-
 std::string read_all() {
-    fd_set set;
-    FD_ZERO(&set);
-    FD_SET(0, &set);
-    timeval wait{2, 0};
-    if (::select(1, &set, nullptr, nullptr, &wait) == 0)
+    if (!input_waits())
         std::fprintf(stderr, "(reading the standard input to its end; < /dev/null has none)\n");
     std::string all, line;
     while (read_line(line)) all += line + '\n';

@@ -3,9 +3,11 @@
 
 #include "examples/common/graphemes.h"
 
+#if !defined(_WIN32)
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#endif
 
 #include <cmath>
 #include <cstdio>
@@ -14,17 +16,29 @@
 
 namespace program {
 
+#if !defined(_WIN32)                                   // else see windows.cpp
 bool is_terminal(int fd) { return ::isatty(fd) == 1; }
+
+int columns(int fd) {
+    winsize size{};
+    return ::ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+int64_t peak_memory() {
+    rusage usage{};
+    ::getrusage(RUSAGE_SELF, &usage);
+#if defined(__APPLE__)
+    return int64_t(usage.ru_maxrss);
+#else
+    return int64_t(usage.ru_maxrss) * 1024;
+#endif
+}
+#endif
 
 bool colours(int fd) {
     const char* no = std::getenv("NO_COLOR");
     const char* term = std::getenv("TERM");
     return is_terminal(fd) && !(no && *no) && !(term && std::strcmp(term, "dumb") == 0);
-}
-
-int columns(int fd) {
-    winsize size{};
-    return ::ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
 std::string styled(const std::string& text, Style style, int fd) {
@@ -61,16 +75,6 @@ std::string human_time(double seconds) {
         std::snprintf(text, sizeof text, "%lldh %02dm", static_cast<long long>(seconds / 3600),
                       int(std::fmod(seconds, 3600)) / 60);
     return text;
-}
-
-int64_t peak_memory() {
-    rusage usage{};
-    ::getrusage(RUSAGE_SELF, &usage);
-#if defined(__APPLE__)
-    return int64_t(usage.ru_maxrss);
-#else
-    return int64_t(usage.ru_maxrss) * 1024;
-#endif
 }
 
 void Progress::write(const std::string& text) const {

@@ -2,35 +2,35 @@
 // named, and what a failed write is told as.
 #pragma once
 #include "src/base/error.h"
+#include "src/base/system.h"
 
-#include <cerrno>
 #include <system_error>
-
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 namespace qlora { inline namespace QLORA_ABI {
 
-static_assert(sizeof(off_t) >= 8, "on a 32-bit system compile with -D_FILE_OFFSET_BITS=64, for files above 2 GiB");
-
-inline std::string reason(int code) { return std::generic_category().message(code); }
+inline std::string reason(int code) {
+#if defined(_WIN32)
+    if (code == EBUSY) return "in use: Windows replaces no file that a program has open or mapped; close it there";
+#endif
+    return std::generic_category().message(code);
+}
 
 struct Descriptor {
     int fd = -1;
     Descriptor(const std::string& path, int flags, mode_t mode = 0) {
-        do fd = ::open(path.c_str(), flags | O_CLOEXEC, mode); while (fd < 0 && errno == EINTR);
+        do fd = sys::open(path.c_str(), flags | O_CLOEXEC, mode); while (fd < 0 && errno == EINTR);
     }
-    ~Descriptor() { if (fd >= 0) ::close(fd); }
+    explicit Descriptor(int opened) : fd(opened) {}
+    ~Descriptor() { if (fd >= 0) sys::close(fd); }
     int release() { const int kept = fd; fd = -1; return kept; }
     Descriptor(const Descriptor&) = delete;
     Descriptor& operator=(const Descriptor&) = delete;
 };
 
 // Open with O_RDONLY | O_NONBLOCK: opening a FIFO must fail at the check here, not wait for its writer.
-inline struct stat status_of_regular(const std::string& path, const Descriptor& file) {
-    struct stat status {};
-    if (file.fd < 0 || ::fstat(file.fd, &status) != 0) fail(Errc::io, "open ", path, ": ", reason(errno));
+inline sys::Status status_of_regular(const std::string& path, const Descriptor& file) {
+    sys::Status status{};
+    if (file.fd < 0 || sys::fstat(file.fd, &status) != 0) fail(Errc::io, "open ", path, ": ", reason(errno));
     if (S_ISDIR(status.st_mode)) fail(Errc::io, "open ", path, ": is a folder, a file is needed");
     if (!S_ISREG(status.st_mode)) fail(Errc::io, "open ", path, ": is not a regular file");
     return status;

@@ -1,4 +1,4 @@
-// file.cpp - POSIX files: descriptors close on exec, only regular files are read, and new content appears whole or not
+// file.cpp - files: descriptors close on exec, only regular files are read, and new content appears whole or not
 // at all.
 #include "src/base/file.h"
 
@@ -20,7 +20,7 @@ constexpr size_t buffer_bytes = size_t(1) << 20;       // a write() of 1 MiB cos
 }  // namespace file_room
 
 std::string folder_of(const std::string& path) {
-    const size_t slash = path.rfind('/');
+    const size_t slash = path.find_last_of(sys::separators);
     return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
 }
 
@@ -47,10 +47,13 @@ std::string temporary_name(const std::string& target) {
 
 // 0 or the error. fsync reports delayed write errors, a full disk of a network file system among them.
 int sync_path(const std::string& path, bool folder) {
-    const Descriptor file(path, folder ? O_RDONLY | O_DIRECTORY : O_RDONLY);
+#if defined(_WIN32)
+    if (folder) return 0;                              // renaming there waits for the disk itself
+#endif
+    const Descriptor file(path, folder ? O_RDONLY | O_DIRECTORY : sys::open_to_sync);
     if (file.fd < 0) return errno;
     int code = 0;
-    do code = ::fsync(file.fd) == 0 ? 0 : errno; while (code == EINTR);
+    do code = sys::fsync(file.fd) == 0 ? 0 : errno; while (code == EINTR);
     return folder && code == EINVAL ? 0 : code;        // some file systems cannot sync a folder
 }
 
@@ -62,7 +65,7 @@ std::string read_file(const std::string& path, int64_t limit) {
     for (int64_t at = 0; at < size;) {
         check_stop();
         constexpr int64_t most = 64 << 20;             // at once: a read of a file is not interrupted
-        const ssize_t got = ::read(file.fd, bytes.data() + at, size_t(std::min(size - at, most)));
+        const ssize_t got = sys::read(file.fd, bytes.data() + at, size_t(std::min(size - at, most)));
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) fail(Errc::io, "read ", path, ": ", reason(errno));
         if (got == 0)
@@ -73,13 +76,13 @@ std::string read_file(const std::string& path, int64_t limit) {
 }
 
 bool exists(const std::string& path) {
-    struct stat status {};
-    return ::stat(path.c_str(), &status) == 0;
+    sys::Status status{};
+    return sys::stat(path.c_str(), &status) == 0;
 }
 
 bool is_folder(const std::string& path) {
-    struct stat status {};
-    return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+    sys::Status status{};
+    return sys::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
 }
 
 void write_file_atomic(const std::string& path, std::string_view bytes) {
@@ -93,7 +96,7 @@ AtomicFile::AtomicFile(const std::string& path) : path_(path) {
     if (is_folder(path)) fail(Errc::io, "write ", path, ": is a folder");
     do {                                               // EEXIST: left by a crashed process that had our id
         temporary_ = temporary_name(path);
-        fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        fd_ = sys::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     } while (fd_ < 0 && (errno == EEXIST || errno == EINTR));
     if (fd_ < 0) fail(Errc::io, "write ", path, ": ", reason(errno));
 }
@@ -101,8 +104,8 @@ AtomicFile::AtomicFile(const std::string& path) : path_(path) {
 AtomicFile AtomicFile::in_memory(std::string& bytes) { return AtomicFile(&bytes); }
 
 AtomicFile::~AtomicFile() {
-    if (fd_ >= 0) ::close(fd_);
-    if (!temporary_.empty()) ::unlink(temporary_.c_str());
+    if (fd_ >= 0) sys::close(fd_);
+    if (!temporary_.empty()) sys::unlink(temporary_.c_str());
 }
 
 void AtomicFile::write(const void* bytes, int64_t count) {
@@ -126,7 +129,7 @@ void AtomicFile::write(const void* bytes, int64_t count) {
 
 void AtomicFile::flush() {
     for (size_t at = 0; at < buffer_.size();) {
-        const ssize_t put = ::write(fd_, buffer_.data() + at, buffer_.size() - at);
+        const ssize_t put = sys::write(fd_, buffer_.data() + at, buffer_.size() - at);
         if (put < 0 && errno == EINTR) continue;
         if (put < 0) write_failed(path_, errno, written_);
         at += size_t(put);
@@ -140,10 +143,10 @@ void AtomicFile::commit() {
     if (fd_ < 0) fail(Errc::argument, "write ", path_, ": already committed");
     flush();
     int synced = 0;
-    do synced = ::fsync(fd_); while (synced != 0 && errno == EINTR);
+    do synced = sys::fsync(fd_); while (synced != 0 && errno == EINTR);
     if (synced != 0) write_failed(path_, errno, written_);
-    if (::close(std::exchange(fd_, -1)) != 0 && errno != EINTR) write_failed(path_, errno, written_);
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) write_failed(path_, errno, written_);
+    if (sys::close(std::exchange(fd_, -1)) != 0 && errno != EINTR) write_failed(path_, errno, written_);
+    if (sys::rename(temporary_.c_str(), path_.c_str()) != 0) write_failed(path_, errno, written_);
     temporary_.clear();
     if (const int code = sync_path(folder_of(path_), true))
         fail(Errc::io, "write ", path_, ": written, but its folder could not be synced: ", reason(code));

@@ -33,7 +33,7 @@ std::string contents(const std::string& path) {
     std::string text;
     char part[4096];
     while (file.fd >= 0 && text.size() < most) {
-        const ssize_t got = ::read(file.fd, part, sizeof part);
+        const ssize_t got = sys::read(file.fd, part, sizeof part);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) break;
         text.append(part, size_t(got));
@@ -134,7 +134,9 @@ int affinity() {
 int64_t machine_memory(const std::string& root) {
     if (const int64_t kib = number_after(contents(root + "/proc/meminfo"), "MemAvailable:", -1); kib >= 0)
         return kib * 1024;
-#if defined(__APPLE__)
+#if defined(_WIN32)
+    return sys::free_memory();
+#elif defined(__APPLE__)
     vm_statistics64_data_t pages{};
     mach_msg_type_number_t count = HOST_VM_INFO64_COUNT;
     if (host_statistics64(mach_host_self(), HOST_VM_INFO64, reinterpret_cast<host_info64_t>(&pages), &count) ==
@@ -162,6 +164,9 @@ int64_t available_memory(const std::string& root) {
 }
 
 int64_t own_memory(const std::string& root) {
+#if defined(_WIN32)
+    if (root.empty()) return sys::private_memory();
+#endif
     const int64_t kib = limits_room::number_after(limits_room::contents(root + "/proc/self/status"), "RssAnon:", 0);
     return kib * 1024;
 }

@@ -8,8 +8,6 @@
 #include <csignal>
 #include <mutex>
 
-#include <sys/mman.h>
-
 namespace qlora { inline namespace QLORA_ABI {
 
 // A line of the handler's table. Lines are never freed, only used again, so that the handler can walk them at any
@@ -28,7 +26,6 @@ static_assert(std::atomic<uintptr_t>::is_always_lock_free && std::atomic<int>::i
 
 std::atomic<Watch*> table{nullptr};
 std::mutex table_mutex;                                // of those who add and remove lines; the handler takes no lock
-struct sigaction before {};                            // what SIGBUS did before guard_mapped_files()
 
 Watch* watch(const void* begin, size_t bytes) {
     const std::lock_guard lock(table_mutex);
@@ -44,6 +41,10 @@ Watch* watch(const void* begin, size_t bytes) {
     w->begin.store(reinterpret_cast<uintptr_t>(begin));    // last: from here on the handler sees the line
     return w;
 }
+
+#if !defined(_WIN32)
+
+struct sigaction before {};                            // what SIGBUS did before guard_mapped_files()
 
 // The whole map and not only the page: one fault instead of thousands, and no value that is half the old file. Zeros
 // that are only read take no memory.
@@ -74,15 +75,11 @@ void on_bus_error(int signal, siginfo_t* info, void* context) {
     errno = kept;
 }
 
-int64_t last_change(const struct stat& s) {
-#if defined(__APPLE__)
-    return int64_t(s.st_mtimespec.tv_sec) * 1'000'000'000 + s.st_mtimespec.tv_nsec;
-#else
-    return int64_t(s.st_mtim.tv_sec) * 1'000'000'000 + s.st_mtim.tv_nsec;
 #endif
-}
 
 }  // namespace mapped_file_room
+
+#if !defined(_WIN32)
 
 void guard_mapped_files() {
     static std::mutex mutex;
@@ -98,17 +95,21 @@ void guard_mapped_files() {
     if (::sigaction(SIGBUS, &action, nullptr) != 0) fail(Errc::device, "guard_mapped_files: ", reason(errno));
 }
 
+#else
+void guard_mapped_files() {}    // there is no need: Windows refuses to cut a file that is mapped
+#endif
+
 std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
     Descriptor file(path, O_RDONLY | O_NONBLOCK);
-    const struct stat status = status_of_regular(path, file);
+    const sys::Status status = status_of_regular(path, file);
     std::shared_ptr<MappedFile> map(new MappedFile);
     map->path_ = path;
     map->size_ = int64_t(status.st_size);
-    map->changed_ = mapped_file_room::last_change(status);
+    map->changed_ = sys::last_change(status);
     map->fd_ = file.release();
     if (map->size_ == 0) return map;                   // mmap refuses a length of 0
-    void* const at = ::mmap(nullptr, size_t(map->size_), PROT_READ, MAP_SHARED, map->fd_, 0);
-    if (at == MAP_FAILED) fail(Errc::memory, "map ", path, " (", map->size_, " bytes): ", reason(errno));
+    void* const at = sys::map(map->fd_, map->size_, false);
+    if (!at) fail(Errc::memory, "map ", path, " (", map->size_, " bytes): ", reason(errno));
     map->pages_ = at;
     map->data_ = static_cast<const uint8_t*>(at);
     map->watch_ = mapped_file_room::watch(at, size_t(map->size_));
@@ -136,14 +137,14 @@ std::shared_ptr<const MappedFile> MappedFile::memory(std::span<const std::byte> 
 
 MappedFile::~MappedFile() {
     if (watch_) watch_->begin.store(0);                // before the addresses can belong to somebody else
-    if (pages_) ::munmap(pages_, size_t(size_));
-    if (fd_ >= 0) ::close(fd_);
+    if (pages_) sys::unmap(pages_, size_);
+    if (fd_ >= 0) sys::close(fd_);
 }
 
 void MappedFile::check() const {
     if (fd_ < 0) return;
-    struct stat status {};
-    const bool known = ::fstat(fd_, &status) == 0;
+    sys::Status status{};
+    const bool known = sys::fstat(fd_, &status) == 0;
     if (known && int64_t(status.st_size) < size_)
         fail(
             Errc::io, path_, ": was cut from ", size_, " to ", status.st_size,
@@ -152,17 +153,17 @@ void MappedFile::check() const {
         fail(Errc::io, path_,
              ": a part of it could not be read while it was in use (the file was cut, or its disk failed); nothing "
              "computed from it since is kept. Load it again");
-    if (known && (int64_t(status.st_size) != size_ || mapped_file_room::last_change(status) != changed_))
+    if (known && (int64_t(status.st_size) != size_ || sys::last_change(status) != changed_))
         fail(Errc::io, path_,
              ": was written to while it was in use; nothing computed from it since is kept. Load it again, and replace "
              "files by renaming, not by copying over them");
 }
 
 void MappedFile::forget(const void* first, int64_t bytes) const {
-    const int64_t page = ::sysconf(_SC_PAGESIZE), at = static_cast<const uint8_t*>(first) - data_;
+    const int64_t page = sys::page_bytes(), at = static_cast<const uint8_t*>(first) - data_;
     if (!pages_ || page <= 0 || at < 0 || bytes < 0 || at > size_ - bytes) return;
     const int64_t begin = (at + page - 1) / page * page, end = (at + bytes) / page * page;
-    if (begin < end) ::madvise(static_cast<char*>(pages_) + begin, size_t(end - begin), MADV_DONTNEED);
+    if (begin < end) sys::forget(static_cast<char*>(pages_) + begin, size_t(end - begin));
 }
 
 }}  // namespace qlora

@@ -5,7 +5,8 @@
 // zeros in the place of that whole map, marks the map as broken and lets the thread go on. What was computed from then
 // on is wrong, so nobody may believe it before check() has been asked: graphs ask after every run, savers before they
 // commit, loaders at their end. check() also compares the size and the time of the last change with those at open(): a
-// file that was overwritten in place never faults.
+// file that was overwritten in place never faults. Windows refuses to cut a file that is mapped: nothing is installed
+// there.
 //
 // Bytes that are in memory already (Source::memory) are read through the same handle: nothing is mapped, and check()
 // has nothing to find.

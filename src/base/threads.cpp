@@ -15,7 +15,9 @@
 #include <thread>
 #include <utility>
 
+#if !defined(_WIN32)
 #include <pthread.h>
+#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -39,9 +41,12 @@ thread_local const void* running_pool = nullptr;
 thread_local bool alone = false;                       // this thread's runs stay on it
 
 // A fork copies the memory of a pool and not its threads. Counted, so that a pool knows whether it is such a copy.
+// Windows has none.
 std::atomic<unsigned> forks{0};
 unsigned generation() {
+#if !defined(_WIN32)
     [[maybe_unused]] static const int registered = ::pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
+#endif
     return forks.load(std::memory_order_relaxed);
 }
 

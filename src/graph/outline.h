@@ -1,19 +1,18 @@
 // outline.h - a backend without memory: a plan is made of sizes, not of numbers. Buffers are addresses that nobody may
 // follow, weights stay where they are, and what would read or compute is refused.
 #pragma once
+#include "src/base/system.h"
 #include "src/graph/pager.h"
-
-#include <sys/mman.h>
 
 namespace qlora { inline namespace QLORA_ABI {
 
 // Addresses of their own, as buffers that share none must have; touching one ends the process.
 inline BufferRef address_of_nothing(int64_t bytes) {
     const size_t size = size_t(std::max<int64_t>(bytes, 1));
-    void* const at = ::mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (at == MAP_FAILED) fail(Errc::memory, "outline: there are no ", bytes, " addresses left");
+    void* const at = sys::addresses(size);
+    if (!at) fail(Errc::memory, "outline: there are no ", bytes, " addresses left");
     return std::make_shared<Buffer>(
-        Buffer{at, bytes, std::shared_ptr<void>(at, [size](void* p) { ::munmap(p, size); })});
+        Buffer{at, bytes, std::shared_ptr<void>(at, [size](void* p) { sys::give_back(p, size); })});
 }
 
 // As much is held as a pager of this window would.

@@ -1,4 +1,5 @@
 // text.cpp - tokenizers out of any kind of file. Dialogues are in render_chat.cpp.
+#include "src/base/system.h"
 #include "src/model/gguf_model.h"
 #include "src/model/hf_model.h"
 #include "src/text/sentencepiece.h"
@@ -28,7 +29,7 @@ std::vector<Token> reply_ends(const Json& json, const std::string& file) {
 }
 
 std::string beside(const std::string& file, const char* name) {
-    return file.substr(0, file.find_last_of('/') + 1) + name;
+    return file.substr(0, file.find_last_of(sys::separators) + 1) + name;
 }
 
 constexpr int64_t most = int64_t(256) << 20;           // bytes of a tokenizer
@@ -171,7 +172,7 @@ std::shared_ptr<const TokenizerImpl> load_tokenizer(const Source& source) {
     const bool memory = is_in_memory(source), named_json = !memory && path.ends_with(".json");
     const Form form = named_json ? Form::json : text_room::form_of(source);
     if (form == Form::model || named_json) {
-        const size_t slash = path.find_last_of('/');
+        const size_t slash = path.find_last_of(sys::separators);
         const std::string folder = slash == path.npos ? "." : path.substr(0, slash);
         if (!memory) return text_room::of_folder(folder, path.substr(slash + 1));
         return make_tokenizer(read_tokenizer_model(text_of(source, {}, text_room::most), "", Json(), path), path);
