@@ -90,6 +90,7 @@ struct SafeTensorsParser {
     }
 
     void parse_metadata(const Json& entry) {
+        if (entry.is_null()) return;                   // as mlx writes it
         for (const auto& [key, value] : entry.as_object(str(out.path(), ": __metadata__")))
             out.metadata_.emplace_back(key, value.as_string(str(out.path(), ": __metadata__.", key)));
     }
