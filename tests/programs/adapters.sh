@@ -8,6 +8,11 @@ for word in '"quant": "nf4"' '"double_quant": true' '"norm values"' '"embeddings
     if grep -q "$word" "$out/base.json"; then ok "base.json has $word"; else failed "base.json has $word" "$(tr -d '\n' < "$out/base.json")"; fi
 done
 
+good "an adapter for mlx-lm" ./export -m "$model" --adapter "$out" --type mlx-lora -o "$dir/mlx"
+says "... reads back as it was" "logits differ by 0 at most"
+good "chat with an adapter of mlx-lm" ./chat -m "$model" --adapter "$dir/mlx" -p "Number 3?" -n 4
+bad "mlx-lm reads no GGUF" "writes a folder" ./export -m "$model" --adapter "$out" --type mlx-lora -o "$dir/mlx.gguf"
+
 # The same model but for one byte of its last tensor, and one whose norms differ too.
 other=$dir/other.gguf
 cp "$model" "$other"
