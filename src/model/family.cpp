@@ -71,7 +71,7 @@ void check_config(const Config& c, const std::string& where) {
 
 void set_kv_heads(Config& c, const std::string& where) {
     if (c.kv_heads_of.empty()) return;
-    if (int64_t(c.kv_heads_of.size()) == 1) c.kv_heads_of.assign(size_t(c.layers), c.kv_heads_of[0]);
+    if (c.kv_heads_of.size() == 1) c.kv_heads_of = std::vector<int64_t>(size_t(c.layers), c.kv_heads_of[0]);
     if (int64_t(c.kv_heads_of.size()) != c.layers)
         fail(Errc::format, where, ": key-value heads for ", c.kv_heads_of.size(), " layers, the model has ", c.layers);
     for (const int64_t n : c.kv_heads_of)
