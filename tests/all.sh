@@ -92,7 +92,7 @@ foreign() {
             return 1
     done
     tests="$(ls tests/base/*_test.cpp tests/cpu/*_test.cpp tests/tensor/*_test.cpp tests/format/*_test.cpp \
-        tests/graph/*_test.cpp tests/ops/*_test.cpp tests/text/*_test.cpp tests/model/family_test.cpp | tr '\n' ' ')
+        tests/graph/*_test.cpp tests/ops/*_test.cpp tests/text/*_test.cpp tests/model/family_test.cpp tests/model/bitsandbytes_test.cpp | tr '\n' ' ')
         tests/run/session_test.cpp tests/run/trainer_test.cpp tests/run/resume_test.cpp"
     make "$folder/unit" "$folder/bin/finetune" "$folder/bin/chat" BUILD="$folder" CXX="$compiler" ROOMS=qlora.cpp \
         CXXFLAGS="$flags $link" GTEST="$folder/gtest-all.o $folder/gtest_main.o" TESTS="$(echo $tests)" || return 1
