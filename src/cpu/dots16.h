@@ -1,7 +1,7 @@
 // dots16.h - rows of stored weights times vectors held as 16-bit integers: the products of generation where
 // Compute::f32 was not asked for.
 //
-// 32 neighbours of x share a scale, by which the largest of them is 32767 (or minus that):
+// 32 neighbours of x share a scale, by which the largest of them is 32767 (or minus that; with 4-bit codes 64 do):
 //     x[i] = scale * v[i] + e,   |e| <= scale / 2
 // A code of a weight is a small integer too, so a group's sum of products is exact in 32 bits and is scaled once, by
 // both scales:
@@ -13,9 +13,9 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
-// 256 elements of x. Each 32 lie as the products want them: the even elements, then the odd ones. For 4-bit codes in
-// pairs (Order::pairs) each 64 do: even elements 0..14 and 32..46, 16..30 and 48..62, then the odd ones in the same
-// way.
+// 256 elements of x. Each 32 lie as the products want them; with AVX2: the even elements, then the odd ones. For 4-bit
+// codes in pairs (Order::pairs) each 64 do: even elements 0..14 and 32..46, 16..30 and 48..62, then the odd ones in the
+// same way.
 struct alignas(64) Run16 {
     int16_t values[256];
     float scales[8];                                   // of each 32; of each 64 twice in Order::pairs
@@ -34,6 +34,7 @@ struct Dots16 {
                    int64_t ldx, int64_t m, float* out);
     void (*codes)(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols,
                   const Run16* x, int64_t ldx, int64_t m, float* out);
+    float most_of_blocks = 32767;                      // what the largest of 32 becomes with Order16::blocks
 };
 
 }}  // namespace qlora

@@ -2,11 +2,12 @@
 // W may meet the same x at a time: it is then prepared once, and threads are woken once.
 //
 // The cost is the traffic of W, so nothing is packed and, where a kernel knows the type, nothing decoded into memory.
-// Tasks are runs of rows. How many depends on the threads, but no bit of y does: an element is one row times one x, and
-// does not depend on how many rows x has either.
+// Tasks are runs of rows. How many, and whose, depends on the threads, but no bit of y does: an element is one row times
+// one x, and does not depend on how many rows x has either.
 #include "src/cpu/kernels.h"
 
 #include <algorithm>
+#include <atomic>
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace gemv_room {
@@ -185,6 +186,36 @@ void task(const Kernels& kernels, const Job& job, int64_t number) {
     }
 }
 
+// The tasks in one run for each thread, which so reads memory from one end to the other and finds there what it asked
+// for ahead; a thread that is done takes the last task of another.
+class Shares {
+public:
+    void deal(int64_t tasks, int threads) {
+        threads_ = threads;
+        for (int t = 0; t < threads; ++t)
+            of_[t].tasks.store(uint64_t(tasks * t / threads) << 32 | uint64_t(tasks * (t + 1) / threads),
+                               std::memory_order_relaxed);
+    }
+    // Exactly once each; called as many times as there are tasks, each time there is one.
+    int64_t take(int thread) {
+        for (int i = 0;; ++i) {
+            std::atomic<uint64_t>& tasks = of_[(thread + i) % threads_].tasks;
+            uint64_t now = tasks.load(std::memory_order_relaxed);
+            while (first(now) < end(now)) {
+                const uint64_t then = i == 0 ? now + (uint64_t(1) << 32) : now - 1;
+                if (tasks.compare_exchange_weak(now, then, std::memory_order_relaxed))
+                    return i == 0 ? first(now) : end(then);
+            }
+        }
+    }
+private:
+    static int64_t first(uint64_t of) { return int64_t(of >> 32); }
+    static int64_t end(uint64_t of) { return int64_t(of & UINT32_MAX); }
+    struct alignas(64) Share { std::atomic<uint64_t> tasks; };         // the first of them, and behind the last one
+    int threads_ = 1;
+    Share of_[ThreadPool::most];
+};
+
 }  // namespace gemv_room
 
 int64_t rows_alike(const Cpu& cpu, const WeightRef& w) {
@@ -217,8 +248,13 @@ void gemv(Cpu& cpu, int64_t m, std::span<const Gemv> products) {
         tasks += jobs[count++].tasks;
     }
     // the small factors of an adapter
-    const ThreadPool::Alone alone(work < cpu.kernels->worth_waking);
-    cpu.pool.run(tasks, [&](int64_t number, int) {
+    const bool small = work < cpu.kernels->worth_waking;
+    const ThreadPool::Alone alone(small);
+    thread_local Shares memory;                        // 16 KiB, of which a call writes a line for each thread
+    Shares& shares = memory;
+    shares.deal(tasks, small ? 1 : cpu.pool.size());
+    cpu.pool.run(tasks, [&](int64_t, int thread) {
+        int64_t number = shares.take(thread);
         const Job* job = jobs;
         for (; number >= job->tasks; ++job) number -= job->tasks;
         task(*cpu.kernels, *job, number);

@@ -3,6 +3,8 @@
 #pragma once
 #include "qlora.h"
 
+#include <algorithm>
+
 #if defined(__x86_64__)
 #if !defined(__clang__)
 #pragma GCC diagnostic push
@@ -44,15 +46,17 @@
 #if defined(__x86_64__)
 namespace qlora { inline namespace QLORA_ABI {
 
-// Weights that are read once are asked for so many bytes ahead, line by line in the order of memory although several
-// rows may be read side by side: only so do the prefetchers of processors join in. Two Zen 4 cores read 15 GB/s of NF4
-// in the order of four rows and 36 to 45 in that of memory; from 4 to 8 KiB, speed was the same within a tenth. Asking
-// beyond the end of a matrix does no harm.
+// Weights that are read once are asked for ahead, line by line in the order of memory although several rows may be read
+// side by side: only so do the prefetchers of processors join in. Two Zen 4 cores read 15 GB/s of NF4 in the order of
+// four rows, 36 to 45 in that of memory. What is asked for lies behind all rows that are read side by side, whose lines
+// are wanted in another order, and goes to second-level cache: four rows of 4 KiB, what comes after them and x do not
+// fit into the first level (25 GB/s from there, 36 from here). Asking beyond the end of a matrix does no harm.
 class Ahead {
 public:
-    explicit Ahead(const void* start) : at_(static_cast<const char*>(start) + 6144) {}
+    Ahead(const void* start, int64_t beside)           // beside: bytes of the rows that are read side by side
+        : at_(static_cast<const char*>(start) + std::max<int64_t>(beside + 4096, 8192)) {}
     QLORA_INLINE void ask(const int64_t bytes) {       // what the next `bytes` that are read stand for
-        for (int64_t line = 0; line < bytes; line += 64) _mm_prefetch(at_ + line, _MM_HINT_T0);
+        for (int64_t line = 0; line < bytes; line += 64) _mm_prefetch(at_ + line, _MM_HINT_T1);
         at_ += bytes;
     }
 private:

@@ -25,8 +25,8 @@ std::vector<std::reference_wrapper<const Kernels>> sets() {
     return all;
 }
 
-// x as it is rounded: groups of `share` elements, the largest of which becomes 32767.
-std::vector<float> rounded(const std::vector<float>& x, int64_t cols, int64_t share) {
+// x as it is rounded: groups of `share` elements, the largest of which becomes `largest`.
+std::vector<float> rounded(const std::vector<float>& x, int64_t cols, int64_t share, float largest = 32767) {
     std::vector<float> out(x.size());
     for (size_t row = 0; row < x.size(); row += size_t(cols))
         for (int64_t g = 0; g < cols; g += share) {
@@ -36,7 +36,7 @@ std::vector<float> rounded(const std::vector<float>& x, int64_t cols, int64_t sh
             for (int64_t i = g; i < end; ++i)
                 out[row + size_t(i)] = most < 1e-30f
                                            ? 0
-                                           : most / 32767 * std::nearbyint(x[row + size_t(i)] * (32767 / most));
+                                           : most / largest * std::nearbyint(x[row + size_t(i)] * (largest / most));
         }
     return out;
 }
@@ -98,7 +98,8 @@ TEST(Dots16, EveryBlockTypeAtEverySize) {
                     bytes[at] = uint8_t(112 + bytes[at] % 32);
                 std::vector<float> weights(size_t(rows * cols)), out(size_t(rows * gemv_rows));
                 type_info(type).decode(bytes.data(), weights.data(), rows * cols);
-                const std::vector<float> x = vectors(gemv_rows, cols, 7), near = rounded(x, cols, 32);
+                const std::vector<float> x = vectors(gemv_rows, cols, 7),
+                                         near = rounded(x, cols, 32, set.dots16->most_of_blocks);
                 const Rounding held(set, x, cols, gemv_rows, Order16::blocks);
                 for (int64_t m = 1; m <= gemv_rows; ++m) {
                     set.dots16->blocks(type, bytes.data(), bytes_of(type, cols), rows, cols, held.runs.data(), held.ld,
@@ -205,7 +206,7 @@ TEST(Dots16, OnlyWhereExactnessWasNotAskedFor) {
     const int64_t rows = 3, cols = 512;
     const std::vector<uint8_t> bytes = random_blocks(DType::q4_0, rows * cols);
     const WeightRef w{DType::q4_0, bytes.data(), {}, rows, cols};
-    const std::vector<float> x = vectors(1, cols, 9), near = rounded(x, cols, 32);
+    const std::vector<float> x = vectors(1, cols, 9);
     std::vector<float> weights(size_t(rows * cols));
     type_info(DType::q4_0).decode(bytes.data(), weights.data(), rows * cols);
     for (const Kernels& set : sets()) {

@@ -184,7 +184,7 @@ static QLORA_INLINE void rows_of(const DType type, const int rows, const int m, 
     Sums sums[most];
     QLORA_UNROLL
     for (int i = 0; i < rows * m * 4; ++i) sums[i / (m * 4)].of[i / 4 % m][i % 4] = _mm256_setzero_ps();
-    Ahead ahead(data);
+    Ahead ahead(data, rows * row_bytes);
     for (int64_t i = 0; i < cols; i += block_codes_avx2::elements_of(type), data += block_codes_avx2::bytes_of(type)) {
         ahead.ask(rows * block_codes_avx2::bytes_of(type));
         QLORA_UNROLL

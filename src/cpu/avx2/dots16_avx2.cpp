@@ -208,7 +208,7 @@ static QLORA_INLINE void rows_of_blocks(const DType type, const int rows, const 
     QLORA_UNROLL
     for (int i = 0; i < rows * m; ++i) sums[i / m][i % m] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     const int64_t run_bytes = block_codes_avx2::bytes_of(type) * (256 / block_codes_avx2::elements_of(type));
-    Ahead ahead(data);
+    Ahead ahead(data, rows * row_bytes);
     int64_t i = 0;
     for (; i + 256 <= cols; i += 256, data += run_bytes, ++x) {
         ahead.ask(rows * run_bytes);
@@ -290,7 +290,7 @@ static QLORA_INLINE void rows_of_codes(const int rows, const int m, const uint8_
     __m256 sums[2][gemv_rows];
     QLORA_UNROLL
     for (int i = 0; i < rows * m; ++i) sums[i / m][i % m] = _mm256_setzero_ps();
-    Ahead ahead(codes);
+    Ahead ahead(codes, rows * (cols / 2));
     for (int64_t i = 0; i < cols; i += 64) {
         ahead.ask(32 * rows);
         QLORA_UNROLL

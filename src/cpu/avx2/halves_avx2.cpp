@@ -18,7 +18,7 @@ static QLORA_INLINE __m256 halves8(const bool bf16, const uint8_t* p) {
 template <bool bf16>
 static void decode(const void* blocks, float* out, int64_t count) {
     const uint8_t* p = static_cast<const uint8_t*>(blocks);
-    Ahead ahead(p);
+    Ahead ahead(p, 0);
     int64_t i = 0;
     for (; i + 32 <= count; i += 32) {
         ahead.ask(64);
@@ -50,7 +50,7 @@ static QLORA_INLINE void halves_of(const bool bf16, const int m, const uint8_t* 
     __m256 sums[gemv_rows], more[gemv_rows];
     QLORA_UNROLL
     for (int t = 0; t < m; ++t) sums[t] = more[t] = _mm256_setzero_ps();
-    Ahead ahead(p);
+    Ahead ahead(p, 0);
     int64_t i = 0;
     for (; i + 16 <= cols; i += 16) {
         ahead.ask(32);

@@ -37,7 +37,7 @@ static QLORA_INLINE void rows_of(const int rows, const int m, const uint8_t* cod
     __m256 sums[4][4];                                 // of row r and vector t at r * m + t
     QLORA_UNROLL
     for (int i = 0; i < rows * m * 4; ++i) sums[i / 4][i % 4] = _mm256_setzero_ps();
-    Ahead ahead(codes);
+    Ahead ahead(codes, rows * (cols / 2));
     for (int64_t i = 0; i < cols; i += 64) {
         ahead.ask(32 * rows);
         QLORA_UNROLL

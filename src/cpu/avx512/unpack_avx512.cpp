@@ -65,7 +65,7 @@ static QLORA_INLINE void rows_of(const int high, const int m, const uint8_t* cod
     }
     __m512i words[4];
     __m512 scales[4];
-    Ahead ahead(codes);
+    Ahead ahead(codes, high * (cols / 2));
     for (int64_t c = 0; c < whole; c += 128) {
         ahead.ask(64 * high);
         QLORA_UNROLL

@@ -1,6 +1,6 @@
 // dots16_avx512_bf16.cpp - products of 4-bit codes and 16-bit integers on processors with products of bf16, which also
-// have an instruction that adds two products of 16 bits to a sum (VNNI). dots16.h has the formula; blocks go the way
-// of AVX2.
+// have an instruction that adds two products of 16 bits to a sum (VNNI). dots16.h has the formula; blocks16_avx512_bf16
+// has the blocks.
 //
 // 128 weights of a row are four steps of 32: step p takes nibble p of each of the 32 words that hold their codes, and
 // one permutation makes 32 levels of them. x is put in that order behind the rounding of AVX2. A lane adds eight
@@ -22,8 +22,8 @@ namespace dots16_avx512_bf16_room {
 constexpr int place(int e) { return e % 2 * 32 + e / 16 % 2 * 16 + e / 32 * 8 + e % 16 / 2; }
 
 static void round(const float* x, int64_t cols, Order16 order, Run16* to) {
+    if (order == Order16::blocks) return round_blocks16_avx512_bf16(x, cols, to);
     dots16_avx2.round(x, cols, order, to);
-    if (order != Order16::pairs) return;
     alignas(64) uint16_t places[4][32] = {};           // of the first 64 of 128; the others lie in the same way
     for (int p = 0; p < 4; ++p)
         for (int i = 0; i < 16; ++i) places[p][i] = uint16_t(place(4 * i + (p ^ 1)));
@@ -60,7 +60,7 @@ static QLORA_INLINE void rows_of(const int high, const int m, const uint8_t* cod
     __m512 sums[4][gemv_rows];
     QLORA_UNROLL
     for (int i = 0; i < high * m; ++i) sums[i / m][i % m] = _mm512_setzero_ps();
-    Ahead ahead(codes);
+    Ahead ahead(codes, high * (cols / 2));
     const auto add = [&](int64_t c, const bool whole) QLORA_INLINED {
         ahead.ask(64 * high);
         __m512i words[4], part[4][gemv_rows];
@@ -128,15 +128,10 @@ static void codes(const uint8_t* codes, const float* scales, const float* codebo
     }
 }
 
-static void blocks(DType type, const void* weights, int64_t row_bytes, int64_t rows, int64_t cols, const Run16* x,
-                   int64_t ldx, int64_t m, float* out) {
-    dots16_avx2.blocks(type, weights, row_bytes, rows, cols, x, ldx, m, out);
-}
-
 }  // namespace dots16_avx512_bf16_room
 
-constinit const Dots16 dots16_avx512_bf16{dots16_avx512_bf16_room::round, dots16_avx512_bf16_room::blocks,
-                                          dots16_avx512_bf16_room::codes};
+constinit const Dots16 dots16_avx512_bf16{dots16_avx512_bf16_room::round, blocks16_avx512_bf16,
+                                          dots16_avx512_bf16_room::codes, 32639};
 
 }}  // namespace qlora
 

@@ -152,7 +152,7 @@ static QLORA_INLINE void rows_of(const int high, const int m, const Rows& rows, 
     __m512 sums[4][4];
     QLORA_UNROLL
     for (int i = 0; i < high * m; ++i) sums[i / m][i % m] = _mm512_setzero_ps();
-    Ahead ahead(rows.bytes());
+    Ahead ahead(rows.bytes(), high * (rows.row(1).bytes() - rows.bytes()));
     const auto add = [&](int64_t group, int64_t left) QLORA_INLINED {
         Group g[4];
         QLORA_UNROLL
@@ -234,7 +234,7 @@ static QLORA_INLINE void fill(Tile& tile, const Rows& rows, int64_t count, int64
     const int64_t groups = std::min<int64_t>(tile_groups, (cols - from * 128 + 127) / 128);
     for (int64_t r = 0; r < tile_high; ++r) {
         const Rows row = rows.row(std::min(r, count - 1));
-        Ahead ahead(row.bytes() + from * Rows::group_bytes);
+        Ahead ahead(row.bytes() + from * Rows::group_bytes, 0);
         for (int64_t g = 0; g < groups; ++g) {
             Group made;
             const int64_t left = cols - (from + g) * 128;
