@@ -2,8 +2,8 @@
 // W may meet the same x at a time: it is then prepared once, and threads are woken once.
 //
 // The cost is the traffic of W, so nothing is packed and, where a kernel knows the type, nothing decoded into memory.
-// Tasks are runs of rows. How many, and whose, depends on the threads, but no bit of y does: an element is one row times
-// one x, and does not depend on how many rows x has either.
+// Tasks are runs of rows. How many, and whose, depends on the threads, but no bit of y does: an element is one row
+// times one x, and does not depend on how many rows x has either.
 #include "src/cpu/kernels.h"
 
 #include <algorithm>
