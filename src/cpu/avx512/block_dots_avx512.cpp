@@ -131,39 +131,59 @@ static QLORA_INLINE __m512 halves16(const bool bf16, const uint8_t* p, int64_t l
     return bf16 ? _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)) : _mm512_cvtph_ps(h);
 }
 
-static QLORA_INLINE void halves(const bool bf16, const int m, const uint8_t* p, int64_t cols, const float* x,
-                                int64_t ldx, Sums& sums) {
-    __m512 part[gemv_rows][4];
+// `high` rows side by side share x, which of long rows comes from second-level cache; both are constants.
+static QLORA_INLINE void halves(const bool bf16, const int high, const int m, const uint8_t* p, int64_t row_bytes,
+                                int64_t cols, const float* x, int64_t ldx, float* out) {
+    __m512 part[4][4];                                 // of row r and vector t at r * m + t
     QLORA_UNROLL
-    for (int t = 0; t < m; ++t) {
+    for (int j = 0; j < high * m; ++j) {
         QLORA_UNROLL
-        for (int k = 0; k < 4; ++k) part[t][k] = _mm512_setzero_ps();
+        for (int k = 0; k < 4; ++k) part[j][k] = _mm512_setzero_ps();
     }
+    Ahead ahead(p, high * row_bytes);
     int64_t i = 0;
     for (; i + 64 <= cols; i += 64) {
+        ahead.ask(high * 128);
         QLORA_UNROLL
         for (int k = 0; k < 4; ++k) {
-            const __m512 w = halves16(bf16, p + (i + k * 16) * 2, 16);
             QLORA_UNROLL
-            for (int t = 0; t < m; ++t)
-                part[t][k] = _mm512_fmadd_ps(w, _mm512_loadu_ps(x + t * ldx + i + k * 16), part[t][k]);
+            for (int r = 0; r < high; ++r) {
+                const __m512 w = halves16(bf16, p + r * row_bytes + (i + k * 16) * 2, 16);
+                QLORA_UNROLL
+                for (int t = 0; t < m; ++t)
+                    part[r * m + t][k] =
+                        _mm512_fmadd_ps(w, _mm512_loadu_ps(x + t * ldx + i + k * 16), part[r * m + t][k]);
+            }
         }
     }
     for (; i < cols; i += 16) {
         const __mmask16 lanes = cols - i >= 16 ? __mmask16(0xffff) : __mmask16((1u << (cols - i)) - 1);
-        const __m512 w = halves16(bf16, p + i * 2, cols - i);
         QLORA_UNROLL
-        for (int t = 0; t < m; ++t)
-            part[t][0] = _mm512_fmadd_ps(w, _mm512_maskz_loadu_ps(lanes, x + t * ldx + i), part[t][0]);
+        for (int r = 0; r < high; ++r) {
+            const __m512 w = halves16(bf16, p + r * row_bytes + i * 2, cols - i);
+            QLORA_UNROLL
+            for (int t = 0; t < m; ++t)
+                part[r * m + t][0] =
+                    _mm512_fmadd_ps(w, _mm512_maskz_loadu_ps(lanes, x + t * ldx + i), part[r * m + t][0]);
+        }
     }
     QLORA_UNROLL
-    for (int t = 0; t < m; ++t)
-        sums.of[t] = _mm512_add_ps(_mm512_add_ps(part[t][0], part[t][1]), _mm512_add_ps(part[t][2], part[t][3]));
+    for (int j = 0; j < high * m; ++j)
+        out[j] = _mm512_reduce_add_ps(
+            _mm512_add_ps(_mm512_add_ps(part[j][0], part[j][1]), _mm512_add_ps(part[j][2], part[j][3])));
 }
 
 static QLORA_INLINE void rows_of(const DType type, const int m, const uint8_t* data, int64_t row_bytes, int64_t rows,
                                  int64_t cols, const float* x, int64_t ldx, float* out) {
-    for (int64_t r = 0; r < rows; ++r, data += row_bytes, out += m) {
+    int64_t r = 0;
+    if (type == DType::f16 || type == DType::bf16) {
+        const bool bf16 = type == DType::bf16;
+        for (; m == 1 && r + 4 <= rows; r += 4)
+            halves(bf16, 4, 1, data + r * row_bytes, row_bytes, cols, x, ldx, out + r);
+        for (; r < rows; ++r) halves(bf16, 1, m, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * m);
+        return;
+    }
+    for (; r < rows; ++r, data += row_bytes) {
         Sums sums;
         QLORA_UNROLL
         for (int t = 0; t < m; ++t) sums.of[t] = _mm512_setzero_ps();
@@ -171,10 +191,9 @@ static QLORA_INLINE void rows_of(const DType type, const int m, const uint8_t* d
         else if (type == DType::q4_1) q4_1(m, data, cols, x, ldx, sums);
         else if (type == DType::q8_0) q8_0(m, data, cols, x, ldx, sums);
         else if (type == DType::q4_k) q4_k(m, data, cols, x, ldx, sums);
-        else if (type == DType::q6_k) q6_k(m, data, cols, x, ldx, sums);
-        else halves(type == DType::bf16, m, data, cols, x, ldx, sums);
+        else q6_k(m, data, cols, x, ldx, sums);
         QLORA_UNROLL
-        for (int t = 0; t < m; ++t) out[t] = _mm512_reduce_add_ps(sums.of[t]);
+        for (int t = 0; t < m; ++t) out[r * m + t] = _mm512_reduce_add_ps(sums.of[t]);
     }
 }
 
