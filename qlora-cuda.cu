@@ -21,7 +21,6 @@
 #include "src/cuda/silu.cuh"                            // y = x / (1 + exp(-x))
 #include "src/cuda/gelu.cuh"                            // y = x times the normal distribution's share below x
 #include "src/cuda/clamp.cuh"                           // y = x held between two bounds
-#include "src/cuda/gated.cuh"                           // what swiglu and geglu share
 #include "src/cuda/swiglu.cuh"                          // y = silu(gate) * up
 #include "src/cuda/geglu.cuh"                           // y = gelu(gate) * up
 #include "src/cuda/softcap.cuh"                         // y = cap * tanh(x / cap)

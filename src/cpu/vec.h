@@ -21,14 +21,14 @@ struct Vec {
     float (*exp_sum)(const float* x, float shift, float* y, int64_t n);
     void  (*silu)(const float* x, float* y, int64_t n);                        // y = x / (1 + exp(-x))
     void  (*swiglu)(const float* gate, const float* up, float* y, int64_t n);  // y = silu(gate) * up
-    // With s = sigmoid(gate): dgate = dy * up * s * (1 + gate * (1 - s)), dup = dy * gate * s
-    void  (*swiglu_back)(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n);
-    // y = gelu(gate) * up, dgate = dy * up * gelu'(gate), dup = dy * gelu(gate), the gelu of tanh or of erf:
-    // exp_constants.h. Without up (null) y = gelu(gate), and dup stays untouched.
+    // With s = sigmoid(gate): dgate = dy * up * s * (1 + gate * (1 - s))
+    void  (*swiglu_back)(const float* gate, const float* up, const float* dy, float* dgate, int64_t n);
+    // y = gelu(gate) * up, dgate = dy * up * gelu'(gate), the gelu of tanh or of erf: exp_constants.h. Without up
+    // (null) it counts as 1.
     void  (*geglu)(const float* gate, const float* up, float* y, int64_t n);
-    void  (*geglu_back)(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n);
+    void  (*geglu_back)(const float* gate, const float* up, const float* dy, float* dgate, int64_t n);
     void  (*geglu_erf)(const float* gate, const float* up, float* y, int64_t n);
-    void  (*geglu_erf_back)(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n);
+    void  (*geglu_erf_back)(const float* gate, const float* up, const float* dy, float* dgate, int64_t n);
     // y = cap * tanh(x / cap), within 5 ulp of y; y may be x. dx = dy * (1 - (y / cap)^2); dx may be y or dy.
     void  (*softcap)(float cap, const float* x, float* y, int64_t n);
     void  (*softcap_back)(float cap, const float* y, const float* dy, float* dx, int64_t n);

@@ -164,14 +164,11 @@ static void swiglu(const float* gate, const float* up, float* y, int64_t n) {
     }
 }
 
-static void swiglu_back(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
+static void swiglu_back(const float* gate, const float* up, const float* dy, float* dgate, int64_t n) {
     for (int64_t i = 0; i < n; i += width) {
         const Lanes lanes = first_lanes(n - i);
-        const Vector g = load(gate + i, lanes), u = load(up + i, lanes), d = load(dy + i, lanes), s = sigmoid(g),
-                     ds = times(d, s);
-        const Vector slope = times_plus(g, minus(set(1), s), set(1));
-        store(dgate + i, lanes, times(times(ds, u), slope));
-        store(dup + i, lanes, times(ds, g));
+        const Vector g = load(gate + i, lanes), s = sigmoid(g), slope = times_plus(g, minus(set(1), s), set(1));
+        store(dgate + i, lanes, times(times(times(load(dy + i, lanes), s), load(up + i, lanes)), slope));
     }
 }
 
@@ -186,17 +183,13 @@ static void gelu_loop(const float* gate, const float* up, float* y, int64_t n) {
 }
 
 template <class Form, bool gated>
-static void gelu_back_loop(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
+static void gelu_back_loop(const float* gate, const float* up, const float* dy, float* dgate, int64_t n) {
     for (int64_t i = 0; i < n; i += width) {
         const Lanes lanes = first_lanes(n - i);
-        const Vector d = load(dy + i, lanes);
-        Vector derivative, du = d;
-        const Vector gelu = Form::value(load(gate + i, lanes), derivative);
-        if constexpr (gated) {
-            du = times(d, load(up + i, lanes));
-            store(dup + i, lanes, times(d, gelu));
-        }
-        store(dgate + i, lanes, times(du, derivative));
+        Vector derivative, d = load(dy + i, lanes);
+        (void)Form::value(load(gate + i, lanes), derivative);
+        if constexpr (gated) d = times(d, load(up + i, lanes));
+        store(dgate + i, lanes, times(d, derivative));
     }
 }
 
@@ -207,9 +200,9 @@ static void gated_by(const float* gate, const float* up, float* y, int64_t n) {
 }
 
 template <class Form>
-static void gated_by_back(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
-    if (up) gelu_back_loop<Form, true>(gate, up, dy, dgate, dup, n);
-    else gelu_back_loop<Form, false>(gate, up, dy, dgate, dup, n);
+static void gated_by_back(const float* gate, const float* up, const float* dy, float* dgate, int64_t n) {
+    if (up) gelu_back_loop<Form, true>(gate, up, dy, dgate, n);
+    else gelu_back_loop<Form, false>(gate, up, dy, dgate, n);
 }
 
 constexpr auto geglu = gated_by<ByTanh>, geglu_erf = gated_by<ByErf>;

@@ -1,6 +1,5 @@
-// geglu.cuh - y = gelu(gate) * up and its gradient, {2, elements}: formulas in src/ops/geglu.cpp.
+// geglu.cuh - y = gelu(gate) * up and its gradient towards gate: formulas in src/ops/geglu.cpp.
 #pragma once
-#include "src/cuda/gated.cuh"
 #include "src/cuda/gelu.cuh"
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -14,22 +13,21 @@ template <class Form> struct Forward {                 // of gate and up
     __device__ void operator()(int64_t, const float* x, float* y) const { y[0] = Form::value(x[0]) * x[1]; }
 };
 
-template <class Form> struct Back {                    // of gate, up and dy: dgate and dup
-    __device__ void operator()(int64_t, const float* x, float* y) const {
+template <class Form> struct Back {                    // of gate, up and dy
+    __device__ void operator()(int64_t, const float* x, float* dgate) const {
         float derivative;
-        const float gelu = Form::value(x[0], derivative);
-        y[0] = x[2] * x[1] * derivative;
-        y[1] = x[2] * gelu;
+        Form::value(x[0], derivative);
+        dgate[0] = x[2] * x[1] * derivative;
     }
 };
 
 inline void run(const Call& call) {
-    if (gelu_room::by_tanh(call)) gated::run<Forward<ByTanh>>(call);
-    else gated::run<Forward<ByErf>>(call);
+    if (gelu_room::by_tanh(call)) map<2>(call, Forward<ByTanh>{});
+    else map<2>(call, Forward<ByErf>{});
 }
 inline void back(const Call& call) {
-    if (gelu_room::by_tanh(call)) gated::back<Back<ByTanh>>(call);
-    else gated::back<Back<ByErf>>(call);
+    if (gelu_room::by_tanh(call)) map<3>(call, Back<ByTanh>{});
+    else map<3>(call, Back<ByErf>{});
 }
 
 }  // namespace geglu_room

@@ -103,6 +103,9 @@ struct OpDef {
     bool effect = false;                               // changes a state: runs even when nobody reads it
     bool computes = true;                              // no: leaves and views, for which nothing runs
     uint32_t writes = 0;    // beside the result: bit i = source i is updated in place
+    // Bit i = an element of the result depends on that element of source i, so that it may be put in its place where
+    // nobody reads the source any more.
+    uint32_t over = 0;
     int results = 1;                                   // 2: more may be kept behind it, Node::saved
     Tensor (*composed)(GraphImpl&, const Node&) = nullptr;    // the same value out of simpler operations, for tests
 };

@@ -2,9 +2,10 @@
 // before anything runs.
 //
 // A block is a stretch of memory with a life: the steps from the one that writes it to the last that reads it (through
-// views too). Scratch is a block that lives for one step. Two blocks may share bytes if their lives are apart. Blocks
-// are placed from the largest to the smallest, each into the tightest gap among those already placed that live at the
-// same time.
+// views too). Scratch is a block that lives for one step. A result that can be put where one of its sources lies
+// (OpDef::over), and is the last to read it, prolongs the life of that block. Two blocks may share bytes if their lives
+// are apart. Blocks are placed from the largest to the smallest, each into the tightest gap among those already placed
+// that live at the same time.
 #include "src/graph/graph.h"
 
 #include <algorithm>
@@ -159,7 +160,44 @@ void make_steps(const GraphImpl& g, const Leaves& leaves, Plan& plan) {
 
 constexpr int32_t forever = std::numeric_limits<int32_t>::max();
 
-std::vector<Block> blocks_of(const GraphImpl& g, const Plan& plan) {
+struct Spot { int32_t block = -1; int64_t at = 0; };    // where memory begins: a block, and bytes from its start
+struct Layout {
+    std::vector<Block> blocks;
+    std::vector<Spot> spots;                           // per node, but for those that alias another
+};
+
+Spot spot_of(const GraphImpl& g, const Layout& layout, int32_t id) {
+    int64_t at = 0;
+    for (int alias; (alias = op_def(g.node(id).op).aliases) >= 0; id = g.node(id).src[size_t(alias)]) {
+        const Node& n = g.node(id);
+        if (n.op == Op::view) at += g.source(n, 0).byte_of(n.attr.get<ViewAttr>().offset);
+    }
+    const Spot& root = layout.spots[size_t(id)];
+    return {root.block, root.at + at};
+}
+
+// Where node `id`, computed in step `at`, can replace one of its sources: of the same size and type, in a block that
+// nothing else reads then or later; of several in the smallest block, of which half may lie idle at most. block -1 = of
+// none.
+Spot replaced(const GraphImpl& g, int32_t id, int32_t at, const Layout& layout) {
+    const Node& n = g.node(id);
+    Spot best;
+    int64_t least = 2 * n.bytes() + 1;
+    for (int i = 0; i < max_sources; ++i) {
+        const int32_t s = n.src[size_t(i)];
+        if (s < 0 || !(op_def(n.op).over >> i & 1)) continue;
+        const Spot spot = spot_of(g, layout, s);
+        if (spot.block < 0 || spot.at % alignment) continue;
+        const Block& block = layout.blocks[size_t(spot.block)];
+        const bool alike = g.node(s).storage == n.storage && g.node(s).elements() == n.elements() && n.saved == 0;
+        const auto there = [&](int32_t o) { return o >= 0 && spot_of(g, layout, o).block == spot.block; };
+        const bool alone = std::count_if(n.src.begin(), n.src.end(), there) == 1;
+        if (block.last == at && alike && alone && block.bytes < least) best = spot, least = block.bytes;
+    }
+    return best;
+}
+
+Layout layout_of(const GraphImpl& g, const Plan& plan) {
     std::vector<int32_t> last(g.nodes.size(), -1);     // per root: the step of its last reader
     for (int32_t at = 0; at < int32_t(plan.steps.size()); ++at) {
         for (const int32_t id : plan.nodes(at))
@@ -168,14 +206,24 @@ std::vector<Block> blocks_of(const GraphImpl& g, const Plan& plan) {
     }
     for (const int32_t id : g.outputs) last[size_t(g.root(id))] = forever;
 
-    std::vector<Block> blocks;
+    Layout layout;
+    layout.spots.resize(g.nodes.size());
+    std::vector<Block>& blocks = layout.blocks;
     for (int32_t at = 0; at < int32_t(plan.steps.size()); ++at) {
         const Step& step = plan.steps[size_t(at)];
         for (const int32_t id : plan.nodes(at)) {
             // what only a fusion's own nodes read stays inside of it
             const bool inside = step.fusion && last[size_t(id)] == at;
-            if (op_def(g.node(id).op).aliases < 0 && !inside)
-                blocks.push_back({id, false, g.node(id).bytes(), at, std::max(at, last[size_t(id)])});
+            if (op_def(g.node(id).op).aliases >= 0 || inside) continue;
+            const int32_t until = std::max(at, last[size_t(id)]);
+            Spot& spot = layout.spots[size_t(id)];
+            if (!step.fusion) spot = replaced(g, id, at, layout);
+            if (spot.block >= 0) {
+                blocks[size_t(spot.block)].last = until;
+                continue;
+            }
+            spot.block = int32_t(blocks.size());
+            blocks.push_back({id, false, g.node(id).bytes(), at, until});
         }
         if (step.fusion) continue;
         const int32_t id = plan.order[size_t(step.first)];
@@ -183,7 +231,7 @@ std::vector<Block> blocks_of(const GraphImpl& g, const Plan& plan) {
         const int64_t scratch = kernel && kernel->scratch ? kernel->scratch(g, g.node(id)) : 0;
         if (scratch > 0) blocks.push_back({id, true, scratch, at, at});
     }
-    return blocks;
+    return layout;
 }
 
 // The tightest gap between placed blocks (sorted by offset) that are alive together with b; past the last of them if no
@@ -224,18 +272,16 @@ Plan make_plan(const GraphImpl& g) {
     const plan_room::Leaves leaves = plan_room::touched_leaves(g, needed);
     plan.order = plan_room::run_order(g, needed, leaves);
     plan_room::make_steps(g, leaves, plan);
-    std::vector<plan_room::Block> blocks = plan_room::blocks_of(g, plan);
-    plan.arena = plan_room::place(blocks);
+    plan_room::Layout layout = plan_room::layout_of(g, plan);
+    plan.arena = plan_room::place(layout.blocks);
     plan.offset.assign(g.nodes.size(), -1);
     plan.scratch.assign(g.nodes.size(), -1);
-    for (const plan_room::Block& b : blocks) (b.scratch ? plan.scratch : plan.offset)[size_t(b.node)] = b.offset;
-    for (size_t i = 0; i < g.nodes.size(); ++i) {
-        const Node& n = g.nodes[i];
-        const int alias = op_def(n.op).aliases;
-        if (alias < 0 || !needed[i]) continue;
-        const int64_t source = plan.offset[size_t(n.src[size_t(alias)])];
-        if (source < 0) continue;
-        plan.offset[i] = source + (n.op == Op::view ? g.source(n, 0).byte_of(n.attr.get<ViewAttr>().offset) : 0);
+    for (const plan_room::Block& b : layout.blocks)
+        if (b.scratch) plan.scratch[size_t(b.node)] = b.offset;
+    for (int32_t i = 0; i < int32_t(g.nodes.size()); ++i) {
+        const plan_room::Spot spot = plan_room::spot_of(g, layout, i);
+        if (needed[size_t(i)] && spot.block >= 0)
+            plan.offset[size_t(i)] = layout.blocks[size_t(spot.block)].offset + spot.at;
     }
     return plan;
 }
@@ -251,7 +297,7 @@ int64_t memory_of(const GraphImpl& g) {
 }
 
 ArenaUse arena_use(const GraphImpl& g) {
-    const std::vector<plan_room::Block> blocks = plan_room::blocks_of(g, g.plan);
+    const std::vector<plan_room::Block> blocks = plan_room::layout_of(g, g.plan).blocks;
     const auto is_loss = [&](const plan_room::Block& b) { return g.node(b.node).op == Op::linear_cross_entropy; };
     int32_t turn = 0;                                  // the step of the loss, where the way back begins
     std::vector<int64_t> change(g.plan.steps.size() + 1, 0);

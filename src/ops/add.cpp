@@ -11,7 +11,7 @@ void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
 
 }  // namespace add_room
 
-const OpDef add_def{.name = "add", .shape = pair_shape, .grad = add_room::grad};
+const OpDef add_def{.name = "add", .shape = pair_shape, .grad = add_room::grad, .over = 0b11};
 const Kernel add_cpu{pair_cpu<&Vec::add>};
 
 Tensor add(Tensor a, Tensor b) { return graph_of({a, b}, "add").add(Op::add, {a, b}); }

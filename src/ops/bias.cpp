@@ -46,7 +46,7 @@ void back_cpu(const Call& call) {
 
 }  // namespace bias_room
 
-const OpDef bias_def{.name = "bias", .shape = bias_room::shape, .grad = bias_room::grad};
+const OpDef bias_def{.name = "bias", .shape = bias_room::shape, .grad = bias_room::grad, .over = 0b1};
 const Kernel bias_cpu{bias_room::cpu, bias_room::scratch};
 const OpDef bias_back_def{.name = "bias_back", .shape = bias_room::back_shape};
 const Kernel bias_back_cpu{bias_room::back_cpu};

@@ -36,9 +36,9 @@ void back_cpu(const Call& call) {
 
 }  // namespace clamp_room
 
-const OpDef clamp_def{.name = "clamp", .shape = clamp_room::shape, .grad = clamp_room::grad};
+const OpDef clamp_def{.name = "clamp", .shape = clamp_room::shape, .grad = clamp_room::grad, .over = 0b1};
 const Kernel clamp_cpu{clamp_room::cpu};
-const OpDef clamp_back_def{.name = "clamp_back", .shape = pair_shape};
+const OpDef clamp_back_def{.name = "clamp_back", .shape = pair_shape, .over = 0b11};
 const Kernel clamp_back_cpu{clamp_room::back_cpu};
 
 Tensor clamp(Tensor x, float low, float high) {

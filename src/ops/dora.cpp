@@ -102,7 +102,7 @@ void dm(const Call& call) {
 
 const OpDef dora_norm_def{.name = "dora_norm", .shape = dora_room::norm_shape};
 const Kernel dora_norm_cpu{dora_room::norm};
-const OpDef dora_scale_def{.name = "dora_scale", .shape = dora_room::scale_shape, .grad = dora_room::grad};
+const OpDef dora_scale_def{.name = "dora_scale", .shape = dora_room::scale_shape, .grad = dora_room::grad, .over = 0b1};
 const Kernel dora_scale_cpu{dora_room::scale, dora_room::scale_scratch};
 const OpDef dora_scale_dm_def{.name = "dora_scale_dm", .shape = dora_room::dm_shape};
 const Kernel dora_scale_dm_cpu{dora_room::dm};

@@ -31,7 +31,7 @@ void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
 
 }  // namespace dropout_room
 
-const OpDef dropout_def{.name = "dropout", .shape = dropout_room::shape, .grad = dropout_room::grad};
+const OpDef dropout_def{.name = "dropout", .shape = dropout_room::shape, .grad = dropout_room::grad, .over = 0b1};
 const Kernel dropout_cpu{dropout_room::cpu};
 
 Tensor dropout(Tensor x, const DropoutAttr& a) {

@@ -1,5 +1,5 @@
 // geglu.cpp - y = gelu(gate) * up, element by element, of one shape; gelu in either of its forms (src/ops/gelu.cpp):
-//   dgate = dy * up * gelu'(gate),   dup = dy * gelu(gate)
+//   dgate = dy * up * gelu'(gate)                                             (geglu_back)
 // gated.h has all the rest.
 #include "src/ops/gated.h"
 
@@ -25,9 +25,9 @@ Tensor composed(GraphImpl& g, const Node& n) {
 }  // namespace geglu_room
 
 const OpDef geglu_def{.name = "geglu", .shape = pair_shape, .grad = gated::grad<Op::geglu_back>,
-                      .composed = geglu_room::composed};
+                      .over = 0b11, .composed = geglu_room::composed};
 const Kernel geglu_cpu{geglu_room::cpu};
-const OpDef geglu_back_def{.name = "geglu_back", .shape = gated::back_shape};
+const OpDef geglu_back_def{.name = "geglu_back", .shape = gated::back_shape, .over = 0b111};
 const Kernel geglu_back_cpu{geglu_room::back_cpu};
 
 Tensor geglu(Tensor gate, Tensor up, Gelu form) {

@@ -29,16 +29,15 @@ void back_cpu(const Call& call) {
     const auto loop = call.node.attr.get<GeluAttr>().form == Gelu::tanh ? v.geglu_back : v.geglu_erf_back;
     const float *x = call.in(0), *dy = call.in(1);
     float* dx = call.result();
-    split(call, call.node.elements(), 1, [&](int64_t first, int64_t last) {
-        loop(x + first, nullptr, dy + first, dx + first, nullptr, last - first);
-    });
+    split(call, call.node.elements(), 1,
+          [&](int64_t first, int64_t last) { loop(x + first, nullptr, dy + first, dx + first, last - first); });
 }
 
 }  // namespace gelu_room
 
-const OpDef gelu_def{.name = "gelu", .shape = gelu_room::shape, .grad = gelu_room::grad};
+const OpDef gelu_def{.name = "gelu", .shape = gelu_room::shape, .grad = gelu_room::grad, .over = 0b1};
 const Kernel gelu_cpu{gelu_room::cpu};
-const OpDef gelu_back_def{.name = "gelu_back", .shape = pair_shape};
+const OpDef gelu_back_def{.name = "gelu_back", .shape = pair_shape, .over = 0b11};
 const Kernel gelu_back_cpu{gelu_room::back_cpu};
 
 Tensor gelu(Tensor x, Gelu form) { return graph_of({x}, "gelu").add(Op::gelu, {x}, attr_of(GeluAttr{form})); }

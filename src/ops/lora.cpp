@@ -49,23 +49,27 @@ void shape(const GraphImpl& g, Node& node) {
     node.shape = g.source(node, 0).shape;
 }
 
-int64_t scratch(const GraphImpl& g, const Node& node) {   // a chunk of drop(x), and u
+// For a chunk of rows: u and, going back, v, and behind them drop(x), where there is dropout.
+template <int ranks>
+int64_t scratch(const GraphImpl& g, const Node& node) {
     const Sizes s = sizes(g.source(node, 0).shape, g.source(node, 2).shape);
-    return std::min(s.rows, chunk_rows) * (s.in + s.rank) * 4;
+    const int64_t dropped = node.attr.get<LoraAttr>().p > 0 ? s.in : 0;
+    return std::min(s.rows, chunk_rows) * (ranks * s.rank + dropped) * 4;
 }
 
 void forward(const Call& call) {
     const Sizes s = sizes(call.source(0).shape, call.source(2).shape);
     const LoraAttr attr = call.node.attr.get<LoraAttr>();
     Cpu& cpu = cpu_of(call);
-    float* dropped = static_cast<float*>(call.scratch);                    // {chunk, in}
-    float* u = dropped + std::min(s.rows, chunk_rows) * s.in;              // {chunk, r}
+    float* u = static_cast<float*>(call.scratch);                          // {chunk, r}
+    float* dropped = u + std::min(s.rows, chunk_rows) * s.rank;            // {chunk, in}
+    const float* base = call.in(0);
     float* y = call.result();
     for (int64_t row = 0; row < s.rows; row += chunk_rows) {
         const int64_t rows = std::min(chunk_rows, s.rows - row);
         const float* x = call.in(1) + row * s.in;
         if (attr.p > 0) { drop_rows(call, row, rows, s.in, x, dropped); x = dropped; }
-        std::copy_n(call.in(0) + row * s.out, rows * s.out, y + row * s.out);
+        if (y != base) std::copy_n(base + row * s.out, rows * s.out, y + row * s.out);
         gemm_nt(cpu, rows, x, s.in, call.matrix(2), u, s.rank);
         gemm_nt(cpu, rows, u, s.rank, call.matrix(3), y + row * s.out, s.out, attr.scale, 1);
     }
@@ -109,18 +113,13 @@ void back_shape(const GraphImpl& g, Node& node) {      // flat [dx | dA | dB]
     node.shape = {g.source(node, 1).elements() + g.source(node, 2).elements() + g.source(node, 3).elements()};
 }
 
-int64_t back_scratch(const GraphImpl& g, const Node& node) {   // a chunk of drop(x), u and v
-    const Sizes s = sizes(g.source(node, 0).shape, g.source(node, 2).shape);
-    return std::min(s.rows, chunk_rows) * (s.in + 2 * s.rank) * 4;
-}
-
 void backward(const Call& call) {
     const Sizes s = sizes(call.source(0).shape, call.source(2).shape);
     const LoraAttr attr = call.node.attr.get<LoraAttr>();
     Cpu& cpu = cpu_of(call);
-    float* dropped = static_cast<float*>(call.scratch);                    // {chunk, in}
-    float* u = dropped + std::min(s.rows, chunk_rows) * s.in;              // {chunk, r}
+    float* u = static_cast<float*>(call.scratch);                          // {chunk, r}
     float* v = u + std::min(s.rows, chunk_rows) * s.rank;                  // {chunk, r}
+    float* dropped = v + std::min(s.rows, chunk_rows) * s.rank;            // {chunk, in}
     float *dx = call.result(), *da = dx + s.rows * s.in, *db = da + s.rank * s.in;
     for (int64_t row = 0; row < s.rows; row += chunk_rows) {
         const int64_t rows = std::min(chunk_rows, s.rows - row);
@@ -164,10 +163,10 @@ Tensor composed(GraphImpl& g, const Node& node) {
 }  // namespace lora_room
 
 const OpDef lora_def{.name = "lora", .shape = lora_room::shape, .grad = lora_room::grad,
-                     .composed = lora_room::composed};
-const Kernel lora_cpu{lora_room::forward, lora_room::scratch};
+                     .over = 0b1, .composed = lora_room::composed};
+const Kernel lora_cpu{lora_room::forward, lora_room::scratch<1>};
 const OpDef lora_back_def{.name = "lora_back", .shape = lora_room::back_shape};
-const Kernel lora_back_cpu{lora_room::backward, lora_room::back_scratch};
+const Kernel lora_back_cpu{lora_room::backward, lora_room::scratch<2>};
 const Fusion loras_cpu{"low-rank paths of one x", lora_room::paths_of_x, lora_room::forward_of_x};
 
 Tensor lora(Tensor base, Tensor x, Tensor a, Tensor b, const LoraAttr& attr) {

@@ -11,7 +11,7 @@ void grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
 
 }  // namespace mul_room
 
-const OpDef mul_def{.name = "mul", .shape = pair_shape, .grad = mul_room::grad};
+const OpDef mul_def{.name = "mul", .shape = pair_shape, .grad = mul_room::grad, .over = 0b11};
 const Kernel mul_cpu{pair_cpu<&Vec::mul>};
 
 Tensor mul(Tensor a, Tensor b) { return graph_of({a, b}, "mul").add(Op::mul, {a, b}); }

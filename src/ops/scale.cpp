@@ -47,9 +47,10 @@ void rows_grad(GraphImpl& g, const Node& n, int32_t, int32_t dy) {
 
 }  // namespace scale_room
 
-const OpDef scale_def{.name = "scale", .shape = scale_room::shape, .grad = scale_room::grad};
+const OpDef scale_def{.name = "scale", .shape = scale_room::shape, .grad = scale_room::grad, .over = 0b1};
 const Kernel scale_cpu{scale_room::cpu};
-const OpDef scale_rows_def{.name = "scale_rows", .shape = scale_room::rows_shape, .grad = scale_room::rows_grad};
+const OpDef scale_rows_def{.name = "scale_rows", .shape = scale_room::rows_shape, .grad = scale_room::rows_grad,
+                           .over = 0b1};
 const Kernel scale_rows_cpu{scale_room::rows_cpu};
 
 Tensor scale(Tensor x, float factor) { return graph_of({x}, "scale").add(Op::scale, {x}, attr_of(ScaleAttr{factor})); }

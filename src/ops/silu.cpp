@@ -41,9 +41,9 @@ void back_cpu(const Call& call) {
 
 }  // namespace silu_room
 
-const OpDef silu_def{.name = "silu", .shape = silu_room::shape, .grad = silu_room::grad};
+const OpDef silu_def{.name = "silu", .shape = silu_room::shape, .grad = silu_room::grad, .over = 0b1};
 const Kernel silu_cpu{silu_room::cpu};
-const OpDef silu_back_def{.name = "silu_back", .shape = silu_room::back_shape};
+const OpDef silu_back_def{.name = "silu_back", .shape = silu_room::back_shape, .over = 0b11};
 const Kernel silu_back_cpu{silu_room::back_cpu};
 
 Tensor silu(Tensor x) { return graph_of({x}, "silu").add(Op::silu, {x}); }

@@ -43,9 +43,9 @@ void back_cpu(const Call& call) {
 
 }  // namespace softcap_room
 
-const OpDef softcap_def{.name = "softcap", .shape = softcap_room::shape, .grad = softcap_room::grad};
+const OpDef softcap_def{.name = "softcap", .shape = softcap_room::shape, .grad = softcap_room::grad, .over = 0b1};
 const Kernel softcap_cpu{softcap_room::cpu};
-const OpDef softcap_back_def{.name = "softcap_back", .shape = softcap_room::back_shape};
+const OpDef softcap_back_def{.name = "softcap_back", .shape = softcap_room::back_shape, .over = 0b11};
 const Kernel softcap_back_cpu{softcap_room::back_cpu};
 
 Tensor softcap(Tensor x, float cap) {

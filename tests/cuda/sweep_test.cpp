@@ -33,6 +33,13 @@ TEST(CudaSweep, SixteenBitsAgreeWithTheCpuToTheirPrecision) {
                               samples::title(s));
 }
 
+TEST(CudaSweep, InThePlaceOfASourceItIsTheSameBytes) {
+    std::map<qlora::Op, uint32_t> seen;
+    for (const Compute compute : {Compute::f32, Compute::bf16})
+        for (const Sample& s : samples::all(false)) samples::expect_same_in_place(s, backend(compute), seen);
+    samples::expect_all_that_may_be_replaced(seen);
+}
+
 TEST(CudaSweep, TheSameBytesTwice) {
     for (const Sample& s : samples::all(true)) {
         const auto once = Trial(s, backend(Compute::bf16), true).results();

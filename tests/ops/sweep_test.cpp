@@ -114,6 +114,14 @@ TEST(Sweep, FusedEqualsComposed) {
     EXPECT_GT(compared, 0);
 }
 
+TEST(Sweep, InThePlaceOfASourceItIsTheSameBytes) {
+    std::map<Op, uint32_t> seen;
+    for (const bool large : {false, true})
+        for (const Sample& s : samples::all(large))
+            samples::expect_same_in_place(s, cpu(2, qlora::best_kernels()), seen);
+    samples::expect_all_that_may_be_replaced(seen);
+}
+
 TEST(Sweep, SameBytesForAnyNumberOfThreads) {
     for (const Sample& s : samples::all(true)) {
         const std::vector<std::vector<float>> one = Trial(s, cpu(1, qlora::best_kernels()), true).results();

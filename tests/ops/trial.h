@@ -22,10 +22,17 @@ struct Trial {
     std::vector<std::vector<float>> values;            // of the float leaves
     std::vector<float> r_values;
 
-    Trial(const Sample& s, std::shared_ptr<qlora::BackendImpl> backend, bool backward, bool composed = false)
+    // Bit i of `made`: source i, floats, reaches the operation as the result of another one.
+    Trial(const Sample& s, std::shared_ptr<qlora::BackendImpl> backend, bool backward, bool composed = false,
+          uint32_t made = 0)
         : g(std::move(backend)), sample(s) {
         for (size_t i = 0; i < s.sources.size(); ++i) leaves.push_back(leaf(i, s.sources[i].shape));
-        y = s.build(g, leaves);
+        Sources given = leaves;
+        for (size_t i = 0; i < given.size(); ++i) {
+            const bool floats = s.sources[i].kind == Kind::trained || s.sources[i].kind == Kind::value;
+            if (floats && (made >> i & 1)) given[i] = qlora::clamp(given[i], -1e30f, 1e30f);
+        }
+        y = s.build(g, given);
         if (composed) y = qlora::op_def(s.op).composed(g, g.node(y.id()));
         g.output(y);
         r = g.input(g.node(y.id()).shape);
@@ -101,6 +108,38 @@ inline void expect_close(const std::vector<std::vector<float>>& a, const std::ve
             worst = std::max(worst, std::abs(double(a[k][i]) - b[k][i]));
         }
         EXPECT_LE(worst, tolerance * std::max(1.0, largest(b[k]))) << what << ", " << (k ? "gradient " : "value ") << k;
+    }
+}
+
+// A result that the plan puts where a source lay is the same bytes as one in a place of its own. seen: per operation
+// the sources that were replaced.
+inline void expect_same_in_place(const Sample& s, const std::shared_ptr<qlora::BackendImpl>& backend,
+                                 std::map<Op, uint32_t>& seen) {
+    if (!qlora::op_def(s.op).over) return;
+    for (const bool backward : {false, true}) {
+        for (size_t i = 0; i <= s.sources.size(); ++i) {                       // one source, at the end all of them
+            const uint32_t made = i < s.sources.size() ? 1u << i : ~0u;
+            Trial in_place(s, backend, backward, false, made), apart(s, backend, backward, false, made);
+            for (int32_t id = 0; id < int32_t(apart.g.nodes.size()); ++id)
+                if (qlora::op_def(apart.g.node(id).op).computes) apart.g.output(apart.g.handle(id));
+            EXPECT_EQ(in_place.results(), apart.results()) << title(s) << ", source " << i;
+            const qlora::Plan& plan = in_place.g.plan;
+            for (const int32_t id : plan.order) {
+                const qlora::Node& n = in_place.g.node(id);
+                for (size_t k = 0; k < n.src.size(); ++k) {
+                    const bool there = n.src[k] >= 0 && plan.offset[size_t(id)] >= 0 &&
+                                       plan.offset[size_t(id)] == plan.offset[size_t(n.src[k])];
+                    if (there && qlora::op_def(n.op).aliases < 0) seen[n.op] |= 1u << k;
+                }
+            }
+        }
+    }
+}
+inline void expect_all_that_may_be_replaced(std::map<Op, uint32_t>& seen) {
+    for (int i = 0; i < int(Op::count); ++i) {
+        const uint32_t over = qlora::op_def(Op(i)).over;
+        EXPECT_EQ(seen[Op(i)] & ~over, 0u) << qlora::op_def(Op(i)).name;
+        EXPECT_EQ(seen[Op(i)] != 0, over != 0) << qlora::op_def(Op(i)).name << " is in no place of a source";
     }
 }
 

@@ -124,11 +124,10 @@ void swiglu(const float* gate, const float* up, float* y, int64_t n) {
     for (int64_t i = 0; i < n; ++i) y[i] = gate[i] * sigmoid(gate[i]) * up[i];
 }
 
-void swiglu_back(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
+void swiglu_back(const float* gate, const float* up, const float* dy, float* dgate, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
-        const float g = gate[i], u = up[i], d = dy[i], s = sigmoid(g);
-        dgate[i] = d * u * s * (1 + g * (1 - s));
-        dup[i] = d * g * s;
+        const float g = gate[i], s = sigmoid(g);
+        dgate[i] = dy[i] * up[i] * s * (1 + g * (1 - s));
     }
 }
 
@@ -164,12 +163,11 @@ void gated_by(const float* gate, const float* up, float* y, int64_t n) {
 }
 
 template <class Form>
-void gated_by_back(const float* gate, const float* up, const float* dy, float* dgate, float* dup, int64_t n) {
+void gated_by_back(const float* gate, const float* up, const float* dy, float* dgate, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
         float derivative;
-        const float d = dy[i], gelu = Form::value(gate[i], derivative);
-        dgate[i] = (up ? d * up[i] : d) * derivative;
-        if (up) dup[i] = d * gelu;
+        Form::value(gate[i], derivative);
+        dgate[i] = (up ? dy[i] * up[i] : dy[i]) * derivative;
     }
 }
 
