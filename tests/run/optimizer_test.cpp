@@ -1,5 +1,5 @@
-// optimizer_test.cpp - AdamW with both moments in 8 bits against its definition (arXiv:2110.02861), block by block, with
-// states in memory and in a file; and what the eight bits cost in loss.
+// optimizer_test.cpp - AdamW with both moments in 8 bits against its definition (arXiv:2110.02861), block by block,
+// with states in memory and in a file; and what the eight bits cost in loss.
 //
 // Of blocks of 256 elements a = max |m|, b = max v are kept as floats, and of each element the nearest entries of
 // bitsandbytes' dynamic maps to m / a and v / b (tests/tensor/nf4_test.cpp has the maps):
@@ -135,6 +135,33 @@ TEST(AdamW8, EqualsItsDefinitionWhereStatesAreInAFile) {
     const AdamW o{.weight_decay = 0.1f, .max_grad_norm = 0.5f, .bits = 8, .page_budget = 1,
                   .page_folder = folder.path.string()};
     EXPECT_GT(expect_definition(3 * 4096 + 700, o, 4096), 0);            // four pieces of whole blocks
+}
+
+// The loss of held-out rows after 200 steps on real ones, instructions that are new to a small model. The promise is
+// 1 %; three adapters came within 0.1 %. At three times this rate the last bit of a number decides over 1 %.
+TEST(AdamW8, ReachesTheLossOf32BitsOnRealRows) {
+    const std::string path = "models/tiny.gguf", file = data_path("instruct/identity.json");
+    if (!qlora::exists(path) || !qlora::exists(file)) GTEST_SKIP() << "needs " << path << " and " << file;
+    const qlora::Model model = qlora::Model::load(path, {.backend = qlora::Backend::cpu(2, qlora::Compute::f32)});
+    const auto [rows, held] = qlora::Dataset::load(file, model, {.context = 40}).split(0.3f, 1);
+    double loss[2];
+    for (const int bits : {32, 8}) {
+        qlora::TrainOptions o;
+        o.max_steps = 200;
+        o.epochs = 100;
+        o.batch = 2;
+        o.accumulate = 1;
+        o.context = 40;
+        o.learning_rate = 3e-4f;
+        o.schedule = qlora::Schedule::linear;
+        o.optimizer.bits = bits;
+        qlora::Trainer trainer(qlora::Lora::create(model, {.rank = 8}), rows, o);
+        const double before = trainer.evaluate(held);
+        while (trainer.step()) {}
+        loss[bits == 8] = trainer.evaluate(held);
+        EXPECT_LT(loss[bits == 8], before / 2);
+    }
+    EXPECT_NEAR(loss[1], loss[0], 0.01 * loss[0]);
 }
 
 }  // namespace optimizer_test
