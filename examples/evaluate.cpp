@@ -114,7 +114,8 @@ static int body(int argc, char** argv) {
     flags
         .add("-f --data --file", s.data, "FILE",
              "plain text; rows as finetune reads them; or questions: {query, choices, gold}, {context_options, "
-             "continuation, gold}, {context, continuation}, {subject, input, output}, {question, answer}")
+             "continuation, gold}, {context, continuation}, {subject, input, output}, {question, answer}, and as MMLU, "
+             "PIQA and ARC are distributed")
         .required();
     flags.add("-c --context --ctx-size", s.context, 2, 1 << 20, "of a text: tokens a window sees");
     flags.add("--stride", s.stride, 1, 1 << 20, "of a text: tokens each window scores, all but the first");
@@ -122,7 +123,8 @@ static int body(int argc, char** argv) {
     s.rows.declare(flags);
     flags.section("Questions");
     flags.choice("--measure", s.measure, {"auto", "loss", "accuracy"},
-                 "of {question, answer}: loss, unless --shots is given; of the others accuracy");
+                 "of {question, answer}: loss, unless --shots is given; of the others accuracy. An answer is right if "
+                 "the reply or its first line is the same but for capitals, punctuation and white space");
     flags.add("--shots --num-fewshot", s.shots, 0, 1000,
               "solved questions of the file shown before each of the others");
     flags.add("--limit", s.limit, 0, int64_t(1) << 40, "questions at most; 0 = all");

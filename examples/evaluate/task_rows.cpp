@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace program {
 
@@ -42,11 +43,53 @@ struct Row {
     }
 };
 
+std::string trimmed(const std::string& text) {
+    const size_t from = text.find_first_not_of(" \t\r\n"), to = text.find_last_not_of(" \t\r\n");
+    return from == std::string::npos ? "" : text.substr(from, to + 1 - from);
+}
+
 Question read_choices(const Row& r) {
     Question q;
     q.prompt = r.text(r.has("query") ? "query" : "question");
     q.choices = r.texts("choices");
     q.gold = r.gold(r.has("gold") || !r.has("answer") ? "gold" : "answer", q.choices.size());
+    q.answer = q.choices[size_t(q.gold)];
+    return q;
+}
+
+// The words around a question are those of EleutherAI's harness, so that accuracies can be compared. MMLU: letters.
+Question read_letters(const Row& r) {
+    Question q = read_choices(r);
+    if (q.choices.size() > 26) r.fail("more choices than letters");
+    std::string subject = r.text("subject");
+    std::replace(subject.begin(), subject.end(), '_', ' ');
+    q.heading = "The following are multiple choice questions (with answers) about " + subject + ".\n\n";
+    q.subject = r.text("subject");
+    q.prompt = trimmed(q.prompt) + '\n';
+    for (size_t i = 0; i < q.choices.size(); ++i) {
+        const std::string letter(1, char('A' + i));
+        q.prompt += letter + ". " + std::exchange(q.choices[i], letter) + '\n';
+    }
+    q.prompt += "Answer:";
+    q.answer = q.choices[size_t(q.gold)];
+    return q;
+}
+
+Question read_solutions(const Row& r) {    // PIQA
+    Question q{.prompt = "Question: " + r.text("goal") + "\nAnswer:", .choices = {r.text("sol1"), r.text("sol2")}};
+    q.gold = r.gold("label", 2);
+    q.answer = q.choices[size_t(q.gold)];
+    return q;
+}
+
+Question read_labels(const Row& r) {    // ARC, CommonsenseQA: {"question", "choices": {"text", "label"}, "answerKey"}
+    const Row choices{r.at("choices"), r.where};
+    const std::vector<std::string> labels = choices.texts("label");
+    Question q{.prompt = "Question: " + r.text("question") + "\nAnswer:", .choices = choices.texts("text")};
+    q.gold = std::find(labels.begin(), labels.end(), r.text("answerKey")) - labels.begin();
+    if (labels.size() != q.choices.size() || q.gold == int64_t(labels.size()))
+        r.fail("answerKey is " + r.text("answerKey") + ", which is none of the labels of " +
+               std::to_string(q.choices.size()) + " choices");
     q.answer = q.choices[size_t(q.gold)];
     return q;
 }
@@ -74,6 +117,9 @@ struct Form {
     Question (*read)(const Row&);
 };
 constexpr Form forms[] = {
+    {"choices", [](const Row& r) { return r.has("question") && r.has("choices") && r.has("answerKey"); }, read_labels},
+    {"choices", [](const Row& r) { return r.has("question") && r.has("choices") && r.has("subject"); }, read_letters},
+    {"choices", [](const Row& r) { return r.has("goal") && r.has("sol1") && r.has("sol2"); }, read_solutions},
     {"choices", [](const Row& r) { return r.has("choices") && (r.has("query") || r.has("question")); }, read_choices},
     {"contexts", [](const Row& r) { return r.has("context_options") && r.has("continuation"); }, read_contexts},
     {"continuations", [](const Row& r) { return r.has("context") && r.has("continuation"); }, read_continuation},
@@ -111,7 +157,8 @@ std::optional<Task> read_task(const std::string& path, const std::string& text, 
     const std::string start = begin == std::string::npos ? std::string() : text.substr(begin, end - begin);
     const auto names = [&](const char* key) { return start.find('"' + std::string(key) + '"') != std::string::npos; };
     const bool single = path.ends_with(".jsonl");
-    if (single && !names("choices") && !names("continuation") && !names("output") && !names("answer")) return {};
+    const auto ours = {"choices", "continuation", "output", "answer", "sol1"};
+    if (single && std::none_of(ours.begin(), ours.end(), names)) return {};
     const auto rows = read_rows(path, text);
     if (rows.empty()) return {};
     const auto* form = std::find_if(std::begin(forms), std::end(forms), [&](const Form& f) {

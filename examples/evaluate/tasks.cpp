@@ -160,7 +160,7 @@ private:
     }
 
     int64_t best_choice(const Question& q, const std::vector<std::string>& outputs) const {
-        const std::string prompt = shots_ + q.prompt;
+        const std::string prompt = q.heading + shots_ + q.prompt;
         std::vector<std::string> choices;
         for (const std::string& choice : q.gold >= 0 ? q.choices : outputs) choices.push_back(behind(prompt, choice));
         return loaded_.with([&](const auto& m) { return qlora::best_choice(m, prompt, choices); });

@@ -1,10 +1,14 @@
 // tasks.h - questions whose answers are known, and how many a model gets right. The form of a file's rows decides:
 //
 //   {query or question, choices, gold or answer}    the likeliest choice behind the query, by log-probability per byte
+//   {question, subject, choices, answer}            MMLU: the likeliest letter behind the question; also by subject
+//   {goal, sol1, sol2, label}                       PIQA, and {question, choices: {text, label}, answerKey}, ARC: the
+//                                                   likeliest choice behind "Question: ...\nAnswer:"
 //   {context_options, continuation, gold}           the context behind which the continuation is likeliest
 //   {context, continuation}                         does greedy generation write the continuation?
 //   {subject, input, output}                        the likeliest of the outputs that the file has; also by subject
-//   {question, answer}                              is the reply the answer? of "#### 42" the last number counts
+//   {question, answer}                              is the reply, or its first line, the answer, but for capitals,
+//                                                   punctuation and white space? of "#### 42" the last number counts
 //
 // Where neither side of a border has white space, one space is put between. The first --shots rows of the file are
 // shown before each question, solved, and are not asked themselves.
@@ -18,9 +22,10 @@ namespace program {
 struct Question {
     std::string prompt;    // or the dialogue's question
     std::vector<std::string> choices = {}, contexts = {};
-    std::string answer;    // of choices: the right one
+    std::string answer = {};    // of choices: the right one
     int64_t gold = -1;     // its place, where there are choices or contexts
     std::string subject = {};
+    std::string heading = {};    // before the solved questions
 };
 struct Task {
     std::string kind;    // "choices", "contexts", "continuations", "outputs", "answers"

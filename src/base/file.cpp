@@ -91,9 +91,22 @@ void write_file_atomic(const std::string& path, std::string_view bytes) {
     file.commit();
 }
 
+// A device, a pipe, or a name of what this process has open (/dev/stdout): it must be written to, not replaced.
+bool is_stream(const std::string& path) {
+    sys::Status status{};
+    const std::string folder = folder_of(path);
+    return (sys::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) || folder == "/dev" ||
+           folder == "/dev/fd" || folder.starts_with("/proc/");
+}
+
 AtomicFile::AtomicFile(const std::string& path) : path_(path) {
     if (path.empty()) fail(Errc::argument, "write: the path is empty");
     if (is_folder(path)) fail(Errc::io, "write ", path, ": is a folder");
+    if (is_stream(path)) {
+        do fd_ = sys::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC); while (fd_ < 0 && errno == EINTR);
+        if (fd_ < 0) fail(Errc::io, "write ", path, ": ", reason(errno));
+        return;
+    }
     do {                                               // EEXIST: left by a crashed process that had our id
         temporary_ = temporary_name(path);
         fd_ = sys::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -142,6 +155,10 @@ void AtomicFile::commit() {
     if (memory_) return;
     if (fd_ < 0) fail(Errc::argument, "write ", path_, ": already committed");
     flush();
+    if (temporary_.empty()) {                          // a stream
+        if (sys::close(std::exchange(fd_, -1)) != 0 && errno != EINTR) write_failed(path_, errno, written_);
+        return;
+    }
     int synced = 0;
     do synced = sys::fsync(fd_); while (synced != 0 && errno == EINTR);
     if (synced != 0) write_failed(path_, errno, written_);

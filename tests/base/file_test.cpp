@@ -7,11 +7,13 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <numeric>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 namespace file_tests {
 
@@ -94,6 +96,28 @@ TEST_F(Files, RefusesWhatIsNotARegularFile) {
               "read " + path("ten") + ": 10 bytes, the limit is 9");
     EXPECT_TRUE(qlora::exists(path("ten")) && qlora::is_folder(folder) && !qlora::is_folder(path("ten")) &&
                 !qlora::exists(path("missing")));
+}
+
+// As --answers /dev/stdout is written: a rename would put a file in the place of the device.
+TEST_F(Files, APipeIsWrittenToNotReplaced) {
+    ASSERT_EQ(mkfifo(path("pipe").c_str(), 0600), 0);
+    const int reader = ::open(path("pipe").c_str(), O_RDONLY | O_NONBLOCK);
+    ASSERT_GE(reader, 0);
+    qlora::write_file_atomic(path("pipe"), "said");
+    char got[8] = {};
+    EXPECT_EQ(::read(reader, got, sizeof got), 4);
+    EXPECT_STREQ(got, "said");
+    ::close(reader);
+    EXPECT_TRUE(fs::is_fifo(path("pipe")));
+    EXPECT_EQ(entries(), 1u);
+
+    // what is open here, by its number: the file behind it goes on
+    const int file = ::open(path("out").c_str(), O_WRONLY | O_CREAT, 0600);
+    ASSERT_GE(file, 0);
+    ASSERT_EQ(::write(file, "begun ", 6), 6);
+    qlora::write_file_atomic("/proc/self/fd/" + std::to_string(file), "ended");
+    ::close(file);
+    EXPECT_EQ(qlora::read_file(path("out")), "begun ended");
 }
 
 TEST_F(Files, UncommittedFilesLeaveNothing) {

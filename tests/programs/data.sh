@@ -66,6 +66,13 @@ for kind in choices contexts outputs continuations; do
     good "questions: $kind" ./evaluate -m models/tiny.gguf --compute f32 --data tests/golden/questions/$kind.jsonl --answers "$dir/rows"
     sed 's/"reply": .*, "right"/"right"/' "$dir/rows" | cmp -s - tests/golden/questions/$kind.expected.jsonl && ok "$kind as expected" || failed "$kind as expected" "$(diff "$dir/rows" tests/golden/questions/$kind.expected.jsonl | head -n 2)"
 done
+for kind in answers mmlu piqa arc; do
+    good "questions: $kind, one of them shown" ./evaluate -m models/tiny.gguf --compute f32 --data tests/golden/questions/$kind.jsonl --shots 1 -n 16 --answers "$dir/rows"
+    cmp -s "$dir/rows" tests/golden/questions/$kind.expected.jsonl && ok "$kind as expected" || failed "$kind as expected" "$(diff "$dir/rows" tests/golden/questions/$kind.expected.jsonl | head -n 2)"
+done
+good "answers into a pipe" sh -c "./evaluate -m models/tiny.gguf --data tests/golden/questions/piqa.jsonl --answers /dev/stdout | tee '$dir/both'"
+says "every row" '^{"choice": 1, "right": '
+[ -L /dev/stdout ] && ok "and the device is left as it was" || failed "and the device is left as it was" "$(ls -l /dev/stdout)"
 good "by subject" ./evaluate -m models/tiny.gguf --data tests/golden/questions/outputs.jsonl --shots 2 --json
 says "two are shown, four asked" '"questions": 4, "shots": 2.*"subjects": {"numbers"'
 printf '{"question": "1+1?", "answer": "so #### 2"}\n{"question": "1+2?", "answer": "so #### 3"}\n' > "$dir/sums.jsonl"
