@@ -247,6 +247,7 @@
 #include "src/run/form_pair.cpp"                        // Reads a question and its answer.
 #include "src/run/form_instruction.cpp"                 // Reads instructions, with one input or several.
 #include "src/run/form_speakers.cpp"                    // Reads dialogues that are one text with speakers named in it.
+#include "src/run/form_preference.cpp"                  // Reads pairs of answers: the preferred ones.
 #include "src/run/form_tree.cpp"                        // Reads trees of messages.
 #include "src/run/tool_form.cpp"                        // Finds the form in which a template takes tools.
 #include "src/run/marked_text.cpp"                      // Finds the assistant in texts that are printed already.

@@ -17,6 +17,7 @@ static int body(int argc, char** argv) {
     Flags flags("chat", "-m MODEL [--adapter DIR] [-p PROMPT] [options]",
                 "Talks to a model: at a prompt, from a pipe, or once with -p or -f.");
     declare(flags, s);
+    flags.take_config();
     flags.parse(argc, argv);
     finish(s);
     s.model.follow_adapter(flags);

@@ -137,6 +137,7 @@ static int body(int argc, char** argv) {
     flags.add("--seed", s.sampling.seed, "of --answers");
     flags.add("-sys --system-prompt", s.system, "TEXT", "of --answers: system text before each question");
     flags.toggle("--json", s.json, "print one JSON object");
+    flags.take_config();
     flags.parse(argc, argv);
     if (s.stride > s.context) throw UsageError("--stride must not be above --context");
     s.model.follow_adapter(flags);

@@ -184,6 +184,7 @@ static int body(int argc, char** argv) {
     flags.toggle("--check", s.check, "read the result back and measure it");
     flags.toggle("--overwrite --force", s.overwrite, "replace OUT if it is a file that exists");
     declare_threads(flags, s.model.threads, s.model.force_threads);
+    flags.take_config();
     flags.parse(argc, argv);
     check_output(s);
     s.model.device = "cpu";

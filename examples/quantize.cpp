@@ -22,6 +22,7 @@ static int body(int argc, char** argv) {
     flags.toggle("--double-quant", load.double_quant, "quantize the scales again: 4.127 instead of 4.5 bits a weight");
     flags.toggle("--overwrite --force", overwrite, "replace OUT if it exists");
     declare_threads(flags, load.threads, load.force_threads);
+    flags.take_config();
     flags.parse(argc, argv);
     catch_interrupts();
     const qlora::StopScope stoppable(go_on);

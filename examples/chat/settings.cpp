@@ -8,7 +8,7 @@
 namespace program {
 
 void declare_sampling(Flags& flags, qlora::Sampling& s) {
-    flags.add("-n --max-tokens --n-predict --num-predict", s.max_tokens, -2, int64_t(1) << 40,
+    flags.add("-n --max-new-tokens --n-predict --num-predict --max-tokens", s.max_tokens, -2, int64_t(1) << 40,
               "tokens an answer has at most; -1 = as many as the context takes");
     flags.add("--temp --temperature", s.temperature, 0, 100, "randomness; 0 = always the likeliest token");
     flags.add("--top-k", s.top_k, 0, 1 << 30, "only the K likeliest tokens; 0 = all");

@@ -105,6 +105,22 @@ static bool is_hub_name(const std::string& name) {
            name.find_first_not_of(allowed, slash + 1) == std::string::npos && !name.ends_with(".gguf");
 }
 
+// -> its folder.
+static std::string in_hub_cache(const std::string& called) {
+    const size_t slash = called.find('/');
+    const fs::path cache = hub_cache();
+    const std::string snapshot = snapshot_in(cache /
+                                             ("models--" + called.substr(0, slash) + "--" + called.substr(slash + 1)));
+    if (snapshot.empty())
+        throw qlora::Error(Errc::io, called + ": no such file or folder, and not in the Hub cache (" + cache.string() +
+                                         "); download it: hf download " + called);
+    return snapshot;
+}
+
+static void say_found(const std::string& called, const std::string& found) {
+    if (is_terminal(2)) std::fprintf(stderr, "%s\n", styled(called + " is " + found, Style::dim, 2).c_str());
+}
+
 std::string find_model(const std::string& called) {
     std::error_code unknown;
     if (fs::is_directory(called, unknown)) {
@@ -113,16 +129,33 @@ std::string find_model(const std::string& called) {
     }
     refuse_pointer(called);
     if (fs::exists(called, unknown) || !is_hub_name(called)) return called;
-    const size_t slash = called.find('/');
-    const fs::path cache = hub_cache();
-    const std::string snapshot = snapshot_in(cache /
-                                             ("models--" + called.substr(0, slash) + "--" + called.substr(slash + 1)));
-    if (snapshot.empty())
-        throw qlora::Error(Errc::io, called + ": no such file or folder, and not in the Hub cache (" + cache.string() +
-                                         "); download it: hf download " + called);
-    const std::string found = in_folder(snapshot);
-    if (is_terminal(2)) std::fprintf(stderr, "%s\n", styled(called + " is " + found, Style::dim, 2).c_str());
+    const std::string found = in_folder(in_hub_cache(called));
+    say_found(called, found);
     return found;
+}
+
+std::string find_adapter(const std::string& called) {
+    std::error_code unknown;
+    std::string found = called;
+    if (fs::is_directory(called, unknown)) {
+        if (const std::string snapshot = snapshot_in(called); !snapshot.empty()) found = snapshot;
+    } else if (!fs::exists(called, unknown)) {
+        if (!is_hub_name(called))
+            throw qlora::Error(Errc::io, called +
+                                             ": no such file or folder; an adapter is the folder that finetune -o, "
+                                             "PEFT or mlx-lm wrote, or a GGUF adapter");
+        found = in_hub_cache(called);
+        say_found(called, found);
+    } else refuse_pointer(called);
+    if (!fs::is_directory(found, unknown)) return found;
+    const fs::path folder = found;
+    if (fs::exists(folder / "adapter_config.json", unknown) || fs::exists(folder / "manifest.json", unknown))
+        return found;
+    const char* remedy = "; name the folder that finetune -o, PEFT or mlx-lm wrote";
+    if (fs::exists(folder / "config.json", unknown)) remedy = ": it is a model, which -m takes";
+    else if (fs::exists(folder / "checkpoints", unknown))
+        remedy = ": its run has not ended; finetune --resume auto ends it, and its checkpoints/step-N are adapters too";
+    throw qlora::Error(Errc::format, found + " holds no adapter (no adapter_config.json)" + remedy);
 }
 
 }    // namespace program

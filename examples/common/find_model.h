@@ -1,4 +1,4 @@
-// find_model.h - what people call a model, as the file or folder that it is.
+// find_model.h - what people call a model or an adapter, as the file or folder that it is.
 //
 //   a file, or a folder with a model in it                    as it is
 //   a folder with one GGUF model in it (in parts, too)        that file
@@ -11,5 +11,7 @@ namespace program {
 // Error{io} with what to do where there is none, {argument} where a folder has several, {format} where a file is only a
 // pointer of git-lfs. Says on stderr what was found under another name.
 std::string find_model(const std::string& called);
+// The same of an adapter; a folder must hold one.
+std::string find_adapter(const std::string& called);
 
 }  // namespace program

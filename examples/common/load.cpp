@@ -94,7 +94,9 @@ void ModelFlags::gather_adapters() {
         adapters.push_back(entry.substr(0, colon));
         adapter_scales.push_back(scale);
     }
+    for (std::string& each : adapters) each = find_adapter(each);
     if (!adapters.empty()) adapter = adapters[0];
+    else if (!adapter.empty()) adapter = find_adapter(adapter);
 }
 
 qlora::Lora ModelFlags::load_adapter(const qlora::Model& base) const {
@@ -109,8 +111,8 @@ qlora::Lora ModelFlags::load_adapter(const qlora::Model& base) const {
 void ModelFlags::follow_adapter(const Flags& flags) {
     gather_adapters();
     if (adapter.empty()) return;
-    const bool type = flags.given("--quant"), scales = flags.given("--double-quant"),
-               head = flags.given("--head-bits");
+    const bool type = flags.given("--quant") || flags.given("--bits") || flags.given("--load-in-4bit"),
+               scales = flags.given("--double-quant"), head = flags.given("--head-bits");
     on_base = any_base ? qlora::OnBase::any : type || scales || head ? qlora::OnBase::as_held : qlora::OnBase::recorded;
     const std::optional<qlora::AdapterBase> base = qlora::Lora::recorded_base(adapter);
     if (base && base->head && !head) head_bits = *base->head == qlora::DType::q8_0 ? "8" : "4";

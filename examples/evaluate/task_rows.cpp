@@ -144,7 +144,7 @@ std::vector<std::pair<std::string, Json>> read_rows(const std::string& path, con
         from = to + 1;
         ++number;
         if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-        const std::string where = path + ": line " + std::to_string(number);
+        const std::string where = path + ":" + std::to_string(number);
         rows.emplace_back(where, Json::parse(line, where));
     }
     return rows;

@@ -196,7 +196,6 @@ static void finish_adapter(Settings& s, const Flags& flags) {
         if (flags.given(flag))
             throw UsageError(std::string(flag) + " shapes a new adapter, and --adapter goes on with " +
                              s.model.adapter + ", which has its own shape: leave one of them out");
-    if (!fs::exists(s.model.adapter)) throw qlora::Error(qlora::Errc::io, "--adapter: there is no " + s.model.adapter);
     s.model.follow_adapter(flags);
 }
 

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace json_room {
@@ -74,12 +75,21 @@ private:
 
     template <class... Part>
     [[noreturn]] void error(const Part&... parts) const {
-        const int64_t line = 1 + std::count(begin_, p_, '\n');
+        const int64_t breaks = std::count(begin_, p_, '\n');
         const char* start = p_;
         while (start != begin_ && start[-1] != '\n') --start;
         // characters, not bytes
         const int64_t column = 1 + std::count_if(start, p_, [](char c) { return (c & 0xC0) != 0x80; });
-        fail(Errc::format, where_, ": line ", line, ", column ", column, ": ", parts...);
+        // "chats.jsonl:12" is where the text begins, and a text of one line needs no number of it
+        const size_t name = where_.find_last_not_of("0123456789");
+        if (name != where_.npos && name > 0 && name + 1 < where_.size() && where_[name] == ':') {
+            const int64_t first = std::strtoll(std::string(where_.substr(name + 1)).c_str(), nullptr, 10);
+            fail(Errc::format, where_.substr(0, name + 1), first + breaks, ": column ", column, ": ", parts...);
+        }
+        const std::string_view text(begin_, size_t(end_ - begin_));
+        const bool lines = text.find('\n') < text.find_last_not_of(" \t\r\n");
+        fail(Errc::format, where_, lines ? str(": line ", breaks + 1, ", column ") : ": column ", column, ": ",
+             parts...);
     }
 
     std::string seen() const {

@@ -56,7 +56,9 @@ struct Loader {
         }
     }
     void load(std::string_view text) {
-        for (const Record& record : split_records(text, file)) {
+        std::vector<Record> records = split_records(text, file);
+        if (options.columns.empty()) records = gather_trees(std::move(records), file);
+        for (const Record& record : records) {
             check_stop();
             const std::string where = str("dataset ", file, ":", record.line);
             builder.at(str(file, ":", record.line));

@@ -35,11 +35,9 @@ std::vector<Example> read_pair(RecordReader& r) {
     const Json* completion = r.find(names.completion);
     if (prompt && prompt->is_array()) {
         e.chat = read_messages(*prompt, "role", "content", r.at(names.prompt));
-        if (completion && completion->is_array()) {
-            Conversation answers = read_messages(*completion, "role", "content", r.at(names.completion));
-            for (Json& m : answers.messages.array()) e.chat.messages.push(std::move(m));
-            e.chat.facts.insert(e.chat.facts.end(), answers.facts.begin(), answers.facts.end());
-        } else if (completion) e.chat.add("assistant", r.answer(names.completion));
+        if (completion && completion->is_array())
+            e.chat.append(read_messages(*completion, "role", "content", r.at(names.completion)));
+        else if (completion) e.chat.add("assistant", r.answer(names.completion));
         read_variables(r, e);
         return {e};
     }

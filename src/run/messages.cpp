@@ -164,6 +164,12 @@ Conversation read_messages(const Json& list, const char* role_key, const char* c
     return chat;
 }
 
+void Conversation::append(Conversation more) {
+    for (Json& m : more.messages.array()) messages.push(std::move(m));
+    facts.insert(facts.end(), more.facts.begin(), more.facts.end());
+    unused.insert(unused.end(), more.unused.begin(), more.unused.end());
+}
+
 void Conversation::put_system_first(std::string system) {
     if (system.empty()) return;
     Json::Array& list = messages.array();

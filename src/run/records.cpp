@@ -13,16 +13,10 @@ std::vector<Example> read_text(RecordReader& r) {
     return {e};
 }
 
-[[noreturn]] std::vector<Example> refuse_preferences(RecordReader& r) {
-    fail(Errc::unsupported, r.where,
-         ": a preference pair (chosen/rejected); training on preferences is not supported, "
-         "keep the chosen answers as messages");
-}
-
-[[noreturn]] std::vector<Example> refuse_tree_rows(RecordReader& r) {
-    fail(Errc::unsupported, r.where,
-         ": one message of a tree (message_id, parent_id), without the others that make it "
-         "a dialogue; use the file of whole trees (..._trees.jsonl), or write {messages}");
+[[noreturn]] std::vector<Example> refuse_orphan(RecordReader& r) {
+    fail(Errc::format, r.where,
+         ": a message (message_id, parent_id) that belongs to no tree: its parent is not in the "
+         "file, or its message_id is there twice; add the parent, or leave such messages out");
 }
 
 std::string keys_of(const Json& record) {
@@ -51,12 +45,12 @@ bool is_columns(const RecordReader& r) {
 constexpr RowForm forms[] = {
     {nullptr, is_columns, refuse_columns},
     {nullptr, fits_speakers, read_speakers},
-    {nullptr, [](const RecordReader& r) { return r.has("chosen") || r.has("rejected"); }, refuse_preferences},
+    {"{prompt, chosen}", fits_preference, read_preference},
     {"{messages}, {conversations}",
      [](const RecordReader& r) { return r.has("messages") || r.has("conversations") || r.has("conversation"); },
      read_dialogue_row},
     {"{prompt: {text, replies}}", fits_tree, read_tree},
-    {nullptr, [](const RecordReader& r) { return r.has("message_id") && r.has("parent_id"); }, refuse_tree_rows},
+    {nullptr, [](const RecordReader& r) { return r.has("message_id") && r.has("parent_id"); }, refuse_orphan},
     {"{instruction, input, output}", [](const RecordReader& r) { return r.has("instruction") && !r.has("instances"); },
      read_alpaca},
     {"{instruction, instances}", [](const RecordReader& r) { return r.has("instances"); }, read_instances},
@@ -73,7 +67,7 @@ constexpr RowForm forms[] = {
          "; say which column is what: columns question=prompt,answer=completion");
 }
 
-}  // namespace records_room
+}    // namespace records_room
 
 std::vector<std::string> RecordReader::unused() const {
     std::vector<std::string> keys;

@@ -17,6 +17,9 @@ std::string dataset_text(std::string bytes, const std::string& path);
 // name and what it begins with.
 std::vector<Record> split_records(std::string_view text, const std::string& path);
 std::vector<Record> split_table(std::string_view text, const std::string& path);
+// Messages of trees, one a record (OASST's flat files: message_id, parent_id), to a record for each tree; others as
+// they are. A reply whose parent is not there stays, and is refused when it is read.
+std::vector<Record> gather_trees(std::vector<Record> records, const std::string& path);
 
 struct MessageFacts {                                  // what a row says about a message that is not for the template
     bool masked = false;                               // weight: 0, train: false, loss: false or masked: true
@@ -31,6 +34,7 @@ struct Conversation {
         messages.push(Json().set("role", std::move(role)).set("content", std::move(content)));
         facts.emplace_back();
     }
+    void append(Conversation more);
     void put_system_first(std::string system);         // unless it is empty, or there is one
 };
 struct Example {

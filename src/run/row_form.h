@@ -45,6 +45,9 @@ void read_variables(RecordReader&, Example&);    // what a dialogue's template g
 // form_pair.cpp
 bool fits_pair(const RecordReader&);
 std::vector<Example> read_pair(RecordReader&);
+// form_preference.cpp
+bool fits_preference(const RecordReader&);
+std::vector<Example> read_preference(RecordReader&);
 // form_instruction.cpp
 std::vector<Example> read_alpaca(RecordReader&);
 std::vector<Example> read_instances(RecordReader&);

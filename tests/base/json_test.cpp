@@ -15,9 +15,7 @@ Json parse(std::string_view text) { return Json::parse(text, "test.json"); }
 std::string refusal(std::string_view text) {
     try {
         parse(text);
-    } catch (const qlora::Error& e) {
-        return e.code == qlora::Errc::format ? e.what() : "wrong code";
-    }
+    } catch (const qlora::Error& e) { return e.code == qlora::Errc::format ? e.what() : "wrong code"; }
     return "accepted";
 }
 
@@ -116,16 +114,28 @@ TEST(Json, RefusesWhatTheStandardRefuses) {
 TEST(Json, ErrorsSayWhere) {
     EXPECT_EQ(refusal("{\"a\": 1,\n \"b\": x}"), "test.json: line 2, column 7: expected a value, found 'x'");
     // columns count characters
-    EXPECT_EQ(refusal("[\"\xC3\xA4\", x]"), "test.json: line 1, column 7: expected a value, found 'x'");
+    EXPECT_EQ(refusal("[\"\xC3\xA4\", x]"), "test.json: column 7: expected a value, found 'x'");
     EXPECT_EQ(refusal("{\"a\": 1, \"b\": 2, \"a\": 3}"),
-              "test.json: line 1, column 24: the object that ends here has the key \"a\" twice");
-    EXPECT_EQ(refusal("{\"a\": 1, \"\\u0061\": 3}").substr(0, 17), "test.json: line 1");
+              "test.json: column 24: the object that ends here has the key \"a\" twice");
+    EXPECT_EQ(refusal("{\"a\": 1, \"\\u0061\": 3}").substr(0, 19), "test.json: column 2");
+    const auto in_file = [](std::string_view json) {
+        try {
+            (void)qlora::Json::parse(json, "chats.jsonl:12");
+        } catch (const qlora::Error& e) { return std::string(e.what()); }
+        return std::string("accepted");
+    };
+    // the line of the file, once
+    EXPECT_EQ(in_file("{\"a\": x}"), "chats.jsonl:12: column 7: expected a value, found 'x'");
+    EXPECT_EQ(in_file("{\"a\":\n\n x}"), "chats.jsonl:14: column 2: expected a value, found 'x'");
+    for (const char* bad :
+         {"", "x", "[1", "{\"a\"", "{\"a\" 1}", "\"\\u12g4\"", "[1] 2", "\"\xff\"", "1e", "{\"a\": 1, \"a\": 1}"}) {
+        EXPECT_EQ(in_file(bad).substr(0, 23), "chats.jsonl:12: column ") << bad;
+        EXPECT_EQ(in_file(bad).find("line"), std::string::npos) << bad;
+    }
     try {
         parse("{\"n\": \"four\"}").find("n")->as_int("config.json: n");
         FAIL();
-    } catch (const qlora::Error& e) {
-        EXPECT_STREQ(e.what(), "config.json: n must be an integer, is a string");
-    }
+    } catch (const qlora::Error& e) { EXPECT_STREQ(e.what(), "config.json: n must be an integer, is a string"); }
     EXPECT_THROW(parse("1.5").as_int("x"), qlora::Error);
     EXPECT_THROW(parse("1e300").as_int("x"), qlora::Error);
     EXPECT_THROW(parse("1").as_bool("x"), qlora::Error);
@@ -206,4 +216,4 @@ TEST(Json, DumpsAsPythonDumps) {
     EXPECT_THROW(Json("x").push(1), qlora::Error);
 }
 
-}  // namespace json_tests
+}    // namespace json_tests

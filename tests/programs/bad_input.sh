@@ -30,7 +30,7 @@ bad "a rank pattern without a rank" "NAME=NUMBER" $tune -o "$dir/x" --lora-rank-
 bad "an exclusion that excludes nothing" "names no linear layer" $tune -o "$dir/x" --lora-exclude what
 bad "the shape of an adapter that has one" "--lora-r shapes a new adapter" $tune -o "$dir/x" --adapter "$dir/folder"
 bad "a start for an adapter that has begun" "--lora-init shapes a new adapter" ./finetune -m "$model" --data "$dir/chats.jsonl" -o "$dir/x" --init-lora-weights pissa --adapter "$dir/folder"
-bad "no adapter to go on with" "there is no" ./finetune -m "$model" --data "$dir/chats.jsonl" -o "$dir/x" --adapter "$dir/nothing"
+bad "no adapter to go on with" "nothing: no such file or folder; an adapter is" ./finetune -m "$model" --data "$dir/chats.jsonl" -o "$dir/x" --adapter "$dir/nothing"
 bad "overwrite and resume" "choose one" $tune -o "$dir/x" --overwrite --resume auto
 bad "no such layers" "." $tune -o "$dir/x1" --lora-modules nothing_proj
 bad "a shape that bench does not know" "tiny|135m|360m|1b|3b|7b|8b|13b" ./bench --synthetic 9t
@@ -102,14 +102,14 @@ bad "a text shorter than the context" "fewer than one context" ./evaluate -m "$m
 : > "$dir/none.txt"
 bad "an empty text" "empty" ./evaluate -m "$model" --data "$dir/none.txt"
 echo '{"query": "a", "choices": ["b", "c"], "gold": 7}' > "$dir/data.jsonl"
-bad "a right answer out of range" "line 1" ./evaluate -m "$model" --data "$dir/data.jsonl"
+bad "a right answer out of range" "data.jsonl:1: " ./evaluate -m "$model" --data "$dir/data.jsonl"
 bad "a file to tokenize that is not there" "." ./tokenize -m "$model" -f "$dir/nothing.txt"
 [ -e "$dir/never" ] && failed "refused data leaves no output" "$(ls -A "$dir/never")" || ok "refused data leaves no output"
 
 # ---- Adapters
-bad "missing adapter" "." ./chat -m "$model" --adapter "$dir/nothing" -p x
+bad "missing adapter" "nothing: no such file or folder; an adapter is" ./chat -m "$model" --adapter "$dir/nothing" -p x
 mkdir "$dir/adapter"
-bad "an empty adapter folder" "." ./chat -m "$model" --adapter "$dir/adapter" -p x
+bad "an empty adapter folder" "holds no adapter .*name the folder" ./chat -m "$model" --adapter "$dir/adapter" -p x
 echo '{"r": 4' > "$dir/adapter/adapter_config.json"
 bad "a malformed adapter" "." ./chat -m "$model" --adapter "$dir/adapter" -p x
 

@@ -43,6 +43,15 @@ good "long rows left out" $look --data "$dir/mixed.jsonl" --columns q=prompt,a=c
 says "and named" "1 too long left out (.*mixed.jsonl:5)"
 good "long rows split" $look --data "$dir/mixed.jsonl" --columns q=prompt,a=completion --bad-rows skip --max-seq-len 64 --long-rows split
 says "and named" "3 rows .*1 too long split (.*mixed.jsonl:5)"
+printf '%s\n' '{"prompt": "a", "chosen": [{"role": "assistant", "content": "b"}], "rejected": [{"role": "assistant", "content": "c"}]}' > "$dir/pairs.jsonl"
+good "pairs of answers" $look --data "$dir/pairs.jsonl"
+says "the chosen one is trained on, which is said" "1 rows (chosen of pairs).*not used: rejected (1)"
+printf '%s\n' '{"message_id": "1", "parent_id": null, "text": "a", "role": "prompter"}' '{"message_id": "2", "parent_id": "1", "text": "b", "role": "assistant"}' '{"message_id": "3", "parent_id": "0", "text": "b", "role": "assistant"}' > "$dir/flat.jsonl"
+good "messages of trees, one a row" $look --data "$dir/flat.jsonl" --bad-rows skip
+says "are gathered" "1 rows (oasst tree).*1 bad rows left out, the first: .*flat.jsonl:3"
+printf '{"prompt": "a", "completion": "b"}\n{"prompt": "a" "completion": "b"}\n' > "$dir/broken.jsonl"
+bad "a broken row, with one place" "^finetune: dataset [^ ]*broken.jsonl:2: column 16: expected" $look --data "$dir/broken.jsonl"
+bad "of a file to measure too" "^evaluate: [^ ]*broken.jsonl:2: column 16: expected" ./evaluate -m models/tiny.gguf --data "$dir/broken.jsonl" --answers "$dir/rows"
 head -n 2 "$dir/own.jsonl" > "$dir/few.jsonl"
 good "shares" $look --data "$dir/own.jsonl:0.25" --data "$dir/few.jsonl:0.75" --columns q=prompt,a=completion --val-split 0.2
 says "of one set" "own.jsonl: 25 % of the rows, 2 an epoch, of the 6"

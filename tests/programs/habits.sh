@@ -44,12 +44,29 @@ bad "a switch in a file that is a text" "bad.json: rslora must be true or false"
 echo 'a: 1' > "$dir/bad.yaml"
 bad "YAML" "write it as JSON" ./finetune --config "$dir/bad.yaml"
 
+printf '{"model": "%s", "prompt": "Hello", "max_new_tokens": 2, "temp": 0}' "$model" > "$dir/chat.json"
+good "a file of flags for chat" ./chat --config "$dir/chat.json"
+printf '{"model": "%s", "adapter": ["%s"], "data": "%s"}' "$model" "$dir/first" "$dir/chats.jsonl" > "$dir/evaluate.json"
+good "for evaluate" ./evaluate --config "$dir/evaluate.json" --json
+says "with the adapter" "\"adapter\": \"$dir/first\""
+printf '{"model": "%s", "type": "f16", "output": "%s"}' "$model" "$dir/plain.gguf" > "$dir/export.json"
+good "for export" ./export --config "$dir/export.json" --no-check
+echo '{"type": "fp4"}' > "$dir/quantize.json"
+good "for quantize" ./quantize --config "$dir/quantize.json" "$dir/plain.gguf" "$dir/fp4.gguf"
+
 # ---- Models by other names
 mkdir -p "$dir/cache/models--Org--Tiny/snapshots/abc" "$dir/cache/models--Org--Tiny/refs" "$dir/lfs" "$dir/several"
 ln -s "$model" "$dir/cache/models--Org--Tiny/snapshots/abc/tiny.gguf"
 printf abc > "$dir/cache/models--Org--Tiny/refs/main"
 good "a model of the Hub cache" env HF_HUB_CACHE="$dir/cache" ./chat -m Org/Tiny -p Hello -n 2
 good "a folder of the Hub cache" ./chat -m "$dir/cache/models--Org--Tiny" -p Hello -n 2
+mkdir -p "$dir/cache/models--Org--Ours/snapshots/abc"
+cp "$dir/first/"*.json "$dir/first/adapter_model.safetensors" "$dir/cache/models--Org--Ours/snapshots/abc"
+good "an adapter of the Hub cache" env HF_HUB_CACHE="$dir/cache" ./chat -m "$model" --adapter Org/Ours -p Hello -n 2
+bad "an adapter that is nowhere" "hf download Org/Theirs" ./chat -m "$model" --adapter Org/Theirs -p Hello
+bad "a model as an adapter" "it is a model, which -m takes" ./chat -m "$model" --adapter tests/golden/model/bnb -p Hello
+mkdir -p "$dir/begun/checkpoints"
+bad "a run that has not ended" "finetune --resume auto ends it" ./chat -m "$model" --adapter "$dir/begun" -p Hello
 bad "a model that is nowhere" "hf download Org/Other" ./chat -m Org/Other -p Hello
 printf 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n' > "$dir/lfs/model.safetensors"
 bad "a pointer of git-lfs" "lfs pull" ./chat -m "$dir/lfs" -p Hello

@@ -44,11 +44,22 @@ grep -q "^base_model: \"tiny.gguf\"" "$dir/run/README.md" && grep -q "^library_n
 grep -q "4 of 4 steps\. .*Held-out loss: .* before" "$dir/run/README.md" && ok "with losses" || failed "with losses" "$(grep steps "$dir/run/README.md")"
 grep -q "NEFTune alpha | 5" "$dir/run/README.md" && ok "and settings" || failed "and settings" "$(grep '|' "$dir/run/README.md")"
 grep -q "^FROM $model$" "$dir/run/Modelfile" && grep -q "^ADAPTER" "$dir/run/Modelfile" && ok "a Modelfile" || failed "a Modelfile" "$(cat "$dir/run/Modelfile")"
+grep -q "^# No TEMPLATE" "$dir/run/Modelfile" && ok "without a template that it has not" || failed "without a template that it has not" "$(cat "$dir/run/Modelfile")"
+good "a run of a model with ChatML" ./finetune -m models/tiny.gguf --data "$dir/chats.jsonl" $small -o "$dir/chatml" --iters 1
+grep -q '^TEMPLATE """{{- if .System }}<|im_start|>system$' "$dir/chatml/Modelfile" && grep -q '^PARAMETER stop "<|im_end|>"$' "$dir/chatml/Modelfile" && ok "the Modelfile has its template" || failed "the Modelfile has its template" "$(cat "$dir/chatml/Modelfile")"
 good "the run again" $tune -o "$dir/run" --iters 2 --overwrite
 good "a checkpoint" $tune -o "$dir/kept" --iters 1 --save-every 1
 bad "another learning rate, in its own digits" "learning_rate was 0.0002 and is 0.1;" $tune -o "$dir/kept" --iters 2 --resume auto --lr 0.1
 good "patience" $tune -o "$dir/patient" --iters 60 --val-split 0.2 --eval-every 1 --patience 2 --lr 0.5
 says "ends early" "no better held-out loss in 2 measurements: ending at step"
+# Stopped on the way, it ends at the same step, with the same bytes.
+good "the same, without a pause" $tune -o "$dir/whole" --iters 60 --val-split 0.2 --eval-every 1 --patience 4 --lr 0.5 --warmup-ratio 0
+sed -n 's/.*\(ending at step.*\)/\1/p' "$dir/out" > "$dir/whole.end"
+good "a part of it" $tune -o "$dir/parts" --iters 4 --val-split 0.2 --eval-every 1 --patience 4 --lr 0.5 --warmup-ratio 0 --save-every 2 --keep 2
+good "the rest" $tune -o "$dir/parts" --iters 60 --val-split 0.2 --eval-every 1 --patience 4 --lr 0.5 --warmup-ratio 0 --save-every 2 --keep 2 --resume auto
+sed -n 's/.*\(ending at step.*\)/\1/p' "$dir/out" > "$dir/parts.end"
+[ -s "$dir/whole.end" ] && cmp -s "$dir/whole.end" "$dir/parts.end" && ok "patience ends it at the same step" || failed "patience ends it at the same step" "$(cat "$dir/whole.end" "$dir/parts.end")"
+cmp -s "$dir/whole/adapter_model.safetensors" "$dir/parts/adapter_model.safetensors" && ok "with the same adapter" || failed "with the same adapter" "they differ"
 bad "patience with nothing to measure" "hold rows out" $tune -o "$dir/none" --patience 2
 bad "a time without a unit" "needs a unit" $tune -o "$dir/none" --max-time 30
 good "a time" $tune -o "$dir/timed" --iters 100000000 --max-time 2s --save-every 0

@@ -156,7 +156,6 @@ TEST(Records, ErrorsNameLineAndField) {
     EXPECT_TRUE(contains(error_of(R"({"messages": [{"role": "user"}]})"), "file:7: messages[0]"));
     EXPECT_TRUE(contains(error_of(R"({"messages": [{"role": "alien", "content": ""}]})"), "alien"));
     EXPECT_TRUE(contains(error_of(R"({"task": "x", "reply": "y"})"), "task, reply"));
-    EXPECT_TRUE(contains(error_of(R"({"prompt": "a", "chosen": "b", "rejected": "c"})"), "preference"));
     EXPECT_TRUE(contains(error_of(R"({"text": 5})"), "file:7: text"));
     EXPECT_TRUE(contains(error_of("[1]"), "object"));
 }

@@ -47,11 +47,70 @@ TEST(RowForms, TheSetsThatQLoRAWasMeasuredOn) {
     EXPECT_EQ(said(chosen.at(0)), "user: a \n\nb|assistant: c|user: d|assistant: e");
     EXPECT_EQ(chosen[0].unused, std::vector<std::string>{"rejected"});
     EXPECT_EQ(said(read(R"({"text": "<human>: a\n<bot>: b", "metadata": ""})").at(0)), "user: a|assistant: b");
-    EXPECT_TRUE(contains(refused(R"({"prompt": "a", "chosen": "b", "rejected": "c"})"), "preference pair"));
-    EXPECT_TRUE(
-        contains(refused(R"({"message_id": "a", "parent_id": null, "text": "b", "role": "prompter"})"), "trees"));
     EXPECT_TRUE(contains(refused(R"({"instruction": "a", "instances": []})"), "at least one"));
     EXPECT_TRUE(contains(refused(R"({"prompt": {"text": "a", "role": "moderator", "replies": []}})"), "moderator"));
+}
+
+TEST(RowForms, OfPairsOfAnswersTheChosenOne) {
+    const std::string question = R"({"role": "user", "content": "q"})",
+                      yes = R"({"role": "assistant", "content": "yes"})",
+                      no = R"({"role": "assistant", "content": "no"})";
+    for (const std::string& pair :
+         {std::string(R"({"prompt": "q", "chosen": "yes", "rejected": "no"})"),
+          std::string(R"({"question": "q", "chosen": "yes", "rejected": "no"})"),
+          R"({"prompt": "q", "chosen": [)" + yes + R"(], "rejected": [)" + no + "]}",
+          R"({"prompt": [)" + question + R"(], "chosen": [)" + yes + R"(], "rejected": [)" + no + "]}",
+          R"({"prompt": [)" + question + R"(], "chosen": "yes", "rejected": "no"})",
+          R"({"prompt": "q", "chosen": [)" + question + "," + yes + R"(], "rejected": [)" + question + "," + no + "]}",
+          R"({"chosen": [)" + question + "," + yes + R"(], "rejected": [)" + question + "," + no + "]}"})
+        EXPECT_EQ(said(read(pair).at(0)), "user: q|assistant: yes") << pair;
+    const auto scored = read(
+        R"({"system": "s", "question": "q", "chosen": "yes", "rejected": "no", "score_chosen": 2})");
+    EXPECT_EQ(said(scored.at(0)), "system: s|user: q|assistant: yes");
+    EXPECT_EQ(scored[0].unused, (std::vector<std::string>{"rejected", "score_chosen"}));
+    EXPECT_TRUE(contains(refused(R"({"chosen": "yes", "rejected": "no"})"), "needs prompt"));
+    EXPECT_TRUE(contains(refused(R"({"prompt": "q", "chosen": null})"), "chosen is null"));
+}
+
+// "line: row" of each record.
+std::string gathered(std::string_view lines) {
+    std::string out;
+    for (const qlora::Record& r : qlora::gather_trees(qlora::split_records(lines, "f.jsonl"), "f.jsonl")) {
+        const Json row = r.text.empty() ? r.row : Json::parse(r.text, "test");
+        out += qlora::str(out.empty() ? "" : "; ", r.line, ": ",
+                          row.find("prompt") ? said(read(row.dump()).at(0)) : "kept");
+    }
+    return out;
+}
+
+TEST(RowForms, MessagesOfTreesOneARecord) {
+    EXPECT_EQ(gathered(R"({"message_id": "b", "parent_id": "a", "text": "second", "role": "assistant", "rank": 1.0}
+{"message_id": "a", "parent_id": null, "text": "q", "role": "prompter", "lang": "en"}
+{"message_id": "x", "parent_id": null, "text": "other", "role": "prompter"}
+{"message_id": "c", "parent_id": "a", "text": "first", "role": "assistant", "rank": 0.0}
+{"message_id": "d", "parent_id": "c", "text": "and?", "role": "prompter", "rank": null}
+{"message_id": "e", "parent_id": "d", "text": "gone", "role": "assistant", "rank": 0, "deleted": true}
+{"message_id": "f", "parent_id": "d", "text": "so", "role": "assistant", "rank": 1}
+{"message_id": "y", "parent_id": "x", "text": "reply", "role": "assistant"}
+)"),
+              "2: user: q|assistant: first|user: and?|assistant: so; 3: user: other|assistant: reply");
+    // what belongs nowhere is left, for its line to be named
+    EXPECT_EQ(gathered(R"({"message_id": "a", "text": "q", "role": "prompter", "parent_id": null}
+{"message_id": "b", "parent_id": "lost", "text": "r", "role": "assistant"}
+{"message_id": "a", "parent_id": null, "text": "twice", "role": "prompter"})"),
+              "1: user: q; 2: kept; 3: kept");
+    EXPECT_TRUE(contains(refused(R"({"message_id": "b", "parent_id": "lost", "text": "b", "role": "assistant"})"),
+                         "its parent is not in the file"));
+    EXPECT_EQ(gathered("{\"text\": \"a\"}\n{\"text\": \"b\"}"), "1: kept; 2: kept");
+    // parents in a circle are no tree
+    EXPECT_EQ(gathered(R"({"message_id": "a", "parent_id": "b", "text": "q", "role": "prompter"}
+{"message_id": "b", "parent_id": "a", "text": "q", "role": "prompter"})"),
+              "1: kept; 2: kept");
+    std::string chain;
+    for (int i = 0; i < 1200; ++i)
+        chain += qlora::str(R"({"message_id": ")", i, R"(", "parent_id": ")", i ? qlora::str(i - 1) : "",
+                            R"(", "text": "t", "role": "prompter"})", '\n');
+    EXPECT_TRUE(contains(error_of([&] { gathered(chain); }), "f.jsonl:1: a tree of more than 1000 levels"));
 }
 
 TEST(RowForms, LabelsNumbersPairsAndColumns) {
