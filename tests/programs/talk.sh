@@ -55,7 +55,8 @@ says "ends early" "no better held-out loss in 2 measurements: ending at step"
 # Stopped on the way, it ends at the same step, with the same bytes.
 good "the same, without a pause" $tune -o "$dir/whole" --iters 60 --val-split 0.2 --eval-every 1 --patience 4 --lr 0.5 --warmup-ratio 0
 sed -n 's/.*\(ending at step.*\)/\1/p' "$dir/out" > "$dir/whole.end"
-good "a part of it" $tune -o "$dir/parts" --iters 4 --val-split 0.2 --eval-every 1 --patience 4 --lr 0.5 --warmup-ratio 0 --save-every 2 --keep 2
+end=$(sed -n 's/ending at step \([0-9]*\) of.*/\1/p' "$dir/whole.end")
+good "to two measurements before its end" $tune -o "$dir/parts" --iters $((end - 2)) --val-split 0.2 --eval-every 1 --patience 4 --lr 0.5 --warmup-ratio 0 --save-every 2 --keep 2
 good "the rest" $tune -o "$dir/parts" --iters 60 --val-split 0.2 --eval-every 1 --patience 4 --lr 0.5 --warmup-ratio 0 --save-every 2 --keep 2 --resume auto
 sed -n 's/.*\(ending at step.*\)/\1/p' "$dir/out" > "$dir/parts.end"
 [ -s "$dir/whole.end" ] && cmp -s "$dir/whole.end" "$dir/parts.end" && ok "patience ends it at the same step" || failed "patience ends it at the same step" "$(cat "$dir/whole.end" "$dir/parts.end")"
