@@ -56,10 +56,10 @@
 #define QLORA_VERSION_STRING "0.1.0"
 // In the name of every symbol: parts of two versions in one program fail to link instead of misbehaving.
 #define QLORA_ABI v0_2
-// What this header declares is seen from outside of a shared library that is compiled with -fvisibility=hidden.
-#if defined(__GNUC__) && !defined(_WIN32)
+// Seen from outside of a shared library that is compiled with -fvisibility=hidden, or not: -DQLORA_PUBLIC= keeps it in.
+#if !defined(QLORA_PUBLIC) && defined(__GNUC__) && !defined(_WIN32)
 #define QLORA_PUBLIC [[gnu::visibility("default")]]
-#else
+#elif !defined(QLORA_PUBLIC)
 #define QLORA_PUBLIC
 #endif
 
@@ -745,7 +745,7 @@ enum class Gelu : uint8_t { erf, tanh };
 // Error{io} if missing or larger
 [[nodiscard]] std::string read_file(const std::string& path, int64_t limit = int64_t(1) << 30);
 // Writes beside the target, syncs, renames over it, syncs the folder: afterwards the old or the new content is there,
-// never a part.
+// never a part. What is no regular file (a pipe, /dev/stdout) is written to in place.
 void write_file_atomic(const std::string& path, std::string_view bytes);
 // sorted, without . and ..; Error{io} when it cannot be read
 [[nodiscard]] std::vector<std::string> names_in(const std::string& folder);
@@ -791,7 +791,7 @@ public:
     Json(Array v) : kind_(Kind::array), array_(std::move(v)) {}
     Json(Object v) : kind_(Kind::object), object_(std::move(v)) {}
 
-    // `where` names the file in errors, which have line and column
+    // `where` names the file in errors, which have line and column; "chats.jsonl:12": the text begins in that line
     struct Limits { int64_t depth = 128, bytes = int64_t(1) << 30; };
     static Json parse(std::string_view text, std::string_view where, const Limits& limits);
     static Json parse(std::string_view text, std::string_view where) { return parse(text, where, Limits{}); }

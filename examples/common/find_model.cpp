@@ -41,16 +41,28 @@ static int64_t part_of(const std::string& name) {
 
 static std::string in_folder(const std::string& folder) {
     std::vector<std::string> models;
+    std::error_code unknown;
+    bool of_a_model = false;    // weights, a configuration or a vocabulary
     for (const std::string& name : qlora::names_in(folder)) {
         const std::string ending = fs::path(name).extension().string();
+        of_a_model |= ending == ".safetensors" || ending == ".gguf" || ending == ".bin" || name == "config.json" ||
+                      name.starts_with("tokenizer");
         if (ending == ".safetensors" || ending == ".gguf") refuse_pointer(fs::path(folder) / name);
         if (ending == ".gguf" && part_of(name) <= 1 && name.find("mmproj") == std::string::npos) models.push_back(name);
     }
-    std::error_code unknown;
-    if (models.empty() || fs::exists(fs::path(folder) / "config.json", unknown)) return folder;
+    if (fs::exists(fs::path(folder) / "config.json", unknown)) return folder;
+    if (models.empty() && fs::exists(fs::path(folder) / "adapter_config.json", unknown))
+        throw qlora::Error(Errc::format, folder + " is an adapter: --adapter takes it, and -m the model it belongs to");
+    if (!of_a_model)
+        throw qlora::Error(Errc::format, folder +
+                                             " holds no model: a folder of one has config.json and .safetensors "
+                                             "files, or a .gguf file");
+    if (models.empty()) return folder;
     if (models.size() == 1) return (fs::path(folder) / models[0]).string();
+    constexpr size_t shown = 8;
     std::string names;
-    for (const std::string& name : models) names += (names.empty() ? "" : ", ") + name;
+    for (size_t i = 0; i < std::min(shown, models.size()); ++i) names += (i ? ", " : "") + models[i];
+    if (models.size() > shown) names += " and " + std::to_string(models.size() - shown) + " more";
     throw qlora::Error(Errc::argument, folder + " holds several models: " + names + "; give one of the files");
 }
 
@@ -128,7 +140,11 @@ std::string find_model(const std::string& called) {
         return in_folder(snapshot.empty() ? called : snapshot);
     }
     refuse_pointer(called);
-    if (fs::exists(called, unknown) || !is_hub_name(called)) return called;
+    if (fs::exists(called, unknown)) return called;
+    if (!is_hub_name(called))
+        throw qlora::Error(Errc::io, called +
+                                         ": no such file or folder; a model is a GGUF file, a Hugging Face folder, or "
+                                         "Org/Name of what the Hub cache has");
     const std::string found = in_folder(in_hub_cache(called));
     say_found(called, found);
     return found;

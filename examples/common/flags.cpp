@@ -227,7 +227,11 @@ void Flags::parse(int argc, char** argv) {
         if (only_values || word.size() < 2 || word[0] != '-') {
             auto free = std::find_if(positionals_.begin(), positionals_.end(),
                                      [](const Positional& p) { return !p.seen; });
-            if (free == positionals_.end()) throw UsageError("unexpected argument \"" + one_line(word) + '"');
+            if (free == positionals_.end()) {
+                const Flag* model = find("--model");    // what is meant, most often
+                throw UsageError("unexpected argument \"" + one_line(word) + '"' +
+                                 (model && !model->seen_ ? "; a model is named by -m" : ""));
+            }
             *free->target = word;
             free->seen = true;
             continue;

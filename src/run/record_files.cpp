@@ -145,7 +145,8 @@ std::string dataset_file(const std::string& path, const std::string& split) {
     for (const std::string& name : names)
         for (const char* suffix : {".jsonl", ".json", ".csv", ".tsv", ".txt"})
             if (const std::string file = path + "/" + name + suffix; exists(file)) return file;
-    fail(Errc::io, "dataset ", path, ": the folder has no ", names[0], ".jsonl (nor .json, .csv, .txt)");
+    fail(Errc::io, "dataset ", path, ": the folder has no ", names[0],
+         ".jsonl (nor .json, .csv, .txt); give one of its files");
 }
 
 std::vector<Record> split_records(std::string_view text, const std::string& path) {

@@ -6,6 +6,7 @@
 build=${1:-build}/dropin
 what=${2:-both}
 cxx=${CXX:-g++}
+inside="-fPIC -fvisibility=hidden -DQLORA_PUBLIC="
 rm -rf "$build"
 mkdir -p "$build/one-file"
 failed=0
@@ -17,7 +18,8 @@ check() {
 one_file() {
     make -s dist BUILD="$build/dist-build" && cp "$build/dist-build/dist/qlora.h" tests/dropin/user_a.cpp tests/dropin/user_b.cpp "$build/one-file" || return 1
     flags="-std=c++20 -O1 -Wall -Wextra -Wconversion -Wshadow -Werror -pthread"
-    (cd "$build/one-file" && $cxx $flags -c user_a.cpp -o a.o & cd "$build/one-file" && $cxx $flags -c user_b.cpp -o b.o && wait &&
+    # the second one as for a plugin: see plugin()
+    (cd "$build/one-file" && $cxx $flags -c user_a.cpp -o a.o & cd "$build/one-file" && $cxx $flags $inside -c user_b.cpp -o b.o && wait &&
      $cxx a.o b.o -pthread -o consumer && ./consumer)
 }
 # The examples in the comments of qlora.h and in the README, word for word, each in a function of its own that has what they take for granted; run on
@@ -44,6 +46,17 @@ examples() {
 symbols() {                                            # nothing of ours outside qlora:: is exported
     nm -C --defined-only -g "$build/one-file/b.o" | grep -v -E ' (W|V|u|w|v) ' | grep -v -E 'qlora::|errors_are_catchable' | grep -E ' [TDBR] ' && return 1
     return 0
+}
+# A shared object with the library inside of it shows what it wants to show; whoever opens it needs nothing of ours.
+plugin() {
+    cp tests/dropin/plugin.cpp tests/dropin/plugin_host.cpp "$build/one-file" && cp models/tiny.gguf "$build/one-file/model.gguf" || return 1
+    (cd "$build/one-file" && $cxx -std=c++20 -O1 -pthread $inside -shared plugin.cpp b.o -o plugin.so && $cxx -std=c++20 plugin_host.cpp -ldl -o plugin_host &&
+     ./plugin_host && nm -D --defined-only plugin.so | grep -v ' [VWuvw] ' | cut -d' ' -f3 > plugin.names && cat plugin.names &&
+     [ "$(cat plugin.names)" = plugin_answer ] && ! nm -DC --defined-only plugin.so | grep 'qlora::')
+}
+# Without any library of the system, as containers from nothing want it.
+static_program() {
+    (cd "$build/one-file" && $cxx -static a.o b.o -pthread -o static && ./static && ! ldd static > ldd.log 2>&1)
 }
 # A copy of the house, in which one program includes a room.
 lint_refuses() {
@@ -91,6 +104,9 @@ if [ "$what" != whole ]; then
     check "one file, two translation units, -Werror" one_file
     check "the examples of qlora.h and of the README compile and run" examples
     check "one file exports qlora:: only" symbols
+    check "a plugin with the library inside shows its own name only" plugin
+    if echo 'int main() {}' | $cxx -static -x c++ - -o "$build/none" 2> /dev/null; then check "a static program" static_program
+    else echo "skipped a static program: no static libraries for $cxx"; fi
     check "lint refuses a program that includes a room" lint_refuses
 fi
 if [ "$what" = one-file ]; then exit $failed; fi

@@ -67,6 +67,10 @@ bad "an adapter that is nowhere" "hf download Org/Theirs" ./chat -m "$model" --a
 bad "a model as an adapter" "it is a model, which -m takes" ./chat -m "$model" --adapter tests/golden/model/bnb -p Hello
 mkdir -p "$dir/begun/checkpoints"
 bad "a run that has not ended" "finetune --resume auto ends it" ./chat -m "$model" --adapter "$dir/begun" -p Hello
+bad "an adapter as a model" "is an adapter: --adapter takes it" ./chat -m "$dir/first" -p Hello
+bad "a folder of something else" "holds no model: a folder of one has" ./chat -m "$dir/begun" -p Hello
+bad "a file that is not there" "none.gguf: no such file or folder; a model is a GGUF file" ./chat -m "$dir/none.gguf" -p Hello
+bad "a model without its flag" "a model is named by -m" ./chat "$model"
 bad "a model that is nowhere" "hf download Org/Other" ./chat -m Org/Other -p Hello
 printf 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n' > "$dir/lfs/model.safetensors"
 bad "a pointer of git-lfs" "lfs pull" ./chat -m "$dir/lfs" -p Hello

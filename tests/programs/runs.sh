@@ -96,7 +96,11 @@ wait_for() {                                           # wait_for FOLDER LINES: 
         i=$((i + 1))
     done
 }
-for signal in HUP TERM INT; do
+signals="HUP TERM INT"
+case $(sed -n 's/^SigIgn:.*\(.\)$/\1/p' /proc/self/status 2> /dev/null) in    # its lowest bit is SIGHUP
+    [13579bdf]) echo "skipped SIGHUP stops: it is ignored here, as under nohup, and stays so"; signals="TERM INT";;
+esac
+for signal in $signals; do
     start $steady -o "$dir/$signal"
     wait_for "$dir/$signal" 5
     kill -$signal $pid
