@@ -1,5 +1,5 @@
-// A shared object that has the library inside of it, compiled with -fvisibility=hidden -DQLORA_PUBLIC=: the one function
-// that it shows.
+// A shared object that has the library inside of it, compiled with -fvisibility=hidden -DQLORA_PUBLIC=, and shows one
+// function.
 #include "qlora.h"
 
 #include <algorithm>
