@@ -61,6 +61,10 @@ static void declare_hugging_face(Flags& flags, Settings& s) {
     for (const char* either : {"--do-eval", "--use-peft", "--use-lora", "--remove-unused-columns",
                                "--trust-remote-code", "--ddp-find-unused-parameters", "--tf32"})
         flags.foreign(either, "", {"*"}, "");    // makes no difference here
+    for (const char* rows : {"--modules-to-save", "--trainable-token-indices"})
+        flags.foreign(rows, "NAMES", {},
+                      "the embedding and the head stay as they are; adapters are trained on the linear layers of the "
+                      "blocks (--lora-modules)");
     flags.foreign("--push-to-hub", "", {"false"}, "nothing is uploaded; the folder in -o is the adapter");
     flags.foreign("--eval-strategy --evaluation-strategy", "WHEN", {"no", "epoch", "steps"},
                   "expected no, epoch or steps; --eval-every says how often");

@@ -165,7 +165,7 @@ void check_fields(const Json& j, const std::string& where) {
             if (empty(value)) continue;
             fail(Errc::unsupported, where, ": ", key, " = ", value.dump().substr(0, 80),
                  known ? " is not supported" : " is not a field that this version knows",
-                 "; only adapters without it can be loaded");
+                 "; merged by PEFT (merge_and_unload(), then save_pretrained()) it is a model, which can be loaded");
         }
         const bool fits = value.is_null() || (value.is_bool() && field->kinds & boolean) ||
                           (value.is_int() && field->kinds & integer) || (value.is_string() && field->kinds & text) ||

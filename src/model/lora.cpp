@@ -52,9 +52,11 @@ std::vector<Module> parse_modules(const Config& c, std::string_view text) {
         if (word == "attention") { add_range(0, int(Module::gate_proj)); continue; }
         if (word == "mlp") { add_range(int(Module::gate_proj), module_count); continue; }
         const std::vector<Module> found = lora_room::named(c, word);
+        const bool outside = word == "lm_head" || word == "embed_tokens";
         if (found.empty())
             fail(Errc::argument, "adapter: there is no module \"", word,
-                 "\"; use all, attention, mlp, or a list of ", lora_room::list_of(c));
+                 outside ? "\" to train (the head and the embedding stay as they are)" : "\"",
+                 "; use all, attention, mlp, or a list of ", lora_room::list_of(c));
         for (const Module m : found) add(m);
     }
     std::sort(out.begin(), out.end());

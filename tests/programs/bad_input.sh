@@ -32,6 +32,7 @@ bad "the shape of an adapter that has one" "--lora-r shapes a new adapter" $tune
 bad "a start for an adapter that has begun" "--lora-init shapes a new adapter" ./finetune -m "$model" --data "$dir/chats.jsonl" -o "$dir/x" --init-lora-weights pissa --adapter "$dir/folder"
 bad "no adapter to go on with" "nothing: no such file or folder; an adapter is" ./finetune -m "$model" --data "$dir/chats.jsonl" -o "$dir/x" --adapter "$dir/nothing"
 bad "overwrite and resume" "choose one" $tune -o "$dir/x" --overwrite --resume auto
+bad "the head as a layer" "the head and the embedding stay as they are); use all" $tune -o "$dir/x1" --lora-modules lm_head
 bad "no such layers" "." $tune -o "$dir/x1" --lora-modules nothing_proj
 bad "a shape that bench does not know" "tiny|135m|360m|1b|3b|7b|8b|13b" ./bench --synthetic 9t
 bad "chat: an unknown type of cache" "q4_k" ./chat -m "$model" --cache q4_k -p hi

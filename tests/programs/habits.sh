@@ -15,6 +15,7 @@ says "4 bits as asked" "base: nf4, as --quant says"
 bad "--bits 8" "4 bits (--quant nf4) or as stored" $tune -o "$dir/x" --bits 8
 bad "--fp16 True" "no f16 here" $tune -o "$dir/x" --fp16 True
 bad "--report_to wandb" "metrics.jsonl" $tune -o "$dir/x" --report_to wandb
+bad "--modules_to_save" "the embedding and the head stay as they are" $tune -o "$dir/x" --modules_to_save lm_head
 bad "--source_max_len" "max-seq-len" $tune -o "$dir/x" --source_max_len 16
 good "llama.cpp's flags" ./chat -m "$model" -p Hello -n -1 -c 64 --seed -1 --top-p 0 -q
 bad "-n 0" "no room for an answer" ./chat -m "$model" -p Hello -n 0
