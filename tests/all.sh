@@ -112,7 +112,7 @@ abroad() {
 }
 
 # windows: the programs as mingw-w64 builds them, run by wine: an answer, a run that goes on with the losses of this
-# machine's own programs, a model that is quantized and asked.
+# machine's own programs, whose adapter they take, a model that is quantized and asked.
 wine=$(command -v wine64 || command -v wine || ls /usr/lib/wine/wine64 2> /dev/null)
 mingw=x86_64-w64-mingw32-g++-posix
 train() {                                              # train BIN OUT SUFFIX [RUNNER]
@@ -124,12 +124,16 @@ train() {                                              # train BIN OUT SUFFIX [R
 windows() {
     folder=$build/windows bin=$build/windows/bin
     export WINEDEBUG=-all WINEPREFIX="$(cd "$build" && pwd)/wine"
-    make "$bin/finetune.exe" "$bin/chat.exe" "$bin/quantize.exe" "$bin/hello.exe" BUILD="$folder" CXX=$mingw ROOMS=qlora.cpp \
-        CXXFLAGS="$flags" && make "$build/bin/finetune" BUILD="$build" || return 1
+    make "$bin/finetune.exe" "$bin/chat.exe" "$bin/quantize.exe" "$bin/hello.exe" "$bin/evaluate.exe" BUILD="$folder" \
+        CXX=$mingw ROOMS=qlora.cpp CXXFLAGS="$flags" &&
+        make "$build/bin/finetune" "$build/bin/evaluate" BUILD="$build" || return 1
     [ -n "$wine" ] || { echo "skipped running them: apt-get install wine64"; echo "built"; return 0; }
     train "$bin" "$folder/adapter" .exe "$wine" && train "$build/bin" "$folder/own" "" "" || return 1
     paste "$folder/adapter.losses" "$folder/own.losses" | awk '
         { d = $1 - $2; if (d < 0) d = -d; if (NF != 2 || d > 1e-5 * $2) bad = 1 } END { exit bad || NR != 4 }' || return 1
+    for each in "$wine $bin/evaluate.exe" "$build/bin/evaluate"; do      # the base is the same to the bit
+        $each -m models/tiny.gguf --adapter "$folder/adapter" --data examples/data/about-qlora-valid.jsonl || return 1
+    done
     $wine "$bin/chat.exe" -m models/tiny.gguf --adapter "$folder/adapter" -p Hello -n 8 || return 1
     rm -rf "$folder/small.gguf"
     $wine "$bin/quantize.exe" models/tiny.gguf "$folder/small.gguf" && $wine "$bin/hello.exe" "$folder/small.gguf" Hi ||

@@ -155,7 +155,7 @@ float quantize_scales(Storage& s, ThreadPool* pool) {
 
 // Seven decades below 1, each with twice the resolution of the one before: the midpoints of an even grid on [0.1, 1],
 // scaled. The grid is walked from both ends, each point rounded once: what the reference's linspace gives on any
-// processor with fused multiply-add.
+// processor with fused multiply-add. A double holds the product exactly; fmaf of mingw-w64 does not round as it should.
 std::array<float, 256> dynamic_map(bool is_signed) {
     std::array<float, 256> map{};
     size_t n = 0;
@@ -163,8 +163,8 @@ std::array<float, 256> dynamic_map(bool is_signed) {
         const int intervals = is_signed ? 1 << i : 2 << i;
         const float step = (1.0f - 0.1f) / float(intervals), scale = float(std::pow(10.0, i - 6));
         const auto at = [&](int k) {
-            return k < (intervals + 1) / 2 ? std::fma(step, float(k), 0.1f)
-                                           : std::fma(-step, float(intervals - k), 1.0f);
+            return k < (intervals + 1) / 2 ? float(double(0.1f) + double(step) * k)
+                                           : float(1.0 - double(step) * (intervals - k));
         };
         for (int k = 0; k < intervals; ++k) {
             const float mean = (at(k) + at(k + 1)) / 2.0f;
