@@ -87,7 +87,7 @@ unit: $(BUILD)/unit$(EXE)
 
 # The tests of the CUDA backend and its speed, on a real device or (without CUDA=1) on the emulation:
 # tests/gpu_check.sh runs them, a stage at a time.
-GPU_CHECK := tests/gpu/speed.cpp tests/gpu/memory.cpp tests/gpu/library.cpp $(if $(CUDA),tests/gpu/device.cpp,tests/cuda/backend_test.cpp) \
+GPU_CHECK := tests/gpu/speed.cpp tests/gpu/memory.cpp tests/gpu/training.cpp tests/gpu/library.cpp $(if $(CUDA),tests/gpu/device.cpp,tests/cuda/backend_test.cpp) \
              $(filter-out %/backend_test.cpp,$(shell grep -l device_under_test.h tests/cuda/*_test.cpp))
 GPU_CHECK := $(GPU_CHECK:%.cpp=$(BUILD)/%.o)
 $(BUILD)/gpu_check: $(GPU_CHECK) $(LIBRARY)
@@ -145,4 +145,4 @@ demo: all
 clean:
 	rm -rf $(BUILD) $(PROGRAMS)
 
--include $(OBJECTS:.o=.d) $(TEST_OBJECTS:.o=.d) $(COMMON:.o=.d) $(PARTS:.o=.d) $(PROGRAMS:%=$(BUILD)/examples/%.d)
+-include $(OBJECTS:.o=.d) $(TEST_OBJECTS:.o=.d) $(GPU_CHECK:.o=.d) $(COMMON:.o=.d) $(PARTS:.o=.d) $(PROGRAMS:%=$(BUILD)/examples/%.d)

@@ -1,10 +1,11 @@
 #!/bin/sh
 # gpu_check.sh [BUILD] - what an NVIDIA device says about the CUDA backend, in about 8 minutes: two ceilings (the copy,
-# the library's product), every operation and whole runs against the CPU, runs that go on on the other backend; then
-# kernels beside the ceilings, the memory of 7B, 33B and 65B models, generation and training of synthetic models, the
-# same by PyTorch, and the memory checker. Rows appear as soon as they are known; a stage that fails or takes too long
-# does not stop the next, what is not here is left out with a line. The last lines are the table. Builds what it needs:
-# make CUDA=1. PYTHON says which one has PyTorch.
+# the library's product), every operation and whole runs against the CPU, runs that go on on the other backend, ten
+# steps at the shape of a 135M model beside the losses that the CPU had; then kernels beside the ceilings, the memory of
+# 7B, 33B and 65B models, generation and training of synthetic models, the same by PyTorch, and the memory checker. Rows
+# appear as soon as they are known; a stage that fails or takes too long does not stop the next, what is not here is
+# left out with a line. The last lines are the table. Builds what it needs: make CUDA=1. PYTHON says which one has
+# PyTorch.
 # QLORA_EMULATED=1: the same on the emulation, with tiny shapes, to see that it runs to its end (tests/programs/gpu_check.sh).
 cd "$(dirname "$0")/.." || exit 1
 emulated=${QLORA_EMULATED:-}
@@ -43,6 +44,7 @@ stage library 30 "$check" --gtest_filter='Library.*'
 stage operations 60 "$check" --gtest_filter='Cuda*-CudaRun.*'
 stage runs 90 "$check" --gtest_filter='CudaRun.*-CudaRun.ARunGoesOn*'
 stage resume 30 "$check" --gtest_filter='CudaRun.ARunGoesOn*'
+stage training 60 "$check" --gtest_filter='Training.*'
 stage speed 90 "$check" --gtest_filter='Speed.*'
 stage memory 90 "$check" --gtest_filter='Memory.*'
 if [ -z "$emulated" ]; then

@@ -1,7 +1,8 @@
 // memory.cpp - gpu_check: what training takes of the card at the shapes of 7B, 33B and 65B models, beside what the plan
 // says. Weights are made on the device, of random codes that are copied on and on: nothing is loaded. As in QLoRA's
 // paper: NF4 with double quantization, rank 64 in every layer, rows of 512 tokens, paged states, recomputation.
-#include "src/model/family.h"
+#include "tests/gpu/llama.h"
+
 #include "src/tensor/nf4.h"
 #include "tests/cuda/device_under_test.h"
 #include "tests/run/run_support.h"
@@ -15,16 +16,13 @@ using namespace qlora;
 
 constexpr double gib = double(int64_t(1) << 30);
 
-struct LlamaShape {
-    const char* name;
-    int64_t layers, hidden, heads, feed_forward, vocabulary, tokens;
-};
-std::vector<LlamaShape> shapes() {
+struct Shaped : gpu_llama::Sizes { int64_t tokens; };
+std::vector<Shaped> shapes() {
     if (device_under_test::is_emulated())
-        return {{"7B in small", 2, 128, 2, 192, 512, 32}, {"65B in small", 3, 256, 4, 320, 512, 32}};
-    return {{"7B", 32, 4096, 32, 11008, 32000, 512},
-            {"33B", 60, 6656, 52, 17920, 32000, 512},
-            {"65B", 80, 8192, 64, 22016, 32000, 512}};
+        return {{{"7B in small", 2, 128, 2, 2, 192, 512}, 32}, {{"65B in small", 3, 256, 4, 4, 320, 512}, 32}};
+    return {{{"7B", 32, 4096, 32, 32, 11008, 32000}, 512},
+            {{"33B", 60, 6656, 52, 52, 17920, 32000}, 512},
+            {{"65B", 80, 8192, 64, 64, 22016, 32000}, 512}};
 }
 
 // `bytes` of the device that repeat `some`, a buffer of its own.
@@ -70,30 +68,15 @@ WeightPtr dense(BackendImpl& backend, const Shape& shape, bool norm, Placement p
     return backend.hold(std::make_shared<const Weight>(std::move(w)), placement);
 }
 
-Model made_on_device(const std::shared_ptr<BackendImpl>& backend, const LlamaShape& s) {
-    auto m = std::make_shared<ModelImpl>();
-    Config& c = m->config;
-    c = family_named("llama")->start();
-    c.vocabulary = s.vocabulary, c.hidden = s.hidden, c.layers = s.layers;
-    c.heads = c.kv_heads = s.heads;
-    c.head_dim = c.rotated = s.hidden / s.heads;
-    c.feed_forward = s.feed_forward;
-    c.context = 2048;
-    c.tied = false;
-    set_frequencies(c, 10000, {}, s.name);
-    m->path = s.name;
-    m->backend = backend;
-    m->layers.resize(size_t(c.layers));
-    for_each_tensor(c, [&](const Row& row, int64_t layer) {
-        const Shape shape = shape_of(c, row, layer);
-        m->at(row.slot, layer) = row.kind == Kind::linear
-                                     ? four_bit(*backend, shape)
-                                     : dense(*backend, shape, row.kind == Kind::norm, placement_of(c, row));
+Model made_on_device(const std::shared_ptr<BackendImpl>& backend, const Shaped& s) {
+    return gpu_llama::model_of(backend, s, [&](const Row& row, int64_t, const Shape& shape) {
+        if (row.kind == Kind::linear) return four_bit(*backend, shape);
+        const bool of_host = row.slot == Slot::embedding;              // few rows of it are read: it is not the head
+        return dense(*backend, shape, row.kind == Kind::norm, of_host ? Placement::host : Placement::device);
     });
-    return handle_of<Model>(std::shared_ptr<const ModelImpl>(m));
 }
 
-Dataset full_rows(const LlamaShape& s) {
+Dataset full_rows(const Shaped& s) {
     std::vector<run_support::Row> rows;
     for (int i = 0; i < 4; ++i) {
         run_support::Row r;
@@ -105,7 +88,7 @@ Dataset full_rows(const LlamaShape& s) {
 }
 
 // One step; what the card has less than before, and what was planned.
-void measure(const LlamaShape& s) {
+void measure(const Shaped& s) {
     const auto backend = device_under_test::backend(Compute::bf16);
     const int64_t free = backend->memory_free(),
                   codes = s.layers * (4 * s.hidden * s.hidden + 3 * s.hidden * s.feed_forward) * 33 / 64,
@@ -139,7 +122,7 @@ void measure(const LlamaShape& s) {
 }
 
 TEST(Memory, OfLargeModels) {
-    for (const LlamaShape& s : shapes()) {
+    for (const Shaped& s : shapes()) {
         try {
             measure(s);
         } catch (const Error& e) {                     // the next one is larger still
