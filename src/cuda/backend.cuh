@@ -108,7 +108,7 @@ public:
         const cudaError_t code = on_host ? cudaMallocHost(&data, size_t(size)) : cudaMalloc(&data, size_t(size));
         if (code != cudaSuccess) refuse(code, size);
         std::shared_ptr<void> owner(data, [on_host, taken, queue = queue](void* p) {
-            queue->use();
+            queue->use_at_end();
             on_host ? cudaFreeHost(p) : cudaFree(p);
         });
         check(cudaMemsetAsync(data, 0, size_t(size), stream.get()), "clear memory");
@@ -180,7 +180,7 @@ public:
             if (code != cudaSuccess) refuse(code, bytes);
             // What it captures goes with the memory and not with the last weak pointer.
             std::shared_ptr<void> owner(data, [here, taken = taken, queue = queue](void* p) mutable {
-                queue->use();
+                queue->use_at_end();
                 here ? cudaFree(p) : cudaFreeHost(p);
                 taken.reset();
                 queue.reset();

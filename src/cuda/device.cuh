@@ -74,6 +74,10 @@ public:
     int device() const { return device_; }
     // The current device belongs to the thread: said again wherever one may enter.
     void use() const { check(cudaSetDevice(device_), "choose the device"); }
+    // Where something is given back, which goes on when the device is lost.
+    void use_at_end() const noexcept {
+        if (cudaSetDevice(device_) != cudaSuccess) cudaGetLastError();
+    }
     void sync() const { check(cudaStreamSynchronize(stream_), "wait for the device"); }
     int64_t memory_free() const {
         size_t available = 0, total = 0;

@@ -126,7 +126,7 @@ private:
     }
     BufferRef owned(void* data, int64_t bytes, cudaError_t (*give)(void*)) const {
         return std::make_shared<Buffer>(Buffer{data, bytes, std::shared_ptr<void>(data, [give, q = compute_](void* p) {
-            q->use();
+            q->use_at_end();
             give(p);
         })});
     }
@@ -153,7 +153,7 @@ private:
         }
     }
     void clear() {
-        compute_->use();
+        compute_->use_at_end();
         cudaStreamSynchronize(compute_->get());        // updates may still be on their way to memory that goes now
         for (const cudaStream_t s : {in_, out_})
             if (s) cudaStreamSynchronize(s), cudaStreamDestroy(s);

@@ -37,13 +37,20 @@ __device__ inline void report(Fault* fault, const Fault& what) {
 // A stream for copies beside kernels, and what it and the other wait for (apart.cuh).
 struct Aside {
     explicit Aside(int number) : stream(number) {
-        for (cudaEvent_t* e : {&begun, &ended})
-            check(cudaEventCreateWithFlags(e, cudaEventDisableTiming), "create an event");
+        try {
+            for (cudaEvent_t* e : {&begun, &ended})
+                check(cudaEventCreateWithFlags(e, cudaEventDisableTiming), "create an event");
+        } catch (...) {
+            clear();
+            throw;
+        }
     }
-    ~Aside() {
-        stream.use();
+    ~Aside() { clear(); }
+    void clear() {
+        stream.use_at_end();
         cudaStreamSynchronize(stream.get());
-        for (const cudaEvent_t e : {begun, ended}) cudaEventDestroy(e);
+        for (const cudaEvent_t e : {begun, ended})
+            if (e) cudaEventDestroy(e);
     }
     Aside(const Aside&) = delete;
     Aside& operator=(const Aside&) = delete;

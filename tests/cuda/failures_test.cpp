@@ -18,7 +18,7 @@ qlora::Backend device() { return qlora::handle_of<qlora::Backend>(qlora::make_cu
 
 struct CudaFailures : ::testing::Test {
     int allocations = cuda_emulation::live_allocations, streams = cuda_emulation::live_streams,
-        graphs = cuda_emulation::live_graphs;
+        events = cuda_emulation::live_events, graphs = cuda_emulation::live_graphs;
     size_t capacity = cuda_emulation::memory().capacity;
     cudaError_t usual = cuda_emulation::fail_with;
     void TearDown() override {
@@ -29,6 +29,7 @@ struct CudaFailures : ::testing::Test {
         cuda_emulation::memory().others_after = -1;
         EXPECT_EQ(cuda_emulation::live_allocations, allocations);
         EXPECT_EQ(cuda_emulation::live_streams, streams);
+        EXPECT_EQ(cuda_emulation::live_events, events);
         EXPECT_EQ(cuda_emulation::live_graphs, graphs);
     }
 };
@@ -158,6 +159,23 @@ TEST_F(CudaFailures, ADeviceThatIsLostLeavesTheCheckpointWhole) {
         std::filesystem::remove_all(folder / "checkpoint");
     }
     EXPECT_GT(lost, 0);
+}
+
+// What throws then would end the process.
+TEST_F(CudaFailures, WhatIsGivenBackToALostDeviceThrowsNothing) {
+    auto backend = qlora::make_cuda_backend(0, Compute::f32);
+    qlora::BufferRef memory = backend->allocate(100), pinned = backend->allocate(100, qlora::Memory::pinned);
+    qlora::WeightPtr weight = backend->hold(
+        std::make_shared<const qlora::Weight>(qlora::dense_weight("w", {2}, {1, 2})), qlora::Placement::device);
+    std::shared_ptr<qlora::Pager> pager = backend->pager({.arrays = {{4096, 512}}, .budget = 512});
+    ASSERT_TRUE(pager);
+    cuda_emulation::fail_with = cudaErrorLaunchFailure;
+    const auto drop = [](auto& what) {
+        cuda_emulation::fail_after = 0;
+        what.reset();
+        EXPECT_LT(std::exchange(cuda_emulation::fail_after, -1), 0) << "it has asked the device for nothing";
+    };
+    drop(memory), drop(pinned), drop(weight), drop(pager), drop(backend);
 }
 
 }  // namespace cuda_failures_test
