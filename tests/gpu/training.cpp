@@ -25,10 +25,10 @@ const Shaped shapes[] = {{{"135m", 30, 576, 9, 3, 1536, 49152, true}, 64},     /
 const Shaped& shape() { return shapes[device_under_test::is_emulated()]; }
 
 // Relative, of losses and norms; what the card may differ by, and a fault must not hide in. Ten steps of the 135M shape
-// with AVX2 are within 9e-7 and 7e-6 of those with AVX-512, with products in bf16 on the CPU within 8e-4 and 4e-3; a
-// device rounds activations to bf16 too.
+// with AVX2 are within 2e-7 and 4e-6 of those with AVX-512, with products in bf16 on the CPU within 1.1e-3 and 2.3e-3.
+// A device rounds activations to bf16 too: a first step of one row, on the emulation, was within 5e-4 and 8e-4.
 struct Tolerance { double losses, norms; };
-constexpr Tolerance tolerance_f32{2e-5, 2e-4}, tolerance_bf16{5e-3, 2e-2};
+constexpr Tolerance tolerance_f32{2e-5, 2e-4}, tolerance_bf16{5e-3, 1e-2};
 
 struct Fault { Slot slot; int64_t layer; float factor; };              // of one matrix
 
@@ -171,7 +171,8 @@ void compare(Compute compute, const Tolerance& tolerance) {
 TEST(Training, OnTheDevice) { compare(Compute::f32, tolerance_f32); }
 TEST(Training, OnTheDeviceInSixteenBits) { compare(Compute::bf16, tolerance_bf16); }
 
-// One matrix is 2 % too large, or half of what it should be where sums are in bf16: three steps say so.
+// One matrix is 2 % too large, or twice as large where products are in bf16: three steps of the 135M shape are then six
+// times as far apart as they may be.
 TEST(Training, AFaultIsSeen) {
     const int64_t layer = shape().sizes.layers / 2;
     const auto of_fault = [&](Compute compute, float factor) {
@@ -179,7 +180,7 @@ TEST(Training, AFaultIsSeen) {
                      stored(shape()));
     };
     EXPECT_GT(of_fault(Compute::f32, 1.02f).losses, tolerance_f32.losses);
-    EXPECT_GT(of_fault(Compute::bf16, 0.5f).norms, tolerance_bf16.norms);
+    EXPECT_GT(of_fault(Compute::bf16, 2).norms, tolerance_bf16.norms);
 }
 
 }  // namespace gpu_training
