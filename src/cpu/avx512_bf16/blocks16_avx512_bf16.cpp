@@ -214,6 +214,16 @@ static QLORA_INLINE __m512i places_of(const DType type) {
                             : _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
 }
 
+// Of the first group alone, where no block of the next one follows in memory.
+template <DType type>
+static QLORA_INLINE __m512i codes_alone(const uint8_t* p, const int pair) {
+    if constexpr (block_codes_avx2::elements_of(type) != 32) return codes64(type, p, pair);
+    constexpr int64_t bytes = std::min<int64_t>(block_codes_avx2::bytes_of(type), 64);
+    alignas(64) uint8_t two[128] = {};
+    __builtin_memcpy(two, p + 2 * pair * bytes, size_t(bytes));
+    return codes64(type, two, 0);
+}
+
 // ---- `high` rows side by side times m vectors; both are constants wherever this is inlined. groups: 8, or fewer at
 // the end of a row of blocks of 32, of which the last may stand alone: x is 0 in the place of the other.
 template <DType type>
@@ -231,15 +241,8 @@ static QLORA_INLINE void add_run(const int high, const int m, const uint8_t* p, 
         const __m512i places = _mm512_add_epi32(places_of(type), _mm512_set1_epi32(pair * (has_halves(type) ? 4 : 2)));
         __m512i codes[4];
         QLORA_UNROLL
-        for (int r = 0; r < high; ++r) {
-            if (!alone) codes[r] = codes64(type, p + r * row_bytes, pair);
-            else {                                     // what follows the block is not there
-                alignas(64) uint8_t two[128] = {};
-                const int64_t bytes = block_codes_avx2::bytes_of(type);
-                __builtin_memcpy(two, p + r * row_bytes + 2 * pair * bytes, size_t(bytes));
-                codes[r] = codes64(type, two, 0);
-            }
-        }
+        for (int r = 0; r < high; ++r)
+            codes[r] = alone ? codes_alone<type>(p + r * row_bytes, pair) : codes64(type, p + r * row_bytes, pair);
         QLORA_UNROLL
         for (int t = 0; t < m; ++t) {
             const int16_t* v = x[t * ldx].values + pair * 64;
