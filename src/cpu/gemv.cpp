@@ -12,6 +12,10 @@
 namespace qlora { inline namespace QLORA_ABI {
 namespace gemv_room {
 
+// One thread reads so much in the time, a microsecond or two, that another takes to begin: the factors of adapters have
+// few products and many bytes.
+constexpr int64_t worth_reading_together = 32 << 10;
+
 struct Output {
     int64_t m = 0;
     float* y = nullptr;
@@ -231,10 +235,11 @@ void gemv(Cpu& cpu, int64_t m, std::span<const Gemv> products) {
     Job jobs[most_gemvs];
     const Gemv* prepared_of[forms] = {};               // by Form: x is prepared once for all who want it so
     Vectors vectors[forms];
-    int64_t tasks = 0, count = 0, work = 0;
+    int64_t tasks = 0, count = 0, work = 0, bytes = 0;
     for (const Gemv& p : products) {
         cpu.work.add(2 * m * p.w.rows * p.w.cols, p.w.bytes());
         work += m * p.w.rows * p.w.cols;
+        bytes += p.w.bytes();
         const Way way = gemv_room::way(cpu, p.w);
         const size_t form = size_t(gemv_room::form(cpu, way, p.w));
         if (Form(form) == Form::floats || !prepared_of[form])
@@ -247,8 +252,8 @@ void gemv(Cpu& cpu, int64_t m, std::span<const Gemv> products) {
         jobs[count] = {p.w, {m, p.y, p.ldy, p.alpha, p.beta}, way, vectors[form], rows, (p.w.rows + rows - 1) / rows};
         tasks += jobs[count++].tasks;
     }
-    // the small factors of an adapter
-    const bool small = work < cpu.kernels->worth_waking;
+    // as between the layers of a small model
+    const bool small = work < cpu.kernels->worth_waking && bytes < worth_reading_together;
     const ThreadPool::Alone alone(small);
     thread_local Shares memory;                        // 16 KiB, of which a call writes a line for each thread
     Shares& shares = memory;

@@ -84,10 +84,11 @@ TEST(Vec, SumsAtEveryLength) {
                 most = std::max(most, a[at]);
             }
             ASSERT_NEAR(v.dot(a.data(), b.data(), n), dot, 1e-6 * size) << set.name << " n " << n;
-            const std::vector<float> many = normals(3 * (n + 2), 3);
-            float dots[3];
-            v.dots(a.data(), many.data(), n + 2, 3, n, dots);
-            for (int64_t j = 0; j < 3; ++j)
+            constexpr int64_t rows = 2 * 16 + 3;       // more than share their last additions
+            const std::vector<float> many = normals(rows * (n + 2), 3);
+            float dots[rows];
+            v.dots(a.data(), many.data(), n + 2, rows, n, dots);
+            for (int64_t j = 0; j < rows; ++j)
                 ASSERT_EQ(dots[j], v.dot(a.data(), many.data() + j * (n + 2), n)) << set.name << " n " << n;
             ASSERT_NEAR(v.sum(a.data(), n), sum, 1e-6 * size) << set.name << " n " << n;
             ASSERT_EQ(v.max(a.data(), n), most) << set.name << " n " << n;

@@ -51,6 +51,20 @@ static QLORA_INLINE Vector with_sign_of(Vector size, Vector of) {
 }
 
 static QLORA_INLINE float total(Vector v) { return _mm512_reduce_add_ps(v); }
+// Of sixteen at a time, in the same order: halves, halves of those, and so on.
+static QLORA_INLINE Vector quarters(Vector a, Vector b, Vector c, Vector d) {          // of four: {a, b, c, d}
+    const Vector ab = plus(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee)),
+                 cd = plus(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+    return plus(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+}
+static QLORA_INLINE Vector totals(const Vector (&v)[16]) {
+    Vector q[4];                                       // quarter i of q[j] is of vector 4 i + j
+    QLORA_UNROLL
+    for (int j = 0; j < 4; ++j) q[j] = quarters(v[j], v[4 + j], v[8 + j], v[12 + j]);
+    const Vector a = plus(_mm512_unpacklo_ps(q[0], q[1]), _mm512_unpackhi_ps(q[0], q[1])),
+                 b = plus(_mm512_unpacklo_ps(q[2], q[3]), _mm512_unpackhi_ps(q[2], q[3]));
+    return plus(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+}
 static QLORA_INLINE float largest(Vector v) { return _mm512_reduce_max_ps(v); }
 
 }  // namespace lanes_avx512

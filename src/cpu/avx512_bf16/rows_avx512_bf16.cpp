@@ -5,8 +5,8 @@
 // {group of 128, step, vector, 32}, one stream whatever the number of vectors.
 // Up to four vectors meet the numbers in registers. For more, four rows of 512 weights become a tile in first-level
 // cache, which groups of four vectors go over one after the other.
+#include "src/cpu/avx512/lanes_avx512.h"
 #include "src/cpu/avx512_bf16/kernels_avx512_bf16.h"
-#include "src/cpu/vectors.h"
 
 #include <algorithm>
 
@@ -122,29 +122,6 @@ struct Halves {
     }
 };
 
-// ---- Sums of lanes: halves, halves of those, and so on. Of one vector, and of sixteen at a time in the same order.
-static QLORA_INLINE float total(__m512 v) {
-    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-    const __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-    const __m128 two = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
-    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
-}
-
-// Quarters of four: {a, b, c, d}
-static QLORA_INLINE __m512 quarters(__m512 a, __m512 b, __m512 c, __m512 d) {
-    const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee)),
-                 cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
-    return _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
-}
-static QLORA_INLINE __m512 totals(const __m512 (&v)[16]) {
-    __m512 q[4];                                       // quarter i of q[j] is of vector 4 i + j
-    QLORA_UNROLL
-    for (int j = 0; j < 4; ++j) q[j] = quarters(v[j], v[4 + j], v[8 + j], v[12 + j]);
-    const __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(q[0], q[1]), _mm512_unpackhi_ps(q[0], q[1])),
-                 b = _mm512_add_ps(_mm512_unpacklo_ps(q[2], q[3]), _mm512_unpackhi_ps(q[2], q[3]));
-    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
-}
-
 // ---- In registers: `high` rows side by side times m <= 4 vectors. Both are constants wherever this is inlined.
 template <class Rows>
 static QLORA_INLINE void rows_of(const int high, const int m, const Rows& rows, int64_t cols, const uint16_t* x,
@@ -178,7 +155,7 @@ static QLORA_INLINE void rows_of(const int high, const int m, const Rows& rows, 
     for (int64_t c = 0; c + 128 <= cols; c += 128) add(c / 128, 128);
     if (cols % 128) add(cols / 128, cols % 128);
     QLORA_UNROLL
-    for (int i = 0; i < high * m; ++i) out[i] = total(sums[i / m][i % m]);
+    for (int i = 0; i < high * m; ++i) out[i] = lanes_avx512::total(sums[i / m][i % m]);
 }
 
 template <int m, class Rows>
@@ -271,7 +248,7 @@ static QLORA_INLINE void by_tiles(const Rows& rows, int64_t count, int64_t cols,
         }
         const __mmask16 all = __mmask16((1u << m) - 1);
         for (int64_t i = 0; i < std::min<int64_t>(tile_high, count - r); ++i)
-            _mm512_mask_storeu_ps(out + (r + i) * m, all, totals(tile.sums[i]));
+            _mm512_mask_storeu_ps(out + (r + i) * m, all, lanes_avx512::totals(tile.sums[i]));
     }
 }
 
