@@ -216,6 +216,7 @@ static QLORA_INLINE void rows_of_blocks(const DType type, const int rows, const 
         for (int r = 0; r < rows; ++r) add_run(type, m, data + r * row_bytes, 8, true, x, ldx, sums[r]);
     }
     if (block_codes_avx2::elements_of(type) == 32 && i < cols) {
+        ahead.ask(rows * (cols - i) / 32 * block_codes_avx2::bytes_of(type));
         QLORA_UNROLL
         for (int r = 0; r < rows; ++r)
             add_run(type, m, data + r * row_bytes, int((cols - i) / 32), false, x, ldx, sums[r]);

@@ -77,6 +77,7 @@ static QLORA_INLINE void rows_of(const int high, const int m, const uint8_t* cod
         step(high, m, words, scales, table, x + c, stride, sums);
     }
     if (whole < cols) {                                // half a step: the other lanes of x are 0
+        ahead.ask(32 * high);
         QLORA_UNROLL
         for (int r = 0; r < high; ++r) {
             words[r] = _mm512_maskz_loadu_epi32(0xff, codes + (r * cols + whole) / 2);

@@ -145,13 +145,6 @@ static QLORA_INLINE __m256 halves8(const uint8_t* p) {
     return _mm256_cvtph_ps(_mm_unpacklo_epi64(four(0, p), four(1, p + places.second)));
 }
 
-// The same of fewer blocks; the last one stands for those that are not there.
-static __m256 halves8(const uint8_t* p, int64_t bytes, int64_t count) {
-    alignas(16) uint16_t eight[8];
-    for (int64_t i = 0; i < 8; ++i) __builtin_memcpy(eight + i, p + std::min(i, count - 1) * bytes, 2);
-    return _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(eight)));
-}
-
 // half_power_of_2 of eight exponents: the two least are subnormal.
 static QLORA_INLINE __m256 powers8(__m128i exponents) {
     const __m256i e = _mm256_cvtepu8_epi32(exponents), one = _mm256_set1_epi32(1);
@@ -159,29 +152,24 @@ static QLORA_INLINE __m256 powers8(__m128i exponents) {
     return _mm256_castsi256_ps(_mm256_mask_sllv_epi32(normal, _mm256_cmple_epi32_mask(e, one),
                                                       _mm256_set1_epi32(0x200000), e));
 }
-static QLORA_INLINE __m128i exponents8(const uint8_t* p, const bool whole, const int64_t count) {
-    if (whole) {
-        const __m128i at = _mm_setr_epi8(0, 17, 34, 51, 68, 85, 102, 119, 0, 0, 0, 0, 0, 0, 0, 0);
-        return _mm512_castsi512_si128(_mm512_permutex2var_epi8(_mm512_loadu_si512(p), _mm512_castsi128_si512(at),
-                                                               _mm512_loadu_si512(p + 64)));
-    }
-    alignas(16) uint8_t eight[16] = {};
-    for (int64_t i = 0; i < 8; ++i) eight[i] = p[std::min(i, count - 1) * 17];
-    return _mm_load_si128(reinterpret_cast<const __m128i*>(eight));
+static QLORA_INLINE __m128i exponents8(const uint8_t* p) {
+    const __m128i at = _mm_setr_epi8(0, 17, 34, 51, 68, 85, 102, 119, 0, 0, 0, 0, 0, 0, 0, 0);
+    return _mm512_castsi512_si128(_mm512_permutex2var_epi8(_mm512_loadu_si512(p), _mm512_castsi128_si512(at),
+                                                           _mm512_loadu_si512(p + 64)));
 }
 
-// Of 8 groups of 32; of blocks of 32 there may be fewer.
+// Of 8 groups of 32.
 template <DType type>
-static QLORA_INLINE RunScales scales_of(const uint8_t* p, const bool whole, const int64_t groups) {
+static QLORA_INLINE RunScales scales_of(const uint8_t* p) {
     constexpr int64_t bytes = block_codes_avx2::bytes_of(type);
     RunScales s{};
     if constexpr (block_codes_avx2::elements_of(type) == 256) {
         s = scales_of_block(type, p);
     } else if constexpr (type == DType::mxfp4) {
-        s.scale[0] = powers8(exponents8(p, whole, groups));
+        s.scale[0] = powers8(exponents8(p));
     } else {
-        s.scale[0] = whole ? halves8<bytes, 0>(p) : halves8(p, bytes, groups);
-        if (has_offset(type)) s.offset[0] = whole ? halves8<bytes, 2>(p) : halves8(p + 2, bytes, groups);
+        s.scale[0] = halves8<bytes, 0>(p);
+        if (has_offset(type)) s.offset[0] = halves8<bytes, 2>(p);
     }
     QLORA_UNROLL
     for (int i = 0; i < 2; ++i)
@@ -217,54 +205,79 @@ static QLORA_INLINE __m512i places_of(const DType type) {
 // Of the first group alone, where no block of the next one follows in memory.
 template <DType type>
 static QLORA_INLINE __m512i codes_alone(const uint8_t* p, const int pair) {
-    if constexpr (block_codes_avx2::elements_of(type) != 32) return codes64(type, p, pair);
-    constexpr int64_t bytes = std::min<int64_t>(block_codes_avx2::bytes_of(type), 64);
+    constexpr int64_t bytes = block_codes_avx2::bytes_of(type);
     alignas(64) uint8_t two[128] = {};
     __builtin_memcpy(two, p + 2 * pair * bytes, size_t(bytes));
     return codes64(type, two, 0);
 }
 
-// ---- `high` rows side by side times m vectors; both are constants wherever this is inlined. groups: 8, or fewer at
-// the end of a row of blocks of 32, of which the last may stand alone: x is 0 in the place of the other.
+// ---- `high` rows side by side times m vectors; both are constants wherever this is inlined.
+static QLORA_INLINE void add_products(__m512i codes, const int16_t* v, __m512 scale, __m512& sum) {
+    const __m512i by_256 = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, _mm512_load_si512(v));
+    const __m512i products = _mm512_dpbusd_epi32(_mm512_slli_epi32(by_256, 8), codes, _mm512_load_si512(v + 32));
+    sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scale, sum);
+}
+
 template <DType type>
-static QLORA_INLINE void add_run(const int high, const int m, const uint8_t* p, int64_t row_bytes,
-                                 const int64_t groups, const bool whole, const Run16* x, int64_t ldx,
-                                 Sum (&sums)[4][gemv_rows]) {
+static QLORA_INLINE void add_run(const int high, const int m, const uint8_t* p, int64_t row_bytes, const Run16* x,
+                                 int64_t ldx, Sum (&sums)[4][gemv_rows]) {
     __m512 scaled[4][gemv_rows];
     QLORA_UNROLL
     for (int r = 0; r < high; ++r) {
-        const RunScales s = scales_of<type>(p + r * row_bytes, whole, groups);
+        const RunScales s = scales_of<type>(p + r * row_bytes);
         QLORA_UNROLL
         for (int t = 0; t < m; ++t) scaled[r][t] = with_x(type, s, x[t * ldx], sums[r][t]);
     }
-    const auto add = [&](const int pair, const bool alone) QLORA_INLINED {
+    QLORA_UNROLL
+    for (int pair = 0; pair < 4; ++pair) {
         const __m512i places = _mm512_add_epi32(places_of(type), _mm512_set1_epi32(pair * (has_halves(type) ? 4 : 2)));
         __m512i codes[4];
         QLORA_UNROLL
-        for (int r = 0; r < high; ++r)
-            codes[r] = alone ? codes_alone<type>(p + r * row_bytes, pair) : codes64(type, p + r * row_bytes, pair);
+        for (int r = 0; r < high; ++r) codes[r] = codes64(type, p + r * row_bytes, pair);
         QLORA_UNROLL
         for (int t = 0; t < m; ++t) {
-            const int16_t* v = x[t * ldx].values + pair * 64;
-            const __m512i upper = _mm512_load_si512(v), lower = _mm512_load_si512(v + 32);
             QLORA_UNROLL
-            for (int r = 0; r < high; ++r) {
-                const __m512i by_256 = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes[r], upper);
-                const __m512i sum = _mm512_dpbusd_epi32(_mm512_slli_epi32(by_256, 8), codes[r], lower);
-                const __m512 scale = _mm512_permutexvar_ps(places, scaled[r][t]);
-                sums[r][t].products = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, sums[r][t].products);
+            for (int r = 0; r < high; ++r)
+                add_products(codes[r], x[t * ldx].values + pair * 64, _mm512_permutexvar_ps(places, scaled[r][t]),
+                             sums[r][t].products);
+        }
+    }
+}
+
+// What is left of a row of blocks of 32, two at a time.
+static QLORA_INLINE float half_at(const uint8_t* p) {
+    int16_t half;
+    __builtin_memcpy(&half, p, 2);
+    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half)));
+}
+
+template <DType type>
+static QLORA_INLINE void add_rest(const int high, const int m, const uint8_t* p, int64_t row_bytes, const int groups,
+                                  const Run16* x, int64_t ldx, Sum (&sums)[4][gemv_rows]) {
+    constexpr int64_t bytes = block_codes_avx2::bytes_of(type);
+    for (int pair = 0; 2 * pair < groups; ++pair) {
+        const bool alone = 2 * pair + 1 == groups;
+        QLORA_UNROLL
+        for (int r = 0; r < high; ++r) {
+            const uint8_t* a = p + r * row_bytes + 2 * pair * bytes;
+            const uint8_t* b = alone ? a : a + bytes;                  // x is 0 in the place of what is not there
+            const __m512i codes = alone ? codes_alone<type>(a, 0) : codes64(type, a, 0);
+            const float d[2] = {type == DType::mxfp4 ? half_power_of_2(*a) : half_at(a),
+                                type == DType::mxfp4 ? half_power_of_2(*b) : half_at(b)};
+            QLORA_UNROLL
+            for (int t = 0; t < m; ++t) {
+                const Run16& run = x[t * ldx];
+                const __m512 scale = _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(d[0] * run.scales[2 * pair]),
+                                                          _mm512_set1_ps(d[1] * run.scales[2 * pair + 1]));
+                add_products(codes, run.values + pair * 64, scale, sums[r][t].products);
+                if (!has_offset(type) && !zero_of(type)) continue;
+                const float* of = run.sums + 4 * pair;
+                const float offset = has_offset(type)
+                                         ? half_at(a + 2) * (of[0] + of[1]) + half_at(b + 2) * (of[2] + of[3])
+                                         : float(-zero_of(type)) * (d[0] * (of[0] + of[1]) + d[1] * (of[2] + of[3]));
+                sums[r][t].offsets = _mm256_add_ps(sums[r][t].offsets, _mm256_zextps128_ps256(_mm_set_ss(offset)));
             }
         }
-    };
-    if (whole) {
-        QLORA_UNROLL
-        for (int pair = 0; pair < 4; ++pair) add(pair, false);
-        return;
-    }
-    QLORA_UNROLL
-    for (int pair = 0; pair < 4; ++pair) {
-        if (2 * pair + 1 < groups) add(pair, false);
-        else if (2 * pair < groups) add(pair, true);
     }
 }
 
@@ -279,10 +292,14 @@ static QLORA_INLINE void rows_of(const int high, const int m, const uint8_t* dat
     int64_t i = 0;
     for (; i + 256 <= cols; i += 256, data += run_bytes, ++x) {
         ahead.ask(high * run_bytes);
-        add_run<type>(high, m, data, row_bytes, 8, true, x, ldx, sums);
+        add_run<type>(high, m, data, row_bytes, x, ldx, sums);
     }
-    if (block_codes_avx2::elements_of(type) == 32 && i < cols)
-        add_run<type>(high, m, data, row_bytes, (cols - i) / 32, false, x, ldx, sums);
+    if constexpr (block_codes_avx2::elements_of(type) == 32)
+        if (i < cols) {
+            const int groups = int(cols - i) / 32;
+            ahead.ask(high * groups * block_codes_avx2::bytes_of(type));
+            add_rest<type>(high, m, data, row_bytes, groups, x, ldx, sums);
+        }
     QLORA_UNROLL
     for (int k = 0; k < high * m; ++k)
         out[k] = _mm512_reduce_add_ps(sums[k / m][k % m].products) + total(sums[k / m][k % m].offsets);
