@@ -67,7 +67,7 @@ constexpr RowForm forms[] = {
          "; say which column is what: columns question=prompt,answer=completion");
 }
 
-}    // namespace records_room
+}  // namespace records_room
 
 std::vector<std::string> RecordReader::unused() const {
     std::vector<std::string> keys;

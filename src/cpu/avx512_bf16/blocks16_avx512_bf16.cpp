@@ -204,10 +204,10 @@ static QLORA_INLINE __m512i places_of(const DType type) {
 
 // Of the first group alone, where no block of the next one follows in memory.
 template <DType type>
-static QLORA_INLINE __m512i codes_alone(const uint8_t* p, const int pair) {
+static QLORA_INLINE __m512i codes_alone(const uint8_t* p) {
     constexpr int64_t bytes = block_codes_avx2::bytes_of(type);
     alignas(64) uint8_t two[128] = {};
-    __builtin_memcpy(two, p + 2 * pair * bytes, size_t(bytes));
+    __builtin_memcpy(two, p, size_t(bytes));
     return codes64(type, two, 0);
 }
 
@@ -244,13 +244,13 @@ static QLORA_INLINE void add_run(const int high, const int m, const uint8_t* p, 
     }
 }
 
-// What is left of a row of blocks of 32, two at a time.
 static QLORA_INLINE float half_at(const uint8_t* p) {
     int16_t half;
     __builtin_memcpy(&half, p, 2);
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half)));
 }
 
+// What is left of a row of blocks of 32, two at a time.
 template <DType type>
 static QLORA_INLINE void add_rest(const int high, const int m, const uint8_t* p, int64_t row_bytes, const int groups,
                                   const Run16* x, int64_t ldx, Sum (&sums)[4][gemv_rows]) {
@@ -261,7 +261,7 @@ static QLORA_INLINE void add_rest(const int high, const int m, const uint8_t* p,
         for (int r = 0; r < high; ++r) {
             const uint8_t* a = p + r * row_bytes + 2 * pair * bytes;
             const uint8_t* b = alone ? a : a + bytes;                  // x is 0 in the place of what is not there
-            const __m512i codes = alone ? codes_alone<type>(a, 0) : codes64(type, a, 0);
+            const __m512i codes = alone ? codes_alone<type>(a) : codes64(type, a, 0);
             const float d[2] = {type == DType::mxfp4 ? half_power_of_2(*a) : half_at(a),
                                 type == DType::mxfp4 ? half_power_of_2(*b) : half_at(b)};
             QLORA_UNROLL
