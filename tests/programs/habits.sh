@@ -28,6 +28,10 @@ cmp -s "$dir/out" "$dir/two" && failed "the second counts" "$(cat "$dir/two")" |
 cp "$dir/out" "$dir/one"
 good "the second with no strength" ./evaluate -m "$model" --compute f32 --lora "$dir/first" --lora-scaled "$dir/second:0" --data "$dir/chats.jsonl"
 cmp -s "$dir/out" "$dir/one" && ok "is as if it were not there" || failed "is as if it were not there" "$(cat "$dir/out") and $(cat "$dir/one")"
+good "an adapter goes on with its base" ./finetune -m "$model" --data "$dir/chats.jsonl" -o "$dir/as-it-was" --adapter "$dir/first" --iters 1 --max-seq-len 64
+says "the base is the one of the adapter" "as $dir/first was trained on it"
+good "--bits beside an adapter" ./finetune -m "$model" --data "$dir/chats.jsonl" -o "$dir/as-asked" --adapter "$dir/first" --iters 1 --max-seq-len 64 --bits 4
+says "the base is the one that --bits names" "base: nf4, as --quant says"
 bad "a strength that is none" "DIR:SCALE" ./chat -m "$model" -p x --lora-scaled "$dir/second"
 
 # ---- A run's flags in a file
