@@ -195,6 +195,7 @@
 #include "src/model/load_hf.cpp"                        // Loads a model from a Hugging Face folder.
 #include "src/model/vocabulary_gguf.cpp"                // Turns tokenizer.json into the keys of GGUF.
 #include "src/model/vocabulary_hf.cpp"                  // Turns a GGUF vocabulary into tokenizer.json.
+#include "src/model/recommended.cpp"                    // Reads and writes how a model's makers want tokens drawn.
 #include "src/model/save_gguf.cpp"                      // Saves a model as a GGUF file.
 #include "src/model/save_hf.cpp"                        // Saves a model as a Hugging Face folder.
 #include "src/model/decoder.cpp"                        // Builds the transformer, once for every family.
@@ -267,7 +268,6 @@
 #include "src/run/checkpoint_identity.cpp"              // Tells whether two runs are the same.
 #include "src/run/checkpoint.cpp"                       // Saves a run, and continues it.
 #include "src/run/sampler.cpp"                          // Draws the next token, reproducibly.
-#include "src/run/recommended.cpp"                      // Reads how a model's makers want tokens drawn.
 #include "src/run/reply_stream.cpp"                     // Cuts a reply into whole characters, up to a stop text.
 #include "src/run/generation.cpp"                       // Chooses the tokens of a reply until something ends it.
 #include "src/run/session.cpp"                          // Holds a conversation, and generates replies.

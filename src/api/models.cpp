@@ -8,8 +8,8 @@
 #include "src/model/draft.h"
 #include "src/model/head.h"
 #include "src/model/lora_impl.h"
+#include "src/model/recommended.h"
 #include "src/run/merge.h"
-#include "src/run/recommended.h"
 
 #include <algorithm>
 #include <mutex>

@@ -3,6 +3,7 @@
 // that is an error.
 #include "src/base/number.h"
 #include "src/model/hf_model.h"
+#include "src/model/recommended.h"
 
 #include "src/format/gguf.h"
 
@@ -11,9 +12,7 @@
 #include <cmath>
 
 namespace qlora { inline namespace QLORA_ABI {
-namespace hf_config_of_room {
 
-// The shortest decimal that is this float: 1e-05, not 9.99999974e-06.
 Json shortest(float v) {
     char text[64];
     const auto end = std::to_chars(text, text + sizeof text, v).ptr;
@@ -21,6 +20,8 @@ Json shortest(float v) {
     parse_double(text, end, d);
     return Json(d);
 }
+
+namespace hf_config_of_room {
 
 // Version 4 of transformers takes these three fields and no other, where the ratio of the contexts gives the magnitude.
 Json long_rope(const Config& c) {
@@ -146,7 +147,7 @@ Json hf_config_of(const ModelImpl& model) {
             types.push_back(Json(c.slides(i) ? "sliding_attention" : "full_attention"));
         j.set("layer_types", Json(std::move(types)));
     }
-    if (!family.eps_key.empty()) j.set(std::string(family.eps_key), room::shortest(c.eps));
+    if (!family.eps_key.empty()) j.set(std::string(family.eps_key), shortest(c.eps));
     else if (c.eps != float(family.defaults.eps))
         fail(Errc::unsupported, "save: ", model.path, " has norms with an epsilon of ", c.eps, ", ", family.hf_class,
              " knows ", family.defaults.eps, " only");
@@ -157,7 +158,7 @@ Json hf_config_of(const ModelImpl& model) {
         j.set("num_key_value_heads_per_layer", Json(std::move(list)));
     }
     if (!c.learned_positions)
-        j.set("rope_theta", room::shortest(c.rope_theta)).set("rope_scaling", room::rope_scaling(model));
+        j.set("rope_theta", shortest(c.rope_theta)).set("rope_scaling", room::rope_scaling(model));
     if (c.window && (family.plain_sliding || c.sliding_theta > 0)) j.set("rope_parameters", room::by_kind(c, j));
     if (c.rope_scaling.kind == RopeScaling::Kind::longrope)
         j.set("original_max_position_embeddings", int64_t(c.rope_scaling.original_context));
@@ -182,6 +183,7 @@ Json hf_config_of(const ModelImpl& model) {
 
 Json hf_generation_config(const ModelImpl& model) {
     Json j{Json::Object{}};
+    write_recommended(model, j);
     if (!model.tokenizer) return j;
     if (model.tokenizer->bos >= 0) j.set("bos_token_id", int64_t(model.tokenizer->bos));
     Json::Array ends;

@@ -70,6 +70,8 @@ constexpr std::string_view seeing_layers[] = {"model.language_model.layers.", "l
 Config hf_config(const Json& config, const std::string& where, const struct Family* as = nullptr);
 // the way back, for a model that has no config.json: what hf_config() reads as the same
 Json hf_config_of(const ModelImpl&);
-Json hf_generation_config(const ModelImpl&);           // which tokens begin a text and end a reply
+// which tokens begin a text and end a reply, and how they are to be drawn
+Json hf_generation_config(const ModelImpl&);
+Json shortest(float);                                  // its shortest decimal: 1e-05, not 9.99999974e-06
 
 }}  // namespace qlora

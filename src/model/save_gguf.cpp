@@ -4,6 +4,7 @@
 // for bit.
 #include "src/model/fused.h"
 #include "src/model/gguf_model.h"
+#include "src/model/recommended.h"
 #include "src/model/vocabulary.h"
 #include "src/tensor/float8.h"
 
@@ -124,8 +125,6 @@ void describe_config(const ModelImpl& model, const Family& family, GgufWriter& o
         if (sliding > 0) out.set(prefix + "rope.freq_base_swa", Type::f32, Json(double(sliding)));
     }
     set_list("qlora.turned", Type::u8, c.turned);
-    if (c.activation != family.start().activation)
-        out.set("qlora.activation", Type::string, Json(activation_name(c.activation)));
     if (family.write_gguf) family.write_gguf(c, family, out, codes);
     out.set("qlora.family", Type::string, Json(c.family));
     double magnitude = double(c.rope_magnitude);
@@ -258,7 +257,7 @@ void save_gguf_model(const Draft& draft, const std::string& path) {
     const WeightPtr coded = room::four_bit(draft);
     const bool codes = coded != nullptr;
     if (as_it_came) room::copy_pairs(*model.metadata->gguf, out);
-    else room::describe_config(model, family, out, codes);
+    else room::describe_config(model, family, out, codes), write_recommended(model, out);
     room::set_file_type(draft, out);
     if (coded) room::describe_codes(*coded, out);
     const bool permute = family.adjacent_pairs && !c.adjacent_pairs && !codes && c.rotated == c.head_dim;

@@ -196,6 +196,8 @@ Json config(const Draft& draft, DType type) {
 // The other small files of a model that came with none: what a GGUF file says in theirs.
 std::vector<TextFile> text_files(const ModelImpl& model) {
     std::vector<TextFile> out;
+    if (const Json said = hf_generation_config(model); !said.object().empty())
+        out.push_back({"generation_config.json", said.dump(2) + "\n"});
     if (!model.tokenizer) return out;
     const std::optional<TextFiles> kept = original_text(model);
     const TextFiles files = kept ? *kept : hf_vocabulary(model);
@@ -205,7 +207,6 @@ std::vector<TextFile> text_files(const ModelImpl& model) {
           std::pair{std::string("tokenizer_config.json"), &files.config},
           std::pair{std::string("chat_template.jinja"), &files.chat_template}})
         if (!content->empty()) out.push_back({name, *content});
-    out.push_back({"generation_config.json", hf_generation_config(model).dump(2) + "\n"});
     return out;
 }
 

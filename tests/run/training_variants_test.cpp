@@ -1,7 +1,6 @@
 // training_variants_test.cpp - NEFTune, LoRA+ and grouping by length: their formulas, transformers' numbers, and that
 // runs with them go on exactly.
 #include "src/base/json.h"
-#include "src/format/gguf.h"
 #include "src/run/checkpoint.h"
 #include "src/run/neftune.h"
 #include "tests/model/tiny.h"
@@ -231,63 +230,6 @@ TEST(TrainingVariants, WhatCannotBeIsRefused) {
     refused([](auto& o) { o.neftune_alpha = -1; }, "neftune_alpha");
     refused([](auto& o) { o.lora_plus_ratio = 0; }, "lora_plus_ratio");
     refused([](auto& o) { o.packing = o.group_by_length = true; }, "group_by_length");
-}
-
-TEST(RecommendedSampling, IsReadFromTheModelsFiles) {
-    const run_support::TemporaryFolder folder("qlora-recommended");
-    const auto with = [&](const std::string& text) {
-        std::filesystem::copy(golden_path("training/model"), folder / "m",
-                              std::filesystem::copy_options::recursive |
-                                  std::filesystem::copy_options::overwrite_existing);
-        qlora::write_file_atomic((folder / "m/generation_config.json"), text);
-        return qlora::Model::load(folder / "m").sampling();
-    };
-    const qlora::Sampling usual, none = with("{}");
-    EXPECT_EQ(none.temperature, usual.temperature);
-    EXPECT_EQ(none.top_k, usual.top_k);
-    const qlora::Sampling s = with(R"({"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.1,
-                                       "repetition_penalty": 1.05, "eos_token_id": 2})");
-    EXPECT_EQ(s.temperature, 0.6f);
-    EXPECT_EQ(s.top_k, 20);
-    EXPECT_EQ(s.top_p, 0.95f);
-    EXPECT_EQ(s.min_p, 0.1f);
-    EXPECT_EQ(s.repeat_penalty, 1.05f);
-    EXPECT_EQ(with(R"({"do_sample": false, "temperature": 0.6})").temperature, 0);
-    EXPECT_TRUE(contains(error_of([&] { (void)with(R"({"top_p": 7})"); }), "generation_config.json: top_p is 7"));
-}
-
-TEST(RecommendedSampling, IsReadFromAGgufFile) {
-    using Type = qlora::GgufWriter::Type;
-    const run_support::TemporaryFolder folder("qlora-recommended");
-    const auto tiny = qlora::Gguf::open(qlora::Source(std::string("models/tiny.gguf")));
-    const auto with = [&](const std::vector<qlora::GgufWriter::Pair>& more) {
-        qlora::GgufWriter w;
-        for (const qlora::GgufPair& pair : tiny->pairs()) w.copy(*tiny, pair);
-        w.pairs.insert(w.pairs.end(), more.begin(), more.end());
-        for (const qlora::GgufTensor& t : tiny->tensors())
-            w.add({t.name, t.ggml_type, t.shape, t.bytes,
-                   [&tiny, &t](qlora::AtomicFile& f) { f.write(tiny->data(t), t.bytes); }});
-        w.write(folder / "m.gguf");
-        return qlora::Model::load(folder / "m.gguf").sampling();
-    };
-    const auto real = [](const char* name, double value) {
-        return qlora::GgufWriter::Pair{std::string("general.sampling.") + name, Type::f32, Type::f32, Json(value)};
-    };
-    const auto whole = [](const char* name, int64_t value) {
-        return qlora::GgufWriter::Pair{std::string("general.sampling.") + name, Type::i32, Type::i32, Json(value)};
-    };
-    const qlora::Sampling usual, none = with({});
-    EXPECT_EQ(none.temperature, usual.temperature);
-    const qlora::Sampling s = with({real("temp", 0.25), whole("top_k", 20), real("top_p", 0.5), real("min_p", 0.125),
-                                    real("penalty_repeat", 1.25), whole("penalty_last_n", 96)});
-    EXPECT_EQ(s.temperature, 0.25f);
-    EXPECT_EQ(s.top_k, 20);
-    EXPECT_EQ(s.top_p, 0.5f);
-    EXPECT_EQ(s.min_p, 0.125f);
-    EXPECT_EQ(s.repeat_penalty, 1.25f);
-    EXPECT_EQ(s.repeat_last, 96);
-    EXPECT_EQ(with({whole("top_k", -1)}).top_k, 0);
-    EXPECT_TRUE(contains(error_of([&] { (void)with({real("top_p", 7)}); }), "general.sampling.top_p is 7"));
 }
 
 }  // namespace training_variants_test
