@@ -48,15 +48,7 @@ inline Seeds scaled_models() {
     Seeds seeds;
     using Kind = RopeScaling::Kind;
     for (const Kind kind : {Kind::linear, Kind::yarn, Kind::llama3, Kind::longrope}) {
-        auto m = std::make_shared<ModelImpl>(*tiny::make({.family = kind == Kind::longrope ? "phi3" : "llama",
-                                                          .layers = 1,
-                                                          .hidden = 8,
-                                                          .heads = 2,
-                                                          .kv_heads = 1,
-                                                          .head_dim = 4,
-                                                          .feed_forward = 8,
-                                                          .vocabulary = 8,
-                                                          .tied = true}));
+        auto m = std::make_shared<ModelImpl>(*tiny::make(smallest(kind == Kind::longrope ? "phi3" : "llama")));
         RopeScaling& s = m->config.rope_scaling;
         s.kind = kind;
         s.factor = 4;
@@ -152,15 +144,7 @@ inline Targets formats() {
          {[] {
               Seeds seeds = scaled_models();
               for (const std::string& family : tiny::every_family())
-                  seeds.push_back(gguf_of(*tiny::make({.family = family,
-                                                       .layers = 1,
-                                                       .hidden = 8,
-                                                       .heads = 2,
-                                                       .kv_heads = 1,
-                                                       .head_dim = 4,
-                                                       .feed_forward = 8,
-                                                       .vocabulary = 8,
-                                                       .tied = true})));
+                  seeds.push_back(gguf_of(*tiny::make(smallest(family))));
               return seeds;
           },
           read_gguf}},

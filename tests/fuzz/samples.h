@@ -16,16 +16,24 @@ inline std::shared_ptr<const ModelImpl> model() {
     return m;
 }
 
-// The smallest model whose linear layers can be held in 4 bits.
-inline std::shared_ptr<ModelImpl> small_model(bool tied) {
-    return tiny::make({.layers = 1,
-                       .hidden = 64,
-                       .heads = 2,
-                       .kv_heads = 1,
-                       .head_dim = 32,
-                       .feed_forward = 64,
-                       .vocabulary = 8,
-                       .tied = tied});
+// The smallest models: of dense weights, and of linear layers that can be held in 4 bits (head_dim: with less attention).
+// Seeds are small, because what is changed of a large one is mostly its numbers.
+inline tiny::Spec smallest(const std::string& family, bool tied = true) {
+    return {.family = family,
+            .layers = 1,
+            .hidden = 8,
+            .heads = 2,
+            .kv_heads = 1,
+            .head_dim = 4,
+            .feed_forward = 8,
+            .vocabulary = 8,
+            .tied = tied};
+}
+inline std::shared_ptr<ModelImpl> small_model(bool tied, int64_t head_dim = 32) {
+    tiny::Spec spec = smallest("llama", tied);
+    spec.hidden = spec.feed_forward = 64;
+    spec.head_dim = head_dim;
+    return tiny::make(spec);
 }
 
 inline std::string gguf_of(const ModelImpl& m) {
@@ -180,10 +188,13 @@ inline const std::string& hugging_face(Folder kind) {
     std::string& path = made[kind];
     if (!path.empty()) return path;
     path = folder() + "/hf" + std::to_string(int(kind));
-    save_gguf_model(*small_model(false), folder() + "/source.gguf");
+    const bool dense = kind == Folder::plain || kind == Folder::shards;
+    save_gguf_model(dense ? *tiny::make(smallest("llama", false))
+                          : *small_model(false, kind == Folder::float8 ? 4 : 32),
+                    folder() + "/source.gguf");
     const auto source = tiny::load(folder() + "/source.gguf");
     if (kind == Folder::four_bit) save_hf_model(*convert_model(*source, DType::nf4, true), path);
-    else save_hf_model(*source, path, kind == Folder::shards ? 20000 : 5'000'000'000);
+    else save_hf_model(*source, path, kind == Folder::shards ? 1000 : 5'000'000'000);
     if (kind == Folder::float8) write_float8(path);
     return path;
 }
