@@ -63,7 +63,7 @@ inline int64_t dw_scratch(const GraphImpl& g, const Node& n) {
 
 namespace embedding_room {
 
-// Of each token, the one before it with the same id.
+// Of each row, the next one with the same id.
 inline int64_t back_scratch(const GraphImpl& g, const Node& n) { return g.source(n, 0).elements() * 8; }
 
 }  // namespace embedding_room
