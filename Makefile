@@ -121,7 +121,7 @@ dist: $(BUILD)/amalgamate
 # The wing has no CPU code: its kernels are run by the tests on an emulation, here they are compiled for real devices.
 .PHONY: cuda
 cuda: $(BUILD)/qlora-cuda.o
-$(BUILD)/qlora-cuda.o: qlora-cuda.cu qlora.h $(wildcard src/cuda/*.cuh src/base/*.h src/tensor/*.h src/cpu/cpu.h src/graph/*)
+$(BUILD)/qlora-cuda.o: qlora-cuda.cu qlora.h $(wildcard src/cuda/*.cuh src/cuda/plan/*.h src/base/*.h src/tensor/*.h src/cpu/cpu.h src/graph/*)
 	@mkdir -p $(BUILD)
 	$(NVCC) -std=c++20 -I. -O3 $(if $(WERROR),-Werror all-warnings --resource-usage) -Xcompiler -Wall,-Wextra,-Wconversion,-Wshadow --threads 0 $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -c $< -o $@
 

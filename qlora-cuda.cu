@@ -2,6 +2,7 @@
 #include "qlora.h"
 
 #include "src/cuda/device.cuh"                          // errors, streams, memory, launches
+#include "src/cuda/plan/table.h"                        // which way operations go, and what memory they ask for
 #include "src/cuda/mma.cuh"                             // tensor cores and asynchronous copies, as functions
 #include "src/cuda/hopper.cuh"                          // what only sm_90a has: bulk copies, products of warpgroups
 #include "src/cuda/values.cuh"                          // floats where they are stored, in 16 or 32 bits

@@ -123,6 +123,9 @@
 #include "src/ops/adamw.cpp"                            // Takes one step of AdamW in place (arXiv:1711.05101).
 #include "src/ops/adamw8.cpp"                           // The same with 8-bit moments (arXiv:2110.02861).
 
+// cuda: the side wing is qlora-cuda.cu; what its plans are made of is part of every program
+#include "src/cuda/plan/planned.cpp"                    // Plans for a CUDA device without one.
+
 // format: GGUF and safetensors
 #include "src/format/gguf.cpp"                          // Reads GGUF files.
 #include "src/format/gguf_pairs.cpp"                     // Answers what the metadata of a GGUF file says.

@@ -138,6 +138,9 @@ public:
     // An NVIDIA device: bf16 for activations and products (mixed is the same), or f32 for everything, which is slower.
     // Throws Error{device} if there is none or the program was built without -DQLORA_CUDA.
     [[nodiscard]] static Backend cuda(int device = 0, Compute = Compute::bf16);
+    // One that is not there, in any build: Model::outline on it has the plans of a device of compute capability 8.0 or
+    // later (9.0 has its own, 2 % smaller at most). Whatever else is asked of this one is Error{device}.
+    [[nodiscard]] static Backend planned_cuda(Compute = Compute::bf16);
     [[nodiscard]] std::string name() const;            // "cpu, 2 threads, avx512"
     // what it can do of what was asked for: mixed or f32 where there is no bf16
     [[nodiscard]] Compute compute() const;

@@ -44,6 +44,7 @@ static int dry_run(const Settings& s, const qlora::Lora& lora, const Data& data)
     if (s.json)
         std::printf("%s\n", Json{}
                                 .set("data", as_json(data.train.info()))
+                                .set("backend", lora.base().backend().name())
                                 .set("memory", as_json(plan))
                                 .set("run", as_json(outlook))
                                 .dump()
@@ -61,6 +62,7 @@ static int body(int argc, char** argv) {
     for (const char* once : {"--resume", "--overwrite", "--dry-run", "--json"}) flags.forget(once);
     finish(s, flags);
     catch_interrupts();
+    if (s.dry_run) s.model.plan_for_device();
     if (!s.shape.empty()) return plan_shape(s, flags);
 
     std::optional<RunFolder> folder;
@@ -70,6 +72,7 @@ static int body(int argc, char** argv) {
                               : s.resume.empty() ? RunFolder::Start::fresh
                                                  : RunFolder::Start::resume);
     if (folder && !s.resume.empty()) follow_machine(s, flags, *folder);
+    if (parse_budget(s.memory_limit).device > 0) check_budget(s, s.model.backend());
     // until the run begins, which stops in its own way
     std::optional<qlora::StopScope> stoppable(std::in_place, go_on);
     std::optional<qlora::Model> base = s.model.load_base();
@@ -95,6 +98,7 @@ static int body(int argc, char** argv) {
     if (!s.json) {
         std::printf("%s\nbase: %s\ncompute: %s\n", base_line(model).c_str(), s.model.why.c_str(),
                     compute_line(model).c_str());
+        say_planned(s);
         print_data("training data", data.train.info());
         for (const std::string& line : data.mix) std::printf("  %s\n", line.c_str());
         if (data.held_out) print_data("held-out data", data.held_out->info());

@@ -4,6 +4,7 @@
 #include "examples/common/find_model.h"
 #include "examples/common/interrupt.h"
 #include "examples/common/terminal.h"
+#include "examples/common/wording.h"
 
 #include <charconv>
 #include <cmath>
@@ -206,8 +207,13 @@ static int device_number(const std::string& device) {
     return value;
 }
 
+static qlora::Compute compute_on_cuda(const std::string& asked) {
+    return asked == "f32" ? qlora::Compute::f32 : qlora::Compute::bf16;
+}
+
 qlora::Backend ModelFlags::backend() const {
-    const qlora::Compute on_cuda = compute == "f32" ? qlora::Compute::f32 : qlora::Compute::bf16;
+    if (planned) return *planned;
+    const qlora::Compute on_cuda = compute_on_cuda(compute);
     if (device != "auto" && device != "cpu") return qlora::Backend::cuda(device_number(device), on_cuda);
     if (device == "auto" && threads == 0 && instructions.empty()) {
         const qlora::Backend best = qlora::Backend::best();
@@ -216,6 +222,17 @@ qlora::Backend ModelFlags::backend() const {
     }
     const qlora::Compute precision = chosen_compute(compute, instructions);
     return qlora::Backend::cpu(chosen_threads(threads, force_threads), precision, instructions);
+}
+
+void ModelFlags::plan_for_device() {
+    if (device != "cuda") return;
+    try {
+        (void)backend();
+    } catch (const qlora::Error& error) {
+        if (error.code != qlora::Errc::device) throw;
+        why_planned = in_program_words(error.what());
+        planned = qlora::Backend::planned_cuda(compute_on_cuda(compute));
+    }
 }
 
 qlora::Model ModelFlags::load() const {
@@ -233,7 +250,8 @@ qlora::Model ModelFlags::load() const {
     };
     const auto clear = [&] { if (show) std::fputs("\r\033[K", stderr); };
     try {
-        qlora::Model loaded = qlora::Model::load(find_model(model), options);
+        const std::string path = find_model(model);
+        qlora::Model loaded = planned ? qlora::Model::outline(path, options) : qlora::Model::load(path, options);
         clear();
         print_notes(loaded.info().notes);
         return loaded;

@@ -14,6 +14,8 @@ struct ModelFlags {
     std::vector<float> adapter_scales = {};            // of all adapters; `adapter` is the first of them
     bool double_quant = true, any_base = false, force_threads = false;
     int64_t threads = 0;
+    std::optional<qlora::Backend> planned = {};        // plan_for_device() sets them
+    std::string why_planned = {};
     std::string why = {};    // how the base is held and who says so, for a program's first lines
     qlora::OnBase on_base = qlora::OnBase::recorded;   // follow_adapter() sets it
 
@@ -27,6 +29,9 @@ struct ModelFlags {
     void follow_adapter(const Flags& flags);
     qlora::Lora load_adapter(const qlora::Model& base) const;          // the sum of several
     qlora::Backend backend() const;                    // --device, --threads, --compute
+    // For plans, which need no device: where --device cuda finds none, why_planned says why, backend() is one that is
+    // not there, and load() makes outlines for it.
+    void plan_for_device();
     qlora::Model load() const;    // a progress line on stderr where that is a terminal; stops on Ctrl-C
     // load(), where quant is "auto": a source that is quantized stays as it is stored, because quantizing it once more
     // would lose again what the first time lost; one of 16 or 32 bits is held in NF4. quant becomes what was chosen, in

@@ -35,10 +35,27 @@ static int64_t bytes_of_size(const std::string& text) {
 }
 
 MemoryBudget parse_budget(const std::string& text) {
+    if (text.empty()) return {};
     const size_t comma = text.find(',');
     MemoryBudget budget{bytes_of_size(text.substr(0, comma))};
     if (comma != std::string::npos) budget.device = bytes_of_size(text.substr(comma + 1));
     return budget;
+}
+
+void check_budget(const Settings& s, const qlora::Backend& on) {
+    if (parse_budget(s.memory_limit).device == 0 || on.name().starts_with("cuda")) return;
+    throw UsageError("--memory-limit " + s.memory_limit +
+                     ": the second size is for a CUDA device, and this computes on " + on.name() +
+                     ": leave it out, or plan for one with --dry-run and --device cuda");
+}
+
+void say_planned(const Settings& s) {
+    if (!s.model.planned) return;
+    std::fprintf(stderr, "note: %s\n", s.model.why_planned.c_str());
+    std::printf("%s: no card was asked%s\n", s.model.planned->name().c_str(),
+                parse_budget(s.memory_limit).device > 0
+                    ? ""
+                    : "; its memory has no limit here (--memory-limit HOST,DEVICE gives one)");
 }
 
 int64_t still_needed(const qlora::MemoryPlan& plan) {
@@ -208,13 +225,14 @@ std::vector<std::string> fit(Settings& s, const Flags& flags, qlora::Model& mode
 
 int plan_shape(Settings& s, const Flags& flags) {
     namespace fs = std::filesystem;
+    const qlora::Backend on = s.model.backend();
+    check_budget(s, on);
     const fs::path folder = fs::temp_directory_path() / ("qlora-outline-" + std::to_string(::getpid()));
-    const std::string path = outline_of_model(s.shape, "bf16", folder.string());
-    const qlora::Backend real = s.model.backend();
     std::optional<qlora::Model> made;
     try {
+        const std::string path = outline_of_model(s.shape, "bf16", folder.string());
         qlora::LoadOptions options{
-            .backend = real, .double_quant = s.model.double_quant, .head = s.model.head()};
+            .backend = on, .double_quant = s.model.double_quant, .head = s.model.head()};
         if (s.model.quant != "none") options.quantize = s.model.quant == "fp4" ? qlora::DType::fp4 : qlora::DType::nf4;
         made = qlora::Model::outline(path, options);
     } catch (...) {
@@ -233,18 +251,19 @@ int plan_shape(Settings& s, const Flags& flags) {
     std::vector<std::string> chosen;
     if (!s.memory_limit.empty()) chosen = fit(s, flags, model, lora, data, parse_budget(s.memory_limit));
     const qlora::MemoryPlan plan = qlora::Trainer(lora, data, s.train).plan();
-    const Outlook outlook = look_ahead_of_shape(s, model, real, plan);
+    const Outlook outlook = look_ahead_of_shape(s, model, s.model.planned ? std::nullopt : std::optional(on), plan);
     if (s.json) {
         qlora::Json lines{qlora::Json::Array()};
         for (const std::string& line : chosen) lines.push(line);
-        std::printf("%s\n", qlora::Json{}.set("shape", s.shape).set("memory", as_json(plan)).set("chosen", lines)
-                                .set("run", as_json(outlook)).dump().c_str());
+        std::printf("%s\n", qlora::Json{}.set("shape", s.shape).set("backend", on.name()).set("memory", as_json(plan))
+                                .set("chosen", lines).set("run", as_json(outlook)).dump().c_str());
         return 0;
     }
     std::printf("%s, %s parameters in %s, adapters with %s, rows of %lld tokens, %lld at a time\n", s.shape.c_str(),
                 human_count(double(model.info().parameters)).c_str(), model.info().weights.c_str(),
                 human_count(double(lora.parameters())).c_str(), static_cast<long long>(s.train.context),
                 static_cast<long long>(s.train.batch));
+    say_planned(s);
     for (const std::string& line : chosen) std::printf("to fit into %s: %s\n", s.memory_limit.c_str(), line.c_str());
     print_plan(plan);
     print_outlook(outlook, s);

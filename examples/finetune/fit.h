@@ -8,8 +8,12 @@ struct MemoryBudget {
     int64_t host = 0, device = 0;                      // bytes; 0 = no limit
     bool free_only = false;    // host is what is free beside the model: what is loaded already is not counted again
 };
-// "6G", "900M,40G"; throws UsageError
+// "6G", "900M,40G"; empty = no limit. Throws UsageError
 MemoryBudget parse_budget(const std::string& text);
+
+void say_planned(const Settings& s);                   // where the device that is planned for is not there
+// Refuses a limit of a device where none computes.
+void check_budget(const Settings& s, const qlora::Backend& on);
 
 // Changes s.train until the plan fits, the cheapest change first, and says in a line each what it did and what that
 // costs. Error{memory} where nothing fits: how much is missing, and what would help.

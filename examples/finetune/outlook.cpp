@@ -64,7 +64,7 @@ Outlook look_ahead(const Settings& s, const qlora::Lora& lora, const Data& data,
     if (free > 0 && needed > free)
         o.warning = "the plan needs " + human_bytes(needed) + " beside the weights, and " + human_bytes(free) +
                     " are free: a smaller --max-seq-len, --batch-size or --lora-r, or --optim adamw_8bit";
-    else o.micro_batch_seconds = time_micro_batch(trainer);
+    else if (!s.model.planned) o.micro_batch_seconds = time_micro_batch(trainer);
     const double batches = s.train.packing ? double(o.steps * s.train.accumulate)
                                            : o.epochs * double((info.rows + s.train.batch - 1) / s.train.batch);
     o.seconds = o.micro_batch_seconds * batches;
@@ -114,12 +114,12 @@ static double operations_of_step(const Settings& s, const qlora::ModelInfo& m) {
     return row * double(s.train.batch) * double(s.train.accumulate);
 }
 
-Outlook look_ahead_of_shape(const Settings& s, const qlora::Model& outline, const qlora::Backend& real,
+Outlook look_ahead_of_shape(const Settings& s, const qlora::Model& outline, const std::optional<qlora::Backend>& real,
                             const qlora::MemoryPlan& plan) {
     Outlook o;
     o.steps = std::max<int64_t>(1, s.train.max_steps);
     o.operations = operations_of_step(s, outline.info());
-    o.operations_per_second = operations_per_second(real, outline.info().hidden);
+    if (real) o.operations_per_second = operations_per_second(*real, outline.info().hidden);
     if (o.operations_per_second > 0) o.seconds = double(o.steps) * o.operations / o.operations_per_second;
     count_disk(o, s, plan);
     return o;

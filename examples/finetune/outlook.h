@@ -2,6 +2,8 @@
 #pragma once
 #include "examples/finetune/data.h"
 
+#include <optional>
+
 namespace program {
 
 struct Outlook {
@@ -20,8 +22,9 @@ Outlook look_ahead(const Settings& s, const qlora::Lora& lora, const Data& data,
 void print_outlook(const Outlook& o, const Settings& s);
 qlora::Json as_json(const Outlook& o);
 // Of a model that is not there and full rows: what a step computes, what that takes on this machine by the speed of a
-// product of its width, measured now, and the disk; of the whole run where --iters says how many steps.
-Outlook look_ahead_of_shape(const Settings& s, const qlora::Model& outline, const qlora::Backend& real,
+// product of its width, measured now (not where the device is not there), and the disk; of the whole run where --iters
+// says how many steps.
+Outlook look_ahead_of_shape(const Settings& s, const qlora::Model& outline, const std::optional<qlora::Backend>& real,
                             const qlora::MemoryPlan& plan);
 
 }  // namespace program

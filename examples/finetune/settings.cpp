@@ -133,7 +133,10 @@ void declare(Flags& flags, Settings& s) {
               "go on from the newest checkpoint in -o, or from one of your choice");
     flags.toggle("--overwrite --overwrite-output-dir", s.overwrite,
                  "replace the earlier run in -o, once this one has something to go on from");
-    flags.choice("--shape", s.shape, synthetic_shapes(), "with --dry-run: plan for a model of this size, without one")
+    flags
+        .choice("--shape", s.shape, synthetic_shapes(),
+                "with --dry-run: plan for a model of this size, without one; with --device cuda for a CUDA device, "
+                "there or not")
         .note("");
     flags.toggle("--dry-run", s.dry_run, "print the data, the memory plan, steps, time and disk, and stop");
     flags.toggle("--json", s.json, "one JSON object a line instead of text");

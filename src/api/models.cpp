@@ -3,6 +3,7 @@
 #include "src/api/api.h"
 #include "src/base/source.h"
 #include "src/cpu/cpu.h"
+#include "src/cuda/plan/planned.h"
 #include "src/model/base_record.h"
 #include "src/model/dialogue.h"
 #include "src/model/draft.h"
@@ -30,13 +31,17 @@ std::vector<float> logits(std::shared_ptr<const ModelImpl> model, const LoraImpl
     return decoder.logits();
 }
 
+void check_compute(const char* what, Compute compute) {
+    if (int(compute) < 0 || compute > Compute::mixed)
+        fail(Errc::argument, what, ": compute ", int(compute), " is not f32, bf16 or mixed");
+}
+
 }  // namespace api_room
 
 // ---- Backend. While anyone holds the default CPU backend it is shared: one pool of threads, not one for each model.
 Backend Backend::cpu(int threads, Compute compute, std::string_view instructions) {
     if (threads < 0) fail(Errc::argument, "Backend::cpu: ", threads, " threads, expected 0 (every core) or more");
-    if (int(compute) < 0 || compute > Compute::mixed)
-        fail(Errc::argument, "Backend::cpu: compute ", int(compute), " is not f32, bf16 or mixed");
+    api_room::check_compute("Backend::cpu", compute);
     if (threads > 0 || compute != Compute::f32 || !instructions.empty())
         return Backend(make_cpu_backend(threads, compute, instructions));
     static std::mutex mutex;
@@ -48,8 +53,7 @@ Backend Backend::cpu(int threads, Compute compute, std::string_view instructions
 }
 
 Backend Backend::cuda([[maybe_unused]] int device, Compute compute) {
-    if (int(compute) < 0 || compute > Compute::mixed)
-        fail(Errc::argument, "Backend::cuda: compute ", int(compute), " is not f32, bf16 or mixed");
+    api_room::check_compute("Backend::cuda", compute);
 #ifdef QLORA_CUDA
     return Backend(make_cuda_backend(device, compute));
 #else
@@ -57,6 +61,11 @@ Backend Backend::cuda([[maybe_unused]] int device, Compute compute) {
          "Backend::cuda: this program was built without CUDA; compile with -DQLORA_CUDA and add qlora-cuda.cu (make "
          "CUDA=1, cmake -DQLORA_CUDA=ON), or use Backend::cpu() (--device cpu)");
 #endif
+}
+
+Backend Backend::planned_cuda(Compute compute) {
+    api_room::check_compute("Backend::planned_cuda", compute);
+    return Backend(make_planned_cuda_backend(any_device(compute)));
 }
 
 Backend Backend::best() {

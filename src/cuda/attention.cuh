@@ -16,14 +16,9 @@ inline void run(const Call& call) {
     else forward_rows(call, p);
 }
 
-inline int64_t scratch(const GraphImpl& g, const Node& node) {
-    if (takes_forward_tiles(g, node)) return forward_copies(g, node);
-    return partial_bytes(node.shape[0], keys_of(g.source(node, 1)), node.attr.get<AttentionAttr>());
-}
-
 }  // namespace attention_room
 }  // namespace cuda
 
-inline const Kernel attention_cuda{cuda::attention_room::run, cuda::attention_room::scratch};
+inline const Kernel attention_cuda{cuda::attention_room::run, cuda::scratch_of(Op::attention)};
 
 }}  // namespace qlora

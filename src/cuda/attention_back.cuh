@@ -16,13 +16,9 @@ inline void back(const Call& call) {                   // sources dy, q, k, v, f
     else back_rows(call, b);
 }
 
-inline int64_t back_scratch(const GraphImpl& g, const Node& node) {
-    return stats_bytes(g, node) + (takes_back_tiles(g, node) ? back_copies(g, node) : 0);
-}
-
 }  // namespace attention_room
 }  // namespace cuda
 
-inline const Kernel attention_back_cuda{cuda::attention_room::back, cuda::attention_room::back_scratch};
+inline const Kernel attention_back_cuda{cuda::attention_room::back, cuda::scratch_of(Op::attention_back)};
 
 }}  // namespace qlora

@@ -16,6 +16,7 @@ struct alignas(16) Stat {
     float logsum = 0, dot = 0;
     int first = 0, last = 0;
 };
+static_assert(sizeof(Stat) == stat_bytes);
 
 struct Back {
     Problem p;

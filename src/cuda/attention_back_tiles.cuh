@@ -232,19 +232,6 @@ void launch_back_tiles(const Call& call, const BackTiles& t) {
            {grid_of((p.rows + own - 1) / own * p.heads), own * 2, bytes}, stream_of(call), t);
 }
 
-inline bool takes_back_tiles(const GraphImpl& g, const Node& node) {
-    return may_take_tiles(g, node, g.source(node, 1).shape[0], keys_of(g.source(node, 2)));
-}
-inline int64_t stats_bytes(const GraphImpl& g, const Node& node) {
-    const int64_t items = g.source(node, 1).shape[0] * node.attr.get<AttentionAttr>().heads;
-    return (items * int64_t(sizeof(Stat)) + 255) / 256 * 256;
-}
-inline int64_t back_copies(const GraphImpl& g, const Node& node) {
-    int64_t bytes = 0;
-    for (int i = 0; i < 4; ++i) bytes += copy_bytes(g.source(node, i));
-    return bytes;
-}
-
 inline void back_tiles(const Call& call, const Back& b) {
     char* scratch = static_cast<char*>(call.scratch) + stats_bytes(call.graph, call.node);
     BackTiles t{b, nullptr, nullptr, nullptr, nullptr, call.result<uint16_t>()};

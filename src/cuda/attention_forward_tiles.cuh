@@ -144,16 +144,6 @@ template <int width, int queries, int keys, bool keep_q> void launch_forward(con
            {grid_of(tiles * f.p.heads), queries * 2, forward_bytes<width, queries, keys>()}, stream_of(call), f);
 }
 
-inline bool takes_forward_tiles(const GraphImpl& g, const Node& node) {
-    const int64_t rows = node.shape[0];
-    return rows > few_rows && may_take_tiles(g, node, rows, keys_of(g.source(node, 1)));
-}
-inline int64_t forward_copies(const GraphImpl& g, const Node& node) {
-    int64_t bytes = 0;
-    for (int i = 0; i < 3; ++i) bytes += copy_bytes(g.source(node, i));
-    return bytes;
-}
-
 inline void forward_tiles(const Call& call, const Problem& p) {
     char* scratch = static_cast<char*>(call.scratch);
     ForwardTiles f{p, nullptr, nullptr, nullptr, call.result<uint16_t>(), call.saved()};

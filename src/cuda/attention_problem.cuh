@@ -3,6 +3,7 @@
 #pragma once
 #include "src/cuda/decode.cuh"
 #include "src/cuda/mma.cuh"
+#include "src/cuda/plan/attention.h"
 
 #include <cmath>
 
@@ -49,8 +50,6 @@ struct Problem {
 
 // The one type of blocks that store_rows writes.
 inline bool is_block(DType t) { return t == DType::q8_0; }
-
-inline int64_t keys_of(const Node& k) { return k.shape[k.shape.size() - 2]; }
 
 inline Keys keys(const Call& call, int i, const AttentionAttr& a) {
     const Node& n = call.source(i);

@@ -15,8 +15,6 @@ namespace cuda {
 namespace attention_room {
 
 constexpr int row_threads = 128;
-constexpr int64_t few_rows = 16;                       // not worth tiles
-constexpr int64_t fewest_keys = 64;                    // of a split: less is not worth a block
 
 struct RowsResult {
     Places y;                                          // {rows, heads * size}
@@ -172,25 +170,6 @@ static __global__ void add_splits(Problem p, RowsResult out) {
         out.y.set(item * p.size + i, sum > 0 ? y / sum : 0);
     }
     if (threadIdx.x == 0) out.logsum[item] = sum > 0 ? m * ln_2 + logf(sum) : 0;
-}
-
-// Heads of a group that a block takes: all that fit the registers.
-inline int heads_at_once(int64_t group, int64_t size) { return size > 256 || group == 1 ? 1 : group == 2 ? 2 : 4; }
-inline int64_t chunks_of(int64_t group, int64_t size) {
-    const int64_t heads = heads_at_once(group, size);
-    return (group + heads - 1) / heads;
-}
-
-// Pieces of a row's keys: enough blocks for a large device where rows are few. It depends on shapes alone.
-inline int splits_for(int64_t rows, int64_t keys, const AttentionAttr& a) {
-    constexpr int64_t blocks = 512;
-    if (rows > few_rows) return 1;
-    const int64_t items = rows * a.kv_heads * chunks_of(a.heads / a.kv_heads, a.head_dim);
-    return int(std::clamp<int64_t>((blocks + items - 1) / items, 1, (keys + 2 * fewest_keys - 1) / (2 * fewest_keys)));
-}
-inline int64_t partial_bytes(int64_t rows, int64_t keys, const AttentionAttr& a) {
-    const int splits = splits_for(rows, keys, a);
-    return splits == 1 ? 0 : rows * a.heads * splits * (a.head_dim + 2) * int64_t(sizeof(float));
 }
 
 template <int heads, int pieces>

@@ -192,17 +192,8 @@ template <int rows> __device__ inline Extent keys_of_rows(const Problem& p, int6
 }
 
 inline int width_of(int64_t size) { return size <= 64 ? 64 : size <= 96 ? 96 : size <= 128 ? 128 : 256; }
-// Where tiles are possible at all: bf16 by choice, heads of whole chunks, positions in 32 bits.
-inline bool may_take_tiles(const GraphImpl& g, const Node& node, int64_t rows, int64_t keys) {
-    constexpr int64_t limit = int64_t(1) << 30;
-    const Device& device = static_cast<const Device&>(*g.backend);
-    const AttentionAttr a = node.attr.get<AttentionAttr>();
-    return !device.exact && device.capability >= 80 && node.storage == DType::bf16 && a.head_dim % 8 == 0 &&
-           a.head_dim <= 256 && a.scale > 0 && rows < limit && keys < limit;
-}
 
 // Sources in bf16: where they lie, or a copy in scratch.
-inline int64_t copy_bytes(const Node& n) { return n.storage == DType::bf16 ? 0 : (n.elements() * 2 + 255) / 256 * 256; }
 inline const uint16_t* in_bf16(const Call& call, int i, char*& scratch) {
     const Node& n = call.source(i);
     if (n.storage == DType::bf16) return call.in<uint16_t>(i);

@@ -4,6 +4,7 @@
 // Work is started and never waited for, until somebody downloads. Results that only products read are stored in bf16;
 // the residual stream, statistics, the loss, factors and their gradients stay f32. With Compute::f32 everything does.
 #pragma once
+#include "src/cuda/gemm_hopper.cuh"
 #include "src/cuda/memory.cuh"
 #include "src/cuda/pager.cuh"
 #include "src/cuda/room.cuh"
@@ -22,18 +23,6 @@ inline const Kernel* kernel_of(Op op) {
 #include "src/graph/ops.def"
     };
     return table[size_t(op)];
-}
-
-// Results that products and attention read next, of many rows: half the traffic, and what tensor cores take.
-inline bool is_stored_in_16_bits(Op op) {
-    switch (op) {
-        case Op::qmatmul: case Op::qmatmul_dx: case Op::lora: case Op::silu: case Op::silu_back: case Op::swiglu:
-        case Op::swiglu_back: case Op::geglu: case Op::geglu_back: case Op::gelu: case Op::gelu_back: case Op::clamp:
-        case Op::clamp_back: case Op::dropout: case Op::rms_norm: case Op::layer_norm: case Op::rope:
-        case Op::attention: case Op::attention_back:
-            return true;
-        default: return false;
-    }
 }
 
 // A plan as the device replays it.
@@ -78,6 +67,7 @@ public:
         model_ = p.name;
         cudaFuncAttributes known{};
         check(cudaFuncGetAttributes(&known, check_indices), str("use ", model_, ", sm_", capability));
+        warpgroups = gemm_room::finds_warpgroups(capability);
         faults_ = Memory(sizeof(Fault));
         fault = faults_.as<Fault>();
         check(cudaMemsetAsync(fault, 0, sizeof(Fault), stream.get()), "clear");
@@ -91,7 +81,6 @@ public:
             .set("compute", std::string(name_of(compute())))
             .set("threads", int64_t(multiprocessors));
     }
-    Compute compute() const override { return exact ? Compute::f32 : Compute::bf16; }
     Cpu& host() override { return cpu_; }
     int64_t memory_free() const override {
         stream.use();
@@ -147,7 +136,6 @@ public:
         wait([] {});
     }
 
-    bool has_host_memory() const override { return false; }
     std::shared_ptr<BackendImpl> outline() const override {
         return std::make_shared<Outline<CudaBackend>>(number_, compute());
     }
@@ -197,11 +185,6 @@ public:
 
     const Kernel* kernel(Op op) const override { return kernel_of(op); }
     std::span<const Fusion> fusions() const override { return std::span(&qmatmuls_cuda, exact ? 0 : 1); }
-    DType storage(const GraphImpl&, const Node& n) const override {
-        return !exact && is_stored_in_16_bits(n.op) ? DType::bf16 : DType::f32;
-    }
-    DType cache_type(DType half) const override { return exact ? DType::f32 : half; }
-    int64_t row_step() const override { return 32; }
 
     // The first run starts kernel after kernel (which loads their code), the second one is recorded, and from then on a
     // single call starts all: a launch takes 4 us, a node of a recording 0.8 (H100). Addresses and constants of a plan

@@ -21,9 +21,6 @@ struct Back {
 
 inline void run(const Call& call) { map_rows(call, values(call, 0), places(call), Forward{factors(call, 1)}); }
 
-inline int64_t back_scratch(const GraphImpl& g, const Node& n) {
-    return columns_bytes(leading(g.source(n, 0)), last_dim(g.source(n, 0)));
-}
 inline void back(const Call& call) {
     const int64_t n = last_dim(call.source(0)), rows = leading(call.source(0));
     add_columns(call, rows, n, Back{values(call, 0), n}, static_cast<float*>(call.scratch));
@@ -32,7 +29,7 @@ inline void back(const Call& call) {
 }  // namespace bias_room
 }  // namespace cuda
 
-inline const Kernel bias_cuda{cuda::bias_room::run, cuda::factor_scratch<1>};
-inline const Kernel bias_back_cuda{cuda::bias_room::back, cuda::bias_room::back_scratch};
+inline const Kernel bias_cuda{cuda::bias_room::run, cuda::scratch_of(Op::bias)};
+inline const Kernel bias_back_cuda{cuda::bias_room::back, cuda::scratch_of(Op::bias_back)};
 
 }}  // namespace qlora

@@ -5,17 +5,14 @@
 // squares: eight threads a task, one of its sums each; so a warp reads four runs of 32 bytes at a time. total: one
 // block, whose first thread adds what the others fetch.
 #pragma once
+#include "src/cuda/plan/rows.h"
 #include "src/cuda/room.cuh"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace clip_room {
 
-constexpr int64_t task_floats = 16384;                 // as in src/ops/rooms.h
 constexpr int sums = 8, square_threads = 64, total_threads = 256, piece_doubles = 256;
-
-inline int64_t tasks(const Node& x) { return (x.elements() + task_floats - 1) / task_floats; }
-inline int64_t scratch(const GraphImpl& g, const Node& n) { return tasks(g.source(n, 0)) * 8; }
 
 // Source is Values or, without a branch at every load, const float*.
 template <class Source> __global__ void squares(int64_t count, int64_t tasks, Source x, double* part) {
@@ -64,6 +61,6 @@ inline void run(const Call& call) {
 }  // namespace clip_room
 }  // namespace cuda
 
-inline const Kernel global_norm_cuda{cuda::clip_room::run, cuda::clip_room::scratch};
+inline const Kernel global_norm_cuda{cuda::clip_room::run, cuda::scratch_of(Op::global_norm)};
 
 }}  // namespace qlora

@@ -4,20 +4,11 @@
 // Block = 32 columns of a strip of rows; warp = every eighth row of the strip, lane = column. Eight sums a column meet
 // in shared memory; strips, of which there are 64 at most, in scratch, where a second launch adds them in order.
 #pragma once
+#include "src/cuda/plan/rows.h"
 #include "src/cuda/room.cuh"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
-
-struct Strips { int64_t rows = 0, count = 0; };        // rows of each but the last
-inline Strips strips_of(int64_t rows) {
-    const int64_t each = std::max<int64_t>(128, (rows + 63) / 64);
-    return {each, (rows + each - 1) / each};
-}
-inline int64_t columns_bytes(int64_t rows, int64_t n) {                          // of scratch
-    const int64_t strips = strips_of(rows).count;
-    return strips > 1 ? strips * n * 4 : 0;
-}
 
 // F is a struct of values with `__device__ float operator()(int64_t row, int64_t column) const`.
 template <class F>

@@ -350,8 +350,6 @@ static __global__ void eights_of_nibbles(const uint8_t* codes, nf4_room::Scales 
     }
 }
 
-inline bool is_power_of_two(int64_t n) { return n > 0 && (n & (n - 1)) == 0; }
-
 // start(reader of its blocks or bytes); false for other types.
 template <class Start> bool with_reader(const WeightRef& w, const Start& start) {
     const uint8_t* data = static_cast<const uint8_t*>(w.data);
@@ -369,7 +367,7 @@ template <class Start> bool with_reader(const WeightRef& w, const Start& start) 
 
 // Whether 8 codes at a time can be taken.
 inline bool takes_eights(const WeightRef& w, int64_t first, int64_t count, const Places& out) {
-    if (first % 8 || count % 8 || !nf4_room::aligned_to(out.data, 16) || !nf4_room::aligned_to(w.data, 4)) return false;
+    if (first % 8 || count % 8 || !aligned_to(out.data, 16) || !aligned_to(w.data, 4)) return false;
     if (w.dtype == DType::f8_e4m3)
         return w.tiles.row % 8 == 0 && (w.tiles.cols % 8 == 0 || w.tiles.cols >= w.tiles.row);
     if (!is_4bit(w.dtype)) return type_info(w.dtype).block % 8 == 0;
@@ -387,8 +385,8 @@ inline void decode_rows(const Call& call, const WeightRef& w, int64_t first_row,
         fail(Errc::argument, "decode_rows: rows ", first_row, " to ", first_row + rows, " of ", w.rows);
     if (count == 0) return;
     const TypeInfo& info = type_info(w.dtype);
-    if (info.decode && info.block == 1 && first % 8 == 0 && count % 8 == 0 && nf4_room::aligned_to(w.data, 16) &&
-        nf4_room::aligned_to(out.data, 16)) {
+    if (info.decode && info.block == 1 && first % 8 == 0 && count % 8 == 0 && aligned_to(w.data, 16) &&
+        aligned_to(out.data, 16)) {
         each(call, count / 8, decode_room::EightOfDense{w.data, w.dtype, first, out}, live);
         return;
     }

@@ -6,6 +6,7 @@
 // the table are reported; their rows are zeros, or add to nothing.
 #pragma once
 #include "src/cuda/decode.cuh"
+#include "src/cuda/plan/rows.h"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
@@ -58,8 +59,6 @@ inline void run(const Call& call) {
     launch("embed", gather, {grid_of(rows), threads}, stream_of(call), table, ids, places(call));
 }
 
-inline int64_t back_scratch(const GraphImpl& g, const Node& n) { return g.source(n, 0).elements() * 8; }
-
 inline void back(const Call& call) {
     const int64_t n = last_dim(call.node), vocabulary = leading(call.node), rows = call.source(0).elements();
     const int32_t* const ids = call.in<int32_t>(0);
@@ -76,6 +75,6 @@ inline void back(const Call& call) {
 }  // namespace cuda
 
 inline const Kernel embedding_cuda{cuda::embedding_room::run};
-inline const Kernel embedding_back_cuda{cuda::embedding_room::back, cuda::embedding_room::back_scratch};
+inline const Kernel embedding_back_cuda{cuda::embedding_room::back, cuda::scratch_of(Op::embedding_back)};
 
 }}  // namespace qlora

@@ -2,17 +2,10 @@
 // dense weights are read where they are; what is in blocks becomes f32 in scratch first.
 #pragma once
 #include "src/cuda/decode.cuh"
+#include "src/cuda/plan/rows.h"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
-
-inline bool is_dense(DType t) { return t == DType::f32 || t == DType::bf16 || t == DType::f16; }
-
-// Of scratch, for source i of n: Kernel::scratch.
-inline int64_t factor_bytes(const Node& source) {
-    return source.op == Op::weight && !is_dense(source.dtype) ? source.elements() * 4 : 0;
-}
-template <int i> int64_t factor_scratch(const GraphImpl& g, const Node& n) { return factor_bytes(g.source(n, i)); }
 
 inline Values factors(const Call& call, int i, int64_t before = 0) {             // bytes of scratch that are in use
     const WeightRef w = call.matrix(i);

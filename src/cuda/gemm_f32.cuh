@@ -1,41 +1,22 @@
-// gemm_f32.cuh - what a matrix product is, and its simple engine: sums in f32 in order of the inner dimension, any
-// sizes, types and alignments. A block sums a tile of 64 x 64, a thread 4 x 4 of it.
+// gemm_f32.cuh - matrix products by the simple engine: sums in f32 in order of the inner dimension, any sizes,
+// types and alignments. A block sums a tile of 64 x 64, a thread 4 x 4 of it.
 #pragma once
 #include "src/cuda/mma.cuh"
+#include "src/cuda/plan/products.h"
 #include "src/cuda/room.cuh"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 
-struct Product {
-    int64_t m = 0, n = 0, k = 0;
-    Values a;                                          // (i, x) at a[i * lda + x], or a[x * lda + i] when across
-    int64_t lda = 0;
-    bool a_across = false;
-    Values b;    // (x, j) at b[j * ldb + x], as W^T of a stored W {n, k}; or b[x * ldb + j] when across
-    int64_t ldb = 0;
-    bool b_across = false;
-    Places c;                                          // (i, j) at c[i * ldc + j]
-    int64_t ldc = 0;
-    float alpha = 1, beta = 0;                         // beta 0: what D holds is not read, be it NaN
-    Values d;                                          // of C's shape; without data: C itself
-    int64_t ldd = 0;
-    // On the device, may be null: only the first so many rows of A, which lies along, and of C count. Tiles of others
-    // are left out, and what they hold in C afterwards is nobody's business.
-    const int32_t* live = nullptr;
-};
-
 // What a product runs on, as the call says or as a test does.
-struct Engine {
+struct Engine : Facts {
     const Stream& stream;
-    int capability = 0, multiprocessors = 1;
-    bool exact = true;
+    int multiprocessors = 1;
 };
-inline Engine engine_of(const Device& device) {
-    return {device.stream, device.capability, device.multiprocessors, device.exact};
+inline Engine engine_of(const Call& call) {
+    const Device& device = device_of(call);
+    return {device, device.stream, device.multiprocessors};
 }
-inline Engine engine_of(const Call& call) { return engine_of(device_of(call)); }
-inline Engine engine_of(const GraphImpl& g) { return engine_of(static_cast<const Device&>(*g.backend)); }
 
 namespace gemm_room {
 

@@ -25,9 +25,9 @@ template <int bn_, int stages_> struct WarpgroupTile {
     }
     __device__ static uint64_t* empty(unsigned char* ring, int at) { return full(ring, stages + at); }
 };
-constexpr int64_t hopper_processors = 132;             // of an H100, a block each at a time
-using Wide = WarpgroupTile<256, 4>;
-using Narrow = WarpgroupTile<128, 6>;                  // twice the tiles, where those of Wide were too few
+using Wide = WarpgroupTile<wide_tile.n, 4>;
+using Narrow = WarpgroupTile<narrow_tile.n, 6>;        // twice the tiles, where those of Wide were too few
+static_assert(Wide::bm == wide_tile.m && Narrow::bm == narrow_tile.m);
 
 // Slices [begin, end) of both factors: each when its place in the ring is empty.
 template <class T, bool b_across>
@@ -106,10 +106,9 @@ warpgroups(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMa
     else __trap();
 }
 
-inline bool has_warpgroups(const Engine& engine) {
-    if (engine.capability != 90 || !has_tensor_maps()) return false;
-    static const bool compiled = (engine.stream.use(), is_for_sm90a(warpgroups<Wide, false>));
-    return compiled;
+// Facts::warpgroups of the device that is current.
+inline bool finds_warpgroups(int capability) {
+    return capability == 90 && has_tensor_maps() && is_for_sm90a(warpgroups<Wide, false>);
 }
 
 }  // namespace gemm_room

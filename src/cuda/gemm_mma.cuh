@@ -28,10 +28,11 @@ template <int bm_, int bn_, int warps_m_, int warps_n_, int stages_, int blocks_
         return ring > sums ? ring : sums;
     }
 };
-using Large = Tile<128, 256, 2, 4, 3, 1>;              // 64 x 64 a warp: the most products for what ldmatrix reads
-using Medium = Tile<128, 128, 2, 2, 3, 2>;             // 96 KB: sm_86, 89 and 120 have as much
-using Slim = Tile<64, 128, 2, 4, 3, 2>;                // 16 to 64 rows
-using Rank = Tile<16, 128, 1, 4, 4, 3>;                // ranks and batches of up to 16
+// 64 x 64 a warp: the most products for what ldmatrix reads
+using Large = Tile<large_tile.m, large_tile.n, 2, 4, 3, 1>;
+using Medium = Tile<medium_tile.m, medium_tile.n, 2, 2, 3, 2>;                 // 96 KB: sm_86, 89 and 120 have as much
+using Slim = Tile<slim_tile.m, slim_tile.n, 2, 4, 3, 2>;                       // 16 to 64 rows
+using Rank = Tile<rank_tile.m, rank_tile.n, 1, 4, 4, 3>;                       // ranks and batches of up to 16
 
 struct Factor {                                        // lines of whole 16 bytes, at multiples of 16 bytes
     const uint16_t* data;

@@ -101,7 +101,7 @@ static __global__ void __launch_bounds__(warps * 32) one_by_one(WeightRef w, Vec
 }
 
 inline bool is_in_eights(const Values& v, int64_t ld) {
-    return nf4_room::aligned_to(v.data, 16) && ld % 8 == 0;
+    return aligned_to(v.data, 16) && ld % 8 == 0;
 }
 
 inline void run_general(const Engine& engine, const WeightRef& w, const Vectors& x, const gemm_room::Finish& put) {
@@ -112,7 +112,7 @@ inline void run_general(const Engine& engine, const WeightRef& w, const Vectors&
     };
     const uint8_t* data = static_cast<const uint8_t*>(w.data);
     const bool is_float = w.dtype == DType::f32 || w.dtype == DType::bf16 || w.dtype == DType::f16;
-    if (is_float && w.cols % 8 == 0 && nf4_room::aligned_to(data, 16)) return start(FloatReader{{data, w.dtype}});
+    if (is_float && w.cols % 8 == 0 && aligned_to(data, 16)) return start(FloatReader{{data, w.dtype}});
     if (w.cols % 8 == 0 && decode_room::takes_eights(w, 0, w.cols, {})) {
         if (is_4bit(w.dtype)) return start(NibbleReader{data, nf4_room::scales_of(w, "product with vectors")});
         if (decode_room::with_reader(w, start)) return;
@@ -122,22 +122,16 @@ inline void run_general(const Engine& engine, const WeightRef& w, const Vectors&
 
 }  // namespace gemv_room
 
-// What the product with few vectors reads and writes: m = rows of X, n = rows of W, k = cols of W; X is A, C as there;
-// `b` is not looked at.
-inline int64_t gemv_scratch(const Engine& engine, const Product& p, const WeightRef& w) {
-    return gemv_room::takes_pairs(engine, w) && !gemv_room::reads_pairs(p.a, p.lda) ? p.m * p.k * 2 : 0;
-}
-
 // Starts it; p.m is at most gemv_room::most_vectors.
 inline void gemv(const Engine& engine, const Product& p, const WeightRef& w, void* scratch) {
     using namespace gemv_room;
     const gemm_room::Finish put = gemm_room::finish_of(p);
-    if (takes_pairs(engine, w) && (scratch || reads_pairs(p.a, p.lda))) 
+    if (takes_pairs(engine, w) && (scratch || reads_pairs(p.a, p.lda)))
         return run_pairs(engine, std::span(&w, 1), std::span(&p, 1), scratch);
     const bool plain = p.a.type == DType::f32 && p.lda == p.k && p.c.type == DType::f32 && p.ldc == p.n &&
                        p.alpha == 1 && p.beta == 0;
-    if (is_4bit(w.dtype) && plain && decode_room::is_power_of_two(w.quant.block) &&
-        decode_room::is_power_of_two(w.quant.block2))
+    if (is_4bit(w.dtype) && plain && is_power_of_two(w.quant.block) &&
+        is_power_of_two(w.quant.block2))
         return nf4_gemv(engine.stream, w, static_cast<const float*>(p.a.data), static_cast<float*>(p.c.data), p.m);
     run_general(engine, w, {p.a, p.lda, int(p.m), is_in_eights(p.a, p.lda)}, put);
 }

@@ -9,13 +9,14 @@
 #pragma once
 #include "src/cuda/decode.cuh"
 #include "src/cuda/gemm.cuh"
+#include "src/cuda/plan/panels.h"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace gemv_room {
 
-constexpr int most_vectors = 8, warps = 8;
-constexpr int tile_rows = 16, run = 64, depth = 3;     // depth: runs of 64 columns on their way for each warp
+constexpr int warps = 8;
+constexpr int tile_rows = 16, depth = 3;               // depth: runs of 64 columns on their way for each warp
 
 struct PairScales {                                    // of a run: absmax[run >> shift], or doubly quantized
     nf4_room::Scales s;
@@ -101,7 +102,6 @@ __device__ inline void multiply_run(float (&sum)[4], const uint2 (&codes)[2], co
     }
 }
 
-constexpr int most_matrices = 4;
 struct Matrix {
     const uint8_t* codes;
     PairScales scales;
@@ -171,21 +171,6 @@ __global__ void __launch_bounds__(warps * 32, 2) by_pairs(const __grid_constant_
         for (int k = 0; k < warps; ++k) total += part[(k * tile_rows + tid / 8) * 8 + tid % 8];
         w.put.one(tid % 8, mine, total);
     }
-}
-
-inline bool takes_pairs(const Engine& engine, const WeightRef& w) {
-    return !engine.exact && engine.capability >= 80 && is_4bit(w.dtype) && w.cols % run == 0 &&
-           w.cols / run < (1 << 26) && w.quant.block % run == 0 && decode_room::is_power_of_two(w.quant.block) &&
-           decode_room::is_power_of_two(w.quant.block2) && nf4_room::aligned_to(w.data, 8);
-}
-inline bool reads_pairs(const Values& x, int64_t ldx) {
-    return x.type == DType::bf16 && nf4_room::aligned_to(x.data, 16) && ldx % 8 == 0;
-}
-
-// May these go in one launch? They read the same x, and their codebooks are one: the backend keeps one of each kind.
-inline bool are_alike(const WeightRef& a, const WeightRef& b) {
-    return a.dtype == b.dtype && a.cols == b.cols && !a.quant.absmax == !b.quant.absmax &&
-           a.quant.codebook == b.quant.codebook && a.quant.absmax_map == b.quant.absmax_map;
 }
 
 // X that is not as tensor cores read it is packed in scratch, p.m * p.k * 2 bytes. All products have the same X.

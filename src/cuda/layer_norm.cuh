@@ -195,12 +195,6 @@ struct Dw {
     }
 };
 
-inline int64_t present_bytes(const GraphImpl& g, const Node& n, int i) {
-    return n.src[size_t(i)] < 0 ? 0 : factor_bytes(g.source(n, i));
-}
-inline int64_t scratch(const GraphImpl& g, const Node& n) { return present_bytes(g, n, 1) + present_bytes(g, n, 2); }
-inline int64_t back_scratch(const GraphImpl& g, const Node& n) { return present_bytes(g, n, 1); }
-
 inline Rows rows_of(const Call& call) {
     const Node& x = call.source(0);
     Rows a{leading(x), last_dim(x), call.node.attr.get<LayerNormAttr>().eps, values(call, 0), {}, {}, {}, places(call)};
@@ -223,10 +217,6 @@ inline void back(const Call& call) {
     start(call, a, {back_any, back_held<1>, back_held<2>, back_held<4>});
 }
 
-inline int64_t dw_scratch(const GraphImpl& g, const Node& n) {
-    const Node& x = g.source(n, 0);
-    return leading(x) * 12 + columns_bytes(leading(x), last_dim(x));
-}
 inline void dw(const Call& call) {
     const Rows a = rows_of(call);
     float* const numbers = static_cast<float*>(call.scratch);                    // {rows, 3}, then the strips
@@ -237,8 +227,8 @@ inline void dw(const Call& call) {
 }  // namespace layer_norm_room
 }  // namespace cuda
 
-inline const Kernel layer_norm_cuda{cuda::layer_norm_room::run, cuda::layer_norm_room::scratch};
-inline const Kernel layer_norm_back_cuda{cuda::layer_norm_room::back, cuda::layer_norm_room::back_scratch};
-inline const Kernel layer_norm_dw_cuda{cuda::layer_norm_room::dw, cuda::layer_norm_room::dw_scratch};
+inline const Kernel layer_norm_cuda{cuda::layer_norm_room::run, cuda::scratch_of(Op::layer_norm)};
+inline const Kernel layer_norm_back_cuda{cuda::layer_norm_room::back, cuda::scratch_of(Op::layer_norm_back)};
+inline const Kernel layer_norm_dw_cuda{cuda::layer_norm_room::dw, cuda::scratch_of(Op::layer_norm_dw)};
 
 }}  // namespace qlora

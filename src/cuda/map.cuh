@@ -118,10 +118,5 @@ template <int sources, class F> void map(const Call& call, const F& f) {
     map(call, call.node.elements(), o, f);
 }
 
-// Place `i` of a result and what follows it.
-inline Places places_from(const Places& y, int64_t i) {
-    return {static_cast<char*>(y.data) + bytes_of(y.type, i), y.type};
-}
-
 }  // namespace cuda
 }}  // namespace qlora

@@ -8,6 +8,7 @@
 // 4.2 TB/s read and written) it reaches 10 % to 24 % of the copy's speed: the look-ups in shared memory bound it.
 #pragma once
 #include "src/cuda/device.cuh"
+#include "src/cuda/plan/values.h"
 #include "src/tensor/weight.h"
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -110,8 +111,6 @@ inline Scales scales_of(const WeightRef& w, const char* what) {
             q.absmax_code, q.offset, log2_of(q.block, what), log2_of(q.block2, what)};
 }
 
-inline bool aligned_to(const void* p, size_t bytes) { return reinterpret_cast<size_t>(p) % bytes == 0; }
-
 }  // namespace nf4_room
 
 // y {tokens, rows} = x {tokens, cols} W^T, for a few tokens: each reads the weight once more.
@@ -125,7 +124,7 @@ inline void nf4_gemv(const Stream& stream, const WeightRef& w, const float* x, f
                s, w.rows, w.cols, x, y);
     };
     if (w.cols % nf4_room::lane_weights != 0 || w.quant.block % nf4_room::lane_weights != 0 ||
-        !nf4_room::aligned_to(codes, 16))
+        !aligned_to(codes, 16))
         start(nf4_room::gemv_any, 1);
     else if (w.rows >= 4096)
         start(nf4_room::gemv_words<4>,

@@ -5,34 +5,11 @@
 // dx, so that every result is summed and rounded once. bf16, and in exact products f32 and f16, are read in place.
 #pragma once
 #include "src/cuda/gemv.cuh"
+#include "src/cuda/plan/panels.h"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace panels_room {
-
-inline int64_t panel_bytes = int64_t(24) << 20;         // tests lower it
-constexpr int64_t step = 256;    // rows or columns of a panel are a multiple of it: whole tiles, whole blocks of W
-
-inline bool is_read_in_place(const Engine& engine, DType type) {
-    return type == DType::bf16 || (engine.exact && (type == DType::f32 || type == DType::f16));
-}
-
-// A panel covers `size` of the `count` lines (rows or columns of W) of `length` elements.
-struct Panels {
-    DType type;
-    int64_t count, length, size;
-    int64_t bytes() const { return gemm_room::whole(bytes_of(type, size * length)); }
-};
-inline Panels panels_of(const Engine& engine, int64_t count, int64_t length) {
-    Panels p{engine.exact ? DType::f32 : DType::bf16, count, length, count};
-    const int64_t bytes = bytes_of(p.type, std::max<int64_t>(length, 1));
-    const int64_t most = std::max(panel_bytes / bytes / step, int64_t(1)) * step;
-    if (count > most) {                                // of equal sizes
-        const int64_t panels = gemm_room::ceil_div(count, most);
-        p.size = std::min(gemm_room::ceil_div(gemm_room::ceil_div(count, panels), step) * step, count);
-    }
-    return p;
-}
 
 // ---- Columns of W: `eights` 8s of elements of each row, from element `first` on.
 template <class Reader> struct EightsOfWindow {
@@ -88,51 +65,7 @@ inline void decode_columns(const Call& call, const WeightRef& w, int64_t col, in
            count / 8, live, out);
 }
 
-// x as products of several panels read it: packed once, where they would pack it every time.
-inline gemm_room::Side packed_once(const Engine& engine, const Product& p) {
-    const gemm_room::Side side{p.a, p.lda, p.a_across, p.m, p.k};
-    const bool packs = gemm_room::way_of(engine, p).tiling != gemm_room::Tiling::f32 && !side.fits();
-    return packs ? side : gemm_room::Side{};
-}
-
-// The product with all of W, or with one panel of it; pointers of W are not set.
-inline Product whole_product(const Product& p, bool to_x) {
-    Product q = p;
-    q.b = {nullptr, DType::bf16};
-    q.ldb = to_x ? p.n : p.k;
-    q.b_across = to_x;
-    return q;
-}
-inline int64_t panel_scratch(const Engine& engine, const Product& whole, const Panels& panels) {
-    int64_t bytes = 0;
-    const int64_t rest = panels.count % panels.size;
-    for (const int64_t n : {panels.size, rest ? rest : panels.size}) {
-        Product q = whole;
-        q.n = n;
-        q.b.type = panels.type;
-        q.ldb = whole.b_across ? n : whole.k;
-        q.a.data = nullptr;
-        const gemm_room::Side once = packed_once(engine, whole);
-        if (once.lines) q.a.type = DType::bf16, q.lda = once.packed_ld();
-        bytes = std::max(bytes, product_scratch(engine, q));
-    }
-    return bytes;
-}
-
 }  // namespace panels_room
-
-// p.a is x (or dy) {m, k}, p.n the columns of y (or dx), p.b is not looked at. to_x: the product with W, not W^T.
-inline int64_t product_with_stored_scratch(const Engine& engine, const Product& p, const WeightRef& w, bool to_x) {
-    using namespace panels_room;
-    if (!to_x && p.m <= gemv_room::most_vectors) return gemv_scratch(engine, p, w);
-    Product all = whole_product(p, to_x);
-    if (is_read_in_place(engine, w.dtype)) {
-        all.b.type = w.dtype;
-        return product_scratch(engine, all);
-    }
-    const Panels panels = panels_of(engine, p.n, p.k);
-    return panels.bytes() + packed_once(engine, all).bytes() + panel_scratch(engine, all, panels);
-}
 
 inline void product_with_stored(const Call& call, const Product& p, const WeightRef& w, bool to_x) {
     using namespace panels_room;

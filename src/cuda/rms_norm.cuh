@@ -154,10 +154,6 @@ inline void back(const Call& call) {
     start_teams(call, a, aligned(a), {back_any, back_held<1>, back_held<2>, back_held<4>});
 }
 
-inline int64_t dw_scratch(const GraphImpl& g, const Node& n) {
-    const Node& x = g.source(n, 0);
-    return leading(x) * 4 + columns_bytes(leading(x), last_dim(x));
-}
 inline void dw(const Call& call) {
     const Rows a = rows_of(call);
     float* const r = static_cast<float*>(call.scratch);                          // {rows}, then the strips
@@ -168,8 +164,8 @@ inline void dw(const Call& call) {
 }  // namespace rms_norm_room
 }  // namespace cuda
 
-inline const Kernel rms_norm_cuda{cuda::rms_norm_room::run, cuda::factor_scratch<1>};
-inline const Kernel rms_norm_back_cuda{cuda::rms_norm_room::back, cuda::factor_scratch<1>};
-inline const Kernel rms_norm_dw_cuda{cuda::rms_norm_room::dw, cuda::rms_norm_room::dw_scratch};
+inline const Kernel rms_norm_cuda{cuda::rms_norm_room::run, cuda::scratch_of(Op::rms_norm)};
+inline const Kernel rms_norm_back_cuda{cuda::rms_norm_room::back, cuda::scratch_of(Op::rms_norm_back)};
+inline const Kernel rms_norm_dw_cuda{cuda::rms_norm_room::dw, cuda::scratch_of(Op::rms_norm_dw)};
 
 }}  // namespace qlora

@@ -2,12 +2,12 @@
 // rows, and how a kernel reports what it cannot throw.
 //
 // A room src/cuda/<room>.cuh is the twin of src/ops/<room>.cpp: it defines `inline const Kernel <op>_cuda{run, ...}`
-// for each of its operations. run() only starts work on the device's stream; it never waits and never reads device
-// memory. The order of every sum depends on shapes alone: no atomics on floats.
+// for each of its operations, whose scratch is in plan/table.h. run() only starts work on the device's stream; it never
+// waits and never reads device memory. The order of every sum depends on shapes alone: no atomics on floats.
 #pragma once
 #include "src/cpu/cpu.h"
+#include "src/cuda/plan/table.h"
 #include "src/cuda/values.cuh"
-#include "src/graph/graph.h"
 
 #include <algorithm>
 
@@ -59,13 +59,12 @@ struct Aside {
 };
 
 // What rooms need of the backend.
-struct Device : BackendImpl {
+struct Device : Planning {
     explicit Device(int number) : queue(std::make_shared<Stream>(number)), stream(*queue), aside(number) {}
     const std::shared_ptr<Stream> queue;               // weights on the device outlive the backend, and keep it
     const Stream& stream;
     const Aside aside;
-    int multiprocessors = 1, capability = 0;           // capability: 75, 80, 86, 89, 90, ...
-    bool exact = false;                                // Compute::f32: results and products in f32
+    int multiprocessors = 1;
     Fault* fault = nullptr;                            // on the device
     mutable WorkCount counted;                         // rooms of products add what they start
 };
@@ -77,9 +76,6 @@ inline Values values(const Call& call, int i) { return {call.src[i], call.source
 inline Places places(const Call& call) { return {call.out, call.node.storage}; }
 // Source i, one of those that OpDef::writes names.
 inline Places written(const Call& call, int i) { return {call.written<void>(i), call.source(i).storage}; }
-
-inline int64_t last_dim(const Node& n) { return n.shape.back(); }
-inline int64_t leading(const Node& n) { return n.elements() / n.shape.back(); }
 
 // Blocks for `count` items, `per_block` each: as many as the device runs at once eight times over, each of which walks
 // on by the grid's size.

@@ -4,14 +4,13 @@
 // the pieces, are added in double and in an order that the size alone decides.
 #pragma once
 #include "src/cuda/map.cuh"
+#include "src/cuda/plan/rows.h"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
 namespace sum_room {
 
 constexpr int threads = 256;
-constexpr int64_t piece = 16384;
-inline int64_t pieces(const Node& x) { return (x.elements() + piece - 1) / piece; }
 
 // The same sum in every thread.
 __device__ inline double block_sum(double v) {
@@ -40,8 +39,6 @@ static __global__ void sum_parts(const double* part, int64_t count, Places y) {
     if (threadIdx.x == 0) y.set(0, float(sum));
 }
 
-inline int64_t scratch(const GraphImpl& g, const Node& n) { return pieces(g.source(n, 0)) * 8; }
-
 inline void run(const Call& call) {
     const Node& x = call.source(0);
     double* const part = static_cast<double*>(call.scratch);
@@ -58,7 +55,7 @@ inline void back(const Call& call) { map<0>(call, Back{values(call, 0)}); }
 }  // namespace sum_room
 }  // namespace cuda
 
-inline const Kernel sum_cuda{cuda::sum_room::run, cuda::sum_room::scratch};
+inline const Kernel sum_cuda{cuda::sum_room::run, cuda::scratch_of(Op::sum)};
 inline const Kernel sum_back_cuda{cuda::sum_room::back};
 
 }}  // namespace qlora

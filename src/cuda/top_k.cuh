@@ -4,6 +4,7 @@
 // come before it; those with fewer than k go to the place of that count. Pieces are at least four times k, so that each
 // round leaves a quarter or less. Entries that are equal come in the order of their columns in every round.
 #pragma once
+#include "src/cuda/plan/rows.h"
 #include "src/cuda/room.cuh"
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -11,7 +12,7 @@ namespace cuda {
 namespace top_k_room {
 
 constexpr int threads = 256;
-constexpr int64_t least_piece = 512, most_piece = 4 * most_top_k;
+constexpr int64_t most_piece = 4 * most_top_k;
 
 // Comparing two of them is comparing the numbers; 0 is below all. -0 becomes 0, every NaN the largest.
 __device__ inline uint32_t key_of(float v) {
@@ -32,8 +33,9 @@ struct Round {
     const uint2* entries;                              // ... and of the others
     uint2* left;                                       // {rows, pieces, k}, of all but the last
     float* result;                                     // {rows, 2, k}, of the last
-    int64_t pieces() const { return (n + piece - 1) / piece; }
+    int64_t pieces() const { return pieces_of(n, piece); }
 };
+static_assert(sizeof(uint2) == entry_bytes);
 
 __device__ inline uint2 entry_at(const Round& r, int64_t row, int64_t i) {
     if (r.entries) return r.entries[row * r.n + i];
@@ -72,16 +74,8 @@ inline Round first_round(const GraphImpl& g, const Node& node) {
     Round r{};
     r.rows = leading(x), r.n = last_dim(x);
     r.k = int(last_dim(node));
-    r.piece = int(std::max<int64_t>(least_piece, 4 * r.k));
+    r.piece = int(piece_for(r.k));
     return r;
-}
-
-// What the first round leaves, and the second: the others take turns there.
-inline int64_t scratch(const GraphImpl& g, const Node& node) {
-    const Round r = first_round(g, node);
-    if (r.pieces() == 1) return 0;
-    const int64_t left = r.pieces() * r.k;
-    return r.rows * (left + (left + r.piece - 1) / r.piece * r.k) * int64_t(sizeof(uint2));
 }
 
 inline void run(const Call& call) {
@@ -104,6 +98,6 @@ inline void run(const Call& call) {
 }  // namespace top_k_room
 }  // namespace cuda
 
-inline const Kernel top_k_cuda{cuda::top_k_room::run, cuda::top_k_room::scratch};
+inline const Kernel top_k_cuda{cuda::top_k_room::run, cuda::scratch_of(Op::top_k)};
 
 }}  // namespace qlora

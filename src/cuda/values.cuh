@@ -2,6 +2,7 @@
 // caches of keys and values (bf16, f16). Kernels compute in f32 and convert where they read and write.
 #pragma once
 #include "src/cuda/device.cuh"
+#include "src/cuda/plan/values.h"
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace cuda {
@@ -25,26 +26,17 @@ __device__ inline uint32_t f16_bits(float f) {
     return sign | (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1)) >> 13;
 }
 
-// What a kernel reads. The branch is the same for all threads and costs nothing beside the load.
-struct Values {
-    const void* data = nullptr;
-    DType type = DType::f32;                           // f32, bf16 or f16
-    __device__ float operator[](int64_t i) const {
-        if (type == DType::f32) return static_cast<const float*>(data)[i];
-        const uint32_t bits = static_cast<const uint16_t*>(data)[i];
-        return type == DType::bf16 ? f32_of_bf16(bits) : f32_of_f16(bits);
-    }
-};
+// The branch is the same for all threads and costs nothing beside the load.
+__device__ inline float Values::operator[](int64_t i) const {
+    if (type == DType::f32) return static_cast<const float*>(data)[i];
+    const uint32_t bits = static_cast<const uint16_t*>(data)[i];
+    return type == DType::bf16 ? f32_of_bf16(bits) : f32_of_f16(bits);
+}
 
-// What a kernel writes.
-struct Places {
-    void* data = nullptr;
-    DType type = DType::f32;                           // f32, bf16 or f16
-    __device__ void set(int64_t i, float value) const {
-        if (type == DType::f32) static_cast<float*>(data)[i] = value;
-        else static_cast<uint16_t*>(data)[i] = uint16_t(type == DType::bf16 ? bf16_bits(value) : f16_bits(value));
-    }
-};
+__device__ inline void Places::set(int64_t i, float value) const {
+    if (type == DType::f32) static_cast<float*>(data)[i] = value;
+    else static_cast<uint16_t*>(data)[i] = uint16_t(type == DType::bf16 ? bf16_bits(value) : f16_bits(value));
+}
 
 }  // namespace cuda
 }}  // namespace qlora

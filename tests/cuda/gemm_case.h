@@ -92,7 +92,7 @@ inline void check(const Case& t, bool exact, std::optional<Tiling> tiling = {}, 
         cuda::Product p{t.m,    t.n,        t.k,     a.in(), a.ld,    t.a_across, b.in(),
                         b.ld,   t.b_across, c.out(), c.ld,   t.alpha, t.beta,     {},     0};
         if (t.apart) p.d = d.in(), p.ldd = d.ld;
-        const cuda::Engine engine{stream, 90, 2, exact};
+        const cuda::Engine engine{{90, exact, true}, stream, 2};
         if (tiling) {
             cuda::gemm_room::Way way = cuda::gemm_room::way_with(*tiling, p);
             way.stretches = stretches;

@@ -31,12 +31,11 @@ TEST(CudaGemmHopper, WarpgroupsSumEveryForm) {
 }
 
 TEST(CudaGemmHopper, SizesAndTheDriverChooseIt) {
-    const cuda::Stream stream(0);
-    const auto tiling = [&](int64_t m, int64_t n, int64_t k, int capability = 90, bool a_across = false) {
+    const auto tiling = [](int64_t m, int64_t n, int64_t k, int capability = 90, bool a_across = false) {
         cuda::Product p;
         p.m = m, p.n = n, p.k = k, p.a_across = a_across;
         p.a.type = p.b.type = DType::bf16;
-        return cuda::gemm_room::way_of({stream, capability, 132, false}, p);
+        return cuda::gemm_room::way_of({capability, false, cuda::gemm_room::finds_warpgroups(capability)}, p);
     };
     EXPECT_EQ(tiling(4096, 4096, 4096).tiling, Tiling::wide);
     EXPECT_EQ(tiling(1024, 4096, 4096).tiling, Tiling::wide);

@@ -49,12 +49,11 @@ TEST(CudaGemm, SizesChooseTheEngine) {
     check({40, 200, 40, false, false, DType::f32, DType::f32, DType::f32}, false);
     check({70, 80, 90, false, true, DType::bf16, DType::bf16, DType::bf16, 1, 0, 0, 1}, false);    // at odd addresses
     check({16, 40, 1100, true, true, DType::bf16, DType::bf16, DType::f32}, false);
-    const cuda::Stream stream(0);
-    const auto tiling = [&](int capability, int64_t m, int64_t n, int64_t k, bool exact = false) {
+    const auto tiling = [](int capability, int64_t m, int64_t n, int64_t k, bool exact = false) {
         cuda::Product p;
         p.m = m, p.n = n, p.k = k;
         p.a.type = p.b.type = DType::bf16;
-        return cuda::gemm_room::way_of({stream, capability, 2, exact}, p).tiling;
+        return cuda::gemm_room::way_of({capability, exact, true}, p).tiling;
     };
     EXPECT_EQ(tiling(80, 4096, 4096, 4096), Tiling::large);
     EXPECT_EQ(tiling(89, 4096, 4096, 4096), Tiling::medium);

@@ -27,6 +27,18 @@ if ls "${TMPDIR:-/tmp}"/qlora-outline-* > /dev/null 2>&1; then failed "its outli
 good "within a limit" ./finetune --dry-run --shape 8b --max-seq-len 2048 --lora-r 16 --batch-size 4 --memory-limit 7.2G
 says "it says what it chose and what that costs" "to fit into 7.2G: layers are recomputed.*30 % more time.*waits in a file.*micro-batches of 2, 32 a step"
 says "what a step computes, how long that takes here, the disk" "64 rows: .* operations each; time: about .* here.*; disk: "
+good "within a limit of a GPU too, there or not" ./finetune --dry-run --shape 70b --max-seq-len 512 --lora-r 16 --device cuda --memory-limit 64G,40G
+says "a table of the device" "Memory plan of the device:"
+says "which fits" "to fit into 64G,40G: "
+good "a plan for a GPU that is not there" ./finetune --dry-run --shape 1b --max-seq-len 512 --device cuda
+says "nobody was asked" "cuda, planned for sm_80: no card was asked; its memory has no limit here"
+says "nothing was measured" "time: not measured"
+warns "why it is not there" "built without CUDA"
+good "the same as JSON" ./finetune --dry-run --shape 1b --max-seq-len 512 --device cuda --json
+says "it names the device, and has its peak" '"backend": "cuda, planned for sm_80".*"device_peak_bytes": [1-9]'
+good "a plan for it of a model that is there" $tune --dry-run --device cuda --memory-limit 2G,1G
+says "of the device too" "Memory plan of the device:"
+says "nothing was measured either" "time: not measured"
 good "within less" ./finetune --dry-run --shape 7b --max-seq-len 2048 --lora-r 16 --memory-limit 4.4G
 says "the head shrinks too, which costs something" "the head has 8 bits: other numbers"
 good "a 1B model on rows of 2,048 tokens within 1.1 GiB" ./finetune --dry-run --shape 1b --max-seq-len 2048 --lora-r 16 --memory-limit 1181M
