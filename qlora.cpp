@@ -40,6 +40,7 @@
 #include "src/cpu/tile.cpp"                             // Transposes matrices for the products of tiles.
 #include "src/cpu/unpack.cpp"                           // Decodes parts of a stored matrix, and its 4-bit scales.
 #include "src/cpu/gemm.cpp"                             // Runs the three matrix products on one driver.
+#include "src/cpu/panels.cpp"                           // Keeps decoded panels of frozen weights.
 #include "src/cpu/gemv.cpp"                             // Multiplies a few rows, as generation needs it.
 #include "src/cpu/drop.cpp"                             // Draws the dropout mask.
 
@@ -118,6 +119,7 @@
 #include "src/ops/attention_back.cpp"                   // Computes the gradients of attention.
 #include "src/ops/cross_entropy.cpp"                    // Computes the mean loss of logits that are held whole.
 #include "src/ops/linear_cross_entropy.cpp"             // Computes the losses without holding the logits.
+#include "src/ops/panel_uses.cpp"                       // Lists the products of a run with stored weights.
 #include "src/ops/top_k.cpp"                            // Finds the largest numbers of each row.
 #include "src/ops/clip.cpp"                             // Computes the global norm, which clipping needs.
 #include "src/ops/adamw.cpp"                            // Takes one step of AdamW in place (arXiv:1711.05101).

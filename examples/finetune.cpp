@@ -95,6 +95,9 @@ static int body(int argc, char** argv) {
                      s.memory_limit.empty() ? (human_bytes(budget.host) + " that are free").c_str()
                                             : s.memory_limit.c_str(),
                      line.c_str());
+    const std::string kept = s.memory_limit.empty() ? "" : keep_panels(s, flags, model, lora, data.train);
+    if (!kept.empty())
+        std::fprintf(s.json ? stderr : stdout, "of what is left of %s: %s\n", s.memory_limit.c_str(), kept.c_str());
     if (!s.json) {
         std::printf("%s\nbase: %s\ncompute: %s\n", base_line(model).c_str(), s.model.why.c_str(),
                     compute_line(model).c_str());

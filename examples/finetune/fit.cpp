@@ -20,7 +20,7 @@ static constexpr const char head_in_8_bits[] = "the head has 8 bits: other numbe
 static constexpr const char head_in_4_bits[] = "the head has 4 bits: other numbers (SmolLM2-135M, whose embedding it "
                                                "is too: loss 2.92 before training becomes 3.00)";
 
-static int64_t bytes_of_size(const std::string& text) {
+int64_t bytes_of_size(const char* flag, const std::string& text) {
     char* end = nullptr;
     const double value = std::strtod(text.c_str(), &end);
     const std::string unit = end ? end : "";
@@ -30,15 +30,15 @@ static int64_t bytes_of_size(const std::string& text) {
                          : unit == "GiB"               ? double(1 << 30)
                                                        : 0;
     if (text.empty() || text[0] < '0' || text[0] > '9' || scale == 0 || !(value > 0 && value * scale < 1e18))
-        throw UsageError("--memory-limit: \"" + text + "\" is no size; expected e.g. 900M, 6G or 5.5GiB");
+        throw UsageError(std::string(flag) + ": \"" + text + "\" is no size; expected e.g. 900M, 6G or 5.5GiB");
     return int64_t(value * scale);
 }
 
 MemoryBudget parse_budget(const std::string& text) {
     if (text.empty()) return {};
     const size_t comma = text.find(',');
-    MemoryBudget budget{bytes_of_size(text.substr(0, comma))};
-    if (comma != std::string::npos) budget.device = bytes_of_size(text.substr(comma + 1));
+    MemoryBudget budget{bytes_of_size("--memory-limit", text.substr(0, comma))};
+    if (comma != std::string::npos) budget.device = bytes_of_size("--memory-limit", text.substr(comma + 1));
     return budget;
 }
 
@@ -223,6 +223,41 @@ std::vector<std::string> fit(Settings& s, const Flags& flags, qlora::Model& mode
                            " are missing: " + help(s, adapter, data, list.back().train, budget, lacking));
 }
 
+// By how many percent a run is faster that keeps so many bytes of panels: with all of them as if its micro-batches had
+// `decoding` rows less, as measured with NF4 (docs/benchmarks.md; Q4_1 gains more), and with fewer their share of that.
+static double percent_faster(const Settings& s, const qlora::Model& model, const qlora::Dataset& data, int64_t kept) {
+    const bool pairs = model.backend().name().ends_with("bf16");
+    const qlora::Compute compute = model.backend().compute();
+    const int forward = pairs && compute == qlora::Compute::bf16 ? 2 : 4,
+              back = pairs && compute != qlora::Compute::f32 ? 2 : 4;  // bytes of an element
+    const double share = std::min(1.0, double(kept) / (double(model.info().parameters) * (forward + back)));
+    const qlora::DatasetInfo info = data.info();
+    const double row = s.train.packing || info.tokens == 0
+                           ? double(s.train.context)
+                           : std::min(double(s.train.context), double(info.tokens) / double(info.rows));
+    const double decoding = forward + back < 8 ? 11 : 8, rows = std::max(32.0, row * double(s.train.batch));
+    return 100 * share * decoding / rows;
+}
+
+std::string keep_panels(Settings& s, const Flags& flags, const qlora::Model& model, const qlora::Lora& lora,
+                        const qlora::Dataset& data) {
+    if (flags.given("--keep-panels") || model.backend().name().starts_with("cuda")) return {};
+    const qlora::MemoryPlan plan = qlora::Trainer(lora, data, s.train).plan();
+    int64_t left = parse_budget(s.memory_limit).host - plan.peak;
+    if (s.shape.empty()) left = std::min(left, int64_t(model.backend().memory_free()) - still_needed(plan));
+    if (left <= 0) return {};
+    qlora::TrainOptions train = s.train;
+    train.panel_budget = left;
+    int64_t kept = 0;
+    for (const auto& item : qlora::Trainer(lora, data, train).plan().items)
+        if (item.name == "decoded panels") kept = item.bytes;
+    const int percent = int(percent_faster(s, model, data, kept) + 0.5);
+    if (percent < 1) return {};
+    s.train = train;
+    return human_bytes(kept) + " of decoded panels are kept: the same bytes, about " + std::to_string(percent) +
+           " % faster";
+}
+
 int plan_shape(Settings& s, const Flags& flags) {
     namespace fs = std::filesystem;
     const qlora::Backend on = s.model.backend();
@@ -250,11 +285,13 @@ int plan_shape(Settings& s, const Flags& flags) {
     qlora::Lora lora = qlora::Lora::create(model, s.lora);
     std::vector<std::string> chosen;
     if (!s.memory_limit.empty()) chosen = fit(s, flags, model, lora, data, parse_budget(s.memory_limit));
+    const std::string kept = s.memory_limit.empty() ? "" : keep_panels(s, flags, model, lora, data);
     const qlora::MemoryPlan plan = qlora::Trainer(lora, data, s.train).plan();
     const Outlook outlook = look_ahead_of_shape(s, model, s.model.planned ? std::nullopt : std::optional(on), plan);
     if (s.json) {
         qlora::Json lines{qlora::Json::Array()};
         for (const std::string& line : chosen) lines.push(line);
+        if (!kept.empty()) lines.push(kept);
         std::printf("%s\n", qlora::Json{}.set("shape", s.shape).set("backend", on.name()).set("memory", as_json(plan))
                                 .set("chosen", lines).set("run", as_json(outlook)).dump().c_str());
         return 0;
@@ -265,6 +302,7 @@ int plan_shape(Settings& s, const Flags& flags) {
                 static_cast<long long>(s.train.batch));
     say_planned(s);
     for (const std::string& line : chosen) std::printf("to fit into %s: %s\n", s.memory_limit.c_str(), line.c_str());
+    if (!kept.empty()) std::printf("of what is left of %s: %s\n", s.memory_limit.c_str(), kept.c_str());
     print_plan(plan);
     print_outlook(outlook, s);
     return 0;

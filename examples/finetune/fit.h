@@ -8,6 +8,7 @@ struct MemoryBudget {
     int64_t host = 0, device = 0;                      // bytes; 0 = no limit
     bool free_only = false;    // host is what is free beside the model: what is loaded already is not counted again
 };
+int64_t bytes_of_size(const char* flag, const std::string& text);      // "5.5GiB"; throws UsageError
 // "6G", "900M,40G"; empty = no limit. Throws UsageError
 MemoryBudget parse_budget(const std::string& text);
 
@@ -20,6 +21,9 @@ void check_budget(const Settings& s, const qlora::Backend& on);
 // A head of fewer bits makes another model, and another adapter on it.
 std::vector<std::string> fit(Settings& s, const Flags& flags, qlora::Model& model, qlora::Lora& lora,
                              const qlora::Dataset& data, const MemoryBudget& budget);
+// What is left of --memory-limit once all fits keeps decoded weights; says how much and what that gains, where it does.
+std::string keep_panels(Settings& s, const Flags& flags, const qlora::Model& model, const qlora::Lora& lora,
+                        const qlora::Dataset& data);
 // Beside what is in memory once the model is loaded: what training will ask for.
 int64_t still_needed(const qlora::MemoryPlan& plan);
 

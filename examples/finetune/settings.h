@@ -14,7 +14,7 @@ struct Settings {
     std::string valid, out, resume, exclude, layers, ranks, alphas, init = "default", scheduler = "constant",
                                                                     optimizer = "paged_adamw", preset = "none", command,
                                                                     max_time;
-    std::string shape, memory_limit;                   // to plan for and within
+    std::string shape, memory_limit, kept_panels;      // to plan for, within, and a size to spend on speed
     std::string adapter_path, config;                  // habits.h; what was given, for run.json
     int64_t last_layers = 0;                           // --num-layers; 0: all, as -1
     RowFlags rows;

@@ -3,7 +3,8 @@
 // The left factor is packed once a call, in strips as tall as the register tile. Then each task owns a tile of c: for
 // every stretch of depth it decodes and packs its columns of the right factor once, and runs all its strips over them.
 // Tasks are cut by the shape alone, and an element is summed in order of depth within a stretch, stretch after stretch,
-// whatever the tile it falls in: neither the threads nor the other rows of x change a bit of the result.
+// whatever the tile it falls in: neither the threads nor the other rows of x change a bit of the result. Panels of a
+// frozen weight may be kept (panels.h): then the first product packs all of them, and tasks read them where they are.
 #include "src/cpu/kernels.h"
 
 #include <algorithm>
@@ -54,9 +55,10 @@ struct Product {
     float* c;
     int64_t ldc;
     float alpha, beta;
+    const KeptPanels* kept = nullptr;
 
     int64_t strip_bytes(const Block& block) const { return kernels.rows * even(block.count) * kernels.bytes; }
-    int64_t panel_bytes() const { return kernels.cols * std::min(stretch, even(depth)) * kernels.bytes; }
+    int64_t bytes_of_panel(int64_t count) const { return kernels.cols * even(count) * kernels.bytes; }
 
     void pack_strip(const Block& block, int64_t row, void* strip) const {
         const int64_t lines = std::min(kernels.rows, block.rows - row), first = block.row + row;
@@ -66,7 +68,9 @@ struct Product {
     }
 
     // Columns [col, col + cols) of the stretch from d: panels of kernels.cols columns, one after the other.
-    void pack_panels(int64_t col, int64_t cols, int64_t d, int64_t count, float* floats, char* panels) const {
+    void pack_panels(int64_t col, int64_t cols, int64_t d, int64_t count, char* panels) const {
+        thread_local Scratch float_memory;
+        float* floats = float_memory.floats(std::max(float_rows_size(kernels.cols, piece), float_rows_size(64, cols)));
         const int64_t lines = right.deep_rows ? 64 : piece;   // of depth at a time
         for (int64_t from = 0; from < count; from += lines) {
             const int64_t some = std::min(lines, count - from);
@@ -75,36 +79,51 @@ struct Product {
                 for (int64_t p = 0; p * kernels.cols < cols; ++p)
                     kernels.along(rows.data + p * kernels.cols, rows.ld,
                                   std::min(kernels.cols, cols - p * kernels.cols), some, kernels.cols,
-                                  at(panels, p, from));
+                                  at(panels, p, count, from));
             } else {
                 for (int64_t p = 0; p * kernels.cols < cols; ++p) {
                     const int64_t wide = std::min(kernels.cols, cols - p * kernels.cols);
                     const FloatRows rows = float_rows(*cpu.kernels, right.w, right.ld, col + p * kernels.cols, wide,
                                                       d + from, some, floats);
-                    kernels.across(rows.data, rows.ld, wide, some, kernels.cols, at(panels, p, from));
+                    kernels.across(rows.data, rows.ld, wide, some, kernels.cols, at(panels, p, count, from));
                 }
             }
         }
     }
 
-    char* at(char* panels, int64_t panel, int64_t depth_in_panel) const {
-        return panels + panel * panel_bytes() + depth_in_panel * kernels.cols * kernels.bytes;
+    char* at(char* panels, int64_t panel, int64_t count, int64_t depth_in_panel) const {
+        return panels + panel * bytes_of_panel(count) + depth_in_panel * kernels.cols * kernels.bytes;
+    }
+
+    // Of kept panels, stretch after stretch lies panel after panel. Tasks begin at a panel.
+    char* kept_at(int64_t col, int64_t d, int64_t count) const {
+        return kept->memory + ceil_div(n, kernels.cols) * bytes_of_panel(d) +
+               col / kernels.cols * bytes_of_panel(count);
+    }
+
+    void pack_all() const {
+        const int64_t wide = columns_of_a_task(), column_tiles = ceil_div(n, wide);
+        cpu.pool.run(column_tiles * ceil_div(depth, stretch), [&](int64_t task, int) {
+            const int64_t col = task % column_tiles * wide, d = task / column_tiles * stretch,
+                          count = std::min(stretch, depth - d);
+            pack_panels(col, std::min(wide, n - col), d, count, kept_at(col, d, count));
+        });
     }
 
     // One task: rows [row, row + rows) of the block, columns [col, col + cols).
     void run_tile(const Block& block, const char* strips, int64_t row, int64_t rows, int64_t col, int64_t cols) const {
-        thread_local Scratch panel_memory, float_memory;
-        const int64_t columns = ceil_div(cols, kernels.cols);
-        char* panels = static_cast<char*>(panel_memory.bytes(columns * panel_bytes()));
-        float* floats = float_memory.floats(std::max(float_rows_size(kernels.cols, piece), float_rows_size(64, cols)));
+        thread_local Scratch panel_memory;
+        const int64_t columns = ceil_div(cols, kernels.cols), most = columns * bytes_of_panel(std::min(stretch, depth));
+        char* panels = kept ? nullptr : static_cast<char*>(panel_memory.bytes(most));
         for (int64_t d = 0; d < block.count; d += stretch) {
             const int64_t count = std::min(stretch, block.count - d);
-            pack_panels(col, cols, block.from + d, count, floats, panels);
+            if (kept) panels = kept_at(col, block.from + d, count);
+            else pack_panels(col, cols, block.from + d, count, panels);
             for (int64_t r = row; r < row + rows; r += kernels.rows) {
                 const char* strip = strips + r / kernels.rows * strip_bytes(block) + d * kernels.rows * kernels.bytes;
                 float* out = c + (block.row + r) * ldc + col;
                 for (int64_t p = 0; p < columns; ++p) {
-                    kernels.tile(strip, at(panels, p, 0), count, out + p * kernels.cols, ldc,
+                    kernels.tile(strip, at(panels, p, count, 0), count, out + p * kernels.cols, ldc,
                                  std::min(kernels.rows, row + rows - r),
                                  std::min(kernels.cols, cols - p * kernels.cols), alpha, block.from + d ? 1.0f : beta);
                 }
@@ -115,8 +134,9 @@ struct Product {
     int64_t columns_of_a_task() const {
         // Types with large blocks decode badly in narrow pieces; a wide product can afford wide tasks; else 32, so that
         // there are many.
-        if (right.deep_rows && type_info(right.w.dtype).block > 64) return most_columns;
-        return n >= 4096 ? 64 : 32;
+        const bool large_blocks = right.deep_rows && type_info(right.w.dtype).block > 64;
+        const int64_t wide = large_blocks ? most_columns : n >= 4096 ? 64 : 32;
+        return ceil_div(wide, kernels.cols) * kernels.cols;
     }
 
     void run_block(const Block& block) const {
@@ -136,14 +156,19 @@ struct Product {
 };
 
 void multiply(Cpu& cpu, Compute compute, const Left& left, const Right& right, int64_t m, int64_t n, int64_t depth,
-              float* c, int64_t ldc, float alpha, float beta) {
+              float* c, int64_t ldc, float alpha, float beta, KeptPanels* kept = nullptr) {
     if (m <= 0 || n <= 0) return;
     if (depth <= 0) {                                  // an empty sum is 0
         for (int64_t i = 0; i < m; ++i)
             for (int64_t j = 0; j < n; ++j) c[i * ldc + j] = beta == 0 ? 0.0f : beta * c[i * ldc + j];
         return;
     }
-    const Product product{cpu, cpu.kernels->gemm_for(compute), left, right, n, depth, c, ldc, alpha, beta};
+    const Product product{cpu, cpu.kernels->gemm_for(compute), left, right, n, depth, c, ldc, alpha, beta,
+                          kept};
+    if (kept && !kept->packed) {
+        product.pack_all();
+        kept->packed = true;
+    }
     for (int64_t row = 0; row < m; row += most_rows)
         for (int64_t from = 0; from < depth; from += slab)
             product.run_block({row, std::min(most_rows, m - row), from, std::min(slab, depth - from)});
@@ -164,22 +189,30 @@ int64_t gemm_memory(const Cpu& cpu, int64_t rows, int64_t depth) {
     return strips + cpu.pool.size() * (panels + 4 * float_rows_size(64, room::most_columns));
 }
 
+int64_t panel_bytes(const Cpu& cpu, const WeightRef& w, Pass pass) {
+    namespace room = gemm_room;
+    const bool back = pass == Pass::backward;
+    const GemmKernels& k = cpu.kernels->gemm_for(back ? room::backward(cpu) : room::forward(cpu));
+    const int64_t lines = back ? w.cols : w.rows, depth = back ? w.rows : w.cols;
+    return room::ceil_div(room::ceil_div(lines, k.cols) * k.cols * room::even(depth) * k.bytes, 64) * 64;
+}
+
 void gemm_nt(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha,
-             float beta) {
+             float beta, KeptPanels* kept) {
     if (m > 0 && w.cols > 0 && m <= rows_alike(cpu, w)) {
         const Gemv product{w, x, ldx, y, ldy, alpha, beta};
         return gemv(cpu, m, std::span(&product, 1));
     }
     cpu.work.add(2 * m * w.rows * w.cols, w.bytes());
     gemm_room::multiply(cpu, gemm_room::forward(cpu), {x, ldx, false}, {w, w.cols, false}, m, w.rows, w.cols, y, ldy,
-                        alpha, beta);
+                        alpha, beta, kept);
 }
 
 void gemm_nn(Cpu& cpu, int64_t m, const float* dy, int64_t lddy, const WeightRef& w, float* dx, int64_t lddx,
-             float alpha, float beta) {
+             float alpha, float beta, KeptPanels* kept) {
     cpu.work.add(2 * m * w.rows * w.cols, w.bytes());
     gemm_room::multiply(cpu, gemm_room::backward(cpu), {dy, lddy, false}, {w, w.cols, true}, m, w.cols, w.rows, dx,
-                        lddx, alpha, beta);
+                        lddx, alpha, beta, kept);
 }
 
 void gemm_tn(Cpu& cpu, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb,

@@ -15,6 +15,15 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
+// All columns of a stored matrix, decoded and packed as products of one pass read them: for many products, of which the
+// first one packs them. No bit of any result depends on it. Products of few rows, which decode nothing, pass them over.
+enum class Pass : uint8_t { forward, backward };       // gemm_nt, gemm_nn
+struct KeptPanels {
+    char* memory = nullptr;                            // panel_bytes(), aligned to a cache line
+    bool packed = false;
+};
+int64_t panel_bytes(const Cpu&, const WeightRef&, Pass);
+
 constexpr int64_t gemv_rows = 4;                       // of any weight
 constexpr int64_t most_gemv_rows = 16;                 // of those that the set has kernels for
 int64_t rows_alike(const Cpu&, const WeightRef&);
@@ -22,7 +31,7 @@ int64_t rows_alike(const Cpu&, const WeightRef&);
 // y[m, w.rows] = alpha * x[m, w.cols] W^T + beta * y.
 // beta 0 ignores what y held (NaN included). Small m takes the GEMV path.
 void gemm_nt(Cpu&, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha = 1,
-             float beta = 0);
+             float beta = 0, KeptPanels* kept = nullptr);
 
 // Several such products at a time for at most rows_alike(w) rows of each: no bit of any y depends on the others. Stored
 // matrices that are not dense f32 have one x.
@@ -32,7 +41,7 @@ void gemv(Cpu&, int64_t m, std::span<const Gemv>);
 
 // dx[m, w.cols] = alpha * dy[m, w.rows] W + beta * dx.   The gradient with respect to x of the above.
 void gemm_nn(Cpu&, int64_t m, const float* dy, int64_t lddy, const WeightRef& w, float* dx, int64_t lddx,
-             float alpha = 1, float beta = 0);
+             float alpha = 1, float beta = 0, KeptPanels* kept = nullptr);
 
 // c[n, k] = alpha * a[m, n]^T b[m, k] + beta * c.        The gradient with respect to a dense W.
 void gemm_tn(Cpu&, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,

@@ -145,6 +145,7 @@ struct GraphImpl {
     struct Apart { int32_t x = -1, sent = -1, segment = -1; };    // a node, and the state that holds it for a segment
     std::vector<Apart> apart;                          // in the order in which they were sent
     int64_t used = 0;    // bytes: the furthest end in the arena that a run has touched, noted by the backend
+    std::shared_ptr<class PanelStore> panels;          // of the CPU's products (src/cpu/panels.h); null: none is kept
     std::shared_ptr<struct Stepper> stepper;           // of the public Graph::step (src/ops/graph_api.cpp)
     int32_t step_input = -1;
     mutable Busy busy;                                 // taken by the public calls, and while nodes are appended

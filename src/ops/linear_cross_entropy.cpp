@@ -99,6 +99,7 @@ void forward(const Call& call) {
     const float* x = call.in(0);
     const int32_t* targets = call.in<int32_t>(2);
     const WeightRef w = call.matrix(1);
+    KeptPanels *const forth = panels_of(call, 1, Pass::forward), *const back = panels_of(call, 1, Pass::backward);
     float* nll = call.result();
     float* kept = call.saved();                                            // {rows, n}, with_grad only
     float* logits = static_cast<float*>(call.scratch);                     // {chunk, vocabulary}
@@ -111,7 +112,7 @@ void forward(const Call& call) {
         const int64_t rows = std::min(s.chunk, count - start);
         const int32_t* at = trained + start;
         for (int64_t i = 0; i < rows; ++i) std::copy_n(x + at[i] * s.n, s.n, gathered + i * s.n);
-        gemm_nt(cpu, rows, gathered, s.n, w, logits, s.vocabulary);
+        gemm_nt(cpu, rows, gathered, s.n, w, logits, s.vocabulary, 1, 0, forth);
         cpu.pool.run(rows, [&](int64_t i, int) {
             float* z = logits + i * s.vocabulary;
             const int64_t target = targets[at[i]];
@@ -119,7 +120,7 @@ void forward(const Call& call) {
                                       : row_loss(loops, z, s.vocabulary, target, attr.with_grad);
         });
         if (!attr.with_grad) continue;
-        gemm_nn(cpu, rows, logits, s.vocabulary, w, gathered, s.n);
+        gemm_nn(cpu, rows, logits, s.vocabulary, w, gathered, s.n, 1, 0, back);
         for (int64_t i = 0; i < rows; ++i) std::copy_n(gathered + i * s.n, s.n, kept + at[i] * s.n);
     }
 }
@@ -141,6 +142,12 @@ void grad(GraphImpl& g, const Node& forward, int32_t self, int32_t dy) {
 const OpDef linear_cross_entropy_def{.name = "linear_cross_entropy", .shape = linear_cross_entropy_room::shape,
                                      .grad = linear_cross_entropy_room::grad, .results = 2};
 const Kernel linear_cross_entropy_cpu{linear_cross_entropy_room::forward, linear_cross_entropy_room::scratch};
+
+int64_t chunks_of_loss(const GraphImpl& g, const Node& node) {
+    namespace room = linear_cross_entropy_room;
+    const room::Sizes s = room::sizes(g.source(node, 0), g.source(node, 1), node.attr.get<CrossEntropyAttr>());
+    return (s.rows + s.chunk - 1) / s.chunk;
+}
 
 Tensor linear_cross_entropy(Tensor x, Tensor w, Tensor targets, bool with_grad, float cap, int64_t chunk) {
     CrossEntropyAttr attr;

@@ -30,7 +30,8 @@ void shape(const GraphImpl& g, Node& node) {
 
 void forward(const Call& call) {
     const Node& x = call.source(0);
-    gemm_nt(cpu_of(call), x.shape[0], call.in(0), x.shape[1], call.matrix(1), call.result(), call.node.shape[1]);
+    gemm_nt(cpu_of(call), x.shape[0], call.in(0), x.shape[1], call.matrix(1), call.result(), call.node.shape[1], 1, 0,
+            panels_of(call, 1, Pass::forward));
 }
 
 void grad(GraphImpl& g, const Node& forward, int32_t, int32_t dy) {
@@ -45,7 +46,8 @@ void dx_shape(const GraphImpl& g, Node& node) {        // sources dy {rows, out}
 
 void dx(const Call& call) {
     const Node& dy = call.source(0);
-    gemm_nn(cpu_of(call), dy.shape[0], call.in(0), dy.shape[1], call.matrix(1), call.result(), call.node.shape[1]);
+    gemm_nn(cpu_of(call), dy.shape[0], call.in(0), dy.shape[1], call.matrix(1), call.result(), call.node.shape[1], 1, 0,
+            panels_of(call, 1, Pass::backward));
 }
 
 // ---- Several products of one x, as q, k, v or gate and up are, when it has few rows.

@@ -1,6 +1,7 @@
 // rooms.h - what the rooms of the operations share: checks for shape rules, and the split of large tensors into tasks.
 #pragma once
 #include "src/cpu/kernels.h"
+#include "src/cpu/panels.h"
 #include "src/ops/ops.h"
 
 #include <algorithm>
@@ -93,6 +94,11 @@ inline int64_t leading(const Node& n) { return n.elements() / n.shape.back(); }
 std::shared_ptr<Pager> cpu_pager(const PageRequest&, int64_t left);
 
 inline Cpu& cpu_of(const Call& call) { return call.backend.host(); }
+// Of source i, a stored weight: null where none are kept.
+inline KeptPanels* panels_of(const Call& call, int i, Pass pass) {
+    return call.graph.panels ? call.graph.panels->find(call.matrix(i), pass) : nullptr;
+}
+int64_t chunks_of_loss(const GraphImpl&, const Node&);    // of a linear_cross_entropy whose rows are all trained
 
 // The step that masks of dropout depend on, from its input: GraphImpl::step().
 inline uint64_t step_of(const Call& call, int i) {

@@ -24,12 +24,19 @@ Decoder& DecoderPool::at(int64_t rows) {
         spec.rows = rows;
         auto made = std::make_unique<Decoder>(model_, lora_, spec);
         GraphImpl& graph = made->graph();
+        graph.panels = panels_;
         graph.arena = arena_;    // prepare() keeps it if it is large enough: only one decoder runs at a time
         graph.prepare();
         if (!arena_ || graph.arena->bytes > arena_->bytes) arena_ = graph.arena;
         slot.decoder = std::move(made);
     }
     return *slot.decoder;
+}
+
+void DecoderPool::use_panels(std::shared_ptr<PanelStore> panels) {
+    panels_ = std::move(panels);
+    for (const auto& [rows, held] : decoders_)
+        if (held.decoder) held.decoder->graph().panels = panels_;
 }
 
 int64_t DecoderPool::graph_bytes() const {

@@ -1,6 +1,7 @@
 // decoders.h - decoders of a few row counts that share one arena, so that batches of any length run without planning
 // anew.
 #pragma once
+#include "src/cpu/panels.h"
 #include "src/model/decoder.h"
 #include "src/run/sampler.h"
 
@@ -22,6 +23,7 @@ public:
     Decoder& at(int64_t rows);
     const BufferRef& arena() const { return arena_; }
     void use_arena(BufferRef arena) { arena_ = std::move(arena); }     // of another pool, when never both run at once
+    void use_panels(std::shared_ptr<PanelStore> panels);               // for the products of all its decoders
     const ModelImpl& model() const { return *model_; }
     const DecoderSpec& spec() const { return spec_; }
     int64_t graph_bytes() const;                       // of the largest graph that is held, without its arena
@@ -30,6 +32,7 @@ private:
     const LoraImpl* lora_;
     DecoderSpec spec_;
     BufferRef arena_;
+    std::shared_ptr<PanelStore> panels_;
     struct Held { std::unique_ptr<Decoder> decoder; uint64_t last = 0; };      // last: when it was asked for
     std::map<int64_t, Held> decoders_;                 // by rows
     uint64_t asked_ = 0;

@@ -111,6 +111,7 @@ MemoryPlan TrainerImpl::plan() {
     add("graphs", room::graph_count(batches, backend.row_step()) * decoders.graph_bytes(), false);
     add("scratch of products",
         device ? 0 : gemm_memory(backend.host(), batches.most_rows(), room::widest(model.config)), false);
+    add("decoded panels", panels ? panels->bytes() : 0, false);
     add("copies at saving", room::saving_bytes(*lora), false);
     add("rows of the data", room::bytes_of(*data), false);
     add("text and vocabulary", before_, false);

@@ -2,6 +2,7 @@
 #include "src/run/trainer.h"
 
 #include "src/base/stop.h"
+#include "src/ops/panel_uses.h"
 #include "src/run/evaluate.h"
 #include "src/run/neftune.h"
 #include "src/run/schedule.h"
@@ -53,6 +54,7 @@ TrainOptions checked(const TrainOptions& o) {
             "0 (none) or more");
     require(!o.group_by_length || !o.packing, "group_by_length", 1,
             "0 with packing, which fills sequences by length already");
+    require(o.panel_budget >= 0, "panel_budget", double(o.panel_budget), "0 (none) or more");
     require(o.max_bad_steps >= 1, "max_bad_steps", double(o.max_bad_steps), "1 or more");
     require(o.kept_layers >= 0, "kept_layers", double(o.kept_layers), "0 or more");
     require(o.loss_rows >= 0, "loss_rows", double(o.loss_rows), "0 (as is fastest) or more");
@@ -102,6 +104,27 @@ DecoderSpec training_spec(const LoraImpl& lora, const TrainOptions& o, const Buf
     return spec;
 }
 
+// Of the products of the largest graph: the others have the same ones, with fewer rows. Of what was taken before,
+// `untouched` bytes are still to come.
+std::shared_ptr<PanelStore> panels_of(LoraImpl& lora, DecoderPool& decoders, int64_t most_rows, int64_t budget,
+                                      int64_t untouched) {
+    if (budget == 0) return nullptr;
+    BackendImpl& backend = *lora.base->backend;
+    if (!backend.has_host_memory())
+        fail(Errc::unsupported, "train: panel_budget is ", budget, ", expected 0: ", backend.name(),
+             " decodes weights on their way into its products");
+    const auto training = lora.lock.train("Trainer");
+    const std::vector<PanelUse> uses = panel_uses(decoders.at(most_rows).graph());
+    return std::make_shared<PanelStore>(backend.host(), uses, budget, [&](int64_t bytes) {
+        const int64_t needed = bytes + untouched + decoders.arena()->bytes;
+        if (!backend.is_outline() && needed > backend.memory_free())
+            fail(Errc::memory, "train: ", bytes, " bytes of decoded panels and ", needed - bytes,
+                 " of all else are needed, ", backend.memory_free(), " are free; use a smaller panel_budget");
+        const BufferRef memory = backend.allocate(bytes);
+        return std::shared_ptr<char>(memory, static_cast<char*>(memory->data));
+    });
+}
+
 void check_vocabulary(const DatasetImpl& data, const Config& config) {
     for (const Token t : data.rows->tokens)
         if (t < 0 || t >= config.vocabulary)
@@ -137,6 +160,9 @@ TrainerImpl::TrainerImpl(std::shared_ptr<LoraImpl> l, std::shared_ptr<const Data
                trainer_room::training_spec(*lora, options, gradients, data->weighted(), batches.most_rows())) {
     trainer_room::check_vocabulary(*data, lora->base->config);
     trainer_room::check_lengths(*data, lora->base->config, options);
+    panels = trainer_room::panels_of(*lora, decoders, batches.most_rows(), options.panel_budget,
+                                     gradients->bytes + optimizer.held_bytes());
+    decoders.use_panels(panels);
     progress.last.steps = batches.steps();
     progress.last.epochs = batches.epoch_after(batches.steps());
 }
@@ -260,6 +286,7 @@ double TrainerImpl::evaluate(const DatasetImpl& other, const std::function<bool(
     DecoderPool pool = measuring_pool(lora->base, lora.get());
     const auto training = lora->lock.train("Trainer::evaluate");       // never both at once: they share the arena
     pool.use_arena(decoders.arena());
+    pool.use_panels(panels);
     return dataset_loss(pool, other, options.context, go_on);
 }
 

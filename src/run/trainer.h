@@ -38,6 +38,7 @@ struct TrainerImpl {
     FlatAdamW optimizer;
     LoraPlus lora_plus;
     DecoderPool decoders;
+    std::shared_ptr<PanelStore> panels;                // within options.panel_budget
     TrainProgress progress;
     Busy busy;                                         // taken by the public calls
 

@@ -20,6 +20,7 @@ bad "training on nothing" "missing --data" ./finetune -m models/tiny.gguf -o "$d
 bad "a shape and a model" "without -m" ./finetune --dry-run --shape 7b -m models/tiny.gguf
 bad "a shape without --dry-run" "with --dry-run" ./finetune --shape 7b -o "$dir/none"
 bad "a limit that is no size" "is no size" ./finetune --dry-run --shape 7b --memory-limit much
+bad "panels of no size" "keep-panels: .some. is no size" ./finetune --dry-run --shape 7b --keep-panels some
 bad "a limit that nothing fits into" "are missing: --max-seq-len" ./finetune --dry-run --shape 65b --max-seq-len 2048 --memory-limit 8G
 bad "a GPU that nothing fits into" "are missing: " ./finetune --dry-run --shape 65b --max-seq-len 2048 --device cuda --memory-limit 64G,8G
 bad "the limit of a GPU, for a CPU" "the second size is for a CUDA device" ./finetune --dry-run --shape 1b --device cpu --memory-limit 64G,40G

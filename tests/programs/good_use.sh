@@ -41,6 +41,11 @@ says "of the device too" "Memory plan of the device:"
 says "nothing was measured either" "time: not measured"
 good "within less" ./finetune --dry-run --shape 7b --max-seq-len 2048 --lora-r 16 --memory-limit 4.4G
 says "the head shrinks too, which costs something" "the head has 8 bits: other numbers"
+good "more than is needed" ./finetune --dry-run --shape 1b --max-seq-len 64 --lora-r 16 --memory-limit 4G
+says "the rest keeps decoded weights" "of what is left of 4G: .* of decoded panels are kept: the same bytes, about [0-9]* % faster"
+says "which is in the plan" "decoded panels  *[0-9.]* [GM]B"
+good "unless somebody says no" ./finetune --dry-run --shape 1b --max-seq-len 64 --lora-r 16 --memory-limit 4G --keep-panels 0
+if grep -q "decoded panels" "$dir/out"; then failed "then none are kept" "$(grep panels "$dir/out")"; else ok "then none are kept"; fi
 good "a 1B model on rows of 2,048 tokens within 1.1 GiB" ./finetune --dry-run --shape 1b --max-seq-len 2048 --lora-r 16 --memory-limit 1181M
 good "a run within a limit, paged" ./finetune -m "$model" --data "$dir/chats.jsonl" $small --iters 2 --page-budget 0 --memory-limit 2G -o "$dir/limited"
 says "nothing needs to be recomputed" "to fit into 2G: activations are kept"

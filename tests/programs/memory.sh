@@ -51,6 +51,7 @@ measured "$halves" -c 128 --lora-r 16 --lora-init loftq --optim adamw
 measured $real -c 512 --lora-r 16 --batch-size 2 --no-grad-checkpoint --compute bf16
 measured $real -c 512 --lora-r 16 --inputs-apart
 measured $real -c 512 --lora-r 16 --light-recomputation
+measured $real -c 128 --lora-r 16 --keep-panels 300M
 measured $real -c 1024 --lora-r 16 --inputs-apart --head-bits 4 --optim paged_adamw_8bit --page-budget 1
 measured "$halves" -c 512 --lora-r 16 --inputs-apart --head-bits 8 --loss-rows 64
 exit $((failures > 0))
