@@ -27,7 +27,7 @@ bad "the limit of a GPU, for a CPU" "the second size is for a CUDA device" ./fin
 bad "the same where it trains" "the second size is for a CUDA device" $tune -o "$dir/x" --device cpu --memory-limit 64G,40G
 bad "training on a GPU that is not there" "make CUDA=1 builds one" $tune -o "$dir/x" --device cuda
 bad "a plan for a GPU by its number" "make CUDA=1 builds one" ./finetune --dry-run --shape 1b --device cuda:1
-if ls "${TMPDIR:-/tmp}"/qlora-outline-* > /dev/null 2>&1; then failed "no outline stays behind" "it is there"; else ok "no outline stays behind"; fi
+if ls "$dir"/qlora-outline-* > /dev/null 2>&1; then failed "no outline stays behind" "it is there"; else ok "no outline stays behind"; fi
 bad "recomputing a little of nothing" "leave it or --light-recomputation out" ./finetune --dry-run --shape 7b --no-grad-checkpoint --light-recomputation
 bad "a page budget without pages" "paged optimizer" ./finetune --dry-run --shape 7b --optim adamw --page-budget 100
 bad "no output folder" "missing -o" ./finetune -m "$model" --data "$dir/chats.jsonl"
