@@ -96,10 +96,11 @@ TEST(Weights, KnowTheirSizesAndRefuseBadRanges) {
 struct Sparse {
     size_t bytes;
     uint8_t* at;
-    explicit Sparse(size_t n)
-        : bytes(n),
-          at(static_cast<uint8_t*>(
-              mmap(nullptr, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))) {}
+    explicit Sparse(int64_t n) : bytes(size_t(n)), at(static_cast<uint8_t*>(MAP_FAILED)) {
+        if (uint64_t(n) > SIZE_MAX) return;            // a processor of 32 bits
+        at = static_cast<uint8_t*>(
+            mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    }
     ~Sparse() { if (good()) munmap(at, bytes); }
     bool good() const { return at != MAP_FAILED; }
 };
@@ -107,7 +108,7 @@ struct Sparse {
 TEST(Weights, PositionsBeyondTwoToThe31) {
     // 2^33, rows that straddle blocks
     constexpr int64_t rows = int64_t(1) << 17, cols = (int64_t(1) << 16) + 1, n = rows * cols;
-    const Sparse codes(size_t(n) / 2 + 64), absmax(size_t(n) / 64 * 4 + 64), halves(size_t(n) * 2);
+    const Sparse codes(n / 2 + 64), absmax(n / 64 * 4 + 64), halves(n * 2);
     if (!codes.good() || !absmax.good() || !halves.good()) GTEST_SKIP() << "needs 18 GiB of address space";
     const int64_t e = n - 70;                           // an even position; elements e and e + 1 share a byte
     codes.at[e / 2] = 0xF2;
