@@ -126,12 +126,14 @@ TEST_F(MapsDeathTest, OtherFaultsStillEndTheProcess) {
         qlora::guard_mapped_files();
         ::raise(SIGBUS);
     }, testing::KilledBySignal(SIGBUS), "");
+    qlora::write_file_atomic(path("b"), std::string(1 << 20, 'b'));       // the first one has been cut
     [[maybe_unused]] const auto closed = [&] {                           // a map of ours that is gone is no longer ours
         std::signal(SIGBUS, SIG_DFL);
         qlora::guard_mapped_files();
-        const volatile uint8_t* const data = qlora::MappedFile::open(path("a"))->data();
-        const int fd = ::open(path("a").c_str(), O_RDWR);
-        if (::mmap(const_cast<uint8_t*>(data), 1 << 20, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED ||
+        const volatile uint8_t* const data = qlora::MappedFile::open(path("b"))->data();
+        const int fd = ::open(path("b").c_str(), O_RDWR);
+        constexpr int again = MAP_SHARED | MAP_FIXED;
+        if (!data || ::mmap(const_cast<uint8_t*>(data), 1 << 20, PROT_READ, again, fd, 0) == MAP_FAILED ||
             ::ftruncate(fd, 0) != 0)
             std::exit(1);
         (void)data[100];
