@@ -5,8 +5,8 @@
 //   QLORA_FUZZ=gguf build/fuzz/fuzz CORPUS tests/fuzz/seeds/gguf -rss_limit_mb=4096 -runs=2000000
 //
 // QLORA_FUZZ names one of the targets in formats.h, folders.h, texts.h, told.h and runs.h. An empty CORPUS folder is
-// filled with valid inputs first, the longest of which is the longest that is tried: with a lower -max_len they are cut,
-// and a file that is cut is refused at once. What a target found goes into tests/fuzz/seeds/NAME, small;
+// filled with valid inputs first. The longest of them is the longest that is tried: with a lower -max_len they are
+// cut, and a file that is cut is refused at once. What a target found goes into tests/fuzz/seeds/NAME, small;
 // tests/fuzz/replay_test.cpp reads all of it again with every `make test`.
 #include "tests/fuzz/all.h"
 

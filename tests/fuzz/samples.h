@@ -16,8 +16,8 @@ inline std::shared_ptr<const ModelImpl> model() {
     return m;
 }
 
-// The smallest models: of dense weights, and of linear layers that can be held in 4 bits (head_dim: with less attention).
-// Seeds are small, because what is changed of a large one is mostly its numbers.
+// The smallest models: of dense weights, and of linear layers that can be held in 4 bits (head_dim: with less
+// attention). Seeds are small, because what is changed of a large one is mostly its numbers.
 inline tiny::Spec smallest(const std::string& family, bool tied = true) {
     return {.family = family,
             .layers = 1,
