@@ -98,6 +98,7 @@ TEST(RecommendedSampling, GoesWithTheModel) {
         EXPECT_EQ(s.repeat_last, t.before.repeat_last);
     }
     EXPECT_EQ(t.before.temperature, 0.6f);
+    ASSERT_NE(t.file.find("temperature"), nullptr);
     EXPECT_EQ(t.file.find("temperature")->dump(), "0.6");
     EXPECT_TRUE(t.file.find("do_sample")->boolean());
 }
@@ -106,6 +107,7 @@ TEST(RecommendedSampling, OfGreedyModelsHasNoTemperature) {
     const Travelled t(R"({"do_sample": false, "temperature": 0.6, "repetition_penalty": 1.5})");
     EXPECT_EQ(t.as_gguf.temperature, 0);
     EXPECT_EQ(t.as_folder.temperature, 0);
+    ASSERT_NE(t.file.find("do_sample"), nullptr);
     EXPECT_FALSE(t.file.find("do_sample")->boolean());
     EXPECT_EQ(t.file.find("temperature"), nullptr);
     EXPECT_EQ(t.as_folder.repeat_penalty, 1.5f);
