@@ -1,7 +1,7 @@
-// lora.cuh - y = base + s drop(x) A^T B^T and its gradient, flat [dx | dA | dB]: formulas in src/ops/lora.cpp.
+// lora.cuh - y = base + s drop(x) A^T B^T and its gradients, flat [v | dA | dB], and dx: formulas in src/ops/lora.cpp.
 //
-// u = drop(x) A^T {rows, r} and v = s dy B {rows, r} are kept for all rows, in what tensor cores read. drop(x) is made
-// in chunks of rows of at most 32 MB; dA adds up over them in order. A few rows without dropout go through gemv.cuh.
+// u = drop(x) A^T {rows, r} is kept for all rows, in what tensor cores read. drop(x) is made in chunks of rows of at
+// most 32 MB; dA adds up over them in order. A few rows without dropout go through gemv.cuh.
 #pragma once
 #include "src/cuda/dropout.cuh"
 #include "src/cuda/panels.cuh"
@@ -24,12 +24,12 @@ static __global__ void drop_kernel(int64_t first, int64_t whole, int64_t count, 
     }
     for (int64_t i = whole * piece_of + thread; i < count; i += step) to.set(i, drop.one(x[first + i], now, first + i));
 }
-inline void drop(const Call& call, int64_t first, int64_t count, const Values& x, const Places& to) {
+inline void drop(const Call& call, int step, int64_t first, int64_t count, const Values& x, const Places& to) {
     constexpr int threads = 256;
     const int64_t whole = first % piece_of == 0 && pieces_at(x) && pieces_at(to) ? count / piece_of : 0;
     if (count > 0)
         launch("drop", drop_kernel, {grid_for(call, whole ? whole : count, threads), threads}, stream_of(call), first,
-               whole, count, x, to, drop_of(call, call.node.attr.get<LoraAttr>(), 4));
+               whole, count, x, to, drop_of(call, call.node.attr.get<LoraAttr>(), step));
 }
 
 inline Path path_of(const Call& call, bool backward) {
@@ -44,7 +44,7 @@ template <class F> void for_chunks(const Call& call, const Path& path, const F& 
     if (!path.chunk) return f(int64_t(0), path.rows, path.x);
     for (int64_t row = 0; row < path.rows; row += path.chunk) {
         const int64_t rows = std::min(path.chunk, path.rows - row);
-        drop(call, row * path.in, rows * path.in, path.x, path.dropped);
+        drop(call, 4, row * path.in, rows * path.in, path.x, path.dropped);
         f(row, rows, Path::read(path.dropped));
     }
 }
@@ -67,24 +67,31 @@ inline void run(const Call& call) {
 inline void back(const Call& call) {
     const Path path = path_of(call, true);
     const int64_t factors = path.in + path.out;
-    device_of(call).counted.add(2 * path.rows * path.rank * (2 * factors + path.in), 2 * path.rank * factors * 4);
-    const Places dx = places(call), da = places_from(dx, path.rows * path.in),
+    device_of(call).counted.add(2 * path.rows * path.rank * 2 * factors, 2 * path.rank * factors * 4);
+    const Places v = places(call), da = places_from(v, path.rows * path.rank),
                  db = places_from(da, path.rank * path.in);
     if (path.packs()) {
         const gemm_room::Side side{path.top, path.out, false, path.rows, path.out};
         char* to = static_cast<char*>(path.packed.data);
         gemm_room::factor_of(engine_of(call), side, to);
     }
-    product(call, path.v_of(path.dy(), path.dy_ld()), path.rest);
+    product(call, path.v_of(path.dy(), path.dy_ld(), v), path.rest);
     for_chunks(call, path, [&](int64_t row, int64_t rows, const Values& x) {
         product(call, path.down(x, places_from(path.u, row * path.rank), rows), path.rest);
-        Product p = path.da_of(x, Path::read(path.v, row * path.rank), da, rows);
+        Product p = path.da_of(x, Path::read(v, row * path.rank), da, rows);
         p.beta = row > 0 ? 1.0f : 0.0f;
         product(call, p, path.rest);
     });
     product(call, path.db_of(path.dy(), path.dy_ld(), db), path.rest);
-    product(call, path.dx_of(dx), path.rest);
-    if (path.attr.p > 0) drop(call, 0, path.rows * path.in, {dx.data, dx.type}, dx);
+}
+
+inline void dx(const Call& call) {
+    Product p = dx_of(call.graph, call.node);
+    p.a = values(call, 0), p.b = values(call, 1), p.c = places(call);
+    if (call.has(2)) p.d = values(call, 2);
+    device_of(call).counted.add(2 * p.m * p.n * p.k, p.k * p.n * 4);
+    product(call, p, call.scratch);
+    if (call.node.attr.get<LoraAttr>().p > 0) drop(call, 3, 0, p.m * p.n, {p.c.data, p.c.type}, p.c);
 }
 
 }  // namespace lora_room
@@ -92,5 +99,6 @@ inline void back(const Call& call) {
 
 inline const Kernel lora_cuda{cuda::lora_room::run, cuda::scratch_of(Op::lora)};
 inline const Kernel lora_back_cuda{cuda::lora_room::back, cuda::scratch_of(Op::lora_back)};
+inline const Kernel lora_dx_cuda{cuda::lora_room::dx, cuda::scratch_of(Op::lora_dx)};
 
 }}  // namespace qlora

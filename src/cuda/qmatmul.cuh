@@ -1,4 +1,5 @@
-// qmatmul.cuh - y = x W^T and dx = dy W with a stored weight W: src/ops/qmatmul.cpp. How W is read: panels.cuh.
+// qmatmul.cuh - y = x W^T and dx = dy W, perhaps added to what was there, with a stored weight W: src/ops/qmatmul.cpp.
+// How W is read: panels.cuh.
 #pragma once
 #include "src/cuda/panels.cuh"
 #include "src/cuda/plan/qmatmul.h"
@@ -11,6 +12,7 @@ template <bool to_x> void run(const Call& call) {
     Product p = product_of(call.source(0), call.node);
     p.a = values(call, 0);
     p.c = places(call);
+    if (to_x && call.has(2)) p.beta = 1, p.d = values(call, 2), p.ldd = p.n;
     product_with_stored(call, p, call.matrix(1), to_x);
 }
 

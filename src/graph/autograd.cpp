@@ -16,18 +16,34 @@ struct Recomputed {                                    // per original node: its
     std::vector<bool> done;                            // per segment
     size_t waiting = 0;                                // of GraphImpl::apart, those that were not fetched
     int32_t coming = -1;                               // the fetch of the last of them, begun already
+    int32_t halfway = -1;                              // the node whose rule is the first to find it begun
 };
 
-// x of apart[i] as it was sent. A device begins with the one before it, so that it comes while this is worked on.
+int32_t begin_fetch(GraphImpl& g, size_t i) { return g.add(Op::fetch, {g.handle(g.apart[i].sent)}).id(); }
+
+// x of apart[i] as it was sent. A device has begun by then: in the middle of the segment before, when the way back has
+// done with what is widest there, so that it comes beside the other half and has no memory at the peak.
 int32_t fetched(GraphImpl& g, size_t i, Recomputed& r) {
-    const auto begin = [&](size_t which) { return g.add(Op::fetch, {g.handle(g.apart[which].sent)}); };
-    const Tensor coming = r.coming >= 0 && r.waiting == i + 1 ? g.handle(r.coming) : begin(i);
-    const int32_t here = g.add(Op::arrive, {coming, Tensor{}}).id(), x = g.apart[i].x;
+    const bool begun = r.coming >= 0 && r.waiting == i + 1;
+    const int32_t coming = begun ? r.coming : begin_fetch(g, i), x = g.apart[i].x;
+    const int32_t here = g.add(Op::arrive, {g.handle(coming), Tensor{}}).id();
     r.waiting = i;
-    r.coming = i > 0 && !g.backend->has_host_memory() ? begin(i - 1).id() : -1;
+    r.coming = r.halfway = -1;
+    if (i > 0 && !g.backend->has_host_memory()) {
+        int32_t last = x;
+        for (int32_t n = x; n < int32_t(r.copy.size()); ++n)
+            if (g.node(n).segment == g.apart[i].segment) last = n;
+        r.halfway = x + (last - x) / 2;
+    }
     g.nodes[size_t(here)].origin = x;
     g.nodes[size_t(here)].wants_grad = g.wants_grad(x);
     return here;
+}
+
+void begin_next(GraphImpl& g, int32_t at, Recomputed& r) {
+    if (at > r.halfway) return;
+    r.coming = begin_fetch(g, r.waiting - 1);
+    r.halfway = -1;
 }
 
 void recompute_segment(GraphImpl& g, int32_t segment, Recomputed& r) {
@@ -75,8 +91,6 @@ int32_t handed(GraphImpl& g, int32_t i, Recomputed& r) {
 }  // namespace autograd_room
 
 void GraphImpl::accumulate(int32_t id, Tensor grad) {
-    if (id < 0) return;
-    if (node(id).origin >= 0) id = node(id).origin;
     if (!wants_grad(id)) return;
     const Node& n = node(id);
     const Node& flowing = node(grad.id());
@@ -84,8 +98,18 @@ void GraphImpl::accumulate(int32_t id, Tensor grad) {
         fail(Errc::shape, "backward: a gradient of shape ", flowing.shape, " for the result of ", op_def(n.op).name,
              ", shape ", n.shape);
     if (flowing.shape != n.shape) grad = add(Op::view, {grad}, attr_of(ViewAttr{0}), n.shape);
-    int32_t& sum = grads[size_t(id)];
-    sum = sum < 0 ? grad.id() : add(Op::add, {handle(sum), grad}).id();
+    const Tensor sum = gradient(id);
+    replace_gradient(id, sum.id() < 0 ? grad : add(Op::add, {sum, grad}));
+}
+
+Tensor GraphImpl::gradient(int32_t id) {
+    const int32_t origin = node(id).origin, sum = grads[size_t(origin >= 0 ? origin : id)];
+    return sum < 0 ? Tensor{} : handle(sum);
+}
+
+void GraphImpl::replace_gradient(int32_t id, Tensor sum) {
+    const int32_t origin = node(id).origin;
+    grads[size_t(origin >= 0 ? origin : id)] = sum.id();
 }
 
 void GraphImpl::backward(Tensor loss, bool checkpoint) {
@@ -107,6 +131,7 @@ void GraphImpl::backward(Tensor loss, bool checkpoint) {
     segment = -1;
     accumulate(loss.id(), add(Op::fill, {}, attr_of(FillAttr{1}), node(loss.id()).shape));
     for (int32_t i = loss.id(); i >= 0; --i) {
+        autograd_room::begin_next(*this, i, recomputed);
         const OpDef& def = op_def(node(i).op);
         if (grads[size_t(i)] < 0 || !def.grad) continue;
         const int32_t self = checkpoint ? autograd_room::handed(*this, i, recomputed) : i;

@@ -175,6 +175,9 @@ struct GraphImpl {
     void settle_apart();
     // for gradient rules: adds to what flows into `node`; ignored where no gradient is wanted
     void accumulate(int32_t node, Tensor grad);
+    // For those that add in their own pass: what flows into `node` so far (empty: nothing), and the sum with it.
+    Tensor gradient(int32_t node);
+    void replace_gradient(int32_t node, Tensor sum);
     bool wants_grad(int32_t node) const { return node >= 0 && nodes[size_t(node)].wants_grad; }
 
     const Node& node(int32_t id) const { return nodes[size_t(id)]; }

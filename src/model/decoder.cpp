@@ -303,11 +303,12 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
         return;
     }
     targets_ = graph.input(rows, DType::i32);
-    nll_ = linear_cross_entropy(x, head, targets_, spec.backward, c.logit_cap, spec.loss_rows);
-    graph.output(nll_);
+    const Tensor nll = linear_cross_entropy(x, head, targets_, spec.backward, c.logit_cap, spec.loss_rows);
+    // the gradient behind it need not stay until somebody reads the losses: they are copied
+    graph.output(nll_ = spec.backward ? scale(nll, 1) : nll);
     if (!spec.backward) return;
     if (spec.weighted) weights_ = graph.input(rows);
-    graph.backward(sum(spec.weighted ? nll_ * weights_ : nll_), spec.checkpoint);
+    graph.backward(sum(spec.weighted ? nll * weights_ : nll), spec.checkpoint);
     for (const auto& [param, offset] : build.adapted) {
         const int32_t gradient = graph.grads[size_t(param.id())];
         if (gradient < 0) continue;

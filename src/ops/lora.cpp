@@ -4,6 +4,8 @@
 // drop(x) is never kept: its mask is a function of (seed + step, stream, element), so the backward pass draws it again.
 // With u = drop(x) A^T {rows, r} and v = s dy B {rows, r}:
 //     dbase = dy        dx = drop'(v A)        dA {r, in} = v^T drop(x)        dB {out, r} = s dy^T u
+// lora_back is the last two and v, flat; lora_dx the product with A. Apart, x is not read any more when its gradient is
+// made, and without dropout dx is added where the gradient of x is made anyway.
 // Rows go in chunks, so that the dropped copy of x stays small however long the batch is.
 #include "src/cpu/drop.h"
 #include "src/cpu/gemm.h"
@@ -34,11 +36,11 @@ void check(const GraphImpl& g, const Node& node) {
     if (attr.p > 0) index_source(g, node, 4, 2);
 }
 
-// to {rows, in} = from under the mask that belongs to the rows [row, row + rows) of x.
-void drop_rows(const Call& call, int64_t row, int64_t rows, int64_t in, const float* from, float* to) {
+// to {rows, in} = from under the mask that belongs to the rows [row, row + rows) of x; source `step` says which it is.
+void drop_rows(const Call& call, int step, int64_t row, int64_t rows, int64_t in, const float* from, float* to) {
     const LoraAttr attr = call.node.attr.get<LoraAttr>();
     const int64_t start = row * in;
-    const uint64_t seed = attr.seed + step_of(call, 4);
+    const uint64_t seed = attr.seed + step_of(call, step);
     split(call, rows * in, 1, [&](int64_t first, int64_t last) {
         drop(*cpu_of(call).kernels, from + first, to + first, start + first, last - first, attr.p, seed, attr.stream);
     });
@@ -49,12 +51,11 @@ void shape(const GraphImpl& g, Node& node) {
     node.shape = g.source(node, 0).shape;
 }
 
-// For a chunk of rows: u and, going back, v, and behind them drop(x), where there is dropout.
-template <int ranks>
+// For a chunk of rows: u, and behind it drop(x), where there is dropout.
 int64_t scratch(const GraphImpl& g, const Node& node) {
     const Sizes s = sizes(g.source(node, 0).shape, g.source(node, 2).shape);
     const int64_t dropped = node.attr.get<LoraAttr>().p > 0 ? s.in : 0;
-    return std::min(s.rows, chunk_rows) * (ranks * s.rank + dropped) * 4;
+    return std::min(s.rows, chunk_rows) * (s.rank + dropped) * 4;
 }
 
 void forward(const Call& call) {
@@ -68,7 +69,7 @@ void forward(const Call& call) {
     for (int64_t row = 0; row < s.rows; row += chunk_rows) {
         const int64_t rows = std::min(chunk_rows, s.rows - row);
         const float* x = call.in(1) + row * s.in;
-        if (attr.p > 0) { drop_rows(call, row, rows, s.in, x, dropped); x = dropped; }
+        if (attr.p > 0) { drop_rows(call, 4, row, rows, s.in, x, dropped); x = dropped; }
         if (y != base) std::copy_n(base + row * s.out, rows * s.out, y + row * s.out);
         gemm_nt(cpu, rows, x, s.in, call.matrix(2), u, s.rank);
         gemm_nt(cpu, rows, u, s.rank, call.matrix(3), y + row * s.out, s.out, attr.scale, 1);
@@ -108,9 +109,10 @@ void forward_of_x(std::span<const Call> calls) {
     gemv(cpu, rows, std::span(up, calls.size()));
 }
 
-void back_shape(const GraphImpl& g, Node& node) {      // flat [dx | dA | dB]
+void back_shape(const GraphImpl& g, Node& node) {      // flat [v | dA | dB]
     check(g, node);
-    node.shape = {g.source(node, 1).elements() + g.source(node, 2).elements() + g.source(node, 3).elements()};
+    const Sizes s = sizes(g.source(node, 0).shape, g.source(node, 2).shape);
+    node.shape = {s.rank * (s.rows + s.in + s.out)};
 }
 
 void backward(const Call& call) {
@@ -118,35 +120,55 @@ void backward(const Call& call) {
     const LoraAttr attr = call.node.attr.get<LoraAttr>();
     Cpu& cpu = cpu_of(call);
     float* u = static_cast<float*>(call.scratch);                          // {chunk, r}
-    float* v = u + std::min(s.rows, chunk_rows) * s.rank;                  // {chunk, r}
-    float* dropped = v + std::min(s.rows, chunk_rows) * s.rank;            // {chunk, in}
-    float *dx = call.result(), *da = dx + s.rows * s.in, *db = da + s.rank * s.in;
-    for (int64_t row = 0; row < s.rows; row += chunk_rows) {
+    float* dropped = u + std::min(s.rows, chunk_rows) * s.rank;            // {chunk, in}
+    float *v = call.result(), *da = v + s.rows * s.rank, *db = da + s.rank * s.in;
+    for (int64_t row = 0; row < s.rows; row += chunk_rows, v += chunk_rows * s.rank) {
         const int64_t rows = std::min(chunk_rows, s.rows - row);
         const float *x = call.in(1) + row * s.in, *dy = call.in(0) + row * s.out;
         const float sum = row > 0 ? 1 : 0;             // dA and dB add up over the chunks, in order
-        if (attr.p > 0) { drop_rows(call, row, rows, s.in, x, dropped); x = dropped; }
+        if (attr.p > 0) { drop_rows(call, 4, row, rows, s.in, x, dropped); x = dropped; }
         gemm_nt(cpu, rows, x, s.in, call.matrix(2), u, s.rank);
         gemm_nn(cpu, rows, dy, s.out, call.matrix(3), v, s.rank, attr.scale);
         gemm_tn(cpu, rows, s.rank, s.in, v, s.rank, x, s.in, da, s.in, 1, sum);
         gemm_tn(cpu, rows, s.out, s.rank, dy, s.out, u, s.rank, db, s.rank, attr.scale, sum);
-        gemm_nn(cpu, rows, v, s.rank, call.matrix(2), dx + row * s.in, s.in);
-        if (attr.p > 0) drop_rows(call, row, rows, s.in, dx + row * s.in, dx + row * s.in);
     }
+}
+
+// sources v {rows, r}, a {r, in}, without dropout perhaps what dx is added to {rows, in}, with it the step
+void dx_shape(const GraphImpl& g, Node& node) {
+    const Node &v = float_source(g, node, 0), &a = float_source(g, node, 1);
+    if (v.shape.size() != 2 || a.shape.size() != 2 || v.shape[1] != a.shape[0])
+        fail(Errc::shape, "lora_dx: v ", v.shape, " and A ", a.shape, ", expected {rows, r}, {r, in}");
+    node.shape = {v.shape[0], a.shape[1]};
+    check_base(g, node, 2);
+    if (node.attr.get<LoraAttr>().p == 0) return;
+    index_source(g, node, 3, 2);
+    if (node.src[2] >= 0) fail(Errc::argument, "lora_dx: with dropout it is added to nothing");
+}
+
+void dx(const Call& call) {
+    const Shape &v = call.source(0).shape, &a = call.source(1).shape;
+    float* to = call.result();
+    gemm_nn(cpu_of(call), v[0], call.in(0), v[1], call.matrix(1), to, a[1], 1, begin_with_base(call, 2));
+    if (call.node.attr.get<LoraAttr>().p > 0) drop_rows(call, 3, 0, v[0], a[1], to, to);
 }
 
 void grad(GraphImpl& g, const Node& forward, int32_t, int32_t dy) {
     const auto& src = forward.src;
+    const int32_t x = src[1], a = src[2], b = src[3];
     g.accumulate(src[0], g.handle(dy));
     const Tensor step = src[4] >= 0 ? g.handle(src[4]) : Tensor{};
-    const Tensor back = g.add(Op::lora_back, {g.handle(dy), g.handle(src[1]), g.handle(src[2]), g.handle(src[3]), step},
-                              forward.attr);
-    int64_t at = 0;
-    for (int i = 1; i < 4; ++i) {
-        const Shape part = g.node(src[size_t(i)]).shape;
-        if (g.wants_grad(src[size_t(i)])) g.accumulate(src[size_t(i)], view(back, at, part));
-        at += elements_of(part);
-    }
+    const Tensor back = g.add(Op::lora_back, {g.handle(dy), g.handle(x), g.handle(a), g.handle(b), step}, forward.attr);
+    const Shape v{g.node(dy).shape[0], g.node(a).shape[0]};
+    const int64_t da = elements_of(v), db = da + g.node(a).elements();
+    if (g.wants_grad(a)) g.accumulate(a, view(back, da, g.node(a).shape));
+    if (g.wants_grad(b)) g.accumulate(b, view(back, db, g.node(b).shape));
+    if (!g.wants_grad(x)) return;
+    const bool joins = step.id() < 0;
+    const Tensor dx = g.add(Op::lora_dx, {view(back, 0, v), g.handle(a), joins ? g.gradient(x) : Tensor{}, step},
+                            forward.attr);
+    if (joins) g.replace_gradient(x, dx);
+    else g.accumulate(x, dx);
 }
 
 Tensor composed(GraphImpl& g, const Node& node) {
@@ -164,9 +186,11 @@ Tensor composed(GraphImpl& g, const Node& node) {
 
 const OpDef lora_def{.name = "lora", .shape = lora_room::shape, .grad = lora_room::grad,
                      .over = 0b1, .composed = lora_room::composed};
-const Kernel lora_cpu{lora_room::forward, lora_room::scratch<1>};
+const Kernel lora_cpu{lora_room::forward, lora_room::scratch};
 const OpDef lora_back_def{.name = "lora_back", .shape = lora_room::back_shape};
-const Kernel lora_back_cpu{lora_room::backward, lora_room::scratch<2>};
+const Kernel lora_back_cpu{lora_room::backward, lora_room::scratch};
+const OpDef lora_dx_def{.name = "lora_dx", .shape = lora_room::dx_shape, .over = 0b100};
+const Kernel lora_dx_cpu{lora_room::dx};
 const Fusion loras_cpu{"low-rank paths of one x", lora_room::paths_of_x, lora_room::forward_of_x};
 
 Tensor lora(Tensor base, Tensor x, Tensor a, Tensor b, const LoraAttr& attr) {

@@ -36,18 +36,21 @@ void forward(const Call& call) {
 
 void grad(GraphImpl& g, const Node& forward, int32_t, int32_t dy) {
     const auto& src = forward.src;
-    if (g.wants_grad(src[0])) g.accumulate(src[0], g.add(Op::qmatmul_dx, {g.handle(dy), g.handle(src[1])}));
+    if (g.wants_grad(src[0]))
+        g.replace_gradient(src[0], g.add(Op::qmatmul_dx, {g.handle(dy), g.handle(src[1]), g.gradient(src[0])}));
 }
 
-void dx_shape(const GraphImpl& g, Node& node) {        // sources dy {rows, out}, W {out, in}
+// sources dy {rows, out}, W {out, in}, perhaps what dx is added to {rows, in}
+void dx_shape(const GraphImpl& g, Node& node) {
     const Weight& w = weight_of(g, node, 0);
     node.shape = {g.source(node, 0).shape[0], w.cols()};
+    check_base(g, node, 2);
 }
 
 void dx(const Call& call) {
     const Node& dy = call.source(0);
-    gemm_nn(cpu_of(call), dy.shape[0], call.in(0), dy.shape[1], call.matrix(1), call.result(), call.node.shape[1], 1, 0,
-            panels_of(call, 1, Pass::backward));
+    gemm_nn(cpu_of(call), dy.shape[0], call.in(0), dy.shape[1], call.matrix(1), call.result(), call.node.shape[1], 1,
+            begin_with_base(call, 2), panels_of(call, 1, Pass::backward));
 }
 
 // ---- Several products of one x, as q, k, v or gate and up are, when it has few rows.
@@ -73,7 +76,7 @@ void forward_of_x(std::span<const Call> calls) {
 
 const OpDef qmatmul_def{.name = "qmatmul", .shape = qmatmul_room::shape, .grad = qmatmul_room::grad};
 const Kernel qmatmul_cpu{qmatmul_room::forward};
-const OpDef qmatmul_dx_def{.name = "qmatmul_dx", .shape = qmatmul_room::dx_shape};
+const OpDef qmatmul_dx_def{.name = "qmatmul_dx", .shape = qmatmul_room::dx_shape, .over = 0b100};
 const Kernel qmatmul_dx_cpu{qmatmul_room::dx};
 const Fusion qmatmuls_cpu{"products of one x", qmatmul_room::products_of_x, qmatmul_room::forward_of_x};
 

@@ -80,6 +80,11 @@ inline const Node& updated_floats(const GraphImpl& g, const Node& n, int i) {
     return updated_source(g, n, i);
 }
 
+// Source i of a product that may be absent: what it is added to, of the shape of the result.
+inline void check_base(const GraphImpl& g, const Node& n, int i) {
+    if (n.src[size_t(i)] >= 0) same_shape(n, float_source(g, n, i), n);
+}
+
 // The shape rule of state = f(state, x) element by element, in place.
 inline void updated_by_its_like(const GraphImpl& g, Node& n) {
     const Node &state = updated_floats(g, n, 0), &x = float_source(g, n, 1);
@@ -117,6 +122,16 @@ void split(const Call& call, int64_t count, int64_t floats, const F& f) {
     if (count <= piece) return f(int64_t(0), count);
     cpu_of(call).pool.run((count + piece - 1) / piece,
                           [&](int64_t number, int) { f(number * piece, std::min(count, (number + 1) * piece)); });
+}
+
+// Puts source i, if there is one, where the product that is added to it goes; returns the product's beta.
+inline float begin_with_base(const Call& call, int i) {
+    if (!call.has(i)) return 0;
+    const float* base = call.in(i);
+    if (call.result() == base) return 1;
+    split(call, call.node.elements(), 1,
+          [&](int64_t first, int64_t last) { std::copy(base + first, base + last, call.result() + first); });
+    return 1;
 }
 
 // y = f(a, b), element by element of one shape, f a loop of Vec.

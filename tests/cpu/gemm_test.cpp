@@ -4,6 +4,7 @@
 #include "src/base/rng.h"
 
 #include "tests/support/every_set.h"
+#include "tests/support/normals.h"
 
 #include <gtest/gtest.h>
 
@@ -15,13 +16,7 @@ namespace gemm_test {
 
 using namespace qlora;
 using every_set_support::every_set;
-
-std::vector<float> normals(int64_t n, uint64_t stream) {
-    Rng rng{11, stream};
-    std::vector<float> v(size_t(n), 0.0f);
-    for (float& x : v) x = rng.normal();
-    return v;
-}
+using normals_support::normals;
 
 // A weight with random contents, together with the memory behind it.
 struct Stored {

@@ -5,6 +5,7 @@
 #include "src/base/rng.h"
 #include "src/tensor/encode.h"
 #include "tests/support/every_set.h"
+#include "tests/support/normals.h"
 
 #include <gtest/gtest.h>
 
@@ -14,13 +15,7 @@ namespace panels_test {
 
 using namespace qlora;
 using every_set_support::every_set;
-
-std::vector<float> normals(int64_t n, uint64_t stream) {
-    Rng rng{11, stream};
-    std::vector<float> v(size_t(n), 0.0f);
-    for (float& x : v) x = rng.normal();
-    return v;
-}
+using normals_support::normals;
 
 // q4_k has no encoder: random codes under scales of a size that occurs.
 Weight random_q4_k(int64_t rows, int64_t cols) {

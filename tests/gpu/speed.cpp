@@ -171,8 +171,15 @@ TEST(Speed, LowRankPaths) {
     back.g.output(d);
     const double t = back.seconds();
     row(str("lora_back, ", rows, " rows, ", out, " x ", in, ", rank ", rank), t,
-        bandwidth(double(rows) * double(2 * in + out) * 2, t));
+        bandwidth(double(rows) * double(in + out) * 2, t));
     back.check(d);
+    Bench towards_x;
+    const Tensor dx = towards_x.g.add(Op::lora_dx, {towards_x.full({rows, rank}), towards_x.full({rank, in})},
+                                      attr_of(LoraAttr{}));
+    towards_x.g.output(dx);
+    const double u = towards_x.seconds();
+    row(str("lora_dx, ", rows, " rows of ", in, ", rank ", rank), u, bandwidth(double(rows) * double(in) * 2, u));
+    towards_x.check(dx);
 }
 
 TEST(Speed, Attention) {

@@ -168,6 +168,22 @@ inline std::vector<Sample> all(bool large) {
              },
              {{0, {rows, out + 1}, 3}, {1, {rows, in + 1}, 2}, {2, {rank + 1, in}, 3}, {3, {out, rank, 1}, 2}}});
     }
+    // Two layers of one x: gradients that are added to what flows already, but for one under dropout.
+    for (const float p : {0.0f, 0.25f}) {
+        s.push_back({Op::lora,
+                     p > 0 ? "two layers, one dropped" : "two layers",
+                     {input,
+                      {Kind::stored, {out, in}},
+                      {Kind::trained, {rank, in}},
+                      {Kind::trained, {out, rank}},
+                      {Kind::stored, {out, in}}},
+                     [=](GraphImpl&, const Sources& t) {
+                         const qlora::LoraAttr attr{.scale = 0.5f, .p = p, .seed = 3, .stream = 9};
+                         const Tensor y = lora(matmul(t[0], t[1]), t[0], t[2], t[3], {.scale = 2});
+                         return lora(y * matmul(t[0], t[4]), t[0], t[2], t[3], attr);
+                     },
+                     {}});
+    }
     const int64_t many = 2 * 256 + 9;                  // rows of several chunks of lora
     if (large) {
         s.push_back({Op::lora,
@@ -370,7 +386,7 @@ inline const std::map<Op, Op>& gradient_of() {
         {Op::gelu_back, Op::gelu},             {Op::clamp_back, Op::clamp},       {Op::swiglu_back, Op::swiglu},
         {Op::geglu_back, Op::geglu},           {Op::softcap_back, Op::softcap},   {Op::embedding_back, Op::embedding},
         {Op::matmul_dx, Op::matmul},           {Op::matmul_dw, Op::matmul},       {Op::qmatmul_dx, Op::qmatmul},
-        {Op::lora_back, Op::lora},             {Op::dora_scale_dm, Op::dora_scale},
+        {Op::lora_back, Op::lora},             {Op::lora_dx, Op::lora},           {Op::dora_scale_dm, Op::dora_scale},
         {Op::rms_norm_back, Op::rms_norm},     {Op::rms_norm_dw, Op::rms_norm},
         {Op::layer_norm_back, Op::layer_norm}, {Op::layer_norm_dw, Op::layer_norm},
         {Op::attention_back, Op::attention},   {Op::cross_entropy_back, Op::cross_entropy}};

@@ -11,21 +11,12 @@
 namespace memory_plan_test {
 
 using run_support::dataset;
+using run_support::options;
 using run_support::random_rows;
 using run_support::TemporaryFolder;
 using run_support::values_of;
 
 const qlora::LoadOptions four_bits{.quantize = qlora::DType::nf4};
-
-qlora::TrainOptions options() {
-    qlora::TrainOptions o;
-    o.epochs = 2;
-    o.batch = 2;
-    o.accumulate = 2;
-    o.context = 64;
-    o.learning_rate = 1e-2f;
-    return o;
-}
 
 qlora::MemoryPlan plan_of(const qlora::Model& model, const qlora::LoraOptions& lora) {
     return qlora::Trainer(qlora::Lora::create(model, lora), dataset(random_rows(8)), options()).plan();

@@ -11,19 +11,10 @@
 namespace panel_budget_test {
 
 using run_support::dataset;
+using run_support::options;
 using run_support::random_rows;
 using run_support::TemporaryFolder;
 using run_support::values_of;
-
-qlora::TrainOptions options() {
-    qlora::TrainOptions o;
-    o.epochs = 2;
-    o.batch = 2;
-    o.accumulate = 2;
-    o.context = 64;
-    o.learning_rate = 1e-2f;
-    return o;
-}
 
 qlora::Model five_in_4_bits(const qlora::Backend& backend, qlora::DType type = qlora::DType::nf4) {
     static const std::string path = [] {

@@ -48,6 +48,17 @@ inline std::vector<Row> random_rows(int count, uint64_t seed = 3, int64_t shorte
     return rows;
 }
 
+// Of eight rows: four steps of two micro-batches.
+inline qlora::TrainOptions options() {
+    qlora::TrainOptions o;
+    o.epochs = 2;
+    o.batch = 2;
+    o.accumulate = 2;
+    o.context = 64;
+    o.learning_rate = 1e-2f;
+    return o;
+}
+
 inline std::vector<float> download(const qlora::BufferRef& buffer, const qlora::Lora& lora) {
     std::vector<float> values(size_t(buffer->bytes / 4));
     impl_of(lora)->base->backend->download(*buffer, 0, values.data(), buffer->bytes);

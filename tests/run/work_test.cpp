@@ -85,8 +85,9 @@ TEST(Work, ATrainingStepCountsWhatItRecomputes) {
     const int64_t lora_forward = 2 * n * rank * (lora_in + lora_out);
     const int64_t layer_forward = 2 * n * layer_weights + attention(triangle(n), 2) + lora_forward;
     const int64_t lora_backward = 2 * n * rank * (3 * lora_in + 2 * lora_out);     // u again, dA, dx; v, dB
-    const int64_t backward = layers * (2 * n * layer_weights + attention(triangle(n), 7) + lora_backward) -
-                             2 * n * (q_weights + 2 * kv_weights);
+    const int64_t first_layer = 2 * n * (q_weights + 2 * kv_weights) + 3 * 2 * n * rank * hidden;
+    const int64_t backward =
+        layers * (2 * n * layer_weights + attention(triangle(n), 7) + lora_backward) - first_layer;
     const int64_t plain = layers * layer_forward + 2 * 2 * targets * head_weights + backward;
     EXPECT_EQ(training_step(false), plain);
     // What a recomputed layer ends with is kept: the last product of each layer and its adapter are not made again.

@@ -18,7 +18,7 @@ struct Facts {
 // Results that products and attention read next, of many rows: half the traffic, and what tensor cores take.
 inline bool is_stored_in_16_bits(Op op) {
     switch (op) {
-        case Op::qmatmul: case Op::qmatmul_dx: case Op::lora: case Op::silu: case Op::silu_back: case Op::swiglu:
+        case Op::qmatmul: case Op::lora: case Op::silu: case Op::silu_back: case Op::swiglu:
         case Op::swiglu_back: case Op::geglu: case Op::geglu_back: case Op::gelu: case Op::gelu_back: case Op::clamp:
         case Op::clamp_back: case Op::dropout: case Op::rms_norm: case Op::layer_norm: case Op::rope:
         case Op::attention: case Op::attention_back:
@@ -27,12 +27,21 @@ inline bool is_stored_in_16_bits(Op op) {
     }
 }
 
+// A gradient that nothing was added to yet is of the same kind; a sum of several is f32. Two products make the gradient
+// of one layer towards its x: by adapters, then by the stored weight, which adds to the first in its type.
+inline bool is_stored_in_16_bits(const GraphImpl& g, const Node& n) {
+    const bool joins = n.src[2] >= 0;
+    if (n.op == Op::lora_dx) return !joins;
+    if (n.op == Op::qmatmul_dx) return !joins || g.source(n, 2).storage == DType::bf16;
+    return is_stored_in_16_bits(n.op);
+}
+
 // A backend of the wing, on a device or without one.
 struct Planning : BackendImpl, Facts {
     Compute compute() const override { return exact ? Compute::f32 : Compute::bf16; }
     bool has_host_memory() const override { return false; }
-    DType storage(const GraphImpl&, const Node& n) const override {
-        return !exact && is_stored_in_16_bits(n.op) ? DType::bf16 : DType::f32;
+    DType storage(const GraphImpl& g, const Node& n) const override {
+        return !exact && is_stored_in_16_bits(g, n) ? DType::bf16 : DType::f32;
     }
     DType cache_type(DType half) const override { return exact ? DType::f32 : half; }
     int64_t row_step() const override { return 32; }

@@ -17,7 +17,7 @@ struct Path {
     bool backward;
     DType type = DType::f32;                           // of what is kept for the products
     int64_t chunk = 0;                                 // rows of drop(x), 0: x itself is read
-    Places u{}, v{}, dropped{}, packed{};              // packed: dy, for both of its products
+    Places u{}, dropped{}, packed{};                   // packed: dy, for both of its products
     void* rest = nullptr;                              // scratch of a product
 
     Path(const Facts& f, const GraphImpl& g, const Node& node, bool is_back)
@@ -41,7 +41,6 @@ struct Path {
             return p;
         };
         u = take(is_small() ? DType::f32 : type, rows * rank);
-        if (backward) v = take(type, rows * rank);
         if (chunk) dropped = take(type, chunk * in);
         if (packs()) packed = take(type, rows * gemm_room::ceil_div(out, 8) * 8);
         rest = memory ? memory + at : nullptr;
@@ -70,7 +69,7 @@ struct Path {
         p.d = top, p.ldd = out;
         return p;
     }
-    Product v_of(const Values& dy, int64_t ld) const {                         // v = s dy B
+    Product v_of(const Values& dy, int64_t ld, const Places& v) const {        // v = s dy B
         Product p;
         p.m = rows, p.n = rank, p.k = out;
         p.a = dy, p.lda = ld;
@@ -96,14 +95,6 @@ struct Path {
         p.alpha = attr.scale;
         return p;
     }
-    Product dx_of(const Places& dx) const {            // dx = v A
-        Product p;
-        p.m = rows, p.n = in, p.k = rank;
-        p.a = read(v), p.lda = rank;
-        p.b = a, p.ldb = in, p.b_across = true;
-        p.c = dx, p.ldc = in;
-        return p;
-    }
     Values dy() const { return packs() ? Values{packed.data, type} : top; }
     int64_t dy_ld() const { return packs() ? gemm_room::ceil_div(out, 8) * 8 : out; }
 
@@ -115,13 +106,26 @@ struct Path {
         const Values from = chunk ? read(dropped) : x;
         for (const int64_t count : {step, last ? last : step}) {
             want(down(from, u, count));
-            if (backward) want(da_of(from, read(v), {}, count));
+            if (backward) want(da_of(from, {}, {}, count));
         }
         if (!backward) want(up({nullptr, type}));
-        if (backward) want(v_of(dy(), dy_ld())), want(db_of(dy(), dy_ld(), {})), want(dx_of({}));
+        if (backward) want(v_of(dy(), dy_ld(), {})), want(db_of(dy(), dy_ld(), {}));
         return own + most;
     }
 };
+
+// dx = v A, or added to what was there.
+inline Product dx_of(const GraphImpl& g, const Node& dx) {
+    const Node &v = g.source(dx, 0), &a = g.source(dx, 1);
+    Product p;
+    p.m = v.shape[0], p.n = a.shape[1], p.k = a.shape[0];
+    p.a.type = v.storage, p.lda = p.k;
+    p.b.type = a.storage, p.ldb = p.n, p.b_across = true;
+    p.c.type = dx.storage, p.ldc = p.n;
+    if (dx.src[2] >= 0) p.beta = 1, p.d.type = g.source(dx, 2).storage, p.ldd = p.n;
+    return p;
+}
+inline int64_t dx_scratch(const GraphImpl& g, const Node& node) { return product_scratch(facts_of(g), dx_of(g, node)); }
 
 template <bool backward> int64_t scratch(const GraphImpl& g, const Node& node) {
     return Path(facts_of(g), g, node, backward).scratch();

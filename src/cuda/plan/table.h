@@ -20,6 +20,7 @@ constexpr Scratch scratch_of(Op op) {
         case Op::matmul_dw: return matmul_room::dw_scratch;
         case Op::lora: return lora_room::scratch<false>;
         case Op::lora_back: return lora_room::scratch<true>;
+        case Op::lora_dx: return lora_room::dx_scratch;
         case Op::rms_norm_dw: return rms_norm_room::dw_scratch;
         case Op::layer_norm: return layer_norm_room::scratch;
         case Op::layer_norm_back: return layer_norm_room::back_scratch;
