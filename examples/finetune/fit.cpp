@@ -95,9 +95,11 @@ struct Changes {
 };
 
 static void recompute(Changes& c, int64_t layers) {
-    c.train.checkpoint_activations = false;
+    const bool apart = c.train.inputs_apart;
+    c.train.checkpoint_activations = c.train.light_recomputation = c.train.inputs_apart = false;
     c.instead("activations are kept: nothing is recomputed");
     c.train.checkpoint_activations = c.train.light_recomputation = true;
+    c.train.inputs_apart = apart;
     c.train.kept_layers = layers;
     c.instead("only norms and gated products are recomputed in the backward pass: the same bytes, hardly more time");
     for (const int64_t kept : {layers / 2, layers / 4})

@@ -227,8 +227,9 @@ void finish(Settings& s, const Flags& flags) {
                        : s.scheduler == "linear" ? qlora::Schedule::linear
                                                  : qlora::Schedule::constant;
     if (s.light) s.train.kept_layers = std::numeric_limits<int64_t>::max();
-    if (s.light && !s.train.checkpoint_activations)
-        throw UsageError("--no-grad-checkpoint recomputes nothing: leave it or --light-recomputation out");
+    if (!s.train.checkpoint_activations && (s.light || s.train.inputs_apart))
+        throw UsageError(std::string("--no-grad-checkpoint recomputes nothing: leave it or ") +
+                         (s.light ? "--light-recomputation out" : "--inputs-apart out"));
     s.train.light_recomputation = s.light;
     s.train.optimizer.bits = s.optimizer.ends_with("_8bit") ? 8 : 32;
     s.train.optimizer.paged = s.optimizer.starts_with("paged_");

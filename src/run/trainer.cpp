@@ -57,6 +57,10 @@ TrainOptions checked(const TrainOptions& o) {
     require(o.panel_budget >= 0, "panel_budget", double(o.panel_budget), "0 (none) or more");
     require(o.max_bad_steps >= 1, "max_bad_steps", double(o.max_bad_steps), "1 or more");
     require(o.kept_layers >= 0, "kept_layers", double(o.kept_layers), "0 or more");
+    require(!o.light_recomputation || (o.checkpoint_activations && o.kept_layers > 0), "light_recomputation", 1,
+            "0: it is of kept_layers, where checkpoint_activations are on");
+    require(!o.inputs_apart || o.checkpoint_activations, "inputs_apart", 1,
+            "0: without checkpoint_activations nothing is recomputed from them");
     require(o.loss_rows >= 0, "loss_rows", double(o.loss_rows), "0 (as is fastest) or more");
     require(int(o.schedule) >= 0 && o.schedule <= Schedule::cosine, "schedule", double(int(o.schedule)),
             "a value of the enum");

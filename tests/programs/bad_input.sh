@@ -29,6 +29,7 @@ bad "training on a GPU that is not there" "make CUDA=1 builds one" $tune -o "$di
 bad "a plan for a GPU by its number" "make CUDA=1 builds one" ./finetune --dry-run --shape 1b --device cuda:1
 if ls "$dir"/qlora-outline-* > /dev/null 2>&1; then failed "no outline stays behind" "it is there"; else ok "no outline stays behind"; fi
 bad "recomputing a little of nothing" "leave it or --light-recomputation out" ./finetune --dry-run --shape 7b --no-grad-checkpoint --light-recomputation
+bad "what nothing is recomputed from" "leave it or --inputs-apart out" ./finetune --dry-run --shape 7b --no-grad-checkpoint --inputs-apart
 bad "a page budget without pages" "paged optimizer" ./finetune --dry-run --shape 7b --optim adamw --page-budget 100
 bad "no output folder" "missing -o" ./finetune -m "$model" --data "$dir/chats.jsonl"
 bad "a stray argument" "unexpected argument" ./chat -m "$model" stray

@@ -426,6 +426,10 @@ TEST(Trainer, RefusesNonsense) {
     refused([](auto& o) { o.max_seconds = -1; });
     refused([](auto& o) { o.max_seconds = NAN; });
     refused([](auto& o) { o.optimizer.bits = 16; });
+    // what has no effect
+    refused([](auto& o) { o.light_recomputation = true; });
+    refused([](auto& o) { o.checkpoint_activations = false, o.kept_layers = 1, o.light_recomputation = true; });
+    refused([](auto& o) { o.checkpoint_activations = false, o.inputs_apart = true; });
     refused([](auto& o) { o.optimizer.epsilon = 0; });
     refused([](auto& o) { o.min_learning_rate = 1; });
     refused([](auto& o) { o.warmup_start = 1.5f; });
