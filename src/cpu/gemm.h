@@ -35,7 +35,7 @@ void gemm_nt(Cpu&, int64_t m, const float* x, int64_t ldx, const WeightRef& w, f
 
 // Several such products at a time for at most rows_alike(w) rows of each: no bit of any y depends on the others. Stored
 // matrices that are not dense f32 have one x.
-constexpr int64_t most_gemvs = 4;
+constexpr int64_t most_gemvs = 8;
 struct Gemv { WeightRef w; const float* x; int64_t ldx; float* y; int64_t ldy; float alpha = 1, beta = 0; };
 void gemv(Cpu&, int64_t m, std::span<const Gemv>);
 

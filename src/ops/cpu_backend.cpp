@@ -109,7 +109,7 @@ public:
 
 private:
     Cpu cpu_;
-    const std::array<Fusion, 2> fusions_{qmatmuls_cpu, loras_cpu};
+    const std::array<Fusion, 2> fusions_{adapted_cpu, qmatmuls_cpu};
     const bool choose_;                                // the caller left the number of threads to us
 };
 

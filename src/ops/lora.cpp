@@ -76,37 +76,59 @@ void forward(const Call& call) {
     }
 }
 
-// ---- Several low-rank paths of one x, when it has few rows: two rounds of products instead of two for each.
-std::vector<int32_t> paths_of_x(const GraphImpl& g, std::span<const int32_t> run, size_t first) {
+// ---- Layers of one x and their low-rank paths, when it has few rows: in one round of products all W and all A meet x,
+// in a second one what B makes of that is added.
+constexpr size_t most_layers = most_gemvs / 2;
+
+std::vector<int32_t> layers_of_x(const GraphImpl& g, std::span<const int32_t> run, size_t first) {
+    constexpr size_t near = 16;                        // as in neighbours()
     const Node& node = g.node(run[first]);
-    if (node.op != Op::lora || node.shape[0] > g.backend->rows_alike(WeightRef{})) return {};    // dense factors
-    std::vector<int32_t> group = neighbours(g, run, first, 1, size_t(most_gemvs));
-    // each without dropout, and added to a base that is there before any of them
-    const auto apart = [&](int32_t id) {
-        const int32_t base = g.root(g.node(id).src[0]);
-        return g.node(id).attr.get<LoraAttr>().p == 0 && std::find(group.begin(), group.end(), base) == group.end();
+    if (node.op != Op::qmatmul) return {};
+    const std::vector<int32_t> products = neighbours(g, run, first, 0, most_layers);
+    const auto many = [&](int32_t id) {
+        return node.shape[0] > g.backend->rows_alike(g.source(g.node(id), 1).weight->ref());
     };
-    return std::all_of(group.begin(), group.end(), apart) ? group : std::vector<int32_t>{};
+    if (node.shape[0] > g.backend->rows_alike(WeightRef{}) ||              // dense factors
+        std::any_of(products.begin(), products.end(), many))
+        return {};
+    std::vector<int32_t> group = products, open = products;                // open: without a path yet
+    for (const int32_t id : run.subspan(first, std::min(near, run.size() - first))) {
+        const Node& path = g.node(id);
+        if (path.op != Op::lora || path.src[1] != node.src[0] || path.attr.get<LoraAttr>().p > 0) continue;
+        if (std::erase(open, path.src[0])) group.push_back(id);
+    }
+    std::sort(group.begin(), group.end());
+    return group.size() > products.size() ? group : std::vector<int32_t>{};
 }
 
 void forward_of_x(std::span<const Call> calls) {
     thread_local Scratch memory;
-    Cpu& cpu = cpu_of(calls[0]);
     const int64_t rows = calls[0].node.shape[0];
+    const auto path_of = [&](const Node& layer) {
+        return std::find_if(calls.begin(), calls.end(), [&](const Call& c) {
+            return c.node.op == Op::lora && &c.source(0) == &layer;
+        });
+    };
     int64_t ranks = 0;
-    for (const Call& call : calls) ranks += call.source(2).shape[0];
+    for (const Call& call : calls) ranks += call.node.op == Op::lora ? call.source(2).shape[0] : 0;
     float* u = memory.floats(rows * ranks);            // {rows, r} of one path after the other
-    Gemv down[most_gemvs], up[most_gemvs];
-    for (size_t i = 0; i < calls.size(); ++i) {
-        const Call& call = calls[i];
-        const Sizes s = sizes(call.source(0).shape, call.source(2).shape);
-        std::copy_n(call.in(0), s.rows * s.out, call.result());
-        down[i] = {call.matrix(2), call.in(1), s.in, u, s.rank};
-        up[i] = {call.matrix(3), u, s.rank, call.result(), s.out, call.node.attr.get<LoraAttr>().scale, 1};
-        u += s.rows * s.rank;
+    Gemv of_x[most_gemvs], up[most_layers];
+    size_t count = 0, paths = 0;
+    for (const Call& call : calls) {
+        if (call.node.op == Op::qmatmul) {             // what only its path reads is made where that goes on
+            float* const y = call.out ? call.result() : path_of(call.node)->result();
+            of_x[count++] = {call.matrix(1), call.in(0), call.source(0).shape[1], y, call.node.shape[1]};
+            continue;
+        }
+        const Sizes s = sizes(call.node.shape, call.source(2).shape);
+        of_x[count++] = {call.matrix(2), call.in(1), s.in, u, s.rank};
+        up[paths++] = {call.matrix(3), u, s.rank, call.result(), s.out, call.node.attr.get<LoraAttr>().scale, 1};
+        u += rows * s.rank;
     }
-    gemv(cpu, rows, std::span(down, calls.size()));
-    gemv(cpu, rows, std::span(up, calls.size()));
+    gemv(cpu_of(calls[0]), rows, std::span(of_x, count));
+    for (const Call& call : calls)
+        if (call.node.op == Op::lora && call.src[0]) std::copy_n(call.in(0), call.node.elements(), call.result());
+    gemv(cpu_of(calls[0]), rows, std::span(up, paths));
 }
 
 void back_shape(const GraphImpl& g, Node& node) {      // flat [v | dA | dB]
@@ -191,7 +213,7 @@ const OpDef lora_back_def{.name = "lora_back", .shape = lora_room::back_shape};
 const Kernel lora_back_cpu{lora_room::backward, lora_room::scratch};
 const OpDef lora_dx_def{.name = "lora_dx", .shape = lora_room::dx_shape, .over = 0b100};
 const Kernel lora_dx_cpu{lora_room::dx};
-const Fusion loras_cpu{"low-rank paths of one x", lora_room::paths_of_x, lora_room::forward_of_x};
+const Fusion adapted_cpu{"layers of one x and their adapters", lora_room::layers_of_x, lora_room::forward_of_x};
 
 Tensor lora(Tensor base, Tensor x, Tensor a, Tensor b, const LoraAttr& attr) {
     GraphImpl& g = graph_of({base, x, a, b}, "lora");

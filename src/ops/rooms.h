@@ -14,7 +14,7 @@ namespace qlora { inline namespace QLORA_ABI {
 #define QLORA_OP(name, room) extern const Kernel name##_cpu;
 #include "src/graph/ops.def"
 const Kernel* cpu_kernel(Op);                          // null for leaves and views
-extern const Fusion qmatmuls_cpu, loras_cpu;
+extern const Fusion adapted_cpu, qmatmuls_cpu;
 
 // Source i as float values of the graph: not absent, not i32, not a stored weight.
 inline const Node& float_source(const GraphImpl& g, const Node& n, int i) {
