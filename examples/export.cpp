@@ -29,6 +29,13 @@ static qlora::DType type_of(const Settings& s) {
     throw UsageError("--type " + s.type + " is no type of a model");
 }
 
+static void check_name(const std::string& out) {
+    for (const char* of_a_file : {".safetensors", ".bin", ".pt", ".pth", ".json", ".jsonl", ".txt", ".ggml", ".GGUF"})
+        if (fs::path(out).extension() == of_a_file)
+            throw UsageError("-o " + out + " would be a folder of that name: end it in .gguf for a file, or in "
+                             "something else for a Hugging Face folder");
+}
+
 static void check_output(const Settings& s) {
     std::error_code error;
     if (s.type == "stored" && !s.model.adapter.empty())
@@ -40,7 +47,7 @@ static void check_output(const Settings& s) {
     if ((s.type == "q8_0" || s.type == "q4_0" || s.type == "iq4_nl") && !s.gguf())
         throw UsageError("a Hugging Face folder cannot hold " + s.type +
                          ": end -o in .gguf, or choose bf16, f16, f32 or nf4");
-    if (!fs::exists(s.out, error)) return;
+    if (!fs::exists(s.out, error)) return check_name(s.out);
     for (const std::string& source : {s.model.model, s.model.adapter})
         if (!source.empty() && fs::equivalent(source, s.out, error))
             throw UsageError("-o is the model or the adapter itself; choose another name");

@@ -161,21 +161,28 @@ void save_model(const ModelImpl& model, const LoraImpl* lora, const std::string&
     }
 }
 
+std::shared_ptr<ModelImpl> load_model(const Source& source, const LoadOptions& options) {
+    if (!is_in_memory(source) && !exists(source.name()))
+        fail(Errc::io, "Model::load: ", source.name(), ": no such file or folder");
+    return has_files(source) ? load_hf_model(source, options) : load_gguf_model(source, options);
+}
+
 }  // namespace api_room
 
 Model Model::load(const Source& source, const LoadOptions& options) {
     if (!impl_of(options.backend)) fail(Errc::argument, "Model::load: the backend is an empty handle");
-    if (!is_in_memory(source) && !exists(source.name()))
-        fail(Errc::io, "Model::load: ", source.name(), ": no such file or folder");
-    if (has_files(source)) return Model(load_hf_model(source, options));
-    return Model(load_gguf_model(source, options));
+    if (impl_of(options.backend)->is_outline())
+        fail(Errc::argument, "Model::load: ", source.name(), ": the backend is that of an outline, which holds no "
+             "weights; use Backend::cpu(), or Model::outline for another one");
+    return Model(api_room::load_model(source, options));
 }
 
 Model Model::outline(const Source& source, const LoadOptions& options) {
     if (!impl_of(options.backend)) fail(Errc::argument, "Model::outline: the backend is an empty handle");
     LoadOptions without = options;
-    without.backend = handle_of<Backend>(impl_of(options.backend)->outline());
-    return load(source, without);
+    if (!impl_of(options.backend)->is_outline())
+        without.backend = handle_of<Backend>(impl_of(options.backend)->outline());
+    return Model(api_room::load_model(source, without));
 }
 
 void Model::save(const std::string& path, const SaveOptions& options) const {

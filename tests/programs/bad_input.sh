@@ -132,6 +132,7 @@ bad "quantize: an output that exists" "exists" ./quantize "$model" "$dir/full"
 bad "quantize: an output that cannot be made" "." ./quantize "$model" /proc/qlora.gguf
 bad "quantize: the output is the model" "the model itself" ./quantize "$model" "$model" --overwrite
 bad "export: no output" "missing -o" ./export -m "$model"
+bad "export: a folder that is called like a file" "out.txt would be a folder" ./export -m "$model" -o "$dir/out.txt"
 bad "export: a type that does not exist" "f16|bf16" ./export -m "$model" -o "$dir/x.gguf" --type int3
 bad "export: a type spelled otherwise" "did you mean q8_0" ./export -m "$model" -o "$dir/x.gguf" --type Q8_O
 bad "export: llama.cpp's other types" "did you mean q4_0" ./export -m "$model" -o "$dir/x.gguf" --type Q4_K

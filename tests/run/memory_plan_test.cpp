@@ -49,6 +49,9 @@ TEST(MemoryPlan, AnOutlineComputesNothing) {
     EXPECT_THROW(model.save(folder / "model.gguf"), qlora::Error);
     EXPECT_THROW((void)model.convert(qlora::DType::f32), qlora::Error);
     EXPECT_THROW((void)lora.merge(), qlora::Error);
+    const qlora::LoadOptions there{.backend = model.backend()};
+    EXPECT_THROW((void)qlora::Model::load(golden_path("training/model"), there), qlora::Error);
+    EXPECT_NO_THROW((void)qlora::Model::outline(golden_path("training/model"), there));
 }
 
 std::vector<float> trained(const qlora::TrainOptions& o, int64_t* paged = nullptr) {
