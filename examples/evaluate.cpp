@@ -139,6 +139,7 @@ static int body(int argc, char** argv) {
     flags.toggle("--json", s.json, "print one JSON object");
     flags.take_config();
     flags.parse(argc, argv);
+    if (!flags.given("--stride")) s.stride = std::min(s.stride, (s.context + 1) / 2);
     if (s.stride > s.context) throw UsageError("--stride must not be above --context");
     s.model.follow_adapter(flags);
     catch_interrupts();

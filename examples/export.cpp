@@ -1,6 +1,7 @@
 // export.cpp - writes a model for other programs: an adapter merged into its base, or the model alone, in another type,
 // as GGUF (llama.cpp) or as a Hugging Face folder (transformers); or the adapter by itself. It says which base it used
 // and measures what the result costs; how, and which base is the better one, is in examples/export.
+#include "examples/common/find_model.h"
 #include "examples/common/interrupt.h"
 #include "examples/common/terminal.h"
 #include "examples/export/bases.h"
@@ -29,13 +30,6 @@ static qlora::DType type_of(const Settings& s) {
     throw UsageError("--type " + s.type + " is no type of a model");
 }
 
-static void check_name(const std::string& out) {
-    for (const char* of_a_file : {".safetensors", ".bin", ".pt", ".pth", ".json", ".jsonl", ".txt", ".ggml", ".GGUF"})
-        if (fs::path(out).extension() == of_a_file)
-            throw UsageError("-o " + out + " would be a folder of that name: end it in .gguf for a file, or in "
-                             "something else for a Hugging Face folder");
-}
-
 static void check_output(const Settings& s) {
     std::error_code error;
     if (s.type == "stored" && !s.model.adapter.empty())
@@ -47,7 +41,7 @@ static void check_output(const Settings& s) {
     if ((s.type == "q8_0" || s.type == "q4_0" || s.type == "iq4_nl") && !s.gguf())
         throw UsageError("a Hugging Face folder cannot hold " + s.type +
                          ": end -o in .gguf, or choose bf16, f16, f32 or nf4");
-    if (!fs::exists(s.out, error)) return check_name(s.out);
+    if (!fs::exists(s.out, error)) return check_new_model(s.out);
     for (const std::string& source : {s.model.model, s.model.adapter})
         if (!source.empty() && fs::equivalent(source, s.out, error))
             throw UsageError("-o is the model or the adapter itself; choose another name");

@@ -1,5 +1,6 @@
 // quantize.cpp - writes a model with its linear layers in NF4 or FP4: OUT.gguf, or a Hugging Face folder in the
 // bitsandbytes layout.
+#include "examples/common/find_model.h"
 #include "examples/common/interrupt.h"
 #include "examples/common/load.h"
 #include "examples/common/terminal.h"
@@ -31,6 +32,7 @@ static int body(int argc, char** argv) {
         throw UsageError("OUT is the model itself; choose another name");
     if (fs::exists(out, error) && !overwrite)
         throw qlora::Error(qlora::Errc::io, out + " exists; replace it with --overwrite");
+    if (!fs::exists(out, error)) check_new_model(out);
 
     load.device = "cpu";
     const qlora::Model model = load.load();

@@ -1,6 +1,7 @@
 // find_model.cpp - see find_model.h. Nothing is downloaded here: the command that does is printed.
 #include "examples/common/find_model.h"
 
+#include "examples/common/flags.h"
 #include "examples/common/terminal.h"
 
 #include "qlora.h"
@@ -172,6 +173,17 @@ std::string find_adapter(const std::string& called) {
     else if (fs::exists(folder / "checkpoints", unknown))
         remedy = ": its run has not ended; finetune --resume auto ends it, and its checkpoints/step-N are adapters too";
     throw qlora::Error(Errc::format, found + " holds no adapter (no adapter_config.json)" + remedy);
+}
+
+void check_new_model(const std::string& out) {
+    std::string kind = fs::path(out).extension().string();
+    if (kind == ".gguf") return;
+    for (char& c : kind) c = c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c;
+    for (const char* of_a_file :
+         {".gguf", ".ggml", ".safetensors", ".bin", ".pt", ".pth", ".json", ".jsonl", ".txt", ".zip"})
+        if (kind == of_a_file)
+            throw UsageError(out + " would be a folder of that name: end it in .gguf for a file, or in something else "
+                                   "for a Hugging Face folder");
 }
 
 }    // namespace program

@@ -13,5 +13,8 @@ namespace program {
 std::string find_model(const std::string& called);
 // The same of an adapter; a folder must hold one.
 std::string find_adapter(const std::string& called);
+// Of a model that is to be written: a name ending in .gguf is a file, any other a folder. UsageError where it is a name
+// of another kind of file.
+void check_new_model(const std::string& out);
 
 }  // namespace program

@@ -120,7 +120,8 @@ static std::vector<Change> changes(const Settings& s, const Flags& flags, const 
     // where nobody asked for speed, recomputation is the default
     if (!checkpoint && flags.given("--memory-limit")) recompute(c, model.info().layers);
     else c.instead("");
-    if (c.train.checkpoint_activations && (!device || budget.device > 0)) {
+    const bool recomputes = c.train.checkpoint_activations && c.train.kept_layers < model.info().layers;
+    if (recomputes && (!device || budget.device > 0)) {
         c.train.inputs_apart = true;
         c.also(device ? "what layers are recomputed from waits in the host's memory: the same bytes, copied beside "
                         "the computing"

@@ -230,6 +230,9 @@ void finish(Settings& s, const Flags& flags) {
     if (!s.train.checkpoint_activations && (s.light || s.train.inputs_apart))
         throw UsageError(std::string("--no-grad-checkpoint recomputes nothing: leave it or ") +
                          (s.light ? "--light-recomputation out" : "--inputs-apart out"));
+    if (s.light && s.train.inputs_apart)
+        throw UsageError("--light-recomputation keeps every layer: nothing waits for it that --inputs-apart could put "
+                         "elsewhere; leave one out");
     s.train.light_recomputation = s.light;
     s.train.optimizer.bits = s.optimizer.ends_with("_8bit") ? 8 : 32;
     s.train.optimizer.paged = s.optimizer.starts_with("paged_");

@@ -81,21 +81,25 @@ void forward(const Call& call) {
 constexpr size_t most_layers = most_gemvs / 2;
 
 std::vector<int32_t> layers_of_x(const GraphImpl& g, std::span<const int32_t> run, size_t first) {
-    constexpr size_t near = 16;                        // as in neighbours()
     const Node& node = g.node(run[first]);
-    if (node.op != Op::qmatmul) return {};
-    const std::vector<int32_t> products = neighbours(g, run, first, 0, most_layers);
+    if (node.op != Op::qmatmul || node.shape[0] > g.backend->rows_alike(WeightRef{})) return {};   // dense factors
+    const auto reads_x = [&](int32_t id) { return g.node(id).op == Op::lora && g.node(id).src[1] == node.src[0]; };
+    const auto path = std::find_if(run.begin() + ptrdiff_t(first), run.end(), reads_x);
+    if (path == run.end()) return {};
+    std::vector<int32_t> group = neighbours(g, run, first, 0, most_layers);
     const auto many = [&](int32_t id) {
         return node.shape[0] > g.backend->rows_alike(g.source(g.node(id), 1).weight->ref());
     };
-    if (node.shape[0] > g.backend->rows_alike(WeightRef{}) ||              // dense factors
-        std::any_of(products.begin(), products.end(), many))
-        return {};
-    std::vector<int32_t> group = products, open = products;                // open: without a path yet
-    for (const int32_t id : run.subspan(first, std::min(near, run.size() - first))) {
-        const Node& path = g.node(id);
-        if (path.op != Op::lora || path.src[1] != node.src[0] || path.attr.get<LoraAttr>().p > 0) continue;
-        if (std::erase(open, path.src[0])) group.push_back(id);
+    if (std::any_of(group.begin(), group.end(), many)) return {};
+    const std::vector<int32_t> products = group;
+    std::vector<int32_t> open = products;              // without a path yet
+    const auto among = [&](int32_t id) {
+        return std::find(products.begin(), products.end(), g.root(id)) != products.end();
+    };
+    for (const int32_t id : neighbours(g, run, size_t(path - run.begin()), 1, most_layers)) {
+        const Node& n = g.node(id);
+        const bool fits = n.attr.get<LoraAttr>().p == 0 && !among(n.src[2]) && !among(n.src[3]);
+        if (fits && std::erase(open, n.src[0])) group.push_back(id);
     }
     std::sort(group.begin(), group.end());
     return group.size() > products.size() ? group : std::vector<int32_t>{};

@@ -179,6 +179,30 @@ TEST(CudaPlan, OneDeviceStandsForAll) {
             }
 }
 
+// What layers make of one x: of one layer as products read it, the sum of several in f32.
+TEST(CudaPlan, SumsOfSeveralGradientsAreNotRounded) {
+    for (const int layers : {1, 2, 3}) {
+        q::GraphImpl g(q::make_planned_cuda_backend({80, false, false})->outline());
+        const q::Tensor x = g.param({32, 64});
+        q::Tensor total = q::sum(x);
+        for (int i = 0; i < layers; ++i) {
+            auto w = std::make_shared<q::Weight>();
+            w->name = "w";
+            w->shape = {64, 64};
+            w->dtype = q::DType::nf4;
+            total = q::sum(q::silu(q::matmul(x, g.weight(w)))) + total;
+        }
+        g.backward(total);
+        int sums = 0;
+        for (const q::Node& n : g.nodes) {
+            if (n.op != q::Op::qmatmul_dx) continue;
+            EXPECT_EQ(n.storage, n.src[2] < 0 ? q::DType::bf16 : q::DType::f32);
+            sums += n.src[2] >= 0;
+        }
+        EXPECT_EQ(sums, layers - 1);
+    }
+}
+
 // The model with its weights on the device, ready to run.
 TEST(CudaPlan, IsThatOfTheRun) {
     const std::string path = golden_path("training/model");

@@ -249,4 +249,22 @@ TEST(Backend, PathsThatDependOnEachOtherStayApart) {
     }
 }
 
+// A path whose A is made of the same x as the layer that it belongs to.
+TEST(Backend, AFactorThatIsAProductOfXComesFirst) {
+    std::vector<std::vector<float>> values;
+    for (const std::shared_ptr<q::BackendImpl>& backend :
+         {q::make_cpu_backend(2, q::Compute::f32),
+          std::shared_ptr<q::BackendImpl>(std::make_shared<Unfused>(1, q::Compute::f32))}) {
+        GraphImpl g(backend);
+        const Tensor x = s::input(g, {3, 64}, 5);
+        const Tensor y = q::matmul(x, g.weight(samples::stored_weight({32, 64}, 6)));
+        const Tensor a = q::matmul(x, g.weight(samples::stored_weight({64, 64}, 7)));
+        const Tensor path = q::lora(y, x, a, s::param(g, {32, 3}, 8), {.scale = 0.5f});
+        g.output(path);
+        g.run();
+        values.push_back(s::get(path));
+    }
+    EXPECT_EQ(values[0], values[1]);
+}
+
 }  // namespace backend_test

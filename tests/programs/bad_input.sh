@@ -132,6 +132,9 @@ bad "quantize: an output that exists" "exists" ./quantize "$model" "$dir/full"
 bad "quantize: an output that cannot be made" "." ./quantize "$model" /proc/qlora.gguf
 bad "quantize: the output is the model" "the model itself" ./quantize "$model" "$model" --overwrite
 bad "export: no output" "missing -o" ./export -m "$model"
+bad "quantize: a folder that is called like a file" "end it in .gguf" ./quantize "$model" "$dir/out.GGUF"
+bad "evaluate: a stride above the context" "must not be above" ./evaluate -m "$model" -f "$dir/chats.jsonl" -c 64 --stride 65
+bad "layers that are kept whole, and where they wait" "leave one out" ./finetune --dry-run --shape 7b --light-recomputation --inputs-apart
 bad "export: a folder that is called like a file" "out.txt would be a folder" ./export -m "$model" -o "$dir/out.txt"
 bad "export: a type that does not exist" "f16|bf16" ./export -m "$model" -o "$dir/x.gguf" --type int3
 bad "export: a type spelled otherwise" "did you mean q8_0" ./export -m "$model" -o "$dir/x.gguf" --type Q8_O

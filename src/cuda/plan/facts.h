@@ -27,13 +27,13 @@ inline bool is_stored_in_16_bits(Op op) {
     }
 }
 
-// A gradient that nothing was added to yet is of the same kind; a sum of several is f32. Two products make the gradient
-// of one layer towards its x: by adapters, then by the stored weight, which adds to the first in its type.
+// The gradient of one layer towards its x is of the same kind, of its adapter and of the stored weight, which adds to
+// that in its type; the sum over several layers is f32.
 inline bool is_stored_in_16_bits(const GraphImpl& g, const Node& n) {
     const bool joins = n.src[2] >= 0;
     if (n.op == Op::lora_dx) return !joins;
-    if (n.op == Op::qmatmul_dx) return !joins || g.source(n, 2).storage == DType::bf16;
-    return is_stored_in_16_bits(n.op);
+    if (n.op != Op::qmatmul_dx) return is_stored_in_16_bits(n.op);
+    return !joins || (g.source(n, 2).op == Op::lora_dx && g.source(n, 2).storage == DType::bf16);
 }
 
 // A backend of the wing, on a device or without one.
