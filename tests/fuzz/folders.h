@@ -89,6 +89,45 @@ inline Target adapter_target(const std::string& name) {
             }};
 }
 
+// Adapters as mlx-lm writes them, of LoRA and of DoRA; what comes in replaces the file of that name.
+inline std::string mlx_file(const std::string& name, bool dora) {
+    static std::map<bool, std::string> made;
+    std::string& path = made[dora];
+    if (path.empty()) {
+        path = folder() + (dora ? "/mlx_dora" : "/mlx_lora");
+        save_lora_mlx(*create_lora(model(), {.rank = 2, .modules = "q_proj,down_proj", .dora = dora}), path);
+    }
+    return bytes_of(path + "/" + name);
+}
+inline Target mlx_target(const std::string& name) {
+    return {[=] {
+                return Seeds{mlx_file(name, false), mlx_file(name, true)};
+            },
+            [=](std::string_view bytes) {
+                for (const bool dora : {false, true}) {
+                    for (const char* file : {"adapter_config.json", "adapters.safetensors"})
+                        put(std::string("mlx/") + file, file == name ? bytes : std::string_view(mlx_file(file, dora)));
+                    try {
+                        load_lora(model(), folder() + "/mlx");
+                    } catch (const Error&) {           // beside the files of the other kind it may still be read
+                    }
+                }
+            }};
+}
+
+// generation_config.json beside a model.
+inline void read_generation(std::string_view bytes) {
+    static const std::string copy = [] {
+        const std::string to = folder() + "/generation";
+        std::filesystem::copy(hugging_face(Folder::plain), to);
+        return to;
+    }();
+    put("generation/generation_config.json", bytes);
+    const auto model = tiny::load(copy);
+    use(model);
+    gguf_of(*model);                                   // what its makers say goes into the other world too
+}
+
 // base.json beside an adapter: the record of what it was trained on.
 inline Seeds base_records() {
     const std::string plain = adapter_file("base.json");
@@ -159,6 +198,15 @@ inline Targets folders() {
         {"adapter_config", adapter_target("adapter_config.json")},
         {"adapter", adapter_target("adapter_model.safetensors")},
         {"base_record", {base_records, read_base}},
+        {"mlx_config", mlx_target("adapter_config.json")},
+        {"mlx_tensors", mlx_target("adapters.safetensors")},
+        {"generation_config",
+         {[] {
+              return Seeds{R"({"do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": 20, "min_p": 0.05,
+                              "repetition_penalty": 1.1, "eos_token_id": [1, 2], "bos_token_id": 0})",
+                           R"({"do_sample": false, "temperature": null, "max_length": 4096})"};
+          },
+          read_generation}},
     };
 }
 

@@ -124,6 +124,38 @@ inline void read_gguf(std::string_view bytes) {
     use(m);
 }
 
+// The smallest model in two files: every second tensor, and all metadata in the first.
+inline std::string part_of_model(int64_t number) {
+    static const std::string whole = gguf_of(*tiny::make(smallest("llama")));
+    const auto file = Gguf::open(put("whole.gguf", whole));
+    GgufWriter out;
+    if (number == 0)
+        for (const GgufPair& pair : file->pairs()) out.copy(*file, pair);
+    out.set("split.no", GgufWriter::Type::u16, Json(number));
+    out.set("split.count", GgufWriter::Type::u16, Json(int64_t(2)));
+    out.set("split.tensors.count", GgufWriter::Type::i32, Json(int64_t(file->tensors().size())));
+    for (size_t i = size_t(number); i < file->tensors().size(); i += 2) {
+        const GgufTensor& t = file->tensors()[i];
+        out.add({t.name, t.ggml_type, t.shape, t.bytes,
+                 [file, &t](AtomicFile& f) { f.write(file->data(t), t.bytes); }});
+    }
+    out.write(folder() + "/part.gguf");
+    return bytes_of(folder() + "/part.gguf");
+}
+
+// What comes in is one of the two, beside the valid other one.
+inline void read_parts(std::string_view bytes) {
+    static const std::string first = part_of_model(0), second = part_of_model(1);
+    for (const bool is_first : {true, false}) {
+        put("m-00002-of-00002.gguf", is_first ? std::string_view(second) : bytes);
+        const std::string path = put("m-00001-of-00002.gguf", is_first ? bytes : std::string_view(first));
+        try {
+            use(tiny::load(path));
+        } catch (const Error&) {                       // as the other one it may still be read
+        }
+    }
+}
+
 inline Targets formats() {
     return {
         {"json",
@@ -148,6 +180,11 @@ inline Targets formats() {
               return seeds;
           },
           read_gguf}},
+        {"gguf_parts",
+         {[] {
+              return Seeds{part_of_model(0), part_of_model(1)};
+          },
+          read_parts}},
         {"gguf_four_bit",
          {[] {
               Seeds seeds;

@@ -18,6 +18,12 @@ inline Seeds rows() {
         "\n",
         R"({"prompt": "a", "completion": "b"})"
         "\n",
+        R"({"prompt": {"text": "q", "role": "prompter", "replies": [{"text": "b", "role": "assistant", "rank": 1},
+            {"text": "a", "role": "assistant", "rank": 0, "replies": [{"text": "c", "role": "prompter", "deleted": true}]}]}})",
+        R"({"message_id": "1", "parent_id": null, "message_tree_id": "1", "text": "q", "role": "prompter", "rank": null})"
+        "\n"
+        R"({"message_id": "2", "parent_id": "1", "message_tree_id": "1", "text": "a", "role": "assistant", "rank": 0})"
+        "\n",
         R"([{"instruction": "a", "input": "b", "output": "c"}])",
         R"({"text": "abc<|im_end|>"})"
         "\n",

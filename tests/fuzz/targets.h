@@ -1,6 +1,7 @@
 // targets.h - what every fuzz target is made of: valid inputs to begin with, and the reader that they go into. Whatever
 // comes in, the only way out of a reader is a result or qlora::Error.
 #pragma once
+#include "src/model/recommended.h"
 #include "tests/model/tiny.h"
 
 #include <filesystem>
@@ -84,6 +85,7 @@ inline Seeds damaged(const std::string& text, bool all) {
 // What the library made of a file, put to use: a model that loads must compute.
 inline void use(const std::shared_ptr<ModelImpl>& model) {
     describe(*model);
+    recommended_sampling(*model);
     if (model->config.vocabulary > 4 && model->config.layers * model->config.hidden < 4096)
         tiny::logits(model, nullptr, Tokens{1, 2, 3});
 }
