@@ -35,8 +35,6 @@ struct Right {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-int64_t even(int64_t depth) { return (depth + 1) / 2 * 2; }
-
 // Rows [row, row + rows) and depth [from, from + count) of the left factor: what is packed at a time.
 struct Block {
     int64_t row, rows, from, count;
@@ -57,14 +55,14 @@ struct Product {
     float alpha, beta;
     const KeptPanels* kept = nullptr;
 
-    int64_t strip_bytes(const Block& block) const { return kernels.rows * even(block.count) * kernels.bytes; }
-    int64_t bytes_of_panel(int64_t count) const { return kernels.cols * even(count) * kernels.bytes; }
-
     void pack_strip(const Block& block, int64_t row, void* strip) const {
         const int64_t lines = std::min(kernels.rows, block.rows - row), first = block.row + row;
         if (left.deep_rows)
-            kernels.along(left.data + block.from * left.ld + first, left.ld, lines, block.count, kernels.rows, strip);
-        else kernels.across(left.data + first * left.ld + block.from, left.ld, lines, block.count, kernels.rows, strip);
+            kernels.left_along(left.data + block.from * left.ld + first, left.ld, lines, block.count, kernels.rows,
+                               strip);
+        else
+            kernels.left_across(left.data + first * left.ld + block.from, left.ld, lines, block.count, kernels.rows,
+                                strip);
     }
 
     // Columns [col, col + cols) of the stretch from d: panels of kernels.cols columns, one after the other.
@@ -77,28 +75,28 @@ struct Product {
             if (right.deep_rows) {
                 const FloatRows rows = float_rows(*cpu.kernels, right.w, right.ld, d + from, some, col, cols, floats);
                 for (int64_t p = 0; p * kernels.cols < cols; ++p)
-                    kernels.along(rows.data + p * kernels.cols, rows.ld,
-                                  std::min(kernels.cols, cols - p * kernels.cols), some, kernels.cols,
-                                  at(panels, p, count, from));
+                    kernels.right_along(rows.data + p * kernels.cols, rows.ld,
+                                        std::min(kernels.cols, cols - p * kernels.cols), some, kernels.cols,
+                                        at(panels, p, count, from));
             } else {
                 for (int64_t p = 0; p * kernels.cols < cols; ++p) {
                     const int64_t wide = std::min(kernels.cols, cols - p * kernels.cols);
                     const FloatRows rows = float_rows(*cpu.kernels, right.w, right.ld, col + p * kernels.cols, wide,
                                                       d + from, some, floats);
-                    kernels.across(rows.data, rows.ld, wide, some, kernels.cols, at(panels, p, count, from));
+                    kernels.right_across(rows.data, rows.ld, wide, some, kernels.cols, at(panels, p, count, from));
                 }
             }
         }
     }
 
     char* at(char* panels, int64_t panel, int64_t count, int64_t depth_in_panel) const {
-        return panels + panel * bytes_of_panel(count) + depth_in_panel * kernels.cols * kernels.bytes;
+        return panels + panel * kernels.bytes_of_panel(count) + kernels.bytes_of_panel(depth_in_panel);
     }
 
     // Of kept panels, stretch after stretch lies panel after panel. Tasks begin at a panel.
     char* kept_at(int64_t col, int64_t d, int64_t count) const {
-        return kept->memory + ceil_div(n, kernels.cols) * bytes_of_panel(d) +
-               col / kernels.cols * bytes_of_panel(count);
+        return kept->memory + ceil_div(n, kernels.cols) * kernels.bytes_of_panel(d) +
+               col / kernels.cols * kernels.bytes_of_panel(count);
     }
 
     void pack_all() const {
@@ -113,14 +111,16 @@ struct Product {
     // One task: rows [row, row + rows) of the block, columns [col, col + cols).
     void run_tile(const Block& block, const char* strips, int64_t row, int64_t rows, int64_t col, int64_t cols) const {
         thread_local Scratch panel_memory;
-        const int64_t columns = ceil_div(cols, kernels.cols), most = columns * bytes_of_panel(std::min(stretch, depth));
+        const int64_t columns = ceil_div(cols, kernels.cols),
+                      most = columns * kernels.bytes_of_panel(std::min(stretch, depth));
         char* panels = kept ? nullptr : static_cast<char*>(panel_memory.bytes(most));
         for (int64_t d = 0; d < block.count; d += stretch) {
             const int64_t count = std::min(stretch, block.count - d);
             if (kept) panels = kept_at(col, block.from + d, count);
             else pack_panels(col, cols, block.from + d, count, panels);
             for (int64_t r = row; r < row + rows; r += kernels.rows) {
-                const char* strip = strips + r / kernels.rows * strip_bytes(block) + d * kernels.rows * kernels.bytes;
+                const char* strip = strips + r / kernels.rows * kernels.bytes_of_strip(block.count) +
+                                    kernels.bytes_of_strip(d);
                 float* out = c + (block.row + r) * ldc + col;
                 for (int64_t p = 0; p < columns; ++p) {
                     kernels.tile(strip, at(panels, p, count, 0), count, out + p * kernels.cols, ldc,
@@ -141,7 +141,7 @@ struct Product {
 
     void run_block(const Block& block) const {
         thread_local Scratch strip_memory;
-        const int64_t strips = ceil_div(block.rows, kernels.rows), bytes = strip_bytes(block);
+        const int64_t strips = ceil_div(block.rows, kernels.rows), bytes = kernels.bytes_of_strip(block.count);
         char* packed = static_cast<char*>(strip_memory.bytes(strips * bytes));
         cpu.pool.run(strips, [&](int64_t s, int) { pack_strip(block, s * kernels.rows, packed + s * bytes); });
         const int64_t wide = columns_of_a_task(), column_tiles = ceil_div(n, wide);
@@ -181,9 +181,9 @@ int64_t gemm_memory(const Cpu& cpu, int64_t rows, int64_t depth) {
     int64_t strips = 0, panels = 0;
     for (const Compute compute : {room::forward(cpu), room::backward(cpu)}) {
         const GemmKernels& k = cpu.kernels->gemm_for(compute);
-        const int64_t tall = room::ceil_div(std::min(rows, room::most_rows), k.rows) * k.rows;
-        strips = std::max(strips, tall * room::even(std::min(depth, room::slab)) * k.bytes);
-        panels = std::max(panels, room::ceil_div(room::most_columns, k.cols) * k.cols * room::stretch * k.bytes);
+        strips = std::max(strips, room::ceil_div(std::min(rows, room::most_rows), k.rows) *
+                                      k.bytes_of_strip(std::min(depth, room::slab)));
+        panels = std::max(panels, room::ceil_div(room::most_columns, k.cols) * k.bytes_of_panel(room::stretch));
     }
     // the caller packs the strips, every thread its panels and decodes its pieces of them
     return strips + cpu.pool.size() * (panels + 4 * float_rows_size(64, room::most_columns));
@@ -194,7 +194,7 @@ int64_t panel_bytes(const Cpu& cpu, const WeightRef& w, Pass pass) {
     const bool back = pass == Pass::backward;
     const GemmKernels& k = cpu.kernels->gemm_for(back ? room::backward(cpu) : room::forward(cpu));
     const int64_t lines = back ? w.cols : w.rows, depth = back ? w.rows : w.cols;
-    return room::ceil_div(room::ceil_div(lines, k.cols) * k.cols * room::even(depth) * k.bytes, 64) * 64;
+    return room::ceil_div(room::ceil_div(lines, k.cols) * k.bytes_of_panel(depth), 64) * 64;
 }
 
 void gemm_nt(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& w, float* y, int64_t ldy, float alpha,

@@ -2,9 +2,10 @@
 //
 // A set names in its table what it takes from where: a set that adds little to another points at the other's parts, and
 // null means that there is nothing faster than the way that all share.
-// A product is cut into register tiles: c[rows, cols] += left strip x right panel. Both factors are packed the same
-// way, as packed[depth][width] with width = rows or cols of the tile, so that a tile reads two streams from start to
-// end. With bf16 two neighbours in depth sit side by side: packed[depth / 2][width][2], as the instruction wants them.
+// A product is cut into register tiles: c[rows, cols] += left strip x right panel. Both factors are packed, mostly the
+// same way, as packed[depth][width] with width = rows or cols of the tile, so that a tile reads two streams from start
+// to end. With bf16 two neighbours in depth sit side by side: packed[depth / 2][width][2], as the instruction wants
+// them.
 #pragma once
 #include "src/cpu/dots16.h"
 #include "src/cpu/drop.h"
@@ -21,15 +22,19 @@ namespace qlora { inline namespace QLORA_ABI {
 
 struct GemmKernels {
     int64_t rows, cols;                                // of the register tile
-    int64_t pair;                                      // neighbours in depth that sit side by side: 1, or 2 with bf16
+    int64_t granule;                                   // depth is packed in multiples of it, a divisor of 64
     int64_t bytes;                                     // of a packed element
-    // packed[d][l] = source[l * ld + d], or source[d * ld + l]; lines beyond `lines` (and depth beyond an odd one)
-    // become 0.
-    void (*across)(const float* source, int64_t ld, int64_t lines, int64_t depth, int64_t width, void* packed);
-    void (*along)(const float* source, int64_t ld, int64_t lines, int64_t depth, int64_t width, void* packed);
+    // packed[d][l] = source[l * ld + d] where lines lie `across` depth, source[d * ld + l] where `along` it; lines
+    // beyond `lines`, and depth up to a whole granule, become 0.
+    using Pack = void (*)(const float* source, int64_t ld, int64_t lines, int64_t depth, int64_t width, void* packed);
+    Pack left_across, left_along, right_across, right_along;
     // c = alpha * left^T panel + beta * c for the first rows x cols of the tile; beta 0 does not read c.
     void (*tile)(const void* left, const void* panel, int64_t depth, float* c, int64_t ldc, int64_t rows, int64_t cols,
                  float alpha, float beta);
+
+    int64_t padded(int64_t depth) const { return (depth + granule - 1) / granule * granule; }
+    int64_t bytes_of_strip(int64_t depth) const { return rows * padded(depth) * bytes; }
+    int64_t bytes_of_panel(int64_t depth) const { return cols * padded(depth) * bytes; }
 };
 
 // 4-bit codes. A run of 64 elements shares a scale; codes are packed high nibble first.

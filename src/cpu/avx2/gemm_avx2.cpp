@@ -103,7 +103,15 @@ static void tile(const void* left, const void* panel, int64_t depth, float* c, i
 
 }  // namespace gemm_avx2_room
 
-constinit const GemmKernels gemm_avx2{6, 16, 1, 4, gemm_avx2_room::across, gemm_avx2_room::along, gemm_avx2_room::tile};
+constinit const GemmKernels gemm_avx2{.rows = 6,
+                                      .cols = 16,
+                                      .granule = 1,
+                                      .bytes = 4,
+                                      .left_across = gemm_avx2_room::across,
+                                      .left_along = gemm_avx2_room::along,
+                                      .right_across = gemm_avx2_room::across,
+                                      .right_along = gemm_avx2_room::along,
+                                      .tile = gemm_avx2_room::tile};
 
 }}  // namespace qlora
 

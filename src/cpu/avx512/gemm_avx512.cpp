@@ -59,8 +59,15 @@ static QLORA_INLINE void tile_of(const int height, const int wide, const float* 
 
 }  // namespace gemm_avx512_room
 
-constinit const GemmKernels gemm_avx512{
-    12, 32, 1, 4, gemm_avx512_room::across, gemm_avx512_room::along, gemm_avx512_room::tile};
+constinit const GemmKernels gemm_avx512{.rows = 12,
+                                        .cols = 32,
+                                        .granule = 1,
+                                        .bytes = 4,
+                                        .left_across = gemm_avx512_room::across,
+                                        .left_along = gemm_avx512_room::along,
+                                        .right_across = gemm_avx512_room::across,
+                                        .right_along = gemm_avx512_room::along,
+                                        .tile = gemm_avx512_room::tile};
 
 }}  // namespace qlora
 

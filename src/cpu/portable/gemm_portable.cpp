@@ -45,7 +45,14 @@ void tile(const void* left, const void* panel, int64_t depth, float* c, int64_t 
 
 }  // namespace gemm_portable_room
 
-constinit const GemmKernels gemm_portable{
-    4, 8, 1, 4, gemm_portable_room::across, gemm_portable_room::along, gemm_portable_room::tile};
+constinit const GemmKernels gemm_portable{.rows = 4,
+                                          .cols = 8,
+                                          .granule = 1,
+                                          .bytes = 4,
+                                          .left_across = gemm_portable_room::across,
+                                          .left_along = gemm_portable_room::along,
+                                          .right_across = gemm_portable_room::across,
+                                          .right_along = gemm_portable_room::along,
+                                          .tile = gemm_portable_room::tile};
 
 }}  // namespace qlora
