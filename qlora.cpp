@@ -78,6 +78,10 @@
 #include "src/cpu/avx512_bf16/scales_avx512_bf16.cpp"   // Looks up scales that were quantized again.
 #include "src/cpu/avx512_bf16/rows_avx512_bf16.cpp"     // Multiplies stored rows with up to sixteen vectors.
 
+// cpu/amx: AVX-512 with products of bf16 in tiles
+#include "src/cpu/amx/kernels_amx.cpp"                  // Lists the kernels of AMX.
+#include "src/cpu/amx/gemm_amx.cpp"                     // Packs factors, and multiplies tiles of bf16.
+
 // graph: nodes, autograd, the memory plan, the backend interface
 #include "src/graph/graph.cpp"                          // Appends nodes, and gives access to their memory.
 #include "src/graph/autograd.cpp"                       // Appends the backward pass as nodes.

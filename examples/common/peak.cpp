@@ -107,19 +107,53 @@ __attribute__((target("avx512f,avx512bf16"))) static int dot_bf16(int64_t rounds
 }
 #endif
 
+#if defined(__x86_64__) && defined(__linux__)
+// A tdpbf16ps is 16 x 16 sums of 32 multiply-adds: twelve a round over four sums, as many as products keep. That there
+// are tiles, and that this process may use them, whoever named the set has found out.
+__attribute__((target("avx512f,amx-tile,amx-bf16"))) static int tiles_bf16(int64_t rounds, float* sink) {
+    struct alignas(64) Configuration { uint8_t palette, row, unused[14]; uint16_t bytes[16]; uint8_t rows[16]; };
+    static constexpr Configuration configuration{
+        1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+    alignas(64) static constexpr uint16_t zeros[512] = {};
+    alignas(64) float sums[256];
+    _tile_loadconfig(&configuration);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_loadd(4, zeros, 64);
+    _tile_loadd(5, zeros, 64);
+    for (int64_t i = 0; i < rounds; ++i)
+        for (int k = 0; k < 3; ++k) {
+            _tile_dpbf16ps(0, 4, 5);
+            _tile_dpbf16ps(1, 4, 5);
+            _tile_dpbf16ps(2, 4, 5);
+            _tile_dpbf16ps(3, 4, 5);
+        }
+    _tile_stored(0, sums, 64);
+    _tile_release();
+    *sink = sums[0];
+    return 16 * 16 * 32;
+}
+#endif
+
 static int rounds_of(std::string_view isa, [[maybe_unused]] bool bf16, int64_t rounds, float* sink) {
+#if defined(__x86_64__) && defined(__linux__)
+    if (isa == "amx" && bf16) return tiles_bf16(rounds, sink);
+#endif
 #if defined(__x86_64__)
     if (isa == "avx512_bf16" && bf16) return dot_bf16(rounds, sink);
-    if (isa == "avx512_bf16" || isa == "avx512") return fma_avx512(rounds, sink);
+    if (isa == "amx" || isa == "avx512_bf16" || isa == "avx512") return fma_avx512(rounds, sink);
     if (isa == "avx2") return fma_avx2(rounds, sink);
 #endif
     return fma_plain(rounds, sink);
 }
 
 double multiply_add_peak(int threads, std::string_view isa, bool bf16) {
-    constexpr int64_t rounds = 300'000;    // 3.6 million vector operations a thread: less than a millisecond
-    std::vector<float> sinks(size_t(threads) * 16);    // a cache line each
+        std::vector<float> sinks(size_t(threads) * 16);    // a cache line each
     const int lanes = rounds_of(isa, bf16, 1, sinks.data());
+    // 3.6 million operations of vectors a thread: less than a millisecond, as are an eighth as many of tiles
+    const int64_t rounds = lanes > 32 ? 37'500 : 300'000;
     const double seconds =
         shortest(threads, 100, [&](int i, int) { rounds_of(isa, bf16, rounds, &sinks[size_t(i) * 16]); });
     return 2.0 * 12 * double(rounds) * lanes * threads / seconds;

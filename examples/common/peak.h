@@ -6,7 +6,7 @@
 namespace program {
 
 // Floating-point operations a second (a multiply-add is two) of `threads` threads with the widest vectors of an
-// instruction set: "avx512_bf16", "avx512", "avx2", or any other name for plain C++. bf16: products of pairs of bf16
+// instruction set: "amx", "avx512_bf16", "avx512", "avx2", or any other name for plain C++. bf16: products of bf16
 // numbers summed in f32, where the set has them.
 double multiply_add_peak(int threads, std::string_view isa, bool bf16);
 

@@ -7,12 +7,13 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
-extern const Kernels kernels_avx512_bf16, kernels_avx512, kernels_avx2, kernels_portable;
+extern const Kernels kernels_amx, kernels_avx512_bf16, kernels_avx512, kernels_avx2, kernels_portable;
 
 namespace kernels_room {
 
 // In order of preference. A new set is a line here and a folder.
 constexpr const Kernels* list[] = {
+    &kernels_amx,
     &kernels_avx512_bf16,
     &kernels_avx512,
     &kernels_avx2,

@@ -70,9 +70,10 @@ TEST(Kernels, ChosenByNameAndLoweredByEnvironment) {
 
 TEST(Kernels, UnknownNamesAreAnsweredWithTheList) {
     EXPECT_EQ(error_of([] { kernels_named("sse9"); }),
-              "the instruction set is 'sse9', expected scalar, avx2, avx512 or avx512_bf16");
+              "the instruction set is 'sse9', expected scalar, avx2, avx512, avx512_bf16 or amx");
     const Wish wish("mmx");
-    EXPECT_EQ(error_of([] { best_kernels(); }), "QLORA_ISA is 'mmx', expected scalar, avx2, avx512 or avx512_bf16");
+    EXPECT_EQ(error_of([] { best_kernels(); }),
+              "QLORA_ISA is 'mmx', expected scalar, avx2, avx512, avx512_bf16 or amx");
 }
 
 // bf16 where there are products of it, integers of generation where there are those, else floats.
