@@ -120,8 +120,9 @@ private:
 //   f32    nothing.
 //   mixed  the input of products with at most 4 rows, which generation is made of, to 16-bit integers with a scale for
 //          each 32 of them, where the weights are in few bits (with AVX2; a tenth of what bf16 rounds), and both
-//          factors of gradients to bf16 (with AVX512-BF16; moves the loss of a step by 0.2 %).
-//   bf16   both factors of all other products to bf16 as well (with AVX512-BF16; up to 1.4 %).
+//          factors of gradients to bf16 where that is faster (with AMX, or with AVX512-BF16 but not Intel's; moves the
+//          loss of a step by 0.2 %).
+//   bf16   both factors of gradients and all other products to bf16 as well (with AMX or AVX512-BF16; up to 1.4 %).
 // What the CPU has no instructions for stays f32.
 enum class Compute { f32, bf16, mixed };
 [[nodiscard]] std::string_view name_of(Compute);
@@ -133,7 +134,8 @@ class Backend {
 public:
     [[nodiscard]] static Backend best();               // cuda(0) if built in and present, else cpu()
     // threads 0 = every core that this process (its container) may use, 256 at most. instructions: "scalar", "avx2",
-    // "avx512" or "avx512_bf16", which this machine must have; empty = its best.
+    // "avx512", "avx512_bf16" or "amx", which this machine must have; empty = its best. The best may be AMX, for which
+    // Linux asks more of stacks for signals from then on (sigaltstack: some 12 KB instead of 4).
     [[nodiscard]] static Backend cpu(int threads = 0, Compute = Compute::f32, std::string_view instructions = {});
     // An NVIDIA device: bf16 for activations and products (mixed is the same), or f32 for everything, which is slower.
     // Throws Error{device} if there is none or the program was built without -DQLORA_CUDA.
@@ -144,6 +146,7 @@ public:
     [[nodiscard]] std::string name() const;            // "cpu, 2 threads, avx512"
     // what it can do of what was asked for: mixed or f32 where there is no bf16
     [[nodiscard]] Compute compute() const;
+    [[nodiscard]] Compute gradients() const;           // what it makes gradients of: f32 or bf16
     [[nodiscard]] size_t memory_free() const;          // bytes that may still be asked for, within the limit if any
     // Bytes of everything on this backend, whoever uses it: activations, keys and values, adapters, gradients, states
     // of optimizers, and weights that are in no file (quantized ones; those of a mapped file do not count).

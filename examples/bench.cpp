@@ -40,12 +40,11 @@ struct Settings {
 struct Machine {                                       // what the work runs on: the peaks are measured for it
     int threads;
     std::string isa;
-    qlora::Compute compute;
+    qlora::Compute compute, gradients;
     bool device = false;                               // not the CPU: tests/gpu_check.sh has the peaks of one
-    double operations(bool gradients) const {
+    double operations(bool backward) const {
         if (device) return 0;
-        return multiply_add_peak(threads, isa,
-                                 compute == qlora::Compute::bf16 || (gradients && compute == qlora::Compute::mixed));
+        return multiply_add_peak(threads, isa, (backward ? gradients : compute) == qlora::Compute::bf16);
     }
     double bytes(double read) const { return device ? 0 : read_peak(threads, int64_t(read)); }
 };
@@ -232,7 +231,7 @@ static Machine machine_of(const Settings& s, const qlora::Model& model) {
     const int threads = s.model.threads > 0 ? int(s.model.threads) : qlora::usable_threads();
     const size_t comma = name.rfind(", ");
     return {threads, comma == name.npos ? name : name.substr(comma + 2), model.backend().compute(),
-            name.starts_with("cuda")};
+            model.backend().gradients(), name.starts_with("cuda")};
 }
 
 static void declare(Settings& s, Flags& flags) {

@@ -44,7 +44,7 @@ void ModelFlags::declare(Flags& flags, bool with_adapter, bool required) {
     declare_threads(flags, threads, force_threads);
     flags.choice("--compute", compute, {"auto", "f32", "mixed", "bf16"},
                  "what products may round: f32 = nothing; mixed = activations to 16-bit integers in generation (AVX2), "
-                 "gradients to bf16 (AVX512-BF16); "
+                 "gradients to bf16 where that is faster (AMX, AVX512-BF16); "
                  "bf16 = all else to bf16 too; auto = mixed");
 }
 
@@ -153,7 +153,11 @@ std::optional<qlora::DType> ModelFlags::head() const {
     return head_bits == "8" ? qlora::DType::q8_0 : qlora::DType::iq4_nl;
 }
 
-static bool has_bf16(const qlora::Backend& backend) { return backend.name().ends_with("avx512_bf16"); }
+static bool has_bf16(const qlora::Backend& backend) {
+    return backend.name().ends_with("avx512_bf16") || backend.name().ends_with("amx");
+}
+
+static bool gradients_in_bf16(const qlora::Backend& backend) { return backend.gradients() == qlora::Compute::bf16; }
 
 // "auto" is the fastest that keeps the losses of a run within 1 % of the reference's.
 static qlora::Compute chosen_compute(const std::string& asked, const std::string& instructions) {
@@ -164,7 +168,7 @@ static qlora::Compute chosen_compute(const std::string& asked, const std::string
     if (got == wanted || asked == "auto") return got;
     static bool said = false;                          // once, however often a model is loaded
     if (!std::exchange(said, true)) {
-        const std::string missing = asked == "bf16" ? "AVX512-BF16" : "AVX2", instead(qlora::name_of(got));
+        const std::string missing = asked == "bf16" ? "AMX or AVX512-BF16" : "AVX2", instead(qlora::name_of(got));
         std::fprintf(
             stderr, "%s\n",
             styled("this processor has no " + missing + ": --compute " + asked + " is " + instead, Style::dim, 2)
@@ -179,20 +183,23 @@ std::string compute_line(const qlora::Model& model) {
                                                                 : "bf16 (--compute f32: exact, slower)";
     switch (model.backend().compute()) {
         case qlora::Compute::mixed:
-            if (has_bf16(model.backend()))
+            if (gradients_in_bf16(model.backend()))
                 return "f32, gradients in bf16, activations in 16-bit integers where it generates (--compute f32: "
                        "exact; --compute bf16: faster, losses up to 1.4 % off)";
+            if (has_bf16(model.backend()))
+                return "f32; activations in 16-bit integers where it generates (--compute f32: exact; --compute bf16 "
+                       "trains slower on this processor)";
             return "f32; activations in 16-bit integers where it generates (--compute f32: exact; bf16 needs a "
-                   "processor with AVX512-BF16)";
+                   "processor with AMX or AVX512-BF16)";
         case qlora::Compute::bf16:
-            return "bf16, activations in 16-bit integers where it generates (--compute mixed: only gradients in bf16; "
-                   "--compute f32: exact)";
+            return "bf16, activations in 16-bit integers where it generates (--compute mixed: at most gradients in "
+                   "bf16; --compute f32: exact)";
         default: break;
     }
     const qlora::Backend best = qlora::Backend::cpu(1, qlora::Compute::mixed);
     if (best.compute() == qlora::Compute::f32)
-        return "f32 (--compute mixed and bf16 need a processor with AVX2 or AVX512-BF16)";
-    return has_bf16(best) ? "f32 (--compute mixed: gradients in bf16, faster)"
+        return "f32 (--compute mixed and bf16 need a processor with AVX2, AMX or AVX512-BF16)";
+    return gradients_in_bf16(best) ? "f32 (--compute mixed: gradients in bf16, faster)"
                           : "f32 (--compute mixed: faster where it generates)";
 }
 

@@ -229,10 +229,8 @@ std::vector<std::string> fit(Settings& s, const Flags& flags, qlora::Model& mode
 // By how many percent a run is faster that keeps so many bytes of panels: with all of them as if its micro-batches had
 // `decoding` rows less, as measured with NF4 (docs/benchmarks.md; Q4_1 gains more), and with fewer their share of that.
 static double percent_faster(const Settings& s, const qlora::Model& model, const qlora::Dataset& data, int64_t kept) {
-    const bool pairs = model.backend().name().ends_with("bf16");
-    const qlora::Compute compute = model.backend().compute();
-    const int forward = pairs && compute == qlora::Compute::bf16 ? 2 : 4,
-              back = pairs && compute != qlora::Compute::f32 ? 2 : 4;  // bytes of an element
+    const int forward = model.backend().compute() == qlora::Compute::bf16 ? 2 : 4,
+              back = model.backend().gradients() == qlora::Compute::bf16 ? 2 : 4;  // bytes of an element
     const double share = std::min(1.0, double(kept) / (double(model.info().parameters) * (forward + back)));
     const qlora::DatasetInfo info = data.info();
     const double row = s.train.packing || info.tokens == 0

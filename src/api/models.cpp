@@ -82,6 +82,7 @@ Backend Backend::best() {
 
 std::string Backend::name() const { return api_room::checked(impl_, "Backend").name(); }
 Compute Backend::compute() const { return api_room::checked(impl_, "Backend").compute(); }
+Compute Backend::gradients() const { return api_room::checked(impl_, "Backend").gradients(); }
 Work Backend::work() const { return api_room::checked(impl_, "Backend").work(); }
 size_t Backend::memory_free() const { return size_t(api_room::checked(impl_, "Backend").memory_left()); }
 size_t Backend::memory_used() const { return size_t(api_room::checked(impl_, "Backend").limit->used()); }

@@ -31,6 +31,8 @@ struct Cpu {
     const Kernels* kernels;
     WorkCount work;
     Compute effective() const;                         // what there are instructions for
+    // The precision of products that gradients are made of, f32 or bf16: with Compute::mixed whatever is faster.
+    Compute gradients() const;
 };
 
 }}  // namespace qlora

@@ -40,9 +40,8 @@ struct Block {
     int64_t row, rows, from, count;
 };
 
-// The precision of products that come forward, and of those that gradients are made of.
+// The precision of products that come forward; Cpu::gradients() is that of the others.
 Compute forward(const Cpu& cpu) { return cpu.compute == Compute::mixed ? Compute::f32 : cpu.compute; }
-Compute backward(const Cpu& cpu) { return cpu.compute == Compute::mixed ? Compute::bf16 : cpu.compute; }
 
 struct Product {
     Cpu& cpu;
@@ -179,7 +178,7 @@ void multiply(Cpu& cpu, Compute compute, const Left& left, const Right& right, i
 int64_t gemm_memory(const Cpu& cpu, int64_t rows, int64_t depth) {
     namespace room = gemm_room;
     int64_t strips = 0, panels = 0;
-    for (const Compute compute : {room::forward(cpu), room::backward(cpu)}) {
+    for (const Compute compute : {room::forward(cpu), cpu.gradients()}) {
         const GemmKernels& k = cpu.kernels->gemm_for(compute);
         strips = std::max(strips, room::ceil_div(std::min(rows, room::most_rows), k.rows) *
                                       k.bytes_of_strip(std::min(depth, room::slab)));
@@ -192,7 +191,7 @@ int64_t gemm_memory(const Cpu& cpu, int64_t rows, int64_t depth) {
 int64_t panel_bytes(const Cpu& cpu, const WeightRef& w, Pass pass) {
     namespace room = gemm_room;
     const bool back = pass == Pass::backward;
-    const GemmKernels& k = cpu.kernels->gemm_for(back ? room::backward(cpu) : room::forward(cpu));
+    const GemmKernels& k = cpu.kernels->gemm_for(back ? cpu.gradients() : room::forward(cpu));
     const int64_t lines = back ? w.cols : w.rows, depth = back ? w.rows : w.cols;
     return room::ceil_div(room::ceil_div(lines, k.cols) * k.bytes_of_panel(depth), 64) * 64;
 }
@@ -211,16 +210,15 @@ void gemm_nt(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& 
 void gemm_nn(Cpu& cpu, int64_t m, const float* dy, int64_t lddy, const WeightRef& w, float* dx, int64_t lddx,
              float alpha, float beta, KeptPanels* kept) {
     cpu.work.add(2 * m * w.rows * w.cols, w.bytes());
-    gemm_room::multiply(cpu, gemm_room::backward(cpu), {dy, lddy, false}, {w, w.cols, true}, m, w.cols, w.rows, dx,
-                        lddx, alpha, beta, kept);
+    gemm_room::multiply(cpu, cpu.gradients(), {dy, lddy, false}, {w, w.cols, true}, m, w.cols, w.rows, dx, lddx, alpha,
+                        beta, kept);
 }
 
 void gemm_tn(Cpu& cpu, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb,
              float* c, int64_t ldc, float alpha, float beta) {
     const WeightRef right = dense_ref(b, m, k);
     cpu.work.add(2 * m * n * k, right.bytes());
-    gemm_room::multiply(cpu, gemm_room::backward(cpu), {a, lda, true}, {right, ldb, true}, n, k, m, c, ldc, alpha,
-                        beta);
+    gemm_room::multiply(cpu, cpu.gradients(), {a, lda, true}, {right, ldb, true}, n, k, m, c, ldc, alpha, beta);
 }
 
 }}  // namespace qlora

@@ -4,6 +4,11 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 namespace qlora { inline namespace QLORA_ABI {
 
@@ -40,6 +45,21 @@ const Kernels& by_name(std::string_view name, const char* where) {
     fail(Errc::argument, where, " is '", name, "', expected ", names());
 }
 
+// Of this processor, as CPUID spells it; elsewhere empty.
+std::string_view vendor() {
+#if defined(__x86_64__)
+    static const std::string name = [] {
+        unsigned most = 0, words[3] = {};
+        char spelled[12] = {};
+        if (__get_cpuid(0, &most, &words[0], &words[2], &words[1])) std::memcpy(spelled, words, sizeof spelled);
+        return std::string(spelled, sizeof spelled);
+    }();
+    return name;
+#else
+    return {};
+#endif
+}
+
 }  // namespace kernels_room
 
 std::span<const Kernels* const> all_kernels() { return kernels_room::list; }
@@ -69,6 +89,16 @@ std::string_view name_of(Compute compute) {
 Compute Cpu::effective() const {
     if (kernels->gemm_bf16 || compute == Compute::f32) return compute;
     return kernels->dots16 ? Compute::mixed : Compute::f32;
+}
+
+bool bf16_pays(const Kernels& set, std::string_view vendor) {
+    return set.gemm_bf16 && (!set.bf16_pays || set.bf16_pays(vendor));
+}
+
+Compute Cpu::gradients() const {
+    const bool bf16 = compute == Compute::mixed ? bf16_pays(*kernels, kernels_room::vendor())
+                                                : compute == Compute::bf16 && kernels->gemm_bf16;
+    return bf16 ? Compute::bf16 : Compute::f32;
 }
 
 }}  // namespace qlora

@@ -76,6 +76,7 @@ struct Kernels {
     const Tile& tile;
     const GemmKernels& gemm;
     const GemmKernels* gemm_bf16 = nullptr;            // null: where bf16 is asked for, products are of floats
+    bool (*bf16_pays)(std::string_view vendor) = nullptr;   // asked by bf16_pays(); null: on all processors
     const FourBitKernels* four_bit = nullptr;          // null: decode()
     DoubleScales double_scales = nullptr;              // null: a plain loop
     BlockDecoder (*decoder)(DType) = nullptr;          // null, or for a type null: decode()
@@ -92,6 +93,8 @@ struct Kernels {
 };
 
 std::span<const Kernels* const> all_kernels();         // best first; the last one runs on every machine
+// Whether products of bf16 are faster than those of floats on processors of this vendor, as CPUID spells it.
+bool bf16_pays(const Kernels&, std::string_view vendor);
 
 extern const Vec vec_portable;
 extern const Tile tile_portable;

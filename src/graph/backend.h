@@ -71,6 +71,7 @@ struct BackendImpl {
     virtual std::string name() const = 0;              // for people
     virtual Json machine() const = 0;                  // for checkpoints: what may round differently elsewhere
     virtual Compute compute() const = 0;               // of products
+    virtual Compute gradients() const { return compute(); }   // of those that gradients are made of: f32 or bf16
     // Threads and kernels for work that is no graph's: quantizing, merging, fingerprints.
     virtual Cpu& host() = 0;
 

@@ -54,6 +54,7 @@ public:
             .set("threads", int64_t(cpu_.pool.size()));
     }
     Compute compute() const override { return cpu_.effective(); }
+    Compute gradients() const override { return cpu_.gradients(); }
     Cpu& host() override { return cpu_; }
     int64_t memory_free() const override { return available_memory(); }
 

@@ -50,7 +50,7 @@ struct Product {
     // A sum is as far off as its magnitudes allow; of what is no number only the kind is compared.
     void check(Cpu& cpu, int way) const {
         const std::vector<float> c = run(cpu, way);
-        const bool bf16 = cpu.compute == Compute::bf16 && cpu.kernels->gemm_bf16;
+        const bool bf16 = cpu.gradients() == Compute::bf16;
         const auto rounded = [&](float v) { return bf16 ? f32_from_bf16(bf16_from_f32(v)) : v; };
         for (int64_t i = 0; i < m; ++i)
             for (int64_t j = 0; j < n; ++j) {

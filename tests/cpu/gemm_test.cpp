@@ -176,7 +176,7 @@ std::string label(const char* op, const Cpu& cpu, Kind kind, int64_t m, int64_t 
 }
 
 Rounded of_gradients(const Cpu& cpu) {
-    return cpu.kernels->gemm_bf16 && cpu.compute != Compute::f32 ? Rounded::bf16 : Rounded::nothing;
+    return cpu.gradients() == Compute::bf16 ? Rounded::bf16 : Rounded::nothing;
 }
 
 // The products of at most rows_alike rows.

@@ -88,4 +88,25 @@ TEST(Kernels, WhatCanBeComputedIsReadFromTheTable) {
     }
 }
 
+// Of all but Intel's vdpbf16ps, at half the rate of float's multiply-adds.
+TEST(Kernels, MixedTakesBf16WhereItPays) {
+    for (const Kernels* set : all_kernels())
+        for (const std::string_view vendor : {"GenuineIntel", "AuthenticAMD", "HygonGenuine", ""})
+            EXPECT_EQ(bf16_pays(*set, vendor),
+                      set->gemm_bf16 && !(set->name == "avx512_bf16" && vendor == "GenuineIntel"))
+                << set->name << " of '" << vendor << "'";
+    bool intel = false;
+#if defined(__x86_64__)
+    intel = __builtin_cpu_is("intel");
+#endif
+    for (const Kernels& set : every_set_support::every_set()) {
+        const Compute products = set.gemm_bf16 ? Compute::bf16 : Compute::f32;
+        EXPECT_EQ(Cpu(1, Compute::f32, set).gradients(), Compute::f32);
+        EXPECT_EQ(Cpu(1, Compute::bf16, set).gradients(), products) << "asked for by name";
+        EXPECT_EQ(Cpu(1, Compute::mixed, set).gradients(),
+                  intel && set.name == "avx512_bf16" ? Compute::f32 : products)
+            << set.name;
+    }
+}
+
 }  // namespace kernels_test

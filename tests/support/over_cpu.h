@@ -13,6 +13,7 @@ struct OverCpu : BackendImpl {
     std::string name() const override { return "over " + inner->name(); }
     Json machine() const override { return inner->machine(); }
     Compute compute() const override { return inner->compute(); }
+    Compute gradients() const override { return inner->gradients(); }
     Cpu& host() override { return inner->host(); }
     int64_t memory_free() const override { return inner->memory_free(); }
     BufferRef allocate(int64_t bytes, Memory kind) override { return inner->allocate(bytes, kind); }
