@@ -44,6 +44,8 @@ struct Machine {                                       // what the work runs on:
     bool device = false;                               // not the CPU: tests/gpu_check.sh has the peaks of one
     double operations(bool backward) const {
         if (device) return 0;
+        if (!backward && compute == qlora::Compute::mixed && isa == "amx")
+            return multiply_add_peak(threads, isa, true) / 3;          // three products of bf16 for one of floats
         return multiply_add_peak(threads, isa, (backward ? gradients : compute) == qlora::Compute::bf16);
     }
     double bytes(double read) const { return device ? 0 : read_peak(threads, int64_t(read)); }

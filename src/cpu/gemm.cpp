@@ -12,11 +12,9 @@
 namespace qlora { inline namespace QLORA_ABI {
 namespace gemm_room {
 
-// of depth: 32 columns are 64 KiB of f32 or 32 KiB of bf16, within reach of L1 and L2
-constexpr int64_t stretch = 512;
 constexpr int64_t most_rows = 768;    // of the left factor packed at once, a multiple of every tile height,
 // and the depth of that: 6 MiB of f32, which stay in L3 while every task reads them
-constexpr int64_t slab = 4 * stretch;
+constexpr int64_t slab = 2048;
 constexpr int64_t piece = 256;                         // of depth, decoded at a time: 32 rows are 32 KiB and stay in L1
 constexpr int64_t most_columns = 256;                  // of a task
 constexpr int64_t enough_tasks = 16;                   // below this many column tiles, rows are cut too
@@ -39,9 +37,6 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 struct Block {
     int64_t row, rows, from, count;
 };
-
-// The precision of products that come forward; Cpu::gradients() is that of the others.
-Compute forward(const Cpu& cpu) { return cpu.compute == Compute::mixed ? Compute::f32 : cpu.compute; }
 
 struct Product {
     Cpu& cpu;
@@ -100,9 +95,9 @@ struct Product {
 
     void pack_all() const {
         const int64_t wide = columns_of_a_task(), column_tiles = ceil_div(n, wide);
-        cpu.pool.run(column_tiles * ceil_div(depth, stretch), [&](int64_t task, int) {
-            const int64_t col = task % column_tiles * wide, d = task / column_tiles * stretch,
-                          count = std::min(stretch, depth - d);
+        cpu.pool.run(column_tiles * ceil_div(depth, kernels.stretch), [&](int64_t task, int) {
+            const int64_t col = task % column_tiles * wide, d = task / column_tiles * kernels.stretch,
+                          count = std::min(kernels.stretch, depth - d);
             pack_panels(col, std::min(wide, n - col), d, count, kept_at(col, d, count));
         });
     }
@@ -111,12 +106,13 @@ struct Product {
     void run_tile(const Block& block, const char* strips, int64_t row, int64_t rows, int64_t col, int64_t cols) const {
         thread_local Scratch panel_memory;
         const int64_t columns = ceil_div(cols, kernels.cols),
-                      most = columns * kernels.bytes_of_panel(std::min(stretch, depth));
+                      most = columns * kernels.bytes_of_panel(std::min(kernels.stretch, depth));
         char* panels = kept ? nullptr : static_cast<char*>(panel_memory.bytes(most));
-        for (int64_t d = 0; d < block.count; d += stretch) {
-            const int64_t count = std::min(stretch, block.count - d);
+        for (int64_t d = 0; d < block.count; d += kernels.stretch) {
+            const int64_t count = std::min(kernels.stretch, block.count - d);
             if (kept) panels = kept_at(col, block.from + d, count);
             else pack_panels(col, cols, block.from + d, count, panels);
+            if (kernels.begin) kernels.begin();
             for (int64_t r = row; r < row + rows; r += kernels.rows) {
                 const char* strip = strips + r / kernels.rows * kernels.bytes_of_strip(block.count) +
                                     kernels.bytes_of_strip(d);
@@ -127,6 +123,7 @@ struct Product {
                                  std::min(kernels.cols, cols - p * kernels.cols), alpha, block.from + d ? 1.0f : beta);
                 }
             }
+            if (kernels.end) kernels.end();
         }
     }
 
@@ -178,11 +175,11 @@ void multiply(Cpu& cpu, Compute compute, const Left& left, const Right& right, i
 int64_t gemm_memory(const Cpu& cpu, int64_t rows, int64_t depth) {
     namespace room = gemm_room;
     int64_t strips = 0, panels = 0;
-    for (const Compute compute : {room::forward(cpu), cpu.gradients()}) {
+    for (const Compute compute : {cpu.compute, cpu.gradients()}) {
         const GemmKernels& k = cpu.kernels->gemm_for(compute);
         strips = std::max(strips, room::ceil_div(std::min(rows, room::most_rows), k.rows) *
                                       k.bytes_of_strip(std::min(depth, room::slab)));
-        panels = std::max(panels, room::ceil_div(room::most_columns, k.cols) * k.bytes_of_panel(room::stretch));
+        panels = std::max(panels, room::ceil_div(room::most_columns, k.cols) * k.bytes_of_panel(k.stretch));
     }
     // the caller packs the strips, every thread its panels and decodes its pieces of them
     return strips + cpu.pool.size() * (panels + 4 * float_rows_size(64, room::most_columns));
@@ -191,7 +188,7 @@ int64_t gemm_memory(const Cpu& cpu, int64_t rows, int64_t depth) {
 int64_t panel_bytes(const Cpu& cpu, const WeightRef& w, Pass pass) {
     namespace room = gemm_room;
     const bool back = pass == Pass::backward;
-    const GemmKernels& k = cpu.kernels->gemm_for(back ? cpu.gradients() : room::forward(cpu));
+    const GemmKernels& k = cpu.kernels->gemm_for(back ? cpu.gradients() : cpu.compute);
     const int64_t lines = back ? w.cols : w.rows, depth = back ? w.rows : w.cols;
     return room::ceil_div(room::ceil_div(lines, k.cols) * k.bytes_of_panel(depth), 64) * 64;
 }
@@ -203,7 +200,7 @@ void gemm_nt(Cpu& cpu, int64_t m, const float* x, int64_t ldx, const WeightRef& 
         return gemv(cpu, m, std::span(&product, 1));
     }
     cpu.work.add(2 * m * w.rows * w.cols, w.bytes());
-    gemm_room::multiply(cpu, gemm_room::forward(cpu), {x, ldx, false}, {w, w.cols, false}, m, w.rows, w.cols, y, ldy,
+    gemm_room::multiply(cpu, cpu.compute, {x, ldx, false}, {w, w.cols, false}, m, w.rows, w.cols, y, ldy,
                         alpha, beta, kept);
 }
 

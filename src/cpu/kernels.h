@@ -24,6 +24,7 @@ struct GemmKernels {
     int64_t rows, cols;                                // of the register tile
     int64_t granule;                                   // depth is packed in multiples of it, a divisor of 64
     int64_t bytes;                                     // of a packed element
+    int64_t stretch;                                   // of depth that a panel has, a divisor of 2048
     // packed[d][l] = source[l * ld + d] where lines lie `across` depth, source[d * ld + l] where `along` it; lines
     // beyond `lines`, and depth up to a whole granule, become 0.
     using Pack = void (*)(const float* source, int64_t ld, int64_t lines, int64_t depth, int64_t width, void* packed);
@@ -31,6 +32,9 @@ struct GemmKernels {
     // c = alpha * left^T panel + beta * c for the first rows x cols of the tile; beta 0 does not read c.
     void (*tile)(const void* left, const void* panel, int64_t depth, float* c, int64_t ldc, int64_t rows, int64_t cols,
                  float alpha, float beta);
+    // What a thread does before and after its tiles of one stretch; null: nothing.
+    void (*begin)() = nullptr;
+    void (*end)() = nullptr;
 
     int64_t padded(int64_t depth) const { return (depth + granule - 1) / granule * granule; }
     int64_t bytes_of_strip(int64_t depth) const { return rows * padded(depth) * bytes; }
@@ -76,6 +80,8 @@ struct Kernels {
     const Tile& tile;
     const GemmKernels& gemm;
     const GemmKernels* gemm_bf16 = nullptr;            // null: where bf16 is asked for, products are of floats
+    // Floats as sums of two numbers of bf16: what Compute::mixed makes gemm_nt of; null: as floats.
+    const GemmKernels* gemm_split = nullptr;
     bool (*bf16_pays)(std::string_view vendor) = nullptr;   // asked by bf16_pays(); null: on all processors
     const FourBitKernels* four_bit = nullptr;          // null: decode()
     DoubleScales double_scales = nullptr;              // null: a plain loop
@@ -86,7 +92,10 @@ struct Kernels {
     const DropRuns* drop = nullptr;                    // null: one element after the other
 
     const GemmKernels& gemm_for(Compute compute) const {
-        return compute == Compute::bf16 && gemm_bf16 ? *gemm_bf16 : gemm;
+        const GemmKernels* rounding = compute == Compute::bf16    ? gemm_bf16
+                                      : compute == Compute::mixed ? gemm_split
+                                                                  : nullptr;
+        return rounding ? *rounding : gemm;
     }
     BlockDecoder decoder_of(DType type) const { return decoder ? decoder(type) : nullptr; }
     BlockDots dots_of(DType type) const { return dots ? dots(type) : nullptr; }

@@ -106,8 +106,9 @@ struct Product {
     std::vector<float> a, b;                           // [rows, depth], [depth, cols]
 };
 
-// to bf16 both factors or the first one, to 16-bit integers the first one (as dots16.h says)
-enum class Rounded : uint8_t { nothing, bf16, x_bf16, x16 };
+// to bf16 both factors or the first one, to two numbers of bf16 both, to 16-bit integers the first one (as dots16.h
+// says)
+enum class Rounded : uint8_t { nothing, bf16, x_bf16, split, x16 };
 
 // How far the rounding of the first factor to integers can move element i, j: half a step of its group for each x, half
 // a step of the levels of 4-bit codes for each weight.
@@ -145,6 +146,7 @@ void expect_product(const Product& p, Rounded rounds, float alpha, float beta, c
             double want = alpha * sum;
             if (beta != 0) want += double(beta) * old;
             double bound = 1e-6 * (std::abs(alpha) * size + std::abs(want)) + 1e-30;
+            if (rounds == Rounded::split) bound += std::abs(alpha) * size * 3.1 / 65536;
             if (rounds == Rounded::x16) bound += std::abs(alpha) * integer_bound(p, i, j);
             ASSERT_NEAR(got, want, bound) << what << " at " << i << ", " << j;
         }
@@ -179,6 +181,14 @@ Rounded of_gradients(const Cpu& cpu) {
     return cpu.gradients() == Compute::bf16 ? Rounded::bf16 : Rounded::nothing;
 }
 
+// gemm_nt of more rows than few.
+Rounded of_many(const Cpu& cpu) {
+    const GemmKernels& products = cpu.kernels->gemm_for(cpu.compute);
+    return &products == cpu.kernels->gemm_bf16    ? Rounded::bf16
+           : &products == cpu.kernels->gemm_split ? Rounded::split
+                                                  : Rounded::nothing;
+}
+
 // The products of at most rows_alike rows.
 Rounded of_few(const Cpu& cpu, const WeightRef& w) {
     if (cpu.effective() == Compute::f32) return Rounded::nothing;
@@ -191,7 +201,7 @@ void check_weight_products(Cpu& cpu, Kind kind, int64_t m, int64_t n, int64_t k,
     const auto w = stored(kind, n, k);
     const Rounded gradients = of_gradients(cpu);
     const Rounded few = of_few(cpu, w->ref);
-    const Rounded many = cpu.effective() == Compute::bf16 ? Rounded::bf16 : Rounded::nothing;
+    const Rounded many = of_many(cpu);
     const int64_t pad = 3;
     {
         Product p{m, n, k, normals(m * k, 1), transposed(w->values, n, k)};

@@ -9,6 +9,6 @@
 namespace qlora { inline namespace QLORA_ABI {
 
 extern const Kernels kernels_amx;
-extern const GemmKernels gemm_amx;
+extern const GemmKernels gemm_amx, gemm_split_amx;
 
 }}  // namespace qlora
