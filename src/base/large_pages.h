@@ -12,7 +12,7 @@ namespace qlora { inline namespace QLORA_ABI {
 
 constexpr size_t large_page = size_t(2) << 20;
 
-// Of memory that nobody has written to yet: the large pages that lie in it whole.
+// Of memory that nobody has touched yet: the large pages that lie in it whole.
 inline void wish_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] size_t bytes) {
 #if defined(__linux__)
     const uintptr_t at = reinterpret_cast<uintptr_t>(memory), first = (at + large_page - 1) / large_page * large_page,

@@ -2,6 +2,7 @@
 #include "src/base/mapped_file.h"
 
 #include "src/base/descriptor.h"
+#include "src/base/large_pages.h"
 
 #include <algorithm>
 #include <atomic>
@@ -110,6 +111,7 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
     if (map->size_ == 0) return map;                   // mmap refuses a length of 0
     void* const at = sys::map(map->fd_, map->size_, false);
     if (!at) fail(Errc::memory, "map ", path, " (", map->size_, " bytes): ", reason(errno));
+    wish_large_pages(at, size_t(map->size_));          // where the file is still to be read
     map->pages_ = at;
     map->data_ = static_cast<const uint8_t*>(at);
     map->watch_ = mapped_file_room::watch(at, size_t(map->size_));
