@@ -75,6 +75,7 @@
 #include "src/cpu/avx512_bf16/gemm_avx512_bf16.cpp"     // Packs factors, and multiplies register tiles of bf16.
 #include "src/cpu/avx512_bf16/dots16_avx512_bf16.cpp"   // Multiplies 4-bit codes with 16-bit integers.
 #include "src/cpu/avx512_bf16/blocks16_avx512_bf16.cpp" // Multiplies blocks of codes with 16-bit integers.
+#include "src/cpu/avx512_bf16/integers16_avx512_bf16.cpp"    // The same where a block's scales are integers.
 #include "src/cpu/avx512_bf16/scales_avx512_bf16.cpp"   // Looks up scales that were quantized again.
 #include "src/cpu/avx512_bf16/rows_avx512_bf16.cpp"     // Multiplies stored rows with up to sixteen vectors.
 

@@ -1,12 +1,13 @@
 // dots16.h - rows of stored weights times vectors held as 16-bit integers: the products of generation where
 // Compute::f32 was not asked for.
 //
-// 32 neighbours of x share a scale, by which the largest of them is 32767 (or minus that; with 4-bit codes 64 do):
+// 32 neighbours of x share a scale, by which the largest of them is 32767 (or minus that; with 4-bit codes 64 do, and
+// Order16 says who else):
 //     x[i] = scale * v[i] + e,   |e| <= scale / 2
 // A code of a weight is a small integer too, so a group's sum of products is exact in 32 bits and is scaled once, by
 // both scales:
 //     w . x = sum over groups of  d * scale * (code . v) + o * scale * (1 . v)     for weights d code + o
-// What that rounds is 2e-5 to 1e-4 of the length of x, a tenth of what bf16 rounds; it needs half of the instructions
+// What that rounds is 2e-5 to 1.4e-4 of the length of x, a tenth of what bf16 rounds; it needs half of the instructions
 // of floats, since two products are added in one and no code is made a float.
 #pragma once
 #include "src/cpu/gemm.h"
@@ -14,14 +15,17 @@
 namespace qlora { inline namespace QLORA_ABI {
 
 // 256 elements of x. Each 32 lie as the products want them; with AVX2: the even elements, then the odd ones. For 4-bit
-// codes in pairs (Order::pairs) each 64 do: even elements 0..14 and 32..46, 16..30 and 48..62, then the odd ones in the
-// same way.
+// codes in pairs (Order16::pairs) each 64 do: even elements 0..14 and 32..46, 16..30 and 48..62, then the odd ones in
+// the same way.
 struct alignas(64) Run16 {
     int16_t values[256];
-    float scales[8];                                   // of each 32; of each 64 twice in Order::pairs
+    float scales[8];                                   // of each 32; of each 64 twice in Order16::pairs
     float sums[16];                                    // of x as it was rounded, of each 16
+    float sums32[8];                                   // of each 32, where a set's products want them
 };
-enum class Order16 : uint8_t { blocks, pairs };
+// How x is held: for blocks of GGUF files, for 4-bit codes, or for blocks whose scales are integers, so that their
+// products are summed as integers too and 256 of x share a scale (eight times the same one in Run16::scales).
+enum class Order16 : uint8_t { blocks, pairs, integers };
 inline int64_t runs16(int64_t cols) { return (cols + 255) / 256; }    // of a vector
 
 struct Dots16 {
@@ -34,7 +38,8 @@ struct Dots16 {
                    int64_t ldx, int64_t m, float* out);
     void (*codes)(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols,
                   const Run16* x, int64_t ldx, int64_t m, float* out);
-    float most_of_blocks = 32767;                      // what the largest of 32 becomes with Order16::blocks
+    Order16 (*order)(DType);                           // of a type of blocks
+    float most_of_blocks = 32767;                      // what the largest of x becomes but in Order16::pairs
 };
 
 }}  // namespace qlora

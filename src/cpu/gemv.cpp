@@ -139,11 +139,14 @@ Way way(const Cpu& cpu, const WeightRef& w) {
 }
 
 // How the products want their vectors.
-enum class Form : uint8_t { floats, spread, pairs, blocks, halves };
-constexpr size_t forms = 7;                            // the last one has three orders
+enum class Form : uint8_t { floats, spread, rounded, halves = rounded + 3 };
+constexpr size_t forms = 8;                            // the last two have three orders each
 Form form(const Cpu& cpu, Way way, const WeightRef& w) {
     if (const int order = halves_order(cpu, w); order >= 0) return Form(int(Form::halves) + order);
-    if (rounds(cpu, w)) return way == Way::codes ? Form::pairs : Form::blocks;
+    if (rounds(cpu, w)) {
+        const Order16 order = way == Way::codes ? Order16::pairs : cpu.kernels->dots16->order(w.dtype);
+        return Form(int(Form::rounded) + int(order));
+    }
     return way == Way::codes && cpu.kernels->four_bit->spreads ? Form::spread : Form::floats;
 }
 
@@ -167,8 +170,7 @@ Vectors prepared(const Cpu& cpu, Form form, int64_t cols, int64_t m, const float
     const int64_t runs = runs16(cols);
     Run16* to = static_cast<Run16*>(memory.bytes(m * runs * int64_t(sizeof(Run16))));
     for (int64_t t = 0; t < m; ++t)
-        cpu.kernels->dots16->round(x + t * ldx, cols, form == Form::pairs ? Order16::pairs : Order16::blocks,
-                                   to + t * runs);
+        cpu.kernels->dots16->round(x + t * ldx, cols, Order16(int(form) - int(Form::rounded)), to + t * runs);
     return {.rounded = to, .ld16 = runs};
 }
 

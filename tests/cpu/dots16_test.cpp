@@ -41,6 +41,8 @@ std::vector<float> rounded(const std::vector<float>& x, int64_t cols, int64_t sh
     return out;
 }
 
+int64_t share_of(Order16 order) { return order == Order16::pairs ? 64 : order == Order16::blocks ? 32 : 256; }
+
 std::vector<float> vectors(int64_t count, int64_t cols, uint64_t seed) {
     std::vector<float> x(size_t(count * cols));
     Rng rng{seed, 0};
@@ -98,15 +100,26 @@ TEST(Dots16, EveryBlockTypeAtEverySize) {
                     bytes[at] = uint8_t(112 + bytes[at] % 32);
                 std::vector<float> weights(size_t(rows * cols)), out(size_t(rows * gemv_rows));
                 type_info(type).decode(bytes.data(), weights.data(), rows * cols);
+                const Order16 order = set.dots16->order(type);
                 const std::vector<float> x = vectors(gemv_rows, cols, 7),
-                                         near = rounded(x, cols, 32, set.dots16->most_of_blocks);
-                const Rounding held(set, x, cols, gemv_rows, Order16::blocks);
+                                         near = rounded(x, cols, share_of(order), set.dots16->most_of_blocks);
+                const Rounding held(set, x, cols, gemv_rows, order);
                 for (int64_t m = 1; m <= gemv_rows; ++m) {
                     set.dots16->blocks(type, bytes.data(), bytes_of(type, cols), rows, cols, held.runs.data(), held.ld,
                                         m, out.data());
-                    expect_products(
-                        weights, near, cols, m, out.data(),
-                        std::string(name_of(type)) + " " + std::string(set.name) + " cols " + std::to_string(cols));
+                    const std::string what =
+                        std::string(name_of(type)) + " " + std::string(set.name) + " cols " + std::to_string(cols);
+                    expect_products(weights, near, cols, m, out.data(), what);
+                    // a row with nothing behind it has the same bytes as one among others
+                    const int64_t row_bytes = bytes_of(type, cols);
+                    for (int64_t r = 0; r < rows; ++r) {
+                        const std::vector<uint8_t> row(bytes.begin() + r * row_bytes,
+                                                       bytes.begin() + (r + 1) * row_bytes);
+                        std::vector<float> alone(static_cast<size_t>(m));
+                        set.dots16->blocks(type, row.data(), row_bytes, 1, cols, held.runs.data(), held.ld, m,
+                                            alone.data());
+                        EXPECT_EQ(std::memcmp(alone.data(), &out[size_t(r * m)], size_t(m) * 4), 0) << what << " " << r;
+                    }
                 }
             }
 }
@@ -149,7 +162,7 @@ TEST(Dots16, ExtremesDoNotOverflow) {
             float book[16], scale[4] = {1, 1, 1, 1}, got;
             std::fill_n(book, 16, 1.0f);
             const std::vector<uint8_t> codes(size_t(cols / 2), uint8_t(0xFF));
-            const Rounding pairs(set, x, cols, 1, Order16::pairs), blocks(set, x, cols, 1, Order16::blocks);
+            const Rounding pairs(set, x, cols, 1, Order16::pairs);
             set.dots16->codes(codes.data(), scale, book, 1, cols, pairs.runs.data(), pairs.ld, 1, &got);
             EXPECT_NEAR(got, sign * 3 * cols, 1e-3);
             for (const DType type : block_types()) {
@@ -163,8 +176,9 @@ TEST(Dots16, ExtremesDoNotOverflow) {
                     for (size_t at = 0; at < bytes.size(); at += 17) bytes[at] = 127;
                 std::vector<float> weights(static_cast<size_t>(cols));
                 type_info(type).decode(bytes.data(), weights.data(), cols);
-                set.dots16->blocks(type, bytes.data(), int64_t(bytes.size()), 1, cols, blocks.runs.data(), blocks.ld,
-                                    1, &got);
+                const Rounding held(set, x, cols, 1, set.dots16->order(type));
+                set.dots16->blocks(type, bytes.data(), int64_t(bytes.size()), 1, cols, held.runs.data(), held.ld, 1,
+                                    &got);
                 expect_products(weights, x, cols, 1, &got, std::string(name_of(type)));
             }
         }
@@ -175,24 +189,25 @@ TEST(Dots16, WhatIsNotFiniteStaysSo) {
     const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
     const int64_t cols = 512;
     for (const Kernels& set : sets())
-        for (const Order16 order : {Order16::blocks, Order16::pairs})
+        for (const Order16 order : {Order16::pairs, set.dots16->order(DType::q8_0), set.dots16->order(DType::q6_k)})
             for (const float bad : {infinity, -infinity, nan, -nan})
                 for (const int64_t at : {0, 31, 255, 511}) {
                     std::vector<float> x(size_t(cols), 1.0f);
                     x[size_t(at)] = bad;
                     const Rounding held(set, x, cols, 1, order);
                     for (int64_t g = 0; g < cols; g += 32) {
-                        const int64_t share = order == Order16::pairs ? 64 : 32;
+                        const int64_t share = share_of(order);
                         EXPECT_EQ(std::isnan(held.runs[size_t(g / 256)].scales[g % 256 / 32]), g / share == at / share)
                             << g << " of " << at;
                     }
                     // all weights 0, but 0 times NaN is NaN
-                    std::vector<uint8_t> bytes(size_t(bytes_of(DType::q8_0, cols)), 0);
-                    float got = 1;
-                    if (order == Order16::blocks) {
-                        set.dots16->blocks(DType::q8_0, bytes.data(), int64_t(bytes.size()), 1, cols, held.runs.data(),
+                    for (const DType type : block_types()) {
+                        if (order != set.dots16->order(type)) continue;
+                        const std::vector<uint8_t> bytes(size_t(bytes_of(type, cols)), 0);
+                        float got = 1;
+                        set.dots16->blocks(type, bytes.data(), int64_t(bytes.size()), 1, cols, held.runs.data(),
                                             held.ld, 1, &got);
-                        EXPECT_TRUE(std::isnan(got));
+                        EXPECT_TRUE(std::isnan(got)) << name_of(type) << " in " << set.name;
                     }
                 }
     for (const Kernels& set : sets()) {

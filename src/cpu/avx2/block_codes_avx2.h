@@ -93,6 +93,24 @@ static QLORA_INLINE void times16(__m128i signed_bytes, __m256 by, __m256 (&to)[2
     to[1] = times8(_mm256_cvtepi8_epi32(_mm_srli_si128(signed_bytes, 8)), by);
 }
 
+// Of sixteen half groups.
+static QLORA_INLINE __m128i scales_of_q3_k(const uint8_t* p) {
+    const __m128i low =
+        _mm_and_si128(_mm_set_epi64x(int64_t(word64(p + 96) >> 4), int64_t(word64(p + 96))), _mm_set1_epi8(15));
+    const __m128i high = _mm_and_si128(
+        _mm_srlv_epi32(_mm_set1_epi32(int(word32(p + 104))), _mm_setr_epi32(0, 2, 4, 6)), _mm_set1_epi8(3));
+    return _mm_sub_epi8(_mm_or_si128(low, _mm_slli_epi16(high, 4)), _mm_set1_epi8(32));
+}
+
+// What q4_k_group() says, four bytes at a time; of Q5_K too. Offsets are to be subtracted.
+struct ScalesOf8 { uint64_t scales, offsets; };
+static QLORA_INLINE ScalesOf8 scales_of_q4_k(const uint8_t* p) {
+    const uint32_t a = word32(p + 4), b = word32(p + 8), c = word32(p + 12), six = 0x3F3F3F3F, four = 0x0F0F0F0F,
+                   two = 0x03030303;
+    return {(a & six) | uint64_t((c & four) | (a >> 6 & two) << 4) << 32,
+            (b & six) | uint64_t((c >> 4 & four) | (b >> 6 & two) << 4) << 32};
+}
+
 static QLORA_INLINE RunScales scales_of_block(const DType type, const uint8_t* p) {
     RunScales out{};
     if (type == DType::q2_k) {
@@ -100,18 +118,11 @@ static QLORA_INLINE RunScales scales_of_block(const DType type, const uint8_t* p
         times16(_mm_and_si128(both, low), half8(p + 80), out.scale);
         times16(_mm_and_si128(_mm_srli_epi16(both, 4), low), negative(half8(p + 82)), out.offset);
     } else if (type == DType::q3_k) {
-        const __m128i low =
-            _mm_and_si128(_mm_set_epi64x(int64_t(word64(p + 96) >> 4), int64_t(word64(p + 96))), _mm_set1_epi8(15));
-        const __m128i high = _mm_and_si128(
-            _mm_srlv_epi32(_mm_set1_epi32(int(word32(p + 104))), _mm_setr_epi32(0, 2, 4, 6)), _mm_set1_epi8(3));
-        times16(_mm_sub_epi8(_mm_or_si128(low, _mm_slli_epi16(high, 4)), _mm_set1_epi8(32)), half8(p + 108), out.scale);
-    } else if (type == DType::q4_k || type == DType::q5_k) {       // what q4_k_group() says, four bytes at a time
-        const uint32_t a = word32(p + 4), b = word32(p + 8), c = word32(p + 12), six = 0x3F3F3F3F, four = 0x0F0F0F0F,
-                       two = 0x03030303;
-        const uint64_t scales = (a & six) | uint64_t((c & four) | (a >> 6 & two) << 4) << 32,
-                       least = (b & six) | uint64_t((c >> 4 & four) | (b >> 6 & two) << 4) << 32;
-        out.scale[0] = times8(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(scales))), half8(p));
-        out.offset[0] = times8(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(least))), negative(half8(p + 2)));
+        times16(scales_of_q3_k(p), half8(p + 108), out.scale);
+    } else if (type == DType::q4_k || type == DType::q5_k) {
+        const ScalesOf8 of = scales_of_q4_k(p);
+        out.scale[0] = times8(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(of.scales))), half8(p));
+        out.offset[0] = times8(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(of.offsets))), negative(half8(p + 2)));
     } else if (type == DType::q6_k) {
         times16(load16(p + 192), half8(p + 208), out.scale);
     } else if (type == DType::iq4_xs) {

@@ -315,7 +315,8 @@ static void codes(const uint8_t* codes, const float* scales, const float* codebo
 
 }  // namespace dots16_avx2_room
 
-constinit const Dots16 dots16_avx2{dots16_avx2_room::round, dots16_avx2_room::blocks, dots16_avx2_room::codes};
+constinit const Dots16 dots16_avx2{dots16_avx2_room::round, dots16_avx2_room::blocks, dots16_avx2_room::codes,
+                                   [](DType) { return Order16::blocks; }};
 
 }}  // namespace qlora
 

@@ -1,10 +1,12 @@
 // blocks16_avx512_bf16.cpp - products of the block types of GGUF files and 16-bit integers with an instruction that
-// adds four products of an unsigned and a signed byte to a sum (VNNI). dots16.h has the formula.
+// adds four products of an unsigned and a signed byte to a sum (VNNI). dots16.h has the formula. Here are the types
+// whose groups of 32 have a scale of their own; integers16_avx512_bf16.cpp has those whose scales are integers.
 //
 // x is kept as two signed bytes, v = 256 high + low, a code c of a weight as an unsigned one, so no code is widened:
 //     c . v = 256 (c . high) + c . low
-// Two groups of 32 weights fill a register, in the order of the row: each lane sums four neighbours, lanes 0 to 7 are
-// of the first group. A code that has a sign is moved up by zero_of(), which the sums of x take back.
+// Four groups go side by side, a quarter of the register each, elements 0 to 15 in one and 16 to 31 in another: that is
+// how their nibbles lie, and a lane sums eight products of one group before it needs a scale. A code that has a sign is
+// moved up by zero_of(), which the sums of x take back.
 #include "src/cpu/avx2/block_codes_avx2.h"
 #include "src/cpu/avx512_bf16/kernels_avx512_bf16.h"
 
@@ -18,43 +20,51 @@ namespace blocks16_avx512_bf16_room {
 
 using namespace block_codes_avx2;
 
-// ---- Rounding. The largest of 32 becomes 127 * 256 + 127: more would not be two signed bytes.
+// ---- Rounding. The largest becomes 127 * 256 + 127: more would not be two signed bytes.
 constexpr float most16 = 32639;
 
-// Run16::values of 64 elements: their high bytes, then their low ones.
-static void round(const float* x, int64_t cols, Run16* to) {
+// Of absolute values as integers, among which a NaN is the largest and an infinity comes next.
+static float largest(const float* x, int64_t count) {
+    __m512i sizes = _mm512_setzero_si512();
+    for (int64_t i = 0; i < count; i += 16)
+        sizes = _mm512_max_epi32(sizes, _mm512_castps_si512(_mm512_abs_ps(_mm512_loadu_ps(x + i))));
+    return std::bit_cast<float>(_mm512_reduce_max_epi32(sizes));
+}
+
+// Where the high bytes of 16 elements go; their low ones lie so many bytes behind. Of blocks: elements 0 to 15 of four
+// groups, 16 to 31 of them, then the low bytes in the same way; of integers: 64 in their order.
+constexpr int64_t place16(const Order16 order, const int64_t at) {
+    return order == Order16::blocks ? at / 128 * 256 + at % 32 / 16 * 64 + at % 128 / 32 * 16 : at / 64 * 128 + at % 64;
+}
+constexpr int64_t low_bytes(const Order16 order) { return order == Order16::blocks ? 128 : 64; }
+
+static void round(const float* x, int64_t cols, const Order16 order, Run16* to) {
+    const int64_t share = order == Order16::blocks ? 32 : 256;         // elements that share a scale
     if (cols % 256) to[cols / 256] = {};
-    for (int64_t i = 0; i < cols; i += 32) {
+    for (int64_t i = 0; i < cols; i += share) {
         Run16& run = to[i / 256];
-        const int64_t at = i % 256;
-        const __m512 a = _mm512_loadu_ps(x + i), b = _mm512_loadu_ps(x + i + 16);
-        // as integers, among which a NaN is the largest and an infinity comes next
-        const __m512i sizes =
-            _mm512_max_epi32(_mm512_castps_si512(_mm512_abs_ps(a)), _mm512_castps_si512(_mm512_abs_ps(b)));
-        const float most = std::bit_cast<float>(_mm512_reduce_max_epi32(sizes)), infinity = __builtin_inff();
+        const float most = largest(x + i, share), infinity = __builtin_inff();
         const float scale = most < infinity ? most < 1e-30f ? 0 : most / most16 : __builtin_nanf("");
         const __m512 by = _mm512_set1_ps(scale > 0 ? most16 / most : 0);
-        int8_t* bytes = reinterpret_cast<int8_t*>(run.values) + at / 64 * 128 + at % 64;
-        QLORA_UNROLL
-        for (int half = 0; half < 2; ++half) {
-            const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(half ? b : a, by));
+        for (int64_t at = i % 256, k = i; k < i + share; k += 16, at += 16) {
+            const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + k), by));
             const __m512i high = _mm512_srai_epi32(_mm512_add_epi32(v, _mm512_set1_epi32(128)), 8);
-            _mm_store_si128(reinterpret_cast<__m128i*>(bytes + half * 16), _mm512_cvtepi32_epi8(high));
-            _mm_store_si128(reinterpret_cast<__m128i*>(bytes + 64 + half * 16), _mm512_cvtepi32_epi8(v));
-            run.sums[at / 16 + half] = scale * float(_mm512_reduce_add_epi32(v));
+            int8_t* bytes = reinterpret_cast<int8_t*>(run.values) + place16(order, at);
+            _mm_store_si128(reinterpret_cast<__m128i*>(bytes), _mm512_cvtepi32_epi8(high));
+            _mm_store_si128(reinterpret_cast<__m128i*>(bytes + low_bytes(order)), _mm512_cvtepi32_epi8(v));
+            run.sums[at / 16] = scale * float(_mm512_reduce_add_epi32(v));
+            run.scales[at / 32] = scale;
+            if (at % 32) run.sums32[at / 32] = run.sums[at / 16 - 1] + run.sums[at / 16];
         }
-        run.scales[at / 32] = scale;
     }
 }
 
-// ---- Codes of groups `pair` * 2 and the next one, as unsigned bytes.
+// ---- Codes of four groups, as unsigned bytes.
 constexpr int zero_of(DType type) {                    // the byte that stands for 0
     switch (type) {
-        case DType::q3_k: return 4;
         case DType::q4_0: return 8;
         case DType::mxfp4: return 12;
         case DType::q5_0: return 16;
-        case DType::q6_k: return 32;
         case DType::q8_0:
         case DType::iq4_nl:
         case DType::iq4_xs: return 128;
@@ -62,88 +72,94 @@ constexpr int zero_of(DType type) {                    // the byte that stands f
     }
 }
 
-static QLORA_INLINE __m512i both(__m256i low, __m256i high) {
-    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+struct Codes { __m512i first, last; };                 // elements 0 to 15, and 16 to 31
+
+template <int64_t apart>
+static QLORA_INLINE __m512i four16(const uint8_t* p) {
+    const __m512i two = _mm512_inserti32x4(_mm512_castsi128_si512(load16(p)), load16(p + apart), 1);
+    return _mm512_inserti32x4(_mm512_inserti32x4(two, load16(p + 2 * apart), 2), load16(p + 3 * apart), 3);
 }
-static QLORA_INLINE __m512i low_bits(__m512i v, const int bits) {
-    return _mm512_and_si512(v, _mm512_set1_epi8(char((1 << bits) - 1)));
+template <int64_t apart>
+static QLORA_INLINE __m512i two32(const uint8_t* p) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(bytes32(p, false)), bytes32(p + apart, false), 1);
 }
-// 32 bytes twice, from where the first group takes bits `shift` on and the second `more` higher ones.
-static QLORA_INLINE __m512i twice32(const uint8_t* p, const int shift, const int more) {
-    const __m512i v = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-    const __m512i by = both(_mm256_set1_epi16(short(shift)), _mm256_set1_epi16(short(shift + more)));
-    return _mm512_srlv_epi16(v, by);
+static QLORA_INLINE Codes nibbles(__m512i v) {
+    const __m512i low = _mm512_set1_epi8(15);
+    return {_mm512_and_si512(v, low), _mm512_and_si512(_mm512_srli_epi16(v, 4), low)};
 }
-// Two groups of 16 bytes each, whose low nibbles come first.
-static QLORA_INLINE __m512i nibbles64(const uint8_t* p, const uint8_t* q) {
-    const __m512i by = _mm512_broadcast_i64x4(_mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
-    return low_bits(_mm512_srlv_epi32(both(twice16(p), twice16(q)), by), 4);
+static QLORA_INLINE uint64_t word16(const uint8_t* p) {
+    uint16_t word;
+    __builtin_memcpy(&word, p, 2);
+    return word;
 }
-static QLORA_INLINE __m512i fifth_bits(__m512i codes, const uint8_t* p, const uint8_t* q) {
-    const __mmask64 set = uint64_t(word32(p)) | uint64_t(word32(q)) << 32;
+// 16 more where the bit of an element is set among the 16 bits at p, and `apart` further for each next group.
+template <int64_t apart>
+static QLORA_INLINE __m512i with_fifth(__m512i codes, const uint8_t* p) {
+    const __mmask64 set = word16(p) | word16(p + apart) << 16 | word16(p + 2 * apart) << 32 |
+                          word16(p + 3 * apart) << 48;
     return _mm512_mask_add_epi8(codes, set, codes, _mm512_set1_epi8(16));
 }
-// `value` more where bit `bit` of 32 bytes is set, of the second group bit + 1.
-static QLORA_INLINE __m512i with_bits(__m512i codes, const uint8_t* p, const int bit, const int value) {
-    const __m512i v = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-    const __m512i one = both(_mm256_set1_epi8(char(1 << bit)), _mm256_set1_epi8(char(2 << bit)));
-    return _mm512_mask_add_epi8(codes, _mm512_test_epi8_mask(v, one), codes, _mm512_set1_epi8(char(value)));
+template <int64_t apart>
+static QLORA_INLINE Codes with_fifths(Codes codes, const uint8_t* p) {
+    return {with_fifth<apart>(codes.first, p), with_fifth<apart>(codes.last, p + 2)};
 }
-static QLORA_INLINE __m512i looked_up(const int8_t* table, const int zero, __m512i codes) {
+static QLORA_INLINE Codes looked_up(const int8_t* table, const int zero, Codes codes) {
     const __m128i moved = _mm_add_epi8(load16(reinterpret_cast<const uint8_t*>(table)), _mm_set1_epi8(char(zero)));
-    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(moved), codes);
+    const __m512i all = _mm512_broadcast_i32x4(moved);
+    return {_mm512_shuffle_epi8(all, codes.first), _mm512_shuffle_epi8(all, codes.last)};
 }
 
-static QLORA_INLINE __m512i codes64(const DType type, const uint8_t* p, const int pair) {
-    const int64_t bytes = block_codes_avx2::bytes_of(type);
-    const uint8_t *a = p + 2 * pair * bytes, *b = a + bytes;           // of types whose blocks are groups
-    switch (type) {
-        case DType::q4_0: return nibbles64(a + 2, b + 2);
-        case DType::q4_1: return nibbles64(a + 4, b + 4);
-        case DType::q5_0: return fifth_bits(nibbles64(a + 6, b + 6), a + 2, b + 2);
-        case DType::q5_1: return fifth_bits(nibbles64(a + 8, b + 8), a + 4, b + 4);
-        case DType::q8_0: return _mm512_xor_si512(both(bytes32(a + 2, false), bytes32(b + 2, false)),
-                                                  _mm512_set1_epi8(char(0x80)));
-        case DType::iq4_nl: return looked_up(iq4_curve, zero_of(type), nibbles64(a + 2, b + 2));
-        case DType::mxfp4: return looked_up(e2m1_twice, zero_of(type), nibbles64(a + 1, b + 1));
-        case DType::iq4_xs:
-            return looked_up(iq4_curve, zero_of(type), nibbles64(p + 8 + pair * 32, p + 24 + pair * 32));
-        case DType::q2_k: return low_bits(twice32(p + 16 + pair / 2 * 32, pair % 2 * 4, 2), 2);
-        case DType::q3_k:
-            return with_bits(low_bits(twice32(p + 32 + pair / 2 * 32, pair % 2 * 4, 2), 2), p, pair * 2, 4);
-        case DType::q4_k: return low_bits(twice32(p + 16 + pair * 32, 0, 4), 4);
-        case DType::q5_k: return with_bits(low_bits(twice32(p + 48 + pair * 32, 0, 4), 4), p + 16, pair * 2, 16);
-        default: break;
+// Of groups 0 to 3 of a run of 256 weights at p, or 4 to 7.
+template <DType type>
+static QLORA_INLINE Codes codes_of_four(const uint8_t* p, const int half) {
+    if constexpr (type == DType::iq4_xs)
+        return looked_up(iq4_curve, zero_of(type), nibbles(_mm512_loadu_si512(p + 8 + half * 64)));
+    constexpr int64_t bytes = block_codes_avx2::bytes_of(type);
+    p += half * 4 * bytes;
+    if constexpr (type == DType::q8_0) {
+        const __m512i sign = _mm512_set1_epi8(char(0x80));
+        const __m512i a = _mm512_xor_si512(two32<bytes>(p + 2), sign),
+                      b = _mm512_xor_si512(two32<bytes>(p + 2 + 2 * bytes), sign);
+        return {_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd)};
     }
-    const __m512i low = _mm512_loadu_si512(p + pair / 2 * 64);         // q6_k
-    const __m512i high = twice32(p + 128 + pair / 2 * 32, pair % 2 * 4, 2);
-    return _mm512_or_si512(low_bits(pair % 2 ? _mm512_srli_epi16(low, 4) : low, 4),
-                           _mm512_slli_epi16(low_bits(high, 2), 4));
+    const Codes codes = nibbles(four16<bytes>(p + bytes - 16));
+    if constexpr (type == DType::q5_0) return with_fifths<bytes>(codes, p + 2);
+    if constexpr (type == DType::q5_1) return with_fifths<bytes>(codes, p + 4);
+    if constexpr (type == DType::iq4_nl) return looked_up(iq4_curve, zero_of(type), codes);
+    if constexpr (type == DType::mxfp4) return looked_up(e2m1_twice, zero_of(type), codes);
+    return codes;
 }
 
-// ---- Scales. The half `from` bytes behind the start of each of eight blocks: two instructions pick four of them each,
-// among the first 128 bytes and among 128 of which none lies behind the last block.
-struct Places { alignas(32) int16_t of[2][8]; int64_t second; };       // in words; second: where the others begin
-
-static constexpr Places places_of_halves(const int64_t bytes, const int64_t from) {
-    Places to{{}, std::min(bytes * 4, bytes * 8 - 128)};
-    for (int i = 0; i < 4; ++i) {
-        to.of[0][i] = int16_t((i * bytes + from) / 2);
-        to.of[1][i] = int16_t(((i + 4) * bytes + from - to.second) / 2);
+// ---- Scales of eight groups. Where `unit` bytes stand, `from` behind the start of each of eight blocks: as many as
+// 64 bytes hold are picked with one instruction, which keeps what was picked before. Nothing behind the last block is
+// read.
+template <int64_t bytes, int64_t from, int64_t unit>
+struct Places {
+    static constexpr int64_t at_once = (64 - from - unit) / bytes + 1, steps = (8 + at_once - 1) / at_once;
+    static constexpr int64_t start(int64_t step) { return std::min(step * at_once * bytes, 8 * bytes - 64); }
+    static constexpr uint32_t lanes(int64_t step) {
+        return uint32_t(((1 << at_once) - 1) << step * at_once & 0xff);
     }
-    return to;
-}
-
+    struct Table { alignas(16) uint8_t of[4][16]; };                   // as words of `unit` bytes
+    static constexpr Table table = [] {
+        Table t{};
+        for (int64_t i = 0; i < 8; ++i)
+            t.of[i / at_once][i * unit] = uint8_t((i * bytes + from - start(i / at_once)) / unit);
+        return t;
+    }();
+    static QLORA_INLINE __m128i pick(const uint8_t* p) {
+        __m512i picked = _mm512_setzero_si512();
+        QLORA_UNROLL
+        for (int64_t step = 0; step < steps; ++step) {
+            const __m512i at = _mm512_castsi128_si512(load16(table.of[step])), v = _mm512_loadu_si512(p + start(step));
+            picked = unit == 2 ? _mm512_mask_permutexvar_epi16(picked, lanes(step), at, v)
+                               : _mm512_mask_permutexvar_epi8(picked, lanes(step), at, v);
+        }
+        return _mm512_castsi512_si128(picked);
+    }
+};
 template <int64_t bytes, int64_t from>
-static QLORA_INLINE __m256 halves8(const uint8_t* p) {
-    static constexpr Places places = places_of_halves(bytes, from);
-    const auto four = [&](const int half, const uint8_t* q) QLORA_INLINED {
-        const __m128i at = _mm_load_si128(reinterpret_cast<const __m128i*>(places.of[half]));
-        return _mm512_castsi512_si128(_mm512_permutex2var_epi16(_mm512_loadu_si512(q), _mm512_castsi128_si512(at),
-                                                                _mm512_loadu_si512(q + 64)));
-    };
-    return _mm256_cvtph_ps(_mm_unpacklo_epi64(four(0, p), four(1, p + places.second)));
-}
+static QLORA_INLINE __m256 halves8(const uint8_t* p) { return _mm256_cvtph_ps(Places<bytes, from, 2>::pick(p)); }
 
 // half_power_of_2 of eight exponents: the two least are subnormal.
 static QLORA_INLINE __m256 powers8(__m128i exponents) {
@@ -152,167 +168,117 @@ static QLORA_INLINE __m256 powers8(__m128i exponents) {
     return _mm256_castsi256_ps(_mm256_mask_sllv_epi32(normal, _mm256_cmple_epi32_mask(e, one),
                                                       _mm256_set1_epi32(0x200000), e));
 }
-static QLORA_INLINE __m128i exponents8(const uint8_t* p) {
-    const __m128i at = _mm_setr_epi8(0, 17, 34, 51, 68, 85, 102, 119, 0, 0, 0, 0, 0, 0, 0, 0);
-    return _mm512_castsi512_si128(_mm512_permutex2var_epi8(_mm512_loadu_si512(p), _mm512_castsi128_si512(at),
-                                                           _mm512_loadu_si512(p + 64)));
-}
 
-// Of 8 groups of 32.
 template <DType type>
-static QLORA_INLINE RunScales scales_of(const uint8_t* p) {
+static QLORA_INLINE __m256 scales8(const uint8_t* p) {
     constexpr int64_t bytes = block_codes_avx2::bytes_of(type);
-    RunScales s{};
-    if constexpr (block_codes_avx2::elements_of(type) == 256) {
-        s = scales_of_block(type, p);
-    } else if constexpr (type == DType::mxfp4) {
-        s.scale[0] = powers8(exponents8(p));
-    } else {
-        s.scale[0] = halves8<bytes, 0>(p);
-        if (has_offset(type)) s.offset[0] = halves8<bytes, 2>(p);
-    }
-    QLORA_UNROLL
-    for (int i = 0; i < 2; ++i)
-        if (zero_of(type)) s.offset[i] = _mm256_mul_ps(s.scale[i], _mm256_set1_ps(float(-zero_of(type))));
-    return s;
-}
-
-struct Sum { __m512 products; __m256 offsets; };
-
-// Of a run for one vector: its scales times those of x, of groups or half groups; offsets are added to the sum at
-// once.
-static QLORA_INLINE __m512 with_x(const DType type, const RunScales& s, const Run16& x, Sum& sum) {
-    const __m256 by = _mm256_load_ps(x.scales), low = _mm256_load_ps(x.sums), high = _mm256_load_ps(x.sums + 8);
-    if (has_halves(type)) {
-        sum.offsets = _mm256_fmadd_ps(s.offset[0], low, _mm256_fmadd_ps(s.offset[1], high, sum.offsets));
-        const __m512 twice = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),
-                                                   _mm512_castps256_ps512(by));
-        return _mm512_mul_ps(_mm512_insertf32x8(_mm512_castps256_ps512(s.scale[0]), s.scale[1], 1), twice);
-    }
-    if (has_offset(type) || zero_of(type)) {
-        const __m256 of32 = _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_hadd_ps(low, high)), 0xD8));
-        sum.offsets = _mm256_fmadd_ps(s.offset[0], of32, sum.offsets);
-    }
-    return _mm512_castps256_ps512(_mm256_mul_ps(s.scale[0], by));
-}
-
-// Which of the scales of a run lane after lane of pair 0 takes; of the next pairs 2 or 4 further ones.
-static QLORA_INLINE __m512i places_of(const DType type) {
-    return has_halves(type) ? _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
-                            : _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-}
-
-// Of the first group alone, where no block of the next one follows in memory.
-template <DType type>
-static QLORA_INLINE __m512i codes_alone(const uint8_t* p) {
-    constexpr int64_t bytes = block_codes_avx2::bytes_of(type);
-    alignas(64) uint8_t two[128] = {};
-    __builtin_memcpy(two, p, size_t(bytes));
-    return codes64(type, two, 0);
+    if constexpr (type == DType::iq4_xs) return scales_of_block(type, p).scale[0];
+    else if constexpr (type == DType::mxfp4) return powers8(Places<bytes, 0, 1>::pick(p));
+    else return halves8<bytes, 0>(p);
 }
 
 // ---- `high` rows side by side times m vectors; both are constants wherever this is inlined.
-static QLORA_INLINE void add_products(__m512i codes, const int16_t* v, __m512 scale, __m512& sum) {
-    const __m512i by_256 = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, _mm512_load_si512(v));
-    const __m512i products = _mm512_dpbusd_epi32(_mm512_slli_epi32(by_256, 8), codes, _mm512_load_si512(v + 32));
-    sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scale, sum);
-}
+struct Sum { __m512 products; __m256 offsets; };
 
+// Of a run of eight groups, of which the first `groups` are there; `whole` says that all are.
 template <DType type>
-static QLORA_INLINE void add_run(const int high, const int m, const uint8_t* p, int64_t row_bytes, const Run16* x,
-                                 int64_t ldx, Sum (&sums)[4][gemv_rows]) {
+static QLORA_INLINE void add_run(const int high, const int m, const bool whole, const int groups, const uint8_t* p,
+                                 int64_t row_bytes, const Run16* x, int64_t ldx, Sum (&sums)[4][gemv_rows]) {
     __m512 scaled[4][gemv_rows];
     QLORA_UNROLL
     for (int r = 0; r < high; ++r) {
-        const RunScales s = scales_of<type>(p + r * row_bytes);
-        QLORA_UNROLL
-        for (int t = 0; t < m; ++t) scaled[r][t] = with_x(type, s, x[t * ldx], sums[r][t]);
-    }
-    QLORA_UNROLL
-    for (int pair = 0; pair < 4; ++pair) {
-        const __m512i places = _mm512_add_epi32(places_of(type), _mm512_set1_epi32(pair * (has_halves(type) ? 4 : 2)));
-        __m512i codes[4];
-        QLORA_UNROLL
-        for (int r = 0; r < high; ++r) codes[r] = codes64(type, p + r * row_bytes, pair);
+        const __mmask8 there = whole ? __mmask8(0xff) : __mmask8((1 << groups) - 1);
+        const auto kept = [&](__m256 v) QLORA_INLINED { return whole ? v : _mm256_maskz_mov_ps(there, v); };
+        const __m256 scale = kept(scales8<type>(p + r * row_bytes));
         QLORA_UNROLL
         for (int t = 0; t < m; ++t) {
+            const Run16& run = x[t * ldx];
+            scaled[r][t] = _mm512_castps256_ps512(_mm256_mul_ps(scale, _mm256_load_ps(run.scales)));
+            if (zero_of(type))                         // times minus zero_of(type), in the end
+                sums[r][t].offsets = _mm256_fmadd_ps(scale, _mm256_load_ps(run.sums32), sums[r][t].offsets);
+        }
+        if constexpr (has_offset(type)) {
+            const __m256 offset = kept(halves8<block_codes_avx2::bytes_of(type), 2>(p + r * row_bytes));
             QLORA_UNROLL
-            for (int r = 0; r < high; ++r)
-                add_products(codes[r], x[t * ldx].values + pair * 64, _mm512_permutexvar_ps(places, scaled[r][t]),
-                             sums[r][t].products);
+            for (int t = 0; t < m; ++t)
+                sums[r][t].offsets =
+                    _mm256_fmadd_ps(offset, _mm256_load_ps(x[t * ldx].sums32), sums[r][t].offsets);
         }
     }
-}
-
-static QLORA_INLINE float half_at(const uint8_t* p) {
-    int16_t half;
-    __builtin_memcpy(&half, p, 2);
-    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half)));
-}
-
-// What is left of a row of blocks of 32, two at a time.
-template <DType type>
-static QLORA_INLINE void add_rest(const int high, const int m, const uint8_t* p, int64_t row_bytes, const int groups,
-                                  const Run16* x, int64_t ldx, Sum (&sums)[4][gemv_rows]) {
-    constexpr int64_t bytes = block_codes_avx2::bytes_of(type);
-    for (int pair = 0; 2 * pair < groups; ++pair) {
-        const bool alone = 2 * pair + 1 == groups;
+    const auto add_half = [&](const int half) QLORA_INLINED {
+        const int g = 4 * half;
+        const __m512i places = _mm512_setr_epi32(g, g, g, g, g + 1, g + 1, g + 1, g + 1, g + 2, g + 2, g + 2, g + 2,
+                                                 g + 3, g + 3, g + 3, g + 3);
         QLORA_UNROLL
         for (int r = 0; r < high; ++r) {
-            const uint8_t* a = p + r * row_bytes + 2 * pair * bytes;
-            const uint8_t* b = alone ? a : a + bytes;                  // x is 0 in the place of what is not there
-            const __m512i codes = alone ? codes_alone<type>(a) : codes64(type, a, 0);
-            const float d[2] = {type == DType::mxfp4 ? half_power_of_2(*a) : half_at(a),
-                                type == DType::mxfp4 ? half_power_of_2(*b) : half_at(b)};
+            const Codes codes = codes_of_four<type>(p + r * row_bytes, half);
             QLORA_UNROLL
             for (int t = 0; t < m; ++t) {
-                const Run16& run = x[t * ldx];
-                const __m512 scale = _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(d[0] * run.scales[2 * pair]),
-                                                          _mm512_set1_ps(d[1] * run.scales[2 * pair + 1]));
-                add_products(codes, run.values + pair * 64, scale, sums[r][t].products);
-                if (!has_offset(type) && !zero_of(type)) continue;
-                const float* of = run.sums + 4 * pair;
-                const float offset = has_offset(type)
-                                         ? half_at(a + 2) * (of[0] + of[1]) + half_at(b + 2) * (of[2] + of[3])
-                                         : float(-zero_of(type)) * (d[0] * (of[0] + of[1]) + d[1] * (of[2] + of[3]));
-                sums[r][t].offsets = _mm256_add_ps(sums[r][t].offsets, _mm256_zextps128_ps256(_mm_set_ss(offset)));
+                const int16_t* v = x[t * ldx].values + half * 128;
+                __m512i part = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes.first, _mm512_load_si512(v));
+                part = _mm512_slli_epi32(_mm512_dpbusd_epi32(part, codes.last, _mm512_load_si512(v + 32)), 8);
+                part = _mm512_dpbusd_epi32(part, codes.first, _mm512_load_si512(v + 64));
+                part = _mm512_dpbusd_epi32(part, codes.last, _mm512_load_si512(v + 96));
+                sums[r][t].products = _mm512_fmadd_ps(
+                    _mm512_cvtepi32_ps(part), _mm512_permutexvar_ps(places, scaled[r][t]), sums[r][t].products);
             }
         }
+    };
+    add_half(0);
+    if (whole || groups > 4) add_half(1);
+}
+
+// What is left of the rows: where fewer bytes follow than eight groups have, a copy is read.
+template <DType type>
+static QLORA_INLINE void add_rest(const int high, const int m, const int groups, const uint8_t* p, const uint8_t* end,
+                                  int64_t row_bytes, const Run16* x, int64_t ldx, Sum (&sums)[4][gemv_rows]) {
+    constexpr int64_t bytes = block_codes_avx2::bytes_of(type), run_bytes = 8 * bytes;
+    alignas(64) uint8_t copy[2 * run_bytes];
+    if (end - p < (high - 1) * row_bytes + run_bytes) {
+        std::fill_n(copy, sizeof(copy), uint8_t(0));
+        for (int r = 0; r < high; ++r) std::copy_n(p + r * row_bytes, groups * bytes, copy + r * run_bytes);
+        p = copy;
+        row_bytes = run_bytes;
     }
+    add_run<type>(high, m, false, groups, p, row_bytes, x, ldx, sums);
 }
 
 template <DType type>
-static QLORA_INLINE void rows_of(const int high, const int m, const uint8_t* data, int64_t row_bytes,
-                                 int64_t cols, const Run16* x, int64_t ldx, float* out) {
+static QLORA_INLINE void rows_of(const int high, const int m, const uint8_t* data, const uint8_t* end,
+                                 int64_t row_bytes, int64_t cols, const Run16* x, int64_t ldx, float* out) {
     Sum sums[4][gemv_rows];
     QLORA_UNROLL
     for (int i = 0; i < high * m; ++i) sums[i / m][i % m] = {_mm512_setzero_ps(), _mm256_setzero_ps()};
-    const int64_t run_bytes = block_codes_avx2::bytes_of(type) * (256 / block_codes_avx2::elements_of(type));
+    constexpr int64_t bytes = block_codes_avx2::bytes_of(type), elements = block_codes_avx2::elements_of(type),
+                      run_bytes = 256 / elements * bytes;
     Ahead ahead(data, high * row_bytes);
     int64_t i = 0;
     for (; i + 256 <= cols; i += 256, data += run_bytes, ++x) {
         ahead.ask(high * run_bytes);
-        add_run<type>(high, m, data, row_bytes, x, ldx, sums);
+        ask_near(high, data, row_bytes, run_bytes);
+        add_run<type>(high, m, true, 8, data, row_bytes, x, ldx, sums);
     }
-    if constexpr (block_codes_avx2::elements_of(type) == 32)
+    if constexpr (elements == 32)
         if (i < cols) {
             const int groups = int(cols - i) / 32;
-            ahead.ask(high * groups * block_codes_avx2::bytes_of(type));
-            add_rest<type>(high, m, data, row_bytes, groups, x, ldx, sums);
+            ahead.ask(high * groups * bytes);
+            add_rest<type>(high, m, groups, data, end, row_bytes, x, ldx, sums);
         }
     QLORA_UNROLL
     for (int k = 0; k < high * m; ++k)
-        out[k] = _mm512_reduce_add_ps(sums[k / m][k % m].products) + total(sums[k / m][k % m].offsets);
+        out[k] = _mm512_reduce_add_ps(sums[k / m][k % m].products) +
+                 (zero_of(type) ? float(-zero_of(type)) : 1.0f) * total(sums[k / m][k % m].offsets);
 }
 
 template <DType type, int m>
 static void rows_times(const uint8_t* data, int64_t row_bytes, int64_t rows, int64_t cols, const Run16* x, int64_t ldx,
                        float* out) {
     constexpr int high = m <= 2 ? 2 : 1;               // as many as the registers hold
+    const uint8_t* end = data + rows * row_bytes;
     int64_t r = 0;
     for (; r + high <= rows; r += high)
-        rows_of<type>(high, m, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * m);
-    for (; r < rows; ++r) rows_of<type>(1, m, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * m);
+        rows_of<type>(high, m, data + r * row_bytes, end, row_bytes, cols, x, ldx, out + r * m);
+    for (; r < rows; ++r) rows_of<type>(1, m, data + r * row_bytes, end, row_bytes, cols, x, ldx, out + r * m);
 }
 
 template <DType type>
@@ -329,16 +295,19 @@ static void blocks_of(const uint8_t* data, int64_t row_bytes, int64_t rows, int6
 static void blocks(DType type, const void* weights, int64_t row_bytes, int64_t rows, int64_t cols, const Run16* x,
                    int64_t ldx, int64_t m, float* out) {
     const uint8_t* data = static_cast<const uint8_t*>(weights);
-#define QLORA_CASE(t) if (type == DType::t) return blocks_of<DType::t>(data, row_bytes, rows, cols, x, ldx, m, out);
-    QLORA_LATE_DOT_TYPES(QLORA_CASE)
-    QLORA_BLOCK_ROW_TYPES(QLORA_CASE)
+    switch (type) {
+#define QLORA_CASE(t) case DType::t: return blocks_of<DType::t>(data, row_bytes, rows, cols, x, ldx, m, out);
+        QLORA_CASE(q4_0) QLORA_CASE(q4_1) QLORA_CASE(q5_0) QLORA_CASE(q5_1) QLORA_CASE(q8_0)
+        QLORA_CASE(iq4_nl) QLORA_CASE(iq4_xs) QLORA_CASE(mxfp4)
 #undef QLORA_CASE
+        default: return integers16_avx512_bf16(type, weights, row_bytes, rows, cols, x, ldx, m, out);
+    }
 }
 
 }  // namespace blocks16_avx512_bf16_room
 
-void round_blocks16_avx512_bf16(const float* x, int64_t cols, Run16* to) {
-    blocks16_avx512_bf16_room::round(x, cols, to);
+void round_blocks16_avx512_bf16(const float* x, int64_t cols, Order16 order, Run16* to) {
+    blocks16_avx512_bf16_room::round(x, cols, order, to);
 }
 void blocks16_avx512_bf16(DType type, const void* weights, int64_t row_bytes, int64_t rows, int64_t cols,
                           const Run16* x, int64_t ldx, int64_t m, float* out) {

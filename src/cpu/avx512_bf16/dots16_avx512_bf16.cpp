@@ -1,6 +1,6 @@
 // dots16_avx512_bf16.cpp - products of 4-bit codes and 16-bit integers on processors with products of bf16, which also
 // have an instruction that adds two products of 16 bits to a sum (VNNI). dots16.h has the formula; blocks16_avx512_bf16
-// has the blocks.
+// and integers16_avx512_bf16 have the blocks.
 //
 // 128 weights of a row are four steps of 32: step p takes nibble p of each of the 32 words that hold their codes, and
 // one permutation makes 32 levels of them. x is put in that order behind the rounding of AVX2. A lane adds eight
@@ -22,7 +22,7 @@ namespace dots16_avx512_bf16_room {
 constexpr int place(int e) { return e % 2 * 32 + e / 16 % 2 * 16 + e / 32 * 8 + e % 16 / 2; }
 
 static void round(const float* x, int64_t cols, Order16 order, Run16* to) {
-    if (order == Order16::blocks) return round_blocks16_avx512_bf16(x, cols, to);
+    if (order != Order16::pairs) return round_blocks16_avx512_bf16(x, cols, order, to);
     dots16_avx2.round(x, cols, order, to);
     alignas(64) uint16_t places[4][32] = {};           // of the first 64 of 128; the others lie in the same way
     for (int p = 0; p < 4; ++p)
@@ -39,6 +39,17 @@ static void round(const float* x, int64_t cols, Order16 order, Run16* to) {
                           high = _mm512_permutex2var_epi16(v[2], at, v[3]);
             _mm512_store_si512(values + p * 32, _mm512_inserti64x4(low, _mm512_castsi512_si256(high), 1));
         }
+    }
+}
+
+static Order16 order(DType type) {
+    switch (type) {
+        case DType::q2_k:
+        case DType::q3_k:
+        case DType::q4_k:
+        case DType::q5_k:
+        case DType::q6_k: return Order16::integers;
+        default: return Order16::blocks;
     }
 }
 
@@ -131,7 +142,7 @@ static void codes(const uint8_t* codes, const float* scales, const float* codebo
 }  // namespace dots16_avx512_bf16_room
 
 constinit const Dots16 dots16_avx512_bf16{dots16_avx512_bf16_room::round, blocks16_avx512_bf16,
-                                          dots16_avx512_bf16_room::codes, 32639};
+                                          dots16_avx512_bf16_room::codes, dots16_avx512_bf16_room::order, 32639};
 
 }}  // namespace qlora
 
