@@ -150,10 +150,10 @@ static int rounds_of(std::string_view isa, [[maybe_unused]] bool bf16, int64_t r
 }
 
 double multiply_add_peak(int threads, std::string_view isa, bool bf16) {
-        std::vector<float> sinks(size_t(threads) * 16);    // a cache line each
+    std::vector<float> sinks(size_t(threads) * 16);    // a cache line each
     const int lanes = rounds_of(isa, bf16, 1, sinks.data());
-    // 3.6 million operations of vectors a thread: less than a millisecond, as are an eighth as many of tiles
-    const int64_t rounds = lanes > 32 ? 37'500 : 300'000;
+    // 3.6 million operations of vectors a thread, or 180,000 of tiles, sixteen cycles each: less than a millisecond
+    const int64_t rounds = lanes > 32 ? 15'000 : 300'000;
     const double seconds =
         shortest(threads, 100, [&](int i, int) { rounds_of(isa, bf16, rounds, &sinks[size_t(i) * 16]); });
     return 2.0 * 12 * double(rounds) * lanes * threads / seconds;

@@ -146,7 +146,7 @@ static QLORA_INLINE void add_block(const int high, const int m, const uint8_t* p
             const __m512 part = _mm512_fmadd_ps(high_part, _mm512_set1_ps(256), low_part);
             sum.products = _mm512_fmadd_ps(part, by, sum.products);
             const __m512 of_x = has_halves(type) ? _mm512_loadu_ps(run.sums)
-                                                 : _mm512_castps256_ps512(_mm256_load_ps(run.sums32));
+                                                 : _mm512_zextps256_ps512(_mm256_load_ps(run.sums32));
             sum.offsets = _mm512_fmadd_ps(offsets, of_x, sum.offsets);
         }
     }
