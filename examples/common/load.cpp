@@ -203,7 +203,7 @@ std::string compute_line(const qlora::Model& model) {
     if (best.compute() == qlora::Compute::f32)
         return "f32 (--compute mixed and bf16 need a processor with AVX2, AMX or AVX512-BF16)";
     return gradients_in_bf16(best) ? "f32 (--compute mixed: gradients in bf16, faster)"
-                          : "f32 (--compute mixed: faster where it generates)";
+                                   : "f32 (--compute mixed: faster where it generates)";
 }
 
 // The number of "cuda" and "cuda:N".
