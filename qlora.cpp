@@ -73,6 +73,7 @@
 // cpu/avx512_bf16: AVX-512 with products of bf16
 #include "src/cpu/avx512_bf16/kernels_avx512_bf16.cpp"  // Lists the kernels of AVX-512 with bf16.
 #include "src/cpu/avx512_bf16/gemm_avx512_bf16.cpp"     // Packs factors, and multiplies register tiles of bf16.
+#include "src/cpu/avx512_bf16/round16_avx512_bf16.cpp"  // Makes 16-bit integers of a vector.
 #include "src/cpu/avx512_bf16/dots16_avx512_bf16.cpp"   // Multiplies 4-bit codes with 16-bit integers.
 #include "src/cpu/avx512_bf16/blocks16_avx512_bf16.cpp" // Multiplies blocks of codes with 16-bit integers.
 #include "src/cpu/avx512_bf16/integers16_avx512_bf16.cpp"    // The same where a block's scales are integers.

@@ -16,12 +16,13 @@ namespace qlora { inline namespace QLORA_ABI {
 
 // 256 elements of x. Each 32 lie as the products want them; with AVX2: the even elements, then the odd ones. For 4-bit
 // codes in pairs (Order16::pairs) each 64 do: even elements 0..14 and 32..46, 16..30 and 48..62, then the odd ones in
-// the same way.
+// the same way. Sets with products of bytes: round16_avx512_bf16.cpp.
 struct alignas(64) Run16 {
     int16_t values[256];
     float scales[8];                                   // of each 32; of each 64 twice in Order16::pairs
     float sums[16];                                    // of x as it was rounded, of each 16
-    float sums32[8];                                   // of each 32, where a set's products want them
+    float sums32[8];                                   // of each 32, where a set's products want them; in
+                                                       // Order16::pairs what they want for each of four times 64
 };
 // How x is held: for blocks of GGUF files, for 4-bit codes, or for blocks whose scales are integers, so that their
 // products are summed as integers too and 256 of x share a scale (eight times the same one in Run16::scales).
@@ -36,10 +37,11 @@ struct Dots16 {
     // m is.
     void (*blocks)(DType, const void* weights, int64_t row_bytes, int64_t rows, int64_t cols, const Run16* x,
                    int64_t ldx, int64_t m, float* out);
-    void (*codes)(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols,
-                  const Run16* x, int64_t ldx, int64_t m, float* out);
+    // Rows [first, first + rows) of 4-bit codes in runs of 64.
+    void (*codes)(const WeightRef&, int64_t first, int64_t rows, const Run16* x, int64_t ldx, int64_t m, float* out);
     Order16 (*order)(DType);                           // of a type of blocks
-    float most_of_blocks = 32767;                      // what the largest of x becomes but in Order16::pairs
+    float most = 32767;                                // what the largest of x becomes
+    float most_level = 8191;                           // and the largest level of a codebook
 };
 
 }}  // namespace qlora

@@ -5,6 +5,7 @@
 // Tasks are runs of rows. How many, and whose, depends on the threads, but no bit of y does: an element is one row
 // times one x, and does not depend on how many rows x has either.
 #include "src/cpu/kernels.h"
+#include "src/cpu/scaled_rows.h"
 
 #include <algorithm>
 #include <atomic>
@@ -49,32 +50,18 @@ struct Vectors {
     const uint16_t* halves = nullptr;                  // instead of either
 };
 
-// The codes of the scales of [first, first + count): they lie apart from the weights, and nobody else asks for them.
-void prefetch_scales(const FourBit& quant, int64_t first, int64_t count) {
-    if (quant.block != 64 || quant.absmax) return;
-    for (int64_t i = first; i < first + count; i += 64) __builtin_prefetch(quant.absmax_code + i);
-}
-
-// A few rows at a time, whose scales stay in first-level cache.
 void codes_task(const Kernels& kernels, const WeightRef& w, int64_t first, int64_t count, const Vectors& x,
                 const Output& to) {
     thread_local Scratch memory;
-    const int64_t runs = w.cols / 64;                  // of a row
-    const int64_t some = std::min(count, std::max<int64_t>(1024 / runs / 4, 1) * 4);
-    float *sums = memory.floats(some * (to.m + runs)), *scales = sums + some * to.m;
-    prefetch_scales(w.quant, first * runs, some * runs);
-    for (int64_t row = first, rows; row < first + count; row += rows) {
-        rows = std::min(some, first + count - row);
-        run_scales(kernels, w.quant, row * runs, 0, 1, rows * runs, scales);
-        prefetch_scales(w.quant, (row + rows) * runs, std::min(some, w.rows - row - rows) * runs);
-        const uint8_t* codes = static_cast<const uint8_t*>(w.data) + row * w.cols / 2;
-        const float* book = w.quant.codebook;
-        if (x.halves) kernels.rows_bf16->codes(codes, scales, book, rows, w.cols, x.halves, to.m, sums);
-        else if (x.rounded)
-            kernels.dots16->codes(codes, scales, book, rows, w.cols, x.rounded, x.ld16, to.m, sums);
-        else kernels.four_bit->dots(codes, scales, book, rows, w.cols, x.floats, x.ld, to.m, sums);
-        put_all(to, row, rows, sums);
-    }
+    float* sums = memory.floats(count * to.m);
+    const float* book = w.quant.codebook;
+    if (x.rounded) kernels.dots16->codes(w, first, count, x.rounded, x.ld16, to.m, sums);
+    else for_scaled_rows(kernels, w, first, count, [&](int64_t row, int64_t rows, const uint8_t* codes, float* scales) {
+        float* some = sums + (row - first) * to.m;
+        if (x.halves) kernels.rows_bf16->codes(codes, scales, book, rows, w.cols, x.halves, to.m, some);
+        else kernels.four_bit->dots(codes, scales, book, rows, w.cols, x.floats, x.ld, to.m, some);
+    });
+    put_all(to, first, count, sums);
 }
 
 void blocks_task(const Kernels& kernels, const WeightRef& w, int64_t first, int64_t count, const Vectors& x,

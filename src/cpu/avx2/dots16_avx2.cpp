@@ -4,7 +4,7 @@
 // 32 codes, one a byte, are widened as their even and their odd bytes: two instructions, and each multiplies 16 of x.
 // Two rows go side by side, which share x and hide each other's waits.
 #include "src/cpu/avx2/block_codes_avx2.h"
-#include "src/cpu/dots16.h"
+#include "src/cpu/scaled_rows.h"
 
 #include <cmath>
 
@@ -304,12 +304,14 @@ static QLORA_INLINE void rows_of_codes(const int rows, const int m, const uint8_
     for (int k = 0; k < rows * m; ++k) out[k] = levels.unit * total(sums[k / m][k % m]);
 }
 
-static void codes(const uint8_t* codes, const float* scales, const float* codebook, int64_t rows, int64_t cols,
-                  const Run16* x, int64_t ldx, int64_t m, float* out) {
-    const Levels16 levels = levels_of(codebook);
-    for_rows(rows, m, [&](int64_t r, const int high, const int many) QLORA_INLINED {
-        rows_of_codes(high, many, codes + r * (cols / 2), scales + r * (cols / 64), levels, cols, x, ldx,
-                      out + r * many);
+static void codes(const WeightRef& w, int64_t first, int64_t rows, const Run16* x, int64_t ldx, int64_t m, float* out) {
+    const Levels16 levels = levels_of(w.quant.codebook);
+    const int64_t cols = w.cols;
+    for_scaled_rows(kernels_avx2, w, first, rows, [&](int64_t row, int64_t some, const uint8_t* codes, float* scales) {
+        for_rows(some, m, [&](int64_t r, const int high, const int many) QLORA_INLINED {
+            rows_of_codes(high, many, codes + r * (cols / 2), scales + r * (cols / 64), levels, cols, x, ldx,
+                          out + (row - first + r) * many);
+        });
     });
 }
 

@@ -4,9 +4,9 @@
 //
 // x is kept as two signed bytes, v = 256 high + low, a code c of a weight as an unsigned one, so no code is widened:
 //     c . v = 256 (c . high) + c . low
-// Four groups go side by side, a quarter of the register each, elements 0 to 15 in one and 16 to 31 in another: that is
-// how their nibbles lie, and a lane sums eight products of one group before it needs a scale. A code that has a sign is
-// moved up by zero_of(), which the sums of x take back.
+// round16_avx512_bf16.cpp makes x so. Four groups go side by side, a quarter of the register each, elements 0 to 15 in
+// one and 16 to 31 in another: that is how their nibbles lie, and a lane sums eight products of one group before it
+// needs a scale. A code that has a sign is moved up by zero_of(), which the sums of x take back.
 #include "src/cpu/avx2/block_codes_avx2.h"
 #include "src/cpu/avx512_bf16/kernels_avx512_bf16.h"
 
@@ -19,45 +19,6 @@ namespace qlora { inline namespace QLORA_ABI {
 namespace blocks16_avx512_bf16_room {
 
 using namespace block_codes_avx2;
-
-// ---- Rounding. The largest becomes 127 * 256 + 127: more would not be two signed bytes.
-constexpr float most16 = 32639;
-
-// Of absolute values as integers, among which a NaN is the largest and an infinity comes next.
-static float largest(const float* x, int64_t count) {
-    __m512i sizes = _mm512_setzero_si512();
-    for (int64_t i = 0; i < count; i += 16)
-        sizes = _mm512_max_epi32(sizes, _mm512_castps_si512(_mm512_abs_ps(_mm512_loadu_ps(x + i))));
-    return std::bit_cast<float>(_mm512_reduce_max_epi32(sizes));
-}
-
-// Where the high bytes of 16 elements go; their low ones lie so many bytes behind. Of blocks: elements 0 to 15 of four
-// groups, 16 to 31 of them, then the low bytes in the same way; of integers: 64 in their order.
-constexpr int64_t place16(const Order16 order, const int64_t at) {
-    return order == Order16::blocks ? at / 128 * 256 + at % 32 / 16 * 64 + at % 128 / 32 * 16 : at / 64 * 128 + at % 64;
-}
-constexpr int64_t low_bytes(const Order16 order) { return order == Order16::blocks ? 128 : 64; }
-
-static void round(const float* x, int64_t cols, const Order16 order, Run16* to) {
-    const int64_t share = order == Order16::blocks ? 32 : 256;         // elements that share a scale
-    if (cols % 256) to[cols / 256] = {};
-    for (int64_t i = 0; i < cols; i += share) {
-        Run16& run = to[i / 256];
-        const float most = largest(x + i, share), infinity = __builtin_inff();
-        const float scale = most < infinity ? most < 1e-30f ? 0 : most / most16 : __builtin_nanf("");
-        const __m512 by = _mm512_set1_ps(scale > 0 ? most16 / most : 0);
-        for (int64_t at = i % 256, k = i; k < i + share; k += 16, at += 16) {
-            const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + k), by));
-            const __m512i high = _mm512_srai_epi32(_mm512_add_epi32(v, _mm512_set1_epi32(128)), 8);
-            int8_t* bytes = reinterpret_cast<int8_t*>(run.values) + place16(order, at);
-            _mm_store_si128(reinterpret_cast<__m128i*>(bytes), _mm512_cvtepi32_epi8(high));
-            _mm_store_si128(reinterpret_cast<__m128i*>(bytes + low_bytes(order)), _mm512_cvtepi32_epi8(v));
-            run.sums[at / 16] = scale * float(_mm512_reduce_add_epi32(v));
-            run.scales[at / 32] = scale;
-            if (at % 32) run.sums32[at / 32] = run.sums[at / 16 - 1] + run.sums[at / 16];
-        }
-    }
-}
 
 // ---- Codes of four groups, as unsigned bytes.
 constexpr int zero_of(DType type) {                    // the byte that stands for 0
@@ -103,17 +64,18 @@ template <int64_t apart>
 static QLORA_INLINE Codes with_fifths(Codes codes, const uint8_t* p) {
     return {with_fifth<apart>(codes.first, p), with_fifth<apart>(codes.last, p + 2)};
 }
-static QLORA_INLINE Codes looked_up(const int8_t* table, const int zero, Codes codes) {
+// Where 64 bytes are looked up at once the two upper bits of a nibble's neighbour may stay: the table comes four times.
+static QLORA_INLINE Codes looked_up(const int8_t* table, const int zero, __m512i nibbles) {
     const __m128i moved = _mm_add_epi8(load16(reinterpret_cast<const uint8_t*>(table)), _mm_set1_epi8(char(zero)));
     const __m512i all = _mm512_broadcast_i32x4(moved);
-    return {_mm512_shuffle_epi8(all, codes.first), _mm512_shuffle_epi8(all, codes.last)};
+    return {_mm512_permutexvar_epi8(nibbles, all), _mm512_permutexvar_epi8(_mm512_srli_epi16(nibbles, 4), all)};
 }
 
 // Of groups 0 to 3 of a run of 256 weights at p, or 4 to 7.
 template <DType type>
 static QLORA_INLINE Codes codes_of_four(const uint8_t* p, const int half) {
     if constexpr (type == DType::iq4_xs)
-        return looked_up(iq4_curve, zero_of(type), nibbles(_mm512_loadu_si512(p + 8 + half * 64)));
+        return looked_up(iq4_curve, zero_of(type), _mm512_loadu_si512(p + 8 + half * 64));
     constexpr int64_t bytes = block_codes_avx2::bytes_of(type);
     p += half * 4 * bytes;
     if constexpr (type == DType::q8_0) {
@@ -122,11 +84,12 @@ static QLORA_INLINE Codes codes_of_four(const uint8_t* p, const int half) {
                       b = _mm512_xor_si512(two32<bytes>(p + 2 + 2 * bytes), sign);
         return {_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd)};
     }
-    const Codes codes = nibbles(four16<bytes>(p + bytes - 16));
+    const __m512i both = four16<bytes>(p + bytes - 16);
+    if constexpr (type == DType::iq4_nl) return looked_up(iq4_curve, zero_of(type), both);
+    if constexpr (type == DType::mxfp4) return looked_up(e2m1_twice, zero_of(type), both);
+    const Codes codes = nibbles(both);
     if constexpr (type == DType::q5_0) return with_fifths<bytes>(codes, p + 2);
     if constexpr (type == DType::q5_1) return with_fifths<bytes>(codes, p + 4);
-    if constexpr (type == DType::iq4_nl) return looked_up(iq4_curve, zero_of(type), codes);
-    if constexpr (type == DType::mxfp4) return looked_up(e2m1_twice, zero_of(type), codes);
     return codes;
 }
 
@@ -306,9 +269,6 @@ static void blocks(DType type, const void* weights, int64_t row_bytes, int64_t r
 
 }  // namespace blocks16_avx512_bf16_room
 
-void round_blocks16_avx512_bf16(const float* x, int64_t cols, Order16 order, Run16* to) {
-    blocks16_avx512_bf16_room::round(x, cols, order, to);
-}
 void blocks16_avx512_bf16(DType type, const void* weights, int64_t row_bytes, int64_t rows, int64_t cols,
                           const Run16* x, int64_t ldx, int64_t m, float* out) {
     blocks16_avx512_bf16_room::blocks(type, weights, row_bytes, rows, cols, x, ldx, m, out);
