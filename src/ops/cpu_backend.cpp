@@ -51,6 +51,7 @@ public:
             .set("device", "cpu")
             .set("instructions", std::string(cpu_.kernels->name))
             .set("compute", std::string(name_of(cpu_.compute)))
+            .set("gradients", std::string(name_of(cpu_.gradients())))
             .set("threads", int64_t(cpu_.pool.size()));
     }
     Compute compute() const override { return cpu_.effective(); }

@@ -4,6 +4,7 @@
 #include "src/base/access.h"
 #include "src/model/lora_impl.h"
 #include "src/run/checkpoint.h"
+#include "src/run/checkpoint_identity.h"
 #include "tests/run/run_support.h"
 
 #include <cstring>
@@ -189,6 +190,30 @@ TEST(Resume, AnotherMachineGoesOnAndSaysSo) {
     EXPECT_TRUE(contains(notes[1], "threads was 1 and is 2")) << notes[1];
     EXPECT_TRUE(other.step());
     EXPECT_THROW((void)qlora::Backend::cpu(1, qlora::Compute::f32, "sse9"), qlora::Error);
+}
+
+// With Compute::mixed the processor's vendor may decide what gradients are made of; checkpoints from before that was
+// recorded say nothing of it.
+TEST(Resume, GradientsOfAnotherPrecisionAreSaid) {
+    const qlora::TrainerImpl impl(impl_of(qlora::Lora::create(model(), shape())), impl_of(rows()), options());
+    const qlora::RunIdentity run = qlora::identity_of(impl);
+    const auto notes = [&](const qlora::Json& machine) {
+        const qlora::Json manifest = qlora::Json()
+                                         .set("options", run.options)
+                                         .set("adapter", run.adapter)
+                                         .set("model", run.model)
+                                         .set("data", run.data)
+                                         .set("machine", machine);
+        return qlora::check_identity(impl, manifest, "", "here");
+    };
+    qlora::Json other = run.machine;
+    const bool bf16 = run.machine.find("gradients")->string() == "bf16";
+    other.set("gradients", bf16 ? "f32" : "bf16");
+    EXPECT_TRUE(notes(run.machine).empty());
+    ASSERT_EQ(notes(other).size(), 1u);
+    EXPECT_TRUE(contains(notes(other)[0], bf16 ? "gradients was f32 and is bf16" : "gradients was bf16 and is f32"));
+    std::erase_if(other.object(), [](const qlora::Json::Member& m) { return m.first == "gradients"; });
+    EXPECT_TRUE(notes(other).empty());
 }
 
 // tests/golden/training/checkpoint_0_1_0 is what version 0.1.0 wrote after four of nine steps, on the base in nf4.

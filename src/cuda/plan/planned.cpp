@@ -30,6 +30,7 @@ public:
             .set("device", "cuda")
             .set("instructions", str("sm_", capability))
             .set("compute", std::string(name_of(compute())))
+            .set("gradients", std::string(name_of(gradients())))
             .set("threads", int64_t(0));
     }
     Cpu& host() override { return cpu_; }
