@@ -213,6 +213,7 @@
 #include "src/model/decoder_rows.cpp"                   // Lays out documents and caches as rows of a run.
 #include "src/model/lora.cpp"                           // Makes new adapters.
 #include "src/model/lora_forms.cpp"                     // Copies adapters, and adds several to one.
+#include "src/model/factor_halves.cpp"                  // Rounds the factors of adapters for generation.
 #include "src/model/dora.cpp"                           // Computes the norms that DoRA divides by.
 #include "src/model/svd.cpp"                            // Finds the largest singular values of a matrix.
 #include "src/model/lora_init.cpp"                      // Starts adapters from singular values: LoftQ and PiSSA.

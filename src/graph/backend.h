@@ -111,6 +111,8 @@ struct BackendImpl {
     virtual int64_t row_step() const { return 32; }
     // In products with such a weight of up to so many rows, each row is what it would be alone, to the last bit.
     virtual int64_t rows_alike(const WeightRef&) const { return 4; }
+    // In products of up to so many rows factors of adapters may be states in f16, which are faster to read; 0: never.
+    virtual int64_t rows_of_half_factors() const { return 0; }
     virtual void run(GraphImpl&, const Plan&) = 0;     // may record the plan at first and replay it then
     virtual Work work() const { return {}; }           // of every run so far
 };

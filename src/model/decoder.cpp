@@ -32,6 +32,7 @@ struct Builder {
     const LoraImpl* lora;
     const DecoderSpec& spec;
     BufferRef norms;                                   // of a dora adapter
+    BufferRef halves;                                  // the factors in f16, or null
     Inputs in;
     struct Adapted { Tensor param; int64_t offset; };  // into the flat buffer
     std::vector<Adapted> adapted;                      // the params, in the order in which gradients are collected
@@ -45,8 +46,10 @@ struct Builder {
     Tensor param(Shape shape, int64_t offset) {
         for (const Adapted& a : adapted)
             if (a.offset == offset) return a.param;
-        const int64_t bytes = elements_of(shape) * 4;
-        adapted.push_back({graph.param(std::move(shape), slice(lora->values, offset * 4, bytes)), offset});
+        const int64_t count = elements_of(shape);
+        adapted.push_back(
+            {halves ? graph.state(std::move(shape), slice(halves, offset * 2, count * 2), DType::f16)
+                    : graph.param(std::move(shape), slice(lora->values, offset * 4, count * 4)), offset});
         return adapted.back().param;
     }
 
@@ -61,12 +64,16 @@ struct Builder {
             const LoraAttr attr{t->scale, spec.dropout ? lora->options.dropout : 0.0f, spec.seed,
                                 uint64_t(t - lora->targets.data())};
             y = t->m < 0 ? qlora::lora(y, x, a, b, attr)
-                         : dora(y, x, weight, a, b, param({out}, t->m + first), norm_of(*t, first, out), attr);
+                         : dora(y, x, weight, a, b, magnitude_of(*t, first, out), norm_of(*t, first, out), attr);
         }
         const WeightPtr& added = model.at(bias_of(m), layer);
         return added ? bias(y, graph.weight(added)) : y;
     }
 
+    Tensor magnitude_of(const LoraTarget& t, int64_t first, int64_t rows) {
+        if (!halves) return param({rows}, t.m + first);
+        return graph.state({rows}, slice(lora->values, (t.m + first) * 4, rows * 4));
+    }
     Tensor norm_of(const LoraTarget& t, int64_t first, int64_t rows) {
         return graph.state({rows}, slice(norms, (t.norm + first) * 4, rows * 4));
     }
@@ -253,7 +260,6 @@ int64_t inputs_apart(const Config& c, int64_t rows, int64_t kept_layers) {
 
 Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, const DecoderSpec& spec)
     : spec_(spec), model_(std::move(model)), lora_(lora) {
-    const Config& c = model_->config;
     const bool loss = spec.output == DecoderSpec::Output::loss;
     if (spec.rows < 1) fail(Errc::argument, "decoder: rows must be at least 1, is ", spec.rows);
     if (spec.logit_rows < 0 || spec.logit_rows > spec.rows)
@@ -263,10 +269,25 @@ Decoder::Decoder(std::shared_ptr<const ModelImpl> model, const LoraImpl* lora, c
     if (spec.backward && spec.gradients->bytes < lora->parameters * 4)
         fail(Errc::argument, "decoder: the gradient buffer has ", spec.gradients->bytes, " bytes, the adapter needs ",
              lora->parameters * 4);
+    build(halves());
+}
+
+// To generate with; null: with the factors as they are. So it is while somebody trains: each step would make halves
+// anew, in memory that no plan knows.
+BufferRef Decoder::halves() const {
+    const bool may_be = lora_ && spec_.cache && spec_.rows <= model_->backend->rows_of_half_factors();
+    return may_be && lora_->trainers == 0 ? refresh_halves(*lora_) : nullptr;
+}
+
+void Decoder::build(BufferRef halves) {
+    const Config& c = model_->config;
+    const DecoderSpec& spec = spec_;
+    const bool loss = spec.output == DecoderSpec::Output::loss;
+    halves_ = halves != nullptr;
     graph_ = std::make_unique<GraphImpl>(model_->backend);
     GraphImpl& graph = *graph_;
-    decoder_room::Builder build{graph, *model_, lora, spec_, lora && lora->norms ? refresh_norms(*lora) : nullptr,
-                                {},    {}};
+    const BufferRef norms = lora_ && lora_->norms ? refresh_norms(*lora_) : nullptr;
+    decoder_room::Builder build{graph, *model_, lora_, spec_, norms, std::move(halves), {}, {}};
     const Shape rows{spec.rows};
     tokens_ = graph.input(rows, DType::i32);
     build.in.positions = positions_ = graph.input(rows, DType::i32);
@@ -322,6 +343,11 @@ void Decoder::run(const DecoderBatch& batch) {
     const Config& c = model_->config;
     const size_t rows = size_t(spec_.rows);
     const int64_t keys = spec_.cache ? spec_.cache->capacity : spec_.rows;
+    if (const BufferRef now = halves(); bool(now) != halves_) {
+        const BufferRef arena = graph_->arena;
+        build(now);
+        graph_->arena = arena;
+    }
     decoder_room::check_range("tokens", batch.tokens, rows, 0, c.vocabulary);
     decoder_room::check_range("positions", batch.positions, rows, 0, int64_t(1) << 31);
     check_context(c, int64_t(*std::max_element(batch.positions.begin(), batch.positions.end())) + 1, "decoder");

@@ -72,6 +72,9 @@ private:
     std::unique_ptr<GraphImpl> graph_;
     std::shared_ptr<const ModelImpl> model_;
     const LoraImpl* lora_;                             // the caller keeps it
+    bool halves_ = false;                              // the graph reads LoraImpl::halves
+    BufferRef halves() const;
+    void build(BufferRef halves);
     void write_long(const DecoderBatch&);
     Tensor tokens_, positions_, first_, last_, window_first_, cache_rows_, targets_, logit_rows_;
     Tensor short_positions_, long_positions_;          // longrope: 0 for rows of the other kind

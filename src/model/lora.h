@@ -61,6 +61,14 @@ private:
     std::shared_mutex factors_;
 };
 
+// The factors in f16, laid out as the flat buffer, for generation where the backend takes them so: half of the bytes.
+struct FactorHalves {
+    std::mutex lock;                                   // sessions of several threads may share an adapter
+    BufferRef buffer;
+    uint64_t version = 0;                              // of the factors that they belong to
+    bool fit = false;                                  // else f16 would lose too much of some
+};
+
 struct LoraImpl {
     std::shared_ptr<const ModelImpl> base;
     LoraOptions options;
@@ -68,6 +76,8 @@ struct LoraImpl {
     BufferRef values;                                  // the flat buffer, on the base's backend
     uint64_t version = 0;    // raised by whoever changes them: what was computed from older ones is stale
     mutable FactorLock lock;
+    mutable FactorHalves halves;
+    std::atomic<int> trainers{0};                      // that are at work on it
     int64_t parameters = 0;                            // floats in it
     std::vector<float> start;    // pissa: the factors that left the original base, laid out as the buffer; else empty
     std::shared_ptr<struct DoraNorms> norms;           // dora only
@@ -89,6 +99,7 @@ void save_lora_peft(const LoraImpl&, const std::string& folder);
 Files lora_files(const LoraImpl&);                     // the same in memory
 void save_lora_mlx(const LoraImpl&, const std::string& folder);        // as mlx-lm: adapters.safetensors
 void save_lora_gguf(const LoraImpl&, const std::string& path);
+BufferRef refresh_halves(const LoraImpl&);   // of the values as they are now; null: they do not fit
 BufferRef refresh_norms(const LoraImpl&);    // dora: the norms that belong to the values as they are now
 int64_t norm_bytes(const LoraImpl&);                                   // dora: of memory for them
 std::vector<Module> parse_modules(const Config&, std::string_view modules);    // "all", "attention", "q_proj,v_proj"

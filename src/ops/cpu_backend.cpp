@@ -106,6 +106,9 @@ public:
     }
 
     int64_t rows_alike(const WeightRef& w) const override { return qlora::rows_alike(cpu_, w); }
+    int64_t rows_of_half_factors() const override {
+        return cpu_.effective() == Compute::mixed && cpu_.kernels->dots_of(DType::f16) ? gemv_rows : 0;
+    }
 
     Work work() const override { return {cpu_.work.operations.load(), cpu_.work.bytes.load()}; }
 

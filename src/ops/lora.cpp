@@ -20,10 +20,18 @@ struct Sizes { int64_t rows, in, out, rank; };
 
 Sizes sizes(const Shape& base, const Shape& a) { return {base[0], a[1], base[1], a[0]}; }
 
+// Floats, or where a backend takes it for so many rows a state in f16.
+const Node& factor(const GraphImpl& g, const Node& node, int i, int64_t rows) {
+    const bool halves = rows <= g.backend->rows_of_half_factors() && node.src[size_t(i)] >= 0 &&
+                        g.source(node, i).dtype == DType::f16;
+    return halves ? rows_source(g, node, i) : float_source(g, node, i);
+}
+
 // sources base or dy {rows, out}, x {rows, in}, a {r, in}, b {out, r}, with dropout the step
 void check(const GraphImpl& g, const Node& node) {
-    const Node &base = float_source(g, node, 0), &x = float_source(g, node, 1), &a = float_source(g, node, 2),
-               &b = float_source(g, node, 3);
+    const Node &base = float_source(g, node, 0), &x = float_source(g, node, 1);
+    const int64_t rows = base.shape[0];
+    const Node &a = factor(g, node, 2, rows), &b = factor(g, node, 3, rows);
     const bool ranks = base.shape.size() == 2 && x.shape.size() == 2 && a.shape.size() == 2 && b.shape.size() == 2;
     if (!ranks || x.shape[0] != base.shape[0] || a.shape[1] != x.shape[1] ||
         b.shape != Shape{base.shape[1], a.shape[0]}) {

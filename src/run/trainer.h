@@ -29,6 +29,13 @@ int64_t memory_before(const LoraImpl&, const DatasetImpl&);
 
 struct TrainerImpl {
     std::shared_ptr<LoraImpl> lora;
+    struct AtWork {                                    // counted in LoraImpl::trainers
+        explicit AtWork(LoraImpl& on) : trainers(on.trainers) { ++trainers; }
+        ~AtWork() { --trainers; }
+        AtWork(const AtWork&) = delete;
+        AtWork& operator=(const AtWork&) = delete;
+        std::atomic<int>& trainers;
+    } at_work_{*lora};
     std::shared_ptr<const DatasetImpl> data;
     int64_t before_ = 0;                               // memory_before(), for the plan
     TrainOptions options;

@@ -96,6 +96,43 @@ TEST(Unpack, ProductsMadeInRegistersHaveTheBitsOfDecodingFirst) {
     }
 }
 
+// Short rows share their last additions; a row alone has the bytes of one among others, and each vector those it has by
+// itself.
+TEST(Unpack, ShortRowsOfHalves) {
+    Rng rng{13, 0};
+    for (const Kernels& set : every_set())
+        for (const DType type : {DType::f16, DType::bf16})
+            for (const int64_t cols : {1, 4, 8, 15, 16, 17, 32, 48, 63, 64, 65, 100}) {
+                const BlockDots dots = set.dots_of(type);
+                if (!dots) continue;
+                const int64_t rows = 37, row_bytes = cols * 2;
+                std::vector<float> x(size_t(cols * gemv_rows)), weights(size_t(rows * cols)), alone(1);
+                for (auto* list : {&x, &weights})
+                    for (float& v : *list) v = rng.normal();
+                std::vector<uint16_t> halves(weights.size());
+                for (size_t i = 0; i < halves.size(); ++i) {
+                    halves[i] = type == DType::f16 ? f16_from_f32(weights[i]) : bf16_from_f32(weights[i]);
+                    weights[i] = type == DType::f16 ? f32_from_f16(halves[i]) : f32_from_bf16(halves[i]);
+                }
+                for (int64_t m = 1; m <= gemv_rows; ++m) {
+                    std::vector<float> out(size_t(rows * m));
+                    dots(type, halves.data(), row_bytes, rows, cols, x.data(), cols, m, out.data());
+                    for (int64_t r = 0; r < rows; ++r)
+                        for (int64_t t = 0; t < m; ++t) {
+                            double want = 0;
+                            for (int64_t i = 0; i < cols; ++i)
+                                want += double(weights[size_t(r * cols + i)]) * double(x[size_t(t * cols + i)]);
+                            const float got = out[size_t(r * m + t)];
+                            const std::string what = str(set.name, ' ', cols, " row ", r, " vector ", t, " of ", m);
+                            ASSERT_NEAR(got, want, 1e-6 * double(cols)) << what;
+                            dots(type, &halves[size_t(r * cols)], row_bytes, 1, cols, &x[size_t(t * cols)], cols, 1,
+                                 alone.data());
+                            ASSERT_EQ(got, alone[0]) << what;
+                        }
+                }
+            }
+}
+
 // Those of many blocks, which have loops of their own: the bits of FourBit::scale().
 TEST(Unpack, ManyScalesThatWereQuantizedAgain) {
     Rng rng{6, 1};

@@ -5,6 +5,7 @@
 // once for a group. src/tensor/blocks.cpp says what the bytes mean. The sum of a row and a vector is the same for every
 // number of vectors.
 #include "src/cpu/avx512/kernels_avx512.h"
+#include "src/cpu/avx512/lanes_avx512.h"
 
 #if defined(__x86_64__)
 QLORA_TARGET_BEGIN(avx512)
@@ -173,11 +174,49 @@ static QLORA_INLINE void halves(const bool bf16, const int high, const int m, co
             _mm512_add_ps(_mm512_add_ps(part[j][0], part[j][1]), _mm512_add_ps(part[j][2], part[j][3])));
 }
 
+// Short rows, as those of an adapter's factors: sixteen share their last additions, which cost more than the products.
+// cols is a constant where this is inlined for the ranks that most adapters have.
+constexpr int64_t short_cols = 63;
+static QLORA_INLINE void sixteen_rows(const bool bf16, const int m, const int64_t cols, const uint8_t* p,
+                                      int64_t row_bytes, int64_t rows, const float* x, int64_t ldx, float* out) {
+    using namespace lanes_avx512;
+    QLORA_UNROLL
+    for (int t = 0; t < m; ++t) {
+        Vector v[16], sums;
+        QLORA_UNROLL
+        for (int r = 0; r < 16; ++r) {
+            v[r] = zero();
+            for (int64_t i = 0; r < rows && i < cols; i += 16)
+                v[r] = times_plus(halves16(bf16, p + r * row_bytes + i * 2, cols - i),
+                                  load(x + t * ldx + i, first_lanes(cols - i)), v[r]);
+        }
+        sums = totals(v);
+        if (m == 1) {
+            store(out, first_lanes(rows), sums);
+            continue;
+        }
+        float one[16];
+        store(one, sums);
+        for (int64_t r = 0; r < rows; ++r) out[r * m + t] = one[r];
+    }
+}
+static QLORA_INLINE void short_halves(const bool bf16, const int m, const uint8_t* p, int64_t row_bytes, int64_t rows,
+                                      int64_t cols, const float* x, int64_t ldx, float* out) {
+    Ahead ahead(p, 0);
+    for (; rows >= 16; rows -= 16, p += 16 * row_bytes, out += 16 * m) {
+        ahead.ask(16 * row_bytes);
+        if (cols == 16) sixteen_rows(bf16, m, 16, p, row_bytes, 16, x, ldx, out);
+        else sixteen_rows(bf16, m, cols, p, row_bytes, 16, x, ldx, out);
+    }
+    if (rows > 0) sixteen_rows(bf16, m, cols, p, row_bytes, rows, x, ldx, out);
+}
+
 static QLORA_INLINE void rows_of(const DType type, const int m, const uint8_t* data, int64_t row_bytes, int64_t rows,
                                  int64_t cols, const float* x, int64_t ldx, float* out) {
     int64_t r = 0;
     if (type == DType::f16 || type == DType::bf16) {
         const bool bf16 = type == DType::bf16;
+        if (cols <= short_cols) return short_halves(bf16, m, data, row_bytes, rows, cols, x, ldx, out);
         for (; m == 1 && r + 4 <= rows; r += 4)
             halves(bf16, 4, 1, data + r * row_bytes, row_bytes, cols, x, ldx, out + r);
         for (; r < rows; ++r) halves(bf16, 1, m, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * m);
