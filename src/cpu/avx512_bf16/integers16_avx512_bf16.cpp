@@ -5,7 +5,7 @@
 // Two products of a code, at most 63, and a byte of x fit into 16 bits with a sign, so an instruction that adds two
 // products of 16 bits multiplies them by s.
 #include "src/cpu/avx2/block_codes_avx2.h"
-#include "src/cpu/avx512_bf16/kernels_avx512_bf16.h"
+#include "src/cpu/avx512_bf16/rows16_avx512_bf16.h"
 
 #if defined(__x86_64__)
 QLORA_TARGET_BEGIN(avx512_bf16)
@@ -166,32 +166,21 @@ static QLORA_INLINE void rows_of(const int high, const int m, const uint8_t* dat
         add_block<type>(high, m, data, row_bytes, x, ldx, sums);
     }
     const __m512 times = _mm512_set1_ps(float(has_signs(type) ? -zero_of(type) : -1));
+    __m512 totals[2 * gemv_rows];
     QLORA_UNROLL
     for (int k = 0; k < high * m; ++k) {
         const Sum& sum = sums[k / m][k % m];
-        out[k] = _mm512_reduce_add_ps(_mm512_fmadd_ps(sum.offsets, times, sum.products));
+        totals[k] = _mm512_fmadd_ps(sum.offsets, times, sum.products);
     }
-}
-
-template <DType type, int m>
-static void rows_times(const uint8_t* data, int64_t row_bytes, int64_t rows, int64_t cols, const Run16* x, int64_t ldx,
-                       float* out) {
-    constexpr int high = m <= 2 ? 2 : 1;               // as many as the registers hold
-    int64_t r = 0;
-    for (; r + high <= rows; r += high)
-        rows_of<type>(high, m, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * m);
-    for (; r < rows; ++r) rows_of<type>(1, m, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * m);
+    rows16_avx512_bf16::put_totals(high * m, totals, 1, out);
 }
 
 template <DType type>
 static void blocks_of(const uint8_t* data, int64_t row_bytes, int64_t rows, int64_t cols, const Run16* x, int64_t ldx,
                       int64_t m, float* out) {
-    switch (m) {
-        case 1: return rows_times<type, 1>(data, row_bytes, rows, cols, x, ldx, out);
-        case 2: return rows_times<type, 2>(data, row_bytes, rows, cols, x, ldx, out);
-        case 3: return rows_times<type, 3>(data, row_bytes, rows, cols, x, ldx, out);
-        default: return rows_times<type, 4>(data, row_bytes, rows, cols, x, ldx, out);
-    }
+    rows16_avx512_bf16::for_rows(rows, m, [&](int64_t r, const int high, const int many) QLORA_INLINED {
+        rows_of<type>(high, many, data + r * row_bytes, row_bytes, cols, x, ldx, out + r * many);
+    });
 }
 
 }  // namespace integers16_avx512_bf16_room

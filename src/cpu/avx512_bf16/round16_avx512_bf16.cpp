@@ -49,34 +49,41 @@ static QLORA_INLINE float offset_of_pairs(__m512i v, __m512i high) {
     return -128.5f * float(_mm512_reduce_add_epi32(v)) + 0.5f * float(_mm512_reduce_add_epi32(low));
 }
 
+// Elements [at, at + share) of a run.
+static void round_share(const Order16 order, const float* x, int64_t at, Run16& run) {
+    constexpr float most16 = round16_most_avx512_bf16;
+    const int64_t share = share_of(order), end = at + share;
+    const float most = largest(x, share), infinity = __builtin_inff();
+    const float scale = most < infinity ? most < 1e-30f ? 0 : most / most16 : __builtin_nanf("");
+    const __m512 by = _mm512_set1_ps(scale > 0 ? most16 / most : 0);
+    float offset = 0;
+    for (; at < end; x += 16, at += 16) {
+        const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), by));
+        const __m512i high = _mm512_srai_epi32(_mm512_add_epi32(v, _mm512_set1_epi32(128)), 8);
+        int8_t* bytes = reinterpret_cast<int8_t*>(run.values) + place16(order, at);
+        put(order, _mm512_cvtepi32_epi8(high), bytes);
+        put(order, _mm512_cvtepi32_epi8(v), bytes + low_bytes(order));
+        run.scales[at / 32] = scale;
+        if (order == Order16::pairs) {
+            offset += offset_of_pairs(v, high);
+            run.sums32[at / 64] = scale * offset;
+            continue;
+        }
+        run.sums[at / 16] = scale * float(_mm512_reduce_add_epi32(v));
+        if (at % 32) run.sums32[at / 32] = run.sums[at / 16 - 1] + run.sums[at / 16];
+    }
+}
+
 }  // namespace round16_avx512_bf16_room
 
+// The last 64 of a row come twice where nothing follows them, so that two rows can meet them side by side.
 void round16_avx512_bf16(const float* x, int64_t cols, Order16 order, Run16* to) {
     using namespace round16_avx512_bf16_room;
-    constexpr float most16 = round16_most_avx512_bf16;
     const int64_t share = share_of(order);
     if (cols % 256) to[cols / 256] = {};
     for (int64_t i = 0; i < cols; i += share) {
-        Run16& run = to[i / 256];
-        const float most = largest(x + i, share), infinity = __builtin_inff();
-        const float scale = most < infinity ? most < 1e-30f ? 0 : most / most16 : __builtin_nanf("");
-        const __m512 by = _mm512_set1_ps(scale > 0 ? most16 / most : 0);
-        float offset = 0;
-        for (int64_t at = i % 256, k = i; k < i + share; k += 16, at += 16) {
-            const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + k), by));
-            const __m512i high = _mm512_srai_epi32(_mm512_add_epi32(v, _mm512_set1_epi32(128)), 8);
-            int8_t* bytes = reinterpret_cast<int8_t*>(run.values) + place16(order, at);
-            put(order, _mm512_cvtepi32_epi8(high), bytes);
-            put(order, _mm512_cvtepi32_epi8(v), bytes + low_bytes(order));
-            run.scales[at / 32] = scale;
-            if (order == Order16::pairs) {
-                offset += offset_of_pairs(v, high);
-                run.sums32[at / 64] = scale * offset;
-                continue;
-            }
-            run.sums[at / 16] = scale * float(_mm512_reduce_add_epi32(v));
-            if (at % 32) run.sums32[at / 32] = run.sums[at / 16 - 1] + run.sums[at / 16];
-        }
+        round_share(order, x + i, i % 256, to[i / 256]);
+        if (cols % 256 == 64 && i / 256 == cols / 256) round_share(order, x + i, i % 256 + 64, to[i / 256]);
     }
 }
 
