@@ -28,7 +28,7 @@ std::vector<std::reference_wrapper<const Kernels>> sets() {
 // The signed low byte of an integer.
 float low_byte(float integer) { return integer - 256 * std::floor((integer + 128) / 256); }
 
-// x as it is rounded: groups of `share` elements, the largest of which becomes `largest`; or only the low bytes of that.
+// x as it is rounded: groups of `share` elements, the largest of which becomes `largest`; or only their low bytes.
 std::vector<float> rounded(const std::vector<float>& x, int64_t cols, int64_t share, float largest = 32767,
                            bool low = false) {
     std::vector<float> out(x.size());
