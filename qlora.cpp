@@ -65,6 +65,7 @@
 #include "src/cpu/avx512/kernels_avx512.cpp"            // Lists the kernels of AVX-512.
 #include "src/cpu/avx512/vec_avx512.cpp"                // Loops over vectors.
 #include "src/cpu/avx512/tile_avx512.cpp"               // Multiplies tiles.
+#include "src/cpu/avx512/half_rows_avx512.cpp"          // Multiplies keys and values in 16 bits.
 #include "src/cpu/avx512/gemm_avx512.cpp"               // Packs factors, and multiplies register tiles.
 #include "src/cpu/avx512/unpack_avx512.cpp"             // Decodes 4-bit codes, and multiplies with them.
 #include "src/cpu/avx512/block_dots_avx512.cpp"         // Multiplies stored rows with a few vectors.

@@ -12,6 +12,17 @@ namespace qlora { inline namespace QLORA_ABI {
 constexpr int64_t tile_rows = 8, tile_cols = 32;
 inline int64_t tile_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
+// dots and mix of rows in f16 or bf16, the keys and values of a cache, with several x or y that share them: a head
+// each, whose bytes do not depend on how many others there are.
+struct HalfRows {
+    // y[h ldy + j] = x[h ldx ..] . b[j, :]
+    void (*dots)(DType, const float* x, int64_t ldx, int64_t heads, const uint16_t* b, int64_t ldb, int64_t rows,
+                 int64_t n, float* y, int64_t ldy);
+    // y[h ldy ..] += sum over j of s[h lds + j] b[j, :]
+    void (*mix)(DType, const float* s, int64_t lds, int64_t heads, const uint16_t* b, int64_t ldb, int64_t rows,
+                int64_t n, float* y, int64_t ldy);
+};
+
 struct Tile {
     // c {m, n} = a b, or += with `add`; a(i, p) lies at a[i * a_row + p * a_step] {m, k}, b {k, n}. Sums run over p in
     // order.
@@ -21,6 +32,7 @@ struct Tile {
     void (*dots)(const float* x, const float* b, int64_t ldb, int64_t rows, int64_t n, float* y);
     // y[:] += sum over j of s[j] b[j, :]; any n
     void (*mix)(const float* s, const float* b, int64_t ldb, int64_t rows, int64_t n, float* y);
+    const HalfRows* halves = nullptr;                  // null: rows of halves are made floats first
 };
 
 // to {cols, ldto} = transpose of from {rows, cols}, four by four where the machine allows.

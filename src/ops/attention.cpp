@@ -95,6 +95,13 @@ void in_pieces(const Problem& p, const WeightRef& of, int64_t start, int64_t cou
     }
 }
 
+// Keys or values of a kv head from `start` on, p.k.cols apart.
+const uint16_t* halves_of(const Problem& p, const WeightRef& of, int64_t start, int64_t kv_head) {
+    const int64_t n = p.attr.head_dim;
+    const int64_t at = of.cols == n ? (kv_head * p.keys + start) * n : start * p.ldk + kv_head * n;
+    return static_cast<const uint16_t*>(of.data) + at;
+}
+
 // Heads [first, last) of a row, which share the keys and values of one kv head. Each is computed as if it were alone.
 void forward_group(const Problem& p, int64_t row, int64_t first, int64_t last, float* scratch, float* out,
                    float* logsum) {
@@ -109,9 +116,13 @@ void forward_group(const Problem& p, int64_t row, int64_t first, int64_t last, f
     std::fill(maximum, maximum + heads, -INFINITY);
     std::fill(sum, sum + heads, 0.0f);
     const Range keys = p.range(row);
+    const bool are_halves = p.k.dtype == DType::f16 || p.k.dtype == DType::bf16;
+    const HalfRows* halves = are_halves ? p.tile.halves : nullptr;
+    const int64_t ld = p.k.cols;                       // n, where each head has keys of its own
     for (int64_t start = keys.first; start < keys.last; start += few_keys) {
         const int64_t count = std::min(few_keys, keys.last - start);
-        in_pieces(p, p.k, start, count, kv, plain, [&](const FloatRows& k, int64_t j, int64_t some) {
+        if (halves) halves->dots(p.k.dtype, q, n, heads, halves_of(p, p.k, start, kv), ld, count, n, scores, few_keys);
+        else in_pieces(p, p.k, start, count, kv, plain, [&](const FloatRows& k, int64_t j, int64_t some) {
             for (int64_t h = 0; h < heads; ++h)
                 p.tile.dots(q + h * n, k.data, k.ld, some, n, scores + h * few_keys + j);
         });
@@ -124,7 +135,8 @@ void forward_group(const Problem& p, int64_t row, int64_t first, int64_t last, f
             sum[h] = sum[h] * shrink + p.vec.exp_sum(s, m, s, count);
             maximum[h] = m;
         }
-        in_pieces(p, p.v, start, count, kv, plain, [&](const FloatRows& v, int64_t j, int64_t some) {
+        if (halves) halves->mix(p.v.dtype, scores, few_keys, heads, halves_of(p, p.v, start, kv), ld, count, n, y, n);
+        else in_pieces(p, p.v, start, count, kv, plain, [&](const FloatRows& v, int64_t j, int64_t some) {
             for (int64_t h = 0; h < heads; ++h) p.tile.mix(scores + h * few_keys + j, v.data, v.ld, some, n, y + h * n);
         });
     }

@@ -381,7 +381,7 @@ TEST(Attention, AnyTypeOfCacheIsReadAsWhatItHolds) {
     for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0})
         for (const int64_t rows : {1, 3, 4, 5, 70})
             for (const auto& [heads, kv_heads, head_dim] :
-                 {std::array<int64_t, 3>{9, 3, 64}, {4, 4, 40}, {8, 2, 8}, {2, 1, 96}}) {
+                 {std::array<int64_t, 3>{9, 3, 64}, {4, 4, 40}, {8, 2, 8}, {2, 1, 96}, {10, 2, 128}, {6, 1, 72}}) {
                 if (head_dim % qlora::type_info(type).block) continue;
                 Case c = last_rows(rows, 301, heads, kv_heads, head_dim);
                 c.first[0] = 7;

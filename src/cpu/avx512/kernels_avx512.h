@@ -8,6 +8,7 @@ namespace qlora { inline namespace QLORA_ABI {
 extern const Kernels kernels_avx512;
 extern const Vec vec_avx512;
 extern const Tile tile_avx512;
+extern const HalfRows half_rows_avx512;
 extern const GemmKernels gemm_avx512;
 extern const FourBitKernels four_bit_avx512;
 extern const DropRuns drop_avx512;

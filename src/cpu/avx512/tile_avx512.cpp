@@ -49,7 +49,8 @@ static void mix(const float* s, const float* b, int64_t ldb, int64_t rows, int64
 
 }  // namespace tile_avx512_room
 
-constinit const Tile tile_avx512{tile_avx512_room::product, tile_avx512_room::dots, tile_avx512_room::mix};
+constinit const Tile tile_avx512{tile_avx512_room::product, tile_avx512_room::dots, tile_avx512_room::mix,
+                                 &half_rows_avx512};
 
 }}  // namespace qlora
 
