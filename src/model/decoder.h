@@ -12,7 +12,12 @@ struct KvCache {    // one buffer a layer and side: {kv_heads, capacity, head_di
     int64_t capacity = 0, used = 0;
     DType type = DType::f32;
     std::vector<BufferRef> keys, values;
-    int64_t bytes() const { return keys.empty() ? 0 : 2 * int64_t(keys.size()) * keys[0]->bytes; }
+    int64_t bytes() const {
+        int64_t sum = 0;
+        for (const auto* side : {&keys, &values})
+            for (const BufferRef& buffer : *side) sum += buffer->bytes;
+        return sum;
+    }
 };
 // What keys and values are held in by default: bf16 where the embedding is stored so, else f16, unless the backend
 // chooses another.

@@ -1,4 +1,5 @@
 // cpu_backend.cpp - the CPU as a backend: host memory, and a loop that calls the kernel of each planned step.
+#include "src/base/large_pages.h"
 #include "src/base/limits.h"
 #include "src/base/unnamed_file.h"
 #include "src/graph/outline.h"
@@ -69,6 +70,7 @@ public:
         if (!raw)
             fail(Errc::memory, "cpu: ", bytes,
                  " bytes of memory are not available; use a smaller model, context or batch");
+        wish_large_pages(raw, size_t(bytes + 2 * alignment));
         const uintptr_t aligned = (reinterpret_cast<uintptr_t>(raw) + alignment - 1) / alignment * alignment;
         return std::make_shared<Buffer>(Buffer{reinterpret_cast<void*>(aligned), bytes,
                                                std::shared_ptr<void>(raw, [counted](void* p) { std::free(p); })});
