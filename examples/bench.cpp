@@ -162,15 +162,16 @@ static Row measure_training(const Settings& s, const qlora::Model& model, const 
         qlora::Dataset::load(file.string(), model, {.context = s.train, .loss = qlora::Loss::all});
     fs::remove(file);
     qlora::Trainer trainer(qlora::Lora::create(model, {.rank = s.rank}), data,
-                           {.max_steps = s.repeats + 1, .accumulate = 1, .context = s.train});
+                           {.max_steps = s.repeats + 2, .accumulate = 1, .context = s.train});
     std::vector<Round> rounds;
     double peak = 0;
-    for (int64_t i = 0; i <= s.repeats && !interrupted(); ++i) {
+    // one more than is asked for, as a row may be the short rest of the text
+    for (int64_t i = 0; i <= s.repeats + 1 && int64_t(rounds.size()) < s.repeats && !interrupted(); ++i) {
         peak = std::max(peak, machine.operations(true));
         const int64_t before = model.backend().work().operations;
         if (!trainer.step()) break;
         const qlora::TrainStep& t = trainer.last();
-        if (i > 0 && t.seconds > 0)
+        if (i > 0 && t.seconds > 0 && t.tokens > s.train / 2)
             rounds.push_back({t.seconds, t.tokens, double(model.backend().work().operations - before)});
     }
     return row_of("training", "rank " + std::to_string(s.rank) + ", " + std::to_string(s.train) + " tokens", "GFLOP/s",
