@@ -58,7 +58,10 @@
 #include "src/cpu/avx2/unpack_avx2.cpp"                 // Decodes 4-bit codes, and multiplies with them.
 #include "src/cpu/avx2/halves_avx2.cpp"                 // Decodes f16 and bf16, and multiplies with them.
 #include "src/cpu/avx2/blocks_avx2.cpp"                 // Decodes the blocks of GGUF, and multiplies with them.
-#include "src/cpu/avx2/dots16_avx2.cpp"                 // Multiplies stored weights with 16-bit integers.
+#include "src/cpu/avx2/round16_avx2.cpp"                // Makes 16-bit integers of a vector.
+#include "src/cpu/avx2/dots16_avx2.cpp"                 // Multiplies codes with 16-bit integers, as words.
+#include "src/cpu/avx2/blocks16_avx2.cpp"               // Multiplies blocks with 16-bit integers, as bytes.
+#include "src/cpu/avx2/integers16_avx2.cpp"             // The same where a block's scales are integers.
 #include "src/cpu/avx2/drop_avx2.cpp"                   // Draws the dropout mask, 32 elements at a time.
 
 // cpu/avx512: AVX-512, with blocks and integers as AVX2 has them

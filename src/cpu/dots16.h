@@ -1,7 +1,7 @@
 // dots16.h - rows of stored weights times vectors held as 16-bit integers: the products of generation where
 // Compute::f32 was not asked for.
 //
-// 32 neighbours of x share a scale, by which the largest of them is 32767 (or minus that; with 4-bit codes 64 do, and
+// 32 neighbours of x share a scale, by which the largest of them is most16 (or minus that; with 4-bit codes 64 do, and
 // Order16 says who else):
 //     x[i] = scale * v[i] + e,   |e| <= scale / 2
 // A code of a weight is a small integer too, so a group's sum of products is exact in 32 bits and is scaled once, by
@@ -14,19 +14,25 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
-// 256 elements of x. Each 32 lie as the products want them; with AVX2: the even elements, then the odd ones. For 4-bit
-// codes in pairs (Order16::pairs) each 64 do: even elements 0..14 and 32..46, 16..30 and 48..62, then the odd ones in
-// the same way. Sets with products of bytes: round16_avx512_bf16.cpp.
+// More would not be two signed bytes, and as little as 127 more would be left out where it meets the lower part of a
+// level (dots16_avx512_bf16.cpp).
+constexpr float most16 = 127 * 256;
+
+// 256 elements of x, as 16-bit integers or as their two bytes, v = 256 high + low, both signed: in which order is the
+// business of a set (round16_avx2.cpp, round16_avx512_bf16.cpp).
 struct alignas(64) Run16 {
     int16_t values[256];
     float scales[8];                                   // of each 32; of each 64 twice in Order16::pairs
     float sums[16];                                    // of x as it was rounded, of each 16
-    float sums32[8];                                   // of each 32, where a set's products want them; in
+    float sums32[8];                                   // of each 32, where and as a set's products want them; in
                                                        // Order16::pairs what they want for each of four times 64
+    int16_t minus_high[16], minus_low[16];             // of bytes of each 16, where a set's products want them
 };
-// How x is held: for blocks of GGUF files, for 4-bit codes, or for blocks whose scales are integers, so that their
-// products are summed as integers too and 256 of x share a scale (eight times the same one in Run16::scales).
-enum class Order16 : uint8_t { blocks, pairs, integers };
+// How x is held: for blocks of GGUF files, for 4-bit codes, for blocks whose scales are integers, so that their
+// products are summed as integers too and 256 of x share a scale (eight times the same one in Run16::scales); for the
+// same where 16 weights have such a scale; or for blocks whose codes are too large for products of bytes.
+enum class Order16 : uint8_t { blocks, pairs, integers, sixteens, words };
+constexpr int orders16 = 5;
 inline int64_t runs16(int64_t cols) { return (cols + 255) / 256; }    // of a vector
 
 struct Dots16 {
@@ -40,8 +46,7 @@ struct Dots16 {
     // Rows [first, first + rows) of 4-bit codes in runs of 64.
     void (*codes)(const WeightRef&, int64_t first, int64_t rows, const Run16* x, int64_t ldx, int64_t m, float* out);
     Order16 (*order)(DType);                           // of a type of blocks
-    float most = 32767;                                // what the largest of x becomes
-    float most_level = 8191;                           // and the largest level of a codebook
+    float most_level = 8191;                           // what the largest level of a codebook becomes
 };
 
 }}  // namespace qlora

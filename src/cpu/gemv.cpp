@@ -126,8 +126,8 @@ Way way(const Cpu& cpu, const WeightRef& w) {
 }
 
 // How the products want their vectors.
-enum class Form : uint8_t { floats, spread, rounded, halves = rounded + 3 };
-constexpr size_t forms = 8;                            // the last two have three orders each
+enum class Form : uint8_t { floats, spread, rounded, halves = rounded + orders16 };
+constexpr size_t forms = size_t(Form::halves) + 3;     // these have three orders
 Form form(const Cpu& cpu, Way way, const WeightRef& w) {
     if (const int order = halves_order(cpu, w); order >= 0) return Form(int(Form::halves) + order);
     if (rounds(cpu, w)) {

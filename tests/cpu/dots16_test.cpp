@@ -29,7 +29,7 @@ std::vector<std::reference_wrapper<const Kernels>> sets() {
 float low_byte(float integer) { return integer - 256 * std::floor((integer + 128) / 256); }
 
 // x as it is rounded: groups of `share` elements, the largest of which becomes `largest`; or only their low bytes.
-std::vector<float> rounded(const std::vector<float>& x, int64_t cols, int64_t share, float largest = 32767,
+std::vector<float> rounded(const std::vector<float>& x, int64_t cols, int64_t share, float largest = most16,
                            bool low = false) {
     std::vector<float> out(x.size());
     for (size_t row = 0; row < x.size(); row += size_t(cols))
@@ -45,7 +45,9 @@ std::vector<float> rounded(const std::vector<float>& x, int64_t cols, int64_t sh
     return out;
 }
 
-int64_t share_of(Order16 order) { return order == Order16::pairs ? 64 : order == Order16::blocks ? 32 : 256; }
+int64_t share_of(Order16 order) {
+    return order == Order16::pairs ? 64 : order == Order16::integers || order == Order16::sixteens ? 256 : 32;
+}
 
 std::vector<float> vectors(int64_t count, int64_t cols, uint64_t seed) {
     std::vector<float> x(size_t(count * cols));
@@ -106,7 +108,7 @@ TEST(Dots16, EveryBlockTypeAtEverySize) {
                 type_info(type).decode(bytes.data(), weights.data(), rows * cols);
                 const Order16 order = set.dots16->order(type);
                 const std::vector<float> x = vectors(gemv_rows, cols, 7),
-                                         near = rounded(x, cols, share_of(order), set.dots16->most);
+                                         near = rounded(x, cols, share_of(order));
                 const Rounding held(set, x, cols, gemv_rows, order);
                 for (int64_t m = 1; m <= gemv_rows; ++m) {
                     set.dots16->blocks(type, bytes.data(), bytes_of(type, cols), rows, cols, held.runs.data(), held.ld,
@@ -147,7 +149,7 @@ TEST(Dots16, FourBitCodesWithAnyLevels) {
             const int64_t rows = 5;
             std::vector<float> book(16), scales(size_t(rows * cols / 64)), weights(size_t(rows * cols)), low = weights,
                 out(size_t(rows * gemv_rows));
-            const float most_x = set.dots16->most, most_level = set.dots16->most_level;
+            const float most_level = set.dots16->most_level;
             std::vector<uint8_t> codes(size_t(rows * cols / 2));
             for (auto* list : {&book, &scales})
                 for (float& v : *list) v = rng.normal();
@@ -164,9 +166,9 @@ TEST(Dots16, FourBitCodesWithAnyLevels) {
             WeightRef w{DType::nf4, codes.data(), {}, rows, cols};
             w.quant.codebook = book.data();
             w.quant.absmax = scales.data();
-            const std::vector<float> x = vectors(gemv_rows, cols, 8), near = rounded(x, cols, 64, most_x);
+            const std::vector<float> x = vectors(gemv_rows, cols, 8), near = rounded(x, cols, 64);
             const std::vector<float> both = beside(weights, low, cols),
-                                     both_x = beside(near, rounded(x, cols, 64, most_x, true), cols);
+                                     both_x = beside(near, rounded(x, cols, 64, most16, true), cols);
             const Rounding held(set, x, cols, gemv_rows, Order16::pairs);
             for (int64_t m = 1; m <= gemv_rows; ++m) {
                 set.dots16->codes(w, 0, rows, held.runs.data(), held.ld, m, out.data());
@@ -243,12 +245,63 @@ TEST(Dots16, ExtremesDoNotOverflow) {
         }
 }
 
+// Where the integer scales of a block are: from, count.
+std::pair<size_t, size_t> integer_scales(DType type) {
+    switch (type) {
+        case DType::q2_k: return {0, 16};
+        case DType::q3_k: return {96, 12};
+        case DType::q4_k:
+        case DType::q5_k: return {4, 12};
+        case DType::q6_k: return {192, 16};
+        default: return {0, 0};
+    }
+}
+
+// The largest codes and scales times integers whose two bytes are as large as they can be, in every pattern of signs
+// that neighbours can have: sums of bytes' products stay words, and those of words integers.
+TEST(Dots16, ExtremesOfBytesDoNotSaturate) {
+    const int64_t cols = 512;
+    // high and low: 127 and 0, 126 and -128, 126 and 127, -127 and 0, -127 and 127, -126 and -128
+    const float values[] = {32512, 32128, 32383, -32512, -32385, -32384};
+    for (const Kernels& set : sets())
+        for (const int a : {0, 1, 2, 3, 4, 5})
+            for (const int b : {0, 1, 2, 3, 4, 5})
+                for (const int64_t run : {1, 2, 16}) {
+                    std::vector<float> x(static_cast<size_t>(cols));
+                    for (int64_t i = 0; i < cols; ++i)
+                        x[size_t(i)] = i % 32 == 7 ? 32512 : values[i / run % 2 ? a : b];      // the scale is 1
+                    for (const DType type : block_types())
+                        for (const uint8_t scales : {uint8_t(0xFF), uint8_t(0x7F), uint8_t(0x80)}) {
+                            std::vector<uint8_t> bytes(size_t(bytes_of(type, cols)), uint8_t(0xFF));
+                            const auto [from, count] = integer_scales(type);
+                            for (size_t at = 0; at < bytes.size(); at += size_t(type_info(type).bytes)) {
+                                std::fill_n(bytes.data() + at + from, count, scales);
+                                for (const int64_t half : blocks_support::halves_of(type)) {
+                                    const uint16_t one = f16_from_f32(1);
+                                    std::memcpy(bytes.data() + at + size_t(half), &one, 2);
+                                }
+                                if (type == DType::mxfp4) bytes[at] = 127;
+                            }
+                            std::vector<float> weights(static_cast<size_t>(cols));
+                            type_info(type).decode(bytes.data(), weights.data(), cols);
+                            const Order16 order = set.dots16->order(type);
+                            const Rounding held(set, x, cols, 1, order);
+                            float got;
+                            set.dots16->blocks(type, bytes.data(), int64_t(bytes.size()), 1, cols, held.runs.data(),
+                                                held.ld, 1, &got);
+                            expect_products(weights, rounded(x, cols, share_of(order)), cols, 1, &got,
+                                            std::string(name_of(type)) + " " + std::string(set.name));
+                        }
+                }
+}
+
 // A number that is none must not come out as one; what is next to nothing becomes nothing.
 TEST(Dots16, WhatIsNotFiniteStaysSo) {
     const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
     const int64_t cols = 512;
     for (const Kernels& set : sets())
-        for (const Order16 order : {Order16::pairs, set.dots16->order(DType::q8_0), set.dots16->order(DType::q6_k)})
+        for (const Order16 order : {Order16::pairs, set.dots16->order(DType::q4_0), set.dots16->order(DType::q8_0),
+                                    set.dots16->order(DType::q6_k)})
             for (const float bad : {infinity, -infinity, nan, -nan})
                 for (const int64_t at : {0, 31, 255, 511}) {
                     std::vector<float> x(size_t(cols), 1.0f);

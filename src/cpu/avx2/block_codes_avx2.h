@@ -49,6 +49,11 @@ constexpr bool has_halves(DType type) {                // sixteen weights share 
     return type == DType::q2_k || type == DType::q3_k || type == DType::q6_k;
 }
 
+// x as dots16.h has it.
+static QLORA_INLINE __m256i load_values(const int16_t* v) {
+    return _mm256_load_si256(reinterpret_cast<const __m256i*>(v));
+}
+
 // ---- Codes of group `group` of the block at p.
 static QLORA_INLINE __m256i bytes32(const uint8_t* p, const bool dealt) {
     return dealt ? dealt_bytes(p) : _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
@@ -82,6 +87,35 @@ static QLORA_INLINE __m256i codes_of(const DType type, const uint8_t* p, const i
     const __m256i low = nibbles(bytes32(p + half * 64 + run % 2 * 32, dealt), run / 2);
     const __m256i code = _mm256_or_si256(low, bits(bytes32(p + 128 + half * 32, dealt), run * 2, 4, 0x30));
     return dealt ? _mm256_sub_epi8(code, _mm256_set1_epi8(32)) : code;
+}
+
+// ---- The first two, or four, bytes of eight blocks: in order, or those of blocks 0, 2, 4, 6 before the others. One
+// load each brings them to where they belong; none reads anything before the first block or behind the last one.
+constexpr int place_of(int block, bool apart) { return apart ? block / 2 + block % 2 * 4 : block; }
+
+template <int64_t bytes, bool apart, int block>
+static QLORA_INLINE __m128i with_word16(__m128i words, const uint8_t* p) {
+    constexpr int place = place_of(block, apart);
+    return _mm_blend_epi16(words, load16(p + block * bytes - 2 * place), 1 << place);
+}
+template <int64_t bytes, bool apart>
+static QLORA_INLINE __m128i first_words16(const uint8_t* p) {
+    const __m128i two = with_word16<bytes, apart, 1>(load16(p), p);
+    const __m128i four = with_word16<bytes, apart, 3>(with_word16<bytes, apart, 2>(two, p), p);
+    const __m128i six = with_word16<bytes, apart, 5>(with_word16<bytes, apart, 4>(four, p), p);
+    return with_word16<bytes, apart, 7>(with_word16<bytes, apart, 6>(six, p), p);
+}
+template <int64_t bytes, int block>
+static QLORA_INLINE __m256i with_word32(__m256i words, const uint8_t* p) {
+    constexpr int place = place_of(block, true);
+    return _mm256_blend_epi32(words, load32(p + block * bytes - 4 * place), 1 << place);
+}
+template <int64_t bytes>
+static QLORA_INLINE __m256i first_words32(const uint8_t* p) {
+    const __m256i two = with_word32<bytes, 1>(load32(p), p);
+    const __m256i four = with_word32<bytes, 3>(with_word32<bytes, 2>(two, p), p);
+    const __m256i six = with_word32<bytes, 5>(with_word32<bytes, 4>(four, p), p);
+    return with_word32<bytes, 7>(with_word32<bytes, 6>(six, p), p);
 }
 
 // ---- Scales of a block of 256: number = scale * code + offset, of groups, or of half groups 0 to 7 and 8 to 15.

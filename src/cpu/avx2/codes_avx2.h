@@ -27,6 +27,10 @@ static QLORA_INLINE uint64_t word64(const uint8_t* p) {
     return w;
 }
 static QLORA_INLINE __m128i load16(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+static QLORA_INLINE __m256i load32(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+static QLORA_INLINE __m256i halves16(const uint8_t* low, const uint8_t* high) {
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(load16(low)), load16(high), 1);
+}
 static QLORA_INLINE __m256i twice16(const uint8_t* p) { return _mm256_broadcastsi128_si256(load16(p)); }
 
 // A half in all lanes; its negative; and 2^-24 or 2^-28 times it, which is exact: the least half is 2^-24.

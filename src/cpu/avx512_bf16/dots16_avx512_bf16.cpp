@@ -195,8 +195,8 @@ static void codes(const WeightRef& w, int64_t first, int64_t rows, const Run16* 
 }  // namespace dots16_avx512_bf16_room
 
 constinit const Dots16 dots16_avx512_bf16{
-    round16_avx512_bf16,      blocks16_avx512_bf16, dots16_avx512_bf16_room::codes, dots16_avx512_bf16_room::order,
-    round16_most_avx512_bf16, dots16_avx512_bf16_room::most_level};
+    round16_avx512_bf16, blocks16_avx512_bf16, dots16_avx512_bf16_room::codes, dots16_avx512_bf16_room::order,
+    dots16_avx512_bf16_room::most_level};
 
 }}  // namespace qlora
 

@@ -8,9 +8,6 @@ extern const Kernels kernels_avx512_bf16;
 extern const GemmKernels gemm_avx512_bf16;
 extern const RowsBf16 rows_avx512_bf16;
 extern const Dots16 dots16_avx512_bf16;
-// The largest of x becomes 127 * 256: more would not be two signed bytes, and as little as 127 more would be left out
-// where it meets the lower part of a level.
-constexpr float round16_most_avx512_bf16 = 127 * 256;
 void round16_avx512_bf16(const float* x, int64_t cols, Order16, Run16* to);
 void blocks16_avx512_bf16(DType, const void* weights, int64_t row_bytes, int64_t rows, int64_t cols, const Run16* x,
                           int64_t ldx, int64_t m, float* out);

@@ -51,7 +51,6 @@ static QLORA_INLINE float offset_of_pairs(__m512i v, __m512i high) {
 
 // Elements [at, at + share) of a run.
 static void round_share(const Order16 order, const float* x, int64_t at, Run16& run) {
-    constexpr float most16 = round16_most_avx512_bf16;
     const int64_t share = share_of(order), end = at + share;
     const float most = largest(x, share), infinity = __builtin_inff();
     const float scale = most < infinity ? most < 1e-30f ? 0 : most / most16 : __builtin_nanf("");
