@@ -119,9 +119,10 @@ private:
 // What products may round for speed; all sums are f32.
 //   f32    nothing.
 //   mixed  the input of products with at most 4 rows, which generation is made of, to 16-bit integers with a scale for
-//          32 to 256 of them, where the weights are in few bits (with AVX2; a tenth of what bf16 rounds), and both
-//          factors of gradients to bf16 where that is faster (with AMX, or with AVX512-BF16 but not Intel's; moves the
-//          loss of a step by 0.2 %). With AMX those of all other products to 16 bits, two numbers of bf16.
+//          32 to 256 of them, where the weights are in few bits (with AVX2; a tenth of what bf16 rounds), an adapter's
+//          factors to f16 there (unless f16 loses too much of one, or somebody trains it), and both factors of
+//          gradients to bf16 where that is faster (with AMX, or with AVX512-BF16 but not Intel's; moves the loss of a
+//          step by 0.2 %). With AMX those of all other products to 16 bits, two numbers of bf16.
 //   bf16   both factors of gradients and all other products to bf16 as well (with AMX or AVX512-BF16; up to 1.4 %).
 // What the CPU has no instructions for stays f32.
 enum class Compute { f32, bf16, mixed };
