@@ -51,13 +51,13 @@ namespace qlora { inline namespace QLORA_ABI {
 // side by side: only so do the prefetchers of processors join in. Two Zen 4 cores read 15 GB/s of NF4 in the order of
 // four rows, 36 to 45 in that of memory. What is asked for lies behind all rows that are read side by side, whose lines
 // are wanted in another order, and goes to second-level cache: four rows of 4 KiB, what comes after them and x do not
-// fit into the first level (25 GB/s from there, 36 from here). A page ahead is best: two Granite Rapids cores, whose
-// memory gives 32 GB/s, read 28.5 of Q4_0 with two pages and 29.7 with one, 27.0 and 30.2 of Q4_K, 28.6 and 31.3 of
-// Q8_0. Asking beyond the end of a matrix does no harm.
+// fit into the first level (25 GB/s from there, 36 from here). Two Granite Rapids cores, whose memory gives 32 GB/s,
+// read 30.1 of Q8_0 where this begins with what lies behind two rows side by side, but a page ahead, and 28.3 where it
+// begins a page beyond. Asking beyond the end of a matrix does no harm.
 class Ahead {
 public:
-    Ahead(const void* start, int64_t beside)           // beside: bytes of the rows that are read side by side
-        : at_(static_cast<const char*>(start) + std::max<int64_t>(beside, 4096)) {}
+    Ahead(const void* start, int64_t beside, int64_t beyond = 4096)    // beside: bytes of the rows read side by side
+        : at_(static_cast<const char*>(start) + std::max<int64_t>(beside + beyond, 4096)) {}
     QLORA_INLINE void ask(const int64_t bytes) {       // what the next `bytes` that are read stand for
         for (int64_t line = 0; line < bytes; line += 64) _mm_prefetch(at_ + line, _MM_HINT_T1);
         at_ += bytes;

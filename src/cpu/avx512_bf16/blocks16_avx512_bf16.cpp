@@ -263,7 +263,7 @@ static QLORA_INLINE void rows_of(const int high, const int m, const uint8_t* dat
     for (int i = 0; i < high * m; ++i) sums[i / m][i % m] = {_mm512_setzero_ps(), _mm256_setzero_ps()};
     constexpr int64_t bytes = block_codes_avx2::bytes_of(type), elements = block_codes_avx2::elements_of(type),
                       run_bytes = 256 / elements * bytes;
-    Ahead ahead(data, high * row_bytes);
+    Ahead ahead(data, high * row_bytes, 0);
     int64_t i = 0;
     for (; i + 256 <= cols; i += 256, data += run_bytes, ++x) {
         ahead.ask(high * run_bytes);

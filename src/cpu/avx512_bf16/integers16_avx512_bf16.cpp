@@ -159,7 +159,7 @@ static QLORA_INLINE void rows_of(const int high, const int m, const uint8_t* dat
     QLORA_UNROLL
     for (int i = 0; i < high * m; ++i) sums[i / m][i % m] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
     constexpr int64_t bytes = block_codes_avx2::bytes_of(type);
-    Ahead ahead(data, high * row_bytes);
+    Ahead ahead(data, high * row_bytes, 0);
     for (int64_t i = 0; i < cols; i += 256, data += bytes, ++x) {
         ahead.ask(high * bytes);
         ask_near(high, data, row_bytes, bytes);
