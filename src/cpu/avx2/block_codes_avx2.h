@@ -118,6 +118,21 @@ static QLORA_INLINE __m256i first_words32(const uint8_t* p) {
     return with_word32<bytes, 7>(with_word32<bytes, 6>(six, p), p);
 }
 
+// ---- d of a block of 256 whose scales are integers and, where there is one, the unit of its offsets: two of four
+// halves that are read at once.
+template <DType type>
+struct Units {
+    static constexpr bool one = type == DType::q3_k || type == DType::q6_k;    // no offsets, but for what stands for 0
+    static constexpr int64_t from = type == DType::q2_k   ? 76
+                                    : type == DType::q3_k ? 102
+                                    : type == DType::q6_k ? 202
+                                                          : 0;
+    static constexpr int d = type == DType::q2_k ? 2 : one ? 3 : 0, least = one ? d : d + 1;
+    static QLORA_INLINE __m128 of(const uint8_t* p) {
+        return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + from)));
+    }
+};
+
 // ---- Scales of a block of 256: number = scale * code + offset, of groups, or of half groups 0 to 7 and 8 to 15.
 struct RunScales { __m256 scale[2], offset[2]; };
 

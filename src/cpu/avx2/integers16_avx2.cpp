@@ -39,18 +39,6 @@ static QLORA_INLINE Scales scales_of(const uint8_t* p) {
     return {_mm256_cvtepi8_epi16(scales), scales};
 }
 
-// d and, where there is one, the unit of the offsets: two of four halves that are read at once.
-template <DType type>
-struct Units {
-    static constexpr int64_t from = type == DType::q2_k   ? 76
-                                    : type == DType::q3_k ? 102
-                                    : type == DType::q6_k ? 202
-                                                          : 0;
-    static constexpr int d = type == DType::q2_k ? 2 : has_signs(type) ? 3 : 0, least = d + 1;
-    static QLORA_INLINE __m128 of(const uint8_t* p) {
-        return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + from)));
-    }
-};
 static QLORA_INLINE __m256 spread(__m128 units, const int which) {
     return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(units), _mm256_set1_epi32(which));
 }

@@ -82,18 +82,6 @@ static QLORA_INLINE __m512i spread(__m512i scales, const int pair) {
     return _mm512_shuffle_epi8(scales, _mm512_or_si512(twice, _mm512_set1_epi16(short(0x8000))));
 }
 
-// d and, where there is one, the unit of the offsets: two of four halves that are read at once.
-template <DType type>
-struct Units {
-    static constexpr int64_t from = type == DType::q2_k   ? 76
-                                    : type == DType::q3_k ? 102
-                                    : type == DType::q6_k ? 202
-                                                          : 0;
-    static constexpr int d = type == DType::q2_k ? 2 : has_signs(type) ? 3 : 0, least = has_signs(type) ? d : d + 1;
-    static QLORA_INLINE __m128 of(const uint8_t* p) {
-        return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + from)));
-    }
-};
 static QLORA_INLINE __m512 spread(__m128 units, const int which) {
     return _mm512_permutexvar_ps(_mm512_set1_epi32(which), _mm512_castps128_ps512(units));
 }
