@@ -113,7 +113,8 @@ static QLORA_INLINE void add_run(const int high, const int m, const bool whole, 
             sums[r][t].offsets = _mm256_fmadd_ps(scales.offset, _mm256_load_ps(run.sums32), sums[r][t].offsets);
         }
     }
-    const auto add_pair = [&](const auto pair) QLORA_INLINED {
+    const auto add_pair = [&](const auto number) QLORA_INLINED {
+        constexpr int pair = decltype(number)::value;      // a constant for compilers that do not optimize, too
         QLORA_UNROLL
         for (int r = 0; r < high; ++r) {
             const uint8_t* a = p + r * row_bytes + 2 * pair * bytes;
