@@ -27,6 +27,7 @@ struct alignas(64) Run16 {
     float sums32[8];                                   // of each 32, where and as a set's products want them; in
                                                        // Order16::pairs what they want for each of four times 64
     int16_t minus_high[16], minus_low[16];             // of bytes of each 16, where a set's products want them
+    alignas(64) int32_t minus[16];                     // of lanes of products, where a set's want it
 };
 // How x is held: for blocks of GGUF files, for 4-bit codes, for blocks whose scales are integers, so that their
 // products are summed as integers too and 256 of x share a scale (eight times the same one in Run16::scales); for the

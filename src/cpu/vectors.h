@@ -21,7 +21,8 @@
 // templates and lambdas too, wherever they are used. Headers that are not of that set are included before.
 #define QLORA_TARGET_avx2 "avx2,fma,f16c"
 #define QLORA_TARGET_avx512 "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"
-#define QLORA_TARGET_avx512_bf16 "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,avx512vbmi"
+#define QLORA_TARGET_avx512_bf16 \
+    "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,avx512vbmi,gfni"
 #define QLORA_TARGET_amx QLORA_TARGET_avx512_bf16 ",amx-tile,amx-bf16"
 
 #define QLORA_PRAGMA_AS_WRITTEN(...) _Pragma(#__VA_ARGS__)

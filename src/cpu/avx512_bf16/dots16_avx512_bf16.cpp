@@ -23,7 +23,7 @@ namespace dots16_avx512_bf16_room {
 static Order16 order(DType type) {
     switch (type) {
         case DType::q2_k:
-        case DType::q3_k:
+        case DType::q3_k: return Order16::sixteens;
         case DType::q4_k:
         case DType::q5_k:
         case DType::q6_k: return Order16::integers;

@@ -3,9 +3,9 @@
 // all of it is summed as integers:
 //     c . v = 256 (c . high) + c . low,   sum over its groups of s * (c . v), then once times d and the scale of x
 // Two products of a code, at most 63, and a byte of x fit into 16 bits with a sign, so an instruction that adds two
-// products of 16 bits multiplies them by s.
-#include "src/cpu/avx2/block_codes_avx2.h"
+// products of 16 bits multiplies them by s. In Q2_K and Q3_K s * c is a byte (scaled_codes_avx512_bf16.h).
 #include "src/cpu/avx512_bf16/rows16_avx512_bf16.h"
+#include "src/cpu/avx512_bf16/scaled_codes_avx512_bf16.h"
 
 #if defined(__x86_64__)
 QLORA_TARGET_BEGIN(avx512_bf16)
@@ -17,7 +17,7 @@ using namespace block_codes_avx2;
 
 // ---- Codes of groups 2 * pair and the next one, in the order of the row, as unsigned bytes. A code that has a sign is
 // moved up by zero_of(), which the sums of x take back.
-constexpr int zero_of(DType type) { return type == DType::q3_k ? 4 : type == DType::q6_k ? 32 : 0; }
+constexpr int zero_of(DType type) { return type == DType::q6_k ? 32 : 0; }
 constexpr bool has_signs(DType type) { return zero_of(type) != 0; }    // its scales
 
 static QLORA_INLINE __m512i both(__m256i low, __m256i high) {
@@ -41,9 +41,6 @@ static QLORA_INLINE __m512i with_bits(__m512i codes, __m512i bytes, const int bi
 
 template <DType type>
 static QLORA_INLINE __m512i codes64(const uint8_t* p, const int pair) {
-    if constexpr (type == DType::q2_k) return low_bits(twice32(p + 16 + pair / 2 * 32, pair % 2 * 4, 2), 2);
-    if constexpr (type == DType::q3_k)
-        return with_bits(low_bits(twice32(p + 32 + pair / 2 * 32, pair % 2 * 4, 2), 2), twice(p), pair * 2, 4);
     if constexpr (type == DType::q4_k) return low_bits(twice32(p + 16 + pair * 32, 0, 4), 4);
     if constexpr (type == DType::q5_k)
         return with_bits(low_bits(twice32(p + 48 + pair * 32, 0, 4), 4), twice(p + 16), pair * 2, 16);
@@ -58,11 +55,8 @@ struct Bytes { __m512i scales; __m128i offsets; };     // the first sixteen or e
 
 template <DType type>
 static QLORA_INLINE Bytes bytes_of_scales(const uint8_t* p) {
-    if constexpr (type == DType::q2_k) {
-        const __m128i nibbles = load16(p), low = _mm_set1_epi8(15);
-        return {_mm512_broadcast_i32x4(_mm_and_si128(nibbles, low)), _mm_and_si128(_mm_srli_epi16(nibbles, 4), low)};
-    } else if constexpr (has_signs(type)) {            // as words of 16 bits, and as bytes
-        const __m128i scales = type == DType::q3_k ? scales_of_q3_k(p) : load16(p + 192);
+    if constexpr (has_signs(type)) {                   // as words of 16 bits, and as bytes
+        const __m128i scales = load16(p + 192);
         return {_mm512_castsi256_si512(_mm256_cvtepi8_epi16(scales)), scales};
     } else {
         const ScalesOf8 of = scales_of_q4_k(p);
@@ -140,6 +134,39 @@ static QLORA_INLINE void add_block(const int high, const int m, const uint8_t* p
     }
 }
 
+// The same of a type whose codes have their scales. All of it is below 2^31: 255 * 127 * 256 * 16.
+template <DType type>
+static QLORA_INLINE void add_scaled_block(const int high, const int m, const uint8_t* p, int64_t row_bytes,
+                                          const Run16* x, int64_t ldx, Sum (&sums)[2][gemv_rows]) {
+    QLORA_UNROLL
+    for (int r = 0; r < high; ++r, p += row_bytes) {
+        __m512i w[4];
+        scaled_codes_avx512_bf16::weights<type>(p, w);
+        const __m128 units = Units<type>::of(p);
+        __m512 offsets{};
+        if constexpr (type == DType::q2_k)
+            offsets = _mm512_mul_ps(_mm512_cvtepi32_ps(scaled_codes_avx512_bf16::offsets_of_q2_k(p)),
+                                    spread(units, Units<type>::least));
+        QLORA_UNROLL
+        for (int t = 0; t < m; ++t) {
+            const Run16& run = x[t * ldx];
+            Sum& sum = sums[r][t];
+            __m512i part = _mm512_setzero_si512();
+            QLORA_UNROLL
+            for (int i = 0; i < 4; ++i) part = _mm512_dpbusd_epi32(part, w[i], _mm512_load_si512(run.values + i * 64));
+            part = _mm512_slli_epi32(part, 8);
+            QLORA_UNROLL
+            for (int i = 0; i < 4; ++i)
+                part = _mm512_dpbusd_epi32(part, w[i], _mm512_load_si512(run.values + i * 64 + 32));
+            if constexpr (type == DType::q3_k) part = _mm512_add_epi32(part, _mm512_load_si512(run.minus));
+            const __m512 by = spread(_mm_mul_ps(units, _mm_load_ps(run.scales)), Units<type>::d);
+            sum.products = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part), by, sum.products);
+            if constexpr (type == DType::q2_k)
+                sum.offsets = _mm512_fmadd_ps(offsets, _mm512_loadu_ps(run.sums), sum.offsets);
+        }
+    }
+}
+
 template <DType type>
 static QLORA_INLINE void rows_of(const int high, const int m, const uint8_t* data, int64_t row_bytes, int64_t cols,
                                  const Run16* x, int64_t ldx, float* out) {
@@ -151,14 +178,16 @@ static QLORA_INLINE void rows_of(const int high, const int m, const uint8_t* dat
     for (int64_t i = 0; i < cols; i += 256, data += bytes, ++x) {
         ahead.ask(high * bytes);
         ask_near(high, data, row_bytes, bytes);
-        add_block<type>(high, m, data, row_bytes, x, ldx, sums);
+        if constexpr (scaled_codes_avx512_bf16::has_tables(type))
+            add_scaled_block<type>(high, m, data, row_bytes, x, ldx, sums);
+        else add_block<type>(high, m, data, row_bytes, x, ldx, sums);
     }
     const __m512 times = _mm512_set1_ps(float(has_signs(type) ? -zero_of(type) : -1));
     __m512 totals[2 * gemv_rows];
     QLORA_UNROLL
     for (int k = 0; k < high * m; ++k) {
         const Sum& sum = sums[k / m][k % m];
-        totals[k] = _mm512_fmadd_ps(sum.offsets, times, sum.products);
+        totals[k] = type == DType::q3_k ? sum.products : _mm512_fmadd_ps(sum.offsets, times, sum.products);
     }
     rows16_avx512_bf16::put_totals(high * m, totals, 1, out);
 }

@@ -8,10 +8,11 @@ namespace qlora { inline namespace QLORA_ABI {
 #if defined(__x86_64__)
 namespace kernels_avx512_bf16_room {
 
-// Products of bf16 come with VNNI, and but for one generation (Cooper Lake, which takes AVX-512) with VBMI.
+// Products of bf16 come with VNNI, and but for one generation (Cooper Lake, which takes AVX-512) with VBMI and GFNI.
 bool supported() {
     return kernels_avx512.supported() && __builtin_cpu_supports("avx512bf16") &&
-           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&
+           __builtin_cpu_supports("gfni");
 }
 
 // Intel's processors begin such a product every other cycle, and two of floats every cycle: half the multiply-adds.

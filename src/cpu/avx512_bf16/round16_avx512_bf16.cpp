@@ -1,6 +1,7 @@
 // round16_avx512_bf16.cpp - x as 16-bit integers for products of bytes: v = 256 high + low, both signed. The high bytes
 // of 64 elements lie together, and so do their low ones.
 #include "src/cpu/avx512_bf16/kernels_avx512_bf16.h"
+#include "src/cpu/avx512_bf16/scaled_codes_avx512_bf16.h"
 #include "src/cpu/vectors.h"
 
 #include <bit>
@@ -25,14 +26,17 @@ constexpr int64_t share_of(const Order16 order) {
 }
 
 // Where the high bytes of 16 elements go. Of blocks: elements 0 to 15 of four groups, then 16 to 31 of them; of pairs:
-// the even elements of two groups, then the odd ones; of integers: 64 in their order. The low bytes follow in the same
-// way.
+// the even elements of two groups, then the odd ones; of integers: 64 in their order; of sixteens: a group of the first
+// half of a run, and the same one of the last half. The low bytes follow in the same way.
 constexpr int64_t place16(const Order16 order, const int64_t at) {
     if (order == Order16::blocks) return at / 128 * 256 + at % 32 / 16 * 64 + at % 128 / 32 * 16;
     if (order == Order16::pairs) return at / 128 * 256 + at % 128 / 2;
+    if (order == Order16::sixteens) return at % 128 / 32 * 128 + at / 128 * 32 + at % 32;
     return at / 64 * 128 + at % 64;
 }
-constexpr int64_t low_bytes(const Order16 order) { return order == Order16::integers ? 64 : 128; }
+constexpr int64_t low_bytes(const Order16 order) {
+    return order == Order16::integers || order == Order16::sixteens ? 64 : 128;
+}
 
 static QLORA_INLINE void put(const Order16 order, __m128i bytes, int8_t* to) {
     if (order != Order16::pairs) return _mm_store_si128(reinterpret_cast<__m128i*>(to), bytes);
@@ -47,6 +51,18 @@ static QLORA_INLINE void put(const Order16 order, __m128i bytes, int8_t* to) {
 static QLORA_INLINE float offset_of_pairs(__m512i v, __m512i high) {
     const __m512i low = _mm512_sub_epi32(v, _mm512_slli_epi32(high, 8));
     return -128.5f * float(_mm512_reduce_add_epi32(v)) + 0.5f * float(_mm512_reduce_add_epi32(low));
+}
+
+// Of each lane of products with weights of Q3_K, what the bytes that stand for 0 add to it.
+static void take_zero(Run16& run) {
+    const __m512i zero = _mm512_set1_epi8(scaled_codes_avx512_bf16::zero_of_q3_k);
+    __m512i sum = _mm512_setzero_si512();
+    for (int part = 0; part < 2; ++part) {             // high bytes, low ones
+        sum = _mm512_slli_epi32(sum, 8);
+        for (int i = 0; i < 4; ++i)
+            sum = _mm512_dpbusd_epi32(sum, zero, _mm512_load_si512(run.values + i * 64 + part * 32));
+    }
+    _mm512_storeu_si512(run.minus, _mm512_sub_epi32(_mm512_setzero_si512(), sum));
 }
 
 // Elements [at, at + share) of a run.
@@ -71,6 +87,7 @@ static void round_share(const Order16 order, const float* x, int64_t at, Run16& 
         run.sums[at / 16] = scale * float(_mm512_reduce_add_epi32(v));
         if (at % 32) run.sums32[at / 32] = run.sums[at / 16 - 1] + run.sums[at / 16];
     }
+    if (order == Order16::sixteens) take_zero(run);
 }
 
 }  // namespace round16_avx512_bf16_room
