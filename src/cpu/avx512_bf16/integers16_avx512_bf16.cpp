@@ -4,6 +4,7 @@
 //     c . v = 256 (c . high) + c . low,   sum over its groups of s * (c . v), then once times d and the scale of x
 // Two products of a code, at most 63, and a byte of x fit into 16 bits with a sign, so an instruction that adds two
 // products of 16 bits multiplies them by s. In Q2_K and Q3_K s * c is a byte (scaled_codes_avx512_bf16.h).
+#include "src/cpu/avx512_bf16/bits_avx512_bf16.h"
 #include "src/cpu/avx512_bf16/rows16_avx512_bf16.h"
 #include "src/cpu/avx512_bf16/scaled_codes_avx512_bf16.h"
 
@@ -14,40 +15,26 @@ namespace qlora { inline namespace QLORA_ABI {
 namespace integers16_avx512_bf16_room {
 
 using namespace block_codes_avx2;
+using bits_avx512_bf16::bits_at;
 
 // ---- Codes of groups 2 * pair and the next one, in the order of the row, as unsigned bytes. A code that has a sign is
 // moved up by zero_of(), which the sums of x take back.
 constexpr int zero_of(DType type) { return type == DType::q6_k ? 32 : 0; }
 constexpr bool has_signs(DType type) { return zero_of(type) != 0; }    // its scales
 
-static QLORA_INLINE __m512i both(__m256i low, __m256i high) {
-    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-}
-static QLORA_INLINE __m512i low_bits(__m512i v, const int bits) {
-    return _mm512_and_si512(v, _mm512_set1_epi8(char((1 << bits) - 1)));
-}
 static QLORA_INLINE __m512i twice(const uint8_t* p) {
     return _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-}
-// 32 bytes twice, from where the first group takes bits `shift` on and the second `more` higher ones.
-static QLORA_INLINE __m512i twice32(const uint8_t* p, const int shift, const int more) {
-    return _mm512_srlv_epi16(twice(p), both(_mm256_set1_epi16(short(shift)), _mm256_set1_epi16(short(shift + more))));
-}
-// `value` more where bit `bit` of 32 bytes is set, of the second group bit + 1.
-static QLORA_INLINE __m512i with_bits(__m512i codes, __m512i bytes, const int bit, const int value) {
-    const __m512i one = both(_mm256_set1_epi8(char(1 << bit)), _mm256_set1_epi8(char(2 << bit)));
-    return _mm512_mask_add_epi8(codes, _mm512_test_epi8_mask(bytes, one), codes, _mm512_set1_epi8(char(value)));
 }
 
 template <DType type>
 static QLORA_INLINE __m512i codes64(const uint8_t* p, const int pair) {
-    if constexpr (type == DType::q4_k) return low_bits(twice32(p + 16 + pair * 32, 0, 4), 4);
+    if constexpr (type == DType::q6_k)
+        return _mm512_or_si512(bits_at(_mm512_loadu_si512(p + pair / 2 * 64), pair % 2 * 4, 4),
+                               bits_at(twice(p + 128 + pair / 2 * 32), pair % 2 * 4, 2, 4, 2));
+    const __m512i nibbles = bits_at(twice(p + (type == DType::q4_k ? 16 : 48) + pair * 32), 0, 4, 0, 4);
     if constexpr (type == DType::q5_k)
-        return with_bits(low_bits(twice32(p + 48 + pair * 32, 0, 4), 4), twice(p + 16), pair * 2, 16);
-    const __m512i low = _mm512_loadu_si512(p + pair / 2 * 64);         // q6_k
-    const __m512i high = twice32(p + 128 + pair / 2 * 32, pair % 2 * 4, 2);
-    return _mm512_or_si512(low_bits(pair % 2 ? _mm512_srli_epi16(low, 4) : low, 4),
-                           _mm512_slli_epi16(low_bits(high, 2), 4));
+        return _mm512_or_si512(nibbles, bits_at(twice(p + 16), pair * 2, 1, 4, 1));
+    return nibbles;
 }
 
 // ---- Scales. Bytes of a block, where one instruction can spread them.

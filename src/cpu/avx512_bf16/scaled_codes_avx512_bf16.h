@@ -7,7 +7,7 @@
 // scale.
 #pragma once
 #include "src/cpu/avx2/block_codes_avx2.h"
-#include "src/cpu/avx512_bf16/kernels_avx512_bf16.h"
+#include "src/cpu/avx512_bf16/bits_avx512_bf16.h"
 
 #if defined(__x86_64__)
 QLORA_TARGET_BEGIN(avx512_bf16)
@@ -16,6 +16,7 @@ namespace qlora { inline namespace QLORA_ABI {
 namespace scaled_codes_avx512_bf16 {
 
 using namespace block_codes_avx2;
+using bits_avx512_bf16::bits_at;
 
 constexpr bool has_tables(DType type) { return type == DType::q2_k || type == DType::q3_k; }
 constexpr int zero_of_q3_k = 127;                      // added to s * (c - 4), which is -124 to 128
@@ -25,19 +26,6 @@ constexpr int scale_of(int quarter, int step) { return quarter / 2 * 8 + step * 
 
 struct Bytes64 { alignas(64) uint8_t of[64]; };
 struct Words32 { alignas(64) uint16_t of[32]; };
-
-// Of each byte `count` bits from bit `from` on, of the last half from `apart` bits above, moved to bit `to`, and the
-// bits of `more`: one instruction multiplies bytes by a matrix of bits, whose last row makes the lowest one.
-constexpr int64_t matrix_of(int from, int count, int to) {
-    uint64_t rows = 0;
-    for (int i = 0; i < count; ++i) rows |= (uint64_t(1) << (from + i)) << 8 * (7 - to - i);
-    return int64_t(rows);
-}
-template <int from, int count, int to, int more, int apart = 0>
-static QLORA_INLINE __m512i bits_at(__m512i bytes) {
-    constexpr int64_t a = matrix_of(from, count, to), b = matrix_of(from + apart, count, to);
-    return _mm512_gf2p8affine_epi64_epi8(bytes, _mm512_setr_epi64(a, a, a, a, b, b, b, b), more);
-}
 
 // ---- Q2_K: scales of four bits, so s * c is at most 45: {0, s, 2 s, 3 s} for each step.
 constexpr uint8_t none = 0x80;                         // a byte that a lookup makes 0
@@ -60,7 +48,7 @@ static QLORA_INLINE __m512i offsets_of_q2_k(const uint8_t* p) {
 
 template <int step>
 static QLORA_INLINE __m512i weights_of_step(__m512i table, __m512i codes) {
-    return _mm512_shuffle_epi8(table, bits_at<2 * step, 2, 0, 4 * step>(codes));
+    return _mm512_shuffle_epi8(table, bits_at<4 * step>(codes, 2 * step, 2));
 }
 static QLORA_INLINE void weights_of_q2_k(const uint8_t* p, __m512i (&to)[4]) {
     const __m512i scales = _mm512_and_si512(scales_of_q2_k(p), _mm512_set1_epi8(15));
@@ -94,7 +82,7 @@ static QLORA_INLINE __m512i table_of_q3_k(__m512i scales, const Words32& places)
 // `third`: bit `step` of each byte, of the last half step + 4, is the third one of its code.
 template <int step>
 static QLORA_INLINE __m512i weights_of_step(__m512i table, __m512i codes, __m512i third) {
-    const __m512i at = _mm512_or_si512(bits_at<2 * step, 2, 0, step % 2 * 8>(codes), bits_at<step, 1, 2, 0, 4>(third));
+    const __m512i at = _mm512_or_si512(bits_at<step % 2 * 8>(codes, 2 * step, 2), bits_at(third, step, 1, 2, 4));
     return _mm512_shuffle_epi8(table, at);
 }
 static QLORA_INLINE void weights_of_q3_k(const uint8_t* p, __m512i (&to)[4]) {
