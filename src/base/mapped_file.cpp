@@ -164,8 +164,8 @@ void MappedFile::check() const {
 void MappedFile::forget(const void* first, int64_t bytes) const {
     const int64_t page = sys::page_bytes(), at = static_cast<const uint8_t*>(first) - data_;
     if (!pages_ || page <= 0 || at < 0 || bytes < 0 || at > size_ - bytes) return;
-    const int64_t begin = (at + page - 1) / page * page, end = (at + bytes) / page * page;
-    if (begin < end) sys::forget(static_cast<char*>(pages_) + begin, size_t(end - begin));
+    const int64_t begin = at / page * page, end = std::min((at + bytes + page - 1) / page * page, size_);
+    if (bytes > 0) sys::forget(static_cast<char*>(pages_) + begin, size_t(end - begin));
 }
 
 }}  // namespace qlora

@@ -14,14 +14,20 @@
 
 namespace qlora { inline namespace QLORA_ABI {
 
-// A small tensor of a file is copied: touching its page maps up to 2 MiB of its neighbours, which may be there in 4
-// bits already.
+// A small tensor of a file is copied and its pages given back: touching them maps up to 2 MiB of its neighbours, which
+// may be there in 4 bits already.
+static std::vector<float> read_once(const Weight& w) {
+    std::vector<float> values = w.decoded();
+    if (w.file) w.file->forget(w.data, bytes_of(w.dtype, w.elements()));
+    return values;
+}
+
 Weight as_f32(Weight w) {
-    return w.dtype == DType::f32 && !w.file ? w : dense_weight(w.name, w.shape, w.decoded());
+    return w.dtype == DType::f32 && !w.file ? w : dense_weight(w.name, w.shape, read_once(w));
 }
 
 Weight plus(const Weight& w, float what) {
-    std::vector<float> values = w.decoded();
+    std::vector<float> values = read_once(w);
     for (float& v : values) v += what;
     return dense_weight(w.name, w.shape, std::move(values));
 }

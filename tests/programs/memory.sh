@@ -24,10 +24,7 @@ measured() {
 }
 
 ./bench --synthetic 135m --type f16 --folder "$dir" --prompt-tokens 8 -n 2 --train-tokens 16 --repeats 1 > "$dir/out" 2>&1 || failed "a random model" "$(tail -n 1 "$dir/out")"
-# In small pages, as a download lies. Of a file in large ones (2 MiB, Linux) loading to quantize has more mapped at once, pages that can be
-# taken back at any time: with --head-bits 8 the peak was 17 % above the plan, which counts what is read.
-halves=$dir/halves.gguf
-dd if="$dir/synthetic-135m-f16.gguf" of="$halves" bs=64k 2> /dev/null && rm "$dir/synthetic-135m-f16.gguf"
+halves=$dir/synthetic-135m-f16.gguf                    # in large pages of Linux, as every file that was written here
 [ -f $real ] || { echo "without the real model (sh examples/fetch-model.sh): random weights in its place"; real=$halves; }
 
 measured $real -c 64 --lora-r 8
