@@ -1,8 +1,8 @@
 // top_k.cpp - the k largest numbers of each row of x {rows, n} and their columns: y {rows, 2, k}, first the numbers
-// from the largest on, then the columns. Of equal numbers the first comes first, so that the order depends on x alone.
-// A NaN counts as the largest, so that nobody misses it. No gradient.
+// from the largest on, then the columns; equal ones and NaN as in base/largest.h. No gradient.
 //
 // Columns are floats too: whole numbers up to 2^24 are exact.
+#include "src/base/largest.h"
 #include "src/ops/rooms.h"
 
 namespace qlora { inline namespace QLORA_ABI {
@@ -17,29 +17,19 @@ void shape(const GraphImpl& g, Node& n) {
     n.shape = {x.shape[0], 2, k};
 }
 
-// The best so far, in order; most numbers are compared with the last of them alone.
-void largest(const float* x, int64_t n, int64_t k, float* numbers, float* columns) {
-    const auto before = [](float a, float b) { return std::isnan(a) ? !std::isnan(b) : a > b; };
-    int64_t count = 0;
-    for (int64_t column = 0; column < n; ++column) {
-        if (count == k && !before(x[column], numbers[k - 1])) continue;
-        int64_t at = count < k ? count++ : k - 1;
-        for (; at > 0 && before(x[column], numbers[at - 1]); --at) {
-            numbers[at] = numbers[at - 1];
-            columns[at] = columns[at - 1];
-        }
-        numbers[at] = x[column];
-        columns[at] = float(column);
-    }
-}
-
 void cpu(const Call& call) {
     const int64_t n = last_dim(call.source(0)), k = last_dim(call.node);
     const float* x = call.in(0);
     float* y = call.result();
     split(call, leading(call.source(0)), n, [&](int64_t first, int64_t last) {
-        for (int64_t row = first; row < last; ++row)
-            largest(x + row * n, n, k, y + row * 2 * k, y + row * 2 * k + k);
+        std::vector<Ranked> best(static_cast<size_t>(k));
+        for (int64_t row = first; row < last; ++row) {
+            largest(x + row * n, n, best);
+            for (int64_t i = 0; i < k; ++i) {
+                y[row * 2 * k + i] = best[size_t(i)].number;
+                y[row * 2 * k + k + i] = float(best[size_t(i)].at);
+            }
+        }
     });
 }
 

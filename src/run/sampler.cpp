@@ -7,6 +7,7 @@
 namespace qlora { inline namespace QLORA_ABI {
 namespace sampler_room {
 
+constexpr int64_t few = 256;                           // kept in order at little cost
 constexpr uint64_t stream = 0x73616d706c65;            // "sample": apart from the other users of the same seed
 
 void require(bool ok, const char* option, double value, const char* expected) {
@@ -61,6 +62,13 @@ int64_t Sampler::wanted() const {
 
 Token Sampler::pick(std::span<const float> logits, std::span<const Token> reply) {
     if (logits.empty()) fail(Errc::argument, "sampling: no scores");
+    if (const int64_t k = wanted(); k > 0 && k <= std::min(sampler_room::few, int64_t(logits.size()))) {
+        ranked_.resize(size_t(k));
+        largest(logits.data(), int64_t(logits.size()), ranked_);
+        candidates_.clear();
+        for (const Ranked& r : ranked_) candidates_.push_back({r.number, Token(r.at)});
+        if (!std::isnan(candidates_[0].score)) return pick_of_candidates();
+    }
     for (size_t i = 0; i < logits.size(); ++i)
         if (std::isnan(logits[i]))
             fail(Errc::numeric, "sampling: the score of token ", i,
@@ -84,6 +92,10 @@ Token Sampler::pick(std::span<const float> logits, std::span<const Token> reply)
 
 Token Sampler::pick_of(std::span<const Candidate> best) {
     candidates_.assign(best.begin(), best.end());
+    return pick_of_candidates();
+}
+
+Token Sampler::pick_of_candidates() {
     if (options_.repeat_penalty != 1) {
         const std::vector<Token> known = seen();
         for (Candidate& c : candidates_)
@@ -94,36 +106,54 @@ Token Sampler::pick_of(std::span<const Candidate> best) {
     return draw();
 }
 
+// Candidates are put in order as far as somebody asks, four times as many each time: of a whole vocabulary the draw is
+// among the first few hundred nearly always, and sorting all of it takes longer than a small model.
 Token Sampler::draw() {
-    size_t keep = candidates_.size();
-    if (options_.top_k > 0) keep = std::min(keep, size_t(options_.top_k));
-    std::partial_sort(candidates_.begin(), candidates_.begin() + int64_t(keep), candidates_.end(),
-                      sampler_room::better);
-    candidates_.resize(keep);
-
-    const double best = candidates_[0].score;
+    using sampler_room::better;
+    const size_t n = candidates_.size();
+    size_t keep = options_.top_k > 0 ? std::min(n, size_t(options_.top_k)) : n, sorted = 0;
+    const auto at = [&](size_t i) -> const Candidate& {
+        while (i >= sorted) {
+            const auto first = candidates_.begin() + int64_t(sorted);
+            sorted = std::min(n, std::max<size_t>(4 * sorted, 256));
+            const auto last = candidates_.begin() + int64_t(sorted);
+            std::nth_element(first, last, candidates_.end(), better);
+            std::sort(first, last, better);
+        }
+        return candidates_[i];
+    };
+    const double best = std::min_element(candidates_.begin(), candidates_.end(), better)->score;
     if (!std::isfinite(best))
         fail(Errc::numeric, "sampling: the best score is ", best, "; the model's weights or the adapter are damaged");
-    double total = 0;
-    weights_.clear();
-    for (const Candidate& c : candidates_) total += weights_.emplace_back(std::exp(double(c.score) - best));
+    const auto weight = [&](const Candidate& c, double temperature) {
+        return std::exp((double(c.score) - best) / temperature);
+    };
+    const auto kept = [&](double temperature) {        // the sum of their weights: of all by id, else from the best on
+        double total = 0;
+        if (options_.top_k == 0 && sorted == 0)
+            for (const Candidate& c : candidates_) total += weight(c, temperature);
+        else for (size_t i = 0; i < keep; ++i) total += weight(at(i), temperature);
+        return total;
+    };
     if (options_.top_p < 1) {                          // the fewest whose probabilities reach top_p
+        const double enough = double(options_.top_p) * kept(1);
         double sum = 0;
-        for (keep = 0; keep < weights_.size() && sum < double(options_.top_p) * total; ++keep) sum += weights_[keep];
-        keep = std::max<size_t>(keep, 1);
+        size_t some = 0;
+        for (; some < keep && sum < enough; ++some) sum += weight(at(some), 1);
+        keep = std::max<size_t>(some, 1);
     }
-    // the best has weight 1, so min_p compares with it directly
-    while (keep > 1 && weights_[keep - 1] < double(options_.min_p)) --keep;
-    total = 0;
-    for (size_t i = 0; i < keep; ++i)
-        total += weights_[i] = std::exp((double(candidates_[i].score) - best) / double(options_.temperature));
+    if (options_.min_p > 0) {                          // the best has weight 1, so min_p compares with it directly
+        size_t some = 1;
+        while (some < keep && weight(at(some), 1) >= double(options_.min_p)) ++some;
+        keep = some;
+    }
     // 53 bits: a float's 24 would never reach the rare tokens of a large vocabulary.
     const uint32_t high = rng_.next() >> 5, low = rng_.next() >> 6;
     const double u = (double(high) * 0x1p26 + double(low)) * 0x1p-53;
-    double left = u * total;
+    double left = u * kept(double(options_.temperature));
     for (size_t i = 0; i < keep; ++i)
-        if ((left -= weights_[i]) < 0) return candidates_[i].id;
-    return candidates_[keep - 1].id;
+        if ((left -= weight(at(i), double(options_.temperature))) < 0) return at(i).id;
+    return at(keep - 1).id;
 }
 
 }}  // namespace qlora

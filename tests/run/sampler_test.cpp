@@ -124,6 +124,54 @@ TEST(Sampler, TheBestScoresAreEnough) {
     EXPECT_EQ(qlora::Sampler(s).wanted(), 0);
 }
 
+// As src/run/sampler.cpp says it, with every score sorted and every weight made: the token for a number u in [0, 1).
+qlora::Token drawn_of_all(const qlora::Sampling& s, const std::vector<float>& scores, double u) {
+    std::vector<qlora::Candidate> all;
+    for (size_t i = 0; i < scores.size(); ++i) all.push_back({scores[i], qlora::Token(i)});
+    std::stable_sort(all.begin(), all.end(), [](auto& a, auto& b) { return a.score > b.score; });
+    if (s.top_k > 0) all.resize(std::min(all.size(), size_t(s.top_k)));
+    const auto weight = [&](size_t i, double t) { return std::exp((double(all[i].score) - double(all[0].score)) / t); };
+    const auto sum = [&](double t) {
+        double total = 0;
+        for (size_t i = 0; i < all.size(); ++i) total += weight(i, t);
+        return total;
+    };
+    const double enough = double(s.top_p) * sum(1);
+    double reached = 0;
+    size_t keep = 0;
+    while (keep < all.size() && (s.top_p == 1 || reached < enough)) reached += weight(keep++, 1);
+    while (keep > 1 && weight(keep - 1, 1) < double(s.min_p)) --keep;
+    all.resize(std::max<size_t>(keep, 1));
+    double left = u * sum(double(s.temperature));
+    for (size_t i = 0; i < all.size(); ++i)
+        if ((left -= weight(i, double(s.temperature))) < 0) return all[i].id;
+    return all.back().id;
+}
+
+// Vocabularies of which only a part is put in order: flat scores, a few high ones, and many that are equal.
+TEST(Sampler, DrawsAsIfAllWereSorted) {
+    qlora::Rng rng{6, 0, 0};
+    for (int trial = 0; trial < 400; ++trial) {
+        qlora::Sampling s;
+        s.temperature = 0.3f + float(rng.below(4)) * 0.7f;
+        s.top_p = rng.below(3) ? 1 - 0.2f * float(rng.below(4)) : 0.9999f;
+        s.min_p = rng.below(3) ? 0 : 0.001f * float(rng.below(100));
+        s.top_k = rng.below(2) ? 0 : int64_t(rng.below(400));
+        s.repeat_penalty = 1;
+        s.seed = uint64_t(trial);
+        const float spread = 0.2f + 2 * float(rng.below(3));
+        std::vector<float> scores(size_t(rng.below(6000)) + 1);
+        for (float& v : scores) v = std::round(8 * spread * rng.normal()) / 8;
+        qlora::Sampler sampler(s);
+        qlora::Rng draws{s.seed, 0x73616d706c65, 0};
+        for (int step = 0; step < 3; ++step) {
+            const uint32_t high = draws.next() >> 5, low = draws.next() >> 6;
+            const double u = (double(high) * 0x1p26 + double(low)) * 0x1p-53;
+            ASSERT_EQ(sampler.pick(scores), drawn_of_all(s, scores, u)) << "trial " << trial << ", step " << step;
+        }
+    }
+}
+
 TEST(Sampler, SameSeedSameDraws) {
     qlora::Sampling s = plain();
     qlora::Sampler a(s), b(s);
