@@ -1,14 +1,16 @@
-// threads.cpp - the worker pool: a shared counter hands out task numbers; workers spin for a moment between runs, then
-// sleep.
+// threads.cpp - the worker pool. Tasks are dealt to the threads before a run, each a range of neighbours, and who has
+// done his takes the last one of another's. Workers spin for a moment between runs, then sleep.
 //
-// One word, the gate, says everything that caller and workers must agree on:
-//   bits 0-15 workers inside the run | bit 16 the run is open | bits 17-63 its number.
-// A worker enters an open run by adding one, so the caller closes the gate when the tasks are used up and waits only
-// for those inside: a worker that is still waking up does not hold up a run that is over.
+// All that a run tells a worker, and the worker the caller, is in one line of memory, its seat: between cores a line
+// travels for about 100 ns, and the products of a small model last a few microseconds. A seat's gate says
+//   shut: nothing to do | open: a run has begun | taken: its worker is inside.
+// The caller opens it, a worker takes it when it comes and shuts it when no task is left, and the caller shuts those
+// that nobody took, so a worker that is still waking up does not hold up a run that is over.
 #include "src/base/threads.h"
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -25,8 +27,9 @@
 namespace qlora { inline namespace QLORA_ABI {
 namespace threads_room {
 
-constexpr uint64_t inside_mask = 0xffff, open_bit = 0x10000, one_run = 0x20000;
-constexpr int spins = 2000;    // 20 to 80 microseconds: longer than the gaps between the operations of a graph
+enum Gate : int { shut, open, taken, awaited, torn_down };
+// longer than the gaps between the operations of a graph, and between the tokens of a small model
+constexpr std::chrono::microseconds patience{200};
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -35,6 +38,25 @@ inline void relax() {
     asm volatile("yield");
 #endif
 }
+
+// For a wait: false when it has lasted too long. A pause takes 10 to 60 ns, a look at the clock about as much. Every
+// few microseconds the core is offered to others: where threads outnumber cores, to the one that is waited for.
+class Patience {
+public:
+    bool left() {
+        if (++turns_ % 64 == 0) {
+            const auto now = std::chrono::steady_clock::now();
+            if (turns_ == 64) end_ = now + patience;
+            else if (now > end_) return false;
+            std::this_thread::yield();
+        }
+        relax();
+        return true;
+    }
+private:
+    int64_t turns_ = 0;
+    std::chrono::steady_clock::time_point end_;
+};
 
 // the pool whose task this thread is in: catches run() inside a task
 thread_local const void* running_pool = nullptr;
@@ -53,99 +75,148 @@ unsigned generation() {
 }  // namespace threads_room
 
 struct ThreadPool::State {
-    std::mutex one_caller;                             // held for a whole run()
-    std::mutex mutex;                                  // of the two condition variables and of `error`
+    // Of one thread; 128, since processors fetch lines in pairs.
+    struct alignas(128) Seat {
+        std::atomic<int> gate{threads_room::shut};
+        bool asleep = false;                           // under the mutex
+        std::atomic<uint64_t> share{0};                // the first of its tasks << 32 | behind the last one
+        Call call = nullptr;                           // these two are read inside only
+        const void* context = nullptr;
+    };
+
+    // A line of its own for what every run writes: the others read theirs while tasks are taken.
+    struct alignas(128) OfCaller {
+        std::mutex one;                                // held for a whole run()
+        std::atomic<uint64_t> runs{0};
+        std::atomic<int> sleepers{0};
+    } caller;
+    std::mutex mutex;                                  // of the two condition variables, sleepers' seats and of `error`
     std::condition_variable wake, done;
-    std::atomic<uint64_t> gate{0};
-    std::atomic<int64_t> next{0};
-    std::atomic<int> sleepers{0};
-    std::atomic<bool> caller_sleeps{false}, stop{false};
-    Call call = nullptr;
-    const void* context = nullptr;
-    int64_t count = 0;
+    std::vector<Seat> seats;                           // the caller's first
     std::exception_ptr error;
-    int64_t error_number = 0;
+    std::atomic<int64_t> failed{INT64_MAX};            // the lowest number that threw
     std::vector<std::thread> workers;
     const unsigned made_in = threads_room::generation();
 
+    explicit State(int threads) : seats(size_t(threads)) {}
+
     bool forked() const { return made_in != threads_room::forks.load(std::memory_order_relaxed); }
 
-    // Numbers are claimed in order, so every number below a failing one is run: the lowest failing number wins, on any
-    // machine.
-    void run_tasks(int thread) {
+    // The next task of this thread, else the last one of another; -1: there is none.
+    int64_t take(int thread, int threads) {
+        for (int i = 0; i < threads; ++i) {
+            std::atomic<uint64_t>& share = seats[size_t((thread + i) % threads)].share;
+            uint64_t now = share.load(std::memory_order_relaxed);
+            for (uint64_t first, end; (first = now >> 32) < (end = now & UINT32_MAX);) {
+                const uint64_t then = i == 0 ? now + (uint64_t(1) << 32) : now - 1;
+                if (share.compare_exchange_weak(now, then, std::memory_order_relaxed))
+                    return int64_t(i == 0 ? first : end - 1);
+            }
+        }
+        return -1;
+    }
+
+    // Every number below a failing one is run, so the lowest failing number wins, on any machine.
+    void run_tasks(int thread, int threads, Call call, const void* context) {
         const void* outer = std::exchange(threads_room::running_pool, this);
-        for (int64_t number; (number = next.fetch_add(1, std::memory_order_relaxed)) < count;) {
+        for (int64_t number; (number = take(thread, threads)) >= 0;) {
+            if (number > failed.load(std::memory_order_relaxed)) continue;
             try {
                 call(context, number, thread);
             } catch (...) {
                 const std::lock_guard lock(mutex);
-                if (!error || number < error_number) { error = std::current_exception(); error_number = number; }
-                next.store(count, std::memory_order_relaxed);
+                if (number < failed.load()) { error = std::current_exception(); failed.store(number); }
             }
         }
         threads_room::running_pool = outer;
     }
 
-    bool try_enter(uint64_t& last_run) {
-        uint64_t g = gate.load();
-        while ((g & threads_room::open_bit) && g / threads_room::one_run != last_run) {
-            if (!gate.compare_exchange_weak(g, g + 1)) continue;
-            last_run = g / threads_room::one_run;
-            return true;
+    // Each thread a range of neighbours, which so reads memory from one end to the other.
+    void open_seats(int64_t count, int threads, Call call, const void* context) {
+        const auto first = [&](int thread) { return uint64_t((count * thread + threads - 1) / threads); };
+        for (int t = 0; t < threads; ++t)
+            seats[size_t(t)].share.store(first(t) << 32 | first(t + 1), std::memory_order_relaxed);
+        if (threads == 1) return;
+        for (int t = 1; t < threads; ++t) {
+            Seat& seat = seats[size_t(t)];
+            seat.call = call;
+            seat.context = context;
+            seat.gate.store(threads_room::open, std::memory_order_release);
         }
-        return false;
+        caller.runs.fetch_add(1, std::memory_order_relaxed);
+        wake_sleepers(threads);
     }
 
-    void leave() {
-        const uint64_t g = gate.fetch_sub(1) - 1;
-        if ((g & (threads_room::open_bit | threads_room::inside_mask)) != 0 || !caller_sleeps.load()) return;
-        { const std::lock_guard lock(mutex); }    // the caller is either before its test of the gate or already waiting
+    bool enter(Seat& seat) {
+        int expected = threads_room::open;
+        return seat.gate.compare_exchange_strong(expected, threads_room::taken, std::memory_order_acquire);
+    }
+
+    void leave(Seat& seat) {
+        if (seat.gate.exchange(threads_room::shut) != threads_room::awaited) return;
+        { const std::lock_guard lock(mutex); }         // the caller is waiting by now
         done.notify_one();
     }
 
+    void sleep(Seat& seat) {
+        std::unique_lock lock(mutex);
+        // before the test of the gate: a caller that opens it later sees it and notifies
+        seat.asleep = true;
+        caller.sleepers.fetch_add(1);
+        wake.wait(lock, [&] { return seat.gate.load() != threads_room::shut; });
+        caller.sleepers.fetch_sub(1);
+        seat.asleep = false;
+    }
+
     void worker(int thread) {
-        uint64_t last_run = 0;
-        for (int spin = 0; !stop.load();) {
-            if (try_enter(last_run)) {
-                run_tasks(thread);
-                leave();
-                spin = 0;
-            } else if (++spin < threads_room::spins) {
-                threads_room::relax();
-            } else {
-                std::unique_lock lock(mutex);
-                // before the test below: a caller that opens the gate later sees it and notifies
-                sleepers.fetch_add(1);
-                wake.wait(lock, [&] {
-                    const uint64_t g = gate.load();
-                    return stop.load() || ((g & threads_room::open_bit) && g / threads_room::one_run != last_run);
-                });
-                sleepers.fetch_sub(1);
-                spin = 0;
+        Seat& seat = seats[size_t(thread)];
+        uint64_t seen = 0;                             // runs of few tasks are not for all, but keep all awake
+        for (threads_room::Patience patience;;) {
+            const int gate = seat.gate.load(std::memory_order_relaxed);
+            if (gate == threads_room::torn_down) return;
+            if (gate == threads_room::open && enter(seat)) {
+                run_tasks(thread, int(seats.size()), seat.call, seat.context);
+                leave(seat);
+                patience = {};
+            } else if (!patience.left()) {
+                const uint64_t now = caller.runs.load(std::memory_order_relaxed);
+                if (std::exchange(seen, now) == now) sleep(seat);
+                patience = {};
             }
         }
     }
 
-    void wake_sleepers() {
-        if (sleepers.load() == 0) return;
-        { const std::lock_guard lock(mutex); }         // a worker that counted itself is waiting by now
+    // Adding nothing is what orders the gates before it, where a load could be made before they are seen.
+    void wake_sleepers(int threads) {
+        if (caller.sleepers.fetch_add(0) == 0) return;
+        const auto asleep = [](const Seat& s) { return s.asleep; };
+        {
+            const std::lock_guard lock(mutex);
+            if (std::none_of(seats.begin() + 1, seats.begin() + threads, asleep)) return;
+        }
         wake.notify_all();
     }
 
-    void wait_until_empty() {
-        const auto empty = [&] { return (gate.load() & threads_room::inside_mask) == 0; };
-        for (int spin = 0; spin < threads_room::spins; ++spin) {
-            if (empty()) return;
-            threads_room::relax();
-        }
+    void wait_for(Seat& seat) {
+        for (threads_room::Patience patience; patience.left();)
+            if (seat.gate.load(std::memory_order_acquire) == threads_room::shut) return;
         std::unique_lock lock(mutex);
-        caller_sleeps.store(true);
-        done.wait(lock, empty);
-        caller_sleeps.store(false);
+        int expected = threads_room::taken;
+        if (!seat.gate.compare_exchange_strong(expected, threads_room::awaited)) return;
+        done.wait(lock, [&] { return seat.gate.load() == threads_room::shut; });
+    }
+
+    void shut_seats(int threads) {
+        for (int t = 1; t < threads; ++t) {
+            Seat& seat = seats[size_t(t)];
+            int gate = seat.gate.load();               // first, as an exchange that fails takes the line all the same
+            if (gate == threads_room::open && seat.gate.compare_exchange_strong(gate, threads_room::shut)) continue;
+            if (gate != threads_room::shut) wait_for(seat);
+        }
     }
 
     void join() {
-        stop.store(true);
+        for (Seat& seat : seats) seat.gate.store(threads_room::torn_down);
         { const std::lock_guard lock(mutex); }
         wake.notify_all();
         for (std::thread& w : workers) w.join();
@@ -155,10 +226,11 @@ struct ThreadPool::State {
 ThreadPool::Alone::Alone(bool alone) : before_(std::exchange(threads_room::alone, alone || threads_room::alone)) {}
 ThreadPool::Alone::~Alone() { threads_room::alone = before_; }
 
-ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
+ThreadPool::ThreadPool(int threads) {
     if (threads < 0 || threads > most)
         fail(Errc::argument, "threads: ", threads, " is not between 0 (every core) and ", most);
     size_ = threads ? threads : std::min(usable_threads(), most);
+    state_ = std::make_unique<State>(size_);
     try {
         for (int t = 1; t < size_; ++t) state_->workers.emplace_back([state = state_.get(), t] { state->worker(t); });
     } catch (const std::exception& e) {
@@ -177,28 +249,21 @@ ThreadPool::~ThreadPool() {
 void ThreadPool::run_erased(int64_t count, Call call, const void* context) {
     State& s = *state_;
     if (count <= 0) return;
+    if (count > INT32_MAX) fail(Errc::argument, "threads: ", count, " tasks at a time, at most ", INT32_MAX);
     if (threads_room::running_pool == &s) fail(Errc::argument, "threads: a task called run() of its own pool");
     if (s.forked()) {
         for (int64_t number = 0; number < count; ++number) call(context, number, 0);
         return;
     }
-    const std::lock_guard only(s.one_caller);
-    s.call = call;
-    s.context = context;
-    s.count = count;
-    s.error = nullptr;
-    s.next.store(0, std::memory_order_relaxed);
-    // the gate is closed and empty here: nobody reads what was just written
-    if (size_ > 1 && count > 1 && !threads_room::alone) {
-        s.gate.store((s.gate.load() / threads_room::one_run + 1) * threads_room::one_run + threads_room::open_bit);
-        s.wake_sleepers();
-        s.run_tasks(0);
-        s.gate.fetch_and(~threads_room::open_bit);
-        s.wait_until_empty();
-    } else {
-        s.run_tasks(0);
-    }
-    if (s.error) std::rethrow_exception(std::exchange(s.error, nullptr));
+    const std::lock_guard only(s.caller.one);
+    // the seats are shut here: nobody reads what is written
+    const int threads = threads_room::alone ? 1 : int(std::min<int64_t>(size_, count));
+    s.open_seats(count, threads, call, context);
+    s.run_tasks(0, threads, call, context);
+    s.shut_seats(threads);
+    if (!s.error) return;
+    s.failed.store(INT64_MAX);
+    std::rethrow_exception(std::exchange(s.error, nullptr));
 }
 
 }}  // namespace qlora

@@ -8,7 +8,6 @@
 #include "src/cpu/scaled_rows.h"
 
 #include <algorithm>
-#include <atomic>
 
 namespace qlora { inline namespace QLORA_ABI {
 namespace gemv_room {
@@ -32,7 +31,7 @@ struct Output {
 int64_t rows_of_a_task(const WeightRef& w, int64_t threads) {
     const TypeInfo& info = type_info(w.dtype);
     const int64_t row_bytes = std::max<int64_t>(w.cols * info.bytes / info.block, 1);
-    const int64_t share = std::clamp<int64_t>(w.rows * row_bytes / (8 * threads), 18 << 10, 512 << 10);
+    const int64_t share = std::clamp<int64_t>(w.rows * row_bytes / (8 * threads), 8 << 10, 512 << 10);
     return std::clamp<int64_t>(share / row_bytes, 1, 512);
 }
 
@@ -179,36 +178,6 @@ void task(const Kernels& kernels, const Job& job, int64_t number) {
     }
 }
 
-// The tasks in one run for each thread, which so reads memory from one end to the other and finds there what it asked
-// for ahead; a thread that is done takes the last task of another.
-class Shares {
-public:
-    void deal(int64_t tasks, int threads) {
-        threads_ = threads;
-        for (int t = 0; t < threads; ++t)
-            of_[t].tasks.store(uint64_t(tasks * t / threads) << 32 | uint64_t(tasks * (t + 1) / threads),
-                               std::memory_order_relaxed);
-    }
-    // Exactly once each; called as many times as there are tasks, each time there is one.
-    int64_t take(int thread) {
-        for (int i = 0;; ++i) {
-            std::atomic<uint64_t>& tasks = of_[(thread + i) % threads_].tasks;
-            uint64_t now = tasks.load(std::memory_order_relaxed);
-            while (first(now) < end(now)) {
-                const uint64_t then = i == 0 ? now + (uint64_t(1) << 32) : now - 1;
-                if (tasks.compare_exchange_weak(now, then, std::memory_order_relaxed))
-                    return i == 0 ? first(now) : end(then);
-            }
-        }
-    }
-private:
-    static int64_t first(uint64_t of) { return int64_t(of >> 32); }
-    static int64_t end(uint64_t of) { return int64_t(of & UINT32_MAX); }
-    struct alignas(64) Share { std::atomic<uint64_t> tasks; };         // the first of them, and behind the last one
-    int threads_ = 1;
-    Share of_[ThreadPool::most];
-};
-
 }  // namespace gemv_room
 
 int64_t rows_alike(const Cpu& cpu, const WeightRef& w) {
@@ -244,11 +213,7 @@ void gemv(Cpu& cpu, int64_t m, std::span<const Gemv> products) {
     // as between the layers of a small model
     const bool small = work < cpu.kernels->worth_waking && bytes < worth_reading_together;
     const ThreadPool::Alone alone(small);
-    thread_local Shares memory;                        // 16 KiB, of which a call writes a line for each thread
-    Shares& shares = memory;
-    shares.deal(tasks, small ? 1 : cpu.pool.size());
-    cpu.pool.run(tasks, [&](int64_t, int thread) {
-        int64_t number = shares.take(thread);
+    cpu.pool.run(tasks, [&](int64_t number, int) {
         const Job* job = jobs;
         for (; number >= job->tasks; ++job) number -= job->tasks;
         task(*cpu.kernels, *job, number);

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -49,6 +50,40 @@ TEST(ThreadPool, WorkersDoTakePart) {
         while (arrived.load() < 3) std::this_thread::yield();
     });
     EXPECT_EQ(arrived.load(), 3);
+}
+
+// Of a thread that is held up the others take what it was dealt, whichever thread it is.
+TEST(ThreadPool, TheTasksOfASlowThreadAreTaken) {
+    for (const int64_t slow : {0, 34, 67}) {           // the first task of each of three threads
+        qlora::ThreadPool pool(3);
+        std::atomic<int> done{0};
+        pool.run(100, [&](int64_t i, int) {
+            if (i == slow)
+                while (done.load() < 99) std::this_thread::yield();
+            done.fetch_add(1);
+        });
+        EXPECT_EQ(done.load(), 100);
+    }
+}
+
+TEST(ThreadPool, EachThreadReadsNeighbours) {
+    qlora::ThreadPool pool(1);
+    std::vector<int64_t> order;
+    pool.run(50, [&](int64_t i, int) { order.push_back(i); });
+    EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
+    qlora::ThreadPool two(2);
+    std::vector<std::atomic<int>> of(1000);
+    std::atomic<int> inside{0};
+    two.run(1000, [&](int64_t i, int thread) {
+        of[size_t(i)] = thread;
+        if (i % 500 == 0) {                            // both have begun
+            inside.fetch_add(1);
+            while (inside.load() < 2) std::this_thread::yield();
+        }
+    });
+    int64_t changes = 0;
+    for (size_t i = 1; i < of.size(); ++i) changes += of[i].load() != of[i - 1].load();
+    EXPECT_LE(changes, 2) << "a run from the front of each share, and one from the end of the slower one's";
 }
 
 TEST(ThreadPool, TheLowestFailingNumberIsRethrown) {
@@ -97,6 +132,7 @@ TEST(ThreadPool, MisuseIsAnError) {
     EXPECT_THROW(qlora::ThreadPool(qlora::ThreadPool::most + 1), qlora::Error);
     for (int threads : {1, 2}) {
         qlora::ThreadPool pool(threads);
+        EXPECT_THROW(pool.run(int64_t(1) << 40, [](int64_t, int) {}), qlora::Error);
         EXPECT_THROW(pool.run(2, [&](int64_t, int) { pool.run(1, [](int64_t, int) {}); }), qlora::Error);
     }
 }
