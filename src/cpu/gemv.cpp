@@ -27,11 +27,12 @@ struct Output {
     }
 };
 
-// Long runs, for each begins with a wait for memory; eight for every thread, for one may be slower than the other.
+// At least eight for every thread, for one may be slower than the other, and at most some ten microseconds of reading,
+// for that is how long one may wait for another in the end.
 int64_t rows_of_a_task(const WeightRef& w, int64_t threads) {
     const TypeInfo& info = type_info(w.dtype);
     const int64_t row_bytes = std::max<int64_t>(w.cols * info.bytes / info.block, 1);
-    const int64_t share = std::clamp<int64_t>(w.rows * row_bytes / (8 * threads), 8 << 10, 512 << 10);
+    const int64_t share = std::clamp<int64_t>(w.rows * row_bytes / (8 * threads), 8 << 10, 128 << 10);
     return std::clamp<int64_t>(share / row_bytes, 1, 512);
 }
 

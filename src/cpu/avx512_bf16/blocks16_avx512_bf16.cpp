@@ -8,6 +8,7 @@
 // one and 16 to 31 in another: that is how their nibbles lie, and a lane sums eight products of one group before it
 // needs a scale. A code that has a sign is moved up by zero_of(), which the sums of x take back.
 #include "src/cpu/avx2/block_codes_avx2.h"
+#include "src/cpu/avx512_bf16/bits_avx512_bf16.h"
 #include "src/cpu/avx512_bf16/rows16_avx512_bf16.h"
 
 #include <algorithm>
@@ -41,13 +42,26 @@ static QLORA_INLINE __m512i four16(const uint8_t* p, int64_t pair) {
     const __m512i two = _mm512_inserti32x4(_mm512_castsi128_si512(load16(p)), load16(p + apart), 1);
     return _mm512_inserti32x4(_mm512_inserti32x4(two, load16(p + pair), 2), load16(p + pair + apart), 3);
 }
+// The same of neighbours, of which 64 bytes hold three.
+template <int64_t apart>
+static QLORA_INLINE __m512i four16(const uint8_t* p) {
+    static_assert(2 * apart + 16 <= 64);
+    struct Table { alignas(64) uint8_t of[64]; };
+    static constexpr Table table = [] {
+        Table t{};
+        for (int64_t i = 0; i < 48; ++i) t.of[i] = uint8_t(i / 16 * apart + i % 16);
+        return t;
+    }();
+    const __m512i three = _mm512_permutexvar_epi8(_mm512_load_si512(table.of), _mm512_loadu_si512(p));
+    return _mm512_inserti32x4(three, load16(p + 3 * apart), 3);
+}
 template <int64_t apart>
 static QLORA_INLINE __m512i two32(const uint8_t* p) {
     return _mm512_inserti64x4(_mm512_castsi256_si512(bytes32(p, false)), bytes32(p + apart, false), 1);
 }
 static QLORA_INLINE Codes nibbles(__m512i v) {
     const __m512i low = _mm512_set1_epi8(15);
-    return {_mm512_and_si512(v, low), _mm512_and_si512(_mm512_srli_epi16(v, 4), low)};
+    return {_mm512_and_si512(v, low), bits_avx512_bf16::bits_at(v, 4, 4)};
 }
 static QLORA_INLINE uint64_t word16(const uint8_t* p) {
     uint16_t word;
@@ -72,7 +86,7 @@ static QLORA_INLINE Codes looked_up(const int8_t* table, const int zero, __m512i
     return {_mm512_permutexvar_epi8(nibbles, all), _mm512_permutexvar_epi8(_mm512_srli_epi16(nibbles, 4), all)};
 }
 
-template <DType type>
+template <DType type, bool neighbours>
 static QLORA_INLINE Codes codes_of_four(const uint8_t* p, int64_t pair) {
     constexpr int64_t bytes = block_codes_avx2::bytes_of(type);
     if constexpr (type == DType::q8_0) {
@@ -81,7 +95,9 @@ static QLORA_INLINE Codes codes_of_four(const uint8_t* p, int64_t pair) {
                       b = _mm512_xor_si512(two32<bytes>(p + 2 + pair), sign);
         return {_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd)};
     }
-    const __m512i both = four16<bytes>(p + bytes - 16, pair);
+    __m512i both;
+    if constexpr (neighbours && 2 * bytes + 16 <= 64) both = four16<bytes>(p + bytes - 16);
+    else both = four16<bytes>(p + bytes - 16, pair);
     if constexpr (type == DType::iq4_nl) return looked_up(iq4_curve, zero_of(type), both);
     if constexpr (type == DType::mxfp4) return looked_up(e2m1_twice, zero_of(type), both);
     const Codes codes = nibbles(both);
@@ -95,7 +111,7 @@ static QLORA_INLINE Codes codes_of_half(const uint8_t* p, const int half) {
     if constexpr (type == DType::iq4_xs)
         return looked_up(iq4_curve, zero_of(type), _mm512_loadu_si512(p + 8 + half * 64));
     constexpr int64_t bytes = block_codes_avx2::bytes_of(type);
-    return codes_of_four<type>(p + half * 4 * bytes, 2 * bytes);
+    return codes_of_four<type, true>(p + half * 4 * bytes, 2 * bytes);
 }
 
 // ---- Scales of eight groups. Where `unit` bytes stand, `from` behind the start of each of eight blocks: as many as
@@ -235,7 +251,7 @@ static QLORA_INLINE void add_last_64(const int high, const int m, const uint8_t*
                                      int64_t ldx, Sum (&sums)[2][gemv_rows]) {
     constexpr int64_t bytes = block_codes_avx2::bytes_of(type);
     const int64_t pair = high == 2 ? row_bytes : 0;
-    const Codes codes = codes_of_four<type>(p, pair);
+    const Codes codes = codes_of_four<type, false>(p, pair);
     const __mmask8 there = high == 2 ? 0x0f : 0x03;
     const __m256 scale = _mm256_maskz_mov_ps(there, scales4<type>(p, pair));
     __m256 offset = scale;                             // times minus zero_of(type), in the end
