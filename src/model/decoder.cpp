@@ -426,6 +426,12 @@ std::vector<float> Decoder::logits_of(int64_t row) const {
     return out;
 }
 
+std::span<const float> Decoder::logits_here(int64_t row) const {
+    const Node& n = graph_->node(logits_.id());
+    if (!graph_->backend->has_host_memory() || n.storage != DType::f32) return {};
+    return {static_cast<const float*>(graph_->address(logits_.id())) + row * n.shape[1], size_t(n.shape[1])};
+}
+
 std::vector<float> Decoder::candidates() const {
     if (candidates_.id() < 0) fail(Errc::argument, "decoder: built without candidates");
     std::vector<float> out(size_t(graph_->node(candidates_.id()).elements()));

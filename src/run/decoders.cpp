@@ -1,6 +1,8 @@
 // decoders.cpp - one graph for each row count that occurs, made on first use.
 #include "src/run/decoders.h"
 
+#include "src/base/largest.h"
+
 #include <algorithm>
 #include <cmath>
 
@@ -47,17 +49,24 @@ int64_t DecoderPool::graph_bytes() const {
 }
 
 int64_t candidates_of(const ModelImpl& model) {
-    return model.backend->has_host_memory() ? 0 : std::min<int64_t>(128, model.config.vocabulary);
+    return model.backend->has_host_memory() ? 0 : std::min(most_candidates, model.config.vocabulary);
 }
 
 Scores RowScores::at(int64_t row, int64_t wanted) {
-    const int64_t count = decoder_.spec().candidates;
+    const std::span<const float> here = decoder_.logits_here(row);
+    const int64_t count = here.empty() ? decoder_.spec().candidates : std::min(most_candidates, int64_t(here.size()));
     if (wanted < 1 || wanted > count) return {decoder_.logits_of(row), {}};
-    if (chosen_.empty()) chosen_ = decoder_.candidates();
-    const float *const scores = chosen_.data() + row * 2 * count, *const ids = scores + count;
-    if (std::isnan(scores[0])) return {decoder_.logits_of(row), {}};       // an error that names the token
     Scores out;
-    for (int64_t i = 0; i < wanted; ++i) out.best.push_back({scores[i], Token(ids[i])});
+    if (!here.empty()) {
+        std::vector<Ranked> best(static_cast<size_t>(wanted));
+        largest(here.data(), int64_t(here.size()), best);
+        for (const Ranked& r : best) out.best.push_back({r.number, Token(r.at)});
+    } else {
+        if (chosen_.empty()) chosen_ = decoder_.candidates();
+        const float *const scores = chosen_.data() + row * 2 * count, *const ids = scores + count;
+        for (int64_t i = 0; i < wanted; ++i) out.best.push_back({scores[i], Token(ids[i])});
+    }
+    if (std::isnan(out.best[0].score)) return {decoder_.logits_of(row), {}};   // an error that names the token
     return out;
 }
 

@@ -38,10 +38,12 @@ private:
     uint64_t asked_ = 0;
 };
 
-// How many candidates a decoder chooses (DecoderSpec::candidates): none where scores lie in memory of the host. 128 are
-// enough for the usual 40 of which 64 may have been seen, and 1 KiB beside the 500 KiB of a row.
+// How many candidates a decoder chooses (DecoderSpec::candidates): none where scores lie in memory of the host, as they
+// are looked at there. 128 are enough for the usual 40 of which 64 may have been seen, and 1 KiB beside the 500 KiB of
+// a row.
+constexpr int64_t most_candidates = 128;
 int64_t candidates_of(const ModelImpl&);
-// The scores of a decoder's rows, after a run: of each the `wanted` best, where so many were chosen, else all.
+// The scores of a decoder's rows, after a run: of each the `wanted` best, where it is at most so many, else all.
 class RowScores {
 public:
     explicit RowScores(const Decoder& d) : decoder_(d) {}

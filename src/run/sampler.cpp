@@ -7,7 +7,6 @@
 namespace qlora { inline namespace QLORA_ABI {
 namespace sampler_room {
 
-constexpr int64_t few = 256;                           // kept in order at little cost
 constexpr uint64_t stream = 0x73616d706c65;            // "sample": apart from the other users of the same seed
 
 void require(bool ok, const char* option, double value, const char* expected) {
@@ -62,13 +61,6 @@ int64_t Sampler::wanted() const {
 
 Token Sampler::pick(std::span<const float> logits, std::span<const Token> reply) {
     if (logits.empty()) fail(Errc::argument, "sampling: no scores");
-    if (const int64_t k = wanted(); k > 0 && k <= std::min(sampler_room::few, int64_t(logits.size()))) {
-        ranked_.resize(size_t(k));
-        largest(logits.data(), int64_t(logits.size()), ranked_);
-        candidates_.clear();
-        for (const Ranked& r : ranked_) candidates_.push_back({r.number, Token(r.at)});
-        if (!std::isnan(candidates_[0].score)) return pick_of_candidates();
-    }
     for (size_t i = 0; i < logits.size(); ++i)
         if (std::isnan(logits[i]))
             fail(Errc::numeric, "sampling: the score of token ", i,
@@ -92,10 +84,6 @@ Token Sampler::pick(std::span<const float> logits, std::span<const Token> reply)
 
 Token Sampler::pick_of(std::span<const Candidate> best) {
     candidates_.assign(best.begin(), best.end());
-    return pick_of_candidates();
-}
-
-Token Sampler::pick_of_candidates() {
     if (options_.repeat_penalty != 1) {
         const std::vector<Token> known = seen();
         for (Candidate& c : candidates_)

@@ -4,8 +4,8 @@
 // decides among those left. Draws come from a counter-based generator, so a reply depends on the seed and the scores
 // only.
 #pragma once
-#include "src/base/largest.h"
 #include "src/base/rng.h"
+#include "src/base/error.h"
 
 namespace qlora { inline namespace QLORA_ABI {
 
@@ -29,14 +29,12 @@ public:
 private:
     std::vector<Token> seen() const;                   // what the penalty is about, in order
     float penalised(float score) const;
-    Token pick_of_candidates();                        // pick_of() those
     Token draw();                                      // of candidates_
     Sampling options_;
     Rng rng_;
     std::vector<Token> recent_;                        // a ring of repeat_last tokens
     size_t next_ = 0;
     std::vector<float> scores_;
-    std::vector<Ranked> ranked_;
     std::vector<Candidate> candidates_;
 };
 
