@@ -94,6 +94,7 @@ struct BackendImpl {
     virtual std::shared_ptr<BackendImpl> outline() const;
     virtual bool is_outline() const { return false; }
     virtual bool has_host_memory() const { return true; }              // else device memory is a device's own
+    virtual bool is_readable_here() const { return false; }            // its results, by any thread, without download()
     // Waits until everything asked for is done. What kernels cannot throw (an index out of range) is thrown here, by
     // download() or by the next run().
     virtual void synchronize() {}

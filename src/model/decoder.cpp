@@ -428,7 +428,7 @@ std::vector<float> Decoder::logits_of(int64_t row) const {
 
 std::span<const float> Decoder::logits_here(int64_t row) const {
     const Node& n = graph_->node(logits_.id());
-    if (!graph_->backend->has_host_memory() || n.storage != DType::f32) return {};
+    if (!graph_->backend->is_readable_here() || n.storage != DType::f32) return {};
     return {static_cast<const float*>(graph_->address(logits_.id())) + row * n.shape[1], size_t(n.shape[1])};
 }
 

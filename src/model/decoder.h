@@ -67,7 +67,7 @@ public:
     void run(const DecoderBatch&);
     std::vector<float> logits() const;                 // [logit_rows, vocabulary]
     std::vector<float> logits_of(int64_t row) const;   // of one of them
-    // The same where they lie, until the next run: empty where that is no memory of the host.
+    // The same where they lie, until the next run: empty where they have to be downloaded.
     std::span<const float> logits_here(int64_t row) const;
     std::vector<float> candidates() const;             // [logit_rows, 2, candidates]: scores and ids, the best first
     std::vector<float> nll() const;                    // [rows]; 0 where the target is negative

@@ -107,6 +107,7 @@ public:
         run_steps(g, plan);
     }
 
+    bool is_readable_here() const override { return true; }
     int64_t rows_alike(const WeightRef& w) const override { return qlora::rows_alike(cpu_, w); }
     int64_t rows_of_half_factors() const override {
         return cpu_.effective() == Compute::mixed && cpu_.kernels->dots_of(DType::f16) ? gemv_rows : 0;
