@@ -3,7 +3,9 @@
 #pragma once
 #include "src/base/error.h"
 
+#include <algorithm>
 #include <cmath>
+#include <span>
 
 namespace qlora { inline namespace QLORA_ABI {
 

@@ -27,8 +27,8 @@ public:
     int64_t size() const { return size_; }
     const std::string& path() const { return path_; }
     void check() const;                                // Error{io} if the file was cut or written to since open()
-    // The pages that hold them no longer count as memory in use. Reading them again is allowed, also what else lies in
-    // the first page and the last: of a small tensor there is nothing else, and Linux maps 2 MiB for it in large pages.
+    // The pages that hold them no longer count as memory in use, the first and the last one too: a small tensor fills
+    // none, and Linux maps 2 MiB for it in large pages. Reading them again is allowed, as is what else lies there.
     void forget(const void* first, int64_t bytes) const;
     ~MappedFile();
     MappedFile(const MappedFile&) = delete;

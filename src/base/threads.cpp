@@ -3,7 +3,8 @@
 //
 // All that a run tells a worker, and the worker the caller, is in one line of memory, its seat: between cores a line
 // travels for about 100 ns, and the products of a small model last a few microseconds. A seat's gate says
-//   shut: nothing to do | open: a run has begun | taken: its worker is inside.
+//   shut: nothing to do | open: a run has begun | taken: its worker is inside | awaited: and the caller sleeps until it
+//   is not | torn down: the pool ends.
 // The caller opens it, a worker takes it when it comes and shuts it when no task is left, and the caller shuts those
 // that nobody took, so a worker that is still waking up does not hold up a run that is over.
 #include "src/base/threads.h"

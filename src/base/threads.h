@@ -23,7 +23,8 @@ public:
         bool before_;
     };
 
-    // Calls task(number, thread) once for each number in [0, count), thread in [0, size()); returns when all are done.
+    // Calls task(number, thread) once for each number in [0, count), count < 2^31, thread in [0, size()); returns when
+    // all are done. Neighbours are mostly of one thread; who is done first helps the others.
     // The first exception of a task is rethrown here after the others have finished. Not reentrant: one run() at a time
     // (a second caller waits). Tasks must not call run() of the same pool. In a forked child, which has none of the
     // threads, the caller does it all.
